@@ -1,0 +1,11 @@
+"""s3search: find the solver schedule that gives a diffusion or flow model its best images at few
+network calls.
+"""
+
+from s3search.schedules import published
+from s3search.schedules.schedule import Schedule
+from s3search.solvers.plan import Plan, compile_plan, compile_plans
+from s3search.solvers.sample import sample
+
+__all__ = ["Plan", "Schedule", "compile_plan", "compile_plans", "published", "sample"]
+__version__ = "0.1.0"

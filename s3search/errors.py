@@ -1,0 +1,50 @@
+"""Every error that s3search raises on purpose.
+
+S3SearchError
+├── InvalidSchedule         (ValueError)    a schedule or its JSON breaks a rule of the format
+├── InvalidConfig           (ValueError)    a study file, preset or command-line value is wrong
+├── IncompatibleStatistics  (ValueError)    two sets of statistics cannot be merged or compared
+├── EvaluationFailed        (RuntimeError)  one schedule could not be measured; the search goes on
+├── StudyConflict           (RuntimeError)  the database and the request contradict each other
+└── WorkersUnavailable      (RuntimeError)  the pool cannot give the workers that were asked for
+
+A message says what was asked, what was found and what would do.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class S3SearchError(Exception):
+    """Base of the family; the command line turns each into one sentence and an exit code."""
+
+
+class InvalidSchedule(S3SearchError, ValueError):
+    """A schedule breaks a rule of the format; the message starts with the path of the field."""
+
+
+class InvalidConfig(S3SearchError, ValueError):
+    """A study file, preset, plug-in path or command-line value is wrong."""
+
+
+class IncompatibleStatistics(S3SearchError, ValueError):
+    """Two sets of feature statistics cannot be merged or compared."""
+
+
+class EvaluationFailed(S3SearchError, RuntimeError):
+    """One schedule could not be measured (non-finite images, out of memory, ...)."""
+
+
+class StudyConflict(S3SearchError, RuntimeError):
+    """The database holds something else than what was asked for."""
+
+
+class WorkersUnavailable(S3SearchError, RuntimeError):
+    """The pool cannot give the workers that were asked for."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint that names the nearest known word, or all of them: ``did you mean 'order'?``."""
+    words = sorted(known)
+    match = difflib.get_close_matches(name, words, n=1, cutoff=0.5)
+    return f"did you mean {match[0]!r}?" if match else "known: " + ", ".join(words)

@@ -1,0 +1,33 @@
+"""The update rules: how the next state follows from past states and past network calls.
+
+Every rule is linear in them, so it is written over `LinearForm` and compiles to a row of numbers.
+A new solver is one module with one rule class, listed in `AnyRule` below.
+"""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from s3search.rules.adams import Adams
+from s3search.rules.base import Level, Point, Prediction, Problem, level
+from s3search.rules.taylor import Derivative, Relaxation, RelaxationKind, Taylor
+from s3search.rules.unipc import UniPC, Variant
+
+AnyRule = Annotated[Taylor | UniPC | Adams, Field(discriminator="rule")]
+"""Any rule, told apart by its ``rule`` key."""
+
+__all__ = [
+    "Adams",
+    "AnyRule",
+    "Derivative",
+    "Level",
+    "Point",
+    "Prediction",
+    "Problem",
+    "Relaxation",
+    "RelaxationKind",
+    "Taylor",
+    "UniPC",
+    "Variant",
+    "level",
+]

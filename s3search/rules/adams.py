@@ -1,0 +1,83 @@
+r"""Adams steps in the noise-to-signal ratio (rhoAB of DEIS, arXiv:2204.13902; Euler and Heun of
+EDM, arXiv:2206.00364).
+
+    rho = sigma / alpha,   y = x / alpha,   dy / drho = eps
+
+eps is replaced by the polynomial in rho through its values at ``points`` and integrated exactly
+from rho_s to rho_t:
+
+    x_t / alpha_t = x_s / alpha_s + sum_j eps_j int_{rho_s}^{rho_t} l_j(rho) drho,    l_j the
+    Lagrange basis
+
+The points [-1] give Euler, [-2, -1] from start -2 as corrector the trapezoid rule of Heun.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from s3search.rules.base import (
+    Level,
+    Point,
+    Prediction,
+    Problem,
+    RuleModel,
+    first_order,
+    missing_point,
+)
+from s3search.rules.linear_form import LinearForm, combine
+
+
+class Adams(RuleModel):
+    """One Adams step from ``start`` through the noise predictions at ``points``."""
+
+    rule: Literal["adams"] = "adams"
+    start: int = -1
+    points: tuple[int, ...] = Field(default=(-1,), min_length=1, max_length=4)
+
+    def problem(self, levels: Sequence[Level], to: Level) -> Problem | None:
+        """The points must exist, and none of them at pure noise unless the step is Euler's."""
+        found = missing_point("start", (self.start,), len(levels)) or missing_point(
+            "points", self.points, len(levels)
+        )
+        if found is None and self.points != (self.start,):
+            used = (levels[p] for p in (self.start, *self.points))
+            if any(at.alpha == 0.0 for at in used):
+                found = Problem(
+                    "points", "has no value from pure noise (alpha = 0); use [-1] there"
+                )
+        return found
+
+    def next_state(self, history: Sequence[Point], to: Level) -> LinearForm:
+        """The state at ``to`` by the formula of the module's docstring."""
+        start = history[self.start]
+        if self.points == (self.start,):
+            return first_order(start, Prediction.NOISE, to)
+        nodes = [history[p].level for p in self.points]
+        ratio = to.sigma / to.alpha
+        first = start.level.sigma / start.level.alpha
+        places = [node.sigma / node.alpha for node in nodes]
+        weights = _integrated_basis(places, first, ratio)
+        terms = [(to.alpha / start.level.alpha, start.state)]
+        terms += [
+            (to.alpha * weight, history[p].predicted(Prediction.NOISE))
+            for p, weight in zip(self.points, weights, strict=True)
+        ]
+        return combine(terms)
+
+
+def _integrated_basis(nodes: Sequence[float], low: float, high: float) -> list[float]:
+    """Integral of each Lagrange polynomial on ``nodes`` from low to high; exact, in the shifted
+    variable rho - low.
+    """
+    weights = []
+    for j, own in enumerate(nodes):
+        poly, scale = np.poly1d([1.0]), 1.0
+        for i, other in enumerate(nodes):
+            if i != j:
+                poly = poly * np.poly1d([1.0, low - other])
+                scale *= own - other
+        weights.append(float(poly.integ()(high - low)) / scale)
+    return weights

@@ -1,0 +1,77 @@
+"""Linear forms: what an update rule computes with.
+
+A rule is written once, over forms, so that its code reads like the paper's formula; executing it
+on forms yields the row of
+coefficients that a plan stores.  A form is a sum of coefficients times symbols:
+
+    state(k)   x_k, the k-th state of the trajectory
+    data(j)    D_j, the result of the j-th network call
+    CONSTANT   the schedule's constant image (the mean image of an analytic start)
+
+Coefficients are Python floats: at a few dozen terms per step, plain floats beat arrays by a factor
+of ten.  Anything that can be added and multiplied (per-pixel arrays, as DPM-Solver-v3 needs them)
+works as a coefficient too.
+"""
+
+from collections.abc import Iterable, Mapping
+
+Symbol = int
+
+CONSTANT: Symbol = -1
+
+
+def state(k: int) -> Symbol:
+    """The symbol of x_k."""
+    return 2 * k
+
+
+def data(j: int) -> Symbol:
+    """The symbol of D_j."""
+    return 2 * j + 1
+
+
+class LinearForm:
+    """An immutable sum of coefficients times symbols; supports +, - and scaling by a number."""
+
+    __slots__ = ("terms",)
+
+    def __init__(self, terms: Mapping[Symbol, float]) -> None:
+        self.terms = terms
+
+    @staticmethod
+    def of(symbol: Symbol) -> "LinearForm":
+        """The form that is one symbol."""
+        return LinearForm({symbol: 1.0})
+
+    def __add__(self, other: "LinearForm") -> "LinearForm":
+        return combine(((1.0, self), (1.0, other)))
+
+    def __sub__(self, other: "LinearForm") -> "LinearForm":
+        return combine(((1.0, self), (-1.0, other)))
+
+    def __mul__(self, factor: float) -> "LinearForm":
+        return LinearForm({symbol: factor * c for symbol, c in self.terms.items()})
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> "LinearForm":
+        return LinearForm({symbol: c / divisor for symbol, c in self.terms.items()})
+
+    def substitute(self, symbol: Symbol, form: "LinearForm") -> "LinearForm":
+        """This form with every occurrence of ``symbol`` written out as ``form``."""
+        if symbol not in self.terms:
+            return self
+        rest = {key: c for key, c in self.terms.items() if key != symbol}
+        return combine(((1.0, LinearForm(rest)), (self.terms[symbol], form)))
+
+
+ZERO = LinearForm({})
+
+
+def combine(weighted: Iterable[tuple[float, LinearForm]]) -> LinearForm:
+    """Sum of weight times form, in one pass."""
+    total: dict[Symbol, float] = {}
+    for weight, form in weighted:
+        for symbol, c in form.terms.items():
+            total[symbol] = total.get(symbol, 0.0) + weight * c
+    return LinearForm(total)

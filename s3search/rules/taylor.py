@@ -1,0 +1,196 @@
+r"""Taylor steps of the exponential integrator with freely estimated derivatives.
+
+The unified sampling framework of USF / S3 (arXiv:2312.07243, sec. 3):
+
+    s, t        start point and target;  h = lam_t - lam_s
+    f           the prediction (noise or data) as a function of lam;  f_p its value at point p
+    n           order
+
+    noise:  x_t = (alpha_t / alpha_s) x_s - sigma_t sum_{k<n} h^{k+1} phi_{k+1}(h)  f^(k)
+    data:   x_t = (sigma_t / sigma_s) x_s + alpha_t sum_{k<n} h^{k+1} phi_{k+1}(-h) f^(k)
+
+f^(0) = f_s.  f^(d) for d >= 1 is estimated from m >= d points p_1..p_m: with D_j = lam_j - lam_s
+the weights a solve sum_j a_j D_j^i / i! = [i = d], i = 1..m, and f^(d) = sum_j a_j (f_j - f_s).
+A relaxation multiplies one estimate; with z = h for noise and z = -h for data:
+
+    dpmsolver-2, unipc-bh2   phi_1(z) / (2 phi_2(z))        unipc-bh1   1 / (2 phi_2(z))
+    0.5exp, -0.5exp          1 +- (e^z - 1) / 2             linear      1 + c h           scale   c
+
+DPM-Solver(++) 2M/3M and 2S/3S, UniPC-2 predictors and USF's correctors are all special cases.
+"""
+
+import math
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from s3search.rules.base import (
+    Level,
+    Point,
+    Prediction,
+    Problem,
+    RuleModel,
+    endless_step,
+    first_order,
+    missing_point,
+)
+from s3search.rules.exponential import phi
+from s3search.rules.linear_form import LinearForm, combine
+
+MAX_ORDER = 4
+
+
+class RelaxationKind(StrEnum):
+    """How an estimated derivative is rescaled; the formulas stand in the module's docstring."""
+
+    LINEAR = "linear"
+    SCALE = "scale"
+    DPMSOLVER_2 = "dpmsolver-2"
+    UNIPC_BH1 = "unipc-bh1"
+    UNIPC_BH2 = "unipc-bh2"
+    HALF_EXP = "0.5exp"
+    MINUS_HALF_EXP = "-0.5exp"
+
+
+class Relaxation(RuleModel):
+    """A factor on one derivative; ``coefficient`` belongs to `linear` and `scale` only."""
+
+    kind: RelaxationKind
+    coefficient: float | None = None
+
+    @model_validator(mode="after")
+    def _coefficient_fits(self) -> "Relaxation":
+        takes_one = self.kind in (RelaxationKind.LINEAR, RelaxationKind.SCALE)
+        if takes_one and self.coefficient is None:
+            raise ValueError(f"relaxation {self.kind.value!r} needs a coefficient")
+        if not takes_one and self.coefficient is not None:
+            raise ValueError(f"relaxation {self.kind.value!r} takes no coefficient")
+        return self
+
+    def factor(self, h: float, prediction: Prediction) -> float:
+        """The factor for a step of length h."""
+        z = h if prediction is Prediction.NOISE else -h
+        match self.kind:
+            case RelaxationKind.LINEAR:
+                return 1.0 + (self.coefficient or 0.0) * h
+            case RelaxationKind.SCALE:
+                return self.coefficient or 0.0
+            case RelaxationKind.DPMSOLVER_2 | RelaxationKind.UNIPC_BH2:
+                return 0.5 * phi(1, z) / phi(2, z)
+            case RelaxationKind.UNIPC_BH1:
+                return 0.5 / phi(2, z)
+            case RelaxationKind.HALF_EXP:
+                return 1.0 + 0.5 * math.expm1(z)
+            case RelaxationKind.MINUS_HALF_EXP:
+                return 1.0 - 0.5 * math.expm1(z)
+
+
+class Derivative(RuleModel):
+    """How one derivative is estimated: from which points, and rescaled by what."""
+
+    points: tuple[int, ...] = Field(min_length=1)
+    relaxation: Relaxation | None = None
+
+
+class Taylor(RuleModel):
+    """One Taylor step; without ``derivatives`` each is estimated from all ``order - 1`` points
+    before the start.
+    """
+
+    rule: Literal["taylor"] = "taylor"
+    prediction: Prediction
+    order: int = Field(ge=1, le=MAX_ORDER)
+    start: int = -1
+    derivatives: tuple[Derivative, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _estimate_fully_by_default(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "derivatives" in values:
+            return values
+        order, start = values.get("order"), values.get("start", -1)
+        if not isinstance(order, int) or not isinstance(start, int) or not 1 < order <= MAX_ORDER:
+            return values
+        points = tuple(range(start - order + 1, start))
+        return {**values, "derivatives": (Derivative(points=points),) * (order - 1)}
+
+    def problem(self, levels: Sequence[Level], to: Level) -> Problem | None:
+        """Order, derivative count and point indices must fit the history."""
+        n_points = len(levels)
+        if self.order > n_points:
+            return Problem(
+                "order",
+                f"order {self.order} needs {self.order} evaluated points, only {n_points} exist; "
+                "lower the order or move the step later",
+            )
+        if len(self.derivatives) != self.order - 1:
+            return Problem(
+                "derivatives",
+                f"order {self.order} has {self.order - 1} derivatives, "
+                f"found {len(self.derivatives)}",
+            )
+        found = missing_point("start", (self.start,), n_points)
+        for number, derivative in enumerate(self.derivatives, start=1):
+            field = f"derivatives[{number - 1}].points"
+            if len(derivative.points) < number:
+                found = found or Problem(
+                    field,
+                    f"derivative {number} needs at least {number} points, "
+                    f"found {len(derivative.points)}",
+                )
+            if self.start in derivative.points:
+                found = found or Problem(field, f"point {self.start} is the start of the step")
+            found = found or missing_point(field, derivative.points, n_points)
+        if found is None and self.order > 1:
+            found = endless_step("order", levels[self.start], to)
+        return found
+
+    def next_state(self, history: Sequence[Point], to: Level) -> LinearForm:
+        """The state at ``to`` by the formulas of the module's docstring."""
+        start = history[self.start]
+        base = first_order(start, self.prediction, to)
+        if self.order == 1:
+            return base
+        h = to.lam - start.level.lam
+        z, scale = (h, -to.sigma) if self.prediction is Prediction.NOISE else (-h, to.alpha)
+        weights: dict[int, float] = {}
+        for d, derivative in enumerate(self.derivatives, start=1):
+            factor = scale * h ** (d + 1) * phi(d + 1, z)
+            if derivative.relaxation is not None:
+                factor *= derivative.relaxation.factor(h, self.prediction)
+            distances = [history[p].level.lam - start.level.lam for p in derivative.points]
+            for p, a in zip(derivative.points, derivative_weights(d, distances), strict=True):
+                weights[p] = weights.get(p, 0.0) + factor * a
+        terms = [(1.0, base), (-sum(weights.values()), start.predicted(self.prediction))]
+        terms += [(w, history[p].predicted(self.prediction)) for p, w in weights.items() if w]
+        return combine(terms)
+
+
+def derivative_weights(d: int, distances: Sequence[float]) -> list[float]:
+    """Weights a with sum_j a_j D_j^i / i! = [i = d] for i = 1..m.
+
+    A point at infinite distance (the pure-noise start of a flow) has the limiting weight 0, and
+    the others carry the estimate as if it were not there; with fewer than d points left the
+    derivative's limit is 0.
+    """
+    near = [x for x in distances if math.isfinite(x)]
+    if len(near) < len(distances):
+        inner = iter(derivative_weights(d, near) if len(near) >= d else [0.0] * len(near))
+        return [next(inner) if math.isfinite(x) else 0.0 for x in distances]
+    # In Newton form: the interpolant through (0, 0) and (D_j, F_j) is sum_j F_j l_j(x), l_j(x) =
+    # prod_{i != j} x (x - D_i) / (D_j (D_j - D_i)); a_j is d! times the coefficient of x^d in l_j.
+    weights = []
+    for j, own in enumerate(distances):
+        coefficients, denominator = [1.0], own
+        for i, other in enumerate(distances):
+            if i != j:
+                coefficients = [
+                    (coefficients[k - 1] if k else 0.0)
+                    - (other * coefficients[k] if k < len(coefficients) else 0.0)
+                    for k in range(len(coefficients) + 1)
+                ]
+                denominator *= own - other
+        weights.append(math.factorial(d) * coefficients[d - 1] / denominator)
+    return weights

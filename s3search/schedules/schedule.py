@@ -1,0 +1,301 @@
+"""A schedule: when to call the network, and what each step does with the answers.
+
+    times    t_0 > t_1 > ... > t_n in the process's unit; n steps
+    start    where the first prediction comes from: the network, or an analytic guess that saves
+    one call
+    steps    step i goes from t_i (or an earlier point) to t_{i+1}: a predictor rule and, if
+    wanted, a corrector
+
+A schedule is frozen and valid by construction: what exists can be compiled.  Sources: USF / S3
+(arXiv:2312.07243); its decisions map one to one onto the fields here.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from s3search.errors import InvalidSchedule, nearest
+from s3search.processes import NoiseProcess
+from s3search.rules import AnyRule, level
+
+FORMAT = "s3search.schedule"
+VERSION = 1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class StartKind(StrEnum):
+    """Where the prediction at the first time comes from."""
+
+    NETWORK = "network"
+    ZERO_X0 = "zero_x0"  # D = 0: the noise is all there is
+    UNIT_NOISE = "unit_noise"  # eps = x / sqrt(alpha^2 + sigma^2): exact for x_0 ~ N(0, I)
+    AVERAGE_X0 = "average_x0"  # D = the mean image of the data
+
+
+class Start(_Frozen):
+    """The first prediction; all kinds but `network` save one call (USF's analytic first step).
+
+    `unit_noise` is what USF's VP code does under the name zero_x0 (and diff-sampler's first
+    slope); `zero_x0` is the clean rule. ``image`` is the mean image, nested lists of shape (C, H,
+    W), for `average_x0`.
+    """
+
+    kind: StartKind = StartKind.NETWORK
+    image: tuple[tuple[tuple[float, ...], ...], ...] | None = None
+
+    @model_validator(mode="after")
+    def _image_fits(self) -> "Start":
+        needs_image = self.kind is StartKind.AVERAGE_X0
+        if needs_image != (self.image is not None):
+            verb = "needs" if needs_image else "takes no"
+            raise ValueError(f"start {self.kind.value!r} {verb} image")
+        if self.image is not None:
+            shapes = {(len(plane), len(row)) for plane in self.image for row in plane}
+            if len(shapes) != 1:
+                raise ValueError("image is not a rectangular (C, H, W) array")
+        return self
+
+
+class CorrectorKind(StrEnum):
+    """What happens to the network call at the predicted state once it has corrected that state."""
+
+    PSEUDO = "pseudo"  # it is kept: no further call
+    IMPLICIT = "implicit"  # the network is called again at the corrected state
+
+
+class Corrector(_Frozen):
+    """Recomputes the new state with the network call made there; its rule sees that call as point
+    -1.
+    """
+
+    kind: CorrectorKind = CorrectorKind.PSEUDO
+    rule: AnyRule
+
+
+class Step(_Frozen):
+    """One step to the next time."""
+
+    predictor: AnyRule
+    corrector: Corrector | None = None
+
+
+class ModelPatch(_Frozen):
+    """A change of the network itself that the schedule was searched with; no scheduler can replay
+    it alone.
+
+    ``skip_scale`` multiplies the skip connections of a U-Net, one factor per link (USF).
+    """
+
+    skip_scale: tuple[float, ...] | None = None
+
+
+class Schedule(_Frozen):
+    """Times and steps for one process; see the module's docstring.
+
+    >>> schedule = Schedule.load("schedule.json")
+    >>> schedule.nfe, schedule.id
+    """
+
+    process: NoiseProcess
+    times: tuple[float, ...] = Field(min_length=2)
+    start: Start = Start()
+    steps: tuple[Step, ...] = Field(min_length=1)
+    model_patch: ModelPatch | None = None
+    provenance: Mapping[str, Any] = Field(default_factory=dict)
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise InvalidSchedule(_first_problem(error)) from error
+
+    @model_validator(mode="after")
+    def _times_fall(self) -> "Schedule":
+        if len(self.times) != len(self.steps) + 1:
+            raise InvalidSchedule(
+                f"times: {len(self.steps)} steps need {len(self.steps) + 1} times, "
+                f"found {len(self.times)}"
+            )
+        for i, t in enumerate(self.times):
+            reason = self.process.check_time(t)
+            if reason is not None:
+                raise InvalidSchedule(
+                    f"times[{i}]: {reason}; this is a {self.process.type!r} schedule"
+                )
+            if i and not t < self.times[i - 1]:
+                raise InvalidSchedule(
+                    f"times[{i}]: times must fall at every step, "
+                    f"found {t} after {self.times[i - 1]}"
+                )
+            if t == self.process.clean_time and i < len(self.times) - 1:
+                raise InvalidSchedule(f"times[{i}]: only the last time may be the clean end {t}")
+        return self
+
+    @model_validator(mode="after")
+    def _steps_are_possible(self) -> "Schedule":
+        levels = [level(self.process, t) for t in self.times]
+        for i, step in enumerate(self.steps):
+            past, to = levels[: i + 1], levels[i + 1]
+            problem = step.predictor.problem(past, to)
+            if problem is not None:
+                raise InvalidSchedule(f"steps[{i}].predictor.{problem.field}: {problem.message}")
+            if step.corrector is None:
+                continue
+            if to.sigma == 0.0:
+                raise InvalidSchedule(
+                    f"steps[{i}].corrector: the network has no value at the clean end; "
+                    "remove the last corrector"
+                )
+            problem = step.corrector.rule.problem([*past, to], to)
+            if problem is not None:
+                raise InvalidSchedule(
+                    f"steps[{i}].corrector.rule.{problem.field}: {problem.message}"
+                )
+            is_last = i == len(self.steps) - 1
+            if is_last and step.corrector.kind is CorrectorKind.IMPLICIT:
+                raise InvalidSchedule(
+                    f"steps[{i}].corrector.kind: nothing uses a call after the last step; "
+                    "make the last corrector 'pseudo' or remove it"
+                )
+        if self.start.kind is StartKind.UNIT_NOISE and self.process.alpha(self.times[0]) == 0:
+            raise InvalidSchedule("start.kind: 'unit_noise' needs alpha > 0 at times[0]")
+        return self
+
+    @property
+    def n_steps(self) -> int:
+        """Number of steps, one less than the times."""
+        return len(self.steps)
+
+    @property
+    def nfe(self) -> int:
+        """Network calls per image, as the sampling loop really makes them."""
+        calls = len(self.steps) - (self.start.kind is not StartKind.NETWORK)
+        for i, step in enumerate(self.steps):
+            is_last = i == len(self.steps) - 1
+            is_implicit = (
+                step.corrector is not None and step.corrector.kind is CorrectorKind.IMPLICIT
+            )
+            calls += is_implicit or (is_last and step.corrector is not None)
+        return calls
+
+    @cached_property
+    def id(self) -> str:
+        """Hash of process, times, start, steps and model patch; 32 hexadecimal digits."""
+        content = self.model_dump(mode="json", exclude={"provenance"})
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The wire format, without the compiled table (see `s3search.export_dict`)."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            **self.model_dump(mode="json"),
+            "nfe": self.nfe,
+        }
+
+    @staticmethod
+    def from_dict(data: Any) -> "Schedule":
+        """The schedule that ``data`` describes; raises `InvalidSchedule` with the path of the
+        field at fault.
+        """
+        if not isinstance(data, dict):
+            raise InvalidSchedule(f"expected a JSON object, found {type(data).__name__}")
+        wire = dict(data)
+        if wire.pop("format", None) != FORMAT:
+            raise InvalidSchedule(f"format: expected {FORMAT!r}, found {data.get('format')!r}")
+        if wire.pop("version", None) != VERSION:
+            raise InvalidSchedule(
+                f"version: this release reads version {VERSION}, found {data.get('version')!r}"
+            )
+        nfe, _table = wire.pop("nfe", None), wire.pop("plan", None)
+        unknown = [key for key in wire if key not in Schedule.model_fields]
+        if unknown:
+            hint = nearest(unknown[0], Schedule.model_fields)
+            raise InvalidSchedule(f"{unknown[0]}: unknown key; {hint}")
+        schedule = Schedule(**wire)
+        if nfe is not None and nfe != schedule.nfe:
+            raise InvalidSchedule(
+                f"nfe: the steps make {schedule.nfe} network calls, found {nfe!r}"
+            )
+        return schedule
+
+    def save(self, path: str | Path) -> None:
+        """Writes the JSON to ``path``; the file appears complete or not at all."""
+        write_text(Path(path), json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+
+    @staticmethod
+    def load(path: str | Path) -> "Schedule":
+        """Reads a schedule file; raises `InvalidSchedule` for anything but a valid one."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidSchedule(f"{path}: cannot be read ({error})") from error
+        try:
+            data = json.loads(text, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise InvalidSchedule(f"{path}: not valid JSON ({error})") from error
+        try:
+            return Schedule.from_dict(data)
+        except InvalidSchedule as error:
+            raise InvalidSchedule(f"{path}: {error}") from error
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of the wire format."""
+    schema = Schedule.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = FORMAT
+    schema["properties"] = {
+        "format": {"const": FORMAT},
+        "version": {"const": VERSION},
+        **schema["properties"],
+        "nfe": {"type": "integer", "minimum": 0},
+        "plan": {"type": ["object", "null"], "description": "the compiled table, optional"},
+    }
+    schema["required"] = ["format", "version", *schema["required"]]
+    return schema
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file through a neighbour and a rename, so that no reader ever sees half of it."""
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number")
+
+
+def _first_problem(error: ValidationError) -> str:
+    """One sentence with the path of the first field at fault."""
+    first = error.errors()[0]
+    inner = first.get("ctx", {}).get("error")
+    path = ""
+    for part in first["loc"]:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif part not in _UNION_TAGS:
+            path += f".{part}" if path else str(part)
+    if isinstance(inner, InvalidSchedule):
+        return str(inner)
+    message = str(inner) if inner is not None else first["msg"]
+    value = first.get("input")
+    if inner is None and isinstance(value, (str, int, float)):
+        message += f" (found {value!r})"
+    if first["type"] == "extra_forbidden":
+        message = "unknown key"
+    return f"{path}: {message}" if path else message
+
+
+_UNION_TAGS = {"taylor", "unipc", "adams", "edm", "flow", "vp_linear", "vp_cosine", "vp_discrete"}
