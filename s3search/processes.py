@@ -231,12 +231,12 @@ class VpDiscrete(_VariancePreserving):
 
     @model_validator(mode="after")
     def _betas_fit(self) -> "VpDiscrete":
-        if isinstance(self.betas, tuple) and (
-            len(self.betas) != self.n or not all(0 < b < 1 for b in self.betas)
-        ):
-            raise ValueError(
-                f"betas: need n={self.n} values in (0, 1), found {len(self.betas)} values"
-            )
+        if isinstance(self.betas, tuple):
+            if len(self.betas) != self.n:
+                raise ValueError(f"betas: need n = {self.n} values, found {len(self.betas)}")
+            outside = [(i, beta) for i, beta in enumerate(self.betas) if not 0 < beta < 1]
+            if outside:
+                raise ValueError(f"betas[{outside[0][0]}]: {outside[0][1]} is not in (0, 1)")
         return self
 
     @cached_property
@@ -280,7 +280,7 @@ class VpDiscrete(_VariancePreserving):
             left = t.floor().long().clamp(0, self.n - 2)
             low, high = nodes[left], nodes[left + 1]
             line = low + (t - left) * (high - low)
-            return cast("Time", torch.where(t == -1.0, torch.zeros_like(line), line))
+            return torch.where(t == -1.0, torch.zeros_like(line), line)
         if t == -1.0:
             return 0.0
         left_index = min(max(math.floor(t), 0), self.n - 2)

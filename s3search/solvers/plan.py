@@ -89,6 +89,32 @@ def compile_plan(schedule: Schedule) -> Plan:
     return trace.plan()
 
 
+def check_table(schedule: Schedule, table: Any) -> None:
+    """Raises `InvalidSchedule` unless ``table``, a file's "plan", is what the schedule compiles
+    to.
+
+    s3search itself never executes a file's table; other runtimes do, so a table that lies must not
+    pass.
+    """
+    if table is None:
+        return
+    own = compile_plan(schedule).to_dict()
+    if not _same_numbers(own, table):
+        raise InvalidSchedule("plan: the table is not what these steps compile to; export again")
+
+
+def _same_numbers(own: Any, found: Any) -> bool:
+    if isinstance(own, dict):
+        same_keys = isinstance(found, dict) and own.keys() == found.keys()
+        return same_keys and all(_same_numbers(own[key], found[key]) for key in own)
+    if isinstance(own, list):
+        same_length = isinstance(found, list) and len(own) == len(found)
+        return same_length and all(map(_same_numbers, own, found))
+    if isinstance(own, float) and isinstance(found, float | int):
+        return bool(abs(own - found) <= _INVARIANT_TOLERANCE * max(1.0, abs(own)))
+    return bool(own == found)
+
+
 def compile_plans(schedules: Iterable[Schedule]) -> "PlanBatch":
     """The plans of many schedules, with their tables stacked and padded for vectorised use."""
     return PlanBatch([compile_plan(schedule) for schedule in schedules])

@@ -37,28 +37,30 @@ def run_plan(network: Callable[[Tensor, Tensor], Tensor], plan: Plan, x: Tensor)
     states: list[Tensor] = [x]
     predictions: list[Tensor] = []
     calls = dict(zip(plan.evaluated, plan.network_times, strict=True))
-    image = (
-        None if plan.image is None else torch.as_tensor(plan.image, dtype=x.dtype, device=x.device)
-    )
-    p, q, constant = plan.p.tolist(), plan.q.tolist(), plan.constant.tolist()
-    for r in range(plan.n_rows):
-        if r:
-            terms = [*zip(p[r], states, strict=False), *zip(q[r], predictions, strict=False)]
-            new = _weighted_sum(terms, x)
-            states.append(new if image is None else new + constant[r] * image)
-        if r in calls:
-            t = torch.full((x.shape[0],), calls[r], dtype=x.dtype, device=x.device)
-            predictions.append(network(states[r], t))
+    for row in range(plan.n_rows):
+        if row:
+            states.append(next_state(plan, row, states, predictions))
+        if row in calls:
+            t = torch.full((x.shape[0],), calls[row], dtype=x.dtype, device=x.device)
+            predictions.append(network(states[row], t))
     return states[-1]
 
 
-def _weighted_sum(terms: list[tuple[float, Tensor]], like: Tensor) -> Tensor:
-    """Sum of weight times tensor; zero weights cost nothing."""
+def next_state(plan: Plan, row: int, states: list[Tensor], predictions: list[Tensor]) -> Tensor:
+    """x of one row from the states before it and the predictions so far; zero weights cost
+    nothing.
+    """
     total: Tensor | None = None
-    for weight, tensor in terms:
+    weights = (*plan.p[row, :row].tolist(), *plan.q[row, : len(predictions)].tolist())
+    for weight, tensor in zip(weights, (*states[:row], *predictions), strict=True):
         if weight:
             total = tensor * weight if total is None else total.add_(tensor, alpha=weight)
-    return torch.zeros_like(like) if total is None else total
+    if total is None:
+        total = torch.zeros_like(states[0])
+    if plan.image is not None and plan.constant[row]:
+        image = torch.as_tensor(plan.image, dtype=total.dtype, device=total.device)
+        total = total + float(plan.constant[row]) * image
+    return total
 
 
 def check_process(denoiser: Denoiser, plan: Plan) -> None:

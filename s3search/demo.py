@@ -1,0 +1,116 @@
+"""The demo: search a schedule of five network calls for the embedded digits model, on this
+machine.
+"""
+
+from pathlib import Path
+
+import torch
+
+from s3search.cluster.pool import WorkerPool
+from s3search.driver import images
+from s3search.evaluation.record import ImagesRequest, Reply, Request
+from s3search.launching import workers
+from s3search.pictures import draw_samples, draw_schedule
+from s3search.schedules.published import dpmpp_2m
+from s3search.schedules.schedule import Schedule, write_text
+from s3search.schedules.spacing import End, EndRule
+from s3search.study.config import StudyConfig
+from s3search.study.export import best_schedule, export_dict
+from s3search.study.frame import best_of, evaluations_frame, validated
+from s3search.study.store import StudyStore, open_study
+
+REFERENCE_CALLS = 100
+_SHEET_IMAGES = 16
+
+STUDY = """\
+# The study of `s3search demo`; run it again with `s3search launch {path}`.
+[study]
+name = "{name}"
+seed = 0
+[model]
+loader = "digits"            # the embedded model; or "your_package.your_module:function"
+[space]
+preset = "usf"               # any field of the preset can be overridden here
+nfe = [5]                    # network calls per image
+[metric]
+features = "digits"
+[reference]
+images = "digits"
+[search]
+evaluations = {evaluations}           # beside the published solvers, which are evaluated first
+n_images = {n_images}              # images per evaluation while searching
+baselines = true
+[validation]
+n_images = {validation_images}             # held-out noise; what is exported is chosen there
+finalists = 8
+[storage]
+url = "sqlite:///{storage}"
+[cluster]
+address = "local"
+workers = 2
+gpus_per_worker = 0
+"""
+
+
+def study_text(directory: Path, *, quick: bool) -> str:
+    """The demo's study file; ``quick`` is a smoke test of half a minute, whose numbers mean
+    little.
+    """
+    return STUDY.format(
+        path=directory / "study.toml",
+        name="demo-quick" if quick else "demo",
+        evaluations=20 if quick else 1200,
+        n_images=200 if quick else 1000,
+        validation_images=1000 if quick else 10_000,
+        storage=directory / "s3search.db",
+    )
+
+
+def write_pictures(config: StudyConfig, directory: Path) -> list[Path]:
+    """Writes schedule.json, schedule.png and samples.png of a finished study with one NFE."""
+    with open_study(config.storage.url, config.study.name) as store, workers(config) as pool:
+        schedule, best = best_schedule(store)
+        paths = [directory / name for name in ("schedule.json", "schedule.png", "samples.png")]
+        save_export(schedule, paths[0])
+        title = (
+            f"{config.study.name}: NFE {schedule.nfe}, distance {best.value:.4f} on held-out noise"
+        )
+        draw_schedule(schedule, paths[1], title)
+        _draw_sheet(store, pool, paths[2])
+    return paths
+
+
+def save_export(schedule: Schedule, path: Path) -> None:
+    """Writes a schedule with its compiled table and provenance."""
+    import json  # noqa: PLC0415
+
+    write_text(path, json.dumps(export_dict(schedule), indent=1, allow_nan=False) + "\n")
+
+
+def _draw_sheet(store: StudyStore, pool: WorkerPool[Request, Reply], path: Path) -> None:
+    scored = validated(evaluations_frame(store), store.config)
+    found, baseline = best_of(scored)
+    first = store.schedule(scored[0].schedule_id)
+    reference = dpmpp_2m(
+        first.process, nfe=REFERENCE_CALLS, spacing="karras", end=End(rule=EndRule.DENOISE)
+    )
+    rows = [(f"reference solve, NFE {REFERENCE_CALLS}", reference)]
+    for label, row in (("best published", baseline), ("s3search", found)):
+        if row is not None:
+            rows.append(
+                (
+                    f"{label}, NFE {row.nfe}\ndistance {row.value:.3f}",
+                    store.schedule(row.schedule_id),
+                )
+            )
+    drawn = []
+    for label, schedule in rows:
+        request = ImagesRequest(
+            schedule=schedule,
+            n_images=_SHEET_IMAGES,
+            noise_seed=store.config.validation_noise_seed,
+        )
+        made = images(pool, request)
+        assert isinstance(made, torch.Tensor)
+        drawn.append((label, made))
+    draw_samples(drawn, path, "same noise in every column")

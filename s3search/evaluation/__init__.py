@@ -1,0 +1,1 @@
+"""From a schedule to a measured result with its provenance."""

@@ -1,0 +1,238 @@
+"""A schedule in, an evaluation out: the model, the extractor and the reference, loaded once."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import s3search
+from s3search.errors import EvaluationFailed, IncompatibleStatistics, InvalidConfig
+from s3search.evaluation.noise import NoiseBank
+from s3search.evaluation.plugins import FEATURES, MODELS, REFERENCES, call_plugin
+from s3search.evaluation.record import (
+    DescribeRequest,
+    Description,
+    Evaluation,
+    EvaluationRequest,
+    ImagesRequest,
+    Reply,
+    Request,
+)
+from s3search.metrics.frechet import FeatureStatistics, FrechetReference, frechet_estimate
+from s3search.schedules.schedule import Schedule
+from s3search.solvers.plan import compile_plan
+from s3search.solvers.sample import sample
+
+_BATCH_ELEMENTS = 2**20  # numbers in one batch of states, when no batch size is given
+_LARGEST_BATCH = 1000
+_JACKKNIFE_BLOCKS = 10
+_JACKKNIFE_DIMENSIONS = (
+    512  # above this many feature dimensions eleven eigenproblems cost too much
+)
+_RANGE_SLACK = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluatorSpec:
+    """Everything a worker needs to build an `Evaluator`; plain data, so that it travels."""
+
+    model: str
+    model_options: Mapping[str, Any] = field(default_factory=dict)
+    features: str
+    features_options: Mapping[str, Any] = field(default_factory=dict)
+    reference: str
+    reference_options: Mapping[str, Any] = field(default_factory=dict)
+    device: str = "cpu"
+    batch_size: int | None = None
+
+
+class Evaluator:
+    """Measures schedules with one model, one extractor and one reference.
+
+    >>> evaluator = Evaluator(spec)
+    >>> evaluator.evaluate(EvaluationRequest(schedule=s, rung=Rung.SEARCH, n_images=1000,
+    noise_seed=0))
+    """
+
+    def __init__(self, spec: EvaluatorSpec) -> None:
+        if spec.device.startswith("cuda") and not torch.cuda.is_available():
+            raise InvalidConfig(
+                "a GPU was asked for (cluster.gpus_per_worker > 0), torch sees none"
+            )
+        self._device = torch.device(spec.device)
+        self.denoiser = self._loaded_model(spec)
+        self._features = self._loaded_features(spec)
+        self.extractor = getattr(self._features, "name", spec.features)
+        shape = self.denoiser.sample_shape
+        automatic = max(1, min(_LARGEST_BATCH, _BATCH_ELEMENTS // int(np.prod(shape))))
+        self._batch_size = spec.batch_size or automatic
+        self._noise = NoiseBank(self.denoiser, self._device)
+        self._mean_image: Any = None
+        self.reference = self._loaded_reference(spec)
+        self.model_fingerprint = fingerprint(spec, self.denoiser)
+
+    def __call__(self, request: Request) -> Reply:
+        """Answers any request; raises `EvaluationFailed` with the reason where it cannot."""
+        match request:
+            case EvaluationRequest():
+                return self.evaluate(request)
+            case ImagesRequest():
+                return self.images(request.schedule, request.n_images, request.noise_seed)
+            case DescribeRequest():
+                return self.describe()
+
+    def describe(self) -> Description:
+        """What is loaded here."""
+        return Description(
+            process=self.denoiser.process,
+            sample_shape=tuple(self.denoiser.sample_shape),
+            extractor=self.extractor,
+            reference_digest=self.reference.digest,
+            reference_n=self.reference.n,
+            model_fingerprint=self.model_fingerprint,
+            mean_image=self._mean_image,
+        )
+
+    def evaluate(self, request: EvaluationRequest) -> Evaluation:
+        """Measures one schedule."""
+        began = time.perf_counter()
+        sampling, features = 0.0, []
+        for images, seconds in self._timed_images(request):
+            sampling += seconds
+            features.append(self._extracted(images))
+        matrix = np.concatenate(features)
+        few_dimensions = matrix.shape[1] <= _JACKKNIFE_DIMENSIONS
+        n_blocks = _JACKKNIFE_BLOCKS if few_dimensions else 1
+        estimate = frechet_estimate(self.reference, matrix, n_blocks=n_blocks)
+        doubled = getattr(self.denoiser, "network_batches_per_call", 1)
+        return Evaluation(
+            schedule_id=request.schedule.id,
+            nfe=request.schedule.nfe,
+            rung=request.rung,
+            metric="frechet",
+            extractor=self.extractor,
+            n_images=request.n_images,
+            noise_seed=request.noise_seed,
+            value=estimate.value,
+            standard_error=estimate.standard_error,
+            network_batches=request.schedule.nfe * doubled,
+            seconds=time.perf_counter() - began,
+            sampling_seconds=sampling,
+            device=str(self._device),
+            code_version=s3search.__version__,
+            reference_digest=self.reference.digest,
+            reference_n=self.reference.n,
+            model_fingerprint=self.model_fingerprint,
+        )
+
+    def images(self, schedule: Schedule, n_images: int, noise_seed: int) -> Tensor:
+        """The first ``n_images`` images (n, C, H, W) of a noise seed, on the CPU."""
+        batches = self._images(schedule, n_images, noise_seed)
+        return torch.cat([images.cpu() for images in batches])
+
+    def _timed_images(self, request: EvaluationRequest) -> Iterator[tuple[Tensor, float]]:
+        batches = self._images(request.schedule, request.n_images, request.noise_seed)
+        while True:
+            began = time.perf_counter()
+            images = next(batches, None)
+            if images is None:
+                return
+            if self._device.type == "cuda":
+                torch.cuda.synchronize(self._device)
+            yield images, time.perf_counter() - began
+
+    def _images(self, schedule: Schedule, n_images: int, noise_seed: int) -> Iterator[Tensor]:
+        if schedule.model_patch is not None:
+            raise EvaluationFailed("the schedule patches the network; this model takes no patches")
+        plan = compile_plan(schedule)
+        for noise, condition in self._noise.batches(noise_seed, n_images, self._batch_size):
+            with torch.inference_mode():
+                images = sample(self.denoiser, plan, noise, **condition)
+                if not torch.isfinite(images).all():
+                    raise EvaluationFailed("the images are not finite")
+            yield images
+
+    def _extracted(self, images: Tensor) -> Any:
+        with torch.inference_mode():
+            features = self._features(images)
+        if features.ndim != 2 or len(features) != len(images):
+            raise InvalidConfig(
+                f"metric.features: expected (B, d) features for {len(images)} images, "
+                f"found shape {tuple(features.shape)}"
+            )
+        return features.double().cpu().numpy()
+
+    def _loaded_model(self, spec: EvaluatorSpec) -> Any:
+        model = call_plugin("model.loader", spec.model, spec.model_options, MODELS)
+        for attribute in ("process", "sample_shape"):
+            if not hasattr(model, attribute):
+                raise InvalidConfig(
+                    f"model.loader: {spec.model!r} returned a {type(model).__name__} without "
+                    f"{attribute!r}; a denoiser has 'process' and 'sample_shape'"
+                )
+        return model.to(self._device) if isinstance(model, torch.nn.Module) else model
+
+    def _loaded_features(self, spec: EvaluatorSpec) -> Callable[[Tensor], Tensor]:
+        features = call_plugin("metric.features", spec.features, spec.features_options, FEATURES)
+        if not callable(features):
+            raise InvalidConfig(
+                f"metric.features: {spec.features!r} returned a {type(features).__name__}, "
+                "not a callable images -> features"
+            )
+        if isinstance(features, torch.nn.Module):
+            return features.to(self._device)
+        return features  # type: ignore[no-any-return]  # checked to be callable above
+
+    def _loaded_reference(self, spec: EvaluatorSpec) -> FrechetReference:
+        found = call_plugin("reference.images", spec.reference, spec.reference_options, REFERENCES)
+        if isinstance(found, str | Path):
+            return reference_from_npz(Path(found))
+        if not isinstance(found, Tensor) or found.ndim != 4 or not found.is_floating_point():
+            kind = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else found
+            raise InvalidConfig(
+                "reference.images: expected a float tensor (N, C, H, W) in [-1, 1] or the path of "
+                f"a .npz with mu and sigma, found {kind}"
+            )
+        if not found.abs().max() <= 1.0 + _RANGE_SLACK:
+            raise InvalidConfig(
+                f"reference.images: values must lie in [-1, 1], found {found.min().item():g} to "
+                f"{found.max().item():g}"
+            )
+        if found.shape[1:] == tuple(self.denoiser.sample_shape):
+            self._mean_image = found.double().mean(dim=0).tolist()
+        batches = torch.split(found, self._batch_size)
+        features = np.concatenate([self._extracted(batch.to(self._device)) for batch in batches])
+        if len(features) < 2:
+            raise InvalidConfig("reference.images: a reference needs at least 2 images")
+        return FrechetReference.of(FeatureStatistics.of(features))
+
+
+def reference_from_npz(path: Path) -> FrechetReference:
+    """Reference statistics from a file with ``mu`` and ``sigma``, as pytorch-fid writes."""
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            n = int(data["n"]) if "n" in data else None
+            return FrechetReference(
+                mean=data["mu"].astype(np.float64),
+                covariance=data["sigma"].astype(np.float64),
+                n=n,
+            )
+    except (OSError, KeyError, ValueError, IncompatibleStatistics) as error:
+        raise InvalidConfig(f"reference.images: {path} holds no mu and sigma ({error})") from error
+
+
+def fingerprint(spec: EvaluatorSpec, denoiser: Any) -> str:
+    """Hash of the model's options and, where it has any, parameters; 16 hexadecimal digits."""
+    digest = hashlib.sha256(f"{spec.model}{sorted(spec.model_options.items())}".encode())
+    if isinstance(denoiser, torch.nn.Module):
+        for name, tensor in sorted(denoiser.state_dict().items()):
+            digest.update(name.encode())
+            flat = tensor.detach().cpu().reshape(-1).view(torch.uint8)
+            digest.update(flat.numpy().tobytes())
+    return digest.hexdigest()[:16]

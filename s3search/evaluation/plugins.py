@@ -1,0 +1,75 @@
+"""Models, extractors and references by name or by import path.
+
+A study file's ``loader``, ``features`` and ``images`` name a function: a short name from the
+tables below, or
+``"package.module:function"``.  It is called with the table's remaining keys.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from s3search.errors import InvalidConfig, S3SearchError, nearest
+
+MODELS = {"digits": "s3search.models.digits:load"}
+FEATURES = {"digits": "s3search.models.digits:features"}
+REFERENCES = {"digits": "s3search.models.digits:images"}
+
+
+def call_plugin(
+    field: str, name: str, options: Mapping[str, Any], known: Mapping[str, str]
+) -> Any:
+    """What the function behind ``name`` returns for ``options``; raises `InvalidConfig` naming
+    ``field``.
+    """
+    function = _function(field, name, known)
+    _check_options(field, name, function, options)
+    try:
+        return function(**options)
+    except S3SearchError:
+        raise
+    except Exception as error:  # the user's code may raise anything; say where it came from
+        kind = type(error).__name__
+        raise InvalidConfig(f"{field}: {name!r} failed with {kind}: {error}") from error
+
+
+def _function(field: str, name: str, known: Mapping[str, str]) -> Callable[..., Any]:
+    path = known.get(name, name)
+    module_name, colon, attribute = path.partition(":")
+    if not colon:
+        raise InvalidConfig(
+            f"{field}: no built-in is called {name!r} ({nearest(name, known)}); "
+            "a function of your own is written 'package.module:function'"
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # an import can fail in any way
+        kind = type(error).__name__
+        raise InvalidConfig(
+            f"{field}: cannot import {module_name!r} ({kind}: {error}); "
+            "is it installed, or on PYTHONPATH, here and on the workers?"
+        ) from error
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        raise InvalidConfig(
+            f"{field}: {module_name!r} has no function {attribute!r}; "
+            f"{nearest(attribute, [key for key in vars(module) if not key.startswith('_')])}"
+        )
+    return cast("Callable[..., Any]", function)
+
+
+def _check_options(
+    field: str, name: str, function: Callable[..., Any], options: Mapping[str, Any]
+) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # a builtin without a signature
+    try:
+        signature.bind(**options)
+    except TypeError as error:
+        table = field.partition(".")[0]
+        unknown = [key for key in options if key not in signature.parameters]
+        hint = nearest(unknown[0], signature.parameters) if unknown else f"it takes {signature}"
+        raise InvalidConfig(f"[{table}] does not fit {name!r}: {error}; {hint}") from error

@@ -1,0 +1,89 @@
+"""What a measurement is: the number and everything without which it means nothing."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from torch import Tensor
+
+from s3search.processes import NoiseProcess
+from s3search.schedules.schedule import Schedule
+
+
+class Rung(StrEnum):
+    """A fidelity level.  Candidates of one rung share their noise; rungs never share it."""
+
+    SEARCH = "search"
+    VALIDATION = "validation"
+    USER = "user"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationRequest:
+    """One schedule to be measured."""
+
+    schedule: Schedule
+    rung: Rung
+    n_images: int
+    noise_seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """One measured result of one schedule with its provenance."""
+
+    schedule_id: str
+    nfe: int
+    rung: Rung
+    metric: str  # "frechet"
+    extractor: str
+    n_images: int
+    noise_seed: int
+    value: float
+    standard_error: float | None
+    network_batches: (
+        int  # batched network calls per image; guidance counts its doubled batch twice
+    )
+    seconds: float
+    sampling_seconds: float
+    device: str
+    code_version: str
+    reference_digest: str
+    reference_n: int | None
+    model_fingerprint: str
+
+    @property
+    def network_calls(self) -> int:
+        """Image-calls of the network spent on this number."""
+        return self.n_images * self.network_batches
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeRequest:
+    """Asks a worker what it has loaded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """What a search must know of the model without loading it."""
+
+    process: NoiseProcess
+    sample_shape: tuple[int, int, int]
+    extractor: str
+    reference_digest: str
+    reference_n: int | None
+    model_fingerprint: str
+    mean_image: Any  # nested lists (C, H, W); None when the reference is not made of such images
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImagesRequest:
+    """Asks for the first images of a noise seed."""
+
+    schedule: Schedule
+    n_images: int
+    noise_seed: int
+
+
+Request = EvaluationRequest | DescribeRequest | ImagesRequest
+Reply = Evaluation | Description | Tensor

@@ -1,0 +1,439 @@
+"""A diffusers scheduler that replays a schedule in any pipeline.
+
+>>> pipe.scheduler = S3Scheduler.from_schedule("schedule.json", pipe.scheduler.config)
+>>> images = pipe(prompt, num_inference_steps=pipe.scheduler.num_steps).images
+
+One iteration of the pipeline is one network call of the plan (plan.py has the legend). At call j
+the pipeline hands back the state it was given and what the network answered, F_j; then
+
+    D_j = a x + b F_j                  a, b by the network's parametrization and the level
+    x_r = sum_k p[r, k] x_k + sum_j q[r, j] D_j + r_const[r] c
+
+for all rows up to the next one the network must see; that one is returned. Sums are formed, and
+past states and predictions kept, in float32 where the pipeline runs in half precision: D carries
+the network's error times sigma / alpha, which half precision would round a second time.
+
+The pipeline's model decides the process. A schedule for another one is moved to the times of equal
+lam: every rule is a function of lam, so x / alpha is the same trajectory.
+
+Where pipelines differ, and what is done about it:
+
+- Most scale their noise by `init_noise_sigma`; DDPM's, DiT's and all flow pipelines start from
+  unit noise. A first level far from sigma = 1 is warned about there.
+- An analytic start makes the first call at the *second* time. `scale_model_input` turns the
+  noise into that state, so a pipeline that never calls it (DDPM, SD3, Flux) is refused at its
+  first step.
+- DiT passes the result of `scale_model_input` on to `step` as the state; it is recognised there.
+- Image-to-image starts in mid-schedule: the remaining steps are compiled anew with the history
+  they have, and those that need more become first order.
+
+D is never clipped by default, whatever ``clip_sample`` says: schedules are searched without it
+(diffusers' DDPMScheduler clips unless told otherwise). Ask with ``thresholding``.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
+from diffusers.utils import logging
+from diffusers.utils.outputs import BaseOutput
+from torch import Tensor
+
+from s3search.errors import InvalidSchedule
+from s3search.integrations.diffusers_model import PipelineModel, model_of
+from s3search.rules import Prediction, Taylor, UniPC, Variant, level
+from s3search.schedules.retime import retime
+from s3search.schedules.schedule import Corrector, Schedule, Start, Step
+from s3search.solvers.plan import Plan, compile_plan
+from s3search.solvers.sample import next_state
+
+_log = logging.get_logger(__name__)
+
+_UNIT_SCALE_SLACK = 0.01  # sigma(t_0) of every published VP schedule is within 0.003 of 1
+
+_FIRST_ORDER = Step(predictor=Taylor(prediction=Prediction.DATA, order=1))
+_FIRST_CORRECTOR = UniPC(prediction=Prediction.DATA, variant=Variant.BH2, start=-2, points=(-1,))
+
+
+class Thresholding(StrEnum):
+    """What is done to the network's estimate of the clean image."""
+
+    CONFIG = "config"  # as `clip_sample` and `thresholding` of the pipeline's config say
+    CLIP = "clip"  # clamp to +-clip_sample_range
+    DYNAMIC = "dynamic"  # Imagen's percentile rule (arXiv:2205.11487, sec. 2.3)
+
+
+@dataclass
+class S3SchedulerOutput(BaseOutput):
+    """The next state, and the estimate of the clean image it was made with."""
+
+    prev_sample: Tensor
+    pred_original_sample: Tensor | None = None
+
+
+class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_name, as in all
+    """Replays schedules; made by `from_schedule`, saved and loaded like every scheduler."""
+
+    order = 1
+    _compatibles = [  # noqa: RUF012  # diffusers reads and extends plain lists
+        *(scheduler.name for scheduler in KarrasDiffusionSchedulers),
+        "FlowMatchEulerDiscreteScheduler",
+    ]
+
+    @register_to_config  # type: ignore[untyped-decorator]  # diffusers leaves it untyped
+    def __init__(
+        self,
+        s3_schedules: Sequence[Mapping[str, Any]] = (),
+        s3_model: Mapping[str, Any] | None = None,
+        s3_thresholding: str | None = None,
+    ) -> None:
+        if not s3_schedules or s3_model is None:
+            raise InvalidSchedule(
+                "S3Scheduler needs a schedule and found none in this config; make it with "
+                "S3Scheduler.from_schedule('schedule.json', pipe.scheduler.config)"
+            )
+        # Pipelines look up fields of the model's own scheduler (steps_offset, base_shift, ...).
+        self.register_to_config(**s3_model)  # type: ignore[no-untyped-call]  # diffusers
+        self._model = model_of(s3_model)
+        self._threshold = _threshold(s3_thresholding, s3_model)
+        schedules = [Schedule.from_dict(dict(data)) for data in s3_schedules]
+        self._schedules = _by_calls(_replayable(own, self._model) for own in schedules)
+        self.num_train_timesteps = self._model.n_times
+        self.set_timesteps()
+
+    @classmethod
+    def from_schedule(
+        cls,
+        schedule: str | Path | Schedule | Sequence[str | Path | Schedule],
+        config: Mapping[str, Any],
+        *,
+        thresholding: Thresholding | str | None = None,
+    ) -> Self:
+        """A scheduler for the pipeline whose scheduler had ``config``.
+
+        Several schedules with different numbers of calls may be given; the pipeline's
+        ``num_inference_steps`` chooses among them. Raises `InvalidSchedule` for a schedule this
+        model cannot run.
+        """
+        several = [schedule] if isinstance(schedule, str | Path | Schedule) else schedule
+        loaded = [s if isinstance(s, Schedule) else Schedule.load(s) for s in several]
+        model = config.get("s3_model") or config
+        made: Self = cls(
+            s3_schedules=[one.to_dict() for one in loaded],
+            s3_model={k: _plain(v) for k, v in model.items() if not k.startswith("_")},
+            s3_thresholding=None if thresholding is None else Thresholding(thresholding).value,
+        )
+        return made
+
+    @property
+    def num_steps(self) -> int:
+        """What to pass as ``num_inference_steps``: the network calls of the first schedule."""
+        return next(iter(self._schedules))
+
+    @property
+    def available_steps(self) -> tuple[int, ...]:
+        """Every number of steps that one of the schedules has."""
+        return tuple(self._schedules)
+
+    @property
+    def init_noise_sigma(self) -> float:
+        """The factor that makes unit noise the first state."""
+        self._noise_was_scaled = True
+        return self._plan.levels[0].sigma
+
+    @property
+    def step_index(self) -> int | None:
+        """The iteration the pipeline is at; None before the first."""
+        return self._step_index
+
+    @property
+    def begin_index(self) -> int | None:
+        """The iteration the pipeline said it would begin at."""
+        return self._begin_index
+
+    def set_begin_index(self, begin_index: int | None = 0) -> None:
+        """Begins at this iteration (image-to-image)."""
+        self._begin_index = begin_index
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: str | torch.device | None = None,
+        timesteps: Sequence[float] | Tensor | None = None,
+        sigmas: Sequence[float] | Tensor | None = None,
+        mu: float | None = None,  # flow pipelines shift their grid by it
+    ) -> None:
+        """Chooses the schedule with so many calls and forgets the last run.
+
+        Flow pipelines always pass ``sigmas`` (and ``mu``): their number counts, their values are
+        the schedule's business. ``timesteps`` are asked for by a user, so they must be the
+        schedule's.
+        """
+        given = sigmas if timesteps is None else timesteps
+        n = num_inference_steps if given is None else len(given)
+        n = self.num_steps if n is None else n
+        if n not in self._schedules:
+            have = " or ".join(map(str, self._schedules))
+            raise InvalidSchedule(
+                f"num_inference_steps: {n} was asked, the schedule has {have} (its network "
+                f"calls); pass num_inference_steps={self.num_steps} (pipe.scheduler.num_steps) "
+                f"or give from_schedule a schedule with {n}"
+            )
+        self._schedule = self._schedules[n]
+        self._plan: Plan = compile_plan(self._schedule)
+        own = self._model.network_times(self._plan.network_times)
+        if timesteps is not None:
+            asked = torch.as_tensor(timesteps, dtype=torch.float64, device="cpu")
+            if not torch.allclose(asked, own.double(), atol=1e-3):
+                raise InvalidSchedule(
+                    f"timesteps: {asked.tolist()} were asked, the schedule has {own.tolist()}; "
+                    "leave them out"
+                )
+        self.num_inference_steps = n
+        self.timesteps = own.to(device)
+        ends = [self._plan.levels[row] for row in (*self._plan.evaluated, -1)]
+        self.sigmas = torch.tensor([self._model.network_sigma(at) for at in ends])
+        self._first_call = 0
+        self._step_index: int | None = None
+        self._begin_index = None
+        self._states: list[Tensor] = []
+        self._predictions: list[Tensor] = []
+        self._scaled: tuple[Tensor, Tensor] | None = None
+        self._holds_image = self._noise_was_scaled = False
+
+    def index_for_timestep(
+        self, timestep: float | Tensor, schedule_timesteps: Tensor | None = None
+    ) -> int:
+        """The first iteration at this timestep (an implicit corrector has two)."""
+        known = self.timesteps if schedule_timesteps is None else schedule_timesteps
+        wanted = float(timestep)
+        found = torch.isclose(known.cpu().double(), torch.tensor(wanted).double(), atol=1e-5)
+        found = found.nonzero()
+        if not len(found):
+            raise InvalidSchedule(
+                f"timestep: {wanted} was asked, the schedule has {known.tolist()}; "
+                "pass one of scheduler.timesteps"
+            )
+        return int(found[0])
+
+    def scale_model_input(self, sample: Tensor, timestep: float | Tensor | None = None) -> Tensor:
+        """What the network must see: the state, for most models and calls the sample itself."""
+        if self._step_index is None:
+            self._begin(timestep)
+        call = self._call
+        seen = self._analytic_state(sample) if self._starts_analytically(call) else sample
+        if self._model.sigma_data is not None:
+            at = self._plan.levels[self._plan.evaluated[max(call, 0)]]
+            seen = seen / math.hypot(at.sigma, self._model.sigma_data)  # c_in of EDM
+        if seen is not sample:
+            self._scaled = (sample, seen)
+        return seen
+
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: float | Tensor,
+        sample: Tensor,
+        generator: Any = None,  # pipelines pass it; nothing here is random
+        return_dict: bool = True,
+    ) -> S3SchedulerOutput | tuple[Tensor, ...]:
+        """The next state the network must see, or the image, from the answer at ``sample``."""
+        if self._step_index is None:
+            self._begin(timestep)
+        call, plan = self._call, self._plan
+        if call >= plan.nfe:
+            raise InvalidSchedule(
+                f"step: the schedule's {plan.nfe} calls are done; call set_timesteps first"
+            )
+        self._step_index = call + self._first_call + 1
+        sample = self._unscaled(sample, call)
+        if call < 0:  # a level called twice, entered in the middle: its second call counts
+            return _output(sample, None, return_dict=return_dict)
+        self._take(sample, model_output, call)
+        is_last = call == plan.nfe - 1
+        self._advance(plan.n_rows - 1 if is_last else plan.evaluated[call + 1])
+        new, x0 = self._states[-1], self._predictions[-1]
+        if is_last:
+            self._states, self._predictions = [], []
+        return _output(new.to(sample.dtype), x0.to(sample.dtype), return_dict=return_dict)
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """alpha(t) x_0 + sigma(t) noise, one timestep per sample or one for all."""
+        self._holds_image = self._holds_image or self._step_index is None
+        times = [self._model.process_time(float(t)) for t in timesteps.flatten()]
+        levels = [level(self._model.process, t) for t in times]
+        shape = (-1,) + (1,) * (original_samples.dim() - 1)
+        alpha = noise.new_tensor([at.alpha for at in levels]).reshape(shape)
+        sigma = noise.new_tensor([at.sigma for at in levels]).reshape(shape)
+        return alpha * original_samples + sigma * noise
+
+    def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:
+        """`add_noise` under the name and argument order of the flow pipelines."""
+        return self.add_noise(sample, noise, timestep)
+
+    def __len__(self) -> int:
+        return self._model.n_times
+
+    @property
+    def _call(self) -> int:
+        """The plan's call this iteration makes; -1 where it makes none."""
+        return (self._step_index or 0) - self._first_call
+
+    def _begin(self, timestep: float | Tensor | None) -> None:
+        index = self._begin_index
+        if index is None:
+            index = 0 if timestep is None else self.index_for_timestep(timestep)
+        self._step_index = index
+        if index or self._holds_image:
+            self._plan = compile_plan(_tail(self._schedule, self._plan, index))
+            self._first_call = self.num_inference_steps - self._plan.nfe
+        elif (
+            abs(self._plan.levels[0].sigma - 1) > _UNIT_SCALE_SLACK and not self._noise_was_scaled
+        ):
+            _log.warning(
+                f"this pipeline did not read init_noise_sigma; the schedule starts from noise of "
+                f"scale {self._plan.levels[0].sigma:.4g}, not 1: scale the latents yourself, or "
+                "use a schedule that starts at the noisiest level"
+            )
+
+    def _starts_analytically(self, call: int) -> bool:
+        return call == 0 and self._plan.evaluated[0] > 0
+
+    def _analytic_state(self, noise: Tensor) -> Tensor:
+        """The state of the first call, from the noise, in the noise's dtype."""
+        states = [noise.to(_compute_dtype(noise))]
+        for row in range(1, self._plan.evaluated[0] + 1):
+            states.append(next_state(self._plan, row, states, []))
+        return states[-1].to(noise.dtype)
+
+    def _unscaled(self, sample: Tensor, call: int) -> Tensor:
+        """The pipeline's state, also where it passes on what `scale_model_input` gave."""
+        scaled, self._scaled = self._scaled, None
+        needed = self._model.sigma_data is not None or self._starts_analytically(call)
+        if needed and scaled is None:
+            what = "an analytic start" if self._starts_analytically(call) else "an EDM model"
+            raise InvalidSchedule(
+                f"start.kind: {what} needs scheduler.scale_model_input before every network call, "
+                "and this pipeline does not make it; use a schedule whose start is 'network'"
+            )
+        return scaled[0] if scaled is not None and sample is scaled[1] else sample
+
+    def _take(self, sample: Tensor, model_output: Tensor, call: int) -> None:
+        """Records the state of this call, as the pipeline holds it, and the prediction there."""
+        row = self._plan.evaluated[call]
+        x = sample.to(_compute_dtype(sample))
+        if self._starts_analytically(call):
+            self._states = [x]
+            self._advance(row)
+            x = self._analytic_state(sample).to(x.dtype)
+        self._states[row:] = [x]
+        if self._model.learns_variance and model_output.shape[1] == 2 * sample.shape[1]:
+            model_output = model_output[:, : sample.shape[1]]
+        a, b = self._model.x0_weights(self._plan.levels[row])
+        x0 = a * x + b * model_output.to(x.dtype)
+        self._predictions.append(self._threshold(x0))
+
+    def _advance(self, row: int) -> None:
+        while len(self._states) <= row:
+            new = next_state(self._plan, len(self._states), self._states, self._predictions)
+            self._states.append(new)
+
+
+def _replayable(schedule: Schedule, model: PipelineModel) -> Schedule:
+    """The schedule on the model's own times."""
+    if schedule.model_patch is not None:
+        raise InvalidSchedule(
+            "model_patch: the schedule was searched with a changed network, which a scheduler "
+            "cannot replay; patch the network yourself or search without it"
+        )
+    return retime(schedule, model.process)
+
+
+def _by_calls(schedules: Iterable[Schedule]) -> dict[int, Schedule]:
+    found: dict[int, Schedule] = {}
+    for schedule in schedules:
+        if schedule.nfe == 0:
+            raise InvalidSchedule("nfe: the schedule never calls the network; nothing to replay")
+        if schedule.nfe in found:
+            raise InvalidSchedule(
+                f"nfe: two schedules make {schedule.nfe} calls, and num_inference_steps could not "
+                "choose between them; give one per number of calls"
+            )
+        found[schedule.nfe] = schedule
+    return found
+
+
+def _tail(schedule: Schedule, plan: Plan, call: int) -> Schedule:
+    """What is left of ``schedule`` from the level of this call on, started from a noisy image.
+
+    Steps that reach back before it become first order; correctors stay, so that the calls do.
+    """
+    first = schedule.times.index(plan.levels[plan.evaluated[call]].t)
+    times = schedule.times[first:]
+    levels = [level(schedule.process, t) for t in times]
+    steps = []
+    for i, step in enumerate(schedule.steps[first:]):
+        past, to = levels[: i + 1], levels[i + 1]
+        impossible = step.predictor.problem(past, to) is not None
+        predictor = _FIRST_ORDER.predictor if impossible else step.predictor
+        corrector = step.corrector
+        if corrector is not None and corrector.rule.problem([*past, to], to) is not None:
+            corrector = Corrector(kind=corrector.kind, rule=_FIRST_CORRECTOR)
+        steps.append(Step(predictor=predictor, corrector=corrector))
+    return Schedule(process=schedule.process, times=times, start=Start(), steps=steps)
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+
+
+def _output(
+    state: Tensor, x0: Tensor | None, *, return_dict: bool
+) -> S3SchedulerOutput | tuple[Tensor, ...]:
+    if return_dict:
+        return S3SchedulerOutput(prev_sample=state, pred_original_sample=x0)
+    return (state,) if x0 is None else (state, x0)
+
+
+class _Threshold:
+    """Nothing, a clamp, or dynamic thresholding of D."""
+
+    def __init__(self, kind: Thresholding | None, config: Mapping[str, Any]) -> None:
+        self.kind = kind
+        self.clip_range = float(config.get("clip_sample_range", 1.0))
+        self.ratio = float(config.get("dynamic_thresholding_ratio", 0.995))
+        self.largest = float(config.get("sample_max_value", 1.0))
+
+    def __call__(self, x0: Tensor) -> Tensor:
+        match self.kind:
+            case Thresholding.CLIP:
+                return x0.clamp(-self.clip_range, self.clip_range)
+            case Thresholding.DYNAMIC:
+                size = torch.quantile(x0.abs().flatten(1), self.ratio, dim=1)
+                size = size.clamp(1.0, max(1.0, self.largest))
+                size = size.reshape(-1, *(1 for _ in x0.shape[1:]))
+                return x0.clamp(-size, size) / size
+            case _:
+                return x0
+
+
+def _threshold(kind: str | None, config: Mapping[str, Any]) -> _Threshold:
+    if kind == Thresholding.CONFIG:
+        by_config = Thresholding.CLIP if config.get("clip_sample") else None
+        return _Threshold(
+            Thresholding.DYNAMIC if config.get("thresholding") else by_config, config
+        )
+    return _Threshold(None if kind is None else Thresholding(kind), config)
+
+
+def _plain(value: Any) -> Any:
+    """A config value as JSON holds it."""
+    if isinstance(value, Tensor) or hasattr(value, "tolist"):
+        return value.tolist()
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,1 @@
+"""Distances between what a schedule makes and the real images."""

@@ -1,0 +1,1 @@
+"""The study: its file, its database and what is read back from it."""

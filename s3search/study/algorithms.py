@@ -1,0 +1,59 @@
+"""Which proposer ``search.algorithm`` names, and what every proposer starts from."""
+
+from s3search.errors import InvalidConfig, nearest
+from s3search.processes import NoiseProcess
+from s3search.schedules.published import baselines
+from s3search.schedules.schedule import Schedule
+from s3search.search.evolution import Evolution, RandomSearch
+from s3search.search.proposer import Proposer, schedule_key
+from s3search.search.space import SearchSpace
+from s3search.study.config import StudyConfig
+
+ALGORITHMS = (
+    "evolution",
+    "random",
+    "optuna:tpe",
+    "optuna:random",
+    "optuna:cmaes",
+    "optuna:nsgaii",
+)
+
+
+def baseline_seeds(config: StudyConfig, process: NoiseProcess) -> dict[str, Schedule]:
+    """Published solvers by name, each plan once, at most as many per NFE as the search may
+    evaluate.
+
+    Names carry the NFE when the study searches several.
+    """
+    if not config.search.baselines:
+        return {}
+    many = len(config.space.nfe) > 1
+    seeds: dict[str, Schedule] = {}
+    for nfe in config.space.nfe:
+        distinct: dict[bytes, tuple[str, Schedule]] = {}
+        for name, schedule in baselines(process, nfe).items():
+            distinct.setdefault(schedule_key(schedule), (name, schedule))
+        for name, schedule in list(distinct.values())[: config.search.evaluations]:
+            seeds[f"{name}, NFE {nfe}" if many else name] = schedule
+    return seeds
+
+
+def make_proposer(
+    config: StudyConfig, space: SearchSpace, process: NoiseProcess, seeds: dict[str, Schedule]
+) -> Proposer:
+    """The proposer that the study file asks for; raises `InvalidConfig` for an unknown name."""
+    name, _, sampler = config.search.algorithm.partition(":")
+    nfe, seed = config.space.nfe, config.study.seed
+    match name, sampler:
+        case "evolution", "":
+            return Evolution(space, process, nfe=nfe, seed=seed, seeds=seeds)
+        case "random", "":
+            return RandomSearch(space, process, nfe=nfe, seed=seed, seeds=seeds)
+        case "optuna", str() if sampler:
+            from s3search.study.optuna_proposer import OptunaProposer  # noqa: PLC0415  slow import
+
+            return OptunaProposer(sampler, space, process, nfe=nfe, seed=seed, seeds=seeds)
+    raise InvalidConfig(
+        f"search.algorithm: unknown algorithm {config.search.algorithm!r}; "
+        + nearest(config.search.algorithm, ALGORITHMS)
+    )

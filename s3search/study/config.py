@@ -1,0 +1,235 @@
+"""The study file: TOML in, typed values out.
+
+Unknown keys are errors that name the nearest right key; every table but ``[study]``, ``[model]``,
+``[space]``, ``[metric]`` and ``[reference]`` may be left out.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from s3search.errors import InvalidConfig, nearest
+from s3search.evaluation.evaluator import EvaluatorSpec
+
+DEFAULT_STORAGE = "sqlite:///s3search.db"
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class _OpenTable(BaseModel):
+    """A table whose remaining keys go to the function that it names."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The remaining keys."""
+        return dict(self.model_extra or {})
+
+
+class StudyTable(_Table):
+    """``[study]``."""
+
+    name: str = Field(min_length=1, max_length=200)
+    seed: int = Field(default=0, ge=0, lt=2**62)
+
+    @field_validator("name")
+    @classmethod
+    def _printable(cls, name: str) -> str:
+        if not name.isprintable() or name != name.strip():
+            raise ValueError("a study's name is printable and has no spaces around it")
+        return name
+
+
+class ModelTable(_OpenTable):
+    """``[model]``: a loader and its keys."""
+
+    loader: str
+
+
+class SpaceTable(_OpenTable):
+    """``[space]``: a preset, the numbers of network calls, and any field of the preset."""
+
+    preset: str = "usf"
+    nfe: tuple[int, ...] = Field(min_length=1)
+
+    @field_validator("nfe")
+    @classmethod
+    def _counts(cls, nfe: tuple[int, ...]) -> tuple[int, ...]:
+        if min(nfe) < 1 or max(nfe) > 100 or len(set(nfe)) != len(nfe):
+            raise ValueError("nfe lists different numbers of network calls from 1 to 100")
+        return tuple(sorted(nfe))
+
+
+class MetricTable(_OpenTable):
+    """``[metric]``: the feature extractor of the Fréchet distance."""
+
+    features: str
+
+
+class ReferenceTable(_OpenTable):
+    """``[reference]``: real images or their statistics."""
+
+    images: str
+
+
+class SearchTable(_Table):
+    """``[search]``: how long, how fine, and by which algorithm."""
+
+    algorithm: str = "evolution"  # "evolution", "random", "optuna:tpe", "optuna:cmaes", ...
+    evaluations: int | None = Field(default=None, ge=0)
+    wall_seconds: float | None = Field(default=None, gt=0)
+    gpu_seconds: float | None = Field(default=None, gt=0)
+    n_images: int = Field(default=1000, ge=2)
+    baselines: bool = True
+
+    @model_validator(mode="after")
+    def _has_a_budget(self) -> "SearchTable":
+        if self.evaluations is None and self.wall_seconds is None and self.gpu_seconds is None:
+            raise ValueError("give a budget: evaluations, wall_seconds or gpu_seconds")
+        return self
+
+
+class ValidationTable(_Table):
+    """``[validation]``: how the finalists are re-scored on noise that the search never saw."""
+
+    n_images: int = Field(default=10_000, ge=2)
+    finalists: int = Field(default=8, ge=1)
+
+
+class StorageTable(_Table):
+    """``[storage]``: the database."""
+
+    url: str = DEFAULT_STORAGE
+
+
+class ClusterTable(_Table):
+    """``[cluster]``: where schedules are evaluated."""
+
+    address: str = "local"
+    workers: int = Field(default=2, ge=1)
+    gpus_per_worker: float = Field(default=0.0, ge=0)
+    batch_size: int | None = Field(default=None, ge=1)
+
+
+class StudyConfig(_Table):
+    """A whole study file."""
+
+    study: StudyTable
+    model: ModelTable
+    space: SpaceTable
+    metric: MetricTable
+    reference: ReferenceTable
+    search: SearchTable = SearchTable(evaluations=300)
+    validation: ValidationTable = ValidationTable()
+    storage: StorageTable = StorageTable()
+    cluster: ClusterTable = ClusterTable()
+
+    @property
+    def evaluator_spec(self) -> EvaluatorSpec:
+        """What a worker needs."""
+        return EvaluatorSpec(
+            model=self.model.loader,
+            model_options=self.model.options,
+            features=self.metric.features,
+            features_options=self.metric.options,
+            reference=self.reference.images,
+            reference_options=self.reference.options,
+            device="cuda" if self.cluster.gpus_per_worker > 0 else "cpu",
+            batch_size=self.cluster.batch_size,
+        )
+
+    @property
+    def search_noise_seed(self) -> int:
+        """Seed of the noise that ranks candidates."""
+        return 2 * self.study.seed
+
+    @property
+    def validation_noise_seed(self) -> int:
+        """Seed of the held-out noise; never a search seed of any study."""
+        return 2 * self.study.seed + 1
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must not change between two launches of one study: all but budget and machines."""
+        content = self.model_dump(mode="json", exclude={"storage", "cluster", "validation"})
+        for key in ("evaluations", "wall_seconds", "gpu_seconds"):
+            content["search"].pop(key)
+        return content
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
+    """The study file at ``path`` with ``table.key=value`` overrides; raises `InvalidConfig`."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidConfig(f"{path}: cannot be read ({error})") from error
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidConfig(f"{path}: not valid TOML ({error})") from error
+    for override in overrides:
+        _apply(data, override)
+    return parse_config(data, source=str(path))
+
+
+def parse_config(data: Mapping[str, Any], source: str = "study") -> StudyConfig:
+    """The typed form of a study; raises `InvalidConfig` with the path of the key at fault."""
+    try:
+        return StudyConfig.model_validate(data)
+    except ValidationError as error:
+        raise InvalidConfig(f"{source}: {_sentence(error)}") from error
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    match = re.fullmatch(r"([\w-]+)\.([\w.-]+)=(.*)", override, flags=re.DOTALL)
+    if match is None:
+        raise InvalidConfig(f"--set takes table.key=value, found {override!r}")
+    table, key, raw = match.groups()
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw  # a bare word is a string
+    target = data.setdefault(table, {})
+    *parents, last = key.split(".")
+    for parent in parents:
+        target = target.setdefault(parent, {})
+    if not isinstance(target, dict):
+        raise InvalidConfig(f"--set {override}: {table!r} is not a table")
+    target[last] = value
+
+
+_TABLES: dict[str, type[BaseModel]] = {
+    name: field.annotation
+    for name, field in StudyConfig.model_fields.items()
+    if isinstance(field.annotation, type)
+}
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"])
+    match first["type"]:
+        case "extra_forbidden":
+            *parents, key = (str(part) for part in first["loc"])
+            known = _TABLES[parents[0]].model_fields if parents else StudyConfig.model_fields
+            return f"{path}: unknown key; {nearest(key, known)}"
+        case "missing":
+            return f"{path}: missing; see `s3search demo` for a complete study file"
+        case "value_error":
+            return f"{path}: {first['ctx']['error']}"
+        case _:
+            return f"{path}: {first['msg']} (found {first['input']!r})"

@@ -1,0 +1,137 @@
+"""Opening a database: connections made safe for several processes, and the schema brought up to
+date.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, event
+from sqlalchemy.engine import make_url
+
+from s3search.errors import InvalidConfig, StudyConflict
+
+_MIGRATIONS = Path(__file__).with_name("migrations")
+_VERSION_TABLE = "s3search_alembic_version"
+_BUSY_SECONDS = 60
+
+
+def open_engine(url: str, *, create: bool) -> Engine:
+    """An engine on ``url`` whose schema is this release's.
+
+    With ``create`` a missing or older schema is made or upgraded; without it a database that holds
+    no study is an error, and
+    nothing is written.  Raises `InvalidConfig` for a URL that leads nowhere and `StudyConflict`
+    for another version.
+    """
+    engine = _engine(url, create=create)
+    try:
+        _bring_up_to_date(engine, url, create=create)
+    except (sa.exc.OperationalError, sa.exc.DatabaseError) as error:
+        engine.dispose()
+        raise InvalidConfig(f"storage: cannot open {redacted(url)} ({_cause(error)})") from error
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def redacted(url: str) -> str:
+    """The URL without its password, for messages."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except sa.exc.ArgumentError:
+        return "the storage URL"
+
+
+def make_safe_for_processes(engine: Engine, *, writes: bool) -> None:
+    """SQLite only: write-ahead log, and write transactions that take their lock at once.
+
+    Without the latter two processes that read before they write dead-lock or write over each
+    other.
+    """
+    if engine.dialect.name != "sqlite":
+        return
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+        if writes:
+            connection.execute("pragma journal_mode=wal")
+            connection.execute("pragma synchronous=normal")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def connect_arguments(url: str) -> dict[str, Any]:
+    """Engine arguments for ``url``: how long SQLite waits for a lock, and dead connections noticed
+    elsewhere.
+    """
+    if make_url(url).get_backend_name() == "sqlite":
+        return {"connect_args": {"timeout": _BUSY_SECONDS}}
+    return {"pool_pre_ping": True}
+
+
+def _engine(url: str, *, create: bool) -> Engine:
+    try:
+        parsed = make_url(url)
+        engine = sa.create_engine(parsed, **connect_arguments(url))
+    except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError) as error:
+        raise InvalidConfig(
+            f"storage: {redacted(url)} is no database URL ({error}); "
+            "for example sqlite:///s3search.db or postgresql+psycopg://user@host/name"
+        ) from error
+    except ModuleNotFoundError as error:
+        raise InvalidConfig(
+            f"storage: {redacted(url)} needs {error.name!r}; pip install 's3search[postgres]'"
+        ) from error
+    file = parsed.database if parsed.get_backend_name() == "sqlite" else None
+    if file and not create and not Path(file).is_file():
+        raise InvalidConfig(
+            f"storage: there is no database file {file}; "
+            "name it with --storage or $S3SEARCH_STORAGE, or launch a study first"
+        )
+    make_safe_for_processes(engine, writes=create)
+    return engine
+
+
+def _bring_up_to_date(engine: Engine, url: str, *, create: bool) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    head = ScriptDirectory.from_config(config).get_current_head()
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    with _connected(engine) as connection:
+        options = {"version_table": _VERSION_TABLE}
+        current = MigrationContext.configure(connection, opts=options).get_current_revision()
+        if current == head:
+            return
+        if current is not None and current not in known:
+            raise StudyConflict(
+                f"storage: {redacted(url)} has schema version {current!r}, this release of "
+                f"s3search knows versions up to {head!r}; use the release that wrote it"
+            )
+        if not create:
+            found = "no s3search tables" if current is None else f"the older schema {current!r}"
+            raise StudyConflict(
+                f"storage: {redacted(url)} holds {found}; `s3search launch` makes or upgrades them"
+            )
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+@contextmanager
+def _connected(engine: Engine) -> Iterator[sa.Connection]:
+    with engine.begin() as connection:
+        yield connection
+
+
+def _cause(error: sa.exc.DBAPIError) -> str:
+    return str(error.orig).strip().splitlines()[0] if error.orig else str(error)

@@ -1,0 +1,82 @@
+"""Out of the study: the best schedule of each NFE, with its provenance."""
+
+from typing import Any
+
+from s3search.errors import InvalidConfig, StudyConflict
+from s3search.evaluation.record import Rung
+from s3search.schedules.schedule import Schedule
+from s3search.solvers.plan import compile_plan
+from s3search.study.frame import Scored, best_of, evaluations_frame, validated
+from s3search.study.store import StudyStore
+
+
+def best_schedule(store: StudyStore, nfe: int | None = None) -> tuple[Schedule, Scored]:
+    """The validated schedule with the lowest held-out value at ``nfe``, found or published.
+
+    Raises `InvalidConfig` for an NFE that the study does not search and `StudyConflict` before
+    validation.
+    """
+    searched = store.config.space.nfe
+    if nfe is None and len(searched) == 1:
+        nfe = searched[0]
+    if nfe not in searched:
+        raise InvalidConfig(
+            f"study {store.name!r} searches NFE {', '.join(map(str, searched))}, asked for {nfe}; "
+            "name one of them with --nfe"
+        )
+    frame = evaluations_frame(store)
+    scored = validated(frame, store.config, nfe)
+    if not scored:
+        raise StudyConflict(
+            f"study {store.name!r} has no validated schedule at NFE {nfe} yet "
+            f"(it is {store.state}); run `s3search launch` to its end first"
+        )
+    best = scored[0]
+    schedule = store.schedule(best.schedule_id)
+    return with_provenance(schedule, provenance(store, best, scored)), best
+
+
+def provenance(store: StudyStore, best: Scored, scored: list[Scored]) -> dict[str, Any]:
+    """Where a schedule comes from and how good it is, in plain data; a distance names all it
+    needs.
+    """
+    frame = evaluations_frame(store)
+    row = frame[
+        (frame["schedule_id"] == best.schedule_id) & (frame["rung"] == Rung.VALIDATION.value)
+    ].iloc[-1]
+    _, baseline = best_of(scored)
+    return {
+        "study": store.name,
+        "origin": best.name,
+        "metric": row["metric"],
+        "extractor": row["extractor"],
+        "reference_digest": row["reference_digest"],
+        "model_fingerprint": row["model_fingerprint"],
+        "code_version": row["code_version"],
+        "held_out": {
+            "value": best.value,
+            "standard_error": best.standard_error,
+            "interval_95": best.interval,
+            "n_images": best.n_images,
+            "noise_seed": best.noise_seed,
+        },
+        "search": {
+            "value": best.search_value,
+            "n_images": best.search_n_images,
+            "noise_seed": store.config.search_noise_seed,
+        },
+        "optimism": best.value - best.search_value,
+        "best_baseline": None
+        if baseline is None
+        else {"name": baseline.name, "held_out": baseline.value},
+    }
+
+
+def with_provenance(schedule: Schedule, where_from: dict[str, Any]) -> Schedule:
+    """The same schedule (same id) that says where it comes from."""
+    return schedule.model_copy(update={"provenance": where_from})
+
+
+def export_dict(schedule: Schedule) -> dict[str, Any]:
+    """The wire format with the compiled table, which any runtime can execute."""
+    return {**schedule.to_dict(), "plan": compile_plan(schedule).to_dict()}

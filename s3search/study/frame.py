@@ -1,0 +1,167 @@
+"""Studies as pandas tables: every evaluation, who goes to validation, who won, and by how much."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+
+from s3search.evaluation.record import Rung
+from s3search.study.config import StudyConfig
+from s3search.study.store import StudyStore
+
+_BEST_BASELINES = 3  # besides each solver at its best spacing
+_NORMAL_95 = 1.96
+
+
+def evaluations_frame(store: StudyStore) -> pd.DataFrame:
+    """One row per evaluation, with its proposal's number and origin, as they came."""
+    frame = pd.DataFrame([dict(row) for row in store.rows()], columns=list(store.row_names()))
+    frame = frame.drop_duplicates("id")
+    frame["origin"] = frame["origin"].fillna("")
+    frame["is_baseline"] = frame["origin"].str.startswith("baseline")
+    frame["solver"] = frame["origin"].str.removeprefix("baseline: ").str.split(",").str[0]
+    return frame
+
+
+def finalists(frame: pd.DataFrame, config: StudyConfig) -> list[str]:
+    """Ids of the schedules to validate, best first: the best found, each baseline solver's best,
+    the best baselines.
+    """
+    measured = _at(frame, Rung.SEARCH)
+    chosen: list[str] = []
+    for _, group in measured.groupby("nfe"):
+        ranked = group.sort_values(["value", "id"])
+        found = ranked[~ranked["is_baseline"]].head(config.validation.finalists)
+        baselines = ranked[ranked["is_baseline"]]
+        peers = pd.concat([baselines.head(_BEST_BASELINES), baselines.drop_duplicates("solver")])
+        chosen += [*found["schedule_id"], *peers["schedule_id"].drop_duplicates()]
+    return chosen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """A validated schedule: what the search thought of it and what held-out noise says."""
+
+    schedule_id: str
+    name: str
+    is_baseline: bool
+    nfe: int
+    search_value: float
+    value: float
+    standard_error: float | None
+    n_images: int
+    noise_seed: int
+    search_n_images: int
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % normal interval over other noise."""
+        if self.standard_error is None:
+            return None
+        half = _NORMAL_95 * self.standard_error
+        return self.value - half, self.value + half
+
+
+def validated(frame: pd.DataFrame, config: StudyConfig, nfe: int | None = None) -> list[Scored]:
+    """Every validated schedule, best held-out value first."""
+    searched = {row["schedule_id"]: row for row in _at(frame, Rung.SEARCH).to_dict("records")}
+    held_out = _at(frame, Rung.VALIDATION)
+    current = held_out["n_images"] == config.validation.n_images
+    if nfe is not None:
+        current &= held_out["nfe"] == nfe
+    rows = held_out[current].sort_values(["nfe", "value", "id"]).to_dict("records")
+    return [
+        Scored(
+            schedule_id=row["schedule_id"],
+            name=row["origin"].removeprefix("baseline: "),
+            is_baseline=bool(row["is_baseline"]),
+            nfe=int(row["nfe"]),
+            search_value=float(searched[row["schedule_id"]]["value"]),
+            value=float(row["value"]),
+            standard_error=_number(row["standard_error"]),
+            n_images=int(row["n_images"]),
+            noise_seed=int(row["noise_seed"]),
+            search_n_images=int(searched[row["schedule_id"]]["n_images"]),
+        )
+        for row in rows
+    ]
+
+
+def best_of(scored: list[Scored]) -> tuple[Scored | None, Scored | None]:
+    """The best found schedule and the best baseline of a list sorted by held-out value."""
+    found = next((s for s in scored if not s.is_baseline), None)
+    baseline = next((s for s in scored if s.is_baseline), None)
+    return found, baseline
+
+
+def solvers_at_their_best(scored: list[Scored]) -> list[Scored]:
+    """Each baseline solver's best held-out row, best first."""
+    seen: set[str] = set()
+    rows = []
+    for row in scored:
+        solver = row.name.split(",")[0]
+        if row.is_baseline and solver not in seen:
+            seen.add(solver)
+            rows.append(row)
+    return rows
+
+
+def status_of(store: StudyStore) -> dict[str, Any]:
+    """How far a study is, what it found and what it cost, in plain data."""
+    frame = evaluations_frame(store)
+    search = frame[frame["rung"] == Rung.SEARCH.value]
+    best: dict[str, Any] = {}
+    scored = validated(frame, store.config)
+    for nfe in store.config.space.nfe:
+        measured = search[(search["nfe"] == nfe) & (search["state"] == "complete")]
+        found, baseline = best_of([row for row in scored if row.nfe == nfe])
+        best[str(nfe)] = {
+            "search": _minimum(measured[~measured["is_baseline"]]),
+            "search_baseline": _minimum(measured[measured["is_baseline"]]),
+            "held_out": None if found is None else found.value,
+            "held_out_baseline": None if baseline is None else baseline.value,
+        }
+    return {
+        "study": store.name,
+        "state": store.state,
+        "evaluations": int((~search["is_baseline"]).sum()),
+        "budget": store.config.search.evaluations,
+        "baselines": int(search["is_baseline"].sum()),
+        "failed": int((frame["state"] == "failed").sum()),
+        "validated": int((frame["rung"] == Rung.VALIDATION.value).sum()),
+        "pending": store.n_pending(),
+        "best": best,
+        "network_calls": int(frame["network_calls"].fillna(0).sum()),
+        "images": int(frame.loc[frame["state"] == "complete", "n_images"].sum()),
+        "worker_seconds": float(frame["seconds"].sum()),
+    }
+
+
+def comparison_of(store: StudyStore) -> dict[str, Any]:
+    """The held-out comparison: per NFE the best found and every solver at its best."""
+    scored = validated(evaluations_frame(store), store.config)
+    rows = []
+    for nfe in store.config.space.nfe:
+        of_nfe = [row for row in scored if row.nfe == nfe]
+        found, _ = best_of(of_nfe)
+        rows += [found] if found is not None else []
+        rows += solvers_at_their_best(of_nfe)
+    return {
+        "study": store.name,
+        "state": store.state,
+        "metric": "frechet",
+        "rows": [{**asdict(row), "interval_95": row.interval} for row in rows],
+    }
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else float(value)
+
+
+def _minimum(frame: pd.DataFrame) -> float | None:
+    return None if frame.empty else float(frame["value"].min())
+
+
+def _at(frame: pd.DataFrame, rung: Rung) -> pd.DataFrame:
+    return frame[(frame["rung"] == rung.value) & (frame["state"] == "complete")]

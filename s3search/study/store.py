@@ -1,0 +1,434 @@
+"""The study database: one Optuna study per search, and our own tables beside it.
+
+The driver is the only writer.  Every change is one transaction in our tables first; the Optuna
+trial follows and is made again on
+resume if a kill fell between the two.  An evaluation is unique by (study, schedule, rung, images,
+noise seed), so nothing is ever counted twice.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from typing import Any
+
+import optuna
+import sqlalchemy as sa
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState, create_trial
+from sqlalchemy import select
+from sqlalchemy.engine import Engine
+
+from s3search.errors import StudyConflict, nearest
+from s3search.evaluation.record import Evaluation, EvaluationRequest, Rung
+from s3search.schedules.schedule import Schedule
+from s3search.search.proposer import Proposal
+from s3search.study.config import StudyConfig, parse_config
+from s3search.study.database import (
+    connect_arguments,
+    make_safe_for_processes,
+    open_engine,
+    redacted,
+)
+from s3search.study.summary import DISTRIBUTIONS, summary
+from s3search.study.tables import EVALUATIONS, PROPOSALS, SCHEDULES, STUDIES
+
+NUMBER_ATTRIBUTE = "s3search:number"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """Where and how long an evaluation ran, whether or not it succeeded."""
+
+    worker: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What became of a request: an evaluation, or the reason why there is none."""
+
+    request: EvaluationRequest
+    evaluation: Evaluation | None
+    error: str | None
+    spent: Spent
+
+
+class StudyStore:
+    """One study in one database; open it with `create_or_resume` or `open_study`."""
+
+    def __init__(self, engine: Engine, url: str, row: Any) -> None:
+        self._engine = engine
+        self._url = url
+        self._id: int = row.id
+        self.name: str = row.name
+        self.config = parse_config(json.loads(row.config), source=f"study {row.name!r}")
+        self.space: dict[str, Any] = json.loads(row.space)
+        self._optuna: tuple[optuna.Study, RDBStorage] | None = None
+
+    def __enter__(self) -> "StudyStore":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives the connections back."""
+        if self._optuna is not None:
+            self._optuna[1].engine.dispose()
+            self._optuna = None
+        self._engine.dispose()
+
+    # -- the search ------------------------------------------------------------------------
+
+    def add_proposal(self, proposal: Proposal) -> None:
+        """Records a proposal before it is sent to a worker."""
+        with self._engine.begin() as connection:
+            self._add_schedule(connection, proposal.schedule)
+            try:
+                connection.execute(
+                    PROPOSALS.insert().values(
+                        study_id=self._id,
+                        number=proposal.number,
+                        schedule_id=proposal.schedule.id,
+                        origin=proposal.origin,
+                        parents=json.dumps(list(proposal.parents)),
+                        created_at=_now(),
+                    )
+                )
+            except sa.exc.IntegrityError as error:
+                raise StudyConflict(
+                    f"study {self.name!r}: proposal {proposal.number} already exists; "
+                    "another driver is running this study, stop one of them"
+                ) from error
+
+    def add_result(self, result: Result) -> bool:
+        """Records what became of a request; False if it was known already (nothing is written)."""
+        request, evaluation = result.request, result.evaluation
+        values: dict[str, Any] = {
+            "study_id": self._id,
+            "schedule_id": request.schedule.id,
+            "nfe": request.schedule.nfe,
+            "rung": request.rung.value,
+            "n_images": request.n_images,
+            "noise_seed": str(request.noise_seed),
+            "state": "failed" if evaluation is None else "complete",
+            "error": result.error,
+            "worker": result.spent.worker,
+            "seconds": result.spent.seconds,
+            "created_at": _now(),
+        }
+        if evaluation is not None:
+            measured = asdict(evaluation)
+            for key in ("rung", "noise_seed"):
+                measured.pop(key)
+            values |= measured | {"network_calls": evaluation.network_calls}
+        with self._engine.begin() as connection:
+            self._add_schedule(connection, request.schedule)
+            known = select(EVALUATIONS.c.id).where(
+                EVALUATIONS.c.study_id == self._id,
+                EVALUATIONS.c.schedule_id == request.schedule.id,
+                EVALUATIONS.c.rung == request.rung.value,
+                EVALUATIONS.c.n_images == request.n_images,
+                EVALUATIONS.c.noise_seed == str(request.noise_seed),
+            )
+            if connection.execute(known).first() is not None:
+                return False
+            connection.execute(EVALUATIONS.insert().values(**values))
+        return True
+
+    def proposals(self) -> list[Proposal]:
+        """All proposals, in order."""
+        query = (
+            select(PROPOSALS, SCHEDULES.c.content)
+            .join(SCHEDULES, SCHEDULES.c.id == PROPOSALS.c.schedule_id)
+            .where(PROPOSALS.c.study_id == self._id)
+            .order_by(PROPOSALS.c.number)
+        )
+        with self._engine.begin() as connection:
+            rows = connection.execute(query).all()
+        return [
+            Proposal(
+                number=row.number,
+                schedule=Schedule.from_dict(json.loads(row.content)),
+                origin=row.origin,
+                parents=tuple(json.loads(row.parents)),
+            )
+            for row in rows
+        ]
+
+    def search_values(self) -> list[tuple[str, float | None]]:
+        """(schedule id, value or None if failed) of the search rung, as they came."""
+        query = (
+            select(EVALUATIONS.c.schedule_id, EVALUATIONS.c.value)
+            .where(
+                EVALUATIONS.c.study_id == self._id,
+                EVALUATIONS.c.rung == Rung.SEARCH.value,
+            )
+            .order_by(EVALUATIONS.c.id)
+        )
+        with self._engine.begin() as connection:
+            return [(row.schedule_id, row.value) for row in connection.execute(query)]
+
+    def n_pending(self) -> int:
+        """Proposals without a result at the search rung; a resumed driver runs them first."""
+        measured = select(EVALUATIONS.c.schedule_id).where(
+            EVALUATIONS.c.study_id == self._id, EVALUATIONS.c.rung == Rung.SEARCH.value
+        )
+        query = select(sa.func.count()).where(
+            PROPOSALS.c.study_id == self._id, PROPOSALS.c.schedule_id.not_in(measured)
+        )
+        with self._engine.begin() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def schedule(self, schedule_id: str) -> Schedule:
+        """The schedule behind an id of this study."""
+        query = select(SCHEDULES.c.content).where(SCHEDULES.c.id == schedule_id)
+        with self._engine.begin() as connection:
+            content = connection.execute(query).scalar_one()
+        return Schedule.from_dict(json.loads(content))
+
+    def search_results(self) -> list[Result]:
+        """What became of every request at the search rung, as far as an Optuna trial shows it."""
+        ids = select(EVALUATIONS).where(
+            EVALUATIONS.c.study_id == self._id, EVALUATIONS.c.rung == Rung.SEARCH.value
+        )
+        with self._engine.begin() as connection:
+            rows = connection.execute(ids.order_by(EVALUATIONS.c.id)).all()
+        return [_result_of(row, self.schedule(row.schedule_id)) for row in rows]
+
+    def measured_with(self) -> tuple[str, str, str] | None:
+        """Model fingerprint, reference digest and extractor of the first evaluation; None without
+        one.
+        """
+        query = (
+            select(
+                EVALUATIONS.c.model_fingerprint,
+                EVALUATIONS.c.reference_digest,
+                EVALUATIONS.c.extractor,
+            )
+            .where(EVALUATIONS.c.study_id == self._id, EVALUATIONS.c.state == "complete")
+            .order_by(EVALUATIONS.c.id)
+            .limit(1)
+        )
+        with self._engine.begin() as connection:
+            row = connection.execute(query).first()
+        return None if row is None else (row[0], row[1], row[2])
+
+    def seconds_spent(self) -> float:
+        """Worker seconds of all evaluations, failed ones too."""
+        query = select(sa.func.coalesce(sa.func.sum(EVALUATIONS.c.seconds), 0.0))
+        with self._engine.begin() as connection:
+            of_study = query.where(EVALUATIONS.c.study_id == self._id)
+            return float(connection.execute(of_study).scalar_one())
+
+    @staticmethod
+    def row_names() -> list[str]:
+        """The columns of `rows`."""
+        return [*EVALUATIONS.c.keys(), "number", "origin"]
+
+    def rows(self) -> Sequence[Any]:
+        """Every evaluation with its proposal's number and origin where it has one; for `frame`."""
+        query = (
+            select(EVALUATIONS, PROPOSALS.c.number, PROPOSALS.c.origin)
+            .outerjoin(
+                PROPOSALS,
+                sa.and_(
+                    PROPOSALS.c.study_id == EVALUATIONS.c.study_id,
+                    PROPOSALS.c.schedule_id == EVALUATIONS.c.schedule_id,
+                ),
+            )
+            .where(EVALUATIONS.c.study_id == self._id)
+            .order_by(EVALUATIONS.c.id)
+        )
+        with self._engine.begin() as connection:
+            return connection.execute(query).mappings().all()
+
+    @property
+    def state(self) -> str:
+        """searching, validating, done, interrupted or failed."""
+        query = select(STUDIES.c.state).where(STUDIES.c.id == self._id)
+        with self._engine.begin() as connection:
+            return str(connection.execute(query).scalar_one())
+
+    def set_state(self, state: str) -> None:
+        """Records how far the study is."""
+        change = STUDIES.update().where(STUDIES.c.id == self._id)
+        with self._engine.begin() as connection:
+            connection.execute(change.values(state=state, updated_at=_now()))
+
+    def set_config(self, config: StudyConfig) -> None:
+        """Replaces the stored study file (a larger budget, another cluster)."""
+        change = STUDIES.update().where(STUDIES.c.id == self._id)
+        with self._engine.begin() as connection:
+            content = config.model_dump_json()
+            connection.execute(change.values(config=content, updated_at=_now()))
+        self.config = config
+
+    # -- Optuna ----------------------------------------------------------------------------
+
+    def add_trial(self, proposal: Proposal, result: Result) -> None:
+        """Mirrors a proposal's result at the search rung as one Optuna trial, in one commit."""
+        schedule, evaluation = proposal.schedule, result.evaluation
+        is_baseline = proposal.origin.startswith("baseline")
+        attributes: dict[str, Any] = {
+            NUMBER_ATTRIBUTE: proposal.number,
+            "origin": proposal.origin,
+            "schedule_id": schedule.id,
+            "schedule": json.dumps(schedule.to_dict()),
+            "n_images": result.request.n_images,
+        }
+        if evaluation is None:
+            attributes["error"] = result.error
+        else:
+            attributes["standard_error"] = evaluation.standard_error
+        trial = create_trial(
+            state=TrialState.FAIL if evaluation is None else TrialState.COMPLETE,
+            values=None if evaluation is None else [evaluation.value, schedule.nfe],
+            params=summary(schedule, is_baseline=is_baseline),
+            distributions=DISTRIBUTIONS,
+            user_attrs=attributes,
+        )
+        self._optuna_study().add_trial(trial)
+
+    def mirrored_numbers(self) -> set[int]:
+        """Numbers of the proposals that have their Optuna trial."""
+        trials = self._optuna_study().get_trials(deepcopy=False)
+        return {
+            trial.user_attrs[NUMBER_ATTRIBUTE]
+            for trial in trials
+            if NUMBER_ATTRIBUTE in trial.user_attrs
+        }
+
+    def _optuna_study(self) -> optuna.Study:
+        if self._optuna is None:
+            self._optuna = _open_optuna(self._url, self.name)
+        return self._optuna[0]
+
+    def _add_schedule(self, connection: sa.Connection, schedule: Schedule) -> None:
+        known = select(SCHEDULES.c.id).where(SCHEDULES.c.id == schedule.id)
+        if connection.execute(known).first() is None:
+            content = json.dumps(schedule.to_dict())
+            row = SCHEDULES.insert().values(id=schedule.id, nfe=schedule.nfe, content=content)
+            connection.execute(row)
+
+
+def create_or_resume(config: StudyConfig, space: dict[str, Any]) -> StudyStore:
+    """The study that ``config`` names: made if it is new, resumed if it is there.
+
+    Raises `StudyConflict` if the stored study asks for something else than ``config``.
+    """
+    url = config.storage.url
+    engine = open_engine(url, create=True)
+    try:
+        with engine.begin() as connection:
+            row = _row(connection, config.study.name)
+            if row is None:
+                connection.execute(
+                    STUDIES.insert().values(
+                        name=config.study.name,
+                        config=config.model_dump_json(),
+                        space=json.dumps(space),
+                        state="searching",
+                        created_at=_now(),
+                        updated_at=_now(),
+                    )
+                )
+                row = _row(connection, config.study.name)
+        store = StudyStore(engine, url, row)
+        _check_same(store, config, space)
+        store.set_config(config)
+    except BaseException:
+        engine.dispose()
+        raise
+    return store
+
+
+def open_study(url: str, name: str) -> StudyStore:
+    """An existing study, for reading; raises `InvalidConfig` or `StudyConflict` if it is not
+    there.
+    """
+    engine = open_engine(url, create=False)
+    with engine.begin() as connection:
+        row = _row(connection, name)
+        names = connection.execute(select(STUDIES.c.name)).scalars().all()
+    if row is None:
+        engine.dispose()
+        raise StudyConflict(
+            f"there is no study {name!r} in {redacted(url)}; "
+            + (nearest(name, names) if names else "the database holds no study yet")
+        )
+    return StudyStore(engine, url, row)
+
+
+def study_names(url: str) -> list[str]:
+    """Names of all studies in a database."""
+    engine = open_engine(url, create=False)
+    with engine.begin() as connection:
+        names = connection.execute(select(STUDIES.c.name).order_by(STUDIES.c.name)).scalars().all()
+    engine.dispose()
+    return list(names)
+
+
+def _result_of(row: Any, schedule: Schedule) -> Result:
+    request = EvaluationRequest(
+        schedule=schedule,
+        rung=Rung(row.rung),
+        n_images=row.n_images,
+        noise_seed=int(row.noise_seed),
+    )
+    evaluation = None
+    if row.state == "complete":
+        kept = {field.name: getattr(row, field.name) for field in fields(Evaluation)}
+        kept |= {"rung": request.rung, "noise_seed": request.noise_seed}
+        evaluation = Evaluation(**kept)
+    spent = Spent(worker=row.worker, seconds=row.seconds)
+    return Result(request=request, evaluation=evaluation, error=row.error, spent=spent)
+
+
+def _row(connection: sa.Connection, name: str) -> Any:
+    return connection.execute(select(STUDIES).where(STUDIES.c.name == name)).first()
+
+
+def _check_same(store: StudyStore, config: StudyConfig, space: dict[str, Any]) -> None:
+    old, new = _flat(store.config.identity), _flat(config.identity)
+    old |= {f"space.{key}": value for key, value in _flat(store.space).items()}
+    new |= {f"space.{key}": value for key, value in _flat(space).items()}
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            raise StudyConflict(
+                f"study {store.name!r} exists with {key} = {old.get(key)!r}, asked for "
+                f"{new.get(key)!r}; only budgets, validation, storage and cluster may change: "
+                "give the new study another name"
+            )
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _open_optuna(url: str, name: str) -> tuple[optuna.Study, RDBStorage]:
+    optuna.logging.get_logger("optuna").setLevel(optuna.logging.WARNING)
+    try:
+        storage = RDBStorage(url, engine_kwargs=connect_arguments(url))
+    except RuntimeError as error:  # Optuna's word for a schema of another version
+        raise StudyConflict(f"storage: {redacted(url)}: {error}") from error
+    make_safe_for_processes(storage.engine, writes=True)
+    storage.engine.dispose()
+    study = optuna.create_study(
+        storage=storage,
+        study_name=name,
+        directions=["minimize", "minimize"],
+        load_if_exists=True,
+    )
+    return study, storage
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)

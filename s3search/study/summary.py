@@ -1,0 +1,72 @@
+"""At most a dozen numbers about a schedule, as Optuna parameters: what plots of a study can say
+something about.
+"""
+
+from statistics import fmean
+from typing import Any
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from s3search.rules import Adams, Prediction, Taylor, UniPC, level
+from s3search.schedules.schedule import Schedule, StartKind, Step
+
+_SIGMA = FloatDistribution(1e-6, 1e6, log=True)
+_SHARE = FloatDistribution(0.0, 1.0)
+_CLEAN = 1e-6  # what a clean end (sigma = 0) shows as on a log axis
+
+DISTRIBUTIONS: dict[str, BaseDistribution] = {
+    "is_baseline": CategoricalDistribution((False, True)),
+    "nfe": IntDistribution(0, 1000),
+    "steps": IntDistribution(1, 1000),
+    "start": CategoricalDistribution(tuple(kind.value for kind in StartKind)),
+    "order_mean": FloatDistribution(1.0, 16.0),
+    "data_share": _SHARE,
+    "corrector_share": _SHARE,
+    "sigma_second": _SIGMA,
+    "sigma_middle": _SIGMA,
+    "sigma_last_call": _SIGMA,
+    "sigma_end": _SIGMA,
+}
+
+
+def summary(schedule: Schedule, *, is_baseline: bool) -> dict[str, Any]:
+    """The values of `DISTRIBUTIONS` for one schedule; sigma is the noise-to-signal ratio."""
+    ratios = [_ratio(schedule, t) for t in schedule.times]
+    return {
+        "is_baseline": is_baseline,
+        "nfe": schedule.nfe,
+        "steps": schedule.n_steps,
+        "start": schedule.start.kind.value,
+        "order_mean": fmean(_order(step) for step in schedule.steps),
+        "data_share": fmean(_predicts_data(step) for step in schedule.steps),
+        "corrector_share": fmean(step.corrector is not None for step in schedule.steps),
+        "sigma_second": ratios[1],
+        "sigma_middle": ratios[len(ratios) // 2],
+        "sigma_last_call": ratios[-2],
+        "sigma_end": ratios[-1],
+    }
+
+
+def _ratio(schedule: Schedule, t: float) -> float:
+    at = level(schedule.process, t)
+    ratio = at.sigma / at.alpha if at.alpha else _SIGMA.high
+    return min(max(ratio, _CLEAN), _SIGMA.high)
+
+
+def _order(step: Step) -> int:
+    match step.predictor:
+        case Taylor(order=order):
+            return order
+        case UniPC(points=points):
+            return len(points) + 1
+        case Adams(points=points):
+            return len(points)
+
+
+def _predicts_data(step: Step) -> bool:
+    return getattr(step.predictor, "prediction", Prediction.NOISE) is Prediction.DATA

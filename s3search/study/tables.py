@@ -1,0 +1,89 @@
+"""Our tables, in the same database as Optuna's.
+
+Optuna's study is what people look at; these hold what it has no place for, and they are the source
+of truth: a trial can be made
+again from them.  All names start with ``s3search_``.  Changes go through a migration in
+`migrations/versions`.
+"""
+
+from sqlalchemy import (
+    Column,
+    DateTime,
+    Float,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+METADATA = MetaData()
+
+STUDIES = Table(
+    "s3search_studies",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(200), nullable=False, unique=True),
+    Column("config", Text, nullable=False),  # the study file as JSON, with every default
+    Column("space", Text, nullable=False),  # the resolved search space as JSON
+    Column(
+        "state", String(20), nullable=False
+    ),  # searching, validating, done, interrupted, failed
+    Column("created_at", DateTime, nullable=False),
+    Column("updated_at", DateTime, nullable=False),
+)
+
+SCHEDULES = Table(
+    "s3search_schedules",
+    METADATA,
+    Column("id", String(32), primary_key=True),  # content hash
+    Column("nfe", Integer, nullable=False),
+    Column("content", Text, nullable=False),  # wire format
+)
+
+PROPOSALS = Table(
+    "s3search_proposals",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("study_id", ForeignKey(STUDIES.c.id), nullable=False, index=True),
+    Column("number", Integer, nullable=False),
+    Column("schedule_id", ForeignKey(SCHEDULES.c.id), nullable=False),
+    Column("origin", String(200), nullable=False),
+    Column("parents", Text, nullable=False),  # JSON list of schedule ids
+    Column("created_at", DateTime, nullable=False),
+    UniqueConstraint("study_id", "number"),
+)
+
+EVALUATIONS = Table(
+    "s3search_evaluations",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("study_id", ForeignKey(STUDIES.c.id), nullable=False, index=True),
+    Column("schedule_id", ForeignKey(SCHEDULES.c.id), nullable=False),
+    Column("rung", String(20), nullable=False),
+    Column("n_images", Integer, nullable=False),
+    Column(
+        "noise_seed", String(24), nullable=False
+    ),  # up to 2^63, beyond SQLite's signed integers
+    Column("state", String(10), nullable=False),  # complete, failed
+    Column("value", Float),
+    Column("standard_error", Float),
+    Column("error", Text),
+    Column("metric", String(40)),
+    Column("extractor", String(200)),
+    Column("nfe", Integer, nullable=False),
+    Column("network_batches", Integer),  # batched network calls per image
+    Column("network_calls", Integer),  # image-calls spent: the cost ledger sums this and seconds
+    Column("seconds", Float, nullable=False),
+    Column("sampling_seconds", Float),
+    Column("device", String(40)),
+    Column("worker", String(200), nullable=False),
+    Column("code_version", String(40)),
+    Column("reference_digest", String(40)),
+    Column("reference_n", Integer),
+    Column("model_fingerprint", String(40)),
+    Column("created_at", DateTime, nullable=False),
+    UniqueConstraint("study_id", "schedule_id", "rung", "n_images", "noise_seed"),
+)

@@ -1,0 +1,177 @@
+"""What the command line prints: tables, and the progress of a search."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from s3search.driver import Progress, Report
+from s3search.evaluation.record import Evaluation
+from s3search.study.frame import Scored, best_of, solvers_at_their_best
+
+_PLAIN_SECONDS = 10.0
+_NAMES_SHOWN = 10
+
+
+@contextmanager
+def progress(console: Console) -> Iterator[Report]:
+    """A live table on a terminal; elsewhere a plain line now and then."""
+    if not console.is_terminal:
+        yield _plain_lines(console)
+        return
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+        yield lambda now: live.update(_progress_table(now))
+
+
+def _plain_lines(console: Console) -> Report:
+    last: dict[str, float] = {}
+
+    def report(now: Progress) -> None:
+        is_end = now.total is not None and now.done >= now.total
+        if is_end or time.monotonic() - last.get(now.stage, -_PLAIN_SECONDS) >= _PLAIN_SECONDS:
+            last[now.stage] = time.monotonic()
+            console.print(_progress_line(now), highlight=False, soft_wrap=True)
+
+    return report
+
+
+def _progress_line(now: Progress) -> str:
+    parts = [f"{now.stage}: {_count(now)}"]
+    for nfe in sorted({*now.best, *now.best_baseline}):
+        found, baseline = _number(now.best.get(nfe)), _number(now.best_baseline.get(nfe))
+        parts.append(f"NFE {nfe}: best found {found}, best baseline {baseline}")
+    parts.append(f"{now.images_per_second:,.0f} images/s")
+    if now.seconds_left is not None:
+        parts.append(f"{_duration(now.seconds_left)} left")
+    if now.failed:
+        parts.append(f"{now.failed} failed")
+    return "  |  ".join(parts)
+
+
+def _progress_table(now: Progress) -> Table:
+    left = "" if now.seconds_left is None else f", about {_duration(now.seconds_left)} left"
+    failed = f", {now.failed} failed" if now.failed else ""
+    title = f"{now.stage}: {_count(now)}, {now.images_per_second:,.0f} images/s{left}{failed}"
+    table = Table(title=title, title_justify="left", box=None)
+    for heading in ("NFE", "best found", "best baseline", "ratio"):
+        table.add_column(heading, justify="right")
+    for nfe in sorted({*now.best, *now.best_baseline}):
+        found, baseline = now.best.get(nfe), now.best_baseline.get(nfe)
+        ratio = "" if found is None or baseline is None else f"{baseline / found:.2f}x"
+        table.add_row(str(nfe), _number(found), _number(baseline), ratio)
+    return table
+
+
+def comparison_table(scored: list[Scored]) -> Table:
+    """The best found schedule against every published solver at its best spacing, on held-out
+    noise.
+    """
+    n_images, seed = scored[0].n_images, scored[0].noise_seed
+    table = Table(
+        title=f"Fréchet distance of {n_images:,} images, held-out noise (seed {seed}); "
+        f"'search' is the distance of {scored[0].search_n_images:,} images that ranked it",
+        title_justify="left",
+    )
+    table.add_column("NFE", justify="right")
+    table.add_column("schedule")
+    for heading in ("held-out", "95 % interval", "search", "against best published"):
+        table.add_column(heading, justify="right")
+    for nfe in sorted({row.nfe for row in scored}):
+        of_nfe = [row for row in scored if row.nfe == nfe]
+        found, baseline = best_of(of_nfe)
+        rows = [*([found] if found else []), *solvers_at_their_best(of_nfe)[:_NAMES_SHOWN]]
+        for row in sorted(rows, key=lambda r: r.value):
+            style = "" if row.is_baseline else "bold green"
+            name = row.name if row.is_baseline else f"s3search ({row.schedule_id[:8]})"
+            ratio = f"{baseline.value / row.value:.2f}x" if baseline else ""
+            interval = row.interval
+            shown = "" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
+            cells = (f"{row.value:.4f}", shown, f"{row.search_value:.4f}", ratio)
+            table.add_row(str(nfe), name, *cells, style=style)
+        table.add_section()
+    return table
+
+
+def status_table(rows: list[dict[str, Any]]) -> Table:
+    """One line per study and NFE."""
+    table = Table()
+    for heading in ("study", "state", "evaluations", "NFE"):
+        table.add_column(heading)
+    for heading in (
+        "best found",
+        "best published",
+        "held-out found",
+        "held-out published",
+        "calls",
+    ):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        budget = "" if row["budget"] is None else f" of {row['budget']}"
+        count = f"{row['evaluations']}{budget} + {row['baselines']} published"
+        if row["failed"]:
+            count += f", {row['failed']} failed"
+        for nfe, found in row["best"].items():
+            table.add_row(
+                row["study"],
+                row["state"],
+                count,
+                nfe,
+                *(_number(found[key]) for key in ("search", "search_baseline")),
+                *(_number(found[key]) for key in ("held_out", "held_out_baseline")),
+                f"{row['network_calls']:,}",
+            )
+    return table
+
+
+def best_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Two lines per NFE: the held-out value with all that it needs, and how optimistic the search
+    was.
+    """
+    for row in rows:
+        held_out, search = row["held_out"], row["search"]
+        interval = held_out["interval_95"]
+        shown = "" if interval is None else f" (95 % {interval[0]:.4f} to {interval[1]:.4f})"
+        yield f"NFE {row['nfe']}: {row['origin']}, schedule {row['schedule_id']}"
+        yield (
+            f"  {row['metric']} distance {held_out['value']:.4f}{shown}: "
+            f"{held_out['n_images']:,} images, "
+            f"held-out noise seed {held_out['noise_seed']}, extractor {row['extractor']}, "
+            f"reference {row['reference_digest']}, model {row['model_fingerprint']}"
+        )
+        yield (
+            f"  ranked by {search['value']:.4f} at {search['n_images']:,} images "
+            f"(seed {search['noise_seed']}); held-out minus search {row['optimism']:+.4f}"
+        )
+
+
+def evaluation_line(evaluation: Evaluation) -> str:
+    """One measurement with everything it needs."""
+    error = evaluation.standard_error
+    spread = "" if error is None else f" (standard error {error:.4f})"
+    return (
+        f"{evaluation.metric} distance {evaluation.value:.4f}{spread}: "
+        f"{evaluation.n_images:,} images, noise seed {evaluation.noise_seed}, "
+        f"NFE {evaluation.nfe}, extractor {evaluation.extractor}, "
+        f"reference {evaluation.reference_digest}, model {evaluation.model_fingerprint}, "
+        f"{evaluation.seconds:.2f} s on {evaluation.device}"
+    )
+
+
+def _count(now: Progress) -> str:
+    return (
+        f"{now.done} evaluations" if now.total is None else f"{now.done}/{now.total} evaluations"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes}:{rest:02d} min"
