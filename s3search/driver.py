@@ -37,7 +37,7 @@ from s3search.study.store import Result, Spent, StudyStore
 
 Pool = WorkerPool[Request, Reply]
 
-_HOPELESS = 10  # a search whose first evaluations all fail is told so
+_HOPELESS = 10  # so many failures in a row are the model's or the machine's, not a schedule's
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +111,7 @@ class Driver:
         self._began = time.monotonic()
         self._images_done = 0
         self._failed = 0
+        self._failed_in_a_row = 0
         self._proposals: dict[str, Proposal] = {}
         self._values: dict[str, float | None] = {}
         self._best: dict[int, float] = {}
@@ -135,11 +136,12 @@ class Driver:
 
     def _search(self) -> None:
         recorded = self._store.proposals()
-        self._proposals = {proposal.schedule.id: proposal for proposal in recorded}
+        for proposal in recorded:
+            self._proposals.setdefault(proposal.schedule.id, proposal)
         for schedule_id, value in self._store.search_values():
             self._tell(self._proposals[schedule_id], value)
         self._mirror_missing()
-        waiting = [p for p in recorded if p.schedule.id not in self._values]
+        waiting = [p for i, p in self._proposals.items() if i not in self._values]
         number = len(recorded)
         pending: dict[str, Proposal] = {}
         while True:
@@ -150,13 +152,12 @@ class Driver:
                     schedules = [p.schedule for p in pending.values()]
                     proposal = self._proposer.propose(number, schedules)
                     self._store.add_proposal(proposal)
-                    self._proposals[proposal.schedule.id] = proposal
+                    self._proposals.setdefault(proposal.schedule.id, proposal)
                     number += 1
                 else:
                     break
-                if proposal.schedule.id in self._values:
-                    self._tell(proposal, self._values[proposal.schedule.id])
-                    continue
+                if proposal.schedule.id in self._values or proposal.schedule.id in pending:
+                    continue  # a space of few schedules repeats itself; the value is known
                 pending[proposal.schedule.id] = proposal
                 self._submit(proposal.schedule, Rung.SEARCH)
             if not pending:
@@ -183,8 +184,9 @@ class Driver:
             self._store.add_trial(proposal, result)
         value = None if result.evaluation is None else result.evaluation.value
         self._tell(proposal, value)
-        if len(self._values) == _HOPELESS and all(v is None for v in self._values.values()):
-            raise EvaluationFailed(f"the first {_HOPELESS} evaluations all failed: {result.error}")
+        self._failed_in_a_row = 0 if value is not None else self._failed_in_a_row + 1
+        if self._failed_in_a_row == _HOPELESS:
+            raise EvaluationFailed(f"{_HOPELESS} evaluations in a row failed: {result.error}")
         self._tell_progress("baselines" if self._in_baselines else "search")
 
     def _tell(self, proposal: Proposal, value: float | None) -> None:

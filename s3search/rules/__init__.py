@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from s3search.rules.adams import Adams
-from s3search.rules.base import Level, Point, Prediction, Problem, level
+from s3search.rules.base import Index, Level, Number, Point, Prediction, Problem, level
 from s3search.rules.taylor import Derivative, Relaxation, RelaxationKind, Taylor
 from s3search.rules.unipc import UniPC, Variant
 
@@ -20,7 +20,9 @@ __all__ = [
     "Adams",
     "AnyRule",
     "Derivative",
+    "Index",
     "Level",
+    "Number",
     "Point",
     "Prediction",
     "Problem",

@@ -19,6 +19,7 @@ import numpy as np
 from pydantic import Field
 
 from s3search.rules.base import (
+    Index,
     Level,
     Point,
     Prediction,
@@ -34,8 +35,8 @@ class Adams(RuleModel):
     """One Adams step from ``start`` through the noise predictions at ``points``."""
 
     rule: Literal["adams"] = "adams"
-    start: int = -1
-    points: tuple[int, ...] = Field(default=(-1,), min_length=1, max_length=4)
+    start: Index = -1
+    points: tuple[Index, ...] = Field(default=(-1,), min_length=1, max_length=4)
 
     def problem(self, levels: Sequence[Level], to: Level) -> Problem | None:
         """The points must exist, and none of them at pure noise unless the step is Euler's."""

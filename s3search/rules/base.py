@@ -16,12 +16,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from s3search.processes import NoiseProcess
 from s3search.rules.linear_form import LinearForm, combine
+
+Number = Annotated[float, Field(strict=True), AfterValidator(lambda value: value + 0.0)]
+"""A number as JSON means it, neither text nor true; -0.0 becomes 0.0: equal means equal."""
+
+Index = Annotated[int, Field(strict=True)]
+"""A whole number, likewise."""
 
 
 class Prediction(StrEnum):

@@ -27,7 +27,9 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from s3search.rules.base import (
+    Index,
     Level,
+    Number,
     Point,
     Prediction,
     Problem,
@@ -58,7 +60,7 @@ class Relaxation(RuleModel):
     """A factor on one derivative; ``coefficient`` belongs to `linear` and `scale` only."""
 
     kind: RelaxationKind
-    coefficient: float | None = None
+    coefficient: Number | None = None
 
     @model_validator(mode="after")
     def _coefficient_fits(self) -> "Relaxation":
@@ -90,7 +92,7 @@ class Relaxation(RuleModel):
 class Derivative(RuleModel):
     """How one derivative is estimated: from which points, and rescaled by what."""
 
-    points: tuple[int, ...] = Field(min_length=1)
+    points: tuple[Index, ...] = Field(min_length=1)
     relaxation: Relaxation | None = None
 
 
@@ -101,8 +103,8 @@ class Taylor(RuleModel):
 
     rule: Literal["taylor"] = "taylor"
     prediction: Prediction
-    order: int = Field(ge=1, le=MAX_ORDER)
-    start: int = -1
+    order: Index = Field(ge=1, le=MAX_ORDER)
+    start: Index = -1
     derivatives: tuple[Derivative, ...] = ()
 
     @model_validator(mode="before")

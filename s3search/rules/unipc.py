@@ -21,6 +21,7 @@ from typing import Literal
 import numpy as np
 
 from s3search.rules.base import (
+    Index,
     Level,
     Point,
     Prediction,
@@ -49,8 +50,8 @@ class UniPC(RuleModel):
     rule: Literal["unipc"] = "unipc"
     prediction: Prediction
     variant: Variant
-    start: int = -1
-    points: tuple[int, ...] = ()
+    start: Index = -1
+    points: tuple[Index, ...] = ()
 
     def problem(self, levels: Sequence[Level], to: Level) -> Problem | None:
         """The points must exist and differ from the start."""

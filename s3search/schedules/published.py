@@ -26,7 +26,15 @@ from s3search.rules import (
     Variant,
 )
 from s3search.schedules.schedule import Corrector, CorrectorKind, Schedule, Start, Step
-from s3search.schedules.spacing import End, EndRule, Spacing, grid, noisy_time, spaced
+from s3search.schedules.spacing import (
+    End,
+    EndRule,
+    Spacing,
+    grid,
+    noisy_time,
+    spaced,
+    usual_end_time,
+)
 
 _SHORT_RUN = 10  # below this many steps DPM-Solver's code lowers the order at the end
 _HALF_BH2 = Relaxation(kind=RelaxationKind.DPMSOLVER_2)
@@ -193,7 +201,7 @@ def unipc(
     spacing: Spacing | str = "logsnr",
     end: End | None = None,
 ) -> Schedule:
-    """UniPC of orders 1 to 3 with its corrector on every step but the last."""
+    """UniPC of orders 1 to 4 with its corrector on every step but the last."""
     steps = unipc_steps(nfe, order=order, variant=variant, prediction=prediction)
     return on_times(process, grid(process, nfe, spacing, end), steps)
 
@@ -306,17 +314,19 @@ def _check_order(order: int, highest: int) -> None:
 def baselines(
     process: NoiseProcess, nfe: int, *, ends: Sequence[End] | None = None
 ) -> dict[str, Schedule]:
-    """Every published solver here, at every spacing and end, that makes exactly ``nfe`` calls;
-    keyed by a readable name.
+    """Every published solver here, at every spacing and end, that makes exactly ``nfe`` calls.
 
-    The default ends stop at or finish from the usual end level and ratios 0.005 to 0.06.
+    Keyed by a readable name.  The default ends are those among which tuned samplers were found
+    best; an end below the level that the network was trained down to is left out.
     """
-    if ends is None:
-        ends = [End(rule=rule, sigma=sigma) for rule in EndRule for sigma in (None, *_END_RATIOS)]
+    lowest = usual_end_time(process)
+    lowest_ratio = process.sigma(lowest) / process.alpha(lowest)
     found: dict[str, Schedule] = {}
-    for spacing in Spacing:
-        for end in ends:
-            tail = end.rule.value + ("" if end.sigma is None else f" {end.sigma:g}")
+    for end in _ENDS if ends is None else ends:
+        if end.sigma is not None and end.sigma < lowest_ratio:
+            continue
+        tail = end.rule.value + ("" if end.sigma is None else f" {end.sigma:g}")
+        for spacing in Spacing:
             for name, make in _FAMILIES.items():
                 try:
                     schedule = make(process, nfe, spacing, end)
@@ -326,7 +336,15 @@ def baselines(
     return found
 
 
-_END_RATIOS = (0.005, 0.01, 0.02, 0.04, 0.06)
+_ENDS = (
+    End(rule=EndRule.STOP),
+    End(rule=EndRule.DENOISE),
+    End(rule=EndRule.DENOISE, sigma=0.02),
+    End(rule=EndRule.DENOISE, sigma=0.06),
+    End(rule=EndRule.DENOISE, sigma=0.04),
+    End(rule=EndRule.STOP, sigma=0.02),
+    End(rule=EndRule.DENOISE, sigma=0.01),
+)
 
 _FAMILIES: dict[str, Callable[[NoiseProcess, int, Spacing, End], Schedule]] = {
     "DDIM": lambda p, n, s, e: ddim(p, nfe=n, spacing=s, end=e),

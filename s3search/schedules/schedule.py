@@ -22,7 +22,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from s3search.errors import InvalidSchedule, nearest
 from s3search.processes import NoiseProcess
-from s3search.rules import AnyRule, level
+from s3search.rules import AnyRule, Number, level
+
+_LEAST_GAP = 1e-6  # in lam; differences of neighbours keep ten digits, and no search needs less
 
 FORMAT = "s3search.schedule"
 VERSION = 1
@@ -50,7 +52,7 @@ class Start(_Frozen):
     """
 
     kind: StartKind = StartKind.NETWORK
-    image: tuple[tuple[tuple[float, ...], ...], ...] | None = None
+    image: tuple[tuple[tuple[Number, ...], ...], ...] | None = None
 
     @model_validator(mode="after")
     def _image_fits(self) -> "Start":
@@ -95,7 +97,7 @@ class ModelPatch(_Frozen):
     ``skip_scale`` multiplies the skip connections of a U-Net, one factor per link (USF).
     """
 
-    skip_scale: tuple[float, ...] | None = None
+    skip_scale: tuple[Number, ...] | None = None
 
 
 class Schedule(_Frozen):
@@ -106,7 +108,7 @@ class Schedule(_Frozen):
     """
 
     process: NoiseProcess
-    times: tuple[float, ...] = Field(min_length=2)
+    times: tuple[Number, ...] = Field(min_length=2)
     start: Start = Start()
     steps: tuple[Step, ...] = Field(min_length=1)
     model_patch: ModelPatch | None = None
@@ -135,6 +137,11 @@ class Schedule(_Frozen):
                 raise InvalidSchedule(
                     f"times[{i}]: times must fall at every step, "
                     f"found {t} after {self.times[i - 1]}"
+                )
+            if i and self.process.lam(t) - self.process.lam(self.times[i - 1]) < _LEAST_GAP:
+                raise InvalidSchedule(
+                    f"times[{i}]: {t} is the time before it but for rounding; "
+                    f"neighbours differ by at least {_LEAST_GAP:g} in log(alpha / sigma)"
                 )
             if t == self.process.clean_time and i < len(self.times) - 1:
                 raise InvalidSchedule(f"times[{i}]: only the last time may be the clean end {t}")
@@ -213,9 +220,10 @@ class Schedule(_Frozen):
         wire = dict(data)
         if wire.pop("format", None) != FORMAT:
             raise InvalidSchedule(f"format: expected {FORMAT!r}, found {data.get('format')!r}")
-        if wire.pop("version", None) != VERSION:
+        version = wire.pop("version", None)
+        if type(version) is not int or version != VERSION:
             raise InvalidSchedule(
-                f"version: this release reads version {VERSION}, found {data.get('version')!r}"
+                f"version: this release reads version {VERSION}, found {version!r}"
             )
         nfe, _table = wire.pop("nfe", None), wire.pop("plan", None)
         unknown = [key for key in wire if key not in Schedule.model_fields]
@@ -263,6 +271,10 @@ def json_schema() -> dict[str, Any]:
         "plan": {"type": ["object", "null"], "description": "the compiled table, optional"},
     }
     schema["required"] = ["format", "version", *schema["required"]]
+    for definition in schema["$defs"].values():
+        tags = [key for key, p in definition.get("properties", {}).items() if "const" in p]
+        if tags:  # pydantic counts a tag with a default as optional; a reader needs it
+            definition["required"] = [*tags, *definition.get("required", ())]
     return schema
 
 
@@ -281,11 +293,11 @@ def _first_problem(error: ValidationError) -> str:
     """One sentence with the path of the first field at fault."""
     first = error.errors()[0]
     inner = first.get("ctx", {}).get("error")
-    path = ""
+    path, tags = "", _tags()
     for part in first["loc"]:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part not in _UNION_TAGS:
+        elif part not in tags:
             path += f".{part}" if path else str(part)
     if isinstance(inner, InvalidSchedule):
         return str(inner)
@@ -294,8 +306,22 @@ def _first_problem(error: ValidationError) -> str:
     if inner is None and isinstance(value, (str, int, float)):
         message += f" (found {value!r})"
     if first["type"] == "extra_forbidden":
-        message = "unknown key"
+        message = f"unknown key; {nearest(str(first['loc'][-1]), _field_names())}"
     return f"{path}: {message}" if path else message
 
 
-_UNION_TAGS = {"taylor", "unipc", "adams", "edm", "flow", "vp_linear", "vp_cosine", "vp_discrete"}
+def _definitions() -> dict[str, Any]:
+    schema: dict[str, Any] = Schedule.model_json_schema()
+    return {**schema["$defs"], "Schedule": schema}
+
+
+def _field_names() -> set[str]:
+    """Every key that occurs anywhere in the wire format."""
+    return {name for d in _definitions().values() for name in d.get("properties", ())}
+
+
+def _tags() -> set[str]:
+    """The names that tell rules and processes apart; pydantic puts them into an error's path."""
+    properties = (d.get("properties", {}) for d in _definitions().values())
+    consts = (own.get(key, {}).get("const") for own in properties for key in ("rule", "type"))
+    return {const for const in consts if const is not None}

@@ -4,8 +4,8 @@ from s3search.errors import InvalidConfig, nearest
 from s3search.processes import NoiseProcess
 from s3search.schedules.published import baselines
 from s3search.schedules.schedule import Schedule
-from s3search.search.evolution import Evolution, RandomSearch
-from s3search.search.proposer import Proposer, schedule_key
+from s3search.search.evolution import Evolution, RandomSearch, distinct
+from s3search.search.proposer import Proposer
 from s3search.search.space import SearchSpace
 from s3search.study.config import StudyConfig
 
@@ -30,10 +30,8 @@ def baseline_seeds(config: StudyConfig, process: NoiseProcess) -> dict[str, Sche
     many = len(config.space.nfe) > 1
     seeds: dict[str, Schedule] = {}
     for nfe in config.space.nfe:
-        distinct: dict[bytes, tuple[str, Schedule]] = {}
-        for name, schedule in baselines(process, nfe).items():
-            distinct.setdefault(schedule_key(schedule), (name, schedule))
-        for name, schedule in list(distinct.values())[: config.search.evaluations]:
+        own = list(distinct(baselines(process, nfe)).items())
+        for name, schedule in own[: config.search.evaluations]:
             seeds[f"{name}, NFE {nfe}" if many else name] = schedule
     return seeds
 

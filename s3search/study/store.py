@@ -75,7 +75,9 @@ class StudyStore:
     def close(self) -> None:
         """Gives the connections back."""
         if self._optuna is not None:
-            self._optuna[1].engine.dispose()
+            storage = self._optuna[1]
+            storage.remove_session()
+            storage.engine.dispose()
             self._optuna = None
         self._engine.dispose()
 

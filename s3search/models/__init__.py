@@ -1,0 +1,1 @@
+"""Denoisers: closed forms, the embedded model, and adapters for trained networks."""

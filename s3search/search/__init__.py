@@ -1,0 +1,28 @@
+"""Pure search: spaces, variation and proposers; randomness is a generator passed in."""
+
+from s3search.search.draft import problem, random_schedule
+from s3search.search.evolution import Evolution, EvolutionSettings, RandomSearch, distinct
+from s3search.search.proposer import Observation, Proposal, Proposer, plan_key, schedule_key
+from s3search.search.space import SearchSpace, load_space, parse_space, preset_names
+from s3search.search.variation import crossover, migrate, mutate
+
+__all__ = [
+    "Evolution",
+    "EvolutionSettings",
+    "Observation",
+    "Proposal",
+    "Proposer",
+    "RandomSearch",
+    "SearchSpace",
+    "crossover",
+    "distinct",
+    "load_space",
+    "migrate",
+    "mutate",
+    "parse_space",
+    "plan_key",
+    "preset_names",
+    "problem",
+    "random_schedule",
+    "schedule_key",
+]

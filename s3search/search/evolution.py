@@ -1,0 +1,209 @@
+"""Evolution of schedules, steady-state, one population per number of network calls.
+
+As in USF (arXiv:2312.07243, app.): parents are drawn from the best ``rank_bar``, crossed with some
+probability and mutated.  On top of that: it starts from given schedules (tuned published solvers),
+never proposes a plan twice, and a child of one nfe may come from the population of a
+neighbouring nfe by inserting or removing steps.
+"""
+
+import math
+from bisect import insort
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from s3search.errors import InvalidConfig
+from s3search.processes import NoiseProcess
+from s3search.schedules.schedule import Schedule
+from s3search.search.draft import random_schedule
+from s3search.search.proposer import Observation, Proposal, schedule_key
+from s3search.search.space import SearchSpace
+from s3search.search.variation import crossover, migrate, mutate
+
+_TRIES = 30  # draws until a proposal is new; a space smaller than this repeats itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvolutionSettings:
+    """How parents are chosen; the probabilities are per proposal."""
+
+    rank_bar: int = 15  # parents are among the best so many of their nfe
+    tournament: int = 3  # a parent is the best of so many drawn
+    crossover: float = 0.3
+    crossover_mutates: float = 0.5  # a crossed child is mutated as well
+    random: float = 0.05
+    migration: float = 0.1  # the parent comes from a neighbouring nfe
+
+    def __post_init__(self) -> None:
+        if self.rank_bar < 1 or self.tournament < 1:
+            raise InvalidConfig(
+                f"search: rank_bar and tournament must be at least 1, "
+                f"found {self.rank_bar}, {self.tournament}"
+            )
+        for name in ("crossover", "crossover_mutates", "random", "migration"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise InvalidConfig(
+                    f"search.{name}: must be a probability, found {getattr(self, name)}"
+                )
+
+
+def distinct(schedules: Mapping[str, Schedule]) -> dict[str, Schedule]:
+    """Those with different plans, under the first name of each."""
+    found: dict[bytes, str] = {}
+    for name, schedule in schedules.items():
+        found.setdefault(schedule_key(schedule), name)
+    return {name: schedules[name] for name in found.values()}
+
+
+class Seeds:
+    """Named schedules that are proposed first, in order; those with one plan count once."""
+
+    def __init__(self, seeds: Mapping[str, Schedule]) -> None:
+        self._named = [(schedule_key(s), name, s) for name, s in distinct(seeds).items()]
+
+    def next(self, number: int, taken: set[bytes]) -> Proposal | None:
+        """The first whose plan is not among the keys taken."""
+        for key, name, schedule in self._named:
+            if key not in taken:
+                return Proposal(number=number, schedule=schedule, origin=f"baseline: {name}")
+        return None
+
+
+class Seen:
+    """Which plans were told."""
+
+    def __init__(self) -> None:
+        self._keys: set[bytes] = set()
+
+    def add(self, schedule: Schedule) -> bool:
+        """Remembers the plan of ``schedule``; whether it was new."""
+        before = len(self._keys)
+        self._keys.add(schedule_key(schedule))
+        return len(self._keys) > before
+
+    def with_pending(self, pending: Sequence[Schedule]) -> set[bytes]:
+        """Keys of everything told or pending."""
+        return self._keys | {schedule_key(s) for s in pending} if pending else self._keys
+
+
+class RandomSearch:
+    """The seeds, then random schedules of the space; the numbers of calls take turns."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        process: NoiseProcess,
+        *,
+        nfe: Sequence[int],
+        seed: int,
+        seeds: Mapping[str, Schedule] | None = None,
+    ) -> None:
+        self._space, self._process, self._nfe, self._seed = space, process, tuple(nfe), seed
+        self._seeds, self._seen = Seeds(seeds or {}), Seen()
+
+    def tell(self, observation: Observation) -> None:
+        """Remembers that the schedule was measured."""
+        self._seen.add(observation.schedule)
+
+    def propose(self, number: int, pending: Sequence[Schedule]) -> Proposal:
+        """The next seed, or a random schedule."""
+        taken = self._seen.with_pending(pending)
+        seed = self._seeds.next(number, taken)
+        if seed is not None:
+            return seed
+        rng = np.random.default_rng([self._seed, number])
+        nfe = self._nfe[number % len(self._nfe)]
+        for _ in range(_TRIES):
+            schedule = random_schedule(self._space, self._process, nfe, rng)
+            if schedule_key(schedule) not in taken:
+                break
+        return Proposal(number=number, schedule=schedule, origin="random")
+
+
+class Evolution:
+    """Steady-state evolution; the module's docstring says how, `EvolutionSettings` how much."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        process: NoiseProcess,
+        *,
+        nfe: Sequence[int],
+        seed: int,
+        seeds: Mapping[str, Schedule] | None = None,
+        settings: EvolutionSettings | None = None,
+    ) -> None:
+        self._space, self._process, self._nfe, self._seed = space, process, tuple(nfe), seed
+        self._settings = settings or EvolutionSettings()
+        self._seeds, self._seen = Seeds(seeds or {}), Seen()
+        self._populations: dict[int, list[tuple[float, int, Schedule]]] = {}
+
+    def tell(self, observation: Observation) -> None:
+        """Remembers the schedule; a finite value makes it a possible parent."""
+        schedule, value = observation.schedule, observation.value
+        if not self._seen.add(schedule) or schedule.process != self._process:
+            return
+        if value is not None and math.isfinite(value):
+            population = self._populations.setdefault(schedule.nfe, [])
+            insort(population, (value, observation.number, schedule), key=lambda m: m[:2])
+
+    def propose(self, number: int, pending: Sequence[Schedule]) -> Proposal:
+        """The next seed, or a child of what was told."""
+        taken = self._seen.with_pending(pending)
+        seed = self._seeds.next(number, taken)
+        if seed is not None:
+            return seed
+        rng = np.random.default_rng([self._seed, number])
+        nfe = self._nfe[number % len(self._nfe)]
+        for _ in range(_TRIES):
+            schedule, origin, parents = self._child(nfe, rng)
+            if schedule_key(schedule) not in taken:
+                break
+        return Proposal(number=number, schedule=schedule, origin=origin, parents=parents)
+
+    def worst_parent(self, nfe: int) -> float | None:
+        """The value a schedule must beat to become a parent; None while there is room.
+
+        A race on cheap rungs may stop measuring what is surely above it.
+        """
+        population = self._populations.get(nfe, [])
+        bar = self._settings.rank_bar
+        return population[bar - 1][0] if len(population) >= bar else None
+
+    def _child(self, nfe: int, rng: np.random.Generator) -> tuple[Schedule, str, tuple[str, ...]]:
+        own, settings = self._populations.get(nfe, []), self._settings
+        others = self._neighbours(nfe)
+        draw = rng.random()
+        if (not own and not others) or draw < settings.random:
+            return random_schedule(self._space, self._process, nfe, rng), "random", ()
+        if others and (not own or draw < settings.random + settings.migration):
+            parent = self._parent(others[int(rng.integers(len(others)))], rng)
+            child = migrate(self._space, parent, nfe, rng)
+            if own and rng.random() < 0.5:
+                child = mutate(self._space, child, rng)
+            return child, f"migration from nfe {parent.nfe}", (parent.id,)
+        a = self._parent(own, rng)
+        if len(own) > 1 and rng.random() < settings.crossover:
+            b = self._parent(own, rng)
+            if a is not b:
+                child = crossover(self._space, a, b, rng)
+                if rng.random() < settings.crossover_mutates:
+                    child = mutate(self._space, child, rng)
+                return child, "crossover", (a.id, b.id)
+        return mutate(self._space, a, rng), "mutation", (a.id,)
+
+    def _parent(
+        self, population: list[tuple[float, int, Schedule]], rng: np.random.Generator
+    ) -> Schedule:
+        """The winner of a tournament among the best ``rank_bar``; the population is sorted."""
+        n = min(len(population), self._settings.rank_bar)
+        winner = int(rng.integers(n, size=self._settings.tournament).min())
+        return population[winner][2]
+
+    def _neighbours(self, nfe: int) -> list[list[tuple[float, int, Schedule]]]:
+        """The populations of the nearest lower and higher nfe that hold anything."""
+        lower = [other for other in self._populations if other < nfe]
+        higher = [other for other in self._populations if other > nfe]
+        nearest = [*([max(lower)] if lower else []), *([min(higher)] if higher else [])]
+        return [self._populations[other] for other in nearest]

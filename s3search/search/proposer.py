@@ -1,0 +1,73 @@
+"""What a search algorithm is: a proposer that is told what was measured.
+
+A proposer is a pure function of its seed, the number of the proposal, the observations it was
+told in their order, and what is being measured right now.  It saves nothing: a killed study is
+resumed by making the proposer anew and telling it the stored observations again.  After
+
+    evolution.tell(Observation(number=0, schedule=s0, value=0.31))
+    evolution.tell(Observation(number=2, schedule=s2, value=None))
+
+the state of `Evolution` is: the plan keys of {s0, s2} as seen, and the population of s0's nfe,
+[(0.31, 0, s0)]; ``propose(3, pending=[s1])`` draws from ``default_rng([seed, 3])``, so it gives
+the same proposal in every process that was told the same.
+
+A value is a distance: lower is better.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from s3search.schedules.schedule import Schedule
+from s3search.solvers.plan import Plan, compile_plan
+
+_KEY_DECIMALS = 8  # of a plan's coefficients; rounding in double precision stays near 1e-13
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """A schedule to measure; ``origin`` says in words where it came from, ``parents`` are ids."""
+
+    number: int
+    schedule: Schedule
+    origin: str
+    parents: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """A measured proposal; ``value`` is None where the measurement failed."""
+
+    number: int
+    schedule: Schedule
+    value: float | None
+
+
+class Proposer(Protocol):
+    """A search algorithm; the contract stands in the module's docstring."""
+
+    def tell(self, observation: Observation) -> None:
+        """Takes in one measurement; the order of the calls is part of the state."""
+
+    def propose(self, number: int, pending: Sequence[Schedule]) -> Proposal:
+        """The proposal of this number, unlike any schedule told or pending; changes nothing."""
+
+
+def plan_key(plan: Plan) -> bytes:
+    """A hash of the rounded table: equal for schedules that compute the same images."""
+    levels = np.array([(at.alpha, at.sigma) for at in plan.levels])
+    digest = hashlib.blake2b(digest_size=16)
+    tables = (levels, plan.p, plan.q, plan.constant, np.array(plan.network_times))
+    for table in tables:
+        # + 0.0 turns -0.0 into 0.0
+        digest.update(repr(table.shape).encode())
+        digest.update((np.round(table, _KEY_DECIMALS) + 0.0).tobytes())
+    return digest.digest()
+
+
+def schedule_key(schedule: Schedule) -> bytes:
+    """The plan key of a schedule."""
+    return plan_key(compile_plan(schedule))

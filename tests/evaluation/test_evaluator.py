@@ -1,0 +1,137 @@
+"""Evaluations: common noise, provenance, and every way in which a plug-in can be wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from s3search.errors import EvaluationFailed, InvalidConfig
+from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
+from s3search.evaluation.noise import BLOCK, NoiseBank
+from s3search.evaluation.record import EvaluationRequest, Rung
+from s3search.models import digits
+from s3search.processes import edm
+from s3search.schedules import published
+from s3search.schedules.schedule import ModelPatch
+
+SCHEDULE = published.unipc(edm(), nfe=4)
+
+
+def _spec(**changes: Any) -> EvaluatorSpec:
+    fields: dict[str, Any] = {
+        "model": "tests.plugins:gaussian",
+        "features": "tests.plugins:pixels",
+        "reference": "tests.plugins:images",
+    }
+    return EvaluatorSpec(**(fields | changes))
+
+
+def _request(n_images: int = 250, seed: int = 0, schedule: Any = SCHEDULE) -> EvaluationRequest:
+    return EvaluationRequest(
+        schedule=schedule, rung=Rung.SEARCH, n_images=n_images, noise_seed=seed
+    )
+
+
+def test_an_evaluation_says_everything_it_needs() -> None:
+    found = Evaluator(_spec()).evaluate(_request())
+    assert found.schedule_id == SCHEDULE.id
+    assert (found.metric, found.extractor) == ("frechet", "tests.plugins:pixels")
+    assert (found.n_images, found.noise_seed, found.nfe) == (250, 0, 4)
+    assert found.network_calls == 4 * 250
+    assert found.reference_n == 500
+    assert found.reference_digest
+    assert found.model_fingerprint
+    assert found.standard_error is not None
+    assert 0 < found.sampling_seconds < found.seconds
+
+
+def test_the_value_does_not_depend_on_the_batch_size() -> None:
+    values = [
+        Evaluator(_spec(batch_size=size)).evaluate(_request(350)).value
+        for size in (1000, 100, 64, 7)
+    ]
+    np.testing.assert_allclose(values, values[0], rtol=1e-5)
+
+
+def test_noise_is_common_nested_and_its_own_for_every_seed() -> None:
+    denoiser = digits.load(labels="uniform")
+    bank = NoiseBank(denoiser, torch.device("cpu"))
+
+    def drawn(n: int, seed: int, batch: int = 1000) -> tuple[torch.Tensor, torch.Tensor]:
+        batches = list(bank.batches(seed, n, batch))
+        labels = torch.cat([condition["labels"] for _, condition in batches])
+        return torch.cat([noise for noise, _ in batches]), labels
+
+    many, many_labels = drawn(3 * BLOCK, seed=5)
+    few, few_labels = drawn(BLOCK + 7, seed=5, batch=33)
+    assert torch.equal(few, many[: BLOCK + 7])
+    assert torch.equal(few_labels, many_labels[: BLOCK + 7])
+    assert not torch.equal(drawn(BLOCK, seed=6)[0], many[:BLOCK])
+    assert not torch.equal(many[:BLOCK], many[BLOCK : 2 * BLOCK])
+
+
+def test_a_full_noise_bank_forgets_and_draws_the_same_again() -> None:
+    denoiser = digits.load(labels="none")
+    tiny = NoiseBank(denoiser, torch.device("cpu"), max_bytes=1)
+    first = [noise.clone() for noise, _ in tiny.batches(0, 3 * BLOCK, BLOCK)]
+    again = [noise for noise, _ in tiny.batches(0, 3 * BLOCK, BLOCK)]
+    assert all(map(torch.equal, first, again))
+
+
+def test_images_that_are_not_finite_fail_with_the_reason() -> None:
+    with pytest.raises(EvaluationFailed, match="not finite"):
+        Evaluator(_spec(model_options={"fail": True})).evaluate(_request())
+
+
+def test_a_patched_network_is_refused_rather_than_ignored() -> None:
+    patched = SCHEDULE.model_copy(update={"model_patch": ModelPatch(skip_scale=(0.9,))})
+    with pytest.raises(EvaluationFailed, match="patches the network"):
+        Evaluator(_spec()).evaluate(_request(schedule=patched))
+
+
+def test_a_reference_may_be_a_file_of_statistics(tmp_path: Path) -> None:
+    by_images = Evaluator(_spec())
+    path = tmp_path / "statistics.npz"
+    np.savez(path, mu=by_images.reference.mean, sigma=by_images.reference.covariance)
+    by_file = Evaluator(
+        _spec(reference="tests.plugins:statistics", reference_options={"path": str(path)})
+    )
+    assert by_file.reference.n is None
+    found = by_file.evaluate(_request()).value
+    assert found == pytest.approx(by_images.evaluate(_request()).value, rel=1e-12)
+
+
+def test_the_fingerprint_names_parameters_and_options() -> None:
+    def fingerprint(**options: Any) -> str:
+        spec = _spec(model="digits", features="digits", reference="digits", model_options=options)
+        return Evaluator(spec).model_fingerprint
+
+    assert fingerprint() == fingerprint()
+    assert fingerprint() != fingerprint(guidance_scale=2.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "digitz"}, "did you mean 'digits'"),
+        ({"model": "no_such_package:load"}, "cannot import 'no_such_package'"),
+        ({"model": "tests.plugins:gausian"}, "did you mean 'gaussian'"),
+        ({"model_options": {"second": 1}}, "did you mean 'seconds'"),
+        ({"model": "tests.plugins:broken"}, "RuntimeError: no such checkpoint"),
+        ({"model": "tests.plugins:nothing"}, "without 'process'"),
+        ({"features": "tests.plugins:images"}, "not a callable"),
+        ({"reference": "tests.plugins:bytes_images"}, "expected a float tensor"),
+        (
+            {"reference": "tests.plugins:statistics", "reference_options": {"path": "/no.npz"}},
+            "/no.npz holds no mu and sigma",
+        ),
+        ({"device": "cuda"}, "torch sees none"),
+    ],
+)
+def test_a_wrong_plug_in_is_one_clear_sentence(changes: dict[str, Any], message: str) -> None:
+    if changes.get("device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU, so asking for one is not wrong")
+    with pytest.raises(InvalidConfig, match=message):
+        Evaluator(_spec(**changes))

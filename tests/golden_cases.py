@@ -1,0 +1,445 @@
+"""Golden cases as schedules: how the arguments of each published sampler map onto ours.
+
+A case states a problem and the state the published code ended at (tests/golden/README.md).
+`problem_of` answers with a `Problem`; it raises `Waits` where the project has no such solver yet,
+and `ValueError` for an argument nobody has looked at: an unknown case must not pass by accident.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from s3search.models.denoiser import thresholded
+from s3search.models.gaussian import GaussianMixture
+from s3search.processes import NoiseProcess, VpDiscrete, edm, process_from_dict
+from s3search.rules import Derivative, Prediction, Relaxation, RelaxationKind, Taylor
+from s3search.schedules import published
+from s3search.schedules.schedule import Corrector, Schedule, Start, StartKind, Step
+from s3search.solvers.sample import Denoiser
+
+_REPOSITORY = Path(__file__).resolve().parents[1]
+Case = Mapping[str, Any]
+
+SPACINGS = {"logSNR": "logsnr", "time_uniform": "uniform", "time_quadratic": "quadratic"}
+OTHER_FAMILIES = {
+    "bdia": "steps that average two directions of time",
+    "dc_solver": "compensated predictions",
+    "deis": "Adams steps in time, Adams steps on published times, Runge-Kutta in rho",
+    "diffusers": "diffusers' grids and schedulers",
+    "dpm_solver_v3": "EMS statistics",
+    "ipndm": "Adams steps with constant-step weights",
+    "ld3": "network times apart from solver times",
+    "momentum": "velocities mixed over steps",
+    "time_shift": "network times apart from solver times",
+}
+
+
+class Waits(Exception):
+    """The project has no such solver yet; the message says what is missing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A schedule and the denoiser the published code ran it with."""
+
+    schedule: Schedule
+    denoiser: Denoiser
+
+
+def golden_folder() -> Path:
+    """$S3SEARCH_GOLDEN, else the full set beside the repository, else the set inside it."""
+    if "S3SEARCH_GOLDEN" in os.environ:
+        return Path(os.environ["S3SEARCH_GOLDEN"])
+    beside = _REPOSITORY.parent / "shared" / "golden"
+    return beside if beside.is_dir() else _REPOSITORY / "tests" / "golden"
+
+
+def case_files() -> dict[str, Path]:
+    """Case id to file; every file in a family's folder is a case, listed in the index or not."""
+    return {path.stem: path for path in sorted(golden_folder().glob("*/*.json"))}
+
+
+def problem_of(case: Case) -> Problem:
+    """The problem that ``case`` states, in our terms."""
+    family = case["family"]
+    if family in OTHER_FAMILIES:
+        raise Waits(OTHER_FAMILIES[family])
+    if family not in _FAMILIES:
+        raise ValueError(f"unknown family {family!r}; known: {sorted(_FAMILIES)}")
+    _check_scaling(case["solver"])
+    process = process_of(case)
+    denoiser: Denoiser = mixture(process)
+    schedule = _FAMILIES[family](case, process)
+    threshold = _threshold(case)
+    if threshold is not None:
+        denoiser = thresholded(denoiser, *threshold)
+        if family == "edm_samplers" and schedule.times[-1] == process.clean_time:
+            denoiser = _RawAtTheEnd(denoiser, mixture(process), schedule.times[-2])
+    return Problem(schedule=schedule, denoiser=denoiser)
+
+
+def _check_scaling(solver: Mapping[str, Any]) -> None:
+    if solver.get("state_scaling", "vp") != "vp" or solver.get("scaling", "none") != "none":
+        raise Waits("Euler and Heun in a state scaled otherwise than the process's")
+
+
+def mixture(process: NoiseProcess) -> GaussianMixture:
+    """The analytic model of every case."""
+    data = json.loads((golden_folder() / "mixture.json").read_text())
+    means = torch.tensor(data["means"], dtype=torch.float64)
+    stds, weights = (torch.tensor(data[key], dtype=torch.float64) for key in ("stds", "weights"))
+    return GaussianMixture(process, means.reshape(-1, *data["shape"]), stds, weights)
+
+
+def tensor(values: Any) -> Tensor:
+    """A float64 tensor of nested lists."""
+    return torch.tensor(values, dtype=torch.float64)
+
+
+# --- processes and times ---
+
+
+def process_of(case: Case) -> NoiseProcess:
+    """The process; its unit of time is ours, see `times_of`."""
+    fields = dict(case["process"])
+    fields.pop("time", None)
+    fields.pop("total_N_after_clipping", None)
+    return process_from_dict(fields)
+
+
+def times_of(case: Case, process: NoiseProcess) -> list[float]:
+    """The grid in our unit: of a discrete process, the table index."""
+    times = case["timesteps"]
+    if any(t is None for t in times):
+        raise Waits("grids with a last level that has no timestep")
+    if not isinstance(process, VpDiscrete) or case["process"].get("time", "i") == "i":
+        return list(times)
+    if case["process"]["time"] != "(i+1)/n":
+        raise ValueError(f"unknown meaning of a timestep: {case['process']['time']!r}")
+    # a clipped cosine table keeps its first nodes and spreads them over (0, 1] again
+    n = case["process"].get("total_N_after_clipping", process.n)
+    return [t * n - 1 for t in times]
+
+
+# --- the families ---
+
+
+def _usf(case: Case, process: NoiseProcess) -> Schedule:
+    decisions = case["decisions"]
+    if "dpmsolver_v3_prediction" in decisions["prediction_types"]:
+        raise Waits("dpmsolver_v3 prediction (EMS statistics)")
+    predictions = {"noise_prediction": Prediction.NOISE, "data_prediction": Prediction.DATA}
+    steps = []
+    for i, name in enumerate(decisions["prediction_types"]):
+        prediction = predictions[name]
+        rule = _usf_rule(
+            prediction,
+            decisions["orders"][i],
+            decisions["start_points"][i],
+            decisions["derivative_types"][i],
+        )
+        corrector = _usf_corrector(prediction, decisions["corrector_types"][i])
+        steps.append(Step(predictor=rule, corrector=corrector))
+    start = _usf_start(decisions["afs"], process)
+    return Schedule(process=process, times=times_of(case, process), steps=steps, start=start)
+
+
+def _usf_rule(
+    prediction: Prediction, order: int, start: int, derivatives: Sequence[Mapping[str, Any]]
+) -> Taylor:
+    estimates = []
+    for number, entry in enumerate(derivatives):
+        points = entry["active_points"]
+        if entry["estimate"] != f"Difference_{len(points)}":
+            raise ValueError(f"{entry['estimate']} with active points {points}")
+        # the published code relaxes the first derivative only
+        relaxation = _usf_relaxation(entry) if number == 0 else None
+        estimates.append(Derivative(points=points, relaxation=relaxation))
+    return Taylor(prediction=prediction, order=order, start=start, derivatives=tuple(estimates))
+
+
+def _usf_relaxation(entry: Mapping[str, Any]) -> Relaxation | None:
+    if entry.get("relaxation") is None:
+        return None
+    kind = RelaxationKind(entry["relaxation"])
+    is_linear = kind is RelaxationKind.LINEAR
+    return Relaxation(
+        kind=kind, coefficient=entry["relaxation_coefficient"] if is_linear else None
+    )
+
+
+def _usf_corrector(prediction: Prediction, entry: Mapping[str, Any]) -> Corrector | None:
+    if entry["type"] == "no_corrector":
+        return None
+    rule = _usf_rule(
+        prediction, entry["taylor_order"], entry["start_point"], entry["derivative_type"]
+    )
+    return Corrector(kind=entry["type"], rule=rule)
+
+
+def _usf_start(afs: str, process: NoiseProcess) -> Start:
+    if afs == "no_afs":
+        return Start()
+    if afs == "zero_x0":  # in the VP codebases under this name: eps = x
+        is_edm = process.same_levels(edm())
+        return Start(kind=StartKind.ZERO_X0 if is_edm else StartKind.UNIT_NOISE)
+    if afs == "average_x0":
+        data = json.loads((golden_folder() / "mixture.json").read_text())
+        image = tensor(data["mean"]).reshape(data["shape"]).tolist()
+        return Start(kind=StartKind.AVERAGE_X0, image=image)
+    raise ValueError(f"unknown afs {afs!r}")
+
+
+def _dpm_solver(case: Case, process: NoiseProcess) -> Schedule:
+    constructor, arguments = case["solver"]["constructor"], dict(case["solver"]["sample"])
+    prediction = {"dpmsolver": "noise", "dpmsolver++": "data"}[constructor["algorithm_type"]]
+    times = times_of(case, process)
+    n, order, method = len(times) - 1, arguments.pop("order"), arguments.pop("method")
+    taylor = {"dpmsolver": False, "taylor": True}[arguments.pop("solver_type", "dpmsolver")]
+    spacing = SPACINGS[arguments.pop("skip_type", "time_uniform")]
+    lowers = arguments.pop("lower_order_final", True)
+    n_calls, denoise = arguments.pop("steps", None), arguments.pop("denoise_to_zero", False)
+    if method == "adaptive":
+        raise Waits("adaptive step sizes")
+    _nothing_left(arguments, "t_start", "t_end", "atol", "rtol")
+    if denoise:
+        n -= len(times) == n_calls + 2  # a grid that lists the clean end too
+    if method == "multistep":
+        steps = published.dpm_multistep_steps(
+            n,
+            order=order,
+            prediction=prediction,
+            taylor=taylor,
+            lower_order_final=None if lowers else False,
+        )
+    elif method in ("singlestep", "singlestep_fixed"):
+        is_fixed = method == "singlestep_fixed"
+        orders = (
+            (order,) * (n_calls // order)
+            if is_fixed
+            else published.singlestep_orders(n_calls, order)
+        )
+        if list(orders) != case["solver"].get("step_orders", list(orders)):
+            raise ValueError(f"the case has steps of order {case['solver']['step_orders']}")
+        times, steps = published.singlestep_on(
+            process, times, orders, spacing, prediction=prediction, taylor=taylor
+        )
+    else:
+        raise ValueError(f"unknown method {method!r}")
+    if denoise:
+        times, steps = _denoised(process, times, steps)
+    return published.on_times(process, times, steps)
+
+
+def _unipc(case: Case, process: NoiseProcess) -> Schedule:
+    constructor, arguments = case["solver"]["constructor"], dict(case["solver"]["sample"])
+    prediction = constructor["algorithm_type"].removesuffix("_prediction")
+    times = times_of(case, process)
+    variant, order = constructor["variant"], arguments.pop("order")
+    method = arguments.pop("method", "multistep")
+    if method != "multistep":
+        raise ValueError(f"unknown method {method!r}")
+    lowers, denoise = (
+        arguments.pop("lower_order_final", True),
+        arguments.pop("denoise_to_zero", False),
+    )
+    _nothing_left(arguments, "steps", "skip_type", "t_start", "t_end")
+    corrector = case["solver"].get("use_corrector", True)
+    n = len(times) - 1
+    if variant == "vary_coeff":
+        steps = _unipc_vary(n, order, prediction, corrector=corrector, lowers=lowers)
+    else:
+        steps = published.unipc_steps(
+            n,
+            order=order,
+            variant=variant,
+            prediction=prediction,
+            corrector=corrector,
+            lower_order_final=lowers,
+        )
+    if denoise:
+        times, steps = _denoised(process, times, steps)
+    return published.on_times(process, times, steps)
+
+
+def _unipc_vary(
+    n: int, order: int, prediction: str, *, corrector: bool, lowers: bool
+) -> tuple[Step, ...]:
+    """UniPC with full coefficients: plain Taylor steps; correctors take one order more."""
+    steps = []
+    for i in range(n):
+        own = min(order, i + 1, n - i if lowers else order)
+        follows = corrector and i < n - 1
+        points = (*range(-own - 1, -2), -1)
+        estimate = (Derivative(points=points),) * own
+        rule = Taylor(prediction=prediction, order=own + 1, start=-2, derivatives=estimate)
+        steps.append(
+            Step(
+                predictor=Taylor(prediction=prediction, order=own),
+                corrector=Corrector(rule=rule) if follows else None,
+            )
+        )
+    return tuple(steps)
+
+
+def _ddim(case: Case, process: NoiseProcess) -> Schedule:
+    if case["solver"]["name"] != "ddim":
+        raise ValueError(f"unknown solver {case['solver']['name']!r}")
+    if case["solver"].get("eta", 0.0) != 0.0:
+        raise Waits("stochastic steps")
+    times = times_of(case, process)
+    return published.on_times(process, times, published.ddim_steps(len(times) - 1))
+
+
+def _edm_samplers(case: Case, process: NoiseProcess) -> Schedule:
+    solver, times = case["solver"], times_of(case, process)
+    n, denoise = len(times) - 1, solver.get("denoise_to_zero", False)
+    start = Start(kind=StartKind.UNIT_NOISE if solver.get("afs") else StartKind.NETWORK)
+    match solver["name"]:
+        case "euler":
+            steps = published.euler_steps(n)
+        case "heun":  # `_denoised` adds the step that makes the last of these a full one
+            steps = published.heun_steps(n + denoise, ends_clean=denoise)[:n]
+        case "edm_sampler" | "ablation_sampler":
+            steps = _nvlabs(solver, n)
+        case "dpm_pp" | "unipc":
+            if start.kind is not StartKind.NETWORK and solver["predict_x0"]:
+                raise Waits("thresholding of an analytic start")
+            steps = _diff_sampler_multistep(solver, n)
+        case "dpm_2":
+            raise Waits("the two-stage step of diff-sampler's dpm_2")
+        case name:
+            raise ValueError(f"unknown solver {name!r}")
+    if denoise:
+        times, steps = _denoised(process, times, steps)
+    return published.on_times(process, times, steps, start)
+
+
+def _nvlabs(solver: Mapping[str, Any], n: int) -> tuple[Step, ...]:
+    if solver.get("S_churn", 0) != 0:
+        raise Waits("stochastic steps")
+    if solver.get("schedule", "linear") != "linear":
+        raise Waits("Euler and Heun in a time that sigma is not linear in")
+    if solver.get("alpha", 1) != 1:
+        raise Waits("Runge-Kutta steps with an inner node (Heun's alpha below 1)")
+    kind = solver.get("solver", "heun")
+    if kind not in ("euler", "heun"):
+        raise ValueError(f"unknown solver {kind!r}")
+    return (
+        published.euler_steps(n) if kind == "euler" else published.heun_steps(n, ends_clean=True)
+    )
+
+
+def _diff_sampler_multistep(solver: Mapping[str, Any], n: int) -> tuple[Step, ...]:
+    prediction = "data" if solver["predict_x0"] else "noise"
+    order, lowers = solver["max_order"], solver["lower_order_final"]
+    if solver["name"] == "unipc":
+        return published.unipc_steps(
+            n,
+            order=order,
+            variant=solver["variant"],
+            prediction=prediction,
+            lower_order_final=lowers,
+        )
+    return published.dpm_multistep_steps(
+        n, order=order, prediction=prediction, lower_order_final=lowers
+    )
+
+
+def _k_diffusion(case: Case, process: NoiseProcess) -> Schedule:
+    solver = case["solver"]
+    name = solver["name"].removeprefix("sample_")
+    if solver.get("eta", 0.0) != 0.0 or solver.get("s_churn", 0.0) != 0.0:
+        raise Waits("stochastic steps")
+    if name == "dpm_fast":
+        levels = edm(solver["sigma_min"], solver["sigma_max"])
+        return published.dpm_singlestep(levels, nfe=solver["n"], order=3, prediction="noise")
+    if name == "dpm_adaptive":
+        raise Waits("adaptive step sizes")
+    times = times_of(case, process)
+    if times[-1] != 0.0:
+        raise ValueError(f"expected sigmas that end at 0, found {times[-1]}")
+    n = len(times) - 1
+    if name in ("euler", "euler_ancestral") or (name == "lms" and solver["order"] == 1):
+        steps = published.euler_steps(n)
+    elif name == "heun":
+        steps = published.heun_steps(n, ends_clean=True)
+    elif name == "dpmpp_2m":
+        steps = published.dpm_multistep_steps(n, order=2, lower_order_final=False)
+    elif name == "dpmpp_2s_ancestral":
+        inner, steps = published.singlestep_on(process, times[:-1], (2,) * (n - 1), "logsnr")
+        times, steps = _denoised(process, inner, steps)
+    elif name in ("dpm_2", "dpm_2_ancestral", "lms"):
+        raise Waits(f"{name} among the published solvers (Adams steps, midpoint steps)")
+    else:
+        raise ValueError(f"unknown solver {name!r}")
+    return published.on_times(process, times, steps)
+
+
+_FAMILIES: dict[str, Callable[[Case, NoiseProcess], Schedule]] = {
+    "usf": _usf,
+    "dpm_solver": _dpm_solver,
+    "unipc": _unipc,
+    "ddim": _ddim,
+    "edm_samplers": _edm_samplers,
+    "k_diffusion": _k_diffusion,
+}
+
+
+# --- thresholding and the last call ---
+
+
+def _threshold(case: Case) -> tuple[float, float] | None:
+    """(ratio, max_value) of the published code's dynamic thresholding, None without it.
+
+    It acts on data predictions only; diff-sampler's multistep solvers always have it.
+    """
+    solver = case["solver"]
+    if case["family"] == "edm_samplers":
+        has_it = solver["name"] in ("dpm_pp", "unipc") and solver["predict_x0"]
+        return (0.995, 1.0) if has_it else None
+    constructor = solver.get("constructor", {})
+    if constructor.get("correcting_x0_fn") is None:
+        return None
+    if constructor["correcting_x0_fn"] != "dynamic_thresholding":
+        raise ValueError(f"unknown correcting_x0_fn {constructor['correcting_x0_fn']!r}")
+    if constructor["algorithm_type"] in ("dpmsolver", "noise_prediction"):
+        if solver["sample"].get("denoise_to_zero"):
+            raise Waits("thresholding of the last call alone")
+        return None
+    return (
+        constructor.get("dynamic_thresholding_ratio", 0.995),
+        constructor.get("thresholding_max_val", 1.0),
+    )
+
+
+class _RawAtTheEnd:
+    """One denoiser above ``last``, another there: diff-sampler thresholds no last call."""
+
+    def __init__(self, before: Denoiser, there: Denoiser, last: float) -> None:
+        self.process, self.sample_shape = before.process, before.sample_shape
+        self._before, self._there, self._last = before, there, last
+
+    def __call__(self, x: Tensor, t: Tensor, **condition: Any) -> Tensor:
+        at_the_end = bool((t == self._last).all())
+        return (self._there if at_the_end else self._before)(x, t, **condition)
+
+
+def _denoised(
+    process: NoiseProcess, times: Sequence[float], steps: Sequence[Step]
+) -> tuple[list[float], list[Step]]:
+    """With one more step, to the clean end: its call is the image."""
+    last = Step(predictor=Taylor(prediction=Prediction.DATA, order=1))
+    return [*times, process.clean_time], [*steps, last]
+
+
+def _nothing_left(arguments: dict[str, Any], *about_the_grid: str) -> None:
+    unknown = set(arguments) - set(about_the_grid)
+    if unknown:
+        raise ValueError(f"unknown arguments {sorted(unknown)}")

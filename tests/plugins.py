@@ -1,0 +1,69 @@
+"""A user's own model, extractor and reference, named in study files as ``tests.plugins:...``."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from s3search.models.gaussian import GaussianDenoiser
+from s3search.processes import edm
+
+SHAPE = (1, 3, 3)
+_MEAN = torch.linspace(-0.3, 0.3, 9, dtype=torch.float64).reshape(SHAPE)
+_VARIANCES = torch.linspace(0.02, 0.4, 9, dtype=torch.float64).reshape(SHAPE)
+
+
+def gaussian(seconds: float = 0.0, kill_once: str = "", fail: bool = False) -> Any:
+    """A Gaussian whose calls take ``seconds``; the first call kills its process if a file asks."""
+    denoiser = GaussianDenoiser(edm(), _MEAN, _VARIANCES.flatten())
+
+    class Slow:
+        process, sample_shape = denoiser.process, SHAPE
+
+        def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+            time.sleep(seconds)
+            if kill_once and Path(kill_once).exists():
+                Path(kill_once).unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return denoiser(x, t) * (float("nan") if fail else 1.0)
+
+    return Slow()
+
+
+def pixels() -> Any:
+    """The pixels themselves as features."""
+
+    def features(images: Tensor) -> Tensor:
+        return images.flatten(1)
+
+    return features
+
+
+def images(n: int = 500) -> Tensor:
+    """Samples of the Gaussian, scaled to fit [-1, 1]."""
+    noise = torch.randn((n, *SHAPE), generator=torch.Generator().manual_seed(3))
+    return (_MEAN + _VARIANCES.sqrt() * noise).clamp(-1, 1).float()
+
+
+def bytes_images() -> Tensor:
+    """What a user forgets to convert."""
+    return torch.zeros((10, *SHAPE), dtype=torch.uint8)
+
+
+def statistics(path: str) -> str:
+    """A reference that is a file."""
+    return path
+
+
+def broken() -> None:
+    """A loader that fails."""
+    raise RuntimeError("no such checkpoint")
+
+
+def nothing() -> object:
+    """A loader that returns no denoiser."""
+    return object()

@@ -1,0 +1,217 @@
+"""Whatever is drawn, mutated or crossed is a valid schedule of the space with the exact NFE."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from s3search.errors import InvalidSchedule
+from s3search.processes import (
+    NoiseProcess,
+    VpDiscrete,
+    edm,
+    flow,
+    vp_cosine,
+    vp_discrete,
+    vp_linear,
+)
+from s3search.rules import Adams, Taylor, UniPC
+from s3search.schedules import published
+from s3search.schedules.schedule import Corrector, CorrectorKind, Schedule, StartKind, Step
+from s3search.search import (
+    SearchSpace,
+    crossover,
+    load_space,
+    migrate,
+    mutate,
+    problem,
+    random_schedule,
+)
+from s3search.search.draft import draft_of, finished
+from s3search.search.recipe import choice_of, corrector_rule, step_of
+from s3search.solvers.plan import compile_plan
+
+PROCESSES: dict[str, NoiseProcess] = {
+    "edm": edm(),
+    "flow": flow(),
+    "vp_linear": vp_linear(),
+    "vp_cosine": vp_cosine(),
+    "vp_discrete": vp_discrete(),
+    "vp_discrete scaled": vp_discrete("scaled_linear", beta_start=0.00085, beta_end=0.012),
+    "vp_discrete cosine": vp_discrete("cosine"),
+}
+WIDE = load_space(
+    "usf",
+    {
+        "correctors": ["none", "pseudo", "implicit"],
+        "relaxations": [*load_space("usf").relaxations, "scale", "unipc-bh2"],
+    },
+).with_mean_image(np.zeros((1, 2, 2)))
+SPACES: dict[str, SearchSpace] = {
+    "wide": WIDE,
+    "usf": load_space("usf"),
+    "timesteps": load_space("timesteps"),
+    "no published steps": load_space("usf", {"families": [], "orders": [2, 3]}),
+}
+BASELINES: dict[tuple[str, int], Sequence[Schedule]] = {}
+
+
+def baselines_of(name: str, nfe: int) -> Sequence[Schedule]:
+    if (name, nfe) not in BASELINES:
+        BASELINES[name, nfe] = list(published.baselines(PROCESSES[name], nfe).values())
+    return BASELINES[name, nfe]
+
+
+def check(space: SearchSpace, schedule: Schedule, nfe: int) -> None:
+    assert schedule.nfe == nfe
+    assert problem(space, schedule) is None
+    assert Schedule.from_dict(schedule.to_dict()).id == schedule.id
+    plan = compile_plan(schedule)
+    assert plan.nfe == nfe
+    if isinstance(schedule.process, VpDiscrete):
+        assert min(plan.network_times) > -1e-3  # never below the first training index
+    assert np.isfinite(plan.p).all() and np.isfinite(plan.q).all()
+
+
+@settings(max_examples=120, deadline=None, derandomize=True)
+@given(
+    process=st.sampled_from(list(PROCESSES)),
+    space=st.sampled_from(list(SPACES)),
+    nfe=st.integers(1, 10),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_random_mutated_and_crossed_schedules_lie_in_the_space(
+    process: str, space: str, nfe: int, seed: int
+) -> None:
+    rng, within = np.random.default_rng(seed), SPACES[space]
+    baselines = baselines_of(process, nfe)
+    drawn = random_schedule(within, PROCESSES[process], nfe, rng)
+    check(within, drawn, nfe)
+    parents = [drawn, baselines[int(rng.integers(len(baselines)))]]
+    for _ in range(4):
+        mutated = mutate(within, parents[-1], rng)
+        check(within, mutated, nfe)
+        crossed = crossover(within, mutated, parents[int(rng.integers(len(parents)))], rng)
+        check(within, crossed, nfe)
+        parents += [mutated, crossed]
+    other = int(rng.integers(1, 11))
+    check(within, migrate(within, parents[-1], other, rng), other)
+
+
+@pytest.mark.parametrize("process", PROCESSES.values(), ids=list(PROCESSES))
+def test_a_schedule_of_the_space_survives_the_draft_unchanged(process: NoiseProcess) -> None:
+    rng = np.random.default_rng(1)
+    for nfe in range(1, 9):
+        schedule = random_schedule(WIDE, process, nfe, rng)
+        assert finished(WIDE, draft_of(schedule), nfe, rng).id == schedule.id
+
+
+def test_children_differ_from_their_parents() -> None:
+    rng = np.random.default_rng(2)
+    space = load_space("usf")
+    a, b = (random_schedule(space, edm(), 5, rng) for _ in range(2))
+    for _ in range(200):
+        assert mutate(space, a, rng).id != a.id
+        assert crossover(space, a, b, rng).id not in (a.id, b.id)
+
+
+def test_a_mutation_keeps_the_times_that_it_does_not_move() -> None:
+    rates = {"times": 0, "end": 0, "move": 0, "start": 0, "end_rule": 0}
+    space = load_space("usf", {"mutation": rates})
+    parent = random_schedule(space, vp_linear(), 6, np.random.default_rng(3))
+    children = [mutate(space, parent, np.random.default_rng(i)) for i in range(50)]
+    assert all(child.times == parent.times for child in children)
+
+
+def test_a_fixed_solver_is_never_mutated() -> None:
+    space = load_space("timesteps")
+    schedule = published.unipc(edm(), nfe=6)
+    rng = np.random.default_rng(4)
+    for _ in range(50):
+        schedule = mutate(space, schedule, rng)
+        first, *rest = [step.predictor for step in draft_steps(schedule)]
+        assert isinstance(first, Taylor) and first.order == 1
+        assert all(isinstance(rule, Taylor) and rule.order == 2 for rule in rest)
+
+
+def draft_steps(schedule: Schedule) -> Sequence[Step]:
+    """The steps before one to the clean end."""
+    return schedule.steps[: len(schedule.steps) - (schedule.times[-1] == 0.0)]
+
+
+def test_every_choice_is_reached_by_mutation() -> None:
+    rng = np.random.default_rng(5)
+    schedule = published.unipc(edm(), nfe=5)
+    orders, rules, starts, kinds, ends = set(), set(), set(), set(), set()
+    for _ in range(600):
+        schedule = mutate(WIDE, schedule, rng)
+        starts.add(schedule.start.kind)
+        ends.add(schedule.times[-1] == 0.0)
+        for step in schedule.steps:
+            rules.add(type(step.predictor))
+            kinds.add(step.corrector.kind if step.corrector else None)
+            if isinstance(step.predictor, Taylor):
+                orders.add(step.predictor.order)
+    assert orders == {1, 2, 3, 4}
+    assert rules == {Taylor, UniPC}
+    assert starts == set(StartKind)
+    assert kinds == {None, CorrectorKind.PSEUDO, CorrectorKind.IMPLICIT}
+    assert ends == {True, False}
+
+
+def test_crossover_blends_times_between_the_parents() -> None:
+    space = load_space("timesteps", {"end_rules": ["stop"]})
+    rng = np.random.default_rng(6)
+    a, b = (random_schedule(space, edm(), 4, rng) for _ in range(2))
+    for _ in range(50):
+        child = crossover(space, a, b, rng)
+        if not set(child.times[1:]) & {*a.times, *b.times}:
+            pairs = zip(a.times[1:], child.times[1:], b.times[1:], strict=True)
+            shares = [math.log(c / x) / math.log(y / x) for x, c, y in pairs]
+            assert np.allclose(shares, shares[0])
+            assert 0 < shares[0] < 1
+            return
+    pytest.fail("no child was blended")
+
+
+def test_parents_of_different_nfe_cannot_be_crossed() -> None:
+    rng = np.random.default_rng(7)
+    a, b = (random_schedule(WIDE, edm(), nfe, rng) for nfe in (3, 4))
+    with pytest.raises(InvalidSchedule, match="found 'edm' with 3 and 'edm' with 4"):
+        crossover(WIDE, a, b, rng)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_corrector_recipe_gives_unipcs_corrector(order: int) -> None:
+    for step in published.unipc_steps(6, order=order):
+        if step.corrector is not None:
+            assert corrector_rule(step.predictor) == step.corrector.rule
+
+
+def test_corrector_recipe_gives_heuns_corrector() -> None:
+    trapezoid = Adams(start=-2, points=(-2, -1))
+    assert corrector_rule(Adams()) == trapezoid
+
+
+def test_corrector_recipe_shifts_points_and_raises_the_order() -> None:
+    # FACTS: order 3 whose first derivative uses one point: points move by -1 and -1 joins them
+    predictor = Taylor.model_validate(
+        {
+            "prediction": "noise",
+            "order": 3,
+            "derivatives": [
+                {"points": [-2], "relaxation": {"kind": "linear", "coefficient": 0.2}},
+                {"points": [-3, -2]},
+            ],
+        }
+    )
+    rule = corrector_rule(predictor)
+    assert isinstance(rule, Taylor)
+    assert (rule.start, rule.order) == (-2, 4)
+    assert [d.points for d in rule.derivatives] == [(-3, -1), (-4, -3, -1), (-4, -3, -1)]
+    assert all(d.relaxation is None for d in rule.derivatives)
+    step = Step(predictor=predictor, corrector=Corrector(rule=rule))
+    assert step_of(choice_of(step)) == step

@@ -1,0 +1,92 @@
+"""Study files: overrides, and errors that name the key."""
+
+from pathlib import Path
+
+import pytest
+
+from s3search.errors import InvalidConfig
+from s3search.study.config import load_config, parse_config
+
+STUDY = """
+[study]
+name = "t"
+[model]
+loader = "digits"
+[space]
+nfe = [5, 3]
+[metric]
+features = "digits"
+[reference]
+images = "digits"
+"""
+
+
+def _file(tmp_path: Path, text: str = STUDY) -> Path:
+    path = tmp_path / "study.toml"
+    path.write_text(text)
+    return path
+
+
+def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
+    config = load_config(_file(tmp_path))
+    assert config.space.nfe == (3, 5)
+    assert config.search.evaluations == 300
+    assert config.validation.n_images == 10_000
+    assert config.cluster.address == "local"
+
+
+def test_remaining_keys_go_to_the_plug_in(tmp_path: Path) -> None:
+    text = STUDY.replace('loader = "digits"', 'loader = "digits"\nguidance_scale = 1.5')
+    assert load_config(_file(tmp_path, text)).model.options == {"guidance_scale": 1.5}
+
+
+def test_values_are_overridden_from_the_command_line(tmp_path: Path) -> None:
+    overrides = ["search.evaluations=50", "study.name=other", "space.nfe=[4]", "model.labels=none"]
+    config = load_config(_file(tmp_path), overrides)
+    assert config.search.evaluations == 50
+    assert config.study.name == "other"
+    assert config.space.nfe == (4,)
+    assert config.model.options == {"labels": "none"}
+
+
+def test_search_and_validation_noise_never_meet(tmp_path: Path) -> None:
+    configs = [load_config(_file(tmp_path), [f"study.seed={seed}"]) for seed in range(5)]
+    searched = {config.search_noise_seed for config in configs}
+    held_out = {config.validation_noise_seed for config in configs}
+    assert len(searched) == len(held_out) == 5
+    assert not searched & held_out
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("search.evalutions=5", r"search.evalutions: unknown key; did you mean 'evaluations'"),
+        ("serch.evaluations=5", r"serch: unknown key; did you mean 'search'"),
+        ("search.evaluations=-1", r"search.evaluations: .*greater than or equal to 0"),
+        ("search.n_images=many", r"search.n_images: .*integer.*'many'"),
+        ("space.nfe=[]", r"space.nfe"),
+        ("space.nfe=[0]", r"from 1 to 100"),
+        ("study.seed=nan", r"study.seed"),
+        ('study.name=""', r"study.name"),
+        ("evaluations=3", r"--set takes table.key=value"),
+    ],
+)
+def test_a_wrong_value_names_its_key(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(InvalidConfig, match=message):
+        load_config(_file(tmp_path), [override])
+
+
+def test_a_missing_table_is_named() -> None:
+    with pytest.raises(InvalidConfig, match="model: missing"):
+        parse_config({"study": {"name": "t"}})
+
+
+def test_files_that_are_no_study_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match="cannot be read"):
+        load_config(tmp_path / "none.toml")
+    with pytest.raises(InvalidConfig, match="not valid TOML"):
+        load_config(_file(tmp_path, "[study\nname="))
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(bytes(range(128, 256)))
+    with pytest.raises(InvalidConfig, match="cannot be read"):
+        load_config(binary)

@@ -1,0 +1,225 @@
+"""The study database, on SQLite and PostgreSQL: nothing twice, nothing lost."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from s3search.errors import InvalidConfig, StudyConflict
+from s3search.evaluation.record import Evaluation, EvaluationRequest, Rung
+from s3search.processes import edm
+from s3search.schedules import published
+from s3search.schedules.schedule import Schedule
+from s3search.search.evolution import distinct
+from s3search.search.proposer import Proposal
+from s3search.study.config import StudyConfig, parse_config
+from s3search.study.database import open_engine, redacted
+from s3search.study.store import (
+    Result,
+    Spent,
+    StudyStore,
+    create_or_resume,
+    open_study,
+    study_names,
+)
+from s3search.study.tables import METADATA
+
+SCHEDULES = list(distinct(published.baselines(edm(), 3)).values())[:5]
+
+
+def _config(url: str, **changes: Any) -> StudyConfig:
+    tables: dict[str, Any] = {
+        "study": {"name": "t"},
+        "model": {"loader": "digits"},
+        "space": {"nfe": [3]},
+        "metric": {"features": "digits"},
+        "reference": {"images": "digits"},
+        "storage": {"url": url},
+    }
+    for key, value in changes.items():
+        table, _, name = key.partition("__")
+        tables.setdefault(table, {})[name] = value
+    return parse_config(tables)
+
+
+def _proposal(number: int) -> Proposal:
+    origin = "baseline: DDIM, uniform" if number == 0 else "mutation"
+    return Proposal(number=number, schedule=SCHEDULES[number], origin=origin, parents=("a",))
+
+
+def _result(schedule: Schedule, value: float | None, rung: Rung = Rung.SEARCH) -> Result:
+    request = EvaluationRequest(schedule=schedule, rung=rung, n_images=100, noise_seed=2**62)
+    spent = Spent(worker="here/1", seconds=0.5)
+    if value is None:
+        return Result(request=request, evaluation=None, error="EvaluationFailed: no", spent=spent)
+    evaluation = Evaluation(
+        schedule_id=schedule.id,
+        nfe=schedule.nfe,
+        rung=rung,
+        metric="frechet",
+        extractor="digits-a",
+        n_images=100,
+        noise_seed=2**62,
+        value=value,
+        standard_error=0.01,
+        network_batches=schedule.nfe,
+        seconds=0.5,
+        sampling_seconds=0.4,
+        device="cpu",
+        code_version="0",
+        reference_digest="r",
+        reference_n=10,
+        model_fingerprint="m",
+    )
+    return Result(request=request, evaluation=evaluation, error=None, spent=spent)
+
+
+def _filled(url: str) -> StudyStore:
+    store = create_or_resume(_config(url), {"orders": [1, 2]})
+    for number, value in enumerate((0.5, 0.25, None)):
+        store.add_proposal(_proposal(number))
+        result = _result(SCHEDULES[number], value)
+        assert store.add_result(result)
+        store.add_trial(_proposal(number), result)
+    store.add_proposal(_proposal(3))  # in flight
+    return store
+
+
+def test_what_was_recorded_is_there_after_reopening(url: str) -> None:
+    _filled(url).close()
+    with open_study(url, "t") as store:
+        assert store.proposals() == [_proposal(number) for number in range(4)]
+        assert store.search_values() == [
+            (SCHEDULES[0].id, 0.5),
+            (SCHEDULES[1].id, 0.25),
+            (SCHEDULES[2].id, None),
+        ]
+        assert store.n_pending() == 1
+        assert store.schedule(SCHEDULES[1].id) == SCHEDULES[1]
+        assert store.measured_with() == ("m", "r", "digits-a")
+        assert store.seconds_spent() == pytest.approx(1.5)
+        assert store.search_results() == [
+            _result(SCHEDULES[0], 0.5),
+            _result(SCHEDULES[1], 0.25),
+            _result(SCHEDULES[2], None),
+        ]
+        assert store.state == "searching"
+
+
+def test_a_result_counts_once(url: str) -> None:
+    with _filled(url) as store:
+        assert not store.add_result(_result(SCHEDULES[0], 0.1))
+        assert dict(store.search_values())[SCHEDULES[0].id] == 0.5
+        assert store.add_result(_result(SCHEDULES[0], 0.1, Rung.VALIDATION))
+        assert len(store.rows()) == 4
+
+
+def test_a_second_driver_is_noticed(url: str) -> None:
+    with _filled(url) as store, pytest.raises(StudyConflict, match="another driver"):
+        store.add_proposal(replace(_proposal(4), number=3))
+
+
+def test_optuna_sees_values_schedule_and_failures(url: str) -> None:
+    _filled(url).close()
+    storage = optuna.storages.RDBStorage(url)
+    study = optuna.load_study(study_name="t", storage=storage)
+    trials = study.get_trials()
+    storage.engine.dispose()
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "COMPLETE", "FAIL"]
+    assert trials[1].values == [0.25, 3.0]
+    assert len(trials[1].params) <= 12
+    assert trials[0].params["is_baseline"] is True
+    assert Schedule.from_dict(json.loads(trials[1].user_attrs["schedule"])) == SCHEDULES[1]
+    assert "EvaluationFailed" in trials[2].user_attrs["error"]
+
+
+def test_mirrored_trials_are_known_by_number(url: str) -> None:
+    with _filled(url) as store:
+        assert store.mirrored_numbers() == {0, 1, 2}
+
+
+def test_a_study_may_grow_but_not_turn_into_another(url: str) -> None:
+    _filled(url).close()
+    create_or_resume(_config(url, search__evaluations=999), {"orders": [1, 2]}).close()
+    with open_study(url, "t") as store:
+        assert store.config.search.evaluations == 999
+    with pytest.raises(StudyConflict, match=r"study\.seed = 0, asked for 7"):
+        create_or_resume(_config(url, study__seed=7), {"orders": [1, 2]})
+    with pytest.raises(StudyConflict, match=r"space\.orders = \[1, 2\], asked for \[1\]"):
+        create_or_resume(_config(url), {"orders": [1]})
+
+
+def test_an_unknown_study_is_an_error_that_names_the_nearest(url: str) -> None:
+    create_or_resume(_config(url, study__name="digits-nfe5"), {}).close()
+    assert study_names(url) == ["digits-nfe5"]
+    with pytest.raises(StudyConflict, match="did you mean 'digits-nfe5'"):
+        open_study(url, "digits-nfe3")
+
+
+def test_a_database_of_another_version_is_refused_and_left_alone(url: str) -> None:
+    create_or_resume(_config(url), {}).close()
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("update s3search_alembic_version set version_num = '9999'"))
+    for create in (True, False):
+        with pytest.raises(StudyConflict, match="schema version '9999'"):
+            open_engine(url, create=create)
+    with engine.begin() as connection:
+        version = connection.execute(sa.text("select version_num from s3search_alembic_version"))
+        assert version.scalar_one() == "9999"
+    engine.dispose()
+
+
+def test_our_tables_are_what_the_migrations_make(url: str) -> None:
+    engine = open_engine(url, create=True)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "version_table": "s3search_alembic_version",
+                "include_object": lambda _o, name, kind, *_: (
+                    kind != "table" or name.startswith("s3search_")
+                ),
+            },
+        )
+        assert compare_metadata(context, METADATA) == []
+    engine.dispose()
+
+
+def test_reading_never_makes_a_database(tmp_path: Path) -> None:
+    path = tmp_path / "absent.db"
+    with pytest.raises(InvalidConfig, match="no database file"):
+        open_study(f"sqlite:///{path}", "t")
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ("nonsense", "no database URL"),
+        ("nosuch://host/db", "no database URL"),
+        ("sqlite:////no/such/folder/x.db", "cannot open"),
+        ("postgresql+psycopg://nobody:secret@127.0.0.1:1/x", "cannot open"),
+    ],
+)
+def test_a_url_that_leads_nowhere_is_one_sentence_without_the_password(
+    bad: str, message: str
+) -> None:
+    with pytest.raises(InvalidConfig, match=message) as caught:
+        open_engine(bad, create=True)
+    assert "secret" not in str(caught.value)
+    assert "secret" not in redacted(bad)
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "notes.db"
+    path.write_text("not a database at all, but long enough to look at" * 50)
+    with pytest.raises(InvalidConfig, match="cannot open"):
+        open_engine(f"sqlite:///{path}", create=True)
+    assert path.read_text().startswith("not a database")
