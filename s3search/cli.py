@@ -109,14 +109,15 @@ def status(
 ) -> None:
     """How far a study is (all studies without a name), what it found and what it cost."""
     from s3search.study.store import study_names
-    from s3search.terminal import status_table
+    from s3search.terminal import status_lines
 
     url = _storage(storage)
     rows = [_status(url, name) for name in ([study] if study else study_names(url))]
     if as_json:
         _print_json(rows[0] if study else {"studies": rows})
     else:
-        _OUT.print(status_table(rows))
+        for line in status_lines(rows):
+            _OUT.print(line, highlight=False, soft_wrap=True)
 
 
 @app.command()

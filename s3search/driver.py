@@ -238,6 +238,7 @@ class Driver:
             rung=rung,
             n_images=config.search.n_images if searching else config.validation.n_images,
             noise_seed=config.search_noise_seed if searching else config.validation_noise_seed,
+            block_images=None if searching else config.search.n_images,
         )
 
     def _submit(self, schedule: Schedule, rung: Rung) -> None:

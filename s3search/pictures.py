@@ -17,7 +17,7 @@ from s3search.rules import Adams, AnyRule, Level, Taylor, UniPC, level
 from s3search.schedules.schedule import Schedule, StartKind, Step
 
 _COLOURS = {"data": "#2a6f97", "noise": "#c0612b", "slope": "#6a8d3f"}
-_BAR_WIDTH = 30
+_BAR_WIDTH = 16
 _DPI = 130
 
 

@@ -78,7 +78,7 @@ def comparison_table(scored: list[Scored]) -> Table:
     )
     table.add_column("NFE", justify="right")
     table.add_column("schedule")
-    for heading in ("held-out", "95 % interval", "search", "against best published"):
+    for heading in ("held-out (95 %)", "search", "best published / this"):
         table.add_column(heading, justify="right")
     for nfe in sorted({row.nfe for row in scored}):
         of_nfe = [row for row in scored if row.nfe == nfe]
@@ -88,43 +88,31 @@ def comparison_table(scored: list[Scored]) -> Table:
             style = "" if row.is_baseline else "bold green"
             name = row.name if row.is_baseline else f"s3search ({row.schedule_id[:8]})"
             ratio = f"{baseline.value / row.value:.2f}x" if baseline else ""
-            interval = row.interval
-            shown = "" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"
-            cells = (f"{row.value:.4f}", shown, f"{row.search_value:.4f}", ratio)
+            half = "" if row.half_width is None else f" ± {row.half_width:.4f}"
+            cells = (f"{row.value:.4f}{half}", f"{row.search_value:.4f}", ratio)
             table.add_row(str(nfe), name, *cells, style=style)
         table.add_section()
     return table
 
 
-def status_table(rows: list[dict[str, Any]]) -> Table:
-    """One line per study and NFE."""
-    table = Table()
-    for heading in ("study", "state", "evaluations", "NFE"):
-        table.add_column(heading)
-    for heading in (
-        "best found",
-        "best published",
-        "held-out found",
-        "held-out published",
-        "calls",
-    ):
-        table.add_column(heading, justify="right")
+def status_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """How far each study is and what it cost, then a line per NFE."""
+    if not rows:
+        yield "no study yet; `s3search demo` makes one"
     for row in rows:
         budget = "" if row["budget"] is None else f" of {row['budget']}"
-        count = f"{row['evaluations']}{budget} + {row['baselines']} published"
-        if row["failed"]:
-            count += f", {row['failed']} failed"
-        for nfe, found in row["best"].items():
-            table.add_row(
-                row["study"],
-                row["state"],
-                count,
-                nfe,
-                *(_number(found[key]) for key in ("search", "search_baseline")),
-                *(_number(found[key]) for key in ("held_out", "held_out_baseline")),
-                f"{row['network_calls']:,}",
+        yield (
+            f"{row['study']}: {row['state']}, {row['evaluations']}{budget} evaluations and "
+            f"{row['baselines']} published solvers, {row['failed']} failed, {row['pending']} "
+            f"in flight, {row['validated']} validated; {row['network_calls']:,} network calls, "
+            f"{row['worker_seconds']:.0f} worker seconds"
+        )
+        for nfe, best in row["best"].items():
+            yield (
+                f"  NFE {nfe}: best found {_number(best['search'])} "
+                f"(published {_number(best['search_baseline'])}); on held-out noise "
+                f"{_number(best['held_out'])} (published {_number(best['held_out_baseline'])})"
             )
-    return table
 
 
 def best_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -142,10 +130,16 @@ def best_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
             f"held-out noise seed {held_out['noise_seed']}, extractor {row['extractor']}, "
             f"reference {row['reference_digest']}, model {row['model_fingerprint']}"
         )
-        yield (
-            f"  ranked by {search['value']:.4f} at {search['n_images']:,} images "
-            f"(seed {search['noise_seed']}); held-out minus search {row['optimism']:+.4f}"
+        ranked = (
+            f"  ranked in the search by {search['value']:.4f} "
+            f"({search['n_images']:,} images, noise seed {search['noise_seed']})"
         )
+        if row["optimism"] is not None:
+            ranked += (
+                f"; as many held-out images give {search['held_out_value']:.4f}: "
+                f"the search was optimistic by {row['optimism']:.4f}"
+            )
+        yield ranked
 
 
 def evaluation_line(evaluation: Evaluation) -> str:

@@ -24,7 +24,12 @@ from s3search.evaluation.record import (
     Reply,
     Request,
 )
-from s3search.metrics.frechet import FeatureStatistics, FrechetReference, frechet_estimate
+from s3search.metrics.frechet import (
+    FeatureStatistics,
+    FrechetReference,
+    block_mean,
+    frechet_estimate,
+)
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
@@ -121,6 +126,8 @@ class Evaluator:
             noise_seed=request.noise_seed,
             value=estimate.value,
             standard_error=estimate.standard_error,
+            block_images=request.block_images,
+            block_value=block_mean(self.reference, matrix, request.block_images),
             network_batches=request.schedule.nfe * doubled,
             seconds=time.perf_counter() - began,
             sampling_seconds=sampling,

@@ -26,6 +26,7 @@ class EvaluationRequest:
     rung: Rung
     n_images: int
     noise_seed: int
+    block_images: int | None = None  # also measure disjoint blocks of so many images
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,8 @@ class Evaluation:
     noise_seed: int
     value: float
     standard_error: float | None
+    block_images: int | None  # images in each of the disjoint blocks behind `block_value`
+    block_value: float | None  # mean distance of those blocks: comparable to one of that size
     network_batches: (
         int  # batched network calls per image; guidance counts its doubled batch twice
     )

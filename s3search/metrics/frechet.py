@@ -165,6 +165,22 @@ def frechet_estimate(reference: FrechetReference, features: Array, *, n_blocks: 
     return Estimate(value, variance**0.5)
 
 
+def block_mean(
+    reference: FrechetReference, features: Array, block_images: int | None
+) -> float | None:
+    """Mean FD of the disjoint blocks of ``block_images`` images in features (n, d).
+
+    FD depends on its number of images, so a score of few images on one noise can only be checked
+    against scores of as few images
+    on other noise.  None without a whole block.
+    """
+    if block_images is None or len(features) < block_images:
+        return None
+    n_blocks = len(features) // block_images
+    blocks = np.split(features[: n_blocks * block_images], n_blocks)
+    return float(np.mean([frechet_estimate(reference, b, n_blocks=1).value for b in blocks]))
+
+
 def _merged(blocks: list[FeatureStatistics]) -> FeatureStatistics:
     total = blocks[0]
     for block in blocks[1:]:

@@ -162,15 +162,6 @@ class Evolution:
                 break
         return Proposal(number=number, schedule=schedule, origin=origin, parents=parents)
 
-    def worst_parent(self, nfe: int) -> float | None:
-        """The value a schedule must beat to become a parent; None while there is room.
-
-        A race on cheap rungs may stop measuring what is surely above it.
-        """
-        population = self._populations.get(nfe, [])
-        bar = self._settings.rank_bar
-        return population[bar - 1][0] if len(population) >= bar else None
-
     def _child(self, nfe: int, rng: np.random.Generator) -> tuple[Schedule, str, tuple[str, ...]]:
         own, settings = self._populations.get(nfe, []), self._settings
         others = self._neighbours(nfe)

@@ -64,8 +64,9 @@ def provenance(store: StudyStore, best: Scored, scored: list[Scored]) -> dict[st
             "value": best.search_value,
             "n_images": best.search_n_images,
             "noise_seed": store.config.search_noise_seed,
+            "held_out_value": best.block_value,
         },
-        "optimism": best.value - best.search_value,
+        "optimism": best.optimism,
         "best_baseline": None
         if baseline is None
         else {"name": baseline.name, "held_out": baseline.value},

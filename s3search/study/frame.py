@@ -53,14 +53,23 @@ class Scored:
     n_images: int
     noise_seed: int
     search_n_images: int
+    block_value: float | None
+
+    @property
+    def optimism(self) -> float | None:
+        """By how much the search's score beats scores of as many images on held-out noise."""
+        return None if self.block_value is None else self.block_value - self.search_value
+
+    @property
+    def half_width(self) -> float | None:
+        """Half the 95 % normal interval over other noise."""
+        return None if self.standard_error is None else _NORMAL_95 * self.standard_error
 
     @property
     def interval(self) -> tuple[float, float] | None:
         """95 % normal interval over other noise."""
-        if self.standard_error is None:
-            return None
-        half = _NORMAL_95 * self.standard_error
-        return self.value - half, self.value + half
+        half = self.half_width
+        return None if half is None else (self.value - half, self.value + half)
 
 
 def validated(frame: pd.DataFrame, config: StudyConfig, nfe: int | None = None) -> list[Scored]:
@@ -83,6 +92,7 @@ def validated(frame: pd.DataFrame, config: StudyConfig, nfe: int | None = None) 
             n_images=int(row["n_images"]),
             noise_seed=int(row["noise_seed"]),
             search_n_images=int(searched[row["schedule_id"]]["n_images"]),
+            block_value=_number(row["block_value"]),
         )
         for row in rows
     ]
@@ -151,7 +161,9 @@ def comparison_of(store: StudyStore) -> dict[str, Any]:
         "study": store.name,
         "state": store.state,
         "metric": "frechet",
-        "rows": [{**asdict(row), "interval_95": row.interval} for row in rows],
+        "rows": [
+            {**asdict(row), "interval_95": row.interval, "optimism": row.optimism} for row in rows
+        ],
     }
 
 

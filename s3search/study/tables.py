@@ -70,6 +70,8 @@ EVALUATIONS = Table(
     Column("state", String(10), nullable=False),  # complete, failed
     Column("value", Float),
     Column("standard_error", Float),
+    Column("block_images", Integer),
+    Column("block_value", Float),
     Column("error", Text),
     Column("metric", String(40)),
     Column("extractor", String(200)),

@@ -8,6 +8,7 @@ from s3search.errors import EvaluationFailed, IncompatibleStatistics
 from s3search.metrics.frechet import (
     FeatureStatistics,
     FrechetReference,
+    block_mean,
     frechet_estimate,
 )
 
@@ -100,3 +101,12 @@ def test_digest_names_the_reference() -> None:
     a, b = _reference(_features(30, seed=0)), _reference(_features(30, seed=1))
     assert a.digest != b.digest
     assert a.digest == _reference(_features(30, seed=0)).digest
+
+
+def test_block_mean_is_the_mean_distance_of_whole_disjoint_blocks() -> None:
+    reference, features = _reference(_features(300)), _features(107, seed=9)
+    blocks = [FeatureStatistics.of(features[i : i + 50]) for i in (0, 50)]
+    expected = np.mean([reference.distance(block) for block in blocks])
+    assert block_mean(reference, features, 50) == pytest.approx(expected, rel=1e-12)
+    assert block_mean(reference, features, 108) is None
+    assert block_mean(reference, features, None) is None

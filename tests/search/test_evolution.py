@@ -146,14 +146,6 @@ def test_failed_and_infinite_evaluations_are_never_parents() -> None:
     assert parents and not parents & bad
 
 
-def test_the_bar_is_the_value_of_the_worst_parent() -> None:
-    proposer = Evolution(SPACE, edm(), nfe=(4,), seed=0, settings=EvolutionSettings(rank_bar=3))
-    assert proposer.worst_parent(4) is None
-    for number, schedule in enumerate(seeds(4).values()):
-        proposer.tell(Observation(number=number, schedule=schedule, value=10.0 - number))
-    assert proposer.worst_parent(4) == 5.0
-
-
 def test_several_nfe_take_turns_and_exchange_schedules() -> None:
     proposals = run(evolution(nfe=(3, 4, 6)), 120)
     later = [proposal for proposal in proposals if not proposal.origin.startswith("baseline")]

@@ -23,8 +23,12 @@ from s3search.schedules.published.dpm import (
 )
 from s3search.schedules.published.edm import euler, euler_steps, heun, heun_steps
 from s3search.schedules.published.unipc import unipc, unipc_steps
+from s3search.schedules.spacing import End, EndRule, Spacing
 
 __all__ = [
+    "End",
+    "EndRule",
+    "Spacing",
     "baselines",
     "ddim",
     "ddim_steps",

@@ -50,6 +50,8 @@ def upgrade() -> None:
         sa.Column("state", sa.String(10), nullable=False),
         sa.Column("value", sa.Float),
         sa.Column("standard_error", sa.Float),
+        sa.Column("block_images", sa.Integer),
+        sa.Column("block_value", sa.Float),
         sa.Column("error", sa.Text),
         sa.Column("metric", sa.String(40)),
         sa.Column("extractor", sa.String(200)),
