@@ -197,7 +197,7 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
                 )
         self.num_inference_steps = n
         self.timesteps = own.to(device)
-        ends = [self._plan.levels[row] for row in (*self._plan.evaluated, -1)]
+        ends = [*self._plan.call_levels, self._plan.levels[-1]]
         self.sigmas = torch.tensor([self._model.network_sigma(at) for at in ends])
         self._first_call = 0
         self._step_index: int | None = None
@@ -229,7 +229,7 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
         call = self._call
         seen = self._analytic_state(sample) if self._starts_analytically(call) else sample
         if self._model.sigma_data is not None:
-            at = self._plan.levels[self._plan.evaluated[max(call, 0)]]
+            at = self._plan.call_levels[max(call, 0)]
             seen = seen / math.hypot(at.sigma, self._model.sigma_data)  # c_in of EDM
         if seen is not sample:
             self._scaled = (sample, seen)
@@ -335,7 +335,7 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
         self._states[row:] = [x]
         if self._model.learns_variance and model_output.shape[1] == 2 * sample.shape[1]:
             model_output = model_output[:, : sample.shape[1]]
-        a, b = self._model.x0_weights(self._plan.levels[row])
+        a, b = self._model.x0_weights(self._plan.call_levels[call])
         x0 = a * x + b * model_output.to(x.dtype)
         self._predictions.append(self._threshold(x0))
 
@@ -374,6 +374,12 @@ def _tail(schedule: Schedule, plan: Plan, call: int) -> Schedule:
 
     Steps that reach back before it become first order; correctors stay, so that the calls do.
     """
+    told = [schedule.start.network_time, *(step.network_time for step in schedule.steps)]
+    if any(t is not None for t in told):
+        raise InvalidSchedule(
+            "network_time: the noise that image-to-image adds is that of the time the network is "
+            "told, not of the schedule's; start from noise, or use a schedule without network_time"
+        )
     first = schedule.times.index(plan.levels[plan.evaluated[call]].t)
     times = schedule.times[first:]
     levels = [level(schedule.process, t) for t in times]

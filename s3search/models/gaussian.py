@@ -197,9 +197,8 @@ def _call_levels(batch: PlanBatch) -> tuple[Array, Array]:
     """alpha and sigma (B, E) at every call; alpha 0 and sigma 1 where a plan has fewer."""
     alpha, sigma = np.zeros(batch.evaluated.shape), np.ones(batch.evaluated.shape)
     for b, plan in enumerate(batch):
-        called = [plan.levels[row] for row in plan.evaluated]
-        alpha[b, : plan.nfe] = [at.alpha for at in called]
-        sigma[b, : plan.nfe] = [at.sigma for at in called]
+        alpha[b, : plan.nfe] = [at.alpha for at in plan.call_levels]
+        sigma[b, : plan.nfe] = [at.sigma for at in plan.call_levels]
     return alpha, sigma
 
 

@@ -12,13 +12,22 @@ A schedule is frozen and valid by construction: what exists can be compiled.  So
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from s3search.errors import InvalidSchedule, nearest
 from s3search.processes import NoiseProcess
@@ -32,6 +41,25 @@ VERSION = 1
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    _later_fields: ClassVar[frozenset[str]] = frozenset()
+    """Fields that the format's first files do not have: left out where they are None, so that a
+    schedule without them keeps its JSON and its id."""
+
+    @property
+    def optional_fields(self) -> tuple[str, ...]:
+        """The later fields that are in use."""
+        return tuple(
+            name for name in sorted(self._later_fields) if getattr(self, name) is not None
+        )
+
+    @model_serializer(mode="wrap")
+    def _without_unused_fields(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = dump(self)
+        for name in self._later_fields:
+            if data.get(name, ...) is None:
+                del data[name]
+        return data
 
 
 class StartKind(StrEnum):
@@ -48,11 +76,15 @@ class Start(_Frozen):
 
     `unit_noise` is what USF's VP code does under the name zero_x0 (and diff-sampler's first
     slope); `zero_x0` is the clean rule. ``image`` is the mean image, nested lists of shape (C, H,
-    W), for `average_x0`.
+    W), for `average_x0`.  ``network_time`` is the time that the network is told at the first call
+    (see `Step`).
     """
 
     kind: StartKind = StartKind.NETWORK
     image: tuple[tuple[tuple[Number, ...], ...], ...] | None = None
+    network_time: Number | None = None
+
+    _later_fields: ClassVar = frozenset({"network_time"})
 
     @model_validator(mode="after")
     def _image_fits(self) -> "Start":
@@ -60,6 +92,8 @@ class Start(_Frozen):
         if needs_image != (self.image is not None):
             verb = "needs" if needs_image else "takes no"
             raise ValueError(f"start {self.kind.value!r} {verb} image")
+        if self.network_time is not None and self.kind is not StartKind.NETWORK:
+            raise ValueError(f"start {self.kind.value!r} makes no call that takes network_time")
         if self.image is not None:
             shapes = {(len(plane), len(row)) for plane in self.image for row in plane}
             if len(shapes) != 1:
@@ -84,10 +118,17 @@ class Corrector(_Frozen):
 
 
 class Step(_Frozen):
-    """One step to the next time."""
+    """One step to the next time.
+
+    ``network_time`` is the time that the network is told at the new point, where it is not the
+    point's own (LD3, arXiv:2405.15506; TS-DPM, arXiv:2305.15583).
+    """
 
     predictor: AnyRule
     corrector: Corrector | None = None
+    network_time: Number | None = None
+
+    _later_fields: ClassVar = frozenset({"network_time"})
 
 
 class ModelPatch(_Frozen):
@@ -175,6 +216,27 @@ class Schedule(_Frozen):
                 )
         if self.start.kind is StartKind.UNIT_NOISE and self.process.alpha(self.times[0]) == 0:
             raise InvalidSchedule("start.kind: 'unit_noise' needs alpha > 0 at times[0]")
+        return self
+
+    @model_validator(mode="after")
+    def _network_times_are_possible(self) -> "Schedule":
+        told = [("start", self.start.network_time)]
+        told += [(f"steps[{i}]", step.network_time) for i, step in enumerate(self.steps)]
+        for (owner, t), own in zip(told, self.times, strict=True):
+            if t is None:
+                continue
+            reason = self.process.check_time(t)
+            if reason is None and not math.isfinite(self.process.lam(t)):
+                reason = f"{t} is pure noise or the clean end, which has no D or no eps"
+            if reason is None and not self.process.alpha(own) > 0.0:
+                reason = f"at pure noise (t = {own}) only the point's own time is possible"
+            if reason is not None:
+                raise InvalidSchedule(f"{owner}.network_time: {reason}")
+        if self.steps[-1].network_time is not None and self.steps[-1].corrector is None:
+            raise InvalidSchedule(
+                f"steps[{len(self.steps) - 1}].network_time: the network is not called after the "
+                "last step; remove it"
+            )
         return self
 
     @property

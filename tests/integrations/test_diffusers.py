@@ -714,6 +714,25 @@ def test_analytic_start_is_refused_where_the_input_is_never_scaled(
         _sd3_latents(sd3, _analytic(flow()))
 
 
+def test_pipeline_is_told_the_schedules_network_times(unet: UNet2DModel) -> None:
+    base = published.unipc(vp_discrete(), nfe=4)
+    told = [None, *(0.97 * t for t in base.times[1:-1])]
+    schedule = published.with_network_times(base, told)
+    plan, noise = compile_plan(schedule), _noise((1, 3, 8, 8))
+    scheduler = S3Scheduler.from_schedule(schedule, DDPMScheduler().config)
+    assert scheduler.timesteps.tolist() == pytest.approx(plan.network_times, abs=1e-3)
+    state = noise * scheduler.init_noise_sigma
+    for t in scheduler.timesteps:
+        seen = scheduler.scale_model_input(state, t)
+        state = scheduler.step(unet(seen, t).sample, t, state).prev_sample
+    denoiser = _Denoiser(lambda x, t: unet(x, t).sample, DDPMScheduler().config)
+    assert _close(state, run_plan(denoiser, plan, noise * plan.levels[0].sigma), 1e-4)
+    scheduler.set_timesteps()
+    scheduler.set_begin_index(1)
+    with pytest.raises(InvalidSchedule, match="network_time"):
+        scheduler.scale_model_input(noise, scheduler.timesteps[1])
+
+
 def test_edm_model_is_preconditioned() -> None:
     """F = 0 leaves D = c_skip x; with F of an exact Gaussian denoiser every output kind agrees."""
     schedule = published.unipc(edm(), nfe=5, spacing="karras")

@@ -22,6 +22,7 @@ from s3search.schedules.published.dpm import (
     singlestep_orders,
 )
 from s3search.schedules.published.edm import euler, euler_steps, heun, heun_steps
+from s3search.schedules.published.told import with_network_times
 from s3search.schedules.published.unipc import unipc, unipc_steps
 
 __all__ = [
@@ -43,4 +44,5 @@ __all__ = [
     "singlestep_orders",
     "unipc",
     "unipc_steps",
+    "with_network_times",
 ]
