@@ -155,6 +155,10 @@ def _sentence(step: Step) -> str:
         text += f" ({', '.join(relaxed)})"
     if step.corrector is not None:
         text += f", then {step.corrector.kind.value} corrector"
+    if step.compensation is not None:
+        text += f", after {step.compensation.sentence}"
+    if step.network_time is not None:
+        text += f"; network told {step.network_time:.5g}"
     return text
 
 

@@ -31,7 +31,6 @@ Case = Mapping[str, Any]
 SPACINGS = {"logSNR": "logsnr", "time_uniform": "uniform", "time_quadratic": "quadratic"}
 OTHER_FAMILIES = {
     "bdia": "steps that average two directions of time",
-    "dc_solver": "compensated predictions",
     "deis": "Adams steps in time, Adams steps on published times, Runge-Kutta in rho",
     "diffusers": "diffusers' grids and schedulers",
     "dpm_solver_v3": "EMS statistics",

@@ -133,11 +133,39 @@ def _s_pndm(levels: Sequence[Level]) -> list[Step]:
     return [Step(predictor=Adams(), corrector=trapezoid), *_ipndm(levels, 2)[1:]]
 
 
+# --- DC-Solver ---
+
+
+def _dc_solver(case: Case, process: NoiseProcess) -> Schedule:
+    """UniPC with the case's ratios."""
+    constructor, arguments = dict(case["solver"]["constructor"]), dict(case["solver"]["sample"])
+    prediction = "data" if constructor.pop("predict_x0") else "noise"
+    variant, dc_order = constructor.pop("variant"), constructor.pop("dc_order")
+    order, ratios = arguments.pop("order"), arguments.pop("dc_ratios")
+    lowers = arguments.pop("lower_order_final", True)
+    if constructor.pop("thresholding") or arguments.pop("method") != "multistep":
+        raise ValueError("an argument that nobody has looked at")
+    unknown = {*constructor, *arguments} - {"steps", "skip_type"}
+    if unknown:
+        raise ValueError(f"unknown arguments {sorted(unknown)}")
+    times = _times(case)
+    steps = published.unipc_steps(
+        len(times) - 1,
+        order=order,
+        variant=variant,
+        prediction=prediction,
+        lower_order_final=lowers,
+    )
+    plain = published.on_times(process, times, steps)
+    return published.with_ratios(plain, ratios, dc_order=dc_order, prediction=prediction)
+
+
 # --- what the test asks for ---
 
 FAMILIES: dict[str, Callable[[Case, NoiseProcess], Schedule]] = {
     "ld3": _ld3,
     "time_shift": _time_shift,
+    "dc_solver": _dc_solver,
 }
 
 

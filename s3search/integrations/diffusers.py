@@ -391,7 +391,10 @@ def _tail(schedule: Schedule, plan: Plan, call: int) -> Schedule:
         corrector = step.corrector
         if corrector is not None and corrector.rule.problem([*past, to], to) is not None:
             corrector = Corrector(kind=corrector.kind, rule=_FIRST_CORRECTOR)
-        steps.append(Step(predictor=predictor, corrector=corrector))
+        compensation = step.compensation
+        if compensation is not None and compensation.problem(past) is not None:
+            compensation = None  # the calls it looks back to were not made
+        steps.append(Step(predictor=predictor, corrector=corrector, compensation=compensation))
     return Schedule(process=schedule.process, times=times, start=Start(), steps=steps)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from s3search.errors import InvalidSchedule
 from s3search.processes import NoiseProcess
+from s3search.rules.compensation import Interpolation
 from s3search.schedules.schedule import Schedule, Start
 
 
@@ -25,6 +26,12 @@ def retime(schedule: Schedule, process: NoiseProcess) -> Schedule:
 
     steps = []
     for i, step in enumerate(schedule.steps):
+        if isinstance(step.compensation, Interpolation):
+            raise InvalidSchedule(
+                f"steps[{i}].compensation: it interpolates in the time of "
+                f"{schedule.process.type!r}, which another process does not have; fit the ratios "
+                "on this model"
+            )
         told = step.network_time
         if told is not None:
             told = moved(told, f"steps[{i}].network_time")

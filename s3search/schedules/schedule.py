@@ -32,6 +32,7 @@ from pydantic import (
 from s3search.errors import InvalidSchedule, nearest
 from s3search.processes import NoiseProcess
 from s3search.rules import AnyRule, Number, level
+from s3search.rules.compensation import AnyCompensation
 
 _LEAST_GAP = 1e-6  # in lam; differences of neighbours keep ten digits, and no search needs less
 
@@ -121,14 +122,16 @@ class Step(_Frozen):
     """One step to the next time.
 
     ``network_time`` is the time that the network is told at the new point, where it is not the
-    point's own (LD3, arXiv:2405.15506; TS-DPM, arXiv:2305.15583).
+    point's own (LD3, arXiv:2405.15506; TS-DPM, arXiv:2305.15583).  ``compensation`` replaces the
+    newest prediction before the predictor uses it (DC-Solver, DualFast).
     """
 
     predictor: AnyRule
     corrector: Corrector | None = None
     network_time: Number | None = None
+    compensation: AnyCompensation | None = None
 
-    _later_fields: ClassVar = frozenset({"network_time"})
+    _later_fields: ClassVar = frozenset({"network_time", "compensation"})
 
 
 class ModelPatch(_Frozen):
@@ -196,6 +199,12 @@ class Schedule(_Frozen):
             problem = step.predictor.problem(past, to)
             if problem is not None:
                 raise InvalidSchedule(f"steps[{i}].predictor.{problem.field}: {problem.message}")
+            if step.compensation is not None:
+                problem = step.compensation.problem(past)
+            if problem is not None:
+                raise InvalidSchedule(
+                    f"steps[{i}].compensation.{problem.field}: {problem.message}"
+                )
             if step.corrector is None:
                 continue
             if to.sigma == 0.0:
@@ -232,6 +241,12 @@ class Schedule(_Frozen):
                 reason = f"at pure noise (t = {own}) only the point's own time is possible"
             if reason is not None:
                 raise InvalidSchedule(f"{owner}.network_time: {reason}")
+        compensated = [i for i, step in enumerate(self.steps) if step.compensation is not None]
+        if compensated and any(t is not None for _, t in told):
+            raise InvalidSchedule(
+                f"steps[{compensated[0]}].compensation: predictions at times apart from their "
+                "points' cannot be mixed; remove every network_time or every compensation"
+            )
         if self.steps[-1].network_time is not None and self.steps[-1].corrector is None:
             raise InvalidSchedule(
                 f"steps[{len(self.steps) - 1}].network_time: the network is not called after the "

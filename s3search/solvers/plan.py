@@ -181,6 +181,8 @@ class _Trace:
 
     def advance(self, step: Step, to: Level, is_last: bool) -> None:
         corrector = step.corrector
+        if step.compensation is not None:
+            self.history[-1] = step.compensation.compensated(self.history)
         new = self._append(step.predictor.next_state(self.history, to), to)
         if is_last and corrector is None:
             return

@@ -733,6 +733,29 @@ def test_pipeline_is_told_the_schedules_network_times(unet: UNet2DModel) -> None
         scheduler.scale_model_input(noise, scheduler.timesteps[1])
 
 
+@pytest.mark.parametrize("kind", ["dc_solver", "dualfast"])
+def test_pipeline_replays_compensated_predictions(unet: UNet2DModel, kind: str) -> None:
+    process, config = vp_discrete(), DDPMScheduler().config
+    ratios = (1.0, 1.0, 1.1, 0.9)
+    schedule = (
+        published.dc_solver(process, ratios)
+        if kind == "dc_solver"
+        else published.dualfast(published.dpmpp_2m(process, nfe=4), published.falling(0.2, 4))
+    )
+    plan, noise = compile_plan(schedule), _noise((1, 3, 8, 8))
+    scheduler = S3Scheduler.from_schedule(schedule, config)
+    for begin in (0, 1):
+        scheduler.set_timesteps()
+        scheduler.set_begin_index(begin)
+        state = noise * scheduler.init_noise_sigma
+        for t in scheduler.timesteps[begin:]:
+            state = scheduler.step(unet(state, t).sample, t, state).prev_sample
+        if not begin:
+            denoiser = _Denoiser(lambda x, t: unet(x, t).sample, config)
+            assert _close(state, run_plan(denoiser, plan, noise * plan.levels[0].sigma), 1e-4)
+        assert bool(state.isfinite().all())
+
+
 def test_edm_model_is_preconditioned() -> None:
     """F = 0 leaves D = c_skip x; with F of an exact Gaussian denoiser every output kind agrees."""
     schedule = published.unipc(edm(), nfe=5, spacing="karras")

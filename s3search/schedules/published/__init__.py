@@ -9,6 +9,12 @@ a spacing and an end:
 
 from s3search.schedules.published.baselines import baselines
 from s3search.schedules.published.common import on_times
+from s3search.schedules.published.compensated import (
+    dc_solver,
+    dualfast,
+    falling,
+    with_ratios,
+)
 from s3search.schedules.published.dpm import (
     ddim,
     ddim_steps,
@@ -27,6 +33,7 @@ from s3search.schedules.published.unipc import unipc, unipc_steps
 
 __all__ = [
     "baselines",
+    "dc_solver",
     "ddim",
     "ddim_steps",
     "dpm_multistep_steps",
@@ -35,8 +42,10 @@ __all__ = [
     "dpmpp_2s",
     "dpmpp_3m",
     "dpmpp_3s",
+    "dualfast",
     "euler",
     "euler_steps",
+    "falling",
     "heun",
     "heun_steps",
     "on_times",
@@ -45,4 +54,5 @@ __all__ = [
     "unipc",
     "unipc_steps",
     "with_network_times",
+    "with_ratios",
 ]
