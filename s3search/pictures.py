@@ -92,6 +92,7 @@ def terminal_drawing(schedule: Schedule) -> RenderableType:
     head = Text(
         f"{schedule.process.type} schedule {schedule.id[:8]}: "
         f"{schedule.n_steps} steps, NFE {schedule.nfe}, start {schedule.start.kind.value}"
+        + ("" if schedule.start.jump is None else " after a Gaussian jump")
     )
     return Group(head, table)
 

@@ -52,6 +52,7 @@ from s3search.schedules.retime import retime
 from s3search.schedules.schedule import Corrector, Schedule, Start, Step
 from s3search.solvers.plan import Plan, compile_plan
 from s3search.solvers.sample import next_state
+from s3search.solvers.start_map import jumped
 
 _log = logging.get_logger(__name__)
 
@@ -145,7 +146,7 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
     def init_noise_sigma(self) -> float:
         """The factor that makes unit noise the first state."""
         self._noise_was_scaled = True
-        return self._plan.levels[0].sigma
+        return self._plan.noise_scale
 
     @property
     def step_index(self) -> int | None:
@@ -293,24 +294,26 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
         if index or self._holds_image:
             self._plan = compile_plan(_tail(self._schedule, self._plan, index))
             self._first_call = self.num_inference_steps - self._plan.nfe
-        elif (
-            abs(self._plan.levels[0].sigma - 1) > _UNIT_SCALE_SLACK and not self._noise_was_scaled
-        ):
+        elif abs(self._plan.noise_scale - 1) > _UNIT_SCALE_SLACK and not self._noise_was_scaled:
             _log.warning(
                 f"this pipeline did not read init_noise_sigma; the schedule starts from noise of "
-                f"scale {self._plan.levels[0].sigma:.4g}, not 1: scale the latents yourself, or "
+                f"scale {self._plan.noise_scale:.4g}, not 1: scale the latents yourself, or "
                 "use a schedule that starts at the noisiest level"
             )
 
     def _starts_analytically(self, call: int) -> bool:
-        return call == 0 and self._plan.evaluated[0] > 0
+        return call == 0 and (self._plan.evaluated[0] > 0 or self._plan.start_map is not None)
 
     def _analytic_state(self, noise: Tensor) -> Tensor:
         """The state of the first call, from the noise, in the noise's dtype."""
-        states = [noise.to(_compute_dtype(noise))]
+        states = [self._first_state(noise)]
         for row in range(1, self._plan.evaluated[0] + 1):
             states.append(next_state(self._plan, row, states, []))
         return states[-1].to(noise.dtype)
+
+    def _first_state(self, noise: Tensor) -> Tensor:
+        x = noise.to(_compute_dtype(noise))
+        return x if self._plan.start_map is None else jumped(self._plan.start_map, x)
 
     def _unscaled(self, sample: Tensor, call: int) -> Tensor:
         """The pipeline's state, also where it passes on what `scale_model_input` gave."""
@@ -329,7 +332,7 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
         row = self._plan.evaluated[call]
         x = sample.to(_compute_dtype(sample))
         if self._starts_analytically(call):
-            self._states = [x]
+            self._states = [self._first_state(sample)]
             self._advance(row)
             x = self._analytic_state(sample).to(x.dtype)
         self._states[row:] = [x]

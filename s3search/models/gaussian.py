@@ -148,6 +148,11 @@ def eigenmode_gains(plans: PlanBatch | Plan, eigenvalues: Array) -> EigenmodeGai
     One vectorised pass over the stacked tables: about R^2 B M operations, no network call.
     """
     batch = plans if isinstance(plans, PlanBatch) else PlanBatch([plans])
+    if any(plan.start_map is not None for plan in batch):
+        raise IncompatibleStatistics(
+            "a plan with a Gaussian jump mixes the modes by its own eigenvectors; measure it by "
+            "sampling"
+        )
     n_plans, n_rows, _ = batch.p.shape
     n_modes = len(eigenvalues)
     alpha, sigma = _call_levels(batch)  # (B, E)

@@ -46,10 +46,13 @@ def retime(schedule: Schedule, process: NoiseProcess) -> Schedule:
 
 
 def _moved_start(start: Start, moved: Callable[[float, str], float]) -> Start:
-    if start.network_time is None:
-        return start
-    told = moved(start.network_time, "start.network_time")
-    return start.model_copy(update={"network_time": told})
+    told, jump = start.network_time, start.jump
+    if told is not None:
+        told = moved(told, "start.network_time")
+    if jump is not None:
+        t = moved(jump.from_time, "start.jump.from_time")
+        jump = jump.model_copy(update={"from_time": t})
+    return start.model_copy(update={"network_time": told, "jump": jump})
 
 
 def _time_of_equal_lam(source: NoiseProcess, target: NoiseProcess, t: float, field: str) -> float:

@@ -33,6 +33,7 @@ from s3search.errors import InvalidSchedule, nearest
 from s3search.processes import NoiseProcess
 from s3search.rules import AnyRule, Number, level
 from s3search.rules.compensation import AnyCompensation
+from s3search.schedules.jump import GaussianJump
 
 _LEAST_GAP = 1e-6  # in lam; differences of neighbours keep ten digits, and no search needs less
 
@@ -78,14 +79,16 @@ class Start(_Frozen):
     `unit_noise` is what USF's VP code does under the name zero_x0 (and diff-sampler's first
     slope); `zero_x0` is the clean rule. ``image`` is the mean image, nested lists of shape (C, H,
     W), for `average_x0`.  ``network_time`` is the time that the network is told at the first call
-    (see `Step`).
+    (see `Step`).  ``jump`` makes the state at times[0] from noise at an earlier time, in closed
+    form.
     """
 
     kind: StartKind = StartKind.NETWORK
     image: tuple[tuple[tuple[Number, ...], ...], ...] | None = None
     network_time: Number | None = None
+    jump: GaussianJump | None = None
 
-    _later_fields: ClassVar = frozenset({"network_time"})
+    _later_fields: ClassVar = frozenset({"network_time", "jump"})
 
     @model_validator(mode="after")
     def _image_fits(self) -> "Start":
@@ -225,6 +228,18 @@ class Schedule(_Frozen):
                 )
         if self.start.kind is StartKind.UNIT_NOISE and self.process.alpha(self.times[0]) == 0:
             raise InvalidSchedule("start.kind: 'unit_noise' needs alpha > 0 at times[0]")
+        return self
+
+    @model_validator(mode="after")
+    def _jump_falls(self) -> "Schedule":
+        if self.start.jump is None:
+            return self
+        t = self.start.jump.from_time
+        reason = self.process.check_time(t)
+        if reason is None and not t > self.times[0]:
+            reason = f"the jump must fall to times[0] = {self.times[0]}, found {t}"
+        if reason is not None:
+            raise InvalidSchedule(f"start.jump.from_time: {reason}")
         return self
 
     @model_validator(mode="after")

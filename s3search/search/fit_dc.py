@@ -27,7 +27,7 @@ from s3search.schedules.published import dpm_multistep_steps, on_times, with_rat
 from s3search.schedules.schedule import Schedule
 from s3search.schedules.spacing import Spacing, spaced
 from s3search.solvers.plan import Plan, compile_plan
-from s3search.solvers.sample import Denoiser, check_process, next_state, run_plan
+from s3search.solvers.sample import Denoiser, check_process, initial_state, next_state, run_plan
 
 Array = npt.NDArray[np.float64]
 
@@ -50,20 +50,20 @@ def fit_dc_ratios(
     """
     if not bounds[0] <= 1.0 <= bounds[1]:
         raise InvalidConfig(f"bounds: must hold 1 (no compensation), found {bounds}")
-    check_process(denoiser, compile_plan(schedule))
+    plan = compile_plan(schedule)
+    check_process(denoiser, plan)
 
     def network(x: Tensor, t: Tensor) -> Tensor:
         return denoiser(x, t, **condition)
 
-    targets = _fine_states(network, schedule, noise, n_substeps)
+    targets = _fine_states(network, schedule, initial_state(plan, noise), n_substeps)
     ratios = [1.0] * schedule.n_steps
 
     def plan_with(i: int, ratio: float) -> Plan:
         tried = [*ratios[:i], ratio, *ratios[i + 1 :]]
         return compile_plan(with_ratios(schedule, tried, dc_order=dc_order, prediction=prediction))
 
-    plan = compile_plan(schedule)
-    states: list[Tensor] = [noise * plan.levels[0].sigma]
+    states = [initial_state(plan, noise)]
     answers: list[Tensor] = []
     _advance(network, plan, 1, states, answers)
     for i, row in enumerate(_predicted_rows(schedule)):
@@ -77,8 +77,9 @@ def fit_dc_ratios(
     return tuple(ratios)
 
 
-def _fine_states(network: Any, schedule: Schedule, noise: Tensor, n_substeps: int) -> list[Tensor]:
-    """The states at times[1:] of DPM-Solver++(2M) on each interval cut into ``n_substeps``.
+def _fine_states(network: Any, schedule: Schedule, x: Tensor, n_substeps: int) -> list[Tensor]:
+    """The states at times[1:] from ``x`` at times[0]: DPM-Solver++(2M) on each interval cut into
+    ``n_substeps``.
 
     An interval that ends clean stays whole: the image there is D, as in the schedule.
     """
@@ -99,7 +100,7 @@ def _fine_states(network: Any, schedule: Schedule, noise: Tensor, n_substeps: in
         answer: Tensor = network(x, t)
         return answer
 
-    end = run_plan(noting, plan, noise * plan.levels[0].sigma)
+    end = run_plan(noting, plan, x)
     return [*found[1:], end]
 
 

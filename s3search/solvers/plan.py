@@ -2,7 +2,7 @@
 
 A plan computes states x_0 .. x_{R-1}, one row each, and calls the network on some of them:
 
-    x_0 = sigma(t_0) noise
+    x_0 = sigma(t_0) noise, or what a Gaussian jump makes of noise (start_map.py)
     x_r = sum_{k<r} p[r, k] x_k + sum_j q[r, j] D_j + r_const[r] c
     D_j = D(x_{evaluated[j]}, network_times[j])
 
@@ -31,6 +31,7 @@ from s3search.processes import NoiseProcess
 from s3search.rules import Level, Point, level
 from s3search.rules.linear_form import CONSTANT, ZERO, LinearForm, combine, data, state
 from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind, Step
+from s3search.solvers.start_map import StartMap, start_map_of
 
 Array = npt.NDArray[np.float64]
 
@@ -49,11 +50,17 @@ class Plan:
     image: Array | None  # (C, H, W)
     evaluated: tuple[int, ...]  # (E,) the row each call sees
     network_times: tuple[float, ...]  # (E,)
+    start_map: StartMap | None = None
 
     @property
     def nfe(self) -> int:
         """Network calls per image."""
         return len(self.evaluated)
+
+    @property
+    def noise_scale(self) -> float:
+        """The factor on unit noise that the run begins with."""
+        return self.levels[0].sigma if self.start_map is None else self.start_map.noise_scale
 
     @property
     def call_levels(self) -> tuple[Level, ...]:
@@ -78,7 +85,10 @@ class Plan:
             for r in range(self.n_rows)
         ]
         image = None if self.image is None else self.image.tolist()
-        return {"noise_scale": self.levels[0].sigma, "image": image, "rows": rows}
+        table = {"noise_scale": self.noise_scale, "image": image, "rows": rows}
+        if self.start_map is not None:
+            table["start_map"] = self.start_map.to_dict()
+        return table
 
 
 def compile_plan(schedule: Schedule) -> Plan:
@@ -276,7 +286,15 @@ class _Trace:
             image=None if start.image is None else np.array(start.image),
             evaluated=tuple(calls),
             network_times=tuple(at.t for at in self.told[analytic:]),
+            start_map=self._start_map(),
         )
+
+    def _start_map(self) -> StartMap | None:
+        jump = self.schedule.start.jump
+        if jump is None:
+            return None
+        source = level(self.schedule.process, jump.from_time)
+        return start_map_of(jump, source, self.levels[0])
 
 
 def _analytic_prediction(kind: StartKind, first: Level) -> LinearForm:

@@ -47,6 +47,7 @@ from s3search.integrations.diffusers import S3Scheduler
 from s3search.integrations.diffusers_model import process_of
 from s3search.processes import NoiseProcess, edm, flow, vp_discrete, vp_linear
 from s3search.rules import Adams, Prediction
+from s3search.schedules.jump import GaussianJump
 from s3search.schedules.published import dpm_multistep_steps, on_times, unipc_steps
 from s3search.schedules.schedule import Corrector, CorrectorKind, ModelPatch, Start, Step
 from s3search.schedules.spacing import End, EndRule
@@ -754,6 +755,25 @@ def test_pipeline_replays_compensated_predictions(unet: UNet2DModel, kind: str) 
             denoiser = _Denoiser(lambda x, t: unet(x, t).sample, config)
             assert _close(state, run_plan(denoiser, plan, noise * plan.levels[0].sigma), 1e-4)
         assert bool(state.isfinite().all())
+
+
+def test_pipeline_jumps_before_its_first_call(unet: UNet2DModel) -> None:
+    process, config = vp_discrete(), DDPMScheduler().config
+    base = published.dpmpp_2m(process, nfe=5)
+    image = torch.linspace(-0.5, 0.5, 3 * 64).reshape(3, 8, 8)
+    jump = GaussianJump(from_time=base.times[0], mean=image.tolist(), rest=0.3)
+    schedule = published.with_jump(
+        on_times(process, base.times[1:], dpm_multistep_steps(4, order=2)), jump
+    )
+    plan, noise = compile_plan(schedule), _noise((1, 3, 8, 8))
+    scheduler = S3Scheduler.from_schedule(schedule, config)
+    assert len(scheduler.timesteps) == plan.nfe == 4
+    state = noise * scheduler.init_noise_sigma
+    for t in scheduler.timesteps:
+        seen = scheduler.scale_model_input(state, t)
+        state = scheduler.step(unet(seen, t).sample, t, state).prev_sample
+    denoiser = _Denoiser(lambda x, t: unet(x, t).sample, config)
+    assert _close(state, sample(denoiser, plan, noise), 1e-4)
 
 
 def test_edm_model_is_preconditioned() -> None:

@@ -28,6 +28,7 @@ from s3search.schedules.published.dpm import (
     singlestep_orders,
 )
 from s3search.schedules.published.edm import euler, euler_steps, heun, heun_steps
+from s3search.schedules.published.jumps import with_jump
 from s3search.schedules.published.told import with_network_times
 from s3search.schedules.published.unipc import unipc, unipc_steps
 
@@ -53,6 +54,7 @@ __all__ = [
     "singlestep_orders",
     "unipc",
     "unipc_steps",
+    "with_jump",
     "with_network_times",
     "with_ratios",
 ]
