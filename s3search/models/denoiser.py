@@ -91,7 +91,7 @@ def variance_matched(denoiser: Denoiser, window: float, cutoff: float = 0.0) -> 
     nearest to the variance of the sample's pixels; t itself at and below ``cutoff``.
 
     Times are in the process's unit.  The answer is the clean image that belongs at t to the noise
-    the network saw, so any plan uses that noise.  TS-DPM's rule (Algorithm 1 of the paper); its
+    the network saw, so any plan uses that noise.  This is the rule of TS-DPM's paper; its
     released code moves the target of the update instead.
     """
     if not window >= 0:

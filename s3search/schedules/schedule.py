@@ -44,9 +44,13 @@ VERSION = 1
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+
+class _Extended(_Frozen):
+    """Fields added after the first files were written are left out where they are None, so that
+    a schedule without them keeps its JSON and its id.
+    """
+
     _later_fields: ClassVar[frozenset[str]] = frozenset()
-    """Fields that the format's first files do not have: left out where they are None, so that a
-    schedule without them keeps its JSON and its id."""
 
     @property
     def optional_fields(self) -> tuple[str, ...]:
@@ -73,7 +77,7 @@ class StartKind(StrEnum):
     AVERAGE_X0 = "average_x0"  # D = the mean image of the data
 
 
-class Start(_Frozen):
+class Start(_Extended):
     """The first prediction; all kinds but `network` save one call (USF's analytic first step).
 
     `unit_noise` is what USF's VP code does under the name zero_x0 (and diff-sampler's first
@@ -121,7 +125,7 @@ class Corrector(_Frozen):
     rule: AnyRule
 
 
-class Step(_Frozen):
+class Step(_Extended):
     """One step to the next time.
 
     ``network_time`` is the time that the network is told at the new point, where it is not the
