@@ -1,10 +1,11 @@
 """Solvers whose newest prediction is compensated: DC-Solver and DualFast.
 
 The formulas stand in `s3search.rules.compensation`.  DC-Solver (arXiv:2409.03755) publishes ratios
-for its models only; `s3search.search.fit_dc` fits them.  For DualFast (arXiv:2506.13058) no
-published code was at hand: what is here is the formula of the paper with the earlier call fixed at
-the first, the noisiest; that the coefficients fall along the run is the paper's, which values they
-take is left to the caller.
+for its models only; `s3search.search.fit_dc` fits them.  For DualFast (arXiv:2506.13058)
+neither published code nor the method's text was at hand, and no golden case: the formula is the
+one our notes ascribe to the paper, with the earlier call fixed at the first, the noisiest, and the
+changed prediction kept in the history.  That the coefficients fall along the run is the paper's
+too; which values they take is left to the caller.
 """
 
 from collections.abc import Sequence
@@ -66,7 +67,7 @@ def dualfast(schedule: Schedule, coefficients: Sequence[float]) -> Schedule:
     step i.
 
     One coefficient per step; the first must be 0, for there is no earlier call.  `falling` makes
-    the usual ones.
+    some that fall.
     """
     if coefficients and coefficients[0] != 0.0:
         raise InvalidSchedule(
