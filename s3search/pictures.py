@@ -92,6 +92,7 @@ def terminal_drawing(schedule: Schedule) -> RenderableType:
     head = Text(
         f"{schedule.process.type} schedule {schedule.id[:8]}: "
         f"{schedule.n_steps} steps, NFE {schedule.nfe}, start {schedule.start.kind.value}"
+        + ("" if schedule.start.jump is None else " after a Gaussian jump")
     )
     return Group(head, table)
 
@@ -155,6 +156,10 @@ def _sentence(step: Step) -> str:
         text += f" ({', '.join(relaxed)})"
     if step.corrector is not None:
         text += f", then {step.corrector.kind.value} corrector"
+    if step.compensation is not None:
+        text += f", after {step.compensation.sentence}"
+    if step.network_time is not None:
+        text += f"; network told {step.network_time:.5g}"
     return text
 
 

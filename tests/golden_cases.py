@@ -22,6 +22,8 @@ from s3search.rules import Derivative, Prediction, Relaxation, RelaxationKind, T
 from s3search.schedules import published
 from s3search.schedules.schedule import Corrector, Schedule, Start, StartKind, Step
 from s3search.solvers.sample import Denoiser
+from tests import golden_misc
+from tests.golden_misc import Waits
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 Case = Mapping[str, Any]
@@ -29,19 +31,12 @@ Case = Mapping[str, Any]
 SPACINGS = {"logSNR": "logsnr", "time_uniform": "uniform", "time_quadratic": "quadratic"}
 OTHER_FAMILIES = {
     "bdia": "steps that average two directions of time",
-    "dc_solver": "compensated predictions",
     "deis": "Adams steps in time, Adams steps on published times, Runge-Kutta in rho",
     "diffusers": "diffusers' grids and schedulers",
     "dpm_solver_v3": "EMS statistics",
     "ipndm": "Adams steps with constant-step weights",
-    "ld3": "network times apart from solver times",
     "momentum": "velocities mixed over steps",
-    "time_shift": "network times apart from solver times",
 }
-
-
-class Waits(Exception):
-    """The project has no such solver yet; the message says what is missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +45,7 @@ class Problem:
 
     schedule: Schedule
     denoiser: Denoiser
+    unused_calls: int = 0  # that the published code makes after the last step
 
 
 def golden_folder() -> Path:
@@ -76,6 +72,12 @@ def problem_of(case: Case) -> Problem:
     process = process_of(case)
     denoiser: Denoiser = mixture(process)
     schedule = _FAMILIES[family](case, process)
+    if family in golden_misc.FAMILIES:
+        return Problem(
+            schedule=schedule,
+            denoiser=golden_misc.wrapped(case, denoiser),
+            unused_calls=golden_misc.unused_calls(case),
+        )
     threshold = _threshold(case)
     if threshold is not None:
         denoiser = thresholded(denoiser, *threshold)
@@ -389,6 +391,7 @@ _FAMILIES: dict[str, Callable[[Case, NoiseProcess], Schedule]] = {
     "ddim": _ddim,
     "edm_samplers": _edm_samplers,
     "k_diffusion": _k_diffusion,
+    **golden_misc.FAMILIES,
 }
 
 

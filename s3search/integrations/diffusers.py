@@ -52,6 +52,7 @@ from s3search.schedules.retime import retime
 from s3search.schedules.schedule import Corrector, Schedule, Start, Step
 from s3search.solvers.plan import Plan, compile_plan
 from s3search.solvers.sample import next_state
+from s3search.solvers.start_map import jumped
 
 _log = logging.get_logger(__name__)
 
@@ -145,7 +146,7 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
     def init_noise_sigma(self) -> float:
         """The factor that makes unit noise the first state."""
         self._noise_was_scaled = True
-        return self._plan.levels[0].sigma
+        return self._plan.noise_scale
 
     @property
     def step_index(self) -> int | None:
@@ -197,7 +198,7 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
                 )
         self.num_inference_steps = n
         self.timesteps = own.to(device)
-        ends = [self._plan.levels[row] for row in (*self._plan.evaluated, -1)]
+        ends = [*self._plan.call_levels, self._plan.levels[-1]]
         self.sigmas = torch.tensor([self._model.network_sigma(at) for at in ends])
         self._first_call = 0
         self._step_index: int | None = None
@@ -229,7 +230,7 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
         call = self._call
         seen = self._analytic_state(sample) if self._starts_analytically(call) else sample
         if self._model.sigma_data is not None:
-            at = self._plan.levels[self._plan.evaluated[max(call, 0)]]
+            at = self._plan.call_levels[max(call, 0)]
             seen = seen / math.hypot(at.sigma, self._model.sigma_data)  # c_in of EDM
         if seen is not sample:
             self._scaled = (sample, seen)
@@ -293,24 +294,26 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
         if index or self._holds_image:
             self._plan = compile_plan(_tail(self._schedule, self._plan, index))
             self._first_call = self.num_inference_steps - self._plan.nfe
-        elif (
-            abs(self._plan.levels[0].sigma - 1) > _UNIT_SCALE_SLACK and not self._noise_was_scaled
-        ):
+        elif abs(self._plan.noise_scale - 1) > _UNIT_SCALE_SLACK and not self._noise_was_scaled:
             _log.warning(
                 f"this pipeline did not read init_noise_sigma; the schedule starts from noise of "
-                f"scale {self._plan.levels[0].sigma:.4g}, not 1: scale the latents yourself, or "
+                f"scale {self._plan.noise_scale:.4g}, not 1: scale the latents yourself, or "
                 "use a schedule that starts at the noisiest level"
             )
 
     def _starts_analytically(self, call: int) -> bool:
-        return call == 0 and self._plan.evaluated[0] > 0
+        return call == 0 and (self._plan.evaluated[0] > 0 or self._plan.start_map is not None)
 
     def _analytic_state(self, noise: Tensor) -> Tensor:
         """The state of the first call, from the noise, in the noise's dtype."""
-        states = [noise.to(_compute_dtype(noise))]
+        states = [self._first_state(noise)]
         for row in range(1, self._plan.evaluated[0] + 1):
             states.append(next_state(self._plan, row, states, []))
         return states[-1].to(noise.dtype)
+
+    def _first_state(self, noise: Tensor) -> Tensor:
+        x = noise.to(_compute_dtype(noise))
+        return x if self._plan.start_map is None else jumped(self._plan.start_map, x)
 
     def _unscaled(self, sample: Tensor, call: int) -> Tensor:
         """The pipeline's state, also where it passes on what `scale_model_input` gave."""
@@ -329,13 +332,13 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
         row = self._plan.evaluated[call]
         x = sample.to(_compute_dtype(sample))
         if self._starts_analytically(call):
-            self._states = [x]
+            self._states = [self._first_state(sample)]
             self._advance(row)
             x = self._analytic_state(sample).to(x.dtype)
         self._states[row:] = [x]
         if self._model.learns_variance and model_output.shape[1] == 2 * sample.shape[1]:
             model_output = model_output[:, : sample.shape[1]]
-        a, b = self._model.x0_weights(self._plan.levels[row])
+        a, b = self._model.x0_weights(self._plan.call_levels[call])
         x0 = a * x + b * model_output.to(x.dtype)
         self._predictions.append(self._threshold(x0))
 
@@ -374,6 +377,12 @@ def _tail(schedule: Schedule, plan: Plan, call: int) -> Schedule:
 
     Steps that reach back before it become first order; correctors stay, so that the calls do.
     """
+    told = [schedule.start.network_time, *(step.network_time for step in schedule.steps)]
+    if any(t is not None for t in told):
+        raise InvalidSchedule(
+            "network_time: the noise that image-to-image adds is that of the time the network is "
+            "told, not of the schedule's; start from noise, or use a schedule without network_time"
+        )
     first = schedule.times.index(plan.levels[plan.evaluated[call]].t)
     times = schedule.times[first:]
     levels = [level(schedule.process, t) for t in times]
@@ -385,7 +394,10 @@ def _tail(schedule: Schedule, plan: Plan, call: int) -> Schedule:
         corrector = step.corrector
         if corrector is not None and corrector.rule.problem([*past, to], to) is not None:
             corrector = Corrector(kind=corrector.kind, rule=_FIRST_CORRECTOR)
-        steps.append(Step(predictor=predictor, corrector=corrector))
+        compensation = step.compensation
+        if compensation is not None and compensation.problem(past) is not None:
+            compensation = None  # the calls it looks back to were not made
+        steps.append(Step(predictor=predictor, corrector=corrector, compensation=compensation))
     return Schedule(process=schedule.process, times=times, start=Start(), steps=steps)
 
 

@@ -1,6 +1,8 @@
 """Wrappers that change what a denoiser answers, and so stay out of the sampler.
 
-Dynamic thresholding is arXiv:2205.11487v1, sec. 2.3.
+Dynamic thresholding is arXiv:2205.11487v1, sec. 2.3; the variance-matched time is TS-DPM's,
+arXiv:2305.15583.  It depends on the state, so it is no schedule's: a shift that is the same for
+all images is `Step.network_time`.
 """
 
 from typing import Any
@@ -9,7 +11,7 @@ import torch
 from torch import Tensor
 
 from s3search.errors import InvalidConfig
-from s3search.processes import NoiseProcess
+from s3search.processes import NoiseProcess, VpDiscrete
 from s3search.solvers.sample import Denoiser
 
 
@@ -39,3 +41,59 @@ def thresholded(denoiser: Denoiser, ratio: float = 0.995, max_value: float = 1.0
             f"thresholding needs 0 < ratio <= 1 and max_value > 0, found {ratio=}, {max_value=}"
         )
     return _Thresholded(denoiser, ratio, max_value)
+
+
+_BISECTIONS = 50  # of the window: below float64's resolution of a time
+
+
+class _VarianceMatched:
+    def __init__(self, denoiser: Denoiser, window: float, cutoff: float) -> None:
+        self.process: NoiseProcess = denoiser.process
+        self.sample_shape = denoiser.sample_shape
+        self._denoiser, self._half, self._cutoff = denoiser, window / 2, cutoff
+
+    def __call__(self, x: Tensor, t: Tensor, **condition: Any) -> Tensor:
+        t_wide = t.double()
+        told = torch.where(t_wide > self._cutoff, self._nearest(x, t_wide), t_wide)
+        told = torch.where(self.process.alpha(t_wide) > 0.0, told, t_wide)
+        x0 = self._denoiser(x, told.to(t.dtype), **condition)
+        # eps = (x - a' D) / s' as the network saw it, then the data that belongs to it at t:
+        # (x - s eps) / a = D + (1 - s / s') x / a + (s a' / (s' a) - 1) D
+        shape = (-1, *[1] * (x.ndim - 1))
+        alpha, sigma = self.process.alpha(t_wide), self.process.sigma(t_wide)
+        ratio = sigma / self.process.sigma(told)
+        is_same = told == t_wide  # exactly D there, also at alpha = 0
+        of_x = torch.where(is_same, 0.0, (1.0 - ratio) / alpha)
+        of_x0 = torch.where(is_same, 1.0, ratio * self.process.alpha(told) / alpha)
+        return of_x.to(x).reshape(shape) * x + of_x0.to(x).reshape(shape) * x0
+
+    def _nearest(self, x: Tensor, t: Tensor) -> Tensor:  # (B, C, H, W), (B,) -> (B,)
+        """The time of each sample's window whose sigma^2 is nearest to its pixel variance."""
+        variance = x.double().flatten(1).var(dim=1)
+        low, high = self.process.time_range
+        if isinstance(self.process, VpDiscrete):
+            reach = int(self._half)
+            offsets = torch.arange(-reach, reach + 1, dtype=t.dtype, device=t.device)
+            times = (t[:, None] + offsets).clamp(0.0, high)  # no network knows index -1
+            distance = (self.process.sigma(times) ** 2 - variance[:, None]).abs()
+            return times.gather(1, distance.argmin(1, keepdim=True))[:, 0]
+        least = min(1e-3 * (high - low), float(t.min())) + low
+        left, right = (t - self._half).clamp(min=least), (t + self._half).clamp(max=high)
+        for _ in range(_BISECTIONS):
+            middle = 0.5 * (left + right)
+            below = self.process.sigma(middle) ** 2 < variance
+            left, right = torch.where(below, middle, left), torch.where(below, right, middle)
+        return 0.5 * (left + right)
+
+
+def variance_matched(denoiser: Denoiser, window: float, cutoff: float = 0.0) -> Denoiser:
+    """``denoiser`` told, for each sample, the time within t +- ``window`` / 2 whose sigma^2 is
+    nearest to the variance of the sample's pixels; t itself at and below ``cutoff``.
+
+    Times are in the process's unit.  The answer is the clean image that belongs at t to the noise
+    the network saw, so any plan uses that noise.  This is the rule of TS-DPM's paper; its
+    released code moves the target of the update instead.
+    """
+    if not window >= 0:
+        raise InvalidConfig(f"variance matching needs window >= 0, found {window=}")
+    return _VarianceMatched(denoiser, window, cutoff)

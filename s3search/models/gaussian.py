@@ -148,6 +148,11 @@ def eigenmode_gains(plans: PlanBatch | Plan, eigenvalues: Array) -> EigenmodeGai
     One vectorised pass over the stacked tables: about R^2 B M operations, no network call.
     """
     batch = plans if isinstance(plans, PlanBatch) else PlanBatch([plans])
+    if any(plan.start_map is not None for plan in batch):
+        raise IncompatibleStatistics(
+            "a plan with a Gaussian jump mixes the modes by its own eigenvectors; measure it by "
+            "sampling"
+        )
     n_plans, n_rows, _ = batch.p.shape
     n_modes = len(eigenvalues)
     alpha, sigma = _call_levels(batch)  # (B, E)
@@ -197,9 +202,8 @@ def _call_levels(batch: PlanBatch) -> tuple[Array, Array]:
     """alpha and sigma (B, E) at every call; alpha 0 and sigma 1 where a plan has fewer."""
     alpha, sigma = np.zeros(batch.evaluated.shape), np.ones(batch.evaluated.shape)
     for b, plan in enumerate(batch):
-        called = [plan.levels[row] for row in plan.evaluated]
-        alpha[b, : plan.nfe] = [at.alpha for at in called]
-        sigma[b, : plan.nfe] = [at.sigma for at in called]
+        alpha[b, : plan.nfe] = [at.alpha for at in plan.call_levels]
+        sigma[b, : plan.nfe] = [at.sigma for at in plan.call_levels]
     return alpha, sigma
 
 

@@ -57,19 +57,21 @@ class Point:
     """A state of the trajectory at which the network was called.
 
     ``state`` is where a step starts from, ``evaluated_at`` is what the network was given: they
-    differ after a pseudo corrector, which moves the state and keeps the call.
+    differ after a pseudo corrector, which moves the state and keeps the call.  ``called_at`` is
+    the level of the time that the network was told, None where that is the point's own.
     """
 
     level: Level
     state: LinearForm
     evaluated_at: LinearForm
     data: LinearForm
+    called_at: Level | None = None
 
     def predicted(self, prediction: Prediction) -> LinearForm:
-        """D, or eps = (x - alpha D) / sigma."""
+        """D, or eps = (x - alpha D) / sigma at the level that the network was told."""
         if prediction is Prediction.DATA:
             return self.data
-        _, alpha, sigma, _ = self.level
+        _, alpha, sigma, _ = self.called_at or self.level
         return combine(((1.0 / sigma, self.evaluated_at), (-alpha / sigma, self.data)))
 
 
@@ -112,9 +114,18 @@ def first_order(point: Point, prediction: Prediction, to: Level) -> LinearForm:
     state the network saw, into the data form at x' plus
     (alpha_t / alpha_s)(x - x').  Neither divides by alpha_s when x = x', so a flow may start at
     alpha = 0; neither needs h, so the target may be clean (sigma_t = 0).
+
+    Where the network was told another time, D and eps belong to its level, not to s, and the two
+    formulas are no longer the same map: they are taken as they stand.
     """
     _, alpha_s, sigma_s, _ = point.level
     scale = to.sigma / sigma_s
+    if point.called_at is not None:
+        if prediction is Prediction.DATA:
+            return combine(((scale, point.state), (to.alpha - scale * alpha_s, point.data)))
+        ratio = to.alpha / alpha_s
+        noise = point.predicted(Prediction.NOISE)
+        return combine(((ratio, point.state), (to.sigma - ratio * sigma_s, noise)))
     step = combine(((scale, point.evaluated_at), (to.alpha - scale * alpha_s, point.data)))
     if point.state is point.evaluated_at:
         return step

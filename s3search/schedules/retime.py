@@ -5,10 +5,12 @@ the times of equal lam makes the same trajectory of x / alpha: nothing is approx
 """
 
 import math
+from collections.abc import Callable
 
 from s3search.errors import InvalidSchedule
 from s3search.processes import NoiseProcess
-from s3search.schedules.schedule import Schedule
+from s3search.rules.compensation import Interpolation
+from s3search.schedules.schedule import Schedule, Start
 
 
 def retime(schedule: Schedule, process: NoiseProcess) -> Schedule:
@@ -18,17 +20,39 @@ def retime(schedule: Schedule, process: NoiseProcess) -> Schedule:
     """
     if schedule.process.same_levels(process):
         return schedule
-    times = [
-        _time_of_equal_lam(schedule.process, process, t, f"times[{i}]")
-        for i, t in enumerate(schedule.times)
-    ]
+
+    def moved(t: float, field: str) -> float:
+        return _time_of_equal_lam(schedule.process, process, t, field)
+
+    steps = []
+    for i, step in enumerate(schedule.steps):
+        if isinstance(step.compensation, Interpolation):
+            raise InvalidSchedule(
+                f"steps[{i}].compensation: it interpolates in the time of "
+                f"{schedule.process.type!r}, which another process does not have; fit the ratios "
+                "on this model"
+            )
+        told = step.network_time
+        if told is not None:
+            told = moved(told, f"steps[{i}].network_time")
+        steps.append(step.model_copy(update={"network_time": told}))
     return Schedule(
         process=process,
-        times=times,
-        start=schedule.start,
-        steps=schedule.steps,
+        times=[moved(t, f"times[{i}]") for i, t in enumerate(schedule.times)],
+        start=_moved_start(schedule.start, moved),
+        steps=steps,
         model_patch=schedule.model_patch,
     )
+
+
+def _moved_start(start: Start, moved: Callable[[float, str], float]) -> Start:
+    told, jump = start.network_time, start.jump
+    if told is not None:
+        told = moved(told, "start.network_time")
+    if jump is not None:
+        t = moved(jump.from_time, "start.jump.from_time")
+        jump = jump.model_copy(update={"from_time": t})
+    return start.model_copy(update={"network_time": told, "jump": jump})
 
 
 def _time_of_equal_lam(source: NoiseProcess, target: NoiseProcess, t: float, field: str) -> float:

@@ -12,17 +12,28 @@ A schedule is frozen and valid by construction: what exists can be compiled.  So
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from s3search.errors import InvalidSchedule, nearest
 from s3search.processes import NoiseProcess
 from s3search.rules import AnyRule, Number, level
+from s3search.rules.compensation import AnyCompensation
+from s3search.schedules.jump import GaussianJump
 
 _LEAST_GAP = 1e-6  # in lam; differences of neighbours keep ten digits, and no search needs less
 
@@ -34,6 +45,29 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+class _Extended(_Frozen):
+    """Fields added after the first files were written are left out where they are None, so that
+    a schedule without them keeps its JSON and its id.
+    """
+
+    _later_fields: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def optional_fields(self) -> tuple[str, ...]:
+        """The later fields that are in use."""
+        return tuple(
+            name for name in sorted(self._later_fields) if getattr(self, name) is not None
+        )
+
+    @model_serializer(mode="wrap")
+    def _without_unused_fields(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = dump(self)
+        for name in self._later_fields:
+            if data.get(name, ...) is None:
+                del data[name]
+        return data
+
+
 class StartKind(StrEnum):
     """Where the prediction at the first time comes from."""
 
@@ -43,16 +77,22 @@ class StartKind(StrEnum):
     AVERAGE_X0 = "average_x0"  # D = the mean image of the data
 
 
-class Start(_Frozen):
+class Start(_Extended):
     """The first prediction; all kinds but `network` save one call (USF's analytic first step).
 
     `unit_noise` is what USF's VP code does under the name zero_x0 (and diff-sampler's first
     slope); `zero_x0` is the clean rule. ``image`` is the mean image, nested lists of shape (C, H,
-    W), for `average_x0`.
+    W), for `average_x0`.  ``network_time`` is the time that the network is told at the first call
+    (see `Step`).  ``jump`` makes the state at times[0] from noise at an earlier time, in closed
+    form.
     """
 
     kind: StartKind = StartKind.NETWORK
     image: tuple[tuple[tuple[Number, ...], ...], ...] | None = None
+    network_time: Number | None = None
+    jump: GaussianJump | None = None
+
+    _later_fields: ClassVar = frozenset({"network_time", "jump"})
 
     @model_validator(mode="after")
     def _image_fits(self) -> "Start":
@@ -60,6 +100,8 @@ class Start(_Frozen):
         if needs_image != (self.image is not None):
             verb = "needs" if needs_image else "takes no"
             raise ValueError(f"start {self.kind.value!r} {verb} image")
+        if self.network_time is not None and self.kind is not StartKind.NETWORK:
+            raise ValueError(f"start {self.kind.value!r} makes no call that takes network_time")
         if self.image is not None:
             shapes = {(len(plane), len(row)) for plane in self.image for row in plane}
             if len(shapes) != 1:
@@ -83,11 +125,20 @@ class Corrector(_Frozen):
     rule: AnyRule
 
 
-class Step(_Frozen):
-    """One step to the next time."""
+class Step(_Extended):
+    """One step to the next time.
+
+    ``network_time`` is the time that the network is told at the new point, where it is not the
+    point's own (LD3, arXiv:2405.15506; TS-DPM, arXiv:2305.15583).  ``compensation`` replaces the
+    newest prediction before the predictor uses it (DC-Solver, DualFast).
+    """
 
     predictor: AnyRule
     corrector: Corrector | None = None
+    network_time: Number | None = None
+    compensation: AnyCompensation | None = None
+
+    _later_fields: ClassVar = frozenset({"network_time", "compensation"})
 
 
 class ModelPatch(_Frozen):
@@ -155,6 +206,12 @@ class Schedule(_Frozen):
             problem = step.predictor.problem(past, to)
             if problem is not None:
                 raise InvalidSchedule(f"steps[{i}].predictor.{problem.field}: {problem.message}")
+            if step.compensation is not None:
+                problem = step.compensation.problem(past)
+            if problem is not None:
+                raise InvalidSchedule(
+                    f"steps[{i}].compensation.{problem.field}: {problem.message}"
+                )
             if step.corrector is None:
                 continue
             if to.sigma == 0.0:
@@ -175,6 +232,45 @@ class Schedule(_Frozen):
                 )
         if self.start.kind is StartKind.UNIT_NOISE and self.process.alpha(self.times[0]) == 0:
             raise InvalidSchedule("start.kind: 'unit_noise' needs alpha > 0 at times[0]")
+        return self
+
+    @model_validator(mode="after")
+    def _jump_falls(self) -> "Schedule":
+        if self.start.jump is None:
+            return self
+        t = self.start.jump.from_time
+        reason = self.process.check_time(t)
+        if reason is None and not t > self.times[0]:
+            reason = f"the jump must fall to times[0] = {self.times[0]}, found {t}"
+        if reason is not None:
+            raise InvalidSchedule(f"start.jump.from_time: {reason}")
+        return self
+
+    @model_validator(mode="after")
+    def _network_times_are_possible(self) -> "Schedule":
+        told = [("start", self.start.network_time)]
+        told += [(f"steps[{i}]", step.network_time) for i, step in enumerate(self.steps)]
+        for (owner, t), own in zip(told, self.times, strict=True):
+            if t is None:
+                continue
+            reason = self.process.check_time(t)
+            if reason is None and not math.isfinite(self.process.lam(t)):
+                reason = f"{t} is pure noise or the clean end, which has no D or no eps"
+            if reason is None and not self.process.alpha(own) > 0.0:
+                reason = f"at pure noise (t = {own}) only the point's own time is possible"
+            if reason is not None:
+                raise InvalidSchedule(f"{owner}.network_time: {reason}")
+        compensated = [i for i, step in enumerate(self.steps) if step.compensation is not None]
+        if compensated and any(t is not None for _, t in told):
+            raise InvalidSchedule(
+                f"steps[{compensated[0]}].compensation: predictions at times apart from their "
+                "points' cannot be mixed; remove every network_time or every compensation"
+            )
+        if self.steps[-1].network_time is not None and self.steps[-1].corrector is None:
+            raise InvalidSchedule(
+                f"steps[{len(self.steps) - 1}].network_time: the network is not called after the "
+                "last step; remove it"
+            )
         return self
 
     @property

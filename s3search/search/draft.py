@@ -6,7 +6,7 @@ as it likes, and all of them yield valid schedules.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from s3search.processes import NoiseProcess
 from s3search.rules import level
-from s3search.schedules.schedule import CorrectorKind, Schedule, Start, StartKind
+from s3search.schedules.schedule import CorrectorKind, Schedule, Start, StartKind, Step
 from s3search.schedules.spacing import EndRule, noisy_time
 from s3search.search.recipe import (
     FINISH,
@@ -210,6 +210,8 @@ def _frame_problem(space: SearchSpace, schedule: Schedule) -> str | None:
         return "start.image: is not the space's mean image"
     if schedule.model_patch is not None:
         return "model_patch: the space changes no network"
+    for owner, name in _beside_the_choices(schedule):
+        return f"{owner}.{name}: is not a choice of the space"
     before = list(draft.times)
     _settle_times(space, draft)
     for i, (old, new) in enumerate(zip(before, draft.times, strict=True)):
@@ -234,6 +236,15 @@ def _step_problem(space: SearchSpace, schedule: Schedule) -> str | None:
         wrong = [name for name in names if getattr(choice, name) != getattr(allowed, name)]
         return f"steps[{i}]: {wrong[0] if wrong else 'corrector'} is not a choice of the space"
     return None
+
+
+def _beside_the_choices(schedule: Schedule) -> Iterator[tuple[str, str]]:
+    """What a draft cannot hold: the optional fields of start and steps, as (owner, field)."""
+    owners: list[tuple[str, Start | Step]] = [("start", schedule.start)]
+    owners += [(f"steps[{i}]", step) for i, step in enumerate(schedule.steps)]
+    for owner, value in owners:
+        for name in value.optional_fields:
+            yield owner, name
 
 
 def _settle_end(space: SearchSpace, draft: Draft) -> None:

@@ -60,7 +60,11 @@ def plan_key(plan: Plan) -> bytes:
     """A hash of the rounded table: equal for schedules that compute the same images."""
     levels = np.array([(at.alpha, at.sigma) for at in plan.levels])
     digest = hashlib.blake2b(digest_size=16)
-    tables = (levels, plan.p, plan.q, plan.constant, np.array(plan.network_times))
+    tables = [levels, plan.p, plan.q, plan.constant, np.array(plan.network_times)]
+    if plan.start_map is not None:
+        own = plan.start_map
+        scales = np.array([own.noise_scale, own.gain])
+        tables += [scales, own.offset, own.gains, own.directions]
     for table in tables:
         # + 0.0 turns -0.0 into 0.0
         digest.update(repr(table.shape).encode())

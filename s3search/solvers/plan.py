@@ -2,7 +2,7 @@
 
 A plan computes states x_0 .. x_{R-1}, one row each, and calls the network on some of them:
 
-    x_0 = sigma(t_0) noise
+    x_0 = sigma(t_0) noise, or what a Gaussian jump makes of noise (start_map.py)
     x_r = sum_{k<r} p[r, k] x_k + sum_j q[r, j] D_j + r_const[r] c
     D_j = D(x_{evaluated[j]}, network_times[j])
 
@@ -13,11 +13,14 @@ exactly:
 
     sum_k p[r, k] sigma_k = sigma_r,      sum_k p[r, k] alpha_k + sum_j q[r, j] = alpha_r
 
-which is checked here, on the symbolic row, before an analytic start is written out.
+which is checked here, on the symbolic row, before an analytic start is written out.  Where the
+network is told another time than a state's own, D = c for the image c and eps = n for the noise n
+no longer follow from each other, and a row of either prediction carries what it assumes: with
+(alpha', sigma') the level told, eps = n means D_j = (alpha_j c + (sigma_j - sigma') n) / alpha'.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,9 +28,10 @@ import numpy.typing as npt
 
 from s3search.errors import InvalidSchedule
 from s3search.processes import NoiseProcess
-from s3search.rules import AnyRule, Level, Point, level
+from s3search.rules import Level, Point, level
 from s3search.rules.linear_form import CONSTANT, ZERO, LinearForm, combine, data, state
-from s3search.schedules.schedule import Corrector, CorrectorKind, Schedule, StartKind
+from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind, Step
+from s3search.solvers.start_map import StartMap, start_map_of
 
 Array = npt.NDArray[np.float64]
 
@@ -46,11 +50,22 @@ class Plan:
     image: Array | None  # (C, H, W)
     evaluated: tuple[int, ...]  # (E,) the row each call sees
     network_times: tuple[float, ...]  # (E,)
+    start_map: StartMap | None = None
 
     @property
     def nfe(self) -> int:
         """Network calls per image."""
         return len(self.evaluated)
+
+    @property
+    def noise_scale(self) -> float:
+        """The factor on unit noise that the run begins with."""
+        return self.levels[0].sigma if self.start_map is None else self.start_map.noise_scale
+
+    @property
+    def call_levels(self) -> tuple[Level, ...]:
+        """The level that the network is told at each call, (E,)."""
+        return tuple(level(self.process, t) for t in self.network_times)
 
     @property
     def n_rows(self) -> int:
@@ -70,7 +85,10 @@ class Plan:
             for r in range(self.n_rows)
         ]
         image = None if self.image is None else self.image.tolist()
-        return {"noise_scale": self.levels[0].sigma, "image": image, "rows": rows}
+        table = {"noise_scale": self.noise_scale, "image": image, "rows": rows}
+        if self.start_map is not None:
+            table["start_map"] = self.start_map.to_dict()
+        return table
 
 
 def compile_plan(schedule: Schedule) -> Plan:
@@ -83,7 +101,7 @@ def compile_plan(schedule: Schedule) -> Plan:
         is_last = i == len(schedule.steps) - 1
         to = level(schedule.process, schedule.times[i + 1])
         try:
-            trace.advance(step.predictor, step.corrector, to, is_last)
+            trace.advance(step, to, is_last)
         except InvalidSchedule as error:
             raise InvalidSchedule(f"steps[{i}]: {error}") from error
     return trace.plan()
@@ -165,26 +183,28 @@ class _Trace:
         self.levels = [first]
         self.rows: list[LinearForm] = [ZERO]
         self.evaluated: list[int] = []
+        self.told: list[Level] = []
         self.history: list[Point] = []
         # The symbol of call 0 stands for the first prediction even when it is analytic; `plan`
         # writes it out.
-        self._call(first, LinearForm.of(state(0)))
+        self._call(first, LinearForm.of(state(0)), schedule.start.network_time)
 
-    def advance(
-        self, predictor: AnyRule, corrector: Corrector | None, to: Level, is_last: bool
-    ) -> None:
-        new = self._append(predictor.next_state(self.history, to), to)
+    def advance(self, step: Step, to: Level, is_last: bool) -> None:
+        corrector = step.corrector
+        if step.compensation is not None:
+            self.history[-1] = step.compensation.compensated(self.history)
+        new = self._append(step.predictor.next_state(self.history, to), to)
         if is_last and corrector is None:
             return
-        self._call(to, new)
+        self._call(to, new, step.network_time)
         if corrector is None:
             return
         predicted = self.history[-1]
         corrected = self._append(corrector.rule.next_state(self.history, to), to)
-        self.history[-1] = Point(to, corrected, predicted.evaluated_at, predicted.data)
+        self.history[-1] = replace(predicted, state=corrected)
         if corrector.kind is CorrectorKind.IMPLICIT:
             self.history.pop()
-            self._call(to, corrected)
+            self._call(to, corrected, step.network_time)
 
     def _append(self, row: LinearForm, to: Level) -> LinearForm:
         self._check(row, to)
@@ -192,27 +212,51 @@ class _Trace:
         self.levels.append(to)
         return LinearForm.of(state(len(self.rows) - 1))
 
-    def _call(self, at: Level, where: LinearForm) -> None:
-        self.history.append(Point(at, where, where, LinearForm.of(data(len(self.evaluated)))))
+    def _call(self, at: Level, where: LinearForm, network_time: float | None) -> None:
+        told = None if network_time is None else level(self.schedule.process, network_time)
+        answer = LinearForm.of(data(len(self.evaluated)))
+        self.history.append(Point(at, where, where, answer, told))
         self.evaluated.append(len(self.rows) - 1)
+        self.told.append(told or at)
 
     def _check(self, row: LinearForm, to: Level) -> None:
-        noise, image, size = 0.0, 0.0, 1.0
-        for symbol, c in row.terms.items():
-            if symbol % 2:
-                image += c
-                size += abs(c)
-            else:
-                at = self.levels[symbol // 2]
-                noise += c * at.sigma
-                image += c * at.alpha
-                size += abs(c) * (at.alpha + at.sigma)
-        error = max(abs(noise - to.sigma), abs(image - to.alpha))
+        exact_data = [(0.0, 1.0)] * len(self.told)
+        error, size = self._lost(row, to, exact_data)
+        if not error <= _INVARIANT_TOLERANCE * size:
+            error, size = self._lost(row, to, self._answers_of_exact_noise())
         if not error <= _INVARIANT_TOLERANCE * size:
             raise InvalidSchedule(
                 f"the row for t = {to.t} does not carry a constant image and noise "
                 f"(off by {error:.1e})"
             )
+
+    def _answers_of_exact_noise(self) -> list[tuple[float, float]]:
+        """The noise and image in every answer if eps is exact; (0, 1) where no time is shifted."""
+        answers = []
+        for row, told in zip(self.evaluated, self.told, strict=True):
+            at = self.levels[row]
+            is_shifted = told != at
+            noise = (at.sigma - told.sigma) / told.alpha if is_shifted else 0.0
+            answers.append((noise, at.alpha / told.alpha if is_shifted else 1.0))
+        return answers
+
+    def _lost(
+        self, row: LinearForm, to: Level, answers: Sequence[tuple[float, float]]
+    ) -> tuple[float, float]:
+        """What the row loses of noise or image if the calls answer so, and the row's size."""
+        noise, image, size = 0.0, 0.0, 1.0
+        for symbol, c in row.terms.items():
+            if symbol % 2:
+                own_noise, own_image = answers[symbol // 2]
+                noise += c * own_noise
+                image += c * own_image
+                size += abs(c) * (abs(own_noise) + own_image)
+            else:
+                at = self.levels[symbol // 2]
+                noise += c * at.sigma
+                image += c * at.alpha
+                size += abs(c) * (at.alpha + at.sigma)
+        return max(abs(noise - to.sigma), abs(image - to.alpha)), size
 
     def plan(self) -> Plan:
         start = self.schedule.start
@@ -241,8 +285,16 @@ class _Trace:
             constant=constant,
             image=None if start.image is None else np.array(start.image),
             evaluated=tuple(calls),
-            network_times=tuple(self.levels[row].t for row in calls),
+            network_times=tuple(at.t for at in self.told[analytic:]),
+            start_map=self._start_map(),
         )
+
+    def _start_map(self) -> StartMap | None:
+        jump = self.schedule.start.jump
+        if jump is None:
+            return None
+        source = level(self.schedule.process, jump.from_time)
+        return start_map_of(jump, source, self.levels[0])
 
 
 def _analytic_prediction(kind: StartKind, first: Level) -> LinearForm:

@@ -9,6 +9,7 @@ from torch import Tensor
 from s3search.errors import InvalidSchedule
 from s3search.processes import NoiseProcess
 from s3search.solvers.plan import Plan
+from s3search.solvers.start_map import jumped
 
 
 class Denoiser(Protocol):
@@ -29,7 +30,13 @@ def sample(denoiser: Denoiser, plan: Plan, noise: Tensor, **condition: Any) -> T
     than the denoiser's.
     """
     check_process(denoiser, plan)
-    return run_plan(lambda x, t: denoiser(x, t, **condition), plan, noise * plan.levels[0].sigma)
+    return run_plan(lambda x, t: denoiser(x, t, **condition), plan, initial_state(plan, noise))
+
+
+def initial_state(plan: Plan, noise: Tensor) -> Tensor:
+    """The state at the plan's first level that ``noise`` ~ N(0, I) leads to."""
+    x = noise * plan.noise_scale
+    return x if plan.start_map is None else jumped(plan.start_map, x)
 
 
 def run_plan(network: Callable[[Tensor, Tensor], Tensor], plan: Plan, x: Tensor) -> Tensor:

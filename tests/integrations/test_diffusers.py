@@ -43,9 +43,11 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from s3search import Schedule, compile_plan, published, sample
 from s3search.errors import InvalidSchedule
-from s3search.integrations.diffusers import S3Scheduler, process_of
+from s3search.integrations.diffusers import S3Scheduler
+from s3search.integrations.diffusers_model import process_of
 from s3search.processes import NoiseProcess, edm, flow, vp_discrete, vp_linear
 from s3search.rules import Adams, Prediction
+from s3search.schedules.jump import GaussianJump
 from s3search.schedules.published import dpm_multistep_steps, on_times, unipc_steps
 from s3search.schedules.schedule import Corrector, CorrectorKind, ModelPatch, Start, Step
 from s3search.schedules.spacing import End, EndRule
@@ -711,6 +713,67 @@ def test_analytic_start_is_refused_where_the_input_is_never_scaled(
 ) -> None:
     with pytest.raises(InvalidSchedule, match="scale_model_input"):
         _sd3_latents(sd3, _analytic(flow()))
+
+
+def test_pipeline_is_told_the_schedules_network_times(unet: UNet2DModel) -> None:
+    base = published.unipc(vp_discrete(), nfe=4)
+    told = [None, *(0.97 * t for t in base.times[1:-1])]
+    schedule = published.with_network_times(base, told)
+    plan, noise = compile_plan(schedule), _noise((1, 3, 8, 8))
+    scheduler = S3Scheduler.from_schedule(schedule, DDPMScheduler().config)
+    assert scheduler.timesteps.tolist() == pytest.approx(plan.network_times, abs=1e-3)
+    state = noise * scheduler.init_noise_sigma
+    for t in scheduler.timesteps:
+        seen = scheduler.scale_model_input(state, t)
+        state = scheduler.step(unet(seen, t).sample, t, state).prev_sample
+    denoiser = _Denoiser(lambda x, t: unet(x, t).sample, DDPMScheduler().config)
+    assert _close(state, run_plan(denoiser, plan, noise * plan.levels[0].sigma), 1e-4)
+    scheduler.set_timesteps()
+    scheduler.set_begin_index(1)
+    with pytest.raises(InvalidSchedule, match="network_time"):
+        scheduler.scale_model_input(noise, scheduler.timesteps[1])
+
+
+@pytest.mark.parametrize("kind", ["dc_solver", "dualfast"])
+def test_pipeline_replays_compensated_predictions(unet: UNet2DModel, kind: str) -> None:
+    process, config = vp_discrete(), DDPMScheduler().config
+    ratios = (1.0, 1.0, 1.1, 0.9)
+    schedule = (
+        published.dc_solver(process, ratios)
+        if kind == "dc_solver"
+        else published.dualfast(published.dpmpp_2m(process, nfe=4), published.falling(0.2, 4))
+    )
+    plan, noise = compile_plan(schedule), _noise((1, 3, 8, 8))
+    scheduler = S3Scheduler.from_schedule(schedule, config)
+    for begin in (0, 1):
+        scheduler.set_timesteps()
+        scheduler.set_begin_index(begin)
+        state = noise * scheduler.init_noise_sigma
+        for t in scheduler.timesteps[begin:]:
+            state = scheduler.step(unet(state, t).sample, t, state).prev_sample
+        if not begin:
+            denoiser = _Denoiser(lambda x, t: unet(x, t).sample, config)
+            assert _close(state, run_plan(denoiser, plan, noise * plan.levels[0].sigma), 1e-4)
+        assert bool(state.isfinite().all())
+
+
+def test_pipeline_jumps_before_its_first_call(unet: UNet2DModel) -> None:
+    process, config = vp_discrete(), DDPMScheduler().config
+    base = published.dpmpp_2m(process, nfe=5)
+    image = torch.linspace(-0.5, 0.5, 3 * 64).reshape(3, 8, 8)
+    jump = GaussianJump(from_time=base.times[0], mean=image.tolist(), rest=0.3)
+    schedule = published.with_jump(
+        on_times(process, base.times[1:], dpm_multistep_steps(4, order=2)), jump
+    )
+    plan, noise = compile_plan(schedule), _noise((1, 3, 8, 8))
+    scheduler = S3Scheduler.from_schedule(schedule, config)
+    assert len(scheduler.timesteps) == plan.nfe == 4
+    state = noise * scheduler.init_noise_sigma
+    for t in scheduler.timesteps:
+        seen = scheduler.scale_model_input(state, t)
+        state = scheduler.step(unet(seen, t).sample, t, state).prev_sample
+    denoiser = _Denoiser(lambda x, t: unet(x, t).sample, config)
+    assert _close(state, sample(denoiser, plan, noise), 1e-4)
 
 
 def test_edm_model_is_preconditioned() -> None:

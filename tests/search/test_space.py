@@ -113,6 +113,10 @@ def test_membership_names_the_field_at_fault() -> None:
     times = (good.times[0], good.times[1], close, *good.times[3:])
     crowded = Schedule(process=edm(), times=times, steps=good.steps)
     assert "at least 0.05 in lam" in (problem(space, crowded) or "")
+    told = published.with_network_times(good, [*good.times[:-2], good.times[-2] * 1.1])
+    assert problem(space, told) == "steps[2].network_time: is not a choice of the space"
+    mixed = published.dualfast(good, [0.0, 0.0, 0.0, 0.1])
+    assert problem(space, mixed) == "steps[3].compensation: is not a choice of the space"
 
 
 def test_published_solvers_belong_to_the_usf_space() -> None:

@@ -9,6 +9,12 @@ a spacing and an end:
 
 from s3search.schedules.published.baselines import baselines
 from s3search.schedules.published.common import on_times
+from s3search.schedules.published.compensated import (
+    dc_solver,
+    dualfast,
+    falling,
+    with_ratios,
+)
 from s3search.schedules.published.dpm import (
     ddim,
     ddim_steps,
@@ -22,6 +28,8 @@ from s3search.schedules.published.dpm import (
     singlestep_orders,
 )
 from s3search.schedules.published.edm import euler, euler_steps, heun, heun_steps
+from s3search.schedules.published.jumps import with_jump
+from s3search.schedules.published.told import with_network_times
 from s3search.schedules.published.unipc import unipc, unipc_steps
 from s3search.schedules.spacing import End, EndRule, Spacing
 
@@ -30,6 +38,7 @@ __all__ = [
     "EndRule",
     "Spacing",
     "baselines",
+    "dc_solver",
     "ddim",
     "ddim_steps",
     "dpm_multistep_steps",
@@ -38,8 +47,10 @@ __all__ = [
     "dpmpp_2s",
     "dpmpp_3m",
     "dpmpp_3s",
+    "dualfast",
     "euler",
     "euler_steps",
+    "falling",
     "heun",
     "heun_steps",
     "on_times",
@@ -47,4 +58,7 @@ __all__ = [
     "singlestep_orders",
     "unipc",
     "unipc_steps",
+    "with_jump",
+    "with_network_times",
+    "with_ratios",
 ]
