@@ -9,8 +9,18 @@ a spacing and an end:
 
 from s3search.schedules.published.baselines import baselines
 from s3search.schedules.published.common import on_times
+from s3search.schedules.published.deis import (
+    clock_of,
+    deis,
+    deis_steps,
+    ipndm,
+    ipndm_steps,
+    rho_ab,
+    rho_ab_steps,
+)
 from s3search.schedules.published.dpm import (
     ddim,
+    ddim_on,
     ddim_steps,
     dpm_multistep_steps,
     dpm_singlestep,
@@ -22,12 +32,42 @@ from s3search.schedules.published.dpm import (
     singlestep_orders,
 )
 from s3search.schedules.published.edm import euler, euler_steps, heun, heun_steps
+from s3search.schedules.published.flow import (
+    flow_2m,
+    flow_euler,
+    flow_heun,
+    flow_heun_steps,
+    flow_steps,
+)
+from s3search.schedules.published.momentum import (
+    bdia,
+    bdia_steps,
+    momentum,
+    momentum_steps,
+    split_order,
+)
+from s3search.schedules.published.runge_kutta import (
+    dpm2,
+    dpm2_on,
+    f_pndm_steps,
+    runge_kutta_on,
+    runge_kutta_steps,
+    s_pndm_steps,
+)
 from s3search.schedules.published.unipc import unipc, unipc_steps
 
 __all__ = [
     "baselines",
+    "bdia",
+    "bdia_steps",
+    "clock_of",
     "ddim",
+    "ddim_on",
     "ddim_steps",
+    "deis",
+    "deis_steps",
+    "dpm2",
+    "dpm2_on",
     "dpm_multistep_steps",
     "dpm_singlestep",
     "dpmpp_2m",
@@ -36,11 +76,27 @@ __all__ = [
     "dpmpp_3s",
     "euler",
     "euler_steps",
+    "f_pndm_steps",
+    "flow_2m",
+    "flow_euler",
+    "flow_heun",
+    "flow_heun_steps",
+    "flow_steps",
     "heun",
     "heun_steps",
+    "ipndm",
+    "ipndm_steps",
+    "momentum",
+    "momentum_steps",
     "on_times",
+    "rho_ab",
+    "rho_ab_steps",
+    "runge_kutta_on",
+    "runge_kutta_steps",
+    "s_pndm_steps",
     "singlestep_on",
     "singlestep_orders",
+    "split_order",
     "unipc",
     "unipc_steps",
 ]
