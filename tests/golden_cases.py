@@ -32,7 +32,6 @@ _Adaptor = Callable[[Case, NoiseProcess], Schedule]
 SPACINGS = {"logSNR": "logsnr", "time_uniform": "uniform", "time_quadratic": "quadratic"}
 OTHER_FAMILIES = {
     "dc_solver": "compensated predictions",
-    "diffusers": "diffusers' grids and schedulers",
     "dpm_solver_v3": "EMS statistics",
     "ld3": "network times apart from solver times",
 }
@@ -83,7 +82,7 @@ def problem_of(case: Case) -> Problem:
 
 
 def _check_scaling(solver: Mapping[str, Any]) -> None:
-    if solver.get("state_scaling", "vp") != "vp":
+    if solver.get("state_scaling", "vp") not in ("vp", "flow"):
         raise Waits("a state scaled otherwise than the process's")
 
 
@@ -384,6 +383,12 @@ def _on_its_times(make: Callable[[Case, NoiseProcess, Sequence[float]], Schedule
     return lambda case, process: make(case, process, times_of(case, process))
 
 
+def _diffusers(case: Case, process: NoiseProcess) -> Schedule:
+    if not case["solver"]["name"].startswith("FlowMatch"):
+        raise Waits("diffusers' grids and schedulers")
+    return golden_slopes.flow_match(case, process)
+
+
 def _time_shift(case: Case, process: NoiseProcess) -> Schedule:
     if case["solver"].get("shift_time_step"):
         raise Waits("network times apart from solver times")
@@ -393,6 +398,7 @@ def _time_shift(case: Case, process: NoiseProcess) -> Schedule:
 _FAMILIES: dict[str, _Adaptor] = {
     "bdia": _on_its_times(golden_slopes.bdia),
     "deis": _on_its_times(golden_slopes.deis),
+    "diffusers": _diffusers,
     "ipndm": _on_its_times(golden_slopes.ipndm),
     "momentum": _on_its_times(golden_slopes.momentum),
     "time_shift": _time_shift,

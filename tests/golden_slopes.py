@@ -34,8 +34,8 @@ _RUNGE_KUTTA = {
     "3vdh": "houwen3",
     "4rk": "rk4",
 }
-_ABLATION_ENDS = {"ve": (0.02, 100.0), "iddpm": (0.002, 81.0), "edm": (0.002, 80.0)}
 _VP_BETAS = (19.9, 0.1)
+_ABLATION_ENDS = {"ve": (0.02, 100.0), "iddpm": (0.002, 81.0), "edm": (0.002, 80.0)}
 
 
 # --- DEIS and iPNDM ---
@@ -143,14 +143,37 @@ def _path(solver: Mapping[str, Any]) -> NoisePath:
         return NoisePath(clock=clock, scale=scale)
     beta_d, beta_min = _VP_BETAS
     kind = solver.get("discretization", "edm")
-    if kind != "vp":  # fitted to the noise levels of the other discretization
-        beta_min, beta_max = published.clock_of(edm(*_ABLATION_ENDS[kind]))
+    ends = (solver.get("sigma_min"), solver.get("sigma_max"))
+    if kind != "vp" or ends != (None, None):  # fitted to the noise levels
+        if solver.get("epsilon_s", 1e-3) != 1e-3 or (kind == "vp" and None in ends):
+            raise ValueError(f"no fit for {solver}")
+        low, high = (
+            usual if given is None else given
+            for given, usual in zip(ends, _ABLATION_ENDS.get(kind, ends), strict=True)
+        )
+        beta_min, beta_max = published.clock_of(edm(low, high))
         beta_d = beta_max - beta_min
     return NoisePath(clock=clock, scale=scale, beta_d=beta_d, beta_min=beta_min)
 
 
 def _path_time(path: NoisePath, sigma: float) -> float:
     return path.time(level(edm(), sigma))
+
+
+def flow_match(case: Case, process: NoiseProcess) -> Schedule:
+    """diffusers' FlowMatchEuler and FlowMatchHeun; a case repeats the levels Heun visits twice."""
+    if case["solver"]["config"].get("stochastic_sampling"):
+        raise Waits("stochastic steps")
+    times = list(dict.fromkeys(case["stds"]))
+    n = len(times) - 1
+    match case["solver"]["name"]:
+        case "FlowMatchEulerDiscreteScheduler":
+            steps = published.flow_steps(n, 1)
+        case "FlowMatchHeunDiscreteScheduler":
+            steps = published.flow_heun_steps(n)
+        case name:
+            raise Waits(f"diffusers' {name}")
+    return Schedule(process=process, times=times, steps=steps)
 
 
 # --- PNDM, momentum, BDIA ---

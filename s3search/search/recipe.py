@@ -8,9 +8,9 @@ A predictor of the space is a Taylor step from the newest point, written by four
                     "low-order estimation")
     relaxation      a factor on the first derivative
 
-Any other predictor (UniPC, Adams, singlestep DPM-Solver) is kept whole as ``published``, beside
-the nearest Taylor choices, which stand in for it where it cannot be used or when one of them is
-mutated.  A corrector has no choices but its kind: its rule follows from the predictor.
+Any other predictor (UniPC, Adams, slopes, singlestep DPM-Solver) is kept whole as ``published``,
+beside the nearest Taylor choices, which stand in for it where it cannot be used or when one of
+them is mutated.  A corrector has no choices but its kind: its rule follows from the predictor.
 """
 
 from collections.abc import Sequence
