@@ -30,6 +30,8 @@ def describe_rule(rule: AnyRule) -> tuple[str, str, int]:
             return f"UniPC {rule.variant.value}", rule.prediction.value, len(rule.points) + 1
         case Adams():
             return "Adams", "slope", len(rule.points)
+        case _:
+            return type(rule).__name__, "slope", rule.n_points
 
 
 def draw_schedule(schedule: Schedule, path: Path, title: str = "") -> None:

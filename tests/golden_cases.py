@@ -22,21 +22,18 @@ from s3search.rules import Derivative, Prediction, Relaxation, RelaxationKind, T
 from s3search.schedules import published
 from s3search.schedules.schedule import Corrector, Schedule, Start, StartKind, Step
 from s3search.solvers.sample import Denoiser
-from tests import golden_misc
-from tests.golden_misc import Waits
+from tests import golden_misc, golden_slopes
+from tests.helpers import Waits
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 Case = Mapping[str, Any]
+_Adaptor = Callable[[Case, NoiseProcess], Schedule]
 
 SPACINGS = {"logSNR": "logsnr", "time_uniform": "uniform", "time_quadratic": "quadratic"}
 OTHER_FAMILIES = {
-    "bdia": "steps that average two directions of time",
-    "deis": "Adams steps in time, Adams steps on published times, Runge-Kutta in rho",
-    "diffusers": "diffusers' grids and schedulers",
     "dpm_solver_v3": "EMS statistics",
-    "ipndm": "Adams steps with constant-step weights",
-    "momentum": "velocities mixed over steps",
 }
+ADAPTIVE = "not a schedule: the step size depends on the state"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +43,7 @@ class Problem:
     schedule: Schedule
     denoiser: Denoiser
     unused_calls: int = 0  # that the published code makes after the last step
+    start_scale: float = 1.0  # of the published state, in ours
 
 
 def golden_folder() -> Path:
@@ -69,10 +67,11 @@ def problem_of(case: Case) -> Problem:
     if family not in _FAMILIES:
         raise ValueError(f"unknown family {family!r}; known: {sorted(_FAMILIES)}")
     _check_scaling(case["solver"])
+    is_scaled = case["solver"].get("scaling", "none") != "none"  # edm, its state kept at 1/alpha
     process = process_of(case)
     denoiser: Denoiser = mixture(process)
     schedule = _FAMILIES[family](case, process)
-    if family in golden_misc.FAMILIES:
+    if family in golden_misc.FAMILIES or family == "time_shift":
         return Problem(
             schedule=schedule,
             denoiser=golden_misc.wrapped(case, denoiser),
@@ -83,12 +82,13 @@ def problem_of(case: Case) -> Problem:
         denoiser = thresholded(denoiser, *threshold)
         if family == "edm_samplers" and schedule.times[-1] == process.clean_time:
             denoiser = _RawAtTheEnd(denoiser, mixture(process), schedule.times[-2])
-    return Problem(schedule=schedule, denoiser=denoiser)
+    start_scale = 1.0 / case["alphas"][0] if is_scaled else 1.0
+    return Problem(schedule=schedule, denoiser=denoiser, start_scale=start_scale)
 
 
 def _check_scaling(solver: Mapping[str, Any]) -> None:
-    if solver.get("state_scaling", "vp") != "vp" or solver.get("scaling", "none") != "none":
-        raise Waits("Euler and Heun in a state scaled otherwise than the process's")
+    if solver.get("state_scaling", "vp") not in ("vp", "flow"):
+        raise Waits("a state scaled otherwise than the process's")
 
 
 def mixture(process: NoiseProcess) -> GaussianMixture:
@@ -208,7 +208,7 @@ def _dpm_solver(case: Case, process: NoiseProcess) -> Schedule:
     lowers = arguments.pop("lower_order_final", True)
     n_calls, denoise = arguments.pop("steps", None), arguments.pop("denoise_to_zero", False)
     if method == "adaptive":
-        raise Waits("adaptive step sizes")
+        raise Waits(ADAPTIVE)
     _nothing_left(arguments, "t_start", "t_end", "atol", "rtol")
     if denoise:
         n -= len(times) == n_calls + 2  # a grid that lists the clean end too
@@ -309,13 +309,17 @@ def _edm_samplers(case: Case, process: NoiseProcess) -> Schedule:
         case "heun":  # `_denoised` adds the step that makes the last of these a full one
             steps = published.heun_steps(n + denoise, ends_clean=denoise)[:n]
         case "edm_sampler" | "ablation_sampler":
+            if solver.get("S_churn", 0) != 0:
+                raise Waits("stochastic steps")
+            if solver["name"] == "ablation_sampler":
+                return golden_slopes.ablation(solver, process, times)
             steps = _nvlabs(solver, n)
         case "dpm_pp" | "unipc":
             if start.kind is not StartKind.NETWORK and solver["predict_x0"]:
                 raise Waits("thresholding of an analytic start")
             steps = _diff_sampler_multistep(solver, n)
         case "dpm_2":
-            raise Waits("the two-stage step of diff-sampler's dpm_2")
+            return golden_slopes.dpm_2(solver, process, times)
         case name:
             raise ValueError(f"unknown solver {name!r}")
     if denoise:
@@ -324,12 +328,6 @@ def _edm_samplers(case: Case, process: NoiseProcess) -> Schedule:
 
 
 def _nvlabs(solver: Mapping[str, Any], n: int) -> tuple[Step, ...]:
-    if solver.get("S_churn", 0) != 0:
-        raise Waits("stochastic steps")
-    if solver.get("schedule", "linear") != "linear":
-        raise Waits("Euler and Heun in a time that sigma is not linear in")
-    if solver.get("alpha", 1) != 1:
-        raise Waits("Runge-Kutta steps with an inner node (Heun's alpha below 1)")
     kind = solver.get("solver", "heun")
     if kind not in ("euler", "heun"):
         raise ValueError(f"unknown solver {kind!r}")
@@ -363,12 +361,16 @@ def _k_diffusion(case: Case, process: NoiseProcess) -> Schedule:
         levels = edm(solver["sigma_min"], solver["sigma_max"])
         return published.dpm_singlestep(levels, nfe=solver["n"], order=3, prediction="noise")
     if name == "dpm_adaptive":
-        raise Waits("adaptive step sizes")
+        raise Waits(ADAPTIVE)
     times = times_of(case, process)
     if times[-1] != 0.0:
         raise ValueError(f"expected sigmas that end at 0, found {times[-1]}")
     n = len(times) - 1
-    if name in ("euler", "euler_ancestral") or (name == "lms" and solver["order"] == 1):
+    if name == "lms":
+        return golden_slopes.lms(solver, process, times)
+    if name in ("dpm_2", "dpm_2_ancestral"):
+        return golden_slopes.k_dpm_2(process, times)
+    if name in ("euler", "euler_ancestral"):
         steps = published.euler_steps(n)
     elif name == "heun":
         steps = published.heun_steps(n, ends_clean=True)
@@ -377,14 +379,33 @@ def _k_diffusion(case: Case, process: NoiseProcess) -> Schedule:
     elif name == "dpmpp_2s_ancestral":
         inner, steps = published.singlestep_on(process, times[:-1], (2,) * (n - 1), "logsnr")
         times, steps = _denoised(process, inner, steps)
-    elif name in ("dpm_2", "dpm_2_ancestral", "lms"):
-        raise Waits(f"{name} among the published solvers (Adams steps, midpoint steps)")
     else:
         raise ValueError(f"unknown solver {name!r}")
     return published.on_times(process, times, steps)
 
 
-_FAMILIES: dict[str, Callable[[Case, NoiseProcess], Schedule]] = {
+def _on_its_times(make: Callable[[Case, NoiseProcess, Sequence[float]], Schedule]) -> _Adaptor:
+    return lambda case, process: make(case, process, times_of(case, process))
+
+
+def _diffusers(case: Case, process: NoiseProcess) -> Schedule:
+    if not case["solver"]["name"].startswith("FlowMatch"):
+        raise Waits("diffusers' grids and schedulers")
+    return golden_slopes.flow_match(case, process)
+
+
+def _time_shift(case: Case, process: NoiseProcess) -> Schedule:
+    """The solver on the grid; where the case shifts, `golden_misc.wrapped` does so."""
+    return golden_slopes.pndm(case, process, times_of(case, process))
+
+
+_FAMILIES: dict[str, _Adaptor] = {
+    "bdia": _on_its_times(golden_slopes.bdia),
+    "deis": _on_its_times(golden_slopes.deis),
+    "diffusers": _diffusers,
+    "ipndm": _on_its_times(golden_slopes.ipndm),
+    "momentum": _on_its_times(golden_slopes.momentum),
+    "time_shift": _time_shift,
     "usf": _usf,
     "dpm_solver": _dpm_solver,
     "unipc": _unipc,

@@ -9,27 +9,46 @@ from typing import Annotated
 from pydantic import Field
 
 from s3search.rules.adams import Adams
+from s3search.rules.adams_time import AdamsTime
 from s3search.rules.base import Index, Level, Number, Point, Prediction, Problem, level
+from s3search.rules.bidirectional import Bidirectional
+from s3search.rules.momentum import Momentum, MomentumKind
+from s3search.rules.slope import Slope, SlopeTerm
 from s3search.rules.taylor import Derivative, Relaxation, RelaxationKind, Taylor
 from s3search.rules.unipc import UniPC, Variant
+from s3search.rules.velocity import Clock, NoisePath, Scale, Velocity
 
-AnyRule = Annotated[Taylor | UniPC | Adams, Field(discriminator="rule")]
+SlopeRule = AdamsTime | Bidirectional | Momentum | Slope | Velocity
+"""Rules along weighted slopes: the solvers of `s3search.schedules.published.slopes`."""
+
+AnyRule = Annotated[Taylor | UniPC | Adams | SlopeRule, Field(discriminator="rule")]
 """Any rule, told apart by its ``rule`` key."""
 
 __all__ = [
     "Adams",
+    "AdamsTime",
     "AnyRule",
+    "Bidirectional",
+    "Clock",
     "Derivative",
     "Index",
     "Level",
+    "Momentum",
+    "MomentumKind",
+    "NoisePath",
     "Number",
     "Point",
     "Prediction",
     "Problem",
     "Relaxation",
     "RelaxationKind",
+    "Scale",
+    "Slope",
+    "SlopeRule",
+    "SlopeTerm",
     "Taylor",
     "UniPC",
     "Variant",
+    "Velocity",
     "level",
 ]

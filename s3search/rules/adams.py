@@ -27,6 +27,7 @@ from s3search.rules.base import (
     RuleModel,
     first_order,
     missing_point,
+    noisy_point,
 )
 from s3search.rules.linear_form import LinearForm, combine
 
@@ -43,13 +44,10 @@ class Adams(RuleModel):
         found = missing_point("start", (self.start,), len(levels)) or missing_point(
             "points", self.points, len(levels)
         )
-        if found is None and self.points != (self.start,):
-            used = (levels[p] for p in (self.start, *self.points))
-            if any(at.alpha == 0.0 for at in used):
-                found = Problem(
-                    "points", "has no value from pure noise (alpha = 0); use [-1] there"
-                )
-        return found
+        if found is not None:
+            return found
+        used = [levels[p] for p in (self.start, *self.points)]
+        return noisy_point("points", used, is_euler=self.points == (self.start,))
 
     def next_state(self, history: Sequence[Point], to: Level) -> LinearForm:
         """The state at ``to`` by the formula of the module's docstring."""
@@ -60,7 +58,7 @@ class Adams(RuleModel):
         ratio = to.sigma / to.alpha
         first = start.level.sigma / start.level.alpha
         places = [node.sigma / node.alpha for node in nodes]
-        weights = _integrated_basis(places, first, ratio)
+        weights = integrated_basis(places, first, ratio)
         terms = [(to.alpha / start.level.alpha, start.state)]
         terms += [
             (to.alpha * weight, history[p].predicted(Prediction.NOISE))
@@ -69,7 +67,7 @@ class Adams(RuleModel):
         return combine(terms)
 
 
-def _integrated_basis(nodes: Sequence[float], low: float, high: float) -> list[float]:
+def integrated_basis(nodes: Sequence[float], low: float, high: float) -> list[float]:
     """Integral of each Lagrange polynomial on ``nodes`` from low to high; exact, in the shifted
     variable rho - low.
     """

@@ -87,6 +87,18 @@ class RuleModel(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @property
+    def carries_constants(self) -> bool:
+        """Whether its rows carry a constant noise and image exactly; a plan checks those that
+        do.
+        """
+        return True
+
+    @property
+    def mixes_predictions(self) -> bool:
+        """Whether it extrapolates a mixture of D and eps, which a network time tells apart."""
+        return False
+
     def problem(self, levels: Sequence[Level], to: Level) -> Problem | None:
         """What makes this rule impossible after points at ``levels``; None when nothing does."""
         raise NotImplementedError
@@ -139,3 +151,10 @@ def endless_step(field: str, start: Level, to: Level) -> Problem | None:
         return None
     end = "the clean end (sigma = 0)" if to.sigma == 0.0 else "pure noise (alpha = 0)"
     return Problem(field, f"has no value above order 1 for a step that touches {end}; use order 1")
+
+
+def noisy_point(field: str, used: Sequence[Level], *, is_euler: bool) -> Problem | None:
+    """The problem of a step above Euler's that looks at pure noise, where rho is infinite."""
+    if is_euler or all(at.alpha > 0.0 for at in used):
+        return None
+    return Problem(field, "has no value from pure noise (alpha = 0); use Euler's step there")

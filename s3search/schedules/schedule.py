@@ -140,6 +140,12 @@ class Step(_Extended):
 
     _later_fields: ClassVar = frozenset({"network_time", "compensation"})
 
+    @property
+    def mixes_predictions(self) -> bool:
+        """Whether the predictor or the corrector extrapolates a mixture of D and eps."""
+        rules = (self.predictor, *(() if self.corrector is None else (self.corrector.rule,)))
+        return any(rule.mixes_predictions for rule in rules)
+
 
 class ModelPatch(_Frozen):
     """A change of the network itself that the schedule was searched with; no scheduler can replay
@@ -260,6 +266,12 @@ class Schedule(_Frozen):
                 reason = f"at pure noise (t = {own}) only the point's own time is possible"
             if reason is not None:
                 raise InvalidSchedule(f"{owner}.network_time: {reason}")
+        mixing = [i for i, step in enumerate(self.steps) if step.mixes_predictions]
+        if mixing and any(t is not None for _, t in told):
+            raise InvalidSchedule(
+                f"steps[{mixing[0]}]: a velocity mixes D and eps, which a network_time tells "
+                "apart; remove every network_time or use a rule of one prediction"
+            )
         compensated = [i for i, step in enumerate(self.steps) if step.compensation is not None]
         if compensated and any(t is not None for _, t in told):
             raise InvalidSchedule(

@@ -8,9 +8,9 @@ A predictor of the space is a Taylor step from the newest point, written by four
                     "low-order estimation")
     relaxation      a factor on the first derivative
 
-Any other predictor (UniPC, Adams, singlestep DPM-Solver) is kept whole as ``published``, beside
-the nearest Taylor choices, which stand in for it where it cannot be used or when one of them is
-mutated.  A corrector has no choices but its kind: its rule follows from the predictor.
+Any other predictor (UniPC, Adams, slopes, singlestep DPM-Solver) is kept whole as ``published``,
+beside the nearest Taylor choices, which stand in for it where it cannot be used or when one of
+them is mutated.  A corrector has no choices but its kind: its rule follows from the predictor.
 """
 
 from collections.abc import Sequence
@@ -89,6 +89,9 @@ def corrector_rule(predictor: AnyRule) -> AnyRule:
             )
         case Adams():
             return Adams(start=predictor.start - 1, points=_with_newest(predictor.points)[-4:])
+        case _:  # the trapezoid rule: Heun's corrector, whatever the slopes of the predictor
+            start = predictor.start - 1
+            return Adams(start=start, points=(start, -1))
     return Taylor(
         prediction=predictor.prediction,
         order=len(points) + 1,
@@ -189,6 +192,9 @@ def _choice_of_rule(rule: AnyRule) -> Choice:
             prediction = rule.prediction
         case Adams():
             order, relaxation, prediction = len(rule.points), None, Prediction.NOISE
+        case _:
+            order = min(rule.n_points, MAX_ORDER)
+            relaxation, prediction = None, Prediction.NOISE
     return Choice(
         prediction=prediction,
         order=order,
@@ -204,7 +210,7 @@ def _family(rule: AnyRule) -> Family:
             return Family.DPM
         case UniPC():
             return Family.UNIPC
-        case Adams():
+        case _:
             return Family.ADAMS
 
 

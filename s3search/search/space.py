@@ -58,7 +58,7 @@ class Family(StrEnum):
 
     DPM = "dpm"  # singlestep DPM-Solver, the halved second derivative of 3M
     UNIPC = "unipc"
-    ADAMS = "adams"
+    ADAMS = "adams"  # and the other steps along slopes: DEIS in time, iPNDM, momentum, BDIA
 
 
 class _Table(BaseModel):

@@ -13,12 +13,14 @@ exactly:
 
     sum_k p[r, k] sigma_k = sigma_r,      sum_k p[r, k] alpha_k + sum_j q[r, j] = alpha_r
 
-which is checked here, on the symbolic row, before an analytic start is written out.  Where the
+which is checked here, on the symbolic row, before an analytic start is written out; a rule whose
+published form does not (Euler in a curved time) says so by `carries_constants`.  Where the
 network is told another time than a state's own, D = c for the image c and eps = n for the noise n
 no longer follow from each other, and a row of either prediction carries what it assumes: with
 (alpha', sigma') the level told, eps = n means D_j = (alpha_j c + (sigma_j - sigma') n) / alpha'.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,7 +30,7 @@ import numpy.typing as npt
 
 from s3search.errors import InvalidSchedule
 from s3search.processes import NoiseProcess
-from s3search.rules import Level, Point, level
+from s3search.rules import AnyRule, Level, Point, level
 from s3search.rules.linear_form import CONSTANT, ZERO, LinearForm, combine, data, state
 from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind, Step
 from s3search.solvers.start_map import StartMap, start_map_of
@@ -193,21 +195,25 @@ class _Trace:
         corrector = step.corrector
         if step.compensation is not None:
             self.history[-1] = step.compensation.compensated(self.history)
-        new = self._append(step.predictor.next_state(self.history, to), to)
+        new = self._append(step.predictor, to)
         if is_last and corrector is None:
             return
         self._call(to, new, step.network_time)
         if corrector is None:
             return
         predicted = self.history[-1]
-        corrected = self._append(corrector.rule.next_state(self.history, to), to)
+        corrected = self._append(corrector.rule, to)
         self.history[-1] = replace(predicted, state=corrected)
         if corrector.kind is CorrectorKind.IMPLICIT:
             self.history.pop()
             self._call(to, corrected, step.network_time)
 
-    def _append(self, row: LinearForm, to: Level) -> LinearForm:
-        self._check(row, to)
+    def _append(self, rule: AnyRule, to: Level) -> LinearForm:
+        row = rule.next_state(self.history, to)
+        if rule.carries_constants:
+            self._check(row, to)
+        elif not all(map(math.isfinite, row.terms.values())):
+            raise InvalidSchedule(f"the row for t = {to.t} has a weight that is not finite")
         self.rows.append(row)
         self.levels.append(to)
         return LinearForm.of(state(len(self.rows) - 1))

@@ -66,6 +66,8 @@ def _order(step: Step) -> int:
             return len(points) + 1
         case Adams(points=points):
             return len(points)
+        case rule:
+            return rule.n_points
 
 
 def _predicts_data(step: Step) -> bool:

@@ -7,7 +7,7 @@ import pytest
 
 from s3search.processes import edm, flow, vp_linear
 from s3search.rules import Adams, Prediction, Taylor, UniPC, Variant, level
-from s3search.rules.adams import _integrated_basis
+from s3search.rules.adams import integrated_basis
 from tests.helpers import exact_trajectory, max_abs
 
 _VP, _EDM = vp_linear(), edm()
@@ -64,7 +64,7 @@ def test_heun_corrector_is_the_trapezoid_rule() -> None:
 
 
 def test_equal_adams_steps_have_the_textbook_weights() -> None:
-    weights = _integrated_basis([4.0, 3.0, 2.0, 1.0], 1.0, 0.0)
+    weights = integrated_basis([4.0, 3.0, 2.0, 1.0], 1.0, 0.0)
     assert weights == pytest.approx([9 / 24, -37 / 24, 59 / 24, -55 / 24], rel=1e-13)
 
 

@@ -32,6 +32,7 @@ def test_every_shifted_schedule_compiles_and_survives_json(
     schedule: Schedule, places: list[float]
 ) -> None:
     assume(schedule.start.kind is StartKind.NETWORK)
+    assume(not any(step.mixes_predictions for step in schedule.steps))
     low, high = schedule.process.time_range
     n_called = schedule.n_steps + (schedule.steps[-1].corrector is not None)
     told = [low + (high - low) * place for place in places[:n_called]]
@@ -151,3 +152,9 @@ def test_analytic_start_takes_no_network_time() -> None:
 def test_as_many_network_times_as_called_points() -> None:
     with pytest.raises(InvalidSchedule, match="calls at 4 points, found 2"):
         published.with_network_times(published.ddim(edm(), nfe=4), [1.0, 2.0])
+
+
+def test_a_velocity_refuses_to_be_told_other_times() -> None:
+    base = published.flow_2m(flow(), nfe=4)
+    with pytest.raises(InvalidSchedule, match="mixes D and eps"):
+        published.with_network_times(base, [None, 0.5, None, None])

@@ -53,7 +53,7 @@ def best_of(proposer: Proposer, n: int) -> float:
 
 def seeds(nfe: int, n: int = 8) -> dict[str, Schedule]:
     found = distinct(published.baselines(edm(), nfe))
-    return {name: found[name] for name in list(found)[:: len(found) // n]}
+    return {name: found[name] for name in list(found)[:: len(found) // n][:n]}
 
 
 def evolution(seed: int = 0, *, nfe: tuple[int, ...] = (4,), with_seeds: bool = True) -> Evolution:

@@ -15,8 +15,18 @@ from s3search.schedules.published.compensated import (
     falling,
     with_ratios,
 )
+from s3search.schedules.published.deis import (
+    clock_of,
+    deis,
+    deis_steps,
+    ipndm,
+    ipndm_steps,
+    rho_ab,
+    rho_ab_steps,
+)
 from s3search.schedules.published.dpm import (
     ddim,
+    ddim_on,
     ddim_steps,
     dpm_multistep_steps,
     dpm_singlestep,
@@ -28,7 +38,29 @@ from s3search.schedules.published.dpm import (
     singlestep_orders,
 )
 from s3search.schedules.published.edm import euler, euler_steps, heun, heun_steps
+from s3search.schedules.published.flow import (
+    flow_2m,
+    flow_euler,
+    flow_heun,
+    flow_heun_steps,
+    flow_steps,
+)
 from s3search.schedules.published.jumps import with_jump
+from s3search.schedules.published.momentum import (
+    bdia,
+    bdia_steps,
+    momentum,
+    momentum_steps,
+    split_order,
+)
+from s3search.schedules.published.runge_kutta import (
+    dpm2,
+    dpm2_on,
+    f_pndm_steps,
+    runge_kutta_on,
+    runge_kutta_steps,
+    s_pndm_steps,
+)
 from s3search.schedules.published.told import with_network_times
 from s3search.schedules.published.unipc import unipc, unipc_steps
 from s3search.schedules.spacing import End, EndRule, Spacing
@@ -38,9 +70,17 @@ __all__ = [
     "EndRule",
     "Spacing",
     "baselines",
+    "bdia",
+    "bdia_steps",
+    "clock_of",
     "dc_solver",
     "ddim",
+    "ddim_on",
     "ddim_steps",
+    "deis",
+    "deis_steps",
+    "dpm2",
+    "dpm2_on",
     "dpm_multistep_steps",
     "dpm_singlestep",
     "dpmpp_2m",
@@ -50,12 +90,28 @@ __all__ = [
     "dualfast",
     "euler",
     "euler_steps",
+    "f_pndm_steps",
     "falling",
+    "flow_2m",
+    "flow_euler",
+    "flow_heun",
+    "flow_heun_steps",
+    "flow_steps",
     "heun",
     "heun_steps",
+    "ipndm",
+    "ipndm_steps",
+    "momentum",
+    "momentum_steps",
     "on_times",
+    "rho_ab",
+    "rho_ab_steps",
+    "runge_kutta_on",
+    "runge_kutta_steps",
+    "s_pndm_steps",
     "singlestep_on",
     "singlestep_orders",
+    "split_order",
     "unipc",
     "unipc_steps",
     "with_jump",

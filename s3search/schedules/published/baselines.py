@@ -4,8 +4,10 @@ from collections.abc import Callable, Sequence
 
 from s3search.errors import InvalidSchedule
 from s3search.processes import NoiseProcess
+from s3search.schedules.published.deis import deis, ipndm
 from s3search.schedules.published.dpm import ddim, dpmpp_2m, dpmpp_2s, dpmpp_3m, dpmpp_3s
 from s3search.schedules.published.edm import heun
+from s3search.schedules.published.runge_kutta import dpm2
 from s3search.schedules.published.unipc import unipc
 from s3search.schedules.schedule import Schedule
 from s3search.schedules.spacing import End, EndRule, Spacing, usual_end_time
@@ -56,5 +58,8 @@ _FAMILIES: dict[str, Callable[[NoiseProcess, int, Spacing, End], Schedule]] = {
     "UniPC-2 bh2": lambda p, n, s, e: unipc(p, nfe=n, order=2, variant="bh2", spacing=s, end=e),
     "UniPC-3 bh1": lambda p, n, s, e: unipc(p, nfe=n, order=3, variant="bh1", spacing=s, end=e),
     "UniPC-3 bh2": lambda p, n, s, e: unipc(p, nfe=n, order=3, variant="bh2", spacing=s, end=e),
+    "DEIS tAB-3": lambda p, n, s, e: deis(p, nfe=n, order=3, spacing=s, end=e),
+    "iPNDM-3": lambda p, n, s, e: ipndm(p, nfe=n, order=3, spacing=s, end=e),
+    "DPM-Solver-2": lambda p, n, s, e: dpm2(p, nfe=n, spacing=s, end=e),
     "Heun": lambda p, n, s, e: heun(p, nfe=n, spacing=s, end=e),
 }

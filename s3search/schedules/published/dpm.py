@@ -7,7 +7,7 @@ derivative, so its order is two.
 from collections.abc import Sequence
 
 from s3search.errors import InvalidSchedule
-from s3search.processes import NoiseProcess
+from s3search.processes import NoiseProcess, VpDiscrete
 from s3search.rules import Derivative, Prediction, Relaxation, RelaxationKind, Taylor
 from s3search.schedules.published.common import check_order, on_times, rising_orders
 from s3search.schedules.schedule import Schedule, Step
@@ -28,6 +28,19 @@ def ddim(
 def ddim_steps(n: int) -> tuple[Step, ...]:
     """n exponential Euler steps."""
     return tuple(_taylor(Prediction.DATA, 1) for _ in range(n))
+
+
+def ddim_on(process: VpDiscrete, timesteps: Sequence[int]) -> Schedule:
+    """DDIM on chosen training timesteps, in any order, then to the clean end: one call each.
+
+    What AutoDiffusion (arXiv:2309.10438) searches; a timestep named twice is an error there too,
+    only a silent one.
+    """
+    chosen = sorted(timesteps, reverse=True)
+    if len(set(chosen)) != len(chosen):
+        raise InvalidSchedule(f"timesteps: {list(timesteps)} name one timestep twice")
+    times = [*map(float, chosen), process.clean_time]
+    return on_times(process, times, ddim_steps(len(chosen)))
 
 
 def dpmpp_2m(
