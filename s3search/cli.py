@@ -4,6 +4,7 @@ interrupted.
 
 import json
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -70,7 +71,7 @@ def demo(
     study = output.resolve() / "study.toml"
     write_text(study, demonstration.study_text(output.resolve(), quick=quick))
     config = load_config(study)
-    _launch(config, study, quiet=as_json)
+    _launch(config, quiet=as_json)
     paths = demonstration.write_pictures(config, output)
     result = _comparison(config.storage.url, config.study.name)
     if as_json:
@@ -94,7 +95,7 @@ def launch(
 ) -> None:
     """Create or resume the study of a study file and run it to its end."""
     config = _config(study, storage, address, sets)
-    _launch(config, study, quiet=as_json)
+    _launch(config, quiet=as_json)
     if as_json:
         _print_json(_comparison(config.storage.url, config.study.name))
     else:
@@ -345,7 +346,7 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _launch(config: Any, study: Path, *, quiet: bool) -> None:
+def _launch(config: Any, *, quiet: bool) -> None:
     from s3search.launching import launch as run
     from s3search.terminal import progress
 
@@ -355,7 +356,7 @@ def _launch(config: Any, study: Path, *, quiet: bool) -> None:
     except KeyboardInterrupt:
         _ERR.print(
             f"interrupted; what was measured is saved in {config.storage.url}. "
-            f"Resume with: s3search launch {study}",
+            f"Resume with: {shlex.join(['s3search', *sys.argv[1:]])}",
             highlight=False,
             soft_wrap=True,
         )
