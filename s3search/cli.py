@@ -67,7 +67,10 @@ def demo(
     from s3search import demo as demonstration
     from s3search.study.config import load_config
 
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidConfig(f"cannot make the folder {output}: {error.strerror}") from error
     study = output.resolve() / "study.toml"
     write_text(study, demonstration.study_text(output.resolve(), quick=quick))
     config = load_config(study)
@@ -252,11 +255,13 @@ def check(
 ) -> None:
     """Check a schedule or a study file without running anything."""
     if file.suffix == ".toml":
+        from s3search.cluster import check_address
         from s3search.launching import space_of
         from s3search.study.config import load_config
 
         config = load_config(file)
         space_of(config)
+        check_address(config.cluster.address)
         found: dict[str, Any] = {"file": str(file), "kind": "study", "name": config.study.name}
     else:
         from s3search.solvers.plan import check_table
@@ -330,16 +335,31 @@ def _run() -> int:
     except typer.Exit as error:
         return error.exit_code
     except Exception as error:
-        show_usage = getattr(error, "show", None)  # a usage error of the parser
-        if show_usage is None:
+        if hasattr(error, "format_message"):
+            return _fail_usage(error)
+        from optuna.exceptions import StorageInternalError
+        from sqlalchemy.exc import SQLAlchemyError
+
+        if not isinstance(error, SQLAlchemyError | StorageInternalError):
             raise
-        show_usage()
-        return int(getattr(error, "exit_code", 2))
+        cause = getattr(error, "orig", None) or error.__cause__ or error
+        return _fail(f"the database failed ({cause}); run the same command to resume", 1)
 
 
-def _fail(error: Exception, code: int) -> int:
-    _ERR.print(f"error: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
+def _fail(error: Exception | str, code: int) -> int:
+    """One line on stderr, whatever a plug-in's message looks like."""
+    sentence = " ".join(f"error: {error}".split())
+    _ERR.print(sentence, style="red", highlight=False, soft_wrap=True, markup=False)
     return code
+
+
+def _fail_usage(error: Any) -> int:
+    """A usage error of the parser; without any argument it is the help text."""
+    if not sys.argv[1:]:
+        error.show()
+        return 2
+    command = error.ctx.command_path if getattr(error, "ctx", None) else app.info.name
+    return _fail(f"{error.format_message().rstrip('.')}; see `{command} --help`", 2)
 
 
 def _interrupt(*_: object) -> None:
@@ -348,6 +368,7 @@ def _interrupt(*_: object) -> None:
 
 def _launch(config: Any, *, quiet: bool) -> None:
     from s3search.launching import launch as run
+    from s3search.study.database import redacted
     from s3search.terminal import progress
 
     try:
@@ -355,7 +376,7 @@ def _launch(config: Any, *, quiet: bool) -> None:
             run(config, report)
     except KeyboardInterrupt:
         _ERR.print(
-            f"interrupted; what was measured is saved in {config.storage.url}. "
+            f"interrupted; what was measured is saved in {redacted(config.storage.url)}. "
             f"Resume with: {shlex.join(['s3search', *sys.argv[1:]])}",
             highlight=False,
             soft_wrap=True,
@@ -418,6 +439,12 @@ def _writable(path: Path) -> None:
     if path.is_dir() or not path.parent.is_dir():
         found = "a folder" if path.is_dir() else f"no folder {path.parent}"
         raise InvalidConfig(f"cannot write {path}: there is {found}")
+    probe = path.with_name(f".{path.name}.part")
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InvalidConfig(f"cannot write {path}: {error.strerror}") from error
 
 
 def _announce(found: dict[str, Any]) -> None:
