@@ -42,7 +42,7 @@ n_images = {n_images}              # images per evaluation while searching
 baselines = true
 [validation]
 n_images = {validation_images}             # held-out noise; what is exported is chosen there
-finalists = 8
+finalists = 16
 [storage]
 url = "sqlite:///{storage}"
 [cluster]

@@ -101,11 +101,14 @@ class DigitsDenoiser(nn.Module):
         return self._denoise(x, t, labels)
 
     def condition(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """What ``n`` images are conditioned on: uniform classes, or nothing if unconditional."""
+        """What ``n`` images are conditioned on: every class equally often, or nothing.
+
+        Counts of classes that vary by chance would show as differences between noise seeds.
+        """
         if self.labels == "none":
             return {}
-        drawn = torch.randint(N_CLASSES, (n,), generator=generator, device=generator.device)
-        return {"labels": drawn.to(self.last.weight.device)}
+        order = torch.randperm(n, generator=generator, device=generator.device)
+        return {"labels": (order % N_CLASSES).to(self.last.weight.device)}
 
     def _denoise(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         inner = self.last.weight.dtype

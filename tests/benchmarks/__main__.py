@@ -1,0 +1,12 @@
+"""All benchmarks: ``python -m tests.benchmarks`` (`make bench`)."""
+
+from tests.benchmarks import bench_compile, bench_digits, bench_pools, bench_sampling
+
+for title, main in (
+    ("sampling", bench_sampling.main),
+    ("compiling", lambda: bench_compile.main(1000)),
+    ("pools", bench_pools.main),
+    ("the digits model", bench_digits.main),
+):
+    print(f"== {title}", flush=True)
+    main()
