@@ -36,11 +36,11 @@ def _tables() -> dict[str, type[BaseModel]]:
 
 
 def _documented_keys(text: str, table: str) -> set[str]:
-    """Keys of ``[table]`` in TOML blocks, and every `table.key` in backquotes."""
+    """Words of ``[table]``'s part of TOML blocks, comments too, and each `table.key` in text."""
     keys = set(re.findall(rf"`{table}\.(\w+)", text))
     for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL):
         for section in re.findall(rf"^\[{table}\]\n(.*?)(?=^\[|\Z)", block, re.DOTALL | re.M):
-            keys |= set(re.findall(r"^(?:# )?(\w+) *=", section, re.M))
+            keys |= set(re.findall(r"\w+", section))
     for line in text.splitlines():  # | `[search]` | `evaluations`, `n_images` ... |
         if line.startswith("|") and f"`[{table}]`" in line:
             keys |= set(re.findall(r"`(\w+)`", line))
