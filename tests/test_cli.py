@@ -193,7 +193,9 @@ def test_every_command_has_help(cli: Cli) -> None:
 
 @pytest.mark.slow
 def test_the_demo_leaves_a_study_a_schedule_and_pictures(cli: Cli, tmp_path: Path) -> None:
-    found = cli("demo", "--quick", "-o", tmp_path / "demo", "--json").json
+    said = cli("demo", "--quick", "-o", tmp_path / "demo", "--json")
+    assert said.err.splitlines()[-1].startswith("validation: ")  # progress is not in the JSON
+    found = json.loads(said.out)
     names = ["study.toml", "schedule.json", "schedule.png", "samples.png"]
     assert found["files"] == [str(tmp_path / "demo" / name) for name in names]
     assert found["state"] == "done"
