@@ -4,6 +4,7 @@ interrupted.
 
 import json
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -66,11 +67,14 @@ def demo(
     from s3search import demo as demonstration
     from s3search.study.config import load_config
 
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidConfig(f"cannot make the folder {output}: {error.strerror}") from error
     study = output.resolve() / "study.toml"
     write_text(study, demonstration.study_text(output.resolve(), quick=quick))
     config = load_config(study)
-    _launch(config, study, quiet=as_json)
+    _launch(config, quiet=as_json)
     paths = demonstration.write_pictures(config, output)
     result = _comparison(config.storage.url, config.study.name)
     if as_json:
@@ -94,7 +98,7 @@ def launch(
 ) -> None:
     """Create or resume the study of a study file and run it to its end."""
     config = _config(study, storage, address, sets)
-    _launch(config, study, quiet=as_json)
+    _launch(config, quiet=as_json)
     if as_json:
         _print_json(_comparison(config.storage.url, config.study.name))
     else:
@@ -251,11 +255,13 @@ def check(
 ) -> None:
     """Check a schedule or a study file without running anything."""
     if file.suffix == ".toml":
+        from s3search.cluster import check_address
         from s3search.launching import space_of
         from s3search.study.config import load_config
 
         config = load_config(file)
         space_of(config)
+        check_address(config.cluster.address)
         found: dict[str, Any] = {"file": str(file), "kind": "study", "name": config.study.name}
     else:
         from s3search.solvers.plan import check_table
@@ -329,24 +335,40 @@ def _run() -> int:
     except typer.Exit as error:
         return error.exit_code
     except Exception as error:
-        show_usage = getattr(error, "show", None)  # a usage error of the parser
-        if show_usage is None:
+        if hasattr(error, "format_message"):
+            return _fail_usage(error)
+        from optuna.exceptions import StorageInternalError
+        from sqlalchemy.exc import SQLAlchemyError
+
+        if not isinstance(error, SQLAlchemyError | StorageInternalError):
             raise
-        show_usage()
-        return int(getattr(error, "exit_code", 2))
+        cause = getattr(error, "orig", None) or error.__cause__ or error
+        return _fail(f"the database failed ({cause}); run the same command to resume", 1)
 
 
-def _fail(error: Exception, code: int) -> int:
-    _ERR.print(f"error: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
+def _fail(error: Exception | str, code: int) -> int:
+    """One line on stderr, whatever a plug-in's message looks like."""
+    sentence = " ".join(f"error: {error}".split())
+    _ERR.print(sentence, style="red", highlight=False, soft_wrap=True, markup=False)
     return code
+
+
+def _fail_usage(error: Any) -> int:
+    """A usage error of the parser; without any argument it is the help text."""
+    if not sys.argv[1:]:
+        error.show()
+        return 2
+    command = error.ctx.command_path if getattr(error, "ctx", None) else app.info.name
+    return _fail(f"{error.format_message().rstrip('.')}; see `{command} --help`", 2)
 
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _launch(config: Any, study: Path, *, quiet: bool) -> None:
+def _launch(config: Any, *, quiet: bool) -> None:
     from s3search.launching import launch as run
+    from s3search.study.database import redacted
     from s3search.terminal import progress
 
     try:
@@ -354,8 +376,8 @@ def _launch(config: Any, study: Path, *, quiet: bool) -> None:
             run(config, report)
     except KeyboardInterrupt:
         _ERR.print(
-            f"interrupted; what was measured is saved in {config.storage.url}. "
-            f"Resume with: s3search launch {study}",
+            f"interrupted; what was measured is saved in {redacted(config.storage.url)}. "
+            f"Resume with: {shlex.join(['s3search', *sys.argv[1:]])}",
             highlight=False,
             soft_wrap=True,
         )
@@ -417,6 +439,12 @@ def _writable(path: Path) -> None:
     if path.is_dir() or not path.parent.is_dir():
         found = "a folder" if path.is_dir() else f"no folder {path.parent}"
         raise InvalidConfig(f"cannot write {path}: there is {found}")
+    probe = path.with_name(f".{path.name}.part")
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InvalidConfig(f"cannot write {path}: {error.strerror}") from error
 
 
 def _announce(found: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from s3search.errors import InvalidConfig
-from s3search.study.database import open_engine
+from s3search.study.database import open_engine, redacted
 
 HOST = "127.0.0.1"
 
@@ -43,6 +43,6 @@ def serve(url: str, port: int, announce: Callable[[dict[str, Any]], None]) -> No
     except (OSError, OverflowError) as error:
         raise InvalidConfig(f"--port: cannot listen on {HOST}:{port} ({error})") from error
     server.set_app(with_encoding)
-    announce({"url": f"http://{HOST}:{server.server_port}/dashboard", "storage": url})
+    announce({"url": f"http://{HOST}:{server.server_port}/dashboard", "storage": redacted(url)})
     with server:
         server.serve_forever()

@@ -214,7 +214,9 @@ class Driver:
     def _validate(self) -> None:
         frame = evaluations_frame(self._store)
         chosen = finalists(frame, self._config)
-        done = set(frame.loc[frame["rung"] == Rung.VALIDATION.value, "schedule_id"])
+        of_this_size = frame["n_images"] == self._config.validation.n_images
+        validated = frame[(frame["rung"] == Rung.VALIDATION.value) & of_this_size]
+        done = set(validated["schedule_id"])
         waiting = [self._store.schedule(i) for i in chosen if i not in done]
         total = len(chosen)
         pending: dict[str, Schedule] = {}

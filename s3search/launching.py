@@ -1,6 +1,8 @@
 """From a study file to a finished study: what `launch`, `demo` and `evaluate` share."""
 
 import functools
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,5 +36,8 @@ def workers(config: StudyConfig) -> Iterator[Pool]:
     """The pool that the study file asks for, every worker with its evaluator."""
     make_worker = functools.partial(Evaluator, config.evaluator_spec)
     cluster = config.cluster
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     with open_pool(cluster.address, make_worker, cluster.workers, cluster.gpus_per_worker) as pool:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray sets its own, which exits with 15
         yield pool

@@ -203,12 +203,12 @@ def _apply(data: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
         value = raw  # a bare word is a string
-    target = data.setdefault(table, {})
     *parents, last = key.split(".")
-    for parent in parents:
+    target: Any = data
+    for parent in [table, *parents]:
         target = target.setdefault(parent, {})
-    if not isinstance(target, dict):
-        raise InvalidConfig(f"--set {override}: {table!r} is not a table")
+        if not isinstance(target, dict):
+            raise InvalidConfig(f"--set {override}: {parent!r} is not a table")
     target[last] = value
 
 

@@ -241,7 +241,7 @@ class StudyStore:
                 ),
             )
             .where(EVALUATIONS.c.study_id == self._id)
-            .order_by(EVALUATIONS.c.id)
+            .order_by(EVALUATIONS.c.id, PROPOSALS.c.number)
         )
         with self._engine.begin() as connection:
             return connection.execute(query).mappings().all()
@@ -351,16 +351,19 @@ def open_study(url: str, name: str) -> StudyStore:
     there.
     """
     engine = open_engine(url, create=False)
-    with engine.begin() as connection:
-        row = _row(connection, name)
-        names = connection.execute(select(STUDIES.c.name)).scalars().all()
-    if row is None:
+    try:
+        with engine.begin() as connection:
+            row = _row(connection, name)
+            names = connection.execute(select(STUDIES.c.name)).scalars().all()
+        if row is None:
+            raise StudyConflict(
+                f"there is no study {name!r} in {redacted(url)}; "
+                + (nearest(name, names) if names else "the database holds no study yet")
+            )
+        return StudyStore(engine, url, row)
+    except BaseException:
         engine.dispose()
-        raise StudyConflict(
-            f"there is no study {name!r} in {redacted(url)}; "
-            + (nearest(name, names) if names else "the database holds no study yet")
-        )
-    return StudyStore(engine, url, row)
+        raise
 
 
 def study_names(url: str) -> list[str]:

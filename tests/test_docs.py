@@ -1,0 +1,83 @@
+"""The documentation names every command and every key, and its examples run."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+import s3search
+from s3search.cli import app
+from s3search.search.space import SearchSpace
+from s3search.study.config import StudyConfig
+
+ROOT = Path(s3search.__file__).parents[1]
+README = ROOT / "README.md"
+SPACES = ROOT / "search_spaces" / "README.md"
+
+_EXAMPLE = re.compile(r"^<!-- test -->\s*\n```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def readme() -> str:
+    return README.read_text(encoding="utf-8")
+
+
+def _commands() -> list[str]:
+    callbacks = [(c.name, c.callback) for c in app.registered_commands]
+    return [name or callback.__name__ for name, callback in callbacks if callback is not None]
+
+
+def _tables() -> dict[str, type[BaseModel]]:
+    fields = StudyConfig.model_fields.items()
+    return {name: f.annotation for name, f in fields if isinstance(f.annotation, type)}
+
+
+def _documented_keys(text: str, table: str) -> set[str]:
+    """Words of ``[table]``'s part of TOML blocks, comments too, and each `table.key` in text."""
+    keys = set(re.findall(rf"`{table}\.(\w+)", text))
+    for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL):
+        for section in re.findall(rf"^\[{table}\]\n(.*?)(?=^\[|\Z)", block, re.DOTALL | re.M):
+            keys |= set(re.findall(r"\w+", section))
+    for line in text.splitlines():  # | `[search]` | `evaluations`, `n_images` ... |
+        if line.startswith("|") and f"`[{table}]`" in line:
+            keys |= set(re.findall(r"`(\w+)`", line))
+    return keys
+
+
+@pytest.mark.parametrize("command", _commands())
+def test_the_readme_names_every_command(readme: str, command: str) -> None:
+    assert re.search(rf"`?s3search {command}\b", readme), f"README.md lacks `s3search {command}`"
+
+
+def test_the_tables_of_a_study_file_are_found() -> None:
+    assert set(_tables()) == set(StudyConfig.model_fields)
+
+
+@pytest.mark.parametrize("table", sorted(StudyConfig.model_fields))
+def test_every_key_of_the_study_file_is_documented(readme: str, table: str) -> None:
+    text = readme + SPACES.read_text(encoding="utf-8")
+    assert f"[{table}]" in text, f"README.md lacks the table [{table}]"
+    missing = set(_tables()[table].model_fields) - _documented_keys(text, table)
+    assert not missing, f"README.md lacks these keys of [{table}]: {sorted(missing)}"
+
+
+@pytest.mark.parametrize("field", sorted(SearchSpace.model_fields))
+def test_every_field_of_a_space_is_documented(field: str) -> None:
+    assert f"| `{field}` |" in SPACES.read_text(encoding="utf-8")
+
+
+def test_the_examples_of_the_readme_run(
+    readme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In order, in one namespace, in an empty folder."""
+    examples = _EXAMPLE.findall(readme)
+    assert examples, "README.md has no ```python block after a line <!-- test -->"
+    assert len(examples) == readme.count("<!-- test -->"), "a <!-- test --> has no python block"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["example"])
+    names: dict[str, Any] = {"__name__": "example"}
+    for i, example in enumerate(examples):
+        exec(compile(example, f"README.md, example {i + 1}", "exec"), names)

@@ -1,0 +1,189 @@
+"""Real processes that die: a killed worker, a killed driver, Ctrl-C and SIGTERM."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+import s3search
+from s3search.driver import Progress
+from s3search.launching import launch
+from s3search.study.config import StudyConfig
+from s3search.study.store import open_study
+from tests.studies import content, evaluations, study_config, study_file
+
+ROOT = Path(s3search.__file__).parents[1]
+SLOW = "model.seconds=0.02"  # a network call; an evaluation takes three
+PATIENCE_SECONDS = 100.0
+
+Cli = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Iterator[Cli]:
+    """Starts the command line in processes of their own, which end with the test."""
+    processes = []
+
+    def start(*arguments: str) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [sys.executable, "-m", "s3search", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def _arguments(folder: Path, overrides: Sequence[str]) -> list[str]:
+    sets = [word for override in overrides for word in ("--set", override)]
+    return ["launch", str(study_file(folder)), *sets]
+
+
+def _wait_for_evaluations(process: "subprocess.Popen[str]", url: str, n: int) -> None:
+    """Waits until the database holds ``n`` evaluations."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        try:
+            if len(evaluations(url)) >= n:
+                return
+        except sa.exc.DBAPIError:  # no tables yet
+            pass
+        time.sleep(0.03)
+    raise AssertionError(f"no {n} evaluations after {PATIENCE_SECONDS:.0f} s")
+
+
+def _finish(process: "subprocess.Popen[str]") -> None:
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, (out, err)
+
+
+def _ignore(_: Progress) -> None:
+    pass
+
+
+def _undisturbed(folder: Path, *overrides: str) -> dict[str, Any]:
+    (folder / "undisturbed").mkdir()
+    config = study_config(folder / "undisturbed", *overrides)
+    launch(config, _ignore)
+    return content(config)
+
+
+def _assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Equal but for rounding: a worker process may add numbers up in another order."""
+    assert found["proposals"] == expected["proposals"]
+    assert found["state"] == expected["state"] == "done"
+    assert [row[:5] for row in found["evaluations"]] == [r[:5] for r in expected["evaluations"]]
+    for row, other in zip(found["evaluations"], expected["evaluations"], strict=True):
+        assert row[5] == pytest.approx(other[5], rel=1e-6)
+    assert [t[:2] for t in found["trials"]] == [t[:2] for t in expected["trials"]]
+    assert found["best"].keys() == expected["best"].keys()
+    for nfe, best in found["best"].items():
+        assert best[0] == expected["best"][nfe][0]
+        assert best[1:] == pytest.approx(expected["best"][nfe][1:], rel=1e-6)
+
+
+def test_a_killed_driver_loses_nothing_and_counts_nothing_twice(
+    url: str, tmp_path: Path, cli: Cli
+) -> None:
+    overrides = [SLOW, f"storage.url='{url}'"]
+    config = study_config(tmp_path, *overrides)
+    process = cli(*_arguments(tmp_path, overrides))
+    _wait_for_evaluations(process, url, 8)
+    process.kill()
+    process.communicate()
+    kept = evaluations(url)
+    with open_study(url, "t") as store:
+        assert store.state == "searching"
+    launch(config, _ignore)
+    found = content(config)
+    assert set(kept) <= set(found["evaluations"])
+    _assert_same(found, _undisturbed(tmp_path))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_launch_says_how_to_resume_and_resumes(
+    tmp_path: Path, cli: Cli, number: signal.Signals
+) -> None:
+    config = study_config(tmp_path, SLOW)
+    command = _arguments(tmp_path, [SLOW])
+    process = cli(*command)
+    _wait_for_evaluations(process, config.storage.url, 3)
+    _assert_interrupted(process, number, config, command)
+    kept = evaluations(config.storage.url)
+    launch(config, _ignore)
+    found = content(config)
+    assert set(kept) <= set(found["evaluations"])
+    _assert_same(found, _undisturbed(tmp_path))
+
+
+def _assert_interrupted(
+    process: "subprocess.Popen[str]",
+    number: signal.Signals,
+    config: StudyConfig,
+    command: list[str],
+) -> None:
+    process.send_signal(number)
+    _, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 130, err
+    url = config.storage.url
+    assert err == (
+        f"interrupted; what was measured is saved in {url}. "
+        f"Resume with: {shlex.join(['s3search', *command])}\n"
+    )
+    with open_study(url, "t") as store:
+        assert store.state == "interrupted"
+        assert len(store.rows()) == len(evaluations(url)) >= 3
+
+
+@pytest.mark.cluster
+def test_a_driver_on_ray_that_is_killed_and_terminated_ends_with_the_same_study(
+    tmp_path: Path, cli: Cli
+) -> None:
+    # random search proposes the same however its results overlap
+    overrides = [SLOW, "search.algorithm=random", "cluster.workers=2"]
+    config = study_config(tmp_path, *overrides)
+    command = [*_arguments(tmp_path, overrides), "--address", "local"]
+    process = cli(*command)
+    _wait_for_evaluations(process, config.storage.url, 4)
+    process.kill()
+    process.communicate()
+    kept = evaluations(config.storage.url)
+    process = cli(*command)
+    _wait_for_evaluations(process, config.storage.url, len(kept) + 3)
+    _assert_interrupted(process, signal.SIGTERM, config, command)
+    launch(config, _ignore)  # not on Ray any more: the cluster is no part of a study
+    found = content(config)
+    assert set(kept) <= set(found["evaluations"])
+    _assert_same(found, _undisturbed(tmp_path, "search.algorithm=random"))
+
+
+@pytest.mark.cluster
+def test_a_worker_killed_in_an_evaluation_costs_that_evaluation_only(
+    tmp_path: Path, cli: Cli
+) -> None:
+    trap = tmp_path / "trap"
+    overrides = [f"model.kill_once='{trap}'", "search.algorithm=random"]
+    expected = _undisturbed(tmp_path, *overrides)
+    trap.touch()
+    config = study_config(tmp_path, *overrides)
+    _finish(cli(*_arguments(tmp_path, [*overrides, "cluster.address=local"])))
+    assert not trap.exists()
+    _assert_same(content(config), expected)
