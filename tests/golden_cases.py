@@ -18,10 +18,18 @@ from torch import Tensor
 from s3search.models.denoiser import thresholded
 from s3search.models.gaussian import GaussianMixture
 from s3search.processes import NoiseProcess, VpDiscrete, edm, process_from_dict
-from s3search.rules import Derivative, Prediction, Relaxation, RelaxationKind, Taylor
+from s3search.rules import (
+    Derivative,
+    EmsStatistics,
+    Prediction,
+    Relaxation,
+    RelaxationKind,
+    Taylor,
+)
 from s3search.schedules import published
-from s3search.schedules.schedule import Corrector, Schedule, Start, StartKind, Step
+from s3search.schedules.schedule import Corrector, Schedule, Start, StartKind, Step, needs_ems
 from s3search.solvers.sample import Denoiser
+from tests import golden_ems
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 Case = Mapping[str, Any]
@@ -32,7 +40,6 @@ OTHER_FAMILIES = {
     "dc_solver": "compensated predictions",
     "deis": "Adams steps in time, Adams steps on published times, Runge-Kutta in rho",
     "diffusers": "diffusers' grids and schedulers",
-    "dpm_solver_v3": "EMS statistics",
     "ipndm": "Adams steps with constant-step weights",
     "ld3": "network times apart from solver times",
     "momentum": "velocities mixed over steps",
@@ -50,6 +57,7 @@ class Problem:
 
     schedule: Schedule
     denoiser: Denoiser
+    statistics: EmsStatistics | None = None
 
 
 def golden_folder() -> Path:
@@ -81,7 +89,8 @@ def problem_of(case: Case) -> Problem:
         denoiser = thresholded(denoiser, *threshold)
         if family == "edm_samplers" and schedule.times[-1] == process.clean_time:
             denoiser = _RawAtTheEnd(denoiser, mixture(process), schedule.times[-2])
-    return Problem(schedule=schedule, denoiser=denoiser)
+    statistics = golden_ems.statistics_of(case, golden_folder())
+    return Problem(schedule=schedule, denoiser=denoiser, statistics=statistics)
 
 
 def _check_scaling(solver: Mapping[str, Any]) -> None:
@@ -132,9 +141,11 @@ def times_of(case: Case, process: NoiseProcess) -> list[float]:
 
 def _usf(case: Case, process: NoiseProcess) -> Schedule:
     decisions = case["decisions"]
-    if "dpmsolver_v3_prediction" in decisions["prediction_types"]:
-        raise Waits("dpmsolver_v3 prediction (EMS statistics)")
-    predictions = {"noise_prediction": Prediction.NOISE, "data_prediction": Prediction.DATA}
+    predictions = {
+        "noise_prediction": Prediction.NOISE,
+        "data_prediction": Prediction.DATA,
+        golden_ems.USF_V3: Prediction.V3,
+    }
     steps = []
     for i, name in enumerate(decisions["prediction_types"]):
         prediction = predictions[name]
@@ -147,7 +158,13 @@ def _usf(case: Case, process: NoiseProcess) -> Schedule:
         corrector = _usf_corrector(prediction, decisions["corrector_types"][i])
         steps.append(Step(predictor=rule, corrector=corrector))
     start = _usf_start(decisions["afs"], process)
-    return Schedule(process=process, times=times_of(case, process), steps=steps, start=start)
+    return Schedule(
+        process=process,
+        times=times_of(case, process),
+        steps=steps,
+        start=start,
+        statistics=golden_ems.reference_of(case, golden_folder()) if needs_ems(steps) else None,
+    )
 
 
 def _usf_rule(
@@ -235,6 +252,10 @@ def _dpm_solver(case: Case, process: NoiseProcess) -> Schedule:
     if denoise:
         times, steps = _denoised(process, times, steps)
     return published.on_times(process, times, steps)
+
+
+def _dpm_solver_v3(case: Case, process: NoiseProcess) -> Schedule:
+    return golden_ems.dpm_solver_v3(case, process, times_of(case, process), golden_folder())
 
 
 def _unipc(case: Case, process: NoiseProcess) -> Schedule:
@@ -389,6 +410,7 @@ _FAMILIES: dict[str, Callable[[Case, NoiseProcess], Schedule]] = {
     "ddim": _ddim,
     "edm_samplers": _edm_samplers,
     "k_diffusion": _k_diffusion,
+    "dpm_solver_v3": _dpm_solver_v3,
 }
 
 

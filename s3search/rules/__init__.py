@@ -9,7 +9,17 @@ from typing import Annotated
 from pydantic import Field
 
 from s3search.rules.adams import Adams
-from s3search.rules.base import Index, Level, Number, Point, Prediction, Problem, level
+from s3search.rules.base import (
+    LINEAR_PREDICTIONS,
+    Index,
+    Level,
+    Number,
+    Point,
+    Prediction,
+    Problem,
+    level,
+)
+from s3search.rules.ems import EmsStatistics
 from s3search.rules.taylor import Derivative, Relaxation, RelaxationKind, Taylor
 from s3search.rules.unipc import UniPC, Variant
 
@@ -17,9 +27,11 @@ AnyRule = Annotated[Taylor | UniPC | Adams, Field(discriminator="rule")]
 """Any rule, told apart by its ``rule`` key."""
 
 __all__ = [
+    "LINEAR_PREDICTIONS",
     "Adams",
     "AnyRule",
     "Derivative",
+    "EmsStatistics",
     "Index",
     "Level",
     "Number",

@@ -28,6 +28,7 @@ def retime(schedule: Schedule, process: NoiseProcess) -> Schedule:
         start=schedule.start,
         steps=schedule.steps,
         model_patch=schedule.model_patch,
+        statistics=schedule.statistics,
     )
 
 

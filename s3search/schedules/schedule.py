@@ -12,11 +12,11 @@ A schedule is frozen and valid by construction: what exists can be compiled.  So
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -28,6 +28,7 @@ _LEAST_GAP = 1e-6  # in lam; differences of neighbours keep ten digits, and no s
 
 FORMAT = "s3search.schedule"
 VERSION = 1
+_NEWER = ("statistics",)
 
 
 class _Frozen(BaseModel):
@@ -100,6 +101,15 @@ class ModelPatch(_Frozen):
     skip_scale: tuple[Number, ...] | None = None
 
 
+class StatisticsReference(_Frozen):
+    """The statistics that a schedule's v3 steps are computed with: measured on one model, named by
+    their digest, given to `compile_plan`.
+    """
+
+    kind: Literal["ems"] = "ems"
+    digest: str = Field(pattern="^[0-9a-f]{32}$")
+
+
 class Schedule(_Frozen):
     """Times and steps for one process; see the module's docstring.
 
@@ -112,6 +122,7 @@ class Schedule(_Frozen):
     start: Start = Start()
     steps: tuple[Step, ...] = Field(min_length=1)
     model_patch: ModelPatch | None = None
+    statistics: StatisticsReference | None = None
     provenance: Mapping[str, Any] = Field(default_factory=dict)
 
     def __init__(self, **fields: Any) -> None:
@@ -177,6 +188,18 @@ class Schedule(_Frozen):
             raise InvalidSchedule("start.kind: 'unit_noise' needs alpha > 0 at times[0]")
         return self
 
+    @model_validator(mode="after")
+    def _statistics_are_named(self) -> "Schedule":
+        needing = needs_ems(self.steps)
+        if needing is not None and self.statistics is None:
+            raise InvalidSchedule(
+                f"{needing}: a v3 step needs EMS statistics and the schedule names none; set "
+                'statistics to {"kind": "ems", "digest": ...}'
+            )
+        if needing is None and self.statistics is not None:
+            raise InvalidSchedule("statistics: no step uses them; remove the key")
+        return self
+
     @property
     def n_steps(self) -> int:
         """Number of steps, one less than the times."""
@@ -196,8 +219,9 @@ class Schedule(_Frozen):
 
     @cached_property
     def id(self) -> str:
-        """Hash of process, times, start, steps and model patch; 32 hexadecimal digits."""
-        content = self.model_dump(mode="json", exclude={"provenance"})
+        """Hash of all that decides the images; 32 hexadecimal digits."""
+        content = self._content()
+        del content["provenance"]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -206,9 +230,16 @@ class Schedule(_Frozen):
         return {
             "format": FORMAT,
             "version": VERSION,
-            **self.model_dump(mode="json"),
+            **self._content(),
             "nfe": self.nfe,
         }
+
+    def _content(self) -> dict[str, Any]:
+        """The fields, without those that are newer than the format's first release and unset: the
+        hash of an old schedule stays.
+        """
+        content = self.model_dump(mode="json")
+        return {key: value for key, value in content.items() if not (key in _NEWER and not value)}
 
     @staticmethod
     def from_dict(data: Any) -> "Schedule":
@@ -256,6 +287,16 @@ class Schedule(_Frozen):
             return Schedule.from_dict(data)
         except InvalidSchedule as error:
             raise InvalidSchedule(f"{path}: {error}") from error
+
+
+def needs_ems(steps: Sequence[Step]) -> str | None:
+    """The path of the first rule that needs EMS statistics, None if there is none."""
+    for i, step in enumerate(steps):
+        if step.predictor.needs_ems:
+            return f"steps[{i}].predictor"
+        if step.corrector is not None and step.corrector.rule.needs_ems:
+            return f"steps[{i}].corrector.rule"
+    return None
 
 
 def json_schema() -> dict[str, Any]:

@@ -61,7 +61,17 @@ def plan_key(plan: Plan) -> bytes:
     levels = np.array([(at.alpha, at.sigma) for at in plan.levels])
     digest = hashlib.blake2b(digest_size=16)
     tables = (levels, plan.p, plan.q, plan.constant, np.array(plan.network_times))
-    for table in tables:
+    pixels = (
+        table
+        for r, row in plan.pixel_rows.items()
+        for table in (
+            np.array([r, *row.p, -1, *row.q]),
+            *row.p.values(),
+            *row.q.values(),
+            row.offset,
+        )
+    )
+    for table in (*tables, *pixels):
         # + 0.0 turns -0.0 into 0.0
         digest.update(repr(table.shape).encode())
         digest.update((np.round(table, _KEY_DECIMALS) + 0.0).tobytes())
@@ -69,5 +79,5 @@ def plan_key(plan: Plan) -> bytes:
 
 
 def schedule_key(schedule: Schedule) -> bytes:
-    """The plan key of a schedule."""
+    """The plan key of a schedule without v3 steps."""
     return plan_key(compile_plan(schedule))

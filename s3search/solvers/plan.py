@@ -14,24 +14,48 @@ exactly:
     sum_k p[r, k] sigma_k = sigma_r,      sum_k p[r, k] alpha_k + sum_j q[r, j] = alpha_r
 
 which is checked here, on the symbolic row, before an analytic start is written out.
+
+A row made with EMS statistics (DPM-Solver-v3) has weights that differ per pixel, and a term of its
+own: to the sums above come P[k] * x_k, Q[j] * D_j and an offset, elementwise, as `PixelRow` keeps
+them apart from the tables.  Statistics are measured, so such a row carries nothing exactly; its
+weights must be finite.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from s3search.errors import InvalidSchedule
+from s3search.errors import IncompatibleStatistics, InvalidSchedule
 from s3search.processes import NoiseProcess
-from s3search.rules import AnyRule, Level, Point, level
-from s3search.rules.linear_form import CONSTANT, ZERO, LinearForm, combine, data, state
+from s3search.rules import AnyRule, EmsStatistics, Level, Point, level
+from s3search.rules.linear_form import (
+    CONSTANT,
+    OFFSET,
+    ZERO,
+    LinearForm,
+    combine,
+    data,
+    state,
+)
 from s3search.schedules.schedule import Corrector, CorrectorKind, Schedule, StartKind
 
 Array = npt.NDArray[np.float64]
 
 _INVARIANT_TOLERANCE = 1e-9  # of the row's own absolute sum; rounding leaves 1e-13 even at order 4
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class PixelRow:
+    """The part of a row that differs per pixel: weights (C, H, W) of states and predictions, and
+    the offset.
+    """
+
+    p: Mapping[int, Array]
+    q: Mapping[int, Array]
+    offset: Array
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -46,6 +70,7 @@ class Plan:
     image: Array | None  # (C, H, W)
     evaluated: tuple[int, ...]  # (E,) the row each call sees
     network_times: tuple[float, ...]  # (E,)
+    pixel_rows: Mapping[int, PixelRow] = field(default_factory=dict)  # empty for most solvers
 
     @property
     def nfe(self) -> int:
@@ -57,10 +82,20 @@ class Plan:
         """Number of states, the initial one included."""
         return len(self.levels)
 
+    @property
+    def pixel_shape(self) -> tuple[int, ...] | None:
+        """(C, H, W) of the images that the plan is for, None if it is for any."""
+        shapes = [row.offset.shape for row in self.pixel_rows.values()]
+        return np.broadcast_shapes(*shapes) if shapes else None
+
     def to_dict(self) -> dict[str, Any]:
-        """The portable table: per row its weights, and the time of the call on it (or null)."""
+        """The portable table: per row its weights, and the time of the call on it (or null).
+
+        A weight that differs per pixel is a nested list (C, H, W) in the place of a number, and
+        its row has an "offset" (C, H, W) to add.
+        """
         calls = dict(zip(self.evaluated, self.network_times, strict=True))
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "p": self.p[r, :r].tolist(),
                 "q": self.q[r, : sum(e < r for e in self.evaluated)].tolist(),
@@ -69,27 +104,53 @@ class Plan:
             }
             for r in range(self.n_rows)
         ]
+        for r, pixels in self.pixel_rows.items():
+            for name, weights in (("p", pixels.p), ("q", pixels.q)):
+                for k, weight in weights.items():
+                    rows[r][name][k] = weight.tolist()
+            rows[r]["offset"] = pixels.offset.tolist()
         image = None if self.image is None else self.image.tolist()
         return {"noise_scale": self.levels[0].sigma, "image": image, "rows": rows}
 
 
-def compile_plan(schedule: Schedule) -> Plan:
+def compile_plan(schedule: Schedule, statistics: EmsStatistics | None = None) -> Plan:
     """The plan of ``schedule``; float64, on the CPU, well under a millisecond.
 
-    Raises `InvalidSchedule` (with the step) where a row breaks the invariants.
+    ``statistics`` are those that the schedule names, if it names any. Raises `InvalidSchedule`
+    (with the step) where a row breaks the invariants, and `IncompatibleStatistics` for other
+    statistics than the named.
     """
-    trace = _Trace(schedule)
+    trace = _Trace(schedule, _named_statistics(schedule, statistics))
     for i, step in enumerate(schedule.steps):
         is_last = i == len(schedule.steps) - 1
         to = level(schedule.process, schedule.times[i + 1])
         try:
             trace.advance(step.predictor, step.corrector, to, is_last)
-        except InvalidSchedule as error:
-            raise InvalidSchedule(f"steps[{i}]: {error}") from error
+        except (InvalidSchedule, IncompatibleStatistics) as error:
+            raise type(error)(f"steps[{i}]: {error}") from error
     return trace.plan()
 
 
-def check_table(schedule: Schedule, table: Any) -> None:
+def _named_statistics(
+    schedule: Schedule, statistics: EmsStatistics | None
+) -> EmsStatistics | None:
+    named = schedule.statistics
+    if named is None:
+        return None
+    if statistics is None:
+        raise IncompatibleStatistics(
+            f"statistics: the schedule needs {named.kind} statistics {named.digest}, none were "
+            "given; pass the object, compile_plan(schedule, EmsStatistics.load(...))"
+        )
+    if statistics.digest != named.digest:
+        raise IncompatibleStatistics(
+            f"statistics: the schedule was made with {named.kind} statistics {named.digest}, "
+            f"found {statistics.digest}; they belong to one model and one guidance scale"
+        )
+    return statistics
+
+
+def check_table(schedule: Schedule, table: Any, statistics: EmsStatistics | None = None) -> None:
     """Raises `InvalidSchedule` unless ``table``, a file's "plan", is what the schedule compiles
     to.
 
@@ -98,7 +159,7 @@ def check_table(schedule: Schedule, table: Any) -> None:
     """
     if table is None:
         return
-    own = compile_plan(schedule).to_dict()
+    own = compile_plan(schedule, statistics).to_dict()
     if not _same_numbers(own, table):
         raise InvalidSchedule("plan: the table is not what these steps compile to; export again")
 
@@ -129,6 +190,11 @@ class PlanBatch(Sequence[Plan]):
     """
 
     def __init__(self, plans: Sequence[Plan]) -> None:
+        if any(plan.pixel_rows for plan in plans):
+            raise InvalidSchedule(
+                "a batch of plans holds numbers, and a plan with v3 steps has weights per pixel; "
+                "leave it out, or run it alone"
+            )
         self._plans = tuple(plans)
         rows = max((plan.n_rows for plan in plans), default=0)
         calls = max((plan.nfe for plan in plans), default=0)
@@ -159,8 +225,9 @@ class PlanBatch(Sequence[Plan]):
 class _Trace:
     """Runs a schedule on symbols; each advance appends rows and points."""
 
-    def __init__(self, schedule: Schedule) -> None:
+    def __init__(self, schedule: Schedule, ems: EmsStatistics | None) -> None:
         self.schedule = schedule
+        self.ems = ems
         first = level(schedule.process, schedule.times[0])
         self.levels = [first]
         self.rows: list[LinearForm] = [ZERO]
@@ -173,21 +240,26 @@ class _Trace:
     def advance(
         self, predictor: AnyRule, corrector: Corrector | None, to: Level, is_last: bool
     ) -> None:
-        new = self._append(predictor.next_state(self.history, to), to)
+        new = self._append(predictor, to)
         if is_last and corrector is None:
             return
         self._call(to, new)
         if corrector is None:
             return
         predicted = self.history[-1]
-        corrected = self._append(corrector.rule.next_state(self.history, to), to)
+        corrected = self._append(corrector.rule, to)
         self.history[-1] = Point(to, corrected, predicted.evaluated_at, predicted.data)
         if corrector.kind is CorrectorKind.IMPLICIT:
             self.history.pop()
             self._call(to, corrected)
 
-    def _append(self, row: LinearForm, to: Level) -> LinearForm:
-        self._check(row, to)
+    def _append(self, rule: AnyRule, to: Level) -> LinearForm:
+        if self.ems is not None and rule.needs_ems:
+            row = rule.next_state_with(self.ems, self.history, to)
+            _check_finite(row, to)
+        else:
+            row = rule.next_state(self.history, to)
+            self._check(row, to)
         self.rows.append(row)
         self.levels.append(to)
         return LinearForm.of(state(len(self.rows) - 1))
@@ -198,7 +270,8 @@ class _Trace:
 
     def _check(self, row: LinearForm, to: Level) -> None:
         noise, image, size = 0.0, 0.0, 1.0
-        for symbol, c in row.terms.items():
+        terms = cast("Mapping[int, float]", row.terms)  # arrays come from rules with statistics
+        for symbol, c in terms.items():
             if symbol % 2:
                 image += c
                 size += abs(c)
@@ -225,7 +298,11 @@ class _Trace:
         p = np.zeros((len(rows), len(rows)))
         q = np.zeros((len(rows), len(calls)))
         constant = np.zeros(len(rows))
+        pixel_rows = {}
         for r, row in enumerate(rows):
+            if OFFSET in row.terms:
+                pixel_rows[r] = _pixel_row(row, analytic, start.image)
+                continue
             for symbol, c in row.terms.items():
                 if symbol == CONSTANT:
                     constant[r] = c
@@ -242,7 +319,34 @@ class _Trace:
             image=None if start.image is None else np.array(start.image),
             evaluated=tuple(calls),
             network_times=tuple(self.levels[row].t for row in calls),
+            pixel_rows=pixel_rows,
         )
+
+
+def _check_finite(row: LinearForm, to: Level) -> None:
+    if not all(np.isfinite(c).all() for c in row.terms.values()):
+        raise IncompatibleStatistics(
+            f"the row for t = {to.t} has weights that are not finite; these EMS statistics grow "
+            "too fast between its times"
+        )
+
+
+def _pixel_row(row: LinearForm, analytic: bool, image: Any) -> PixelRow:
+    """A row made with statistics; a weight of the constant image goes into the offset."""
+    shape = np.shape(row.terms[OFFSET])
+    p: dict[int, Array] = {}
+    q: dict[int, Array] = {}
+    offset = np.zeros(shape)
+    for symbol, c in row.terms.items():
+        if symbol == OFFSET:
+            offset = offset + c
+        elif symbol == CONSTANT:
+            offset = offset + c * np.array(image)
+        elif symbol % 2:
+            q[symbol // 2 - analytic] = np.broadcast_to(c, shape)
+        else:
+            p[symbol // 2] = np.broadcast_to(c, shape)
+    return PixelRow(p=p, q=q, offset=offset)
 
 
 def _analytic_prediction(kind: StartKind, first: Level) -> LinearForm:
