@@ -22,6 +22,7 @@ from s3search.schedules.schedule import (
     StartKind,
     Step,
 )
+from s3search.schedules.spacing import End, EndRule
 from s3search.solvers.plan import compile_plan, compile_plans
 from s3search.solvers.sample import run_plan, sample
 from tests.helpers import EXAMPLES, gaussian, max_abs, noise, schedules
@@ -169,7 +170,7 @@ def test_pseudo_corrector_moves_the_state_and_keeps_the_call() -> None:
 
 @pytest.mark.parametrize("name", ["ddim", "dpmpp_2m", "dpmpp_3m", "unipc"])
 def test_flow_runs_from_pure_noise_to_the_clean_end(name: str) -> None:
-    process, end = flow(), published.End(rule=published.EndRule.DENOISE)
+    process, end = flow(), End(rule=EndRule.DENOISE)
     plan = compile_plan(getattr(published, name)(process, nfe=24, spacing="uniform", end=end))
     denoiser, z = gaussian(process), noise()
     assert plan.levels[0].alpha == 0.0
