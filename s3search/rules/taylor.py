@@ -20,7 +20,7 @@ DPM-Solver(++) 2M/3M and 2S/3S, UniPC-2 predictors and USF's correctors are all 
 
 The third prediction, v3, is that of DPM-Solver-v3 with EMS statistics (ems.py has its letters):
 
-    f_q = ((1 - l_q) / alpha_q) x_q - D_q,      g_q = e^(S_i - S_q) f_q - beta_q
+    f_q = (sigma_q eps_q - l_q x_q) / alpha_q,      g_q = e^(S_i - S_q) f_q - beta_q
     x_t = alpha_t e^(L_i - L_j) [ x_s / alpha_s - sum_{k<n} E_k g^(k) - drift ]
 
 i, j and q are the nodes nearest to start, target and point; alpha and the lam that derivatives are
@@ -228,12 +228,11 @@ def _relative_prediction(ems: EmsStatistics, i: int, point: Point) -> LinearForm
     state.
     """
     q = ems.node(point.level.lam)
-    growth = ems.growth(i, q)
-    seen = growth * (1.0 - ems.l[q]) / point.level.alpha
+    scale = ems.growth(i, q) / point.level.alpha
     return combine(
         (
-            (seen, point.evaluated_at),
-            (-growth, point.data),
+            (scale * point.level.sigma, point.predicted(Prediction.NOISE)),
+            (-scale * ems.l[q], point.evaluated_at),
             (-ems.bias(i, q), LinearForm.of(OFFSET)),
         )
     )

@@ -16,9 +16,17 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from s3search.errors import InvalidSchedule, nearest
 from s3search.processes import NoiseProcess
@@ -28,11 +36,29 @@ _LEAST_GAP = 1e-6  # in lam; differences of neighbours keep ten digits, and no s
 
 FORMAT = "s3search.schedule"
 VERSION = 1
-_NEWER = ("statistics",)
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    _later_fields: ClassVar[frozenset[str]] = frozenset()
+    """Fields that the format's first files do not have: left out where they are None, so that a
+    schedule without them keeps its JSON and its id."""
+
+    @property
+    def optional_fields(self) -> tuple[str, ...]:
+        """The later fields that are in use."""
+        return tuple(
+            name for name in sorted(self._later_fields) if getattr(self, name) is not None
+        )
+
+    @model_serializer(mode="wrap")
+    def _without_unused_fields(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = dump(self)
+        for name in self._later_fields:
+            if data.get(name, ...) is None:
+                del data[name]
+        return data
 
 
 class StartKind(StrEnum):
@@ -124,6 +150,8 @@ class Schedule(_Frozen):
     model_patch: ModelPatch | None = None
     statistics: StatisticsReference | None = None
     provenance: Mapping[str, Any] = Field(default_factory=dict)
+
+    _later_fields: ClassVar = frozenset({"statistics"})
 
     def __init__(self, **fields: Any) -> None:
         try:
@@ -220,8 +248,7 @@ class Schedule(_Frozen):
     @cached_property
     def id(self) -> str:
         """Hash of all that decides the images; 32 hexadecimal digits."""
-        content = self._content()
-        del content["provenance"]
+        content = self.model_dump(mode="json", exclude={"provenance"})
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -230,16 +257,9 @@ class Schedule(_Frozen):
         return {
             "format": FORMAT,
             "version": VERSION,
-            **self._content(),
+            **self.model_dump(mode="json"),
             "nfe": self.nfe,
         }
-
-    def _content(self) -> dict[str, Any]:
-        """The fields, without those that are newer than the format's first release and unset: the
-        hash of an old schedule stays.
-        """
-        content = self.model_dump(mode="json")
-        return {key: value for key, value in content.items() if not (key in _NEWER and not value)}
 
     @staticmethod
     def from_dict(data: Any) -> "Schedule":
