@@ -140,7 +140,7 @@ def _named_statistics(
     if statistics is None:
         raise IncompatibleStatistics(
             f"statistics: the schedule needs {named.kind} statistics {named.digest}, none were "
-            "given; pass the object, compile_plan(schedule, EmsStatistics.load(...))"
+            "given; pass EmsStatistics.load(file) to compile_plan (`s3search check` has --ems)"
         )
     if statistics.digest != named.digest:
         raise IncompatibleStatistics(
