@@ -18,11 +18,18 @@ from torch import Tensor
 from s3search.models.denoiser import thresholded
 from s3search.models.gaussian import GaussianMixture
 from s3search.processes import NoiseProcess, VpDiscrete, edm, process_from_dict
-from s3search.rules import Derivative, Prediction, Relaxation, RelaxationKind, Taylor
+from s3search.rules import (
+    Derivative,
+    EmsStatistics,
+    Prediction,
+    Relaxation,
+    RelaxationKind,
+    Taylor,
+)
 from s3search.schedules import published
-from s3search.schedules.schedule import Corrector, Schedule, Start, StartKind, Step
+from s3search.schedules.schedule import Corrector, Schedule, Start, StartKind, Step, needs_ems
 from s3search.solvers.sample import Denoiser
-from tests import golden_misc, golden_slopes
+from tests import golden_ems, golden_misc, golden_slopes
 from tests.helpers import Waits
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
@@ -30,9 +37,6 @@ Case = Mapping[str, Any]
 _Adaptor = Callable[[Case, NoiseProcess], Schedule]
 
 SPACINGS = {"logSNR": "logsnr", "time_uniform": "uniform", "time_quadratic": "quadratic"}
-OTHER_FAMILIES = {
-    "dpm_solver_v3": "EMS statistics",
-}
 ADAPTIVE = "not a schedule: the step size depends on the state"
 
 
@@ -44,6 +48,7 @@ class Problem:
     denoiser: Denoiser
     unused_calls: int = 0  # that the published code makes after the last step
     start_scale: float = 1.0  # of the published state, in ours
+    statistics: EmsStatistics | None = None
 
 
 def golden_folder() -> Path:
@@ -62,8 +67,6 @@ def case_files() -> dict[str, Path]:
 def problem_of(case: Case) -> Problem:
     """The problem that ``case`` states, in our terms."""
     family = case["family"]
-    if family in OTHER_FAMILIES:
-        raise Waits(OTHER_FAMILIES[family])
     if family not in _FAMILIES:
         raise ValueError(f"unknown family {family!r}; known: {sorted(_FAMILIES)}")
     _check_scaling(case["solver"])
@@ -83,7 +86,12 @@ def problem_of(case: Case) -> Problem:
         if family == "edm_samplers" and schedule.times[-1] == process.clean_time:
             denoiser = _RawAtTheEnd(denoiser, mixture(process), schedule.times[-2])
     start_scale = 1.0 / case["alphas"][0] if is_scaled else 1.0
-    return Problem(schedule=schedule, denoiser=denoiser, start_scale=start_scale)
+    return Problem(
+        schedule=schedule,
+        denoiser=denoiser,
+        start_scale=start_scale,
+        statistics=golden_ems.statistics_of(case, golden_folder()),
+    )
 
 
 def _check_scaling(solver: Mapping[str, Any]) -> None:
@@ -134,9 +142,11 @@ def times_of(case: Case, process: NoiseProcess) -> list[float]:
 
 def _usf(case: Case, process: NoiseProcess) -> Schedule:
     decisions = case["decisions"]
-    if "dpmsolver_v3_prediction" in decisions["prediction_types"]:
-        raise Waits("dpmsolver_v3 prediction (EMS statistics)")
-    predictions = {"noise_prediction": Prediction.NOISE, "data_prediction": Prediction.DATA}
+    predictions = {
+        "noise_prediction": Prediction.NOISE,
+        "data_prediction": Prediction.DATA,
+        golden_ems.USF_V3: Prediction.V3,
+    }
     steps = []
     for i, name in enumerate(decisions["prediction_types"]):
         prediction = predictions[name]
@@ -149,7 +159,13 @@ def _usf(case: Case, process: NoiseProcess) -> Schedule:
         corrector = _usf_corrector(prediction, decisions["corrector_types"][i])
         steps.append(Step(predictor=rule, corrector=corrector))
     start = _usf_start(decisions["afs"], process)
-    return Schedule(process=process, times=times_of(case, process), steps=steps, start=start)
+    return Schedule(
+        process=process,
+        times=times_of(case, process),
+        steps=steps,
+        start=start,
+        statistics=golden_ems.reference_of(case, golden_folder()) if needs_ems(steps) else None,
+    )
 
 
 def _usf_rule(
@@ -237,6 +253,10 @@ def _dpm_solver(case: Case, process: NoiseProcess) -> Schedule:
     if denoise:
         times, steps = _denoised(process, times, steps)
     return published.on_times(process, times, steps)
+
+
+def _dpm_solver_v3(case: Case, process: NoiseProcess) -> Schedule:
+    return golden_ems.dpm_solver_v3(case, process, times_of(case, process), golden_folder())
 
 
 def _unipc(case: Case, process: NoiseProcess) -> Schedule:
@@ -413,6 +433,7 @@ _FAMILIES: dict[str, _Adaptor] = {
     "edm_samplers": _edm_samplers,
     "k_diffusion": _k_diffusion,
     **golden_misc.FAMILIES,
+    "dpm_solver_v3": _dpm_solver_v3,
 }
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from s3search.models.gaussian import GaussianDenoiser
 from s3search.processes import NoiseProcess, edm, flow, vp_cosine, vp_discrete, vp_linear
 from s3search.rules import (
+    LINEAR_PREDICTIONS,
     Adams,
     AdamsTime,
     AnyRule,
@@ -20,7 +21,6 @@ from s3search.rules import (
     Level,
     Momentum,
     Point,
-    Prediction,
     Relaxation,
     RelaxationKind,
     Slope,
@@ -152,7 +152,7 @@ def rules(draw: st.DrawFn, n_points: int, newest: bool = False) -> AnyRule:
     starts = range(-n_points, -1) if newest else range(-n_points, 0)
     start = draw(st.sampled_from(starts))
     others = [p for p in range(-n_points, 0) if p != start]
-    prediction = draw(st.sampled_from(Prediction))
+    prediction = draw(st.sampled_from(LINEAR_PREDICTIONS))
     match draw(st.sampled_from(("taylor", "unipc", "adams", "slope"))):
         case "unipc":
             points = (

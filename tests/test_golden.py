@@ -34,7 +34,7 @@ def test_golden_case(path: Path) -> None:
         if defect:
             pytest.skip(f"published code is defective here: {defect} ({reason})")
         raise
-    plan = compile_plan(problem.schedule)
+    plan = compile_plan(problem.schedule, problem.statistics)
     end, calls = _run(problem, plan, problem.start_scale * tensor(case["x_start"]))
     expected = tensor(case["x_end"])
     deviation = float((end - expected).abs().max() / expected.abs().max())

@@ -47,9 +47,9 @@ from torch import Tensor
 
 from s3search.errors import InvalidSchedule
 from s3search.integrations.diffusers_model import PipelineModel, model_of
-from s3search.rules import Prediction, Taylor, UniPC, Variant, level
+from s3search.rules import EmsStatistics, Prediction, Taylor, UniPC, Variant, level
 from s3search.schedules.retime import retime
-from s3search.schedules.schedule import Corrector, Schedule, Start, Step
+from s3search.schedules.schedule import Corrector, Schedule, Start, Step, needs_ems
 from s3search.solvers.plan import Plan, compile_plan
 from s3search.solvers.sample import next_state
 from s3search.solvers.start_map import jumped
@@ -93,6 +93,7 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
         s3_schedules: Sequence[Mapping[str, Any]] = (),
         s3_model: Mapping[str, Any] | None = None,
         s3_thresholding: str | None = None,
+        s3_statistics: str | None = None,
     ) -> None:
         if not s3_schedules or s3_model is None:
             raise InvalidSchedule(
@@ -103,6 +104,7 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
         self.register_to_config(**s3_model)  # type: ignore[no-untyped-call]  # diffusers
         self._model = model_of(s3_model)
         self._threshold = _threshold(s3_thresholding, s3_model)
+        self._ems = None if s3_statistics is None else EmsStatistics.load(s3_statistics)
         schedules = [Schedule.from_dict(dict(data)) for data in s3_schedules]
         self._schedules = _by_calls(_replayable(own, self._model) for own in schedules)
         self.num_train_timesteps = self._model.n_times
@@ -115,12 +117,14 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
         config: Mapping[str, Any],
         *,
         thresholding: Thresholding | str | None = None,
+        statistics: str | Path | None = None,
     ) -> Self:
         """A scheduler for the pipeline whose scheduler had ``config``.
 
         Several schedules with different numbers of calls may be given; the pipeline's
-        ``num_inference_steps`` chooses among them. Raises `InvalidSchedule` for a schedule this
-        model cannot run.
+        ``num_inference_steps`` chooses among them. ``statistics`` is the EMS file that schedules
+        with v3 steps name; a saved pipeline keeps its path. Raises `InvalidSchedule` for a
+        schedule this model cannot run.
         """
         several = [schedule] if isinstance(schedule, str | Path | Schedule) else schedule
         loaded = [s if isinstance(s, Schedule) else Schedule.load(s) for s in several]
@@ -129,6 +133,7 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
             s3_schedules=[one.to_dict() for one in loaded],
             s3_model={k: _plain(v) for k, v in model.items() if not k.startswith("_")},
             s3_thresholding=None if thresholding is None else Thresholding(thresholding).value,
+            s3_statistics=None if statistics is None else str(Path(statistics).resolve()),
         )
         return made
 
@@ -187,7 +192,7 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
                 f"or give from_schedule a schedule with {n}"
             )
         self._schedule = self._schedules[n]
-        self._plan: Plan = compile_plan(self._schedule)
+        self._plan: Plan = compile_plan(self._schedule, self._ems)
         own = self._model.network_times(self._plan.network_times)
         if timesteps is not None:
             asked = torch.as_tensor(timesteps, dtype=torch.float64, device="cpu")
@@ -292,7 +297,7 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
             index = 0 if timestep is None else self.index_for_timestep(timestep)
         self._step_index = index
         if index or self._holds_image:
-            self._plan = compile_plan(_tail(self._schedule, self._plan, index))
+            self._plan = compile_plan(_tail(self._schedule, self._plan, index), self._ems)
             self._first_call = self.num_inference_steps - self._plan.nfe
         elif abs(self._plan.noise_scale - 1) > _UNIT_SCALE_SLACK and not self._noise_was_scaled:
             _log.warning(
@@ -398,7 +403,13 @@ def _tail(schedule: Schedule, plan: Plan, call: int) -> Schedule:
         if compensation is not None and compensation.problem(past) is not None:
             compensation = None  # the calls it looks back to were not made
         steps.append(Step(predictor=predictor, corrector=corrector, compensation=compensation))
-    return Schedule(process=schedule.process, times=times, start=Start(), steps=steps)
+    return Schedule(
+        process=schedule.process,
+        times=times,
+        start=Start(),
+        steps=steps,
+        statistics=schedule.statistics if needs_ems(steps) else None,
+    )
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:

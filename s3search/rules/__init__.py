@@ -10,8 +10,18 @@ from pydantic import Field
 
 from s3search.rules.adams import Adams
 from s3search.rules.adams_time import AdamsTime
-from s3search.rules.base import Index, Level, Number, Point, Prediction, Problem, level
+from s3search.rules.base import (
+    LINEAR_PREDICTIONS,
+    Index,
+    Level,
+    Number,
+    Point,
+    Prediction,
+    Problem,
+    level,
+)
 from s3search.rules.bidirectional import Bidirectional
+from s3search.rules.ems import EmsStatistics
 from s3search.rules.momentum import Momentum, MomentumKind
 from s3search.rules.slope import Slope, SlopeTerm
 from s3search.rules.taylor import Derivative, Relaxation, RelaxationKind, Taylor
@@ -25,12 +35,14 @@ AnyRule = Annotated[Taylor | UniPC | Adams | SlopeRule, Field(discriminator="rul
 """Any rule, told apart by its ``rule`` key."""
 
 __all__ = [
+    "LINEAR_PREDICTIONS",
     "Adams",
     "AdamsTime",
     "AnyRule",
     "Bidirectional",
     "Clock",
     "Derivative",
+    "EmsStatistics",
     "Index",
     "Level",
     "Momentum",

@@ -21,6 +21,7 @@ from typing import Annotated, NamedTuple
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from s3search.processes import NoiseProcess
+from s3search.rules.ems import EmsStatistics
 from s3search.rules.linear_form import LinearForm, combine
 
 Number = Annotated[float, Field(strict=True), AfterValidator(lambda value: value + 0.0)]
@@ -35,6 +36,11 @@ class Prediction(StrEnum):
 
     NOISE = "noise"
     DATA = "data"
+    V3 = "v3"  # DPM-Solver-v3's g, made of both with EMS statistics; `Taylor` alone knows it
+
+
+LINEAR_PREDICTIONS = (Prediction.NOISE, Prediction.DATA)
+"""The predictions that need no statistics."""
 
 
 class Level(NamedTuple):
@@ -71,6 +77,7 @@ class Point:
         """D, or eps = (x - alpha D) / sigma at the level that the network was told."""
         if prediction is Prediction.DATA:
             return self.data
+        assert prediction is Prediction.NOISE, "v3 predictions need statistics"
         _, alpha, sigma, _ = self.called_at or self.level
         return combine(((1.0 / sigma, self.evaluated_at), (-alpha / sigma, self.data)))
 
@@ -101,6 +108,20 @@ class RuleModel(BaseModel):
 
     def problem(self, levels: Sequence[Level], to: Level) -> Problem | None:
         """What makes this rule impossible after points at ``levels``; None when nothing does."""
+        raise NotImplementedError
+
+    @property
+    def needs_ems(self) -> bool:
+        """Whether the rule is computed with EMS statistics, by `next_state_with`.
+
+        Its rows then have tensors for weights and do not obey the invariants of `Plan`.
+        """
+        return False
+
+    def next_state_with(
+        self, ems: EmsStatistics, history: Sequence[Point], to: Level
+    ) -> LinearForm:
+        """The state at ``to`` of a rule that needs EMS statistics."""
         raise NotImplementedError
 
     def next_state(self, history: Sequence[Point], to: Level) -> LinearForm:

@@ -7,17 +7,24 @@ coefficients that a plan stores.  A form is a sum of coefficients times symbols:
     state(k)   x_k, the k-th state of the trajectory
     data(j)    D_j, the result of the j-th network call
     CONSTANT   the schedule's constant image (the mean image of an analytic start)
+    OFFSET     the number 1: a term without state, prediction or image
 
 Coefficients are Python floats: at a few dozen terms per step, plain floats beat arrays by a factor
-of ten.  Anything that can be added and multiplied (per-pixel arrays, as DPM-Solver-v3 needs them)
-works as a coefficient too.
+of ten.  A coefficient may also be a float64 array that broadcasts to (C, H, W), one weight per
+pixel, as DPM-Solver-v3 needs them.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 Symbol = int
+Coefficient: TypeAlias = "float | npt.NDArray[np.float64]"
 
 CONSTANT: Symbol = -1
+OFFSET: Symbol = -3
 
 
 def state(k: int) -> Symbol:
@@ -35,7 +42,7 @@ class LinearForm:
 
     __slots__ = ("terms",)
 
-    def __init__(self, terms: Mapping[Symbol, float]) -> None:
+    def __init__(self, terms: Mapping[Symbol, Coefficient]) -> None:
         self.terms = terms
 
     @staticmethod
@@ -49,7 +56,7 @@ class LinearForm:
     def __sub__(self, other: "LinearForm") -> "LinearForm":
         return combine(((1.0, self), (-1.0, other)))
 
-    def __mul__(self, factor: float) -> "LinearForm":
+    def __mul__(self, factor: Coefficient) -> "LinearForm":
         return LinearForm({symbol: factor * c for symbol, c in self.terms.items()})
 
     __rmul__ = __mul__
@@ -68,9 +75,9 @@ class LinearForm:
 ZERO = LinearForm({})
 
 
-def combine(weighted: Iterable[tuple[float, LinearForm]]) -> LinearForm:
+def combine(weighted: Iterable[tuple[Coefficient, LinearForm]]) -> LinearForm:
     """Sum of weight times form, in one pass."""
-    total: dict[Symbol, float] = {}
+    total: dict[Symbol, Coefficient] = {}
     for weight, form in weighted:
         for symbol, c in form.terms.items():
             total[symbol] = total.get(symbol, 0.0) + weight * c

@@ -17,6 +17,15 @@ A relaxation multiplies one estimate; with z = h for noise and z = -h for data:
     0.5exp, -0.5exp          1 +- (e^z - 1) / 2             linear      1 + c h           scale   c
 
 DPM-Solver(++) 2M/3M and 2S/3S, UniPC-2 predictors and USF's correctors are all special cases.
+
+The third prediction, v3, is that of DPM-Solver-v3 with EMS statistics (ems.py has its letters):
+
+    f_q = (sigma_q eps_q - l_q x_q) / alpha_q,      g_q = e^(S_i - S_q) f_q - beta_q
+    x_t = alpha_t e^(L_i - L_j) [ x_s / alpha_s - sum_{k<n} E_k g^(k) - drift ]
+
+i, j and q are the nodes nearest to start, target and point; alpha and the lam that derivatives are
+estimated with are exact, as in USF's code.  Its z is h.  Where the times are nodes this is
+DPM-Solver-v3 itself.
 """
 
 import math
@@ -26,6 +35,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from s3search.errors import InvalidSchedule
 from s3search.rules.base import (
     Index,
     Level,
@@ -38,10 +48,11 @@ from s3search.rules.base import (
     first_order,
     missing_point,
 )
+from s3search.rules.ems import EmsStatistics
 from s3search.rules.exponential import phi
-from s3search.rules.linear_form import LinearForm, combine
+from s3search.rules.linear_form import OFFSET, Coefficient, LinearForm, combine
 
-MAX_ORDER = 4
+MAX_ORDER = 5  # a corrector of a fourth-order predictor has one order more
 
 
 class RelaxationKind(StrEnum):
@@ -73,7 +84,7 @@ class Relaxation(RuleModel):
 
     def factor(self, h: float, prediction: Prediction) -> float:
         """The factor for a step of length h."""
-        z = h if prediction is Prediction.NOISE else -h
+        z = -h if prediction is Prediction.DATA else h
         match self.kind:
             case RelaxationKind.LINEAR:
                 return 1.0 + (self.coefficient or 0.0) * h
@@ -145,9 +156,51 @@ class Taylor(RuleModel):
             if self.start in derivative.points:
                 found = found or Problem(field, f"point {self.start} is the start of the step")
             found = found or missing_point(field, derivative.points, n_points)
+        if self.needs_ems and not math.isfinite(to.lam - levels[self.start].lam):
+            found = found or Problem(
+                "prediction",
+                "'v3' has no value for a step that touches the clean end (sigma = 0) or pure "
+                "noise (alpha = 0); use 'data'",
+            )
         if found is None and self.order > 1:
             found = endless_step("order", levels[self.start], to)
         return found
+
+    @property
+    def needs_ems(self) -> bool:
+        """Whether the prediction is v3."""
+        return self.prediction is Prediction.V3
+
+    def next_state_with(
+        self, ems: EmsStatistics, history: Sequence[Point], to: Level
+    ) -> LinearForm:
+        """The v3 state at ``to`` by the formulas of the module's docstring."""
+        start = history[self.start]
+        i, j = ems.node(start.level.lam), ems.node(to.lam)
+        if i == j:
+            raise InvalidSchedule(
+                f"from t = {start.level.t} to {to.t} is less than one interval of the EMS "
+                "statistics; move the times apart or use 'data' or 'noise' there"
+            )
+        integrals = ems.interval(i, j)
+        h = to.lam - start.level.lam
+        weights: dict[int, Coefficient] = {self.start: -integrals.powers[0]}
+        for d, derivative in enumerate(self.derivatives, start=1):
+            factor: Coefficient = -integrals.powers[d]
+            if derivative.relaxation is not None:
+                factor = factor * derivative.relaxation.factor(h, self.prediction)
+            distances = [history[p].level.lam - start.level.lam for p in derivative.points]
+            for p, a in zip(derivative.points, derivative_weights(d, distances), strict=True):
+                if not a:
+                    continue  # a point at pure noise has no g
+                weights[p] = weights.get(p, 0.0) + factor * a
+                weights[self.start] = weights[self.start] - factor * a
+        terms: list[tuple[Coefficient, LinearForm]] = [
+            (1.0 / start.level.alpha, start.state),
+            (-integrals.drift, LinearForm.of(OFFSET)),
+        ]
+        terms += [(w, _relative_prediction(ems, i, history[p])) for p, w in weights.items()]
+        return combine(terms) * (to.alpha * integrals.gain)
 
     def next_state(self, history: Sequence[Point], to: Level) -> LinearForm:
         """The state at ``to`` by the formulas of the module's docstring."""
@@ -168,6 +221,21 @@ class Taylor(RuleModel):
         terms = [(1.0, base), (-sum(weights.values()), start.predicted(self.prediction))]
         terms += [(w, history[p].predicted(self.prediction)) for p, w in weights.items() if w]
         return combine(terms)
+
+
+def _relative_prediction(ems: EmsStatistics, i: int, point: Point) -> LinearForm:
+    """g of ``point`` relative to node i; what the network was given makes it, not the corrected
+    state.
+    """
+    q = ems.node(point.level.lam)
+    scale = ems.growth(i, q) / point.level.alpha
+    return combine(
+        (
+            (scale * point.level.sigma, point.predicted(Prediction.NOISE)),
+            (-scale * ems.l[q], point.evaluated_at),
+            (-ems.bias(i, q), LinearForm.of(OFFSET)),
+        )
+    )
 
 
 def derivative_weights(d: int, distances: Sequence[float]) -> list[float]:

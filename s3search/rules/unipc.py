@@ -19,8 +19,10 @@ from enum import StrEnum
 from typing import Literal
 
 import numpy as np
+from pydantic import field_validator
 
 from s3search.rules.base import (
+    LINEAR_PREDICTIONS,
     Index,
     Level,
     Point,
@@ -52,6 +54,15 @@ class UniPC(RuleModel):
     variant: Variant
     start: Index = -1
     points: tuple[Index, ...] = ()
+
+    @field_validator("prediction")
+    @classmethod
+    def _needs_no_statistics(cls, prediction: Prediction) -> Prediction:
+        if prediction not in LINEAR_PREDICTIONS:
+            raise ValueError(
+                "UniPC extrapolates 'noise' or 'data'; v3 is a prediction of 'taylor'"
+            )
+        return prediction
 
     def problem(self, levels: Sequence[Level], to: Level) -> Problem | None:
         """The points must exist and differ from the start."""

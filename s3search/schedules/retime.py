@@ -42,6 +42,7 @@ def retime(schedule: Schedule, process: NoiseProcess) -> Schedule:
         start=_moved_start(schedule.start, moved),
         steps=steps,
         model_patch=schedule.model_patch,
+        statistics=schedule.statistics,
     )
 
 

@@ -13,11 +13,11 @@ A schedule is frozen and valid by construction: what exists can be compiled.  So
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -44,13 +44,9 @@ VERSION = 1
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-
-class _Extended(_Frozen):
-    """Fields added after the first files were written are left out where they are None, so that
-    a schedule without them keeps its JSON and its id.
-    """
-
     _later_fields: ClassVar[frozenset[str]] = frozenset()
+    """Fields that the format's first files do not have: left out where they are None, so that a
+    schedule without them keeps its JSON and its id."""
 
     @property
     def optional_fields(self) -> tuple[str, ...]:
@@ -77,7 +73,7 @@ class StartKind(StrEnum):
     AVERAGE_X0 = "average_x0"  # D = the mean image of the data
 
 
-class Start(_Extended):
+class Start(_Frozen):
     """The first prediction; all kinds but `network` save one call (USF's analytic first step).
 
     `unit_noise` is what USF's VP code does under the name zero_x0 (and diff-sampler's first
@@ -125,7 +121,7 @@ class Corrector(_Frozen):
     rule: AnyRule
 
 
-class Step(_Extended):
+class Step(_Frozen):
     """One step to the next time.
 
     ``network_time`` is the time that the network is told at the new point, where it is not the
@@ -157,6 +153,15 @@ class ModelPatch(_Frozen):
     skip_scale: tuple[Number, ...] | None = None
 
 
+class StatisticsReference(_Frozen):
+    """The statistics that a schedule's v3 steps are computed with: measured on one model, named by
+    their digest, given to `compile_plan`.
+    """
+
+    kind: Literal["ems"] = "ems"
+    digest: str = Field(pattern="^[0-9a-f]{32}$")
+
+
 class Schedule(_Frozen):
     """Times and steps for one process; see the module's docstring.
 
@@ -169,7 +174,10 @@ class Schedule(_Frozen):
     start: Start = Start()
     steps: tuple[Step, ...] = Field(min_length=1)
     model_patch: ModelPatch | None = None
+    statistics: StatisticsReference | None = None
     provenance: Mapping[str, Any] = Field(default_factory=dict)
+
+    _later_fields: ClassVar = frozenset({"statistics"})
 
     def __init__(self, **fields: Any) -> None:
         try:
@@ -285,6 +293,18 @@ class Schedule(_Frozen):
             )
         return self
 
+    @model_validator(mode="after")
+    def _statistics_are_named(self) -> "Schedule":
+        needing = needs_ems(self.steps)
+        if needing is not None and self.statistics is None:
+            raise InvalidSchedule(
+                f"{needing}: a v3 step needs EMS statistics and the schedule names none; set "
+                'statistics to {"kind": "ems", "digest": ...}'
+            )
+        if needing is None and self.statistics is not None:
+            raise InvalidSchedule("statistics: no step uses them; remove the key")
+        return self
+
     @property
     def n_steps(self) -> int:
         """Number of steps, one less than the times."""
@@ -304,7 +324,7 @@ class Schedule(_Frozen):
 
     @cached_property
     def id(self) -> str:
-        """Hash of process, times, start, steps and model patch; 32 hexadecimal digits."""
+        """Hash of all that decides the images; 32 hexadecimal digits."""
         content = self.model_dump(mode="json", exclude={"provenance"})
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -364,6 +384,16 @@ class Schedule(_Frozen):
             return Schedule.from_dict(data)
         except InvalidSchedule as error:
             raise InvalidSchedule(f"{path}: {error}") from error
+
+
+def needs_ems(steps: Sequence[Step]) -> str | None:
+    """The path of the first rule that needs EMS statistics, None if there is none."""
+    for i, step in enumerate(steps):
+        if step.predictor.needs_ems:
+            return f"steps[{i}].predictor"
+        if step.corrector is not None and step.corrector.rule.needs_ems:
+            return f"steps[{i}].corrector.rule"
+    return None
 
 
 def json_schema() -> dict[str, Any]:

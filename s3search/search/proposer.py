@@ -65,6 +65,8 @@ def plan_key(plan: Plan) -> bytes:
         own = plan.start_map
         scales = np.array([own.noise_scale, own.gain])
         tables += [scales, own.offset, own.gains, own.directions]
+    for r, row in plan.pixel_rows.items():
+        tables += [np.array([r, *row.p, -1, *row.q]), *row.p.values(), *row.q.values(), row.offset]
     for table in tables:
         # + 0.0 turns -0.0 into 0.0
         digest.update(repr(table.shape).encode())
@@ -73,5 +75,5 @@ def plan_key(plan: Plan) -> bytes:
 
 
 def schedule_key(schedule: Schedule) -> bytes:
-    """The plan key of a schedule."""
+    """The plan key of a schedule without v3 steps."""
     return plan_key(compile_plan(schedule))

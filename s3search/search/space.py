@@ -25,7 +25,7 @@ from pydantic import (
 
 from s3search.errors import InvalidConfig, nearest
 from s3search.processes import Edm, NoiseProcess, VpDiscrete
-from s3search.rules import Prediction
+from s3search.rules import LINEAR_PREDICTIONS, Prediction
 from s3search.schedules.schedule import StartKind
 from s3search.schedules.spacing import EndRule
 
@@ -87,7 +87,7 @@ class SearchSpace(_Table):
     """One space; every field is described for users in ``search_spaces/README.md``."""
 
     nfe: tuple[Annotated[int, Field(ge=1)], ...] = ()  # network calls per image; empty: any
-    predictions: tuple[Prediction, ...] = Field(default=tuple(Prediction), min_length=1)
+    predictions: tuple[Prediction, ...] = Field(default=LINEAR_PREDICTIONS, min_length=1)
     orders: tuple[Annotated[int, Field(ge=1, le=4)], ...] = Field(default=(1, 2, 3), min_length=1)
     # a first derivative may also be estimated from this many points, fewer than its order's own
     low_order_estimates: tuple[Annotated[int, Field(ge=1, le=2)], ...] = (1, 2)
@@ -126,6 +126,13 @@ class SearchSpace(_Table):
         if len(set(values)) != len(values):
             raise ValueError(f"names one choice twice: {', '.join(map(str, values))}")
         return values
+
+    @field_validator("predictions")
+    @classmethod
+    def _without_statistics(cls, predictions: tuple[Prediction, ...]) -> tuple[Prediction, ...]:
+        if not set(predictions) <= set(LINEAR_PREDICTIONS):
+            raise ValueError("the search has no EMS statistics for 'v3'; name 'data' or 'noise'")
+        return predictions
 
     @model_validator(mode="after")
     def _ends_in_order(self) -> Self:

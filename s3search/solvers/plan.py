@@ -18,26 +18,50 @@ published form does not (Euler in a curved time) says so by `carries_constants`.
 network is told another time than a state's own, D = c for the image c and eps = n for the noise n
 no longer follow from each other, and a row of either prediction carries what it assumes: with
 (alpha', sigma') the level told, eps = n means D_j = (alpha_j c + (sigma_j - sigma') n) / alpha'.
+
+A row made with EMS statistics (DPM-Solver-v3) has weights that differ per pixel, and a term of its
+own: to the sums above come P[k] * x_k, Q[j] * D_j and an offset, elementwise, as `PixelRow` keeps
+them apart from the tables.  Statistics are measured, so such a row carries nothing exactly; its
+weights must be finite.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from s3search.errors import InvalidSchedule
+from s3search.errors import IncompatibleStatistics, InvalidSchedule
 from s3search.processes import NoiseProcess
-from s3search.rules import AnyRule, Level, Point, level
-from s3search.rules.linear_form import CONSTANT, ZERO, LinearForm, combine, data, state
+from s3search.rules import AnyRule, EmsStatistics, Level, Point, level
+from s3search.rules.linear_form import (
+    CONSTANT,
+    OFFSET,
+    ZERO,
+    LinearForm,
+    combine,
+    data,
+    state,
+)
 from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind, Step
 from s3search.solvers.start_map import StartMap, start_map_of
 
 Array = npt.NDArray[np.float64]
 
 _INVARIANT_TOLERANCE = 1e-9  # of the row's own absolute sum; rounding leaves 1e-13 even at order 4
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class PixelRow:
+    """The part of a row that differs per pixel: weights (C, H, W) of states and predictions, and
+    the offset.
+    """
+
+    p: Mapping[int, Array]
+    q: Mapping[int, Array]
+    offset: Array
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -53,6 +77,7 @@ class Plan:
     evaluated: tuple[int, ...]  # (E,) the row each call sees
     network_times: tuple[float, ...]  # (E,)
     start_map: StartMap | None = None
+    pixel_rows: Mapping[int, PixelRow] = field(default_factory=dict)  # empty for most solvers
 
     @property
     def nfe(self) -> int:
@@ -74,10 +99,20 @@ class Plan:
         """Number of states, the initial one included."""
         return len(self.levels)
 
+    @property
+    def pixel_shape(self) -> tuple[int, ...] | None:
+        """(C, H, W) of the images that the plan is for, None if it is for any."""
+        shapes = [row.offset.shape for row in self.pixel_rows.values()]
+        return np.broadcast_shapes(*shapes) if shapes else None
+
     def to_dict(self) -> dict[str, Any]:
-        """The portable table: per row its weights, and the time of the call on it (or null)."""
+        """The portable table: per row its weights, and the time of the call on it (or null).
+
+        A weight that differs per pixel is a nested list (C, H, W) in the place of a number, and
+        its row has an "offset" (C, H, W) to add.
+        """
         calls = dict(zip(self.evaluated, self.network_times, strict=True))
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "p": self.p[r, :r].tolist(),
                 "q": self.q[r, : sum(e < r for e in self.evaluated)].tolist(),
@@ -86,6 +121,11 @@ class Plan:
             }
             for r in range(self.n_rows)
         ]
+        for r, pixels in self.pixel_rows.items():
+            for name, weights in (("p", pixels.p), ("q", pixels.q)):
+                for k, weight in weights.items():
+                    rows[r][name][k] = weight.tolist()
+            rows[r]["offset"] = pixels.offset.tolist()
         image = None if self.image is None else self.image.tolist()
         table = {"noise_scale": self.noise_scale, "image": image, "rows": rows}
         if self.start_map is not None:
@@ -93,23 +133,44 @@ class Plan:
         return table
 
 
-def compile_plan(schedule: Schedule) -> Plan:
+def compile_plan(schedule: Schedule, statistics: EmsStatistics | None = None) -> Plan:
     """The plan of ``schedule``; float64, on the CPU, well under a millisecond.
 
-    Raises `InvalidSchedule` (with the step) where a row breaks the invariants.
+    ``statistics`` are those that the schedule names, if it names any. Raises `InvalidSchedule`
+    (with the step) where a row breaks the invariants, and `IncompatibleStatistics` for other
+    statistics than the named.
     """
-    trace = _Trace(schedule)
+    trace = _Trace(schedule, _named_statistics(schedule, statistics))
     for i, step in enumerate(schedule.steps):
         is_last = i == len(schedule.steps) - 1
         to = level(schedule.process, schedule.times[i + 1])
         try:
             trace.advance(step, to, is_last)
-        except InvalidSchedule as error:
-            raise InvalidSchedule(f"steps[{i}]: {error}") from error
+        except (InvalidSchedule, IncompatibleStatistics) as error:
+            raise type(error)(f"steps[{i}]: {error}") from error
     return trace.plan()
 
 
-def check_table(schedule: Schedule, table: Any) -> None:
+def _named_statistics(
+    schedule: Schedule, statistics: EmsStatistics | None
+) -> EmsStatistics | None:
+    named = schedule.statistics
+    if named is None:
+        return None
+    if statistics is None:
+        raise IncompatibleStatistics(
+            f"statistics: the schedule needs {named.kind} statistics {named.digest}, none were "
+            "given; pass EmsStatistics.load(file) to compile_plan (`s3search check` has --ems)"
+        )
+    if statistics.digest != named.digest:
+        raise IncompatibleStatistics(
+            f"statistics: the schedule was made with {named.kind} statistics {named.digest}, "
+            f"found {statistics.digest}; they belong to one model and one guidance scale"
+        )
+    return statistics
+
+
+def check_table(schedule: Schedule, table: Any, statistics: EmsStatistics | None = None) -> None:
     """Raises `InvalidSchedule` unless ``table``, a file's "plan", is what the schedule compiles
     to.
 
@@ -118,7 +179,7 @@ def check_table(schedule: Schedule, table: Any) -> None:
     """
     if table is None:
         return
-    own = compile_plan(schedule).to_dict()
+    own = compile_plan(schedule, statistics).to_dict()
     if not _same_numbers(own, table):
         raise InvalidSchedule("plan: the table is not what these steps compile to; export again")
 
@@ -149,6 +210,11 @@ class PlanBatch(Sequence[Plan]):
     """
 
     def __init__(self, plans: Sequence[Plan]) -> None:
+        if any(plan.pixel_rows for plan in plans):
+            raise InvalidSchedule(
+                "a batch of plans holds numbers, and a plan with v3 steps has weights per pixel; "
+                "leave it out, or run it alone"
+            )
         self._plans = tuple(plans)
         rows = max((plan.n_rows for plan in plans), default=0)
         calls = max((plan.nfe for plan in plans), default=0)
@@ -179,8 +245,9 @@ class PlanBatch(Sequence[Plan]):
 class _Trace:
     """Runs a schedule on symbols; each advance appends rows and points."""
 
-    def __init__(self, schedule: Schedule) -> None:
+    def __init__(self, schedule: Schedule, ems: EmsStatistics | None) -> None:
         self.schedule = schedule
+        self.ems = ems
         first = level(schedule.process, schedule.times[0])
         self.levels = [first]
         self.rows: list[LinearForm] = [ZERO]
@@ -209,11 +276,15 @@ class _Trace:
             self._call(to, corrected, step.network_time)
 
     def _append(self, rule: AnyRule, to: Level) -> LinearForm:
-        row = rule.next_state(self.history, to)
-        if rule.carries_constants:
-            self._check(row, to)
-        elif not all(map(math.isfinite, row.terms.values())):
-            raise InvalidSchedule(f"the row for t = {to.t} has a weight that is not finite")
+        if self.ems is not None and rule.needs_ems:
+            row = rule.next_state_with(self.ems, self.history, to)
+            _check_finite(row, to)
+        else:
+            row = rule.next_state(self.history, to)
+            if rule.carries_constants:
+                self._check(row, to)
+            elif not all(map(math.isfinite, _scalar_terms(row).values())):
+                raise InvalidSchedule(f"the row for t = {to.t} has a weight that is not finite")
         self.rows.append(row)
         self.levels.append(to)
         return LinearForm.of(state(len(self.rows) - 1))
@@ -251,7 +322,7 @@ class _Trace:
     ) -> tuple[float, float]:
         """What the row loses of noise or image if the calls answer so, and the row's size."""
         noise, image, size = 0.0, 0.0, 1.0
-        for symbol, c in row.terms.items():
+        for symbol, c in _scalar_terms(row).items():
             if symbol % 2:
                 own_noise, own_image = answers[symbol // 2]
                 noise += c * own_noise
@@ -275,7 +346,11 @@ class _Trace:
         p = np.zeros((len(rows), len(rows)))
         q = np.zeros((len(rows), len(calls)))
         constant = np.zeros(len(rows))
+        pixel_rows = {}
         for r, row in enumerate(rows):
+            if OFFSET in row.terms:
+                pixel_rows[r] = _pixel_row(row, analytic, start.image)
+                continue
             for symbol, c in row.terms.items():
                 if symbol == CONSTANT:
                     constant[r] = c
@@ -293,6 +368,7 @@ class _Trace:
             evaluated=tuple(calls),
             network_times=tuple(at.t for at in self.told[analytic:]),
             start_map=self._start_map(),
+            pixel_rows=pixel_rows,
         )
 
     def _start_map(self) -> StartMap | None:
@@ -301,6 +377,37 @@ class _Trace:
             return None
         source = level(self.schedule.process, jump.from_time)
         return start_map_of(jump, source, self.levels[0])
+
+
+def _scalar_terms(row: LinearForm) -> Mapping[int, float]:
+    """The terms of a row made without statistics; arrays come from rules with them alone."""
+    return cast("Mapping[int, float]", row.terms)
+
+
+def _check_finite(row: LinearForm, to: Level) -> None:
+    if not all(np.isfinite(c).all() for c in row.terms.values()):
+        raise IncompatibleStatistics(
+            f"the row for t = {to.t} has weights that are not finite; these EMS statistics grow "
+            "too fast between its times"
+        )
+
+
+def _pixel_row(row: LinearForm, analytic: bool, image: Any) -> PixelRow:
+    """A row made with statistics; a weight of the constant image goes into the offset."""
+    shape = np.shape(row.terms[OFFSET])
+    p: dict[int, Array] = {}
+    q: dict[int, Array] = {}
+    offset = np.zeros(shape)
+    for symbol, c in row.terms.items():
+        if symbol == OFFSET:
+            offset = offset + c
+        elif symbol == CONSTANT:
+            offset = offset + c * np.array(image)
+        elif symbol % 2:
+            q[symbol // 2 - analytic] = np.broadcast_to(c, shape)
+        else:
+            p[symbol // 2] = np.broadcast_to(c, shape)
+    return PixelRow(p=p, q=q, offset=offset)
 
 
 def _analytic_prediction(kind: StartKind, first: Level) -> LinearForm:

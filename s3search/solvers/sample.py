@@ -6,9 +6,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from s3search.errors import InvalidSchedule
+from s3search.errors import IncompatibleStatistics, InvalidSchedule
 from s3search.processes import NoiseProcess
-from s3search.solvers.plan import Plan
+from s3search.solvers.plan import PixelRow, Plan
 from s3search.solvers.start_map import jumped
 
 
@@ -41,6 +41,7 @@ def initial_state(plan: Plan, noise: Tensor) -> Tensor:
 
 def run_plan(network: Callable[[Tensor, Tensor], Tensor], plan: Plan, x: Tensor) -> Tensor:
     """Executes the table from the initial state ``x``, already at the first level's scale."""
+    check_shape(plan, x)
     states: list[Tensor] = [x]
     predictions: list[Tensor] = []
     calls = dict(zip(plan.evaluated, plan.network_times, strict=True))
@@ -64,10 +65,39 @@ def next_state(plan: Plan, row: int, states: list[Tensor], predictions: list[Ten
             total = tensor * weight if total is None else total.add_(tensor, alpha=weight)
     if total is None:
         total = torch.zeros_like(states[0])
+    if row in plan.pixel_rows:
+        total = _with_pixels(total, plan.pixel_rows[row], states, predictions)
     if plan.image is not None and plan.constant[row]:
         image = torch.as_tensor(plan.image, dtype=total.dtype, device=total.device)
         total = total + float(plan.constant[row]) * image
     return total
+
+
+def _with_pixels(
+    total: Tensor, row: PixelRow, states: list[Tensor], predictions: list[Tensor]
+) -> Tensor:
+    """``total`` plus the terms of one row that differ per pixel, in its dtype."""
+
+    def here(values: Any) -> Tensor:
+        return torch.tensor(values, dtype=total.dtype, device=total.device)
+
+    total = total + here(row.offset)
+    for weights, tensors in ((row.p, states), (row.q, predictions)):
+        for k, weight in weights.items():
+            total.addcmul_(here(weight), tensors[k])
+    return total
+
+
+def check_shape(plan: Plan, x: Tensor) -> None:
+    """Raises `IncompatibleStatistics` unless the plan's per-pixel weights are for images like
+    ``x`` (B, C, H, W).
+    """
+    shape = plan.pixel_shape
+    if shape is not None and shape not in ((1, 1, 1), tuple(x.shape[1:])):
+        raise IncompatibleStatistics(
+            f"the plan's EMS statistics are for images of shape {shape}, the noise has "
+            f"{tuple(x.shape[1:])}"
+        )
 
 
 def check_process(denoiser: Denoiser, plan: Plan) -> None:

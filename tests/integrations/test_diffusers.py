@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -42,14 +43,21 @@ from diffusers.utils import logging
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from s3search import Schedule, compile_plan, published, sample
-from s3search.errors import InvalidSchedule
+from s3search.errors import IncompatibleStatistics, InvalidSchedule
 from s3search.integrations.diffusers import S3Scheduler
 from s3search.integrations.diffusers_model import process_of
 from s3search.processes import NoiseProcess, edm, flow, vp_discrete, vp_linear
-from s3search.rules import Adams, Prediction
+from s3search.rules import Adams, EmsStatistics, Prediction
 from s3search.schedules.jump import GaussianJump
 from s3search.schedules.published import dpm_multistep_steps, on_times, unipc_steps
-from s3search.schedules.schedule import Corrector, CorrectorKind, ModelPatch, Start, Step
+from s3search.schedules.schedule import (
+    Corrector,
+    CorrectorKind,
+    ModelPatch,
+    Start,
+    StatisticsReference,
+    Step,
+)
 from s3search.schedules.spacing import End, EndRule
 from s3search.solvers.sample import run_plan
 
@@ -189,6 +197,39 @@ def test_ddpm_pipeline_makes_the_images_of_our_loop(
     assert pipe.scheduler.num_steps == schedule.nfe == len(pipe.scheduler.timesteps)
     # timesteps travel as float32
     assert _close(found, _ddpm_expected(unet, schedule, config, 2), 1e-4)
+
+
+def test_v3_schedule_is_replayed_with_its_statistics(unet: UNet2DModel, tmp_path: Path) -> None:
+    config, path = DDPMScheduler().config, tmp_path / "ems.safetensors"
+    lams = np.linspace(-5.1, 4.6, 31)[:, None, None, None]
+    pixel = np.linspace(0.0, 0.3, 192).reshape(3, 8, 8)
+    ems = EmsStatistics(
+        lam_start=-5.1, lam_end=4.6, l=1 / (1 + np.exp(lams + pixel)), s=0 * pixel + 0 * lams,
+        b=0.1 * pixel + 0 * lams,
+    )  # fmt: skip
+    ems.save(path)
+    process = process_of(config)
+    times = [process.time_of_lam(float(ems.lams[node])) for node in (1, 8, 15, 22, 29)]
+    reference = StatisticsReference(digest=ems.digest)
+    steps = published.dpm_solver_v3_steps(4, order=3)
+    schedule = published.on_times(process, times, steps, statistics=reference)
+    made = S3Scheduler.from_schedule(schedule, config, statistics=path)
+    made.save_pretrained(str(tmp_path / "saved"))
+    scheduler = S3Scheduler.from_pretrained(str(tmp_path / "saved"))
+    x = _noise((2, 3, 8, 8))
+    expected = run_plan(
+        _Denoiser(lambda x, t: unet(x, t).sample, config),
+        compile_plan(schedule, ems),
+        x * process.sigma(times[0]),
+    ).detach()
+    x = x * scheduler.init_noise_sigma
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            output = unet(scheduler.scale_model_input(x, t), t).sample
+            x = scheduler.step(output, t, x).prev_sample
+    assert _close(x, expected, 1e-4)
+    with pytest.raises(IncompatibleStatistics, match="none were given"):
+        S3Scheduler.from_schedule(schedule, config)
 
 
 def test_images_come_as_from_sample_and_do_not_depend_on_the_batch(unet: UNet2DModel) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from s3search.errors import InvalidSchedule
 from s3search.processes import NoiseProcess, edm, flow, vp_discrete, vp_linear
-from s3search.rules import Prediction
+from s3search.rules import LINEAR_PREDICTIONS, Prediction
 from s3search.rules.compensation import EarlierCall, Interpolation, lagrange_weights
 from s3search.schedules import published
 from s3search.schedules.retime import retime
@@ -35,7 +35,7 @@ def test_every_compensated_schedule_compiles_and_survives_json(
                 st.none()
                 | st.builds(
                     Interpolation,
-                    prediction=st.sampled_from(Prediction),
+                    prediction=st.sampled_from(LINEAR_PREDICTIONS),
                     ratio=st.floats(0.5, 1.5),
                     order=st.integers(1, min(i, 3)),
                 )
@@ -62,7 +62,7 @@ def test_lagrange_weights_read_a_cubic_exactly() -> None:
     assert found == pytest.approx(1 - 2 * 0.55 + 3 * 0.55**3, abs=1e-14)
 
 
-@pytest.mark.parametrize("prediction", list(Prediction))
+@pytest.mark.parametrize("prediction", LINEAR_PREDICTIONS)
 def test_ratio_one_and_coefficient_zero_change_nothing(prediction: Prediction) -> None:
     base = published.unipc(vp_linear(), nfe=5, prediction=prediction)
     steps = [

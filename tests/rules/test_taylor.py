@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from s3search.processes import edm, flow, vp_linear
-from s3search.rules import Derivative, Prediction, Relaxation, RelaxationKind, Taylor, level
+from s3search.rules import (
+    LINEAR_PREDICTIONS,
+    Derivative,
+    Prediction,
+    Relaxation,
+    RelaxationKind,
+    Taylor,
+    level,
+)
 from s3search.rules.base import Level, Point
 from s3search.rules.linear_form import LinearForm, data, state
 from s3search.rules.taylor import derivative_weights
@@ -38,7 +46,7 @@ def test_point_at_infinite_distance_has_no_weight() -> None:
     assert derivative_weights(2, [-math.inf, -0.5]) == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("prediction", list(Prediction))
+@pytest.mark.parametrize("prediction", LINEAR_PREDICTIONS)
 @pytest.mark.parametrize(
     ("kind", "slope_in_z"),
     [
@@ -58,7 +66,7 @@ def test_relaxation_has_its_small_step_slope(
     assert (factor - 1) / h == pytest.approx(sign * slope_in_z, abs=1e-4)
 
 
-@pytest.mark.parametrize("prediction", list(Prediction))
+@pytest.mark.parametrize("prediction", LINEAR_PREDICTIONS)
 def test_relaxations_are_their_formulas(prediction: Prediction) -> None:
     h = 0.8
     z = h if prediction is Prediction.NOISE else -h
@@ -103,7 +111,7 @@ def test_derivatives_are_estimated_in_full_by_default() -> None:
     assert [d.points for d in rule.derivatives] == [(-3, -2), (-3, -2)]
 
 
-@pytest.mark.parametrize("prediction", list(Prediction))
+@pytest.mark.parametrize("prediction", LINEAR_PREDICTIONS)
 def test_first_order_step_starts_at_pure_noise(prediction: Prediction) -> None:
     start, to = level(flow(), 1.0), level(flow(), 0.6)
     x = LinearForm.of(state(0))

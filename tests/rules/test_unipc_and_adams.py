@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from s3search.processes import edm, flow, vp_linear
-from s3search.rules import Adams, Prediction, Taylor, UniPC, Variant, level
+from s3search.rules import LINEAR_PREDICTIONS, Adams, Prediction, Taylor, UniPC, Variant, level
 from s3search.rules.adams import integrated_basis
 from tests.helpers import exact_trajectory, max_abs
 
@@ -32,7 +32,7 @@ def test_unipc_order_three_is_its_published_system(variant: Variant) -> None:
     assert max_abs(run.next_state(rule, to) - x) < 1e-13
 
 
-@pytest.mark.parametrize("prediction", list(Prediction))
+@pytest.mark.parametrize("prediction", LINEAR_PREDICTIONS)
 def test_unipc_with_all_points_does_not_depend_on_b_above_one_point(
     prediction: Prediction,
 ) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from s3search.errors import InvalidSchedule
 from s3search.models.gaussian import eigenmode_gains
 from s3search.processes import NoiseProcess, edm, flow, vp_discrete, vp_linear
-from s3search.rules import Adams, Prediction, Taylor
+from s3search.rules import LINEAR_PREDICTIONS, Adams, Prediction, Taylor
 from s3search.rules.linear_form import combine
 from s3search.schedules import published
 from s3search.schedules.retime import retime
@@ -55,7 +55,7 @@ def test_being_told_the_own_time_changes_nothing() -> None:
     assert published.with_network_times(base, base.times[:-1]).id == base.id
 
 
-@pytest.mark.parametrize("prediction", list(Prediction))
+@pytest.mark.parametrize("prediction", LINEAR_PREDICTIONS)
 def test_one_step_uses_the_prediction_at_the_level_told(prediction: Prediction) -> None:
     process, s, t, told = vp_linear(), 0.8, 0.4, 0.7
     step = Step(predictor=Taylor(prediction=prediction, order=1))

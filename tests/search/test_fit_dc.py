@@ -6,7 +6,7 @@ import torch
 from s3search.errors import InvalidConfig
 from s3search.models.gaussian import GaussianMixture
 from s3search.processes import NoiseProcess, edm, flow, vp_linear
-from s3search.rules import Prediction
+from s3search.rules import LINEAR_PREDICTIONS, Prediction
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
 from s3search.schedules.spacing import End, EndRule
@@ -32,7 +32,7 @@ def _error(schedule: Schedule, process: NoiseProcess, seed: int) -> float:
 
 
 @pytest.mark.parametrize("dc_order", [1, 2])
-@pytest.mark.parametrize("prediction", list(Prediction))
+@pytest.mark.parametrize("prediction", LINEAR_PREDICTIONS)
 def test_fitted_ratios_cut_the_error_on_other_noise(prediction: Prediction, dc_order: int) -> None:
     process = edm()
     plain = published.unipc(process, nfe=6, order=2, prediction=prediction)

@@ -15,14 +15,24 @@ import math
 import pytest
 
 from s3search.processes import NoiseProcess, edm, flow, vp_linear
-from s3search.rules import Adams, AnyRule, Derivative, Prediction, Taylor, UniPC, Variant, level
+from s3search.rules import (
+    LINEAR_PREDICTIONS,
+    Adams,
+    AnyRule,
+    Derivative,
+    Prediction,
+    Taylor,
+    UniPC,
+    Variant,
+    level,
+)
 from s3search.schedules import published
 from tests.helpers import Trajectory, exact_trajectory, max_abs, slope_over_halvings
 
 _TOLERANCE = 0.15
 _VP = vp_linear()
 _EDM = edm()
-_BOTH = list(Prediction)
+_BOTH = LINEAR_PREDICTIONS
 
 # history of unequal steps, in units of h before the start; the first order's history is [0]
 _OFFSETS = (0.0, 1.0, 2.3, 3.1)

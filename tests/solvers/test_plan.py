@@ -11,7 +11,7 @@ from torch import Tensor
 
 from s3search.errors import InvalidSchedule
 from s3search.processes import edm, flow, vp_linear
-from s3search.rules import Adams, Level, Point, Prediction, Taylor
+from s3search.rules import LINEAR_PREDICTIONS, Adams, Level, Point, Prediction, Taylor
 from s3search.rules.linear_form import LinearForm, combine
 from s3search.schedules import published
 from s3search.schedules.schedule import (
@@ -185,7 +185,7 @@ def test_singlestep_solvers_refuse_pure_noise(make) -> None:  # type: ignore[no-
         make(flow(), nfe=7)
 
 
-@pytest.mark.parametrize("prediction", list(Prediction))
+@pytest.mark.parametrize("prediction", LINEAR_PREDICTIONS)
 def test_one_step_to_the_clean_end_returns_the_call(prediction: Prediction) -> None:
     rule = Taylor(prediction=prediction, order=1)
     schedule = Schedule(process=vp_linear(), times=[0.7, 0.0], steps=[Step(predictor=rule)])

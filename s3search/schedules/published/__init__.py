@@ -37,6 +37,7 @@ from s3search.schedules.published.dpm import (
     singlestep_on,
     singlestep_orders,
 )
+from s3search.schedules.published.dpm_v3 import dpm_solver_v3, dpm_solver_v3_steps
 from s3search.schedules.published.edm import euler, euler_steps, heun, heun_steps
 from s3search.schedules.published.flow import (
     flow_2m,
@@ -83,6 +84,8 @@ __all__ = [
     "dpm2_on",
     "dpm_multistep_steps",
     "dpm_singlestep",
+    "dpm_solver_v3",
+    "dpm_solver_v3_steps",
     "dpmpp_2m",
     "dpmpp_2s",
     "dpmpp_3m",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from s3search.errors import InvalidSchedule
 from s3search.processes import NoiseProcess
 from s3search.rules import Prediction, Taylor
-from s3search.schedules.schedule import Schedule, Start, Step
+from s3search.schedules.schedule import Schedule, Start, StatisticsReference, Step
 from s3search.schedules.spacing import noisy_time
 
 
@@ -14,6 +14,7 @@ def on_times(
     times: Sequence[float],
     steps: Sequence[Step],
     start: Start | None = None,
+    statistics: StatisticsReference | None = None,
 ) -> Schedule:
     """Steps on times.
 
@@ -25,7 +26,9 @@ def on_times(
         steps[0] = Step(predictor=steps[0].predictor)
     if times[-1] == process.clean_time:
         steps[-1] = Step(predictor=Taylor(prediction=Prediction.DATA, order=1))
-    return Schedule(process=process, times=times, steps=steps, start=start or Start())
+    return Schedule(
+        process=process, times=times, steps=steps, start=start or Start(), statistics=statistics
+    )
 
 
 def rising_orders(n: int, order: int, *, lowers: bool) -> list[int]:
