@@ -16,13 +16,21 @@ from collections.abc import Mapping
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from s3search.errors import InvalidSchedule, nearest
 from s3search.processes import NoiseProcess
-from s3search.rules import AnyRule, Number, level
+from s3search.rules import AnyRule, Index, Number, level
 
 _LEAST_GAP = 1e-6  # in lam; differences of neighbours keep ten digits, and no search needs less
 
@@ -95,9 +103,18 @@ class ModelPatch(_Frozen):
     it alone.
 
     ``skip_scale`` multiplies the skip connections of a U-Net, one factor per link (USF).
+    ``skip_layers`` lists, for the call each step starts with, the layers it leaves out
+    (AutoDiffusion).
     """
 
     skip_scale: tuple[Number, ...] | None = None
+    skip_layers: tuple[tuple[Annotated[Index, Field(ge=0)], ...], ...] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_absent_layers(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # older files have no such key, and their ids must stay what they are
+        fields: dict[str, Any] = serialize(self)
+        return {key: v for key, v in fields.items() if key != "skip_layers" or v is not None}
 
 
 class Schedule(_Frozen):
@@ -175,6 +192,16 @@ class Schedule(_Frozen):
                 )
         if self.start.kind is StartKind.UNIT_NOISE and self.process.alpha(self.times[0]) == 0:
             raise InvalidSchedule("start.kind: 'unit_noise' needs alpha > 0 at times[0]")
+        return self
+
+    @model_validator(mode="after")
+    def _patch_fits(self) -> "Schedule":
+        layers = None if self.model_patch is None else self.model_patch.skip_layers
+        if layers is not None and len(layers) != len(self.steps):
+            raise InvalidSchedule(
+                f"model_patch.skip_layers: {len(self.steps)} steps need {len(self.steps)} lists, "
+                f"found {len(layers)}"
+            )
         return self
 
     @property
