@@ -43,7 +43,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from s3search import Schedule, compile_plan, published, sample
 from s3search.errors import InvalidSchedule
-from s3search.integrations.diffusers import S3Scheduler, process_of
+from s3search.integrations.diffusers import S3Scheduler
+from s3search.integrations.diffusers_model import process_of
 from s3search.processes import NoiseProcess, edm, flow, vp_discrete, vp_linear
 from s3search.rules import Adams, Prediction
 from s3search.schedules.published import dpm_multistep_steps, on_times, unipc_steps
