@@ -22,6 +22,7 @@ from s3search.rules import Derivative, Prediction, Relaxation, RelaxationKind, T
 from s3search.schedules import published
 from s3search.schedules.schedule import Corrector, Schedule, Start, StartKind, Step
 from s3search.solvers.sample import Denoiser
+from tests import golden_diffusers
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 Case = Mapping[str, Any]
@@ -31,7 +32,6 @@ OTHER_FAMILIES = {
     "bdia": "steps that average two directions of time",
     "dc_solver": "compensated predictions",
     "deis": "Adams steps in time, Adams steps on published times, Runge-Kutta in rho",
-    "diffusers": "diffusers' grids and schedulers",
     "dpm_solver_v3": "EMS statistics",
     "ipndm": "Adams steps with constant-step weights",
     "ld3": "network times apart from solver times",
@@ -50,6 +50,8 @@ class Problem:
 
     schedule: Schedule
     denoiser: Denoiser
+    start_scale: float = 1.0  # of the case's state, which may be kept at another alpha
+    unused_calls: int = 0  # that the published code makes and does not use
 
 
 def golden_folder() -> Path:
@@ -68,6 +70,8 @@ def case_files() -> dict[str, Path]:
 def problem_of(case: Case) -> Problem:
     """The problem that ``case`` states, in our terms."""
     family = case["family"]
+    if family == "diffusers":
+        return _diffusers(case)
     if family in OTHER_FAMILIES:
         raise Waits(OTHER_FAMILIES[family])
     if family not in _FAMILIES:
@@ -82,6 +86,22 @@ def problem_of(case: Case) -> Problem:
         if family == "edm_samplers" and schedule.times[-1] == process.clean_time:
             denoiser = _RawAtTheEnd(denoiser, mixture(process), schedule.times[-2])
     return Problem(schedule=schedule, denoiser=denoiser)
+
+
+def _diffusers(case: Case) -> Problem:
+    try:
+        replay = golden_diffusers.replay(case)
+    except NotImplementedError as missing:
+        raise Waits(str(missing)) from missing
+    denoiser: Denoiser = mixture(replay.schedule.process)
+    if case["solver"]["config"].get("thresholding"):
+        denoiser = golden_diffusers.Thresholded(denoiser, case["solver"]["config"])
+    return Problem(
+        schedule=replay.schedule,
+        denoiser=denoiser,
+        start_scale=replay.start_scale,
+        unused_calls=replay.unused_calls,
+    )
 
 
 def _check_scaling(solver: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 from s3search.errors import InvalidConfig, nearest
-from s3search.importers import autodiffusion, ays, ld3, lists, usf
+from s3search.importers import autodiffusion, ays, diffusers, ld3, lists, usf
 from s3search.importers.request import Request
 from s3search.schedules.schedule import Schedule
 
@@ -28,6 +28,11 @@ FORMATS: dict[str, Format] = {
         read=autodiffusion.read,
         options=("process", "solver", "index"),
         summary="a log.txt of AutoDiffusion's search",
+    ),
+    "diffusers": Format(
+        read=diffusers.read,
+        options=("steps",),
+        summary="a scheduler_config.json of diffusers",
     ),
     "sigmas": Format(
         read=lists.read_sigmas,
