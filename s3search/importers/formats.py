@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
-from s3search.errors import InvalidConfig, nearest
+from s3search.errors import InvalidConfig, InvalidSchedule, S3SearchError, nearest
 from s3search.importers import autodiffusion, ays, diffusers, ld3, lists, usf
 from s3search.importers.request import Request
 from s3search.schedules.schedule import Schedule
@@ -83,6 +83,14 @@ def import_schedule(form: str, request: Request) -> Schedule:
                 f"--{field.name.replace('_', '-')}: format {form!r} has no use for it; "
                 f"it takes {takes}"
             )
-    schedule = found.read(request)
+    try:
+        schedule = found.read(request)
+    except S3SearchError:
+        raise
+    except (ArithmeticError, ValueError) as error:  # of a logarithm or a quotient
+        raise InvalidSchedule(
+            f"{request.source}: its numbers make no schedule ({error}); "
+            "levels must be positive and within what the process reaches"
+        ) from error
     origin = {"format": form, "source": request.source, **schedule.provenance}
     return schedule.model_copy(update={"provenance": {"imported": origin}})

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from s3search.errors import InvalidConfig, nearest
+from s3search.errors import InvalidConfig, InvalidSchedule, nearest
 from s3search.importers.request import Request
 from s3search.processes import NoiseProcess
 from s3search.schedules import published
@@ -30,7 +30,9 @@ def solved(
     """``solver`` on these times, from the noisy one down; provenance names the solver."""
     if solver not in _SOLVERS:
         raise InvalidConfig(f"--solver: {solver!r} is not known; {nearest(solver, _SOLVERS)}")
-    steps = _SOLVERS[solver](len(times) - 1, times[-1] == process.clean_time) if times else ()
+    if len(times) < 2:
+        raise InvalidSchedule(f"times: a schedule needs at least two, found {[*times]}")
+    steps = _SOLVERS[solver](len(times) - 1, times[-1] == process.clean_time)
     schedule = published.on_times(process, times, steps)
     return Schedule(
         process=process,

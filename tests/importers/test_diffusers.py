@@ -149,6 +149,7 @@ _REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"_class_name": "EulerDiscreteScheduler", "beta_start": "low"},
         "no noise process",
     ),
+    "no noise left": ({"_class_name": "EDMEulerScheduler", "sigma_min": 0}, "sigma_min"),
     "order": ({"_class_name": "DPMSolverMultistepScheduler", "solver_order": 4}, "solver_order"),
 }
 

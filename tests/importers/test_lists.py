@@ -163,6 +163,8 @@ _WRONG: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "beyond the model": ("timesteps", "2000 5", {"process": SD}, "outside"),
     "unknown solver": ("sigmas", "80 1", {"process": edm(), "solver": "dppm_2m"}, "dpmpp_2m"),
     "useless option": ("sigmas", "80 1", {"process": edm(), "compat": True}, "has no use"),
+    "one time": ("sigmas", "1", {"process": flow(), "stop": True}, "at least two"),
+    "beyond numbers": ("timesteps", "1e308 0", {"process": PROCESSES["vp_cosine"]}, "make no"),
     "no list": ("gits", "none", {}, "no list"),
     "no table": ("ays", "", {}, "no table"),
     "process of oss": ("oss", "[0.5, 1]", {"process": edm()}, "flow"),

@@ -24,12 +24,12 @@ class SchedulerConfig(BaseModel):
     final_sigmas_type: Literal["zero", "sigma_min"] = "zero"
     flow_shift: float = Field(default=1.0, gt=0)
     shift: float = Field(default=1.0, gt=0)
-    shift_terminal: float | None = None
+    shift_terminal: float | None = Field(default=None, ge=0, lt=1)
     use_dynamic_shifting: bool = False
     sigma_schedule: Literal["karras", "exponential"] = "karras"
-    sigma_min: float | None = None
-    sigma_max: float | None = None
-    rho: float = 7.0
+    sigma_min: float | None = Field(default=None, gt=0)
+    sigma_max: float | None = Field(default=None, gt=0)
+    rho: float = Field(default=7.0, gt=0)
     set_alpha_to_one: bool = True
     solver_order: int = Field(default=2, ge=1)
     algorithm_type: str = "dpmsolver++"
