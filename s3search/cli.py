@@ -249,6 +249,61 @@ def show(
         _OUT.print(terminal_drawing(loaded))
 
 
+@app.command("import")
+def import_(  # noqa: PLR0913, PLR0917 (one parameter per option)
+    form: Annotated[str, typer.Argument(metavar="FORMAT", help="docs/importers.md has them all.")],
+    source: Annotated[str, typer.Argument(metavar="FILE", help="The file, or a table's name.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Schedule file to write.")],
+    process: Annotated[
+        str | None,
+        typer.Option("--process", help="edm, score_sde, adm, lsun, sd, flow, or a JSON object."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Number of steps.")] = None,
+    solver: Annotated[
+        str | None,
+        typer.Option("--solver", help="ddim, euler, heun, dpmpp_2m, dpmpp_3m or unipc."),
+    ] = None,
+    index: Annotated[
+        int | None, typer.Option("--index", min=0, help="Which of several results, from 0.")
+    ] = None,
+    shift: Annotated[float | None, typer.Option("--shift", help="A flow's shift.")] = None,
+    mean_image: Annotated[
+        Path | None, typer.Option("--mean-image", help="Mean of the data: .npy or .npz.")
+    ] = None,
+    stop: Annotated[
+        bool | None, typer.Option("--stop", help="End at the last entry, not the clean end.")
+    ] = None,
+    compat: Annotated[
+        bool | None, typer.Option("--compat", help="As the published code acts, not its paper.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Turn another project's schedule into one of ours: usf, diffusers, sigmas, ays, ..."""
+    from s3search.importers import Request, import_schedule, process_named
+
+    _writable(output)
+    request = Request(
+        source=source,
+        process=None if process is None else process_named(process),
+        steps=steps,
+        solver=solver,
+        index=index,
+        shift=shift,
+        mean_image=mean_image,
+        stop=stop,
+        compat=compat,
+    )
+    schedule = import_schedule(form, request)
+    schedule.save(output)
+    found = {"file": str(output), "schedule_id": schedule.id, "nfe": schedule.nfe}
+    if as_json:
+        _print_json({**found, **schedule.provenance})
+        return
+    _OUT.print(f"wrote {output}: NFE {schedule.nfe}", highlight=False, soft_wrap=True)
+    for note in schedule.provenance["imported"].get("notes", ()):
+        _OUT.print(f"note: {note}", highlight=False, soft_wrap=True)
+
+
 @app.command()
 def check(
     file: Annotated[Path, typer.Argument(help="A schedule (.json) or a study file (.toml).")],

@@ -29,7 +29,7 @@ from s3search.rules import (
 from s3search.schedules import published
 from s3search.schedules.schedule import Corrector, Schedule, Start, StartKind, Step, needs_ems
 from s3search.solvers.sample import Denoiser
-from tests import golden_ems, golden_misc, golden_slopes
+from tests import golden_diffusers, golden_ems, golden_misc, golden_slopes
 from tests.helpers import Waits
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
@@ -67,6 +67,8 @@ def case_files() -> dict[str, Path]:
 def problem_of(case: Case) -> Problem:
     """The problem that ``case`` states, in our terms."""
     family = case["family"]
+    if family == "diffusers":
+        return _diffusers(case)
     if family not in _FAMILIES:
         raise ValueError(f"unknown family {family!r}; known: {sorted(_FAMILIES)}")
     _check_scaling(case["solver"])
@@ -91,6 +93,27 @@ def problem_of(case: Case) -> Problem:
         denoiser=denoiser,
         start_scale=start_scale,
         statistics=golden_ems.statistics_of(case, golden_folder()),
+    )
+
+
+def _diffusers(case: Case) -> Problem:
+    try:
+        replay = golden_diffusers.replay(case)
+    except NotImplementedError as missing:
+        if case["solver"]["name"].startswith("FlowMatch"):
+            process = process_of(case)
+            return Problem(
+                schedule=golden_slopes.flow_match(case, process), denoiser=mixture(process)
+            )
+        raise Waits(str(missing)) from missing
+    denoiser: Denoiser = mixture(replay.schedule.process)
+    if case["solver"]["config"].get("thresholding"):
+        denoiser = golden_diffusers.Thresholded(denoiser, case["solver"]["config"])
+    return Problem(
+        schedule=replay.schedule,
+        denoiser=denoiser,
+        start_scale=replay.start_scale,
+        unused_calls=replay.unused_calls,
     )
 
 
@@ -408,12 +431,6 @@ def _on_its_times(make: Callable[[Case, NoiseProcess, Sequence[float]], Schedule
     return lambda case, process: make(case, process, times_of(case, process))
 
 
-def _diffusers(case: Case, process: NoiseProcess) -> Schedule:
-    if not case["solver"]["name"].startswith("FlowMatch"):
-        raise Waits("diffusers' grids and schedulers")
-    return golden_slopes.flow_match(case, process)
-
-
 def _time_shift(case: Case, process: NoiseProcess) -> Schedule:
     """The solver on the grid; where the case shifts, `golden_misc.wrapped` does so."""
     return golden_slopes.pndm(case, process, times_of(case, process))
@@ -422,7 +439,6 @@ def _time_shift(case: Case, process: NoiseProcess) -> Schedule:
 _FAMILIES: dict[str, _Adaptor] = {
     "bdia": _on_its_times(golden_slopes.bdia),
     "deis": _on_its_times(golden_slopes.deis),
-    "diffusers": _diffusers,
     "ipndm": _on_its_times(golden_slopes.ipndm),
     "momentum": _on_its_times(golden_slopes.momentum),
     "time_shift": _time_shift,

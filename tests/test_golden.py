@@ -65,7 +65,7 @@ def _run(problem: Problem, plan: Plan, x: Tensor) -> tuple[Tensor, list[Tensor]]
 def _first_difference(case: Case, plan: Plan, calls: list[Tensor]) -> str:
     """Where the trajectory leaves the published one, in y = x / alpha."""
     for i, (entry, row, state) in enumerate(
-        zip(case["trace"], plan.evaluated, calls, strict=False)
+        zip(case["trace"], plan.evaluated, calls, strict=False)  # their unused calls come last
     ):
         if "state0" not in entry or not entry["alpha"]:
             continue

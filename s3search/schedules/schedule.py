@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -31,7 +31,7 @@ from pydantic import (
 
 from s3search.errors import InvalidSchedule, nearest
 from s3search.processes import NoiseProcess
-from s3search.rules import AnyRule, Number, level
+from s3search.rules import AnyRule, Index, Number, level
 from s3search.rules.compensation import AnyCompensation
 from s3search.schedules.jump import GaussianJump
 
@@ -148,9 +148,14 @@ class ModelPatch(_Frozen):
     it alone.
 
     ``skip_scale`` multiplies the skip connections of a U-Net, one factor per link (USF).
+    ``skip_layers`` lists, for the call each step starts with, the layers it leaves out
+    (AutoDiffusion).
     """
 
     skip_scale: tuple[Number, ...] | None = None
+    skip_layers: tuple[tuple[Annotated[Index, Field(ge=0)], ...], ...] | None = None
+
+    _later_fields: ClassVar = frozenset({"skip_layers"})
 
 
 class StatisticsReference(_Frozen):
@@ -303,6 +308,16 @@ class Schedule(_Frozen):
             )
         if needing is None and self.statistics is not None:
             raise InvalidSchedule("statistics: no step uses them; remove the key")
+        return self
+
+    @model_validator(mode="after")
+    def _patch_fits(self) -> "Schedule":
+        layers = None if self.model_patch is None else self.model_patch.skip_layers
+        if layers is not None and len(layers) != len(self.steps):
+            raise InvalidSchedule(
+                f"model_patch.skip_layers: {len(self.steps)} steps need {len(self.steps)} lists, "
+                f"found {len(layers)}"
+            )
         return self
 
     @property

@@ -323,6 +323,18 @@ def test_model_patch_is_kept() -> None:
     assert Schedule.from_dict(schedule.to_dict()).model_patch == schedule.model_patch
 
 
+def test_skipped_layers_are_kept_and_need_a_list_per_step() -> None:
+    fields = {"process": edm(), "times": [80.0, 3.0, 0.0], "steps": [Step(predictor=Adams())] * 2}
+    schedule = Schedule(**fields, model_patch=ModelPatch(skip_layers=((3, 7), ())))
+    assert Schedule.from_dict(schedule.to_dict()).model_patch == schedule.model_patch
+    with pytest.raises(InvalidSchedule, match=r"skip_layers: 2 steps need 2 lists"):
+        Schedule(**fields, model_patch=ModelPatch(skip_layers=((3,),)))
+
+
+def test_absent_skipped_layers_leave_older_ids_alone() -> None:
+    assert ModelPatch(skip_scale=(0.9,)).model_dump(mode="json") == {"skip_scale": [0.9]}
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

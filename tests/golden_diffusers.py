@@ -1,0 +1,77 @@
+"""Golden cases of diffusers: the importer's schedule for the case's config is what is run.
+
+Raises NotImplementedError where the importer says that it cannot tell what the scheduler runs.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from s3search.errors import InvalidSchedule
+from s3search.importers.diffusers import INEXACT, schedule_of
+from s3search.schedules.schedule import Schedule
+from s3search.solvers.sample import Denoiser
+
+_WITHOUT_A_RULE = ("DEISMultistepScheduler", "PNDMScheduler", "FlowMatchHeunDiscreteScheduler")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """A schedule, what its start state is scaled by, and how many calls the scheduler wastes."""
+
+    schedule: Schedule
+    start_scale: float
+    unused_calls: int
+
+
+def replay(case: Mapping[str, Any]) -> Replay:
+    """The importer's answer for one case."""
+    solver = case["solver"]
+    config, arguments = dict(solver["config"]), dict(solver["set_timesteps"])
+    if solver["name"] == "DDIMScheduler" and config.get("clip_sample"):
+        raise NotImplementedError("DDIM's clipped x0 beside the unclipped noise")
+    if "step(order=2)" in case["notes"]:
+        config["lms_order"] = 2
+    timesteps = arguments.pop("timesteps", None)
+    if arguments:
+        raise ValueError(f"unknown arguments {sorted(arguments)}")
+    try:
+        schedule = schedule_of(
+            solver["name"], config, solver["num_inference_steps"] or 0, timesteps
+        )
+    except InvalidSchedule as missing:
+        if solver["name"] not in _WITHOUT_A_RULE:
+            raise
+        raise NotImplementedError(str(missing)) from missing
+    notes = schedule.provenance["notes"]
+    if any(note.startswith(INEXACT) for note in notes):
+        raise NotImplementedError("steps of DDIM that miss the next timestep")
+    # k-diffusion's samplers keep the state at x / alpha
+    alpha = schedule.process.alpha(schedule.times[0])
+    scale = alpha if solver["state_scaling"] == "ve" else 1.0
+    return Replay(
+        schedule=schedule,
+        start_scale=scale,
+        unused_calls=sum(note.endswith("with its call") for note in notes),
+    )
+
+
+class Thresholded:
+    """x0 clamped to [-s, s] and divided by s, the ``ratio`` quantile of |x0| kept within [1,
+    ``highest``]: diffusers bounds s from above, the other codes do not.
+    """
+
+    def __init__(self, denoiser: Denoiser, config: Mapping[str, Any]) -> None:
+        self.process, self.sample_shape = denoiser.process, denoiser.sample_shape
+        self._denoiser = denoiser
+        self._ratio = config.get("dynamic_thresholding_ratio", 0.995)
+        self._highest = config.get("sample_max_value", 1.0)
+
+    def __call__(self, x: Tensor, t: Tensor, **condition: Any) -> Tensor:
+        x0 = self._denoiser(x, t, **condition)
+        s = torch.quantile(x0.abs().flatten(1), self._ratio, dim=1).clamp(1.0, self._highest)
+        s = s.reshape(-1, 1, 1, 1)
+        return torch.minimum(torch.maximum(x0, -s), s) / s
