@@ -270,6 +270,9 @@ def import_(  # noqa: PLR0913, PLR0917 (one parameter per option)
     mean_image: Annotated[
         Path | None, typer.Option("--mean-image", help="Mean of the data: .npy or .npz.")
     ] = None,
+    ems: Annotated[
+        Path | None, typer.Option("--ems", help="EMS statistics of the model, for v3 steps.")
+    ] = None,
     stop: Annotated[
         bool | None, typer.Option("--stop", help="End at the last entry, not the clean end.")
     ] = None,
@@ -290,6 +293,7 @@ def import_(  # noqa: PLR0913, PLR0917 (one parameter per option)
         index=index,
         shift=shift,
         mean_image=mean_image,
+        ems=ems,
         stop=stop,
         compat=compat,
     )

@@ -21,7 +21,7 @@ class Format:
 FORMATS: dict[str, Format] = {
     "usf": Format(
         read=usf.read,
-        options=("process", "mean_image", "compat"),
+        options=("process", "mean_image", "ems", "compat"),
         summary="a decision file (.pth) of USF / S3",
     ),
     "autodiffusion": Format(

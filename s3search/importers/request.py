@@ -48,6 +48,7 @@ class Request:
     index: int | None = None  # which of several results in the file, from 0
     shift: float | None = None  # a flow's shift of its times
     mean_image: Path | None = None
+    ems: Path | None = None  # EMS statistics of the model, for v3 steps
     stop: bool | None = None  # end at the last entry instead of the clean end
     compat: bool | None = None  # what the published code does, where it differs from its paper
 

@@ -27,7 +27,14 @@ from s3search.errors import InvalidConfig, InvalidSchedule
 from s3search.importers.request import Request, required, time_of_fraction
 from s3search.importers.tensors import load_tensors
 from s3search.processes import Edm, NoiseProcess
-from s3search.rules import Derivative, Prediction, Relaxation, RelaxationKind, Taylor
+from s3search.rules import (
+    Derivative,
+    EmsStatistics,
+    Prediction,
+    Relaxation,
+    RelaxationKind,
+    Taylor,
+)
 from s3search.schedules.schedule import (
     Corrector,
     CorrectorKind,
@@ -35,13 +42,15 @@ from s3search.schedules.schedule import (
     Schedule,
     Start,
     StartKind,
+    StatisticsReference,
     Step,
+    needs_ems,
 )
 
 _PREDICTIONS = {
-    "noise_prediction": "noise",
-    "data_prediction": "data",
-    "dpmsolver_v3_prediction": "v3",
+    "noise_prediction": Prediction.NOISE,
+    "data_prediction": Prediction.DATA,
+    "dpmsolver_v3_prediction": Prediction.V3,
 }
 
 
@@ -90,6 +99,7 @@ def read(request: Request) -> Schedule:
             required(request, "process"),
             compat=bool(request.compat),
             mean_image=request.mean_image,
+            ems=None if request.ems is None else EmsStatistics.load(request.ems),
         )
     except (InvalidConfig, InvalidSchedule) as error:
         raise type(error)(f"{request.source}: {error}") from error
@@ -106,8 +116,12 @@ def schedule_of(
     *,
     compat: bool = False,
     mean_image: Path | None = None,
+    ems: EmsStatistics | None = None,
 ) -> Schedule:
-    """The schedule that a dict of decisions describes for a model with this process."""
+    """The schedule that a dict of decisions describes for a model with this process.
+
+    ``ems`` are the statistics of the model that the file was searched on, which v3 steps need.
+    """
     found = _parsed(decisions)
     n = len(found.timesteps) - 1
     lists = ("orders", "prediction_types", "start_points", "derivative_types", "corrector_types")
@@ -124,6 +138,9 @@ def schedule_of(
         steps=steps,
         start=_start(found.afs, process, compat=compat, mean_image=mean_image),
         model_patch=_patch(found.skip_coefficients),
+        statistics=None
+        if ems is None or needs_ems(steps) is None
+        else StatisticsReference(digest=ems.digest),
         provenance={"compat": compat},
     )
 
@@ -138,7 +155,7 @@ def _parsed(decisions: Any) -> _Decisions:
 
 
 def _step(found: _Decisions, i: int, *, compat: bool) -> Step:
-    prediction = _prediction(found.prediction_types[i])
+    prediction = _PREDICTIONS[found.prediction_types[i]]
     rule = _taylor(
         prediction, found.orders[i], found.start_points[i], found.derivative_types[i], i
     )
@@ -152,14 +169,15 @@ def _step(found: _Decisions, i: int, *, compat: bool) -> Step:
     return Step(predictor=rule, corrector=Corrector(kind=kind, rule=own))
 
 
-def _prediction(name: str) -> Prediction:
-    try:
-        return Prediction(_PREDICTIONS[name])
-    except ValueError as error:
-        raise InvalidSchedule(
-            "prediction_types: v3 prediction needs the EMS statistics of the model, "
-            "which this release does not read"
-        ) from error
+def _reference(steps: Sequence[Step], ems: EmsStatistics | None) -> StatisticsReference | None:
+    if needs_ems(steps) is None:
+        return None
+    if ems is None:
+        raise InvalidConfig(
+            "prediction_types: v3 steps need the EMS statistics of the model; measure them with "
+            "`s3search statistics ems` and give the file with --ems"
+        )
+    return StatisticsReference(digest=ems.digest)
 
 
 def _taylor(

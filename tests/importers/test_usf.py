@@ -12,10 +12,11 @@ import torch
 from s3search.errors import InvalidConfig, InvalidSchedule
 from s3search.importers import PROCESSES, Request, import_schedule
 from s3search.importers.usf import schedule_of
-from s3search.rules import RelaxationKind, Taylor
+from s3search.rules import EmsStatistics, RelaxationKind, Taylor
 from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import run_plan
+from tests import golden_ems
 from tests.golden_cases import Waits, case_files, golden_folder, mixture, problem_of, tensor
 from tests.importers.files import decisions, usf_file
 
@@ -186,8 +187,13 @@ def test_golden_decisions_import_as_the_schedules_that_reproduce_them(
     except Waits as missing:
         pytest.skip(str(missing))
     schedule = schedule_of(
-        case["decisions"], problem.schedule.process, compat=True, mean_image=_mean_image(tmp_path)
+        case["decisions"],
+        problem.schedule.process,
+        compat=True,
+        mean_image=_mean_image(tmp_path),
+        ems=problem.statistics,
     )
+    assert schedule.statistics == problem.schedule.statistics
     assert schedule.times == problem.schedule.times
     assert schedule.steps == problem.schedule.steps
     assert schedule.start == problem.schedule.start
@@ -200,15 +206,19 @@ def test_golden_decisions_import_as_the_schedules_that_reproduce_them(
 def test_published_schedule_imports_and_reproduces(path: Path, tmp_path: Path) -> None:
     case = json.loads((golden_folder() / "usf" / f"usf_{path.stem}.json").read_text())
     family = _FAMILIES[path.stem.split("_")[0]]
-    try:
-        schedule = _imported(path, family, compat=True, mean_image=_mean_image(tmp_path))
-    except InvalidSchedule as missing:
-        if "v3 prediction needs" not in str(missing):
-            raise
-        pytest.skip("v3 prediction needs EMS statistics")
-    if "v3" in {getattr(step.predictor, "prediction", None) for step in schedule.steps}:
-        pytest.skip("compiles with the model's EMS statistics only")
-    end = run_plan(mixture(schedule.process), compile_plan(schedule), tensor(case["x_start"]))
+    statistics = golden_ems.statistics_of(case, golden_folder())
+    ems = None
+    if statistics is not None:
+        ems = tmp_path / "ems.safetensors"
+        statistics.save(ems)
+    schedule = _imported(path, family, compat=True, mean_image=_mean_image(tmp_path), ems=ems)
+    assert Schedule.from_dict(schedule.to_dict()).id == schedule.id
+    plan = compile_plan(schedule, statistics)
+    again = compile_plan(
+        Schedule.from_dict(json.loads(json.dumps(schedule.to_dict()))), statistics
+    )
+    assert again.to_dict() == plan.to_dict()  # bit for bit
+    end = run_plan(mixture(schedule.process), plan, tensor(case["x_start"]))
     expected = tensor(case["x_end"])
     deviation = float((end - expected).abs().max() / expected.abs().max())
     assert deviation <= case["tolerance"]["relative"]
@@ -220,3 +230,14 @@ def _mean_image(folder: Path) -> Path:
     model = json.loads((golden_folder() / "mixture.json").read_text())
     np.save(folder / "mean.npy", np.array(model["mean"]).reshape(model["shape"]))
     return folder / "mean.npy"
+
+
+def test_v3_steps_ask_for_their_statistics(tmp_path: Path) -> None:
+    path = usf_file(tmp_path, prediction_types=["dpmsolver_v3_prediction"] * 3)
+    with pytest.raises(InvalidConfig, match="--ems"):
+        _imported(path)
+    ems = tmp_path / "ems.safetensors"
+    EmsStatistics.degenerate(-5.0, 5.0, 20).save(ems)
+    schedule = _imported(path, ems=ems)
+    assert schedule.statistics is not None
+    assert schedule.statistics.digest == EmsStatistics.load(ems).digest
