@@ -24,7 +24,7 @@ def baselines(
     lowest = usual_end_time(process)
     lowest_ratio = process.sigma(lowest) / process.alpha(lowest)
     found: dict[str, Schedule] = {}
-    for end in _ENDS if ends is None else ends:
+    for end in ENDS if ends is None else ends:
         if end.sigma is not None and end.sigma < lowest_ratio:
             continue
         tail = end.rule.value + ("" if end.sigma is None else f" {end.sigma:g}")
@@ -38,7 +38,7 @@ def baselines(
     return found
 
 
-_ENDS = (
+ENDS = (
     End(rule=EndRule.STOP),
     End(rule=EndRule.DENOISE),
     End(rule=EndRule.DENOISE, sigma=0.02),
