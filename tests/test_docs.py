@@ -3,18 +3,22 @@
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel
 
 import s3search
 from s3search.cli import app
+from s3search.processes import vp_linear
+from s3search.rules import AnyRule, level
 from s3search.search.space import SearchSpace
 from s3search.study.config import StudyConfig
+from tests.helpers import exact_trajectory, max_abs
 
 ROOT = Path(s3search.__file__).parents[1]
 README = ROOT / "README.md"
+SOLVERS = ROOT / "docs" / "solvers.md"
 SPACES = ROOT / "search_spaces" / "README.md"
 
 _EXAMPLE = re.compile(r"^<!-- test -->\s*\n```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -81,3 +85,24 @@ def test_the_examples_of_the_readme_run(
     names: dict[str, Any] = {"__name__": "example"}
     for i, example in enumerate(examples):
         exec(compile(example, f"README.md, example {i + 1}", "exec"), names)
+
+
+def test_the_worked_example_of_a_solver_carries_constants() -> None:
+    (example,) = _EXAMPLE.findall(SOLVERS.read_text(encoding="utf-8"))
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(compile(example, "docs/solvers.md", "exec"), names)
+    run = exact_trajectory(vp_linear(), [0.9, 0.8])
+    to = level(vp_linear(), 0.7)
+    error = max_abs(
+        run.next_state(names["Extrapolated"](c=0.5), to)
+        - run.denoiser.exact_flow(run.states[-1], 0.8, 0.7)
+    )
+    assert error < 0.01  # it solves the flow
+    assert names["Extrapolated"]().problem([level(vp_linear(), 0.9)], to) is not None
+
+
+def test_every_rule_is_in_the_table_of_solvers() -> None:
+    text = SOLVERS.read_text(encoding="utf-8")
+    rules = get_args(get_args(AnyRule)[0])
+    missing = [r for r in rules if f"| `{r.model_fields['rule'].default}` |" not in text]
+    assert not missing

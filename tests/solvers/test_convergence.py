@@ -46,7 +46,7 @@ def _local_history(n_points: int, h: float) -> Trajectory:
     return exact_trajectory(_VP, _times([-h * o for o in reversed(_OFFSETS[:n_points])]))
 
 
-def _local_order(rule: AnyRule, n_points: int, *, sees_target: bool = False) -> float:
+def local_order(rule: AnyRule, n_points: int, *, sees_target: bool = False) -> float:
     """Local slope less one; a corrector ``sees_target``: the exact answer at the new time."""
 
     def error(h: float) -> float:
@@ -63,7 +63,7 @@ def _local_order(rule: AnyRule, n_points: int, *, sees_target: bool = False) -> 
 @pytest.mark.parametrize("prediction", _BOTH)
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 def test_taylor_step_has_its_order(order: int, prediction: Prediction) -> None:
-    measured = _local_order(Taylor(prediction=prediction, order=order), order)
+    measured = local_order(Taylor(prediction=prediction, order=order), order)
     assert measured == pytest.approx(order, abs=_TOLERANCE)
 
 
@@ -75,7 +75,7 @@ def test_unipc_predictor_has_its_order(
 ) -> None:
     rule = published.unipc_steps(4, order=4, variant=variant, prediction=prediction)
     predictor = rule[0].predictor.model_copy(update={"points": tuple(range(-order, -1))})
-    assert _local_order(predictor, order) == pytest.approx(order, abs=_TOLERANCE)
+    assert local_order(predictor, order) == pytest.approx(order, abs=_TOLERANCE)
 
 
 @pytest.mark.parametrize("prediction", _BOTH)
@@ -86,7 +86,7 @@ def test_unipc_corrector_gains_one_order(
 ) -> None:
     points = (*range(-order - 1, -2), -1)
     rule = UniPC(prediction=prediction, variant=variant, start=-2, points=points)
-    measured = _local_order(rule, order, sees_target=True)
+    measured = local_order(rule, order, sees_target=True)
     assert measured == pytest.approx(order + 1, abs=_TOLERANCE)
 
 
@@ -95,21 +95,21 @@ def test_unipc_corrector_gains_one_order(
 def test_usf_corrector_gains_one_order(order: int, prediction: Prediction) -> None:
     estimate = (Derivative(points=(*range(-order - 1, -2), -1)),) * order
     rule = Taylor(prediction=prediction, order=order + 1, start=-2, derivatives=estimate)
-    measured = _local_order(rule, order, sees_target=True)
+    measured = local_order(rule, order, sees_target=True)
     assert measured == pytest.approx(order + 1, abs=_TOLERANCE)
 
 
 @pytest.mark.parametrize("prediction", _BOTH)
 def test_dpm_solver_2m_has_order_two(prediction: Prediction) -> None:
     rule = published.dpm_multistep_steps(20, order=2, prediction=prediction)[-1].predictor
-    assert _local_order(rule, 2) == pytest.approx(2, abs=_TOLERANCE)
+    assert local_order(rule, 2) == pytest.approx(2, abs=_TOLERANCE)
 
 
 @pytest.mark.parametrize("prediction", _BOTH)
 def test_published_3m_has_order_two_only(prediction: Prediction) -> None:
     """Its second derivative is half of the true one, which costs the third order."""
     rule = published.dpm_multistep_steps(20, order=3, prediction=prediction)[-1].predictor
-    assert _local_order(rule, 3) == pytest.approx(2, abs=_TOLERANCE)
+    assert local_order(rule, 3) == pytest.approx(2, abs=_TOLERANCE)
 
 
 @pytest.mark.parametrize("prediction", _BOTH)

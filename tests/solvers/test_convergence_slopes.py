@@ -30,7 +30,7 @@ _UNEQUAL = (0.0, 1.0, 2.3, 3.1)
 _EQUAL = (0.0, 1.0, 2.0, 3.0, 4.0)
 
 
-def _local_order(
+def local_order(
     rule: AnyRule,
     process: NoiseProcess,
     start: float,
@@ -57,14 +57,14 @@ def _local_order(
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 def test_deis_in_time_has_its_order(order: int) -> None:
     rule = AdamsTime(points=tuple(range(-order, 0)))
-    measured = _local_order(rule, _VP, 0.5, _UNEQUAL[:order], largest=0.02)
+    measured = local_order(rule, _VP, 0.5, _UNEQUAL[:order], largest=0.02)
     assert measured == pytest.approx(order, abs=_TOLERANCE)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4, 5])
 def test_ipndm_has_its_order_on_equal_steps(order: int) -> None:
     rule = published.ipndm_steps(5, order)[-1].predictor
-    measured = _local_order(rule, _EDM, 1.0, _EQUAL[:order])
+    measured = local_order(rule, _EDM, 1.0, _EQUAL[:order])
     assert measured == pytest.approx(order, abs=_TOLERANCE)
 
 
@@ -72,7 +72,7 @@ def test_ipndm_has_its_order_on_equal_steps(order: int) -> None:
 def test_ipndm_has_order_one_on_unequal_steps(order: int) -> None:
     """Why iPNDM_v, and rhoAB, integrate for the steps as they are."""
     rule = published.ipndm_steps(5, order)[-1].predictor
-    measured = _local_order(rule, _EDM, 1.0, (0.0, 1.7, 2.3, 3.1)[:order])
+    measured = local_order(rule, _EDM, 1.0, (0.0, 1.7, 2.3, 3.1)[:order])
     assert measured == pytest.approx(1, abs=_TOLERANCE)
 
 
@@ -127,7 +127,7 @@ def test_dpm2_has_order_two(r: float) -> None:
     assert slope_over_halvings(error, 0.1) - 1.0 == pytest.approx(2, abs=_TOLERANCE)
 
 
-def _momentum_order(kind: MomentumKind, order: int, beta: float) -> float:
+def momentum_order(kind: MomentumKind, order: int, beta: float) -> float:
     """Global, over 1.5 in sigma on equal steps; the exact history is so long that the momentum has
     forgotten its start.
     """
@@ -149,25 +149,25 @@ def _momentum_order(kind: MomentumKind, order: int, beta: float) -> float:
 @pytest.mark.parametrize("beta", [0.6, 1.0])
 @pytest.mark.parametrize("order", [1, 2, 3, 4, 5])
 def test_ghvb_has_its_order(order: int, beta: float) -> None:
-    measured = _momentum_order(MomentumKind.GHVB, order, beta)
+    measured = momentum_order(MomentumKind.GHVB, order, beta)
     assert measured == pytest.approx(order, abs=2 * _TOLERANCE)
 
 
 @pytest.mark.parametrize("kind", [MomentumKind.HEAVY_BALL, MomentumKind.NESTEROV])
 def test_momentum_on_adams_bashforth_has_order_one(kind: MomentumKind) -> None:
-    assert _momentum_order(kind, 3, 0.6) == pytest.approx(1, abs=2 * _TOLERANCE)
+    assert momentum_order(kind, 3, 0.6) == pytest.approx(1, abs=2 * _TOLERANCE)
 
 
 @pytest.mark.parametrize(("gamma", "order"), [(0.0, 1), (0.5, 1), (1.0, 2)])
 def test_bdia_has_order_two_at_gamma_one_only(gamma: float, order: int) -> None:
-    measured = _local_order(Bidirectional(gamma=gamma), _EDM, 1.0, _EQUAL[:2])
+    measured = local_order(Bidirectional(gamma=gamma), _EDM, 1.0, _EQUAL[:2])
     assert measured == pytest.approx(order, abs=_TOLERANCE)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 def test_flow_multistep_has_its_order(order: int) -> None:
     rule = Velocity(points=tuple(range(-order, 0)))
-    measured = _local_order(rule, _FLOW, 0.5, _UNEQUAL[:order], largest=0.02)
+    measured = local_order(rule, _FLOW, 0.5, _UNEQUAL[:order], largest=0.02)
     assert measured == pytest.approx(order, abs=_TOLERANCE)
 
 
@@ -175,11 +175,11 @@ def test_flow_multistep_has_its_order(order: int) -> None:
 @pytest.mark.parametrize("scale", [Scale.NONE, Scale.VP])
 def test_trapezoid_in_the_time_of_a_path_has_order_two(clock: Clock, scale: Scale) -> None:
     rule = Velocity(start=-2, points=(-2, -1), path=NoisePath(clock=clock, scale=scale))
-    measured = _local_order(rule, _EDM, 1.0, (0.0,), sees_target=True)
+    measured = local_order(rule, _EDM, 1.0, (0.0,), sees_target=True)
     assert measured == pytest.approx(2, abs=_TOLERANCE)
 
 
 def test_flow_trapezoid_has_order_two_from_pure_noise() -> None:
     rule = Velocity(start=-2, points=(-2, -1))
-    measured = _local_order(rule, _FLOW, 1.0, (0.0,), sees_target=True)
+    measured = local_order(rule, _FLOW, 1.0, (0.0,), sees_target=True)
     assert measured == pytest.approx(2, abs=_TOLERANCE)

@@ -1,0 +1,93 @@
+"""The measured orders of docs/solvers.md: ``python -m tests.benchmarks.bench_orders``.
+
+Slopes of the error on the closed-form flow of a Gaussian, from exact histories, as the convergence
+tests measure them; local slopes less one.
+"""
+
+from collections.abc import Callable
+
+from s3search.processes import edm, flow, vp_linear
+from s3search.rules import (
+    Adams,
+    AdamsTime,
+    Bidirectional,
+    MomentumKind,
+    Taylor,
+    UniPC,
+    Velocity,
+)
+from s3search.schedules import published
+from tests.solvers.test_convergence import local_order
+from tests.solvers.test_convergence_slopes import local_order as slope_order
+from tests.solvers.test_convergence_slopes import momentum_order
+
+_UNEQUAL, _EQUAL = (0.0, 1.0, 2.3, 3.1), (0.0, 1.0, 2.0, 3.0)
+_ORDERS = (1, 2, 3, 4)
+
+
+def _unipc(order: int, prediction: str) -> float:
+    points = tuple(range(-order, -1))
+    return local_order(UniPC(prediction=prediction, variant="bh2", points=points), order)
+
+
+def _corrector(order: int) -> float:
+    points = (*range(-order - 1, -2), -1)
+    rule = UniPC(prediction="data", variant="bh2", start=-2, points=points)
+    return local_order(rule, order, sees_target=True)
+
+
+_METHODS: dict[str, tuple[tuple[int, ...], Callable[[int], float]]] = {
+    "Taylor, noise": (_ORDERS, lambda p: local_order(Taylor(prediction="noise", order=p), p)),
+    "Taylor, data": (_ORDERS, lambda p: local_order(Taylor(prediction="data", order=p), p)),
+    "DPM-Solver++(2M), (3M)": (
+        (2, 3),
+        lambda p: local_order(published.dpm_multistep_steps(6, order=p)[3].predictor, p),
+    ),
+    "UniPC predictor, noise": (_ORDERS, lambda p: _unipc(p, "noise")),
+    "UniPC predictor, data": (_ORDERS, lambda p: _unipc(p, "data")),
+    "UniPC corrector of order p": ((1, 2, 3), _corrector),
+    "DEIS rhoAB, LMS, iPNDM_v": (
+        _ORDERS,
+        lambda p: local_order(Adams(points=tuple(range(-p, 0))), p),
+    ),
+    "DEIS tAB": (
+        _ORDERS,
+        lambda p: slope_order(
+            AdamsTime(points=tuple(range(-p, 0))), vp_linear(), 0.5, _UNEQUAL[:p], largest=0.02
+        ),
+    ),
+    "iPNDM, equal steps": (
+        _ORDERS,
+        lambda p: slope_order(published.ipndm_steps(5, p)[-1].predictor, edm(), 1.0, _EQUAL[:p]),
+    ),
+    "iPNDM, unequal steps": (
+        (2, 3, 4),
+        lambda p: slope_order(
+            published.ipndm_steps(5, p)[-1].predictor, edm(), 1.0, (0.0, 1.7, 2.3, 3.1)[:p]
+        ),
+    ),
+    "GHVB, beta 0.6 (global)": (_ORDERS, lambda p: momentum_order(MomentumKind.GHVB, p, 0.6)),
+    "flow multistep": (
+        _ORDERS,
+        lambda p: slope_order(
+            Velocity(points=tuple(range(-p, 0))), flow(), 0.5, _UNEQUAL[:p], largest=0.02
+        ),
+    ),
+    "BDIA, gamma 1": (
+        (2,),
+        lambda _: slope_order(Bidirectional(gamma=1.0), edm(), 1.0, _EQUAL[:2]),
+    ),
+}
+
+
+def main() -> None:
+    """Prints a Markdown table."""
+    print("| rule | p = 1 | p = 2 | p = 3 | p = 4 |")
+    print("|---|---|---|---|---|")
+    for name, (orders, measure) in _METHODS.items():
+        cells = [f"{measure(p):.2f}" if p in orders else "" for p in _ORDERS]
+        print(f"| {name} | " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main()
