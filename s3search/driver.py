@@ -33,6 +33,7 @@ from s3search.search.space import SearchSpace
 from s3search.study.algorithms import baseline_seeds, make_proposer
 from s3search.study.config import StudyConfig
 from s3search.study.frame import evaluations_frame, finalists
+from s3search.study.frame import validated as validated_of
 from s3search.study.store import Result, Spent, StudyStore
 
 Pool = WorkerPool[Request, Reply]
@@ -229,6 +230,11 @@ class Driver:
                 request = self._request(pending.pop(outcome.task_id), Rung.VALIDATION)
                 self._store.add_result(self._result(request, outcome))
             self._tell_progress("validation", total - len(waiting) - len(pending), total)
+        if chosen and not validated_of(evaluations_frame(self._store), self._config):
+            raise EvaluationFailed(
+                "no finalist could be validated, so there is nothing to export; "
+                "s3search status shows how many evaluations failed"
+            )
 
     # -- both ------------------------------------------------------------------------------
 

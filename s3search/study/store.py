@@ -62,7 +62,8 @@ class StudyStore:
         self._url = url
         self._id: int = row.id
         self.name: str = row.name
-        self.config = parse_config(json.loads(row.config), source=f"study {row.name!r}")
+        stored = {**json.loads(row.config), "storage": {"url": url}}
+        self.config = parse_config(stored, source=f"study {row.name!r}")
         self.space: dict[str, Any] = json.loads(row.space)
         self._optuna: tuple[optuna.Study, RDBStorage] | None = None
 
@@ -263,7 +264,7 @@ class StudyStore:
         """Replaces the stored study file (a larger budget, another cluster)."""
         change = STUDIES.update().where(STUDIES.c.id == self._id)
         with self._engine.begin() as connection:
-            content = config.model_dump_json()
+            content = _stored(config)
             connection.execute(change.values(config=content, updated_at=_now()))
         self.config = config
 
@@ -329,7 +330,7 @@ def create_or_resume(config: StudyConfig, space: dict[str, Any]) -> StudyStore:
                 connection.execute(
                     STUDIES.insert().values(
                         name=config.study.name,
-                        config=config.model_dump_json(),
+                        config=_stored(config),
                         space=json.dumps(space),
                         state="searching",
                         created_at=_now(),
@@ -393,6 +394,11 @@ def _result_of(row: Any, schedule: Schedule) -> Result:
 
 def _row(connection: sa.Connection, name: str) -> Any:
     return connection.execute(select(STUDIES).where(STUDIES.c.name == name)).first()
+
+
+def _stored(config: StudyConfig) -> str:
+    """The study file as the database keeps it: without its own URL, which may hold a password."""
+    return config.model_dump_json(exclude={"storage"})
 
 
 def _check_same(store: StudyStore, config: StudyConfig, space: dict[str, Any]) -> None:

@@ -225,3 +225,15 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match="cannot open"):
         open_engine(f"sqlite:///{path}", create=True)
     assert path.read_text().startswith("not a database")
+
+
+def test_the_database_never_holds_its_own_url(url: str) -> None:
+    """It may have a password in it."""
+    _filled(url).close()
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        stored = connection.execute(sa.text("select config from s3search_studies")).scalar_one()
+    engine.dispose()
+    assert "storage" not in json.loads(stored)
+    with open_study(url, "t") as store:
+        assert store.config.storage.url == url
