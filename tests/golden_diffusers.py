@@ -15,7 +15,7 @@ from s3search.importers.diffusers import INEXACT, schedule_of
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.sample import Denoiser
 
-_WITHOUT_A_RULE = ("DEISMultistepScheduler", "PNDMScheduler", "FlowMatchHeunDiscreteScheduler")
+_WITHOUT_A_RULE = ("FlowMatchHeunDiscreteScheduler",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
