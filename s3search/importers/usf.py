@@ -138,9 +138,7 @@ def schedule_of(
         steps=steps,
         start=_start(found.afs, process, compat=compat, mean_image=mean_image),
         model_patch=_patch(found.skip_coefficients),
-        statistics=None
-        if ems is None or needs_ems(steps) is None
-        else StatisticsReference(digest=ems.digest),
+        statistics=_reference(steps, ems),
         provenance={"compat": compat},
     )
 
