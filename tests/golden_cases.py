@@ -2,6 +2,7 @@
 
 A case states a problem and the state the published code ended at (tests/golden/README.md).
 `problem_of` answers with a `Problem`; it raises `Waits` where the project has no such solver yet,
+`NoSchedule` where none can be had,
 and `ValueError` for an argument nobody has looked at: an unknown case must not pass by accident.
 """
 
@@ -30,14 +31,14 @@ from s3search.schedules import published
 from s3search.schedules.schedule import Corrector, Schedule, Start, StartKind, Step, needs_ems
 from s3search.solvers.sample import Denoiser
 from tests import golden_diffusers, golden_ems, golden_misc, golden_slopes
-from tests.helpers import Waits
+from tests.helpers import NoSchedule, Waits
 
 _REPOSITORY = Path(__file__).resolve().parents[1]
 Case = Mapping[str, Any]
 _Adaptor = Callable[[Case, NoiseProcess], Schedule]
 
 SPACINGS = {"logSNR": "logsnr", "time_uniform": "uniform", "time_quadratic": "quadratic"}
-ADAPTIVE = "not a schedule: the step size depends on the state"
+ADAPTIVE = "the step size depends on the state"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,7 +248,7 @@ def _dpm_solver(case: Case, process: NoiseProcess) -> Schedule:
     lowers = arguments.pop("lower_order_final", True)
     n_calls, denoise = arguments.pop("steps", None), arguments.pop("denoise_to_zero", False)
     if method == "adaptive":
-        raise Waits(ADAPTIVE)
+        raise NoSchedule(ADAPTIVE)
     _nothing_left(arguments, "t_start", "t_end", "atol", "rtol")
     if denoise:
         n -= len(times) == n_calls + 2  # a grid that lists the clean end too
@@ -404,7 +405,7 @@ def _k_diffusion(case: Case, process: NoiseProcess) -> Schedule:
         levels = edm(solver["sigma_min"], solver["sigma_max"])
         return published.dpm_singlestep(levels, nfe=solver["n"], order=3, prediction="noise")
     if name == "dpm_adaptive":
-        raise Waits(ADAPTIVE)
+        raise NoSchedule(ADAPTIVE)
     times = times_of(case, process)
     if times[-1] != 0.0:
         raise ValueError(f"expected sigmas that end at 0, found {times[-1]}")

@@ -20,7 +20,7 @@ from s3search.schedules.schedule import (
     StartKind,
     Step,
 )
-from tests.helpers import Waits
+from tests.helpers import NoSchedule, Waits
 
 Case = Mapping[str, Any]
 Times = Sequence[float]
@@ -206,7 +206,10 @@ def _with_inner(times: Times, n_halved: int) -> Times:
     for i, (t, to) in enumerate(pairwise(times)):
         middle = float(math.floor((t + to) / 2))
         if i < n_halved and middle == to:
-            raise Waits("three calls at one level: the last step's middle is its end")
+            raise NoSchedule(
+                "the last step's middle is its end, so the network is called three times at one "
+                "level; times fall, and a corrector adds one call at most"
+            )
         visited += [middle, to] if i < n_halved else [to]
     return visited
 

@@ -56,6 +56,10 @@ class Waits(Exception):
     """A golden case whose solver the project does not have yet; the message says what misses."""
 
 
+class NoSchedule(Exception):
+    """A golden case that no schedule expresses; the message says what stands against it."""
+
+
 EXAMPLES = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 """Property tests see the same examples every time, and leave no folder behind."""
 

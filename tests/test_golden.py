@@ -14,7 +14,7 @@ from s3search.errors import InvalidSchedule
 from s3search.solvers.plan import Plan, compile_plan
 from s3search.solvers.sample import check_process, run_plan
 from tests.golden_cases import Case, Problem, case_files, problem_of, tensor
-from tests.helpers import Waits
+from tests.helpers import NoSchedule, Waits
 
 _FILES = case_files()
 _TRACE_DIGITS = 1e-5  # the trace is rounded to six decimals
@@ -30,6 +30,8 @@ def test_golden_case(path: Path) -> None:
         if defect:
             pytest.skip(f"published code is defective here: {defect}")
         pytest.skip(f"waits for Every solver: {case['family']}: {missing}")
+    except NoSchedule as reason:
+        pytest.skip(f"no schedule can do this: {case['family']}: {reason}")
     except InvalidSchedule as reason:
         if defect:
             pytest.skip(f"published code is defective here: {defect} ({reason})")

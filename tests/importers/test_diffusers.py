@@ -64,6 +64,7 @@ _CONFIGS: dict[str, tuple[str, dict[str, Any], int]] = {
     "edm euler": ("EDMEulerScheduler", {"sigma_max": 60.0}, 5),
     "edm euler one step": ("EDMEulerScheduler", {}, 1),
     "deis": ("DEISMultistepScheduler", {"solver_order": 1}, 6),
+    "deis order 3": ("DEISMultistepScheduler", {"solver_order": 3}, 16),
 }
 
 
@@ -116,9 +117,41 @@ def test_ddim_says_where_it_misses_its_own_timesteps() -> None:
     assert notes[1].startswith("clip_sample")  # on unless the config says otherwise
 
 
+@pytest.mark.parametrize(
+    ("changed", "n", "nfe"),
+    [
+        ({"skip_prk_steps": True, "steps_offset": 1}, 7, 8),
+        ({"skip_prk_steps": True, "steps_offset": 1}, 1, 1),
+        ({"skip_prk_steps": True}, 2, 2),  # its last step stays where it is
+        ({"steps_offset": 1}, 4, 13),
+        ({"steps_offset": 1, "set_alpha_to_one": True}, 10, 19),
+    ],
+)
+def test_pndm_visits_the_schedulers_timesteps(changed: dict[str, Any], n: int, nfe: int) -> None:
+    scheduler = diffusers.PNDMScheduler(**_SD, **changed)
+    scheduler.set_timesteps(n)
+    schedule = schedule_of("PNDMScheduler", {**_SD, **changed}, n)
+    visited = sorted(set(map(float, scheduler.timesteps)), reverse=True)
+    assert list(schedule.times[: len(visited)]) == visited
+    assert compile_plan(schedule).nfe == schedule.nfe == nfe
+    assert not any(note.startswith(INEXACT) for note in schedule.provenance["notes"])
+
+
+def test_pndm_needs_its_runge_kutta_steps_and_says_where_they_miss() -> None:
+    with pytest.raises(InvalidSchedule, match="at least 4 steps"):
+        schedule_of("PNDMScheduler", _SD, 3)
+    with pytest.raises(InvalidSchedule, match="takes no timesteps"):
+        schedule_of("PNDMScheduler", _SD, 0, [800, 400, 0])
+    halves = schedule_of("PNDMScheduler", {**_SD, "steps_offset": 1}, 8)
+    assert "halves of 62" in halves.provenance["notes"][0]
+
+
 _REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "PNDM": ({"_class_name": "PNDMScheduler"}, "constant-step weights"),
-    "DEIS": ({"_class_name": "DEISMultistepScheduler", "solver_order": 2}, "log"),
+    "PNDM of v": (
+        {"_class_name": "PNDMScheduler", "prediction_type": "v_prediction"},
+        "only 'epsilon'",
+    ),
+    "DEIS": ({"_class_name": "DEISMultistepScheduler", "solver_order": 4}, "solver_order"),
     "flow heun": ({"_class_name": "FlowMatchHeunDiscreteScheduler"}, "flow's own time"),
     "stochastic": ({"_class_name": "DDPMScheduler"}, "deterministic"),
     "sde": (

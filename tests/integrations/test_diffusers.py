@@ -25,12 +25,14 @@ from diffusers import (
     DDIMScheduler,
     DDPMPipeline,
     DDPMScheduler,
+    DEISMultistepScheduler,
     DiTPipeline,
     DiTTransformer2DModel,
     DPMSolverMultistepScheduler,
     EDMEulerScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    HeunDiscreteScheduler,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionImg2ImgPipeline,
@@ -44,6 +46,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from s3search import Schedule, compile_plan, published, sample
 from s3search.errors import IncompatibleStatistics, InvalidSchedule
+from s3search.importers.diffusers import schedule_of
 from s3search.integrations.diffusers import S3Scheduler
 from s3search.integrations.diffusers_model import process_of
 from s3search.processes import NoiseProcess, edm, flow, vp_discrete, vp_linear
@@ -876,6 +879,43 @@ def test_our_solver_is_diffusers_solver(unet: UNet2DModel, family: str, order: i
         return state
 
     assert _close(image(ours), image(own), 1e-4)
+
+
+@pytest.mark.parametrize("name", ["deis 1", "deis 2", "deis 3", "heun"])
+def test_imported_schedule_is_diffusers_solver(unet: UNet2DModel, name: str) -> None:
+    """The importer's schedule of a DEIS or Heun config, replayed, ends at their image.
+
+    Known differences.  Theirs rounds its tables to float32, 1e-7 of the image.  DEIS tells the
+    network the whole timestep nearest to its level; with `linspace` levels those are the same,
+    with `use_karras_sigmas` they are not, and ours is called at the level itself.  DEIS ends at
+    the lowest training level, Heun at the clean end.  Heun keeps its state at x / alpha and scales
+    the network's input; ours keeps x, so theirs starts from x / alpha.  Heun's `linspace` times
+    lie between indices, where it interpolates sigma and we interpolate log alpha: the levels are
+    equal and the timesteps told differ, so the times here are whole (`leading`).
+    """
+    is_heun = name == "heun"
+    own: Any
+    if is_heun:
+        own = HeunDiscreteScheduler(
+            beta_start=1e-4, beta_end=0.02, timestep_spacing="leading", steps_offset=1
+        )
+    else:
+        own = DEISMultistepScheduler(solver_order=int(name[-1]))
+    own.set_timesteps(7)
+    schedule = schedule_of(type(own).__name__, own.config, 7)
+    ours = S3Scheduler.from_schedule(schedule, own.config)
+    assert ours.timesteps.tolist() == pytest.approx(own.timesteps.tolist(), abs=1e-4)
+
+    def image(scheduler: Any, state: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            for t in scheduler.timesteps:
+                seen = scheduler.scale_model_input(state, t)
+                state = scheduler.step(unet(seen, t).sample, t, state).prev_sample
+        return state
+
+    start = _noise((1, 3, 8, 8))
+    scale = 1.0 / schedule.process.alpha(schedule.times[0]) if is_heun else 1.0
+    assert _close(image(ours, start), image(own, start * scale), 1e-4)
 
 
 def test_processes_are_read_from_configs() -> None:

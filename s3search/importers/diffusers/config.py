@@ -31,6 +31,8 @@ class SchedulerConfig(BaseModel):
     sigma_max: float | None = Field(default=None, gt=0)
     rho: float = Field(default=7.0, gt=0)
     set_alpha_to_one: bool = True
+    skip_prk_steps: bool = False
+    prediction_type: str = "epsilon"
     solver_order: int = Field(default=2, ge=1)
     algorithm_type: str = "dpmsolver++"
     solver_type: str = "midpoint"

@@ -8,6 +8,9 @@ published solvers on the grids of grids.py, with their own rules for lowering th
                                                heun the plain one
     DPMSolverSinglestep                        orders 1, 2, 3 from one start, in turn
     UniPCMultistep                             bh1, bh2, with its corrector
+    DEISMultistep                              orders 1 to 3, polynomials in log(sigma / alpha)
+    PNDM                                       Runge-Kutta or Heun first, then Adams with the
+                                               weights of constant steps
     Heun, KDPM2, LMS                           trapezoid, midpoint at the geometric mean, Adams,
                                                all in sigma / alpha
 
@@ -125,6 +128,10 @@ _SCHEDULERS: dict[str, tuple[Callable[[Run], Made], dict[str, Any]]] = {
     "EDMDPMSolverMultistepScheduler": (solvers.edm_dpm, _EDM),
     "UniPCMultistepScheduler": (solvers.unipc, {**_BETAS, "solver_type": "bh2"}),
     "DEISMultistepScheduler": (solvers.deis, _BETAS),
+    "PNDMScheduler": (
+        solvers.pndm,
+        {**_BETAS, "timestep_spacing": "leading", "set_alpha_to_one": False},
+    ),
     "EulerDiscreteScheduler": (solvers.euler, _BETAS),
     "EDMEulerScheduler": (solvers.edm_euler, _EDM),
     "HeunDiscreteScheduler": (solvers.heun, _BETAS),
@@ -135,7 +142,6 @@ _SCHEDULERS: dict[str, tuple[Callable[[Run], Made], dict[str, Any]]] = {
 """Each scheduler's reader, and what its constructor assumes where a config is silent."""
 
 _MISSING = {
-    "PNDMScheduler": "needs Adams steps with constant-step weights, which are not among the rules",
     "FlowMatchHeunDiscreteScheduler": (
         "needs Heun's step in a flow's own time; ours is in sigma / alpha, "
         "infinite where a flow starts"

@@ -17,6 +17,7 @@ from s3search.schedules.spacing import time_of_ratio
 INEXACT = "not exact"
 """How a note begins that says the schedule is not the scheduler's."""
 
+_PRK_STEPS = 3  # that PNDM makes by Runge-Kutta
 _SHORT_RUN = 15  # below this many steps diffusers lowers the order at the end
 _HALF = Relaxation(kind=RelaxationKind.DPMSOLVER_2)
 
@@ -37,21 +38,27 @@ Made = tuple[Sequence[float], Sequence[Step]]
 
 def ddim(run: Run) -> Made:
     """First order on its own indices; a note where its steps do not lead from one to the next."""
-    config, process = run.config, _discrete(run)
+    config = run.config
     indices = grids.ddim_indices(config, run.n) if run.indices is None else [*run.indices]
     stride = config.num_train_timesteps // len(indices)
+    times = [*map(float, indices), _end_of_strides(run, indices, stride)]
+    return times, published.ddim_steps(len(indices))
+
+
+def _end_of_strides(run: Run, indices: Sequence[int], stride: int) -> float:
+    """Where the last step ends if every step aims at t - stride; a note where they miss the next
+    timestep.
+    """
     targets = [index - stride for index in indices]
     miss = max((abs(a - b) for a, b in zip(targets, indices[1:], strict=False)), default=0)
     if miss:
         run.notes.append(
-            f"{INEXACT}: DDIM aims each step at t - {stride}, up to {miss} from its next "
+            f"{INEXACT}: the scheduler aims each step at t - {stride}, up to {miss} from its next "
             "timestep; this schedule goes to that timestep"
         )
-    end = float(targets[-1])
-    if end < 0:
-        end = process.clean_time if config.set_alpha_to_one else 0.0
-    times = [*map(float, indices), end]
-    return times, published.ddim_steps(len(indices))
+    if targets[-1] >= 0:
+        return float(targets[-1])
+    return _discrete(run).clean_time if run.config.set_alpha_to_one else 0.0
 
 
 def dpm_multistep(run: Run) -> Made:
@@ -73,11 +80,9 @@ def _multistep_steps(config: SchedulerConfig, n: int) -> list[Step]:
     lowers = config.lower_order_final and n < _SHORT_RUN
     steps: list[Step] = []
     for i in range(n):
-        order = min(config.solver_order, i + 1)
-        if i == n - 1 and (config.euler_at_final or lowers or config.ends_clean):
+        order = _multistep_order(config, i, n, lowers=lowers)
+        if i == n - 1 and (config.euler_at_final or config.ends_clean):
             order = 1
-        elif i == n - 2 and lowers:
-            order = min(order, 2)
         made = published.dpm_multistep_steps(
             order,
             order=order,
@@ -87,6 +92,11 @@ def _multistep_steps(config: SchedulerConfig, n: int) -> list[Step]:
         )
         steps.append(made[-1])
     return steps
+
+
+def _multistep_order(config: SchedulerConfig, i: int, n: int, *, lowers: bool) -> int:
+    """Of step i of n: limited by the history and, where the config lowers it, by what is left."""
+    return min(config.solver_order, i + 1, n - i if lowers else i + 1)
 
 
 def dpm_singlestep(run: Run) -> Made:
@@ -163,15 +173,59 @@ def unipc(run: Run) -> Made:
 
 
 def deis(run: Run) -> Made:
-    """DEIS, of order 1 only."""
-    if run.config.solver_order > 1:
+    """DEIS with polynomials in log(sigma / alpha) = -lam.
+
+    Integrated over sigma / alpha they are the Taylor steps of the noise prediction whose
+    derivatives are all taken through the same points.
+    """
+    config = run.config.model_copy(update={"final_sigmas_type": "sigma_min"})
+    if config.solver_order > 3:
+        raise InvalidSchedule(f"solver_order: 1 to 3, found {config.solver_order}")
+    times = grids.multistep_times(config, _discrete(run), run.n, run.indices)
+    n = len(times) - 1
+    lowers = config.lower_order_final and n < _SHORT_RUN
+    return times, [_log_rho(_multistep_order(config, i, n, lowers=lowers)) for i in range(n)]
+
+
+def _log_rho(order: int) -> Step:
+    through = Derivative(points=tuple(range(-order, -1))) if order > 1 else None
+    derivatives = () if through is None else (through,) * (order - 1)
+    rule = Taylor(prediction=Prediction.NOISE, order=order, derivatives=derivatives)
+    return Step(predictor=rule)
+
+
+def pndm(run: Run) -> Made:
+    """PLMS, or Runge-Kutta first with an inner time in each of the first three steps."""
+    config = run.config
+    if config.prediction_type != "epsilon":
         raise InvalidSchedule(
-            "DEISMultistepScheduler: above order 1 it needs Adams steps in log(sigma / alpha), "
-            "which are not among the rules"
+            f"prediction_type: PNDM extrapolates the network's {config.prediction_type!r}; "
+            "only 'epsilon' is supported"
         )
-    ends_low = run.config.model_copy(update={"final_sigmas_type": "sigma_min"})
-    times = grids.multistep_times(ends_low, _discrete(run), run.n, run.indices)
-    return times, published.ddim_steps(len(times) - 1)
+    if run.indices is not None:
+        raise InvalidSchedule("PNDMScheduler: it takes no timesteps of the user's")
+    indices = grids.ddim_indices(config, run.n)
+    stride = config.num_train_timesteps // run.n
+    times = [*map(float, indices), _end_of_strides(run, indices, stride)]
+    n_moving = run.n - (times[-1] == times[-2])
+    still = published.euler_steps(run.n - n_moving)
+    if config.skip_prk_steps and run.n == 1:
+        return times, published.euler_steps(1)
+    if config.skip_prk_steps:
+        return times, [*published.plms_steps(n_moving), *still]
+    if run.n < _PRK_STEPS + 1:
+        raise InvalidSchedule(
+            f"skip_prk_steps: false needs at least {_PRK_STEPS + 1} steps, found {run.n}"
+        )
+    half = stride // 2
+    if 2 * half != stride:
+        run.notes.append(
+            f"{INEXACT}: the Runge-Kutta steps of PNDM have halves of {half}, which miss the "
+            f"stride {stride} by 1; this schedule goes to the next timestep"
+        )
+    inner = [t - half for t in times[:_PRK_STEPS]]
+    times = sorted({*times, *inner}, reverse=True) + times[-1:] * (run.n - n_moving)
+    return times, [*published.f_pndm_steps(n_moving), *still]
 
 
 def euler(run: Run) -> Made:

@@ -146,6 +146,17 @@ def s_pndm_steps(n: int) -> tuple[Step, ...]:
     return first + (Step(predictor=adams_bashforth_slope((-1, -2))),) * (n - 1)
 
 
+def plms_steps(n: int) -> tuple[Step, ...]:
+    """PLMS as in latent diffusion and diffusers: Heun's step, then linear multistep of orders 2, 3
+    and 4 with constant-step weights; n + 1 calls.
+    """
+    first = runge_kutta_steps("heun2", is_last=n == 1)
+    orders = (min(i + 1, 4) for i in range(1, n))
+    return first + tuple(
+        Step(predictor=adams_bashforth_slope(tuple(range(-1, -order - 1, -1)))) for order in orders
+    )
+
+
 def f_pndm_steps(n: int) -> tuple[Step, ...]:
     """F-PNDM (arXiv:2202.09778, alg. 2): three Runge-Kutta steps, then fourth-order multistep.
 
