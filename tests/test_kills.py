@@ -21,7 +21,7 @@ from s3search.study.store import open_study
 from tests.studies import content, evaluations, study_config, study_file
 
 ROOT = Path(s3search.__file__).parents[1]
-SLOW = "model.seconds=0.02"  # a network call; an evaluation takes three
+SLOW = "model.seconds=0.05"  # a network call; an evaluation takes three
 PATIENCE_SECONDS = 100.0
 
 Cli = Callable[..., "subprocess.Popen[str]"]
