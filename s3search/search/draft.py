@@ -16,6 +16,7 @@ from s3search.processes import NoiseProcess
 from s3search.rules import level
 from s3search.schedules.schedule import CorrectorKind, Schedule, Start, StartKind, Step
 from s3search.schedules.spacing import EndRule, noisy_time
+from s3search.search.families import WITH_CORRECTOR, least_order, random_rule
 from s3search.search.recipe import (
     FINISH,
     Choice,
@@ -24,8 +25,9 @@ from s3search.search.recipe import (
     possible_estimates,
     relaxation_of,
     step_of,
+    with_rule,
 )
-from s3search.search.space import CorrectorChoice, SearchSpace, highest_called_lam
+from s3search.search.space import CorrectorChoice, SearchSpace, Solver, highest_called_lam
 
 T = TypeVar("T")
 
@@ -147,6 +149,12 @@ def random_schedule(
     denoises = pick(space.end_rules, rng) is EndRule.DENOISE
     draft = Draft(process, [noisy_time(process)], denoises, start, [])
     draft.choices = [random_choice(space, i + 1, rng) for i in range(n)]
+    solvers = space.solvers_for(process)
+    if len(solvers) > 1:
+        draft.choices = [
+            with_solver(space, process, pick(solvers, rng), choice, i + 1, rng)
+            for i, choice in enumerate(draft.choices)
+        ]
     draft.choices[-1] = replace(draft.choices[-1], corrector=None)
     n_intervals = n - denoises
     if n_intervals:
@@ -170,6 +178,26 @@ def random_choice(space: SearchSpace, n_points: int, rng: np.random.Generator) -
         relaxation=relaxation_of(kind, coefficient) if order > 1 else None,
         corrector=None if corrector is CorrectorChoice.NONE else CorrectorKind(corrector.value),
     )
+
+
+def with_solver(
+    space: SearchSpace,
+    process: NoiseProcess,
+    solver: Solver,
+    choice: Choice,
+    n_points: int,
+    rng: np.random.Generator,
+) -> Choice:
+    """``choice`` as a step of another family, of its own order or the family's least.
+
+    Taylor's where ``n_points`` are too few; without corrector where the family has none.
+    """
+    order = max(choice.order, least_order(solver))
+    if solver is Solver.TAYLOR or order > min(n_points, max(space.orders)):
+        return replace(choice, published=None)
+    rule = random_rule(space, process, solver, order, choice.prediction, rng)
+    new = with_rule(choice, rule)
+    return new if solver in WITH_CORRECTOR else replace(new, corrector=None)
 
 
 def random_coefficient(space: SearchSpace, rng: np.random.Generator) -> float:

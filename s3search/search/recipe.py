@@ -10,7 +10,9 @@ A predictor of the space is a Taylor step from the newest point, written by four
 
 Any other predictor (UniPC, Adams, slopes, singlestep DPM-Solver) is kept whole as ``published``,
 beside the nearest Taylor choices, which stand in for it where it cannot be used or when one of
-them is mutated.  A corrector has no choices but its kind: its rule follows from the predictor.
+them is mutated.  So are the steps of the space's other solvers (`s3search.search.families`), which
+first give up points and order where they do not fit.  A corrector has no choices but its kind: its
+rule follows from the predictor.
 """
 
 from collections.abc import Sequence
@@ -31,6 +33,7 @@ from s3search.rules import (
 )
 from s3search.rules.taylor import MAX_ORDER
 from s3search.schedules.schedule import Corrector, CorrectorKind, Step
+from s3search.search.families import fitted
 from s3search.search.space import CorrectorChoice, Family, RelaxationChoice, SearchSpace
 
 
@@ -56,6 +59,11 @@ def choice_of(step: Step) -> Choice:
     """The choices that ``step`` was made from."""
     kind = None if step.corrector is None else step.corrector.kind
     return replace(_choice_of_rule(step.predictor), corrector=kind)
+
+
+def with_rule(choice: Choice, rule: AnyRule) -> Choice:
+    """``choice`` with another predictor; the corrector's kind is kept."""
+    return replace(_choice_of_rule(rule), corrector=choice.corrector)
 
 
 @lru_cache(maxsize=4096)
@@ -221,6 +229,9 @@ def _predictor_possible(
         kept = _family(choice.published) in space.families
         if kept and choice.published.problem(past, to) is None:
             return choice
+        rule = fitted(space, choice.published, tuple(past), to)
+        if rule is not None:
+            return choice if rule == choice.published else with_rule(choice, rule)
     orders = possible_orders(space, len(past))
     order = max((o for o in orders if o <= choice.order), default=min(orders))
     estimates = possible_estimates(space, order) if order > 1 else (0,)

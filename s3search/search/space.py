@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from s3search.errors import InvalidConfig, nearest
-from s3search.processes import Edm, NoiseProcess, VpDiscrete
+from s3search.processes import Edm, Flow, NoiseProcess, VpDiscrete
 from s3search.rules import LINEAR_PREDICTIONS, Prediction
 from s3search.schedules.schedule import StartKind
 from s3search.schedules.spacing import EndRule
@@ -61,6 +61,19 @@ class Family(StrEnum):
     ADAMS = "adams"  # and the other steps along slopes: DEIS in time, iPNDM, momentum, BDIA
 
 
+class Solver(StrEnum):
+    """The families of steps that a search may draw itself (see `s3search.search.families`)."""
+
+    TAYLOR = "taylor"
+    UNIPC = "unipc"
+    ADAMS = "adams"  # polynomials in sigma / alpha: rhoAB, LMS
+    DEIS = "deis"  # polynomials in time: tAB
+    IPNDM = "ipndm"  # constants of equal steps
+    MOMENTUM = "momentum"  # heavy ball, Nesterov, GHVB
+    BDIA = "bdia"
+    VELOCITY = "velocity"  # Adams along the velocity of a flow
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -79,6 +92,7 @@ class MutationRates(_Table):
     relaxation: Rate = 1.5  # kind or coefficient at one step
     estimation: Rate = 0.5  # how many points estimate one first derivative
     corrector: Rate = 1.0  # the corrector of one step
+    solver: Rate = 1.5  # the solver family of one step, or its beta or gamma
     start: Rate = 0.5  # network or analytic first prediction
     end_rule: Rate = 0.5  # stop or denoise
 
@@ -103,6 +117,9 @@ class SearchSpace(_Table):
     end_rules: tuple[EndRule, ...] = Field(default=tuple(EndRule), min_length=1)
     end_sigma: tuple[float, float] = (0.002, 0.1)  # range of sigma / alpha at the end level
     families: tuple[Family, ...] = tuple(Family)  # published steps that children may inherit
+    solvers: tuple[Solver, ...] = (Solver.TAYLOR,)  # families that are drawn and mutated into
+    beta: tuple[float, float] = (0.3, 1.0)  # range of momentum's beta
+    gamma: tuple[float, float] = (0.0, 1.0)  # range of BDIA's gamma
     time_sigma: float = Field(default=0.3, gt=0)  # size of one move of a time, in lam
     min_gap: float = Field(default=0.05, gt=0)  # least distance of neighbouring times, in lam
     changes: int = Field(default=3, ge=1)  # a mutation changes 1 to this many places
@@ -120,6 +137,7 @@ class SearchSpace(_Table):
         "starts",
         "end_rules",
         "families",
+        "solvers",
     )
     @classmethod
     def _names_each_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -133,6 +151,21 @@ class SearchSpace(_Table):
         if not set(predictions) <= set(LINEAR_PREDICTIONS):
             raise ValueError("the search has no EMS statistics for 'v3'; name 'data' or 'noise'")
         return predictions
+
+    @field_validator("solvers")
+    @classmethod
+    def _with_taylor(cls, solvers: tuple[Solver, ...]) -> tuple[Solver, ...]:
+        if Solver.TAYLOR not in solvers:
+            raise ValueError("must have 'taylor', the step wherever no other is possible")
+        return solvers
+
+    @model_validator(mode="after")
+    def _parameters_in_order(self) -> Self:
+        for name, (low, high) in {"beta": self.beta, "gamma": self.gamma}.items():
+            if not 0 <= low <= high <= 1 or (name == "beta" and low == 0):
+                least = "0 <" if name == "beta" else "0 <="
+                raise ValueError(f"{name}: need {least} low <= high <= 1, found [{low}, {high}]")
+        return self
 
     @model_validator(mode="after")
     def _ends_in_order(self) -> Self:
@@ -157,6 +190,11 @@ class SearchSpace(_Table):
         if kind is StartKind.AVERAGE_X0:
             return self.mean_image is not None
         return kind is not StartKind.UNIT_NOISE or process.alpha(first_time) > 0.0
+
+    def solvers_for(self, process: NoiseProcess) -> tuple[Solver, ...]:
+        """The families that exist here: `velocity` belongs to flows."""
+        is_flow = isinstance(process, Flow)
+        return tuple(s for s in self.solvers if is_flow or s is not Solver.VELOCITY)
 
     def end_lams(self, process: NoiseProcess, *, called: bool) -> tuple[float, float]:
         """Lowest and highest lam of the end level; ``called`` if the network is called there."""

@@ -24,7 +24,9 @@ from s3search.search.draft import (
     random_coefficient,
     random_end,
     set_end_rule,
+    with_solver,
 )
+from s3search.search.families import WITH_CORRECTOR, moved, solver_of, with_order
 from s3search.search.recipe import (
     Choice,
     kind_of,
@@ -32,6 +34,7 @@ from s3search.search.recipe import (
     possible_orders,
     relaxation_of,
     strength_of,
+    with_rule,
 )
 from s3search.search.space import CorrectorChoice, MutationRates, RelaxationChoice, SearchSpace
 
@@ -133,6 +136,7 @@ def _operators(space: SearchSpace) -> tuple[list[Operator], list[float]]:
         and space.relaxations[0] not in _WITH_COEFFICIENT,
         "estimation": not space.low_order_estimates or max(space.orders) < 3,
         "corrector": space.correctors == (CorrectorChoice.NONE,),
+        "solver": len(space.solvers) < 2,
         "start": len(space.starts) < 2,
         "end_rule": len(space.end_rules) < 2,
     }
@@ -206,13 +210,21 @@ def _change_prediction(space: SearchSpace, draft: Draft, rng: np.random.Generato
 
 
 def _change_order(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
-    """Another order at one step; its derivatives are then estimated from all its points."""
+    """Another order at one step; its derivatives are then estimated from all its points.
+
+    A step of one of the space's other families stays in its family where that has the order.
+    """
     i = _some_step(draft, rng)
     choice = draft.choices[i]
     others = [o for o in possible_orders(space, i + 1) if o != choice.order]
     if not others:
         return
     order = pick(others, rng)
+    if _has_own_family(space, choice):
+        rule = choice.published and with_order(choice.published, order)
+        if rule is not None:
+            draft.choices[i] = with_rule(choice, rule)
+            return
     relaxation = choice.relaxation
     if order > 1 and choice.order == 1:
         relaxation = relaxation_of(pick(space.relaxations, rng), random_coefficient(space, rng))
@@ -285,8 +297,35 @@ def _change_corrector(space: SearchSpace, draft: Draft, rng: np.random.Generator
         None if c is CorrectorChoice.NONE else CorrectorKind(c.value) for c in space.correctors
     ]
     others = [None] if i == n - 1 else [kind for kind in {*kinds, None} if kind is not now]
+    if _has_own_family(space, draft.choices[i]):
+        solver = solver_of(draft.choices[i].published)
+        others = others if solver in WITH_CORRECTOR else [None]
     others.sort(key=str)
     draft.choices[i] = replace(draft.choices[i], corrector=pick(others, rng))
+
+
+def _change_solver(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+    """A small move of one step's beta or gamma, or a step of another family in its place.
+
+    The first step is left out where there are others: with one point the families are one.
+    """
+    n = max(1, len(draft.choices) - draft.denoises)
+    i = int(rng.integers(min(1, n - 1), n))
+    choice = draft.choices[i]
+    now = solver_of(choice.published)
+    rule = moved(space, choice.published, rng) if now in space.solvers else None
+    if rule is not None and rng.random() < 0.6:
+        draft.choices[i] = with_rule(choice, rule)
+        return
+    others = [s for s in space.solvers_for(draft.process) if s is not now]
+    if others:
+        solver = pick(others, rng)
+        draft.choices[i] = with_solver(space, draft.process, solver, choice, i + 1, rng)
+
+
+def _has_own_family(space: SearchSpace, choice: Choice) -> bool:
+    """Whether the step is of a family that the space draws, other than Taylor's."""
+    return choice.published is not None and solver_of(choice.published) in space.solvers
 
 
 def _change_start(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
@@ -333,6 +372,7 @@ _BY_RATE: dict[str, Operator] = {
     "relaxation": _change_relaxation,
     "estimation": _change_estimation,
     "corrector": _change_corrector,
+    "solver": _change_solver,
     "start": _change_start,
     "end_rule": _change_end_rule,
 }

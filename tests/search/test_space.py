@@ -17,7 +17,7 @@ from s3search.search.space import MutationRates, SearchSpace
 README = Path(__file__).resolve().parents[2] / "search_spaces" / "README.md"
 
 
-@pytest.mark.parametrize("name", ["usf", "timesteps"])
+@pytest.mark.parametrize("name", ["full", "usf", "timesteps"])
 def test_presets_are_found_by_name_and_take_overrides(name: str) -> None:
     assert name in preset_names()
     space = load_space(name, {"nfe": [5], "mutation": {"start": 0.0}})
@@ -34,7 +34,7 @@ def test_a_file_is_named_by_its_path(tmp_path: Path) -> None:
 
 
 def test_an_unknown_preset_names_the_presets_and_the_nearest() -> None:
-    with pytest.raises(InvalidConfig, match=r"timesteps, usf; did you mean 'timesteps'"):
+    with pytest.raises(InvalidConfig, match=r"full, timesteps, usf; did you mean 'timesteps'"):
         load_space("timestep")
 
 
@@ -58,6 +58,9 @@ def test_unreadable_files_are_configuration_errors(tmp_path: Path) -> None:
         ({"end_sigma": [0.0, 0.01]}, "end_sigma: need 0 < low"),
         ({"correctors": ["implicitly"]}, "correctors.0: "),
         ({"min_gap": float("nan")}, "min_gap: "),
+        ({"solvers": ["deis"]}, "solvers: must have 'taylor'"),
+        ({"beta": [0.0, 1.0]}, "beta: need 0 < low <= high <= 1, found [0.0, 1.0]"),
+        ({"gamma": [0.5, 1.5]}, "gamma: need 0 <= low <= high <= 1, found [0.5, 1.5]"),
     ],
 )
 def test_wrong_fields_are_named_with_their_path(fields: dict[str, object], message: str) -> None:

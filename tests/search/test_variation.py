@@ -18,7 +18,7 @@ from s3search.processes import (
     vp_discrete,
     vp_linear,
 )
-from s3search.rules import Adams, Taylor, UniPC
+from s3search.rules import Adams, Bidirectional, Momentum, Taylor, UniPC, level
 from s3search.schedules import published
 from s3search.schedules.schedule import Corrector, CorrectorKind, Schedule, StartKind, Step
 from s3search.search import (
@@ -31,7 +31,9 @@ from s3search.search import (
     random_schedule,
 )
 from s3search.search.draft import draft_of, finished
+from s3search.search.families import WITH_CORRECTOR, fitted, solver_of
 from s3search.search.recipe import choice_of, corrector_rule, step_of
+from s3search.search.space import Solver
 from s3search.solvers.plan import compile_plan
 
 PROCESSES: dict[str, NoiseProcess] = {
@@ -54,6 +56,8 @@ SPACES: dict[str, SearchSpace] = {
     "wide": WIDE,
     "usf": load_space("usf"),
     "timesteps": load_space("timesteps"),
+    "full": load_space("full"),
+    "full alone": load_space("full", {"families": [], "correctors": ["none", "implicit"]}),
     "no published steps": load_space("usf", {"families": [], "orders": [2, 3]}),
 }
 BASELINES: dict[tuple[str, int], Sequence[Schedule]] = {}
@@ -160,6 +164,49 @@ def test_every_choice_is_reached_by_mutation() -> None:
     assert starts == set(StartKind)
     assert kinds == {None, CorrectorKind.PSEUDO, CorrectorKind.IMPLICIT}
     assert ends == {True, False}
+
+
+@pytest.mark.parametrize("process", [edm(), flow()], ids=["edm", "flow"])
+def test_every_family_is_drawn_and_reached_by_mutation(process: NoiseProcess) -> None:
+    space, rng = SPACES["full alone"], np.random.default_rng(8)
+    expected = set(Solver) - (set() if process == flow() else {Solver.VELOCITY})
+    drawn = [random_schedule(space, process, 6, rng) for _ in range(60)]
+    assert {solver for schedule in drawn for solver in solvers_of(schedule)} == expected
+    mutated, schedule = [], published.dpmpp_2m(process, nfe=6)
+    for _ in range(400):
+        schedule = mutate(space, schedule, rng)
+        mutated.append(schedule)
+    assert {solver for schedule in mutated for solver in solvers_of(schedule)} == expected
+    rules = [step.predictor for schedule in mutated for step in schedule.steps]
+    assert len({rule.beta for rule in rules if isinstance(rule, Momentum)}) > 10
+    assert len({rule.gamma for rule in rules if isinstance(rule, Bidirectional)}) > 10
+    for schedule in [*drawn, *mutated]:
+        for step in schedule.steps:
+            solver = solver_of(choice_of(step).published)
+            assert step.corrector is None or solver in WITH_CORRECTOR
+
+
+def solvers_of(schedule: Schedule) -> set[Solver | None]:
+    """The families of the steps."""
+    return {solver_of(choice_of(step).published) for step in schedule.steps}
+
+
+@pytest.mark.parametrize("process", PROCESSES.values(), ids=list(PROCESSES))
+def test_steps_of_all_families_survive_the_draft_unchanged(process: NoiseProcess) -> None:
+    rng, space = np.random.default_rng(9), SPACES["full alone"]
+    for nfe in range(1, 11):
+        schedule = random_schedule(space, process, nfe, rng)
+        assert finished(space, draft_of(schedule), nfe, rng).id == schedule.id
+
+
+def test_a_step_gives_up_points_before_its_family() -> None:
+    space = load_space("full", {"families": []})
+    levels = tuple(level(edm(), t) for t in (80.0, 10.0, 1.0))
+    rule = Momentum(order=4, beta=0.5, points=(-5, -4, -3, -2, -1))
+    kept = fitted(space, rule, levels[:2], levels[2])
+    assert kept == Momentum(order=2, beta=0.5, points=(-2, -1))
+    assert fitted(space, rule, levels[:1], levels[1]) is None
+    assert fitted(load_space("usf"), rule, levels[:2], levels[2]) is None
 
 
 def test_crossover_blends_times_between_the_parents() -> None:
