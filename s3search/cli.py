@@ -15,7 +15,8 @@ import typer
 from rich.console import Console
 
 from s3search.errors import EvaluationFailed, InvalidConfig, InvalidSchedule, S3SearchError
-from s3search.schedules.schedule import Schedule, json_schema, write_text
+from s3search.files import neighbour, write_text
+from s3search.schedules.schedule import Schedule, json_schema
 
 app = typer.Typer(
     name="s3search",
@@ -210,8 +211,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write the best schedule of a study, with its compiled table and provenance."""
-    from s3search.demo import save_export
-    from s3search.study.export import best_schedule
+    from s3search.study.export import best_schedule, save_export
     from s3search.study.store import open_study
 
     if form != "json":
@@ -610,7 +610,7 @@ def _writable(path: Path) -> None:
     if path.is_dir() or not path.parent.is_dir():
         found = "a folder" if path.is_dir() else f"no folder {path.parent}"
         raise InvalidConfig(f"cannot write {path}: there is {found}")
-    probe = path.with_name(f".{path.name}.part")
+    probe = neighbour(path)
     try:
         probe.touch()
         probe.unlink()

@@ -12,10 +12,9 @@ from s3search.evaluation.record import ImagesRequest, Reply, Request
 from s3search.launching import workers
 from s3search.pictures import draw_samples, draw_schedule
 from s3search.schedules.published import dpmpp_2m
-from s3search.schedules.schedule import Schedule, write_text
 from s3search.schedules.spacing import End, EndRule
 from s3search.study.config import StudyConfig
-from s3search.study.export import best_schedule, export_dict
+from s3search.study.export import best_schedule, save_export
 from s3search.study.frame import best_of, evaluations_frame, validated
 from s3search.study.store import StudyStore, open_study
 
@@ -78,13 +77,6 @@ def write_pictures(config: StudyConfig, directory: Path) -> list[Path]:
         draw_schedule(schedule, paths[1], title)
         _draw_sheet(store, pool, paths[2])
     return paths
-
-
-def save_export(schedule: Schedule, path: Path) -> None:
-    """Writes a schedule with its compiled table and provenance."""
-    import json  # noqa: PLC0415
-
-    write_text(path, json.dumps(export_dict(schedule), indent=1, allow_nan=False) + "\n")
 
 
 def _draw_sheet(store: StudyStore, pool: WorkerPool[Request, Reply], path: Path) -> None:

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from s3search.files import neighbour
 from s3search.rules import Adams, AnyRule, Level, Taylor, UniPC, level
 from s3search.schedules.schedule import Schedule, StartKind, Step
 
@@ -188,6 +189,6 @@ def _displayable(image: Tensor) -> np.ndarray:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = neighbour(path)
     figure.savefig(temporary, dpi=_DPI, format="png")
     temporary.replace(path)

@@ -26,8 +26,7 @@ from s3search.rules.base import (
     Problem,
     RuleModel,
     first_order,
-    missing_point,
-    noisy_point,
+    slopes_problem,
 )
 from s3search.rules.linear_form import LinearForm, combine
 
@@ -41,13 +40,7 @@ class Adams(RuleModel):
 
     def problem(self, levels: Sequence[Level], to: Level) -> Problem | None:
         """The points must exist, and none of them at pure noise unless the step is Euler's."""
-        found = missing_point("start", (self.start,), len(levels)) or missing_point(
-            "points", self.points, len(levels)
-        )
-        if found is not None:
-            return found
-        used = [levels[p] for p in (self.start, *self.points)]
-        return noisy_point("points", used, is_euler=self.points == (self.start,))
+        return slopes_problem(self.start, self.points, levels)
 
     def next_state(self, history: Sequence[Point], to: Level) -> LinearForm:
         """The state at ``to`` by the formula of the module's docstring."""

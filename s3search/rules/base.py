@@ -174,6 +174,18 @@ def endless_step(field: str, start: Level, to: Level) -> Problem | None:
     return Problem(field, f"has no value above order 1 for a step that touches {end}; use order 1")
 
 
+def slopes_problem(start: int, points: tuple[int, ...], levels: Sequence[Level]) -> Problem | None:
+    """What makes a step along the slopes at ``points`` impossible: one is missing, or at pure
+    noise where the step is not Euler's.
+    """
+    found = missing_point("start", (start,), len(levels))
+    found = found or missing_point("points", points, len(levels))
+    if found is not None:
+        return found
+    used = [levels[p] for p in (start, *points)]
+    return noisy_point("points", used, is_euler=points == (start,))
+
+
 def noisy_point(field: str, used: Sequence[Level], *, is_euler: bool) -> Problem | None:
     """The problem of a step above Euler's that looks at pure noise, where rho is infinite."""
     if is_euler or all(at.alpha > 0.0 for at in used):

@@ -34,6 +34,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from s3search.errors import IncompatibleStatistics
+from s3search.files import write_bytes
 
 Array = npt.NDArray[np.float64]
 
@@ -202,11 +203,8 @@ class EmsStatistics:
             "digest": self.digest,
             "provenance": json.dumps(dict(self.provenance), sort_keys=True, allow_nan=False),
         }
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.part")
         arrays = {name: np.ascontiguousarray(getattr(self, name)) for name in ("l", "s", "b")}
-        temporary.write_bytes(save(arrays, metadata=header))
-        temporary.replace(path)
+        write_bytes(Path(path), save(arrays, metadata=header))
 
     @staticmethod
     def load(path: str | Path) -> "EmsStatistics":

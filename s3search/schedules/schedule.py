@@ -30,6 +30,7 @@ from pydantic import (
 )
 
 from s3search.errors import InvalidSchedule, nearest
+from s3search.files import write_text
 from s3search.processes import NoiseProcess
 from s3search.rules import AnyRule, Index, Number, level
 from s3search.rules.compensation import AnyCompensation
@@ -429,13 +430,6 @@ def json_schema() -> dict[str, Any]:
         if tags:  # pydantic counts a tag with a default as optional; a reader needs it
             definition["required"] = [*tags, *definition.get("required", ())]
     return schema
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file through a neighbour and a rename, so that no reader ever sees half of it."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def _refuse_constant(name: str) -> float:

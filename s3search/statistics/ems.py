@@ -35,6 +35,7 @@ from safetensors.numpy import load, save
 from torch import Tensor
 
 from s3search.errors import EvaluationFailed, IncompatibleStatistics
+from s3search.files import write_bytes
 from s3search.processes import NoiseProcess
 from s3search.rules.ems import EmsStatistics
 from s3search.solvers.sample import Denoiser
@@ -249,6 +250,4 @@ def _kept(path: Path) -> dict[str, Array] | None:
 
 def _keep(path: Path, moments: Mapping[str, Array]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(save({k: np.ascontiguousarray(v) for k, v in moments.items()}))
-    temporary.replace(path)
+    write_bytes(path, save({k: np.ascontiguousarray(v) for k, v in moments.items()}))

@@ -23,6 +23,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from s3search.errors import IncompatibleStatistics
+from s3search.files import write_bytes
 
 Array = npt.NDArray[np.float64]
 
@@ -55,10 +56,7 @@ class GaussianStatistics:
             "n": str(self.n),
             "provenance": json.dumps(dict(self.provenance), sort_keys=True, allow_nan=False),
         }
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.part")
-        temporary.write_bytes(save(arrays, metadata=header))
-        temporary.replace(path)
+        write_bytes(Path(path), save(arrays, metadata=header))
 
     @staticmethod
     def load(path: str | Path) -> "GaussianStatistics":

@@ -2,8 +2,6 @@
 date.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +106,7 @@ def _bring_up_to_date(engine: Engine, url: str, *, create: bool) -> None:
     config.set_main_option("script_location", str(_MIGRATIONS))
     head = ScriptDirectory.from_config(config).get_current_head()
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    with _connected(engine) as connection:
+    with engine.begin() as connection:
         options = {"version_table": _VERSION_TABLE}
         current = MigrationContext.configure(connection, opts=options).get_current_revision()
         if current == head:
@@ -125,12 +123,6 @@ def _bring_up_to_date(engine: Engine, url: str, *, create: bool) -> None:
             )
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
-
-
-@contextmanager
-def _connected(engine: Engine) -> Iterator[sa.Connection]:
-    with engine.begin() as connection:
-        yield connection
 
 
 def _cause(error: sa.exc.DBAPIError) -> str:

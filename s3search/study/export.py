@@ -1,9 +1,14 @@
 """Out of the study: the best schedule of each NFE, with its provenance."""
 
+import json
+from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from s3search.errors import InvalidConfig, StudyConflict
 from s3search.evaluation.record import Rung
+from s3search.files import write_text
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import compile_plan
 from s3search.study.frame import Scored, best_of, evaluations_frame, validated
@@ -33,14 +38,15 @@ def best_schedule(store: StudyStore, nfe: int | None = None) -> tuple[Schedule, 
         )
     best = scored[0]
     schedule = store.schedule(best.schedule_id)
-    return with_provenance(schedule, provenance(store, best, scored)), best
+    return with_provenance(schedule, _provenance(store, frame, best, scored)), best
 
 
-def provenance(store: StudyStore, best: Scored, scored: list[Scored]) -> dict[str, Any]:
+def _provenance(
+    store: StudyStore, frame: pd.DataFrame, best: Scored, scored: list[Scored]
+) -> dict[str, Any]:
     """Where a schedule comes from and how good it is, in plain data; a distance names all it
     needs.
     """
-    frame = evaluations_frame(store)
     row = frame[
         (frame["schedule_id"] == best.schedule_id) & (frame["rung"] == Rung.VALIDATION.value)
     ].iloc[-1]
@@ -81,3 +87,8 @@ def with_provenance(schedule: Schedule, where_from: dict[str, Any]) -> Schedule:
 def export_dict(schedule: Schedule) -> dict[str, Any]:
     """The wire format with the compiled table, which any runtime can execute."""
     return {**schedule.to_dict(), "plan": compile_plan(schedule).to_dict()}
+
+
+def save_export(schedule: Schedule, path: Path) -> None:
+    """Writes a schedule with its compiled table and provenance."""
+    write_text(path, json.dumps(export_dict(schedule), indent=1, allow_nan=False) + "\n")
