@@ -178,7 +178,7 @@ def evaluate(
 
     from s3search.driver import describe
     from s3search.driver import evaluate as measure
-    from s3search.evaluation.record import EvaluationRequest, Rung
+    from s3search.evaluation.record import EvaluationRequest, Rung, statistics_problem
     from s3search.launching import workers
     from s3search.terminal import evaluation_line
 
@@ -188,12 +188,16 @@ def evaluate(
         schedule=loaded, rung=Rung.USER, n_images=n_images, noise_seed=seed
     )
     with workers(config) as pool:
-        process = describe(pool).process
+        description = describe(pool)
+        process = description.process
         if not loaded.process.same_levels(process):
             raise InvalidSchedule(
                 f"{schedule}: process: this is a schedule for {loaded.process!r}, "
                 f"the model of {study} has {process!r}"
             )
+        problem = statistics_problem(loaded, description.ems)
+        if problem is not None:
+            raise InvalidSchedule(f"{schedule}: {problem}")
         evaluation = measure(pool, request)
     if as_json:
         _print_json(asdict(evaluation) | {"network_calls": evaluation.network_calls})
@@ -211,6 +215,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write the best schedule of a study, with its compiled table and provenance."""
+    from s3search.evaluation.evaluator import load_ems
     from s3search.study.export import best_schedule, save_export
     from s3search.study.store import open_study
 
@@ -218,8 +223,10 @@ def export(
         raise InvalidConfig(f"--format: this release writes 'json', asked for {form!r}")
     with open_study(_storage(storage), study) as store:
         schedule, chosen = best_schedule(store, nfe)
+        named = store.config.statistics.ems
     _writable(output)
-    save_export(schedule, output)
+    uses_ems = schedule.statistics is not None and named is not None
+    save_export(schedule, output, load_ems(str(named)) if uses_ems else None)
     if as_json:
         _print_json({"file": str(output), "schedule_id": schedule.id, **schedule.provenance})
     else:
@@ -319,11 +326,14 @@ def check(
     """Check a schedule or a study file without running anything."""
     if file.suffix == ".toml":
         from s3search.cluster import check_address
+        from s3search.evaluation.evaluator import load_ems
         from s3search.launching import space_of
         from s3search.study.config import load_config
 
         config = load_config(file)
         space_of(config)
+        if config.statistics.ems is not None:
+            load_ems(config.statistics.ems)
         check_address(config.cluster.address)
         found: dict[str, Any] = {"file": str(file), "kind": "study", "name": config.study.name}
     else:

@@ -28,9 +28,10 @@ from s3search.evaluation.record import (
     Rung,
 )
 from s3search.schedules.schedule import Schedule
+from s3search.search.evolution import distinct
 from s3search.search.proposer import Observation, Proposal, Proposer
 from s3search.search.space import SearchSpace
-from s3search.study.algorithms import baseline_seeds, make_proposer
+from s3search.study.algorithms import baseline_seeds, given_seeds, make_proposer
 from s3search.study.config import StudyConfig
 from s3search.study.frame import evaluations_frame, finalists
 from s3search.study.frame import validated as validated_of
@@ -93,7 +94,8 @@ def prepare(config: StudyConfig, space: SearchSpace, pool: Pool) -> Start:
     description = describe(pool)
     if description.mean_image is not None:
         space = space.with_mean_image(description.mean_image)
-    seeds = baseline_seeds(config, description.process)
+    published = baseline_seeds(config, description.process)
+    seeds = distinct({**published, **given_seeds(config, description)})
     proposer = make_proposer(config, space, description.process, seeds)
     return Start(description=description, proposer=proposer, n_baselines=len(seeds))
 

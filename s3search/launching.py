@@ -21,7 +21,8 @@ def launch(config: StudyConfig, report: Report) -> None:
     space = space_of(config)
     with workers(config) as pool:
         start = prepare(config, space, pool)
-        with create_or_resume(config, space.model_dump(mode="json")) as store:
+        content = {**space.model_dump(mode="json"), "statistics": start.description.statistics}
+        with create_or_resume(config, content) as store:
             Driver(store, pool, start, report).run()
 
 

@@ -23,6 +23,7 @@ from s3search.evaluation.record import (
     ImagesRequest,
     Reply,
     Request,
+    statistics_problem,
 )
 from s3search.metrics.frechet import (
     FeatureStatistics,
@@ -30,6 +31,7 @@ from s3search.metrics.frechet import (
     block_mean,
     frechet_estimate,
 )
+from s3search.rules import EmsStatistics
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
@@ -53,6 +55,7 @@ class EvaluatorSpec:
     features_options: Mapping[str, Any] = field(default_factory=dict)
     reference: str
     reference_options: Mapping[str, Any] = field(default_factory=dict)
+    ems: str | None = None  # a file that `s3search statistics ems` wrote
     device: str = "cpu"
     batch_size: int | None = None
 
@@ -75,6 +78,7 @@ class Evaluator:
         self._features = self._loaded_features(spec)
         self.extractor = getattr(self._features, "name", spec.features)
         shape = self.denoiser.sample_shape
+        self._ems = None if spec.ems is None else load_ems(spec.ems, tuple(shape))
         automatic = max(1, min(_LARGEST_BATCH, _BATCH_ELEMENTS // int(np.prod(shape))))
         self._batch_size = spec.batch_size or automatic
         self._noise = NoiseBank(self.denoiser, self._device)
@@ -102,6 +106,7 @@ class Evaluator:
             reference_n=self.reference.n,
             model_fingerprint=self.model_fingerprint,
             mean_image=self._mean_image,
+            ems=None if self._ems is None else self._ems.nodes,
         )
 
     def evaluate(self, request: EvaluationRequest) -> Evaluation:
@@ -157,7 +162,10 @@ class Evaluator:
     def _images(self, schedule: Schedule, n_images: int, noise_seed: int) -> Iterator[Tensor]:
         if schedule.model_patch is not None:
             raise EvaluationFailed("the schedule patches the network; this model takes no patches")
-        plan = compile_plan(schedule)
+        problem = statistics_problem(schedule, None if self._ems is None else self._ems.nodes)
+        if problem is not None:
+            raise EvaluationFailed(problem)
+        plan = compile_plan(schedule, self._ems)
         for noise, condition in self._noise.batches(noise_seed, n_images, self._batch_size):
             with torch.inference_mode():
                 images = sample(self.denoiser, plan, noise, **condition)
@@ -218,6 +226,21 @@ class Evaluator:
         if len(features) < 2:
             raise InvalidConfig("reference.images: a reference needs at least 2 images")
         return FrechetReference.of(FeatureStatistics.of(features))
+
+
+def load_ems(path: str | Path, shape: tuple[int, ...] | None = None) -> EmsStatistics:
+    """The EMS in a file, for images of ``shape`` (C, H, W) if it is given; raises
+    `InvalidConfig`.
+    """
+    try:
+        found = EmsStatistics.load(path)
+    except IncompatibleStatistics as error:
+        raise InvalidConfig(f"statistics.ems: {error}") from error
+    if shape is not None and found.shape not in ((1, 1, 1), shape):
+        raise InvalidConfig(
+            f"statistics.ems: {path} is for images of shape {found.shape}, the model makes {shape}"
+        )
+    return found
 
 
 def reference_from_npz(path: Path) -> FrechetReference:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from s3search.processes import NoiseProcess
+from s3search.rules import EmsNodes
 from s3search.schedules.schedule import Schedule
 
 
@@ -77,6 +78,28 @@ class Description:
     reference_n: int | None
     model_fingerprint: str
     mean_image: Any  # nested lists (C, H, W); None when the reference is not made of such images
+    ems: EmsNodes | None = None
+
+    @property
+    def statistics(self) -> dict[str, str | None]:
+        """Digests of the statistics that the study file names."""
+        return {"ems": None if self.ems is None else self.ems.digest}
+
+
+def statistics_problem(schedule: Schedule, ems: EmsNodes | None) -> str | None:
+    """Why the v3 steps of ``schedule`` cannot be computed with the statistics of a study."""
+    named = schedule.statistics
+    if named is None or (ems is not None and ems.digest == named.digest):
+        return None
+    if ems is None:
+        return (
+            f"statistics: the schedule needs {named.kind} statistics {named.digest}, the study "
+            "names none; set `ems` in its table [statistics] to their file"
+        )
+    return (
+        f"statistics: the schedule was made with {named.kind} statistics {named.digest}, those "
+        f"of the study are {ems.digest}; name the file that the schedule was made with"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

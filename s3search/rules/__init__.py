@@ -21,7 +21,7 @@ from s3search.rules.base import (
     level,
 )
 from s3search.rules.bidirectional import Bidirectional
-from s3search.rules.ems import EmsStatistics
+from s3search.rules.ems import EmsNodes, EmsStatistics
 from s3search.rules.momentum import Momentum, MomentumKind
 from s3search.rules.slope import Slope, SlopeTerm
 from s3search.rules.taylor import Derivative, Relaxation, RelaxationKind, Taylor
@@ -42,6 +42,7 @@ __all__ = [
     "Bidirectional",
     "Clock",
     "Derivative",
+    "EmsNodes",
     "EmsStatistics",
     "Index",
     "Level",

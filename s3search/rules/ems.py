@@ -44,6 +44,30 @@ MAX_POWER = 4  # E_0 to E_4: the integrals of a fifth-order step
 _CACHED_INTERVALS = 256
 
 
+class EmsNodes(NamedTuple):
+    """Which statistics, and where their nodes lie: what a search must know of them."""
+
+    digest: str
+    lam_start: float
+    lam_end: float
+    n_intervals: int
+
+    @property
+    def spacing(self) -> float:
+        """Distance of neighbouring nodes in lam."""
+        return (self.lam_end - self.lam_start) / self.n_intervals
+
+    def covers(self, lam: float) -> bool:
+        """Whether ``lam`` lies at a node or within half an interval of one."""
+        half = 0.5 * self.spacing
+        return self.lam_start - half <= lam <= self.lam_end + half
+
+    def nearest(self, lam: float) -> int:
+        """The node nearest to ``lam``, the first or last one if it lies outside."""
+        place = (lam - self.lam_start) / self.spacing
+        return math.floor(min(max(place, 0.0), float(self.n_intervals)) + 0.5)
+
+
 class EmsInterval(NamedTuple):
     """The integrals of a step from node i to node j."""
 
@@ -130,10 +154,14 @@ class EmsStatistics:
             content.update(np.ascontiguousarray(values, dtype="<f8").tobytes())
         return content.hexdigest()[:32]
 
+    @cached_property
+    def nodes(self) -> EmsNodes:
+        """The digest and the nodes alone."""
+        return EmsNodes(self.digest, self.lam_start, self.lam_end, self.n_intervals)
+
     def node(self, lam: float) -> int:
         """The node nearest to ``lam``; raises `IncompatibleStatistics` outside the nodes."""
-        half = 0.5 * self._spacing
-        if not self.lam_start - half <= lam <= self.lam_end + half:
+        if not self.nodes.covers(lam):
             raise IncompatibleStatistics(
                 f"lam = {lam:.6g} lies outside the EMS nodes, {self.lam_start:.6g} to "
                 f"{self.lam_end:.6g}; use statistics of a wider range, or 'data' or 'noise' there"
@@ -142,8 +170,7 @@ class EmsStatistics:
 
     def nearest_node(self, lam: float) -> int:
         """The node nearest to ``lam``, the first or last one if it lies outside."""
-        place = (lam - self.lam_start) / self._spacing
-        return math.floor(min(max(place, 0.0), float(self.n_intervals)) + 0.5)
+        return self.nodes.nearest(lam)
 
     def growth(self, i: int, q: int) -> Array:
         """e^(S_i - S_q)."""

@@ -56,6 +56,10 @@ def distinct(schedules: Mapping[str, Schedule]) -> dict[str, Schedule]:
     return {name: schedules[name] for name in found.values()}
 
 
+SEED = "seed: "
+"""What the names of a user's own seeds begin with; every other seed is a baseline."""
+
+
 class Seeds:
     """Named schedules that are proposed first, in order; those with one plan count once."""
 
@@ -66,7 +70,8 @@ class Seeds:
         """The first whose plan is not among the keys taken."""
         for key, name, schedule in self._named:
             if key not in taken:
-                return Proposal(number=number, schedule=schedule, origin=f"baseline: {name}")
+                origin = name if name.startswith(SEED) else f"baseline: {name}"
+                return Proposal(number=number, schedule=schedule, origin=origin)
         return None
 
 

@@ -75,5 +75,7 @@ def plan_key(plan: Plan) -> bytes:
 
 
 def schedule_key(schedule: Schedule) -> bytes:
-    """The plan key of a schedule without v3 steps."""
+    """The plan key of a schedule; the hash of its content where the plan needs statistics."""
+    if schedule.statistics is not None:
+        return bytes.fromhex(schedule.id)
     return plan_key(compile_plan(schedule))

@@ -1,10 +1,13 @@
 """Which proposer ``search.algorithm`` names, and what every proposer starts from."""
 
-from s3search.errors import InvalidConfig, nearest
+from pathlib import Path
+
+from s3search.errors import IncompatibleStatistics, InvalidConfig, InvalidSchedule, nearest
+from s3search.evaluation.record import Description, statistics_problem
 from s3search.processes import NoiseProcess
 from s3search.schedules.published import baselines
 from s3search.schedules.schedule import Schedule
-from s3search.search.evolution import Evolution, RandomSearch, distinct
+from s3search.search.evolution import SEED, Evolution, RandomSearch, distinct
 from s3search.search.proposer import Proposer
 from s3search.search.space import SearchSpace
 from s3search.study.config import StudyConfig
@@ -34,6 +37,47 @@ def baseline_seeds(config: StudyConfig, process: NoiseProcess) -> dict[str, Sche
         for name, schedule in own[: config.search.evaluations]:
             seeds[f"{name}, NFE {nfe}" if many else name] = schedule
     return seeds
+
+
+def given_seeds(config: StudyConfig, description: Description) -> dict[str, Schedule]:
+    """The schedules in the files of ``search.seeds``, by the origin they are proposed with; raises
+    `InvalidConfig` for any that this study cannot measure.
+    """
+    seeds: dict[str, Schedule] = {}
+    for i, file in enumerate(config.search.seeds):
+        name = Path(file).name
+        origin = SEED + (file if SEED + name in seeds else name)
+        try:
+            seeds[origin] = _seed(Schedule.load(file), config, description)
+        except (InvalidSchedule, IncompatibleStatistics) as error:
+            raise InvalidConfig(f"search.seeds[{i}]: {error}") from error
+        except InvalidConfig as error:
+            raise InvalidConfig(f"search.seeds[{i}]: {file}: {error}") from error
+    return seeds
+
+
+def _seed(schedule: Schedule, config: StudyConfig, description: Description) -> Schedule:
+    process = description.process
+    if not schedule.process.same_levels(process):
+        raise InvalidConfig(
+            f"process: this is a schedule for {schedule.process!r}, the model has {process!r}; "
+            "import it for this process, or leave it out"
+        )
+    if schedule.nfe not in config.space.nfe:
+        searched = ", ".join(map(str, config.space.nfe))
+        raise InvalidConfig(
+            f"nfe: the schedule makes {schedule.nfe} network calls, the study searches {searched};"
+            " add the number to space.nfe, or leave the file out"
+        )
+    if schedule.model_patch is not None:
+        raise InvalidConfig("model_patch: a search changes no network; remove the key")
+    problem = statistics_problem(schedule, description.ems)
+    if problem is not None:
+        raise InvalidConfig(problem)
+    if schedule.process == process:
+        return schedule
+    fields = {name: getattr(schedule, name) for name in Schedule.model_fields}
+    return Schedule(**{**fields, "process": process})
 
 
 def make_proposer(

@@ -86,6 +86,12 @@ class ReferenceTable(_OpenTable):
     images: str
 
 
+class StatisticsTable(_Table):
+    """``[statistics]``: files that `s3search statistics` wrote for this model."""
+
+    ems: str | None = None
+
+
 class SearchTable(_Table):
     """``[search]``: how long, how fine, and by which algorithm."""
 
@@ -95,6 +101,7 @@ class SearchTable(_Table):
     gpu_seconds: float | None = Field(default=None, gt=0)
     n_images: int = Field(default=1000, ge=2)
     baselines: bool = True
+    seeds: tuple[str, ...] = ()  # schedule files
 
     @model_validator(mode="after")
     def _has_a_budget(self) -> "SearchTable":
@@ -133,6 +140,7 @@ class StudyConfig(_Table):
     space: SpaceTable
     metric: MetricTable
     reference: ReferenceTable
+    statistics: StatisticsTable = StatisticsTable()
     search: SearchTable = SearchTable(evaluations=300)
     validation: ValidationTable = ValidationTable()
     storage: StorageTable = StorageTable()
@@ -148,6 +156,7 @@ class StudyConfig(_Table):
             features_options=self.metric.options,
             reference=self.reference.images,
             reference_options=self.reference.options,
+            ems=self.statistics.ems,
             device="cuda" if self.cluster.gpus_per_worker > 0 else "cpu",
             batch_size=self.cluster.batch_size,
         )
@@ -164,8 +173,12 @@ class StudyConfig(_Table):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What must not change between two launches of one study: all but budget and machines."""
-        content = self.model_dump(mode="json", exclude={"storage", "cluster", "validation"})
+        """What must not change between two launches of one study: all but budget and machines.
+
+        Statistics must not change either; they are compared by digest, wherever their files lie.
+        """
+        apart = {"storage", "cluster", "validation", "statistics"}
+        content = self.model_dump(mode="json", exclude=apart)
         for key in ("evaluations", "wall_seconds", "gpu_seconds"):
             content["search"].pop(key)
         return content

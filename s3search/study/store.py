@@ -23,6 +23,7 @@ from s3search.errors import StudyConflict, nearest
 from s3search.evaluation.record import Evaluation, EvaluationRequest, Rung
 from s3search.schedules.schedule import Schedule
 from s3search.search.proposer import Proposal
+from s3search.search.space import SearchSpace
 from s3search.study.config import StudyConfig, parse_config
 from s3search.study.database import (
     connect_arguments,
@@ -403,7 +404,10 @@ def _stored(config: StudyConfig) -> str:
 
 def _check_same(store: StudyStore, config: StudyConfig, space: dict[str, Any]) -> None:
     old, new = _flat(store.config.identity), _flat(config.identity)
-    old |= {f"space.{key}": value for key, value in _flat(store.space).items()}
+    # a study of an earlier release has fields that came later at their defaults, which are off
+    defaults = SearchSpace().model_dump(mode="json")
+    kept = {key: defaults[key] for key in space if key in defaults} | store.space
+    old |= {f"space.{key}": value for key, value in _flat(kept).items()}
     new |= {f"space.{key}": value for key, value in _flat(space).items()}
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):

@@ -157,6 +157,14 @@ def test_a_study_may_grow_but_not_turn_into_another(url: str) -> None:
         create_or_resume(_config(url), {"orders": [1]})
 
 
+def test_a_study_of_before_a_field_existed_has_it_at_its_default(url: str) -> None:
+    _filled(url).close()
+    space = {"orders": [1, 2], "solvers": ["taylor"]}
+    create_or_resume(_config(url), space).close()
+    with pytest.raises(StudyConflict, match=r"space\.solvers = \['taylor'\], asked for \['taylor'"):
+        create_or_resume(_config(url), {**space, "solvers": ["taylor", "deis"]})
+
+
 def test_an_unknown_study_is_an_error_that_names_the_nearest(url: str) -> None:
     create_or_resume(_config(url, study__name="digits-nfe5"), {}).close()
     assert study_names(url) == ["digits-nfe5"]
