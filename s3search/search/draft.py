@@ -6,16 +6,25 @@ as it likes, and all of them yield valid schedules.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 
 from s3search.processes import NoiseProcess
-from s3search.rules import level
-from s3search.schedules.schedule import CorrectorKind, Schedule, Start, StartKind, Step
+from s3search.rules import Prediction, level
+from s3search.schedules.schedule import (
+    CorrectorKind,
+    Schedule,
+    Start,
+    StartKind,
+    StatisticsReference,
+    Step,
+    needs_ems,
+)
 from s3search.schedules.spacing import EndRule, noisy_time
+from s3search.search.compensating import random_compensation
 from s3search.search.families import WITH_CORRECTOR, least_order, random_rule
 from s3search.search.recipe import (
     FINISH,
@@ -28,11 +37,16 @@ from s3search.search.recipe import (
     with_rule,
 )
 from s3search.search.space import CorrectorChoice, SearchSpace, Solver, highest_called_lam
+from s3search.search.told import (
+    LEAST_LAM,
+    SLACK,
+    Shift,
+    random_shift,
+    settled_shift,
+    shift_of,
+)
 
 T = TypeVar("T")
-
-_LEAST_LAM = -math.log(1e3)  # where the search of times begins if the noisy end is pure noise
-_LAM_SLACK = 1e-6  # far below any gap, far above the rounding of lam(time_of_lam(lam))
 
 
 @dataclass(slots=True)
@@ -48,6 +62,7 @@ class Draft:
     denoises: bool
     start: StartKind
     choices: list[Choice]
+    first_shift: Shift | None = None  # of the network's time at the first call
 
     @property
     def n_calls(self) -> int:
@@ -66,6 +81,26 @@ class Draft:
         """lam of every time; that of the first is capped where it is pure noise."""
         return [lam_at(self.process, t) for t in self.times]
 
+    def steps(self) -> tuple[Step, ...]:
+        """The steps of the choices, at the times as they stand."""
+        made = []
+        for choice, t in zip(self.choices, self.times[1:], strict=False):
+            step = step_of(choice)
+            if choice.shift is not None:
+                told = choice.shift.time(self.process, t)
+                step = step.model_copy(update={"network_time": told})
+            made.append(step)
+        made += [step_of(choice) for choice in self.choices[len(made) :]]
+        return tuple(made)
+
+    def forget_shifts(self) -> None:
+        """Tells the network every point's own time."""
+        self.first_shift = None
+        self.choices = [
+            choice if choice.shift is None else replace(choice, shift=None)
+            for choice in self.choices
+        ]
+
     def place(self, index: int, lam: float) -> None:
         """Moves one time to ``lam``."""
         self.times[index] = self.process.time_of_lam(lam)
@@ -82,7 +117,7 @@ class Draft:
         lams = self.lams()
         if len(lams) == 1:  # one step straight to the clean end: there is no interval yet
             self.times.append(self.process.time_of_lam(random_end(space, self, rng)))
-            self.choices.insert(0, replace(FINISH, prediction=space.predictions[0]))
+            self.choices.insert(0, replace(FINISH, prediction=space.usable_predictions[0]))
             return
         lengths = np.maximum(np.diff(lams), 1e-12)
         index = int(rng.choice(len(lengths), p=lengths / lengths.sum()))
@@ -92,18 +127,28 @@ class Draft:
         is_last = index == len(self.choices) - 1
         if is_last or like.corrector is CorrectorKind.IMPLICIT:
             like = replace(like, corrector=None)
+        if like.shift is not None:  # it belongs to the time that the old step leads to
+            like = replace(like, shift=None)
         self.choices.insert(index, like)
 
 
 def draft_of(schedule: Schedule) -> Draft:
     """The draft that ``schedule`` came from; its times are kept to the last bit."""
-    denoises = schedule.times[-1] == schedule.process.clean_time
+    process, times = schedule.process, schedule.times
+    denoises = times[-1] == process.clean_time
+    choices = []
+    for step, t in zip(schedule.steps, times[1:], strict=True):
+        choice = choice_of(step)
+        if step.network_time is not None:
+            choice = replace(choice, shift=shift_of(process, t, step.network_time))
+        choices.append(choice)
     return Draft(
-        process=schedule.process,
-        times=list(schedule.times[:-1] if denoises else schedule.times),
+        process=process,
+        times=list(times[:-1] if denoises else times),
         denoises=denoises,
         start=schedule.start.kind,
-        choices=[choice_of(step) for step in schedule.steps],
+        choices=choices,
+        first_shift=shift_of(process, times[0], schedule.start.network_time),
     )
 
 
@@ -130,11 +175,18 @@ def finished(space: SearchSpace, draft: Draft, nfe: int, rng: np.random.Generato
         _settle(space, draft)
     clean = (process.clean_time,) if draft.denoises else ()
     image = space.mean_image if draft.start is StartKind.AVERAGE_X0 else None
+    first = draft.first_shift
+    told = None if first is None else first.time(process, draft.times[0])
+    steps = draft.steps()
+    named = None
+    if space.ems is not None and needs_ems(steps) is not None:
+        named = StatisticsReference(digest=space.ems.digest)
     return Schedule(
         process=process,
         times=(*draft.times, *clean),
-        start=Start(kind=draft.start, image=image),
-        steps=tuple(step_of(choice) for choice in draft.choices),
+        start=Start(kind=draft.start, image=image, network_time=told),
+        steps=steps,
+        statistics=named,
     )
 
 
@@ -156,12 +208,22 @@ def random_schedule(
             for i, choice in enumerate(draft.choices)
         ]
     draft.choices[-1] = replace(draft.choices[-1], corrector=None)
+    if space.compensations and rng.random() < 0.5:
+        draft.choices = [
+            replace(choice, compensation=random_compensation(space, i + 1, rng))
+            for i, choice in enumerate(draft.choices)
+        ]
     n_intervals = n - denoises
     if n_intervals:
         first, last = draft.lams()[0], random_end(space, draft, rng)
         shares = np.cumsum(rng.dirichlet([4.0] * n_intervals))[:-1] ** math.exp(rng.normal(0, 0.3))
         inner = [process.time_of_lam(float(first + (last - first) * x)) for x in shares]
         draft.times += [*inner, process.time_of_lam(last)]
+    if space.network_shift > 0.0 and rng.random() < 0.5:
+        draft.first_shift = random_shift(space, process, draft.times[0], rng)
+        for i, t in enumerate(draft.times[1:]):
+            shift = random_shift(space, process, t, rng)
+            draft.choices[i] = replace(draft.choices[i], shift=shift)
     return finished(space, draft, nfe, rng)
 
 
@@ -172,8 +234,9 @@ def random_choice(space: SearchSpace, n_points: int, rng: np.random.Generator) -
     coefficient = random_coefficient(space, rng)
     corrector = pick(space.correctors, rng)
     return Choice(
-        prediction=pick(space.predictions, rng),
+        prediction=pick(space.usable_predictions, rng),
         order=order,
+        start=pick(space.start_points, rng) if len(space.start_points) > 1 else -1,
         first_points=pick(possible_estimates(space, order), rng) if order > 1 else 0,
         relaxation=relaxation_of(kind, coefficient) if order > 1 else None,
         corrector=None if corrector is CorrectorChoice.NONE else CorrectorKind(corrector.value),
@@ -195,7 +258,9 @@ def with_solver(
     order = max(choice.order, least_order(solver))
     if solver is Solver.TAYLOR or order > min(n_points, max(space.orders)):
         return replace(choice, published=None)
-    rule = random_rule(space, process, solver, order, choice.prediction, rng)
+    is_v3 = choice.prediction is Prediction.V3
+    prediction = Prediction.DATA if is_v3 else choice.prediction
+    rule = random_rule(space, process, solver, order, prediction, rng)
     new = with_rule(choice, rule)
     return new if solver in WITH_CORRECTOR else replace(new, corrector=None)
 
@@ -221,7 +286,7 @@ def problem(space: SearchSpace, schedule: Schedule) -> str | None:
 
 def lam_at(process: NoiseProcess, t: float) -> float:
     """lam, no lower than where the search of times begins."""
-    return max(level(process, t).lam, _LEAST_LAM)
+    return max(level(process, t).lam, LEAST_LAM)
 
 
 def _frame_problem(space: SearchSpace, schedule: Schedule) -> str | None:
@@ -238,8 +303,12 @@ def _frame_problem(space: SearchSpace, schedule: Schedule) -> str | None:
         return "start.image: is not the space's mean image"
     if schedule.model_patch is not None:
         return "model_patch: the space changes no network"
-    for owner, name in _beside_the_choices(schedule):
-        return f"{owner}.{name}: is not a choice of the space"
+    if schedule.start.jump is not None:
+        return "start.jump: is not a choice of the space"
+    if schedule.statistics is not None:
+        own = None if space.ems is None else space.ems.digest
+        if schedule.statistics.digest != own:
+            return "statistics: are not those of the space"
     before = list(draft.times)
     _settle_times(space, draft)
     for i, (old, new) in enumerate(zip(before, draft.times, strict=True)):
@@ -253,26 +322,31 @@ def _frame_problem(space: SearchSpace, schedule: Schedule) -> str | None:
 
 def _step_problem(space: SearchSpace, schedule: Schedule) -> str | None:
     levels = [level(schedule.process, t) for t in schedule.times]
-    for i, step in enumerate(schedule.steps):
-        choice, is_last = choice_of(step), i == len(schedule.steps) - 1
+    draft = draft_of(schedule)
+    written, first_shift = draft.steps(), draft.first_shift
+    before = list(draft.choices)
+    _settle_shifts(space, draft)
+    if draft.first_shift != first_shift:
+        return "start.network_time: is not a choice of the space"
+    for i, (step, choice) in enumerate(zip(schedule.steps, before, strict=True)):
+        is_last = i == len(schedule.steps) - 1
         allowed = possible(choice, space, levels[: i + 1], levels[i + 1], is_last=is_last)
-        if allowed == choice and step_of(choice) == step:
+        if allowed.compensation != choice.compensation:
+            return f"steps[{i}].compensation: is not a choice of the space"
+        if draft.choices[i].shift != choice.shift:
+            return f"steps[{i}].network_time: is not a choice of the space"
+        if allowed == choice and written[i] == step:
             continue
         if levels[i + 1].sigma == 0.0 and choice.order == 1 and choice.corrector is None:
             continue  # any first-order step to the clean end is the same map
-        names = ("prediction", "order", "first_points", "relaxation", "corrector", "published")
-        wrong = [name for name in names if getattr(choice, name) != getattr(allowed, name)]
+        names = ("prediction", "order", "first_points", "relaxation", "start", "corrector")
+        wrong = [name for name in (*names, "published") if _differ(choice, allowed, name)]
         return f"steps[{i}]: {wrong[0] if wrong else 'corrector'} is not a choice of the space"
     return None
 
 
-def _beside_the_choices(schedule: Schedule) -> Iterator[tuple[str, str]]:
-    """What a draft cannot hold: the optional fields of start and steps, as (owner, field)."""
-    owners: list[tuple[str, Start | Step]] = [("start", schedule.start)]
-    owners += [(f"steps[{i}]", step) for i, step in enumerate(schedule.steps)]
-    for owner, value in owners:
-        for name in value.optional_fields:
-            yield owner, name
+def _differ(a: Choice, b: Choice, name: str) -> bool:
+    return bool(getattr(a, name) != getattr(b, name))
 
 
 def _settle_end(space: SearchSpace, draft: Draft) -> None:
@@ -306,6 +380,28 @@ def _settle(space: SearchSpace, draft: Draft) -> None:
         possible(choice, space, levels[: i + 1], levels[i + 1], is_last=i == n - 1)
         for i, choice in enumerate(draft.choices)
     ]
+    _settle_shifts(space, draft)
+
+
+def _settle_shifts(space: SearchSpace, draft: Draft) -> None:
+    """Brings shifts into their range, and gives up those of a schedule that can have none: a
+    velocity and a compensation mix predictions that a shift tells apart.
+    """
+    if draft.first_shift is None and all(choice.shift is None for choice in draft.choices):
+        return
+    if any(c.compensation is not None or step_of(c).mixes_predictions for c in draft.choices):
+        draft.forget_shifts()
+        return
+    called = draft.first_shift if draft.start is StartKind.NETWORK else None
+    draft.first_shift = settled_shift(space, draft.process, draft.times[0], called)
+    n = len(draft.choices)
+    for i, choice in enumerate(draft.choices):
+        is_called = i < n - 1 or choice.corrector is not None
+        shift = choice.shift if is_called and i + 1 < len(draft.times) else None
+        t = draft.times[min(i + 1, len(draft.times) - 1)]
+        shift = settled_shift(space, draft.process, t, shift)
+        if shift != choice.shift:
+            draft.choices[i] = replace(choice, shift=shift)
 
 
 def _settle_times(space: SearchSpace, draft: Draft) -> None:
@@ -316,16 +412,16 @@ def _settle_times(space: SearchSpace, draft: Draft) -> None:
     old = draft.lams()
     low, high = space.end_lams(draft.process, called=draft.calls_end)
     lams = list(old)
-    if not low - _LAM_SLACK <= lams[n] <= high + _LAM_SLACK:
+    if not low - SLACK <= lams[n] <= high + SLACK:
         lams[n] = min(max(lams[n], low), high)
     cleanest = highest_called_lam(draft.process)
     gap = min(space.min_gap, (min(lams[n], cleanest) - lams[0]) / (2 * n))
     for i in range(1, n):
-        if lams[i] < lams[i - 1] + gap - _LAM_SLACK:
+        if lams[i] < lams[i - 1] + gap - SLACK:
             lams[i] = lams[i - 1] + gap
     for i in range(n - 1, 0, -1):
         most = min(lams[i + 1] - gap, cleanest)
-        if lams[i] > most + _LAM_SLACK:
+        if lams[i] > most + SLACK:
             lams[i] = most
     for i in range(1, n + 1):
         if lams[i] != old[i]:

@@ -1,12 +1,14 @@
 """The choices of one step, and the step they stand for.
 
-A predictor of the space is a Taylor step from the newest point, written by four choices:
+A predictor of the space is a Taylor step, written by five choices:
 
     prediction      noise or data
     order n         derivatives 1 .. n - 1, each estimated from the points -n .. -2
     first_points m  the first derivative alone may use fewer: the points -m - 1 .. -2 (USF's
                     "low-order estimation")
     relaxation      a factor on the first derivative
+    start           the point it starts from; from an older one than -1, as in singlestep solvers,
+                    the points above are the newest others
 
 Any other predictor (UniPC, Adams, slopes, singlestep DPM-Solver) is kept whole as ``published``,
 beside the nearest Taylor choices, which stand in for it where it cannot be used or when one of
@@ -15,6 +17,7 @@ first give up points and order where they do not fit.  A corrector has no choice
 rule follows from the predictor.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -31,16 +34,24 @@ from s3search.rules import (
     UniPC,
     Variant,
 )
+from s3search.rules.compensation import AnyCompensation
 from s3search.rules.taylor import MAX_ORDER
 from s3search.schedules.schedule import Corrector, CorrectorKind, Step
+from s3search.search.compensating import fitted_compensation
 from s3search.search.families import fitted
 from s3search.search.space import CorrectorChoice, Family, RelaxationChoice, SearchSpace
+from s3search.search.told import Shift
+
+_OLDEST_START = -3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """One step; the legend stands in the module's docstring.  Orders below 2 have no first
     derivative: ``first_points`` is 0 and ``relaxation`` None.
+
+    ``shift`` is that of the network's time at the point the step leads to; a draft alone knows its
+    time, so `choice_of` and `step_of` leave it out.
     """
 
     prediction: Prediction
@@ -49,6 +60,9 @@ class Choice:
     relaxation: Relaxation | None
     corrector: CorrectorKind | None = None
     published: AnyRule | None = None
+    start: int = -1
+    compensation: AnyCompensation | None = None
+    shift: Shift | None = None
 
 
 FINISH = Choice(prediction=Prediction.DATA, order=1, first_points=0, relaxation=None)
@@ -58,23 +72,29 @@ FINISH = Choice(prediction=Prediction.DATA, order=1, first_points=0, relaxation=
 def choice_of(step: Step) -> Choice:
     """The choices that ``step`` was made from."""
     kind = None if step.corrector is None else step.corrector.kind
-    return replace(_choice_of_rule(step.predictor), corrector=kind)
+    choice = _choice_of_rule(step.predictor)
+    return replace(choice, corrector=kind, compensation=step.compensation)
 
 
 def with_rule(choice: Choice, rule: AnyRule) -> Choice:
-    """``choice`` with another predictor; the corrector's kind is kept."""
-    return replace(_choice_of_rule(rule), corrector=choice.corrector)
+    """``choice`` with another predictor; what stands beside it is kept."""
+    new = _choice_of_rule(rule)
+    return replace(
+        new,
+        corrector=choice.corrector,
+        compensation=choice.compensation,
+        shift=choice.shift,
+    )
 
 
 @lru_cache(maxsize=4096)
 def step_of(choice: Choice) -> Step:
     """The step that ``choice`` stands for."""
     rule = choice.published or _taylor(choice)
-    if choice.corrector is None:
-        return Step(predictor=rule)
-    return Step(
-        predictor=rule, corrector=Corrector(kind=choice.corrector, rule=corrector_rule(rule))
-    )
+    corrector = None
+    if choice.corrector is not None:
+        corrector = Corrector(kind=choice.corrector, rule=corrector_rule(rule))
+    return Step(predictor=rule, corrector=corrector, compensation=choice.compensation)
 
 
 @lru_cache(maxsize=4096)
@@ -118,6 +138,9 @@ def possible(
     if to.sigma == 0.0:
         return FINISH
     choice = _predictor_possible(choice, space, past, to)
+    compensation = fitted_compensation(space, choice.compensation, len(past))
+    if compensation != choice.compensation:
+        choice = replace(choice, compensation=compensation)
     kind = choice.corrector
     if kind is None:
         return choice
@@ -125,7 +148,7 @@ def possible(
         is_last and kind is CorrectorKind.IMPLICIT
     )
     rule = corrector_rule(choice.published or _taylor(choice))
-    if allowed and rule.problem([*past, to], to) is None:
+    if allowed and _works(rule, space, [*past, to], to):
         return choice
     return replace(choice, corrector=None)
 
@@ -171,13 +194,14 @@ def _with_newest(points: tuple[int, ...]) -> tuple[int, ...]:
 
 @lru_cache(maxsize=4096)
 def _taylor(choice: Choice) -> Taylor:
-    n = choice.order
+    n, start = choice.order, choice.start
+    newest = [p for p in range(-1, -n - 1, -1) if p != start][: n - 1]
     first = Derivative(
-        points=tuple(range(-choice.first_points - 1, -1)) or (-2,), relaxation=choice.relaxation
+        points=tuple(sorted(newest[: choice.first_points])) or (-2,), relaxation=choice.relaxation
     )
-    others = (Derivative(points=tuple(range(-n, -1))),) * (n - 2) if n > 2 else ()
+    others = (Derivative(points=tuple(sorted(newest))),) * (n - 2) if n > 2 else ()
     derivatives = (first, *others) if n > 1 else ()
-    return Taylor(prediction=choice.prediction, order=n, derivatives=derivatives)
+    return Taylor(prediction=choice.prediction, order=n, start=start, derivatives=derivatives)
 
 
 @lru_cache(maxsize=4096)
@@ -191,8 +215,10 @@ def _choice_of_rule(rule: AnyRule) -> Choice:
                 order=rule.order,
                 first_points=0 if first is None else min(len(first.points), rule.order - 1),
                 relaxation=None if first is None else first.relaxation,
+                start=max(rule.start, _OLDEST_START),
             )
-            return choice if _taylor(choice) == rule else replace(choice, published=rule)
+            is_written = rule.start == -1 and _taylor(choice) == rule
+            return choice if is_written else replace(choice, published=rule)
         case UniPC():
             order = min(len(rule.points) + 1, MAX_ORDER)
             kinds = {Variant.BH1: RelaxationKind.UNIPC_BH1, Variant.BH2: RelaxationKind.UNIPC_BH2}
@@ -227,38 +253,61 @@ def _predictor_possible(
 ) -> Choice:
     if choice.published is not None:
         kept = _family(choice.published) in space.families
-        if kept and choice.published.problem(past, to) is None:
+        if kept and _works(choice.published, space, past, to):
             return choice
+        plain = replace(choice, published=None)
+        if _taylor(plain) == choice.published:  # singlestep, or as a Taylor step it has no family
+            fitting = _taylor_possible(plain, space, past, to)
+            return choice if fitting == plain else fitting
         rule = fitted(space, choice.published, tuple(past), to)
         if rule is not None:
             return choice if rule == choice.published else with_rule(choice, rule)
+    return _taylor_possible(choice, space, past, to)
+
+
+def _taylor_possible(
+    choice: Choice, space: SearchSpace, past: Sequence[Level], to: Level
+) -> Choice:
+    """The nearest of the space's Taylor steps."""
     orders = possible_orders(space, len(past))
     order = max((o for o in orders if o <= choice.order), default=min(orders))
     estimates = possible_estimates(space, order) if order > 1 else (0,)
     kept_estimate = choice.order == order and choice.first_points in estimates
-    new = (
-        choice.prediction if choice.prediction in space.predictions else space.predictions[0],
-        order,
-        choice.first_points if kept_estimate else estimates[-1],
-        _possible_relaxation(choice.relaxation, space) if order > 1 else None,
-        None,
+    is_kept = choice.prediction in space.usable_predictions
+    new = replace(
+        choice,
+        prediction=choice.prediction if is_kept else space.usable_predictions[0],
+        order=order,
+        first_points=choice.first_points if kept_estimate else estimates[-1],
+        relaxation=_possible_relaxation(choice.relaxation, space) if order > 1 else None,
+        published=None,
+        start=_possible_start(choice.start, order, space, past),
     )
-    old = (
-        choice.prediction,
-        choice.order,
-        choice.first_points,
-        choice.relaxation,
-        choice.published,
-    )
-    if new == old:
-        return choice
-    return Choice(
-        prediction=new[0],
-        order=new[1],
-        first_points=new[2],
-        relaxation=new[3],
-        corrector=choice.corrector,
-    )
+    if new.prediction is Prediction.V3 and not _works(_taylor(new), space, past, to):
+        linear = [p for p in space.predictions if p is not Prediction.V3]
+        new = replace(new, prediction=linear[0])
+    return choice if new == choice else new
+
+
+def _possible_start(start: int, order: int, space: SearchSpace, past: Sequence[Level]) -> int:
+    """An older point is possible where the newest call stands beside it, not at pure noise."""
+    exists = order > 1 and start in space.start_points and -start <= len(past)
+    return start if exists and past[start].alpha > 0.0 else -1
+
+
+def _works(rule: AnyRule, space: SearchSpace, past: Sequence[Level], to: Level) -> bool:
+    """Whether the rule is possible after ``past``, a v3 step with the statistics of the space."""
+    if rule.problem(past, to) is not None:
+        return False
+    if not rule.needs_ems:
+        return True
+    nodes = space.ems
+    if nodes is None or Prediction.V3 not in space.predictions or not isinstance(rule, Taylor):
+        return False
+    points = {rule.start, *(p for derivative in rule.derivatives for p in derivative.points)}
+    lams = [past[p].lam for p in points if math.isfinite(past[p].lam)]
+    start = nodes.nearest(past[rule.start].lam)
+    return all(map(nodes.covers, [*lams, to.lam])) and start < nodes.nearest(to.lam)
 
 
 def _possible_relaxation(relaxation: Relaxation | None, space: SearchSpace) -> Relaxation | None:

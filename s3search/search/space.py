@@ -25,7 +25,7 @@ from pydantic import (
 
 from s3search.errors import InvalidConfig, nearest
 from s3search.processes import Edm, Flow, NoiseProcess, VpDiscrete
-from s3search.rules import LINEAR_PREDICTIONS, Prediction
+from s3search.rules import LINEAR_PREDICTIONS, EmsNodes, Prediction
 from s3search.schedules.schedule import StartKind
 from s3search.schedules.spacing import EndRule
 
@@ -74,6 +74,13 @@ class Solver(StrEnum):
     VELOCITY = "velocity"  # Adams along the velocity of a flow
 
 
+class Compensation(StrEnum):
+    """What may replace the newest prediction before a step uses it."""
+
+    DC = "dc"  # DC-Solver's interpolation
+    DUALFAST = "dualfast"
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -93,6 +100,9 @@ class MutationRates(_Table):
     estimation: Rate = 0.5  # how many points estimate one first derivative
     corrector: Rate = 1.0  # the corrector of one step
     solver: Rate = 1.5  # the solver family of one step, or its beta or gamma
+    start_point: Rate = 0.5  # the point that one step starts from
+    compensation: Rate = 1.0  # of one step
+    network_time: Rate = 1.0  # what the network is told at one point
     start: Rate = 0.5  # network or analytic first prediction
     end_rule: Rate = 0.5  # stop or denoise
 
@@ -120,12 +130,20 @@ class SearchSpace(_Table):
     solvers: tuple[Solver, ...] = (Solver.TAYLOR,)  # families that are drawn and mutated into
     beta: tuple[float, float] = (0.3, 1.0)  # range of momentum's beta
     gamma: tuple[float, float] = (0.0, 1.0)  # range of BDIA's gamma
+    # points that a step may start from; -2 and -3 make singlestep solvers' steps
+    start_points: tuple[Annotated[int, Field(ge=-3, le=-1)], ...] = (-1,)
+    compensations: tuple[Compensation, ...] = ()
+    dc_ratio: tuple[float, float] = (0.5, 1.5)  # range of DC-Solver's ratio
+    dualfast_coefficient: tuple[float, float] = (0.0, 0.5)  # range of DualFast's c
+    network_shift: float = Field(default=0.0, ge=0)  # largest |lam(told) - lam(t)|
     time_sigma: float = Field(default=0.3, gt=0)  # size of one move of a time, in lam
     min_gap: float = Field(default=0.05, gt=0)  # least distance of neighbouring times, in lam
     changes: int = Field(default=3, ge=1)  # a mutation changes 1 to this many places
     mutation: MutationRates = MutationRates()
     # of `average_x0` starts: handed in by the caller (`with_mean_image`), never from a file
     mean_image: MeanImage | None = None
+    # of v3 steps: handed in likewise (`with_ems`)
+    ems: EmsNodes | None = None
 
     @field_validator(
         "nfe",
@@ -138,6 +156,8 @@ class SearchSpace(_Table):
         "end_rules",
         "families",
         "solvers",
+        "start_points",
+        "compensations",
     )
     @classmethod
     def _names_each_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -147,10 +167,19 @@ class SearchSpace(_Table):
 
     @field_validator("predictions")
     @classmethod
-    def _without_statistics(cls, predictions: tuple[Prediction, ...]) -> tuple[Prediction, ...]:
-        if not set(predictions) <= set(LINEAR_PREDICTIONS):
-            raise ValueError("the search has no EMS statistics for 'v3'; name 'data' or 'noise'")
+    def _beside_v3(cls, predictions: tuple[Prediction, ...]) -> tuple[Prediction, ...]:
+        if set(predictions) == {Prediction.V3}:
+            raise ValueError(
+                "'v3' is not possible at every step; name 'data' or 'noise' beside it"
+            )
         return predictions
+
+    @field_validator("start_points")
+    @classmethod
+    def _with_the_newest(cls, points: tuple[int, ...]) -> tuple[int, ...]:
+        if -1 not in points:
+            raise ValueError("must have -1, the start wherever no older point is possible")
+        return points
 
     @field_validator("solvers")
     @classmethod
@@ -165,6 +194,12 @@ class SearchSpace(_Table):
             if not 0 <= low <= high <= 1 or (name == "beta" and low == 0):
                 least = "0 <" if name == "beta" else "0 <="
                 raise ValueError(f"{name}: need {least} low <= high <= 1, found [{low}, {high}]")
+        for name, (low, high) in {
+            "dc_ratio": self.dc_ratio,
+            "dualfast_coefficient": self.dualfast_coefficient,
+        }.items():
+            if not low <= high:
+                raise ValueError(f"{name}: need low <= high, found [{low}, {high}]")
         return self
 
     @model_validator(mode="after")
@@ -178,6 +213,17 @@ class SearchSpace(_Table):
         """This space with the mean image of the data, nested lists or an array (C, H, W)."""
         nested = tuple(tuple(tuple(map(float, row)) for row in plane) for plane in image)
         return self.model_copy(update={"mean_image": nested})
+
+    def with_ems(self, nodes: EmsNodes) -> Self:
+        """This space with the EMS statistics that its v3 steps are computed with."""
+        return self.model_copy(update={"ems": nodes})
+
+    @property
+    def usable_predictions(self) -> tuple[Prediction, ...]:
+        """The predictions that exist here: `v3` needs statistics."""
+        if self.ems is not None:
+            return self.predictions
+        return tuple(p for p in self.predictions if p in LINEAR_PREDICTIONS)
 
     def starts_for(self, process: NoiseProcess, first_time: float) -> tuple[StartKind, ...]:
         """The starts that exist here: `average_x0` needs a mean image, `unit_noise` a signal."""

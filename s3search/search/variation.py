@@ -16,6 +16,7 @@ from s3search.errors import InvalidSchedule
 from s3search.rules import Relaxation, RelaxationKind
 from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind
 from s3search.schedules.spacing import EndRule
+from s3search.search.compensating import moved_compensation
 from s3search.search.draft import (
     Draft,
     draft_of,
@@ -33,10 +34,12 @@ from s3search.search.recipe import (
     possible_estimates,
     possible_orders,
     relaxation_of,
+    step_of,
     strength_of,
     with_rule,
 )
 from s3search.search.space import CorrectorChoice, MutationRates, RelaxationChoice, SearchSpace
+from s3search.search.told import moved_shift
 
 _REDRAWS = 8  # of a child that equals its parent
 
@@ -93,7 +96,7 @@ def _mixed(a: Draft, b: Draft, rng: np.random.Generator) -> Draft:
     if rng.random() < 0.5:
         a, b = b, a
     if rng.random() < 0.5:
-        a.start = b.start
+        a.start, a.first_shift = b.start, b.first_shift
     if len(a.times) > 1 and len(b.times) > 1:
         weight = pick((0.0, 1.0, float(rng.uniform())), rng)
         _blend_times(a, b, weight)
@@ -130,13 +133,16 @@ def _blend_times(a: Draft, b: Draft, weight: float) -> None:
 def _operators(space: SearchSpace) -> tuple[list[Operator], list[float]]:
     """The operators that can change something in this space, and their probabilities."""
     single = {
-        "prediction": len(space.predictions) < 2,
+        "prediction": len(space.usable_predictions) < 2,
         "order": len(space.orders) < 2,
         "relaxation": space.relaxations == (space.relaxations[0],)
         and space.relaxations[0] not in _WITH_COEFFICIENT,
         "estimation": not space.low_order_estimates or max(space.orders) < 3,
         "corrector": space.correctors == (CorrectorChoice.NONE,),
         "solver": len(space.solvers) < 2,
+        "start_point": len(space.start_points) < 2,
+        "compensation": not space.compensations,
+        "network_time": space.network_shift == 0.0,
         "start": len(space.starts) < 2,
         "end_rule": len(space.end_rules) < 2,
     }
@@ -204,7 +210,7 @@ def _move_step(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> No
 
 def _change_prediction(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
     i = _some_step(draft, rng)
-    others = [p for p in space.predictions if p is not draft.choices[i].prediction]
+    others = [p for p in space.usable_predictions if p is not draft.choices[i].prediction]
     if others:
         draft.choices[i] = replace(draft.choices[i], prediction=pick(others, rng), published=None)
 
@@ -328,6 +334,51 @@ def _has_own_family(space: SearchSpace, choice: Choice) -> bool:
     return choice.published is not None and solver_of(choice.published) in space.solvers
 
 
+def _change_start_point(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+    """Another point for one step to start from; a step of order 1 becomes one of order 2."""
+    i = _some_step(draft, rng, _has_derivative)
+    choice = draft.choices[i]
+    others = [start for start in space.start_points if start != choice.start and -start <= i + 1]
+    if not others or i == 0:
+        return
+    if choice.order < 2:
+        choice = replace(choice, order=2, first_points=1)
+    draft.choices[i] = replace(choice, start=pick(others, rng), published=None)
+
+
+def _change_compensation(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+    """Another compensation at one step, or a small move of its number; it takes the place of the
+    schedule's network-time shifts.
+    """
+    n = max(1, len(draft.choices) - draft.denoises)
+    i = int(rng.integers(min(1, n - 1), n))
+    new = moved_compensation(space, draft.choices[i].compensation, i + 1, rng)
+    draft.choices[i] = replace(draft.choices[i], compensation=new)
+    if new is not None:
+        draft.forget_shifts()
+
+
+def _change_network_time(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+    """Another shift of the network's time at one point; it takes the place of the schedule's
+    compensations and velocities.
+    """
+    i = int(rng.integers(min(len(draft.times), len(draft.choices))))
+    old = draft.first_shift if i == 0 else draft.choices[i - 1].shift
+    new = moved_shift(space, draft.process, draft.times[i], old, rng)
+    if new is not None:
+        draft.choices = [_without_mixing(choice) for choice in draft.choices]
+    if i == 0:
+        draft.first_shift = new
+    else:
+        draft.choices[i - 1] = replace(draft.choices[i - 1], shift=new)
+
+
+def _without_mixing(choice: Choice) -> Choice:
+    if choice.compensation is not None:
+        choice = replace(choice, compensation=None)
+    return replace(choice, published=None) if step_of(choice).mixes_predictions else choice
+
+
 def _change_start(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
     """Another first prediction; the steps that this costs or frees are taken at random."""
     others = [s for s in space.starts_for(draft.process, draft.times[0]) if s is not draft.start]
@@ -373,6 +424,9 @@ _BY_RATE: dict[str, Operator] = {
     "estimation": _change_estimation,
     "corrector": _change_corrector,
     "solver": _change_solver,
+    "start_point": _change_start_point,
+    "compensation": _change_compensation,
+    "network_time": _change_network_time,
     "start": _change_start,
     "end_rule": _change_end_rule,
 }

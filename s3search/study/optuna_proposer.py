@@ -236,7 +236,7 @@ def _decoded_choice(
     values: _Values, space: SearchSpace, i: int, coefficient: float, *, is_last: bool
 ) -> Choice:
     order = int(_word(values, f"order_{i}", [str(o) for o in possible_orders(space, i + 1)]))
-    prediction = _one_of(values, f"prediction_{i}", space.predictions)
+    prediction = _one_of(values, f"prediction_{i}", space.usable_predictions)
     first_points, relaxation = 0, None
     if order > 1:
         estimates = [str(m) for m in possible_estimates(space, order)]
@@ -288,7 +288,9 @@ def _alike(a: Schedule, b: Schedule, space: SearchSpace) -> bool:
     if a.start.kind is not b.start.kind or len(a.times) != len(b.times):
         return False
     ones, others = draft_of(a), draft_of(b)
-    if ones.denoises != others.denoises or not _same_choices(ones.choices, others.choices):
+    if (ones.denoises, ones.first_shift) != (others.denoises, others.first_shift):
+        return False
+    if not _same_choices(ones.choices, others.choices):
         return False
     differences = (abs(x - y) for x, y in zip(ones.lams(), others.lams(), strict=True))
     return max(differences) <= space.min_gap
@@ -296,8 +298,9 @@ def _alike(a: Schedule, b: Schedule, space: SearchSpace) -> bool:
 
 def _same_choices(a: Sequence[Choice], b: Sequence[Choice]) -> bool:
     return all(
-        (x.prediction, x.order, x.first_points, x.corrector, x.published)
-        == (y.prediction, y.order, y.first_points, y.corrector, y.published)
+        (x.prediction, x.order, x.first_points, x.corrector, x.published, x.start)
+        == (y.prediction, y.order, y.first_points, y.corrector, y.published, y.start)
+        and (x.compensation, x.shift) == (y.compensation, y.shift)
         and kind_of(x.relaxation) is kind_of(y.relaxation)
         and math.isclose(strength_of(x.relaxation), strength_of(y.relaxation), abs_tol=1e-9)
         for x, y in zip(a, b, strict=True)

@@ -404,11 +404,11 @@ def _stored(config: StudyConfig) -> str:
 
 def _check_same(store: StudyStore, config: StudyConfig, space: dict[str, Any]) -> None:
     old, new = _flat(store.config.identity), _flat(config.identity)
+    asked, defaults = _flat(space), _flat(SearchSpace().model_dump(mode="json"))
     # a study of an earlier release has fields that came later at their defaults, which are off
-    defaults = SearchSpace().model_dump(mode="json")
-    kept = {key: defaults[key] for key in space if key in defaults} | store.space
-    old |= {f"space.{key}": value for key, value in _flat(kept).items()}
-    new |= {f"space.{key}": value for key, value in _flat(space).items()}
+    kept = {key: defaults[key] for key in asked if key in defaults} | _flat(store.space)
+    old |= {f"space.{key}": value for key, value in kept.items()}
+    new |= {f"space.{key}": value for key, value in asked.items()}
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key):
             raise StudyConflict(

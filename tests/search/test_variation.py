@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,9 +20,20 @@ from s3search.processes import (
     vp_discrete,
     vp_linear,
 )
-from s3search.rules import Adams, Bidirectional, Momentum, Taylor, UniPC, level
+from s3search.rules import (
+    Adams,
+    Bidirectional,
+    EmsStatistics,
+    Momentum,
+    Prediction,
+    Taylor,
+    UniPC,
+    level,
+)
+from s3search.rules.compensation import EarlierCall, Interpolation
 from s3search.schedules import published
 from s3search.schedules.schedule import Corrector, CorrectorKind, Schedule, StartKind, Step
+from s3search.schedules.spacing import End
 from s3search.search import (
     SearchSpace,
     crossover,
@@ -34,6 +47,7 @@ from s3search.search.draft import draft_of, finished
 from s3search.search.families import WITH_CORRECTOR, fitted, solver_of
 from s3search.search.recipe import choice_of, corrector_rule, step_of
 from s3search.search.space import Solver
+from s3search.search.told import Shift
 from s3search.solvers.plan import compile_plan
 
 PROCESSES: dict[str, NoiseProcess] = {
@@ -69,11 +83,32 @@ def baselines_of(name: str, nfe: int) -> Sequence[Schedule]:
     return BASELINES[name, nfe]
 
 
-def check(space: SearchSpace, schedule: Schedule, nfe: int) -> None:
+def ems_of(process: NoiseProcess) -> EmsStatistics:
+    """Mild statistics from the noisy end, or near it, to the end levels of the spaces."""
+    n = 60
+    lam = np.linspace(max(process.lam(process.time_range[1]), -6.0), 6.0, n + 1)[
+        :, None, None, None
+    ]
+    pixel = np.linspace(0.0, 0.3, 4).reshape(1, 2, 2)
+    return EmsStatistics(
+        lam_start=float(lam[0, 0, 0, 0]),
+        lam_end=6.0,
+        l=1 / (1 + np.exp(lam + pixel)),
+        s=0.05 * np.sin(lam) - 0.1 * pixel,
+        b=0.02 * np.cos(lam - pixel),
+    )
+
+
+EMS = {name: ems_of(process) for name, process in PROCESSES.items()}
+
+
+def check(
+    space: SearchSpace, schedule: Schedule, nfe: int, ems: EmsStatistics | None = None
+) -> None:
     assert schedule.nfe == nfe
     assert problem(space, schedule) is None
     assert Schedule.from_dict(schedule.to_dict()).id == schedule.id
-    plan = compile_plan(schedule)
+    plan = compile_plan(schedule, ems)
     assert plan.nfe == nfe
     if isinstance(schedule.process, VpDiscrete):
         assert min(plan.network_times) > -1e-3  # never below the first training index
@@ -90,19 +125,21 @@ def check(space: SearchSpace, schedule: Schedule, nfe: int) -> None:
 def test_random_mutated_and_crossed_schedules_lie_in_the_space(
     process: str, space: str, nfe: int, seed: int
 ) -> None:
-    rng, within = np.random.default_rng(seed), SPACES[space]
+    rng, within, ems = np.random.default_rng(seed), SPACES[space], EMS[process]
+    if Prediction.V3 in within.predictions and seed % 4:
+        within = within.with_ems(ems.nodes)
     baselines = baselines_of(process, nfe)
     drawn = random_schedule(within, PROCESSES[process], nfe, rng)
-    check(within, drawn, nfe)
+    check(within, drawn, nfe, ems)
     parents = [drawn, baselines[int(rng.integers(len(baselines)))]]
     for _ in range(4):
         mutated = mutate(within, parents[-1], rng)
-        check(within, mutated, nfe)
+        check(within, mutated, nfe, ems)
         crossed = crossover(within, mutated, parents[int(rng.integers(len(parents)))], rng)
-        check(within, crossed, nfe)
+        check(within, crossed, nfe, ems)
         parents += [mutated, crossed]
     other = int(rng.integers(1, 11))
-    check(within, migrate(within, parents[-1], other, rng), other)
+    check(within, migrate(within, parents[-1], other, rng), other, ems)
 
 
 @pytest.mark.parametrize("process", PROCESSES.values(), ids=list(PROCESSES))
@@ -173,7 +210,7 @@ def test_every_family_is_drawn_and_reached_by_mutation(process: NoiseProcess) ->
     drawn = [random_schedule(space, process, 6, rng) for _ in range(60)]
     assert {solver for schedule in drawn for solver in solvers_of(schedule)} == expected
     mutated, schedule = [], published.dpmpp_2m(process, nfe=6)
-    for _ in range(400):
+    for _ in range(800):
         schedule = mutate(space, schedule, rng)
         mutated.append(schedule)
     assert {solver for schedule in mutated for solver in solvers_of(schedule)} == expected
@@ -182,21 +219,128 @@ def test_every_family_is_drawn_and_reached_by_mutation(process: NoiseProcess) ->
     assert len({rule.gamma for rule in rules if isinstance(rule, Bidirectional)}) > 10
     for schedule in [*drawn, *mutated]:
         for step in schedule.steps:
-            solver = solver_of(choice_of(step).published)
-            assert step.corrector is None or solver in WITH_CORRECTOR
+            has_corrector = isinstance(step.predictor, Taylor) or (
+                solver_of(choice_of(step).published) in WITH_CORRECTOR
+            )
+            assert step.corrector is None or has_corrector
 
 
 def solvers_of(schedule: Schedule) -> set[Solver | None]:
     """The families of the steps."""
-    return {solver_of(choice_of(step).published) for step in schedule.steps}
+    return {
+        Solver.TAYLOR
+        if isinstance(step.predictor, Taylor)
+        else solver_of(choice_of(step).published)
+        for step in schedule.steps
+    }
 
 
-@pytest.mark.parametrize("process", PROCESSES.values(), ids=list(PROCESSES))
-def test_steps_of_all_families_survive_the_draft_unchanged(process: NoiseProcess) -> None:
-    rng, space = np.random.default_rng(9), SPACES["full alone"]
-    for nfe in range(1, 11):
+@pytest.mark.parametrize("name", PROCESSES)
+def test_steps_of_all_families_survive_the_draft_unchanged(name: str) -> None:
+    process = PROCESSES[name]
+    rng, space = np.random.default_rng(9), SPACES["full alone"].with_ems(EMS[name].nodes)
+    for nfe in (*range(1, 11), *range(3, 11)):
         schedule = random_schedule(space, process, nfe, rng)
         assert finished(space, draft_of(schedule), nfe, rng).id == schedule.id
+
+
+@pytest.mark.parametrize("name", ["edm", "vp_discrete scaled"])
+def test_everything_beside_the_families_is_drawn_and_reached_by_mutation(name: str) -> None:
+    process, rng = PROCESSES[name], np.random.default_rng(10)
+    space = SPACES["full alone"].with_ems(EMS[name].nodes)
+    drawn = [random_schedule(space, process, 6, rng) for _ in range(80)]
+    mutated, schedule = [], published.dpmpp_2m(process, nfe=6)
+    for _ in range(500):
+        schedule = mutate(space, schedule, rng)
+        mutated.append(schedule)
+    for schedules in (drawn, mutated):
+        steps = [step for schedule in schedules for step in schedule.steps]
+        taylor = [step.predictor for step in steps if isinstance(step.predictor, Taylor)]
+        assert {rule.start for rule in taylor} == {-1, -2, -3}
+        assert {rule.prediction for rule in taylor} == set(Prediction)
+        assert len({c.ratio for c in _compensations(steps, Interpolation)}) > 10
+        assert len({c.coefficient for c in _compensations(steps, EarlierCall)}) > 10
+        told = [step.network_time for step in steps if step.network_time is not None]
+        assert len(set(told)) > 10
+    assert any(schedule.start.network_time is not None for schedule in [*drawn, *mutated])
+    shifts = [s.lam for m in mutated for s in shifts_of(m)]
+    assert max(map(abs, shifts)) <= 0.5 + 1e-6
+    assert min(shifts) < -0.1 < 0.1 < max(shifts)
+
+
+def _compensations(steps: Sequence[Step], kind: type[Any]) -> Sequence[Any]:
+    return [step.compensation for step in steps if isinstance(step.compensation, kind)]
+
+
+def shifts_of(schedule: Schedule) -> Sequence[Shift]:
+    """The shifts of all points."""
+    draft = draft_of(schedule)
+    found = [draft.first_shift, *(choice.shift for choice in draft.choices)]
+    return [shift for shift in found if shift is not None]
+
+
+def test_a_shift_moves_with_its_point_and_yields_to_what_cannot_stand_beside_it() -> None:
+    only = {"times": 0, "end": 1, "move": 0, "start": 0, "end_rule": 0, "network_time": 0}
+    off = dict.fromkeys(("prediction", "order", "relaxation", "estimation", "corrector"), 0)
+    off |= dict.fromkeys(("solver", "start_point", "compensation"), 0)
+    space = load_space("full", {"mutation": only | off, "correctors": ["none"]})
+    plain = published.dpmpp_2m(edm(), nfe=5)
+    told = [None, *(t * 1.2 for t in plain.times[1:-1])]
+    parent = published.with_network_times(plain, told)
+    assert problem(space, parent) is None
+    child = mutate(space, parent, np.random.default_rng(0))
+    assert child.times != parent.times
+    assert [s.lam for s in shifts_of(child)] == pytest.approx([-math.log(1.2)] * 4)
+    far = published.with_network_times(plain, [None, *(t * 3 for t in plain.times[1:-1])])
+    assert problem(space, far) == "steps[0].network_time: is not a choice of the space"
+    near = finished(space, draft_of(far), 5, np.random.default_rng(0))
+    assert [s.lam for s in shifts_of(near)] == pytest.approx([-0.5] * 4)
+    draft = draft_of(parent)
+    draft.choices[2] = replace(draft.choices[2], compensation=Interpolation(ratio=1.1))
+    mixed = finished(space, draft, 5, np.random.default_rng(0))
+    assert not shifts_of(mixed)
+    assert mixed.steps[2].compensation == Interpolation(ratio=1.1)
+    without = load_space("usf")
+    assert finished(without, draft_of(parent), 5, np.random.default_rng(0)).id == plain.id
+
+
+def test_published_singlestep_and_compensated_solvers_belong_to_the_full_space() -> None:
+    space = load_space("full", {"families": []})
+    singlestep = [published.dpmpp_2s(edm(), nfe=6), published.dpmpp_3s(edm(), nfe=6)]
+    compensated = [
+        published.with_ratios(published.dpmpp_2m(edm(), nfe=6), [1, 1, 1.1, 0.9, 1, 1.2]),
+        published.dualfast(published.dpmpp_2m(edm(), nfe=6), published.falling(0.4, 6)),
+    ]
+    for schedule in (*singlestep, *compensated):
+        assert problem(space, schedule) is None
+        assert finished(space, draft_of(schedule), 6, np.random.default_rng(0)).id == schedule.id
+    plain = load_space("full", {"families": [], "start_points": [-1], "compensations": []})
+    assert problem(plain, singlestep[0]) == "steps[1]: start is not a choice of the space"
+    assert problem(plain, compensated[0]) == (
+        "steps[2].compensation: is not a choice of the space"
+    )
+    wild = published.with_ratios(published.dpmpp_2m(edm(), nfe=6), [1, 1, 2.0, 1, 1, 1])
+    assert problem(space, wild) == "steps[2].compensation: is not a choice of the space"
+
+
+def test_v3_steps_need_the_statistics_of_the_space_and_two_nodes() -> None:
+    space, ems = load_space("full"), EMS["edm"]
+    with_ems = load_space("full", {"end_sigma": [0.0025, 0.1]}).with_ems(ems.nodes)
+    inside = published.dpm_solver_v3(edm(), ems, nfe=5, end=End(sigma=0.01))
+    draft = draft_of(inside)
+    back = finished(with_ems, draft, 5, np.random.default_rng(0))
+    assert {step.predictor.needs_ems for step in back.steps} == {True}
+    assert back.statistics == inside.statistics
+    assert problem(with_ems, back) is None
+    assert problem(space, back) == "statistics: are not those of the space"
+    without = finished(space, draft_of(inside), 5, np.random.default_rng(0))
+    assert without.statistics is None
+    assert not any(step.predictor.needs_ems for step in without.steps)
+    draft = draft_of(back)
+    draft.place(3, draft.lams()[2] + 0.06)  # less than half an interval
+    close = finished(with_ems, draft, 5, np.random.default_rng(0))
+    assert not close.steps[2].predictor.needs_ems
+    compile_plan(close, ems)
 
 
 def test_a_step_gives_up_points_before_its_family() -> None:

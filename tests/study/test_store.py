@@ -161,7 +161,9 @@ def test_a_study_of_before_a_field_existed_has_it_at_its_default(url: str) -> No
     _filled(url).close()
     space = {"orders": [1, 2], "solvers": ["taylor"]}
     create_or_resume(_config(url), space).close()
-    with pytest.raises(StudyConflict, match=r"space\.solvers = \['taylor'\], asked for \['taylor'"):
+    with pytest.raises(
+        StudyConflict, match=r"space\.solvers = \['taylor'\], asked for \['taylor'"
+    ):
         create_or_resume(_config(url), {**space, "solvers": ["taylor", "deis"]})
 
 
