@@ -98,15 +98,7 @@ def problem_of(case: Case) -> Problem:
 
 
 def _diffusers(case: Case) -> Problem:
-    try:
-        replay = golden_diffusers.replay(case)
-    except NotImplementedError as missing:
-        if case["solver"]["name"].startswith("FlowMatch"):
-            process = process_of(case)
-            return Problem(
-                schedule=golden_slopes.flow_match(case, process), denoiser=mixture(process)
-            )
-        raise Waits(str(missing)) from missing
+    replay = golden_diffusers.replay(case)
     denoiser: Denoiser = mixture(replay.schedule.process)
     if case["solver"]["config"].get("thresholding"):
         denoiser = golden_diffusers.Thresholded(denoiser, case["solver"]["config"])

@@ -1,7 +1,6 @@
 """Golden cases of diffusers: the importer's schedule for the case's config is what is run.
 
-Raises NotImplementedError where the importer says that it cannot tell what the scheduler runs,
-`NoSchedule` where no linear plan can be it.
+Raises `NoSchedule` where no linear plan can be what the scheduler runs.
 """
 
 from collections.abc import Mapping
@@ -11,13 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from s3search.errors import InvalidSchedule
 from s3search.importers.diffusers import INEXACT, schedule_of
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.sample import Denoiser
 from tests.helpers import NoSchedule
-
-_WITHOUT_A_RULE = ("FlowMatchHeunDiscreteScheduler",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,14 +39,9 @@ def replay(case: Mapping[str, Any]) -> Replay:
     timesteps = arguments.pop("timesteps", None)
     if arguments:
         raise ValueError(f"unknown arguments {sorted(arguments)}")
-    try:
-        schedule = schedule_of(
-            solver["name"], config, solver["num_inference_steps"] or 0, timesteps
-        )
-    except InvalidSchedule as missing:
-        if solver["name"] not in _WITHOUT_A_RULE:
-            raise
-        raise NotImplementedError(str(missing)) from missing
+    if config.get("stochastic_sampling"):
+        raise NoSchedule("noise is added at every step; schedules are deterministic")
+    schedule = schedule_of(solver["name"], config, solver["num_inference_steps"] or 0, timesteps)
     notes = schedule.provenance["notes"]
     if any(note.startswith(INEXACT) for note in notes):
         raise NoSchedule(

@@ -160,22 +160,6 @@ def _path_time(path: NoisePath, sigma: float) -> float:
     return path.time(level(edm(), sigma))
 
 
-def flow_match(case: Case, process: NoiseProcess) -> Schedule:
-    """diffusers' FlowMatchEuler and FlowMatchHeun; a case repeats the levels Heun visits twice."""
-    if case["solver"]["config"].get("stochastic_sampling"):
-        raise Waits("stochastic steps")
-    times = list(dict.fromkeys(case["stds"]))
-    n = len(times) - 1
-    match case["solver"]["name"]:
-        case "FlowMatchEulerDiscreteScheduler":
-            steps = published.flow_steps(n, 1)
-        case "FlowMatchHeunDiscreteScheduler":
-            steps = published.flow_heun_steps(n)
-        case name:
-            raise Waits(f"diffusers' {name}")
-    return Schedule(process=process, times=times, steps=steps)
-
-
 # --- PNDM, momentum, BDIA ---
 
 

@@ -91,6 +91,17 @@ def test_levels_are_those_of_the_scheduler(key: str, tmp_path: Path) -> None:
     assert Schedule.from_dict(schedule.to_dict()).id == schedule.id
 
 
+@pytest.mark.parametrize("n", [1, 2, 6])
+def test_flow_heun_visits_the_schedulers_levels_twice(n: int, tmp_path: Path) -> None:
+    scheduler = diffusers.FlowMatchHeunDiscreteScheduler(shift=3.0)
+    scheduler.set_timesteps(n)
+    scheduler.save_config(tmp_path)
+    schedule = import_schedule("diffusers", Request(source=str(tmp_path), steps=n))
+    visited = list(dict.fromkeys(scheduler.sigmas.tolist()))
+    assert schedule.times == pytest.approx(visited, rel=_FLOAT32, abs=1e-6)
+    assert schedule.nfe == len(scheduler.timesteps) == 2 * n - 1
+
+
 def test_folder_of_a_pipeline_is_found(tmp_path: Path) -> None:
     diffusers.EulerDiscreteScheduler(**_SD).save_config(tmp_path / "scheduler")
     assert import_schedule("diffusers", Request(source=str(tmp_path), steps=4)).nfe == 4
@@ -152,7 +163,10 @@ _REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "only 'epsilon'",
     ),
     "DEIS": ({"_class_name": "DEISMultistepScheduler", "solver_order": 4}, "solver_order"),
-    "flow heun": ({"_class_name": "FlowMatchHeunDiscreteScheduler"}, "flow's own time"),
+    "stochastic flow": (
+        {"_class_name": "FlowMatchEulerDiscreteScheduler", "stochastic_sampling": True},
+        "deterministic",
+    ),
     "stochastic": ({"_class_name": "DDPMScheduler"}, "deterministic"),
     "sde": (
         {"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++"},

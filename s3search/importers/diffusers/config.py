@@ -26,6 +26,7 @@ class SchedulerConfig(BaseModel):
     shift: float = Field(default=1.0, gt=0)
     shift_terminal: float | None = Field(default=None, ge=0, lt=1)
     use_dynamic_shifting: bool = False
+    stochastic_sampling: bool = False
     sigma_schedule: Literal["karras", "exponential"] = "karras"
     sigma_min: float | None = Field(default=None, gt=0)
     sigma_max: float | None = Field(default=None, gt=0)

@@ -99,7 +99,9 @@ def edm_times(config: SchedulerConfig, n: int) -> list[float]:
 
 
 def flow_euler_times(config: SchedulerConfig, n: int) -> list[float]:
-    """n + 1 times of FlowMatchEuler; its last level but one is shifted twice, as there."""
+    """n + 1 times of FlowMatchEuler and FlowMatchHeun; the last level but one is shifted twice, as
+    there.
+    """
     _no_dynamic_shift(config)
     lowest = shifted(1.0 / config.num_train_timesteps, config.shift)
     levels = np.array([shifted(t, config.shift) for t in np.linspace(1.0, lowest, n).tolist()])

@@ -13,9 +13,10 @@ published solvers on the grids of grids.py, with their own rules for lowering th
                                                weights of constant steps
     Heun, KDPM2, LMS                           trapezoid, midpoint at the geometric mean, Adams,
                                                all in sigma / alpha
+    FlowMatchHeun                              trapezoid in the flow's own time
 
 Schedulers evaluate the network at a whole timestep near the level they compute with (except
-Euler, Heun and KDPM2); ours is called at the level itself.
+Euler, Heun, FlowMatchHeun and KDPM2); ours is called at the level itself.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -138,14 +139,11 @@ _SCHEDULERS: dict[str, tuple[Callable[[Run], Made], dict[str, Any]]] = {
     "KDPM2DiscreteScheduler": (solvers.kdpm2, _BETAS),
     "LMSDiscreteScheduler": (solvers.lms, _BETAS),
     "FlowMatchEulerDiscreteScheduler": (solvers.flow_euler, {"shift": 1.0}),
+    "FlowMatchHeunDiscreteScheduler": (solvers.flow_heun, {"shift": 1.0}),
 }
 """Each scheduler's reader, and what its constructor assumes where a config is silent."""
 
 _MISSING = {
-    "FlowMatchHeunDiscreteScheduler": (
-        "needs Heun's step in a flow's own time; ours is in sigma / alpha, "
-        "infinite where a flow starts"
-    ),
     "DDPMScheduler": "adds noise at every step; schedules are deterministic",
     "EulerAncestralDiscreteScheduler": "adds noise at every step; schedules are deterministic",
     "KDPM2AncestralDiscreteScheduler": "adds noise at every step; schedules are deterministic",
