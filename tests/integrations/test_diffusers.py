@@ -29,9 +29,11 @@ from diffusers import (
     DiTPipeline,
     DiTTransformer2DModel,
     DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
     EDMEulerScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
     HeunDiscreteScheduler,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
@@ -101,7 +103,9 @@ _SCHEDULES: dict[str, Callable[[NoiseProcess], Schedule]] = {
     "denoise": lambda p: published.dpmpp_2m(p, nfe=4, end=_DENOISE),
 }
 # a singlestep pair and a noise prediction have no value from pure noise
-_FLOW_SCHEDULES = [name for name in _SCHEDULES if name not in ("dpmpp_2s", "unipc_noise")]
+_FLOW_SCHEDULES = {
+    name: make for name, make in _SCHEDULES.items() if name not in ("dpmpp_2s", "unipc_noise")
+}
 
 
 @dataclass
@@ -200,6 +204,46 @@ def test_ddpm_pipeline_makes_the_images_of_our_loop(
     assert pipe.scheduler.num_steps == schedule.nfe == len(pipe.scheduler.timesteps)
     # timesteps travel as float32
     assert _close(found, _ddpm_expected(unet, schedule, config, 2), 1e-4)
+
+
+def _on(process: NoiseProcess, make: Callable[[NoiseProcess, Any], Any]) -> Schedule:
+    """Steps with inner nodes, made on a plain schedule's times."""
+    times, steps = make(process, published.ddim(process, nfe=3).times)
+    return on_times(process, times, steps)
+
+
+_FAMILIES: dict[str, Callable[[NoiseProcess], Schedule]] = {
+    "dpm_2": lambda p: on_times(
+        p,
+        published.ddim(p, nfe=5).times,
+        dpm_multistep_steps(5, order=2, prediction=Prediction.NOISE),
+    ),
+    "dpm_3s": lambda p: published.dpm_singlestep(p, nfe=6, order=3, prediction=Prediction.NOISE),
+    "dpmpp_3s": lambda p: published.dpmpp_3s(p, nfe=6),
+    "unipc_bh1": lambda p: published.unipc(p, nfe=5, order=2, variant="bh1"),
+    "deis": lambda p: published.deis(p, nfe=5, order=3),
+    "rho_ab": lambda p: published.rho_ab(p, nfe=5, order=3),
+    "rho_rk": lambda p: _on(p, lambda q, times: published.runge_kutta_on(q, times, "rk4")),
+    "kutta3": lambda p: _on(p, lambda q, times: published.runge_kutta_on(q, times, "kutta3")),
+    "ipndm": lambda p: published.ipndm(p, nfe=5, order=4),
+    "heun": lambda p: published.heun(p, nfe=5, end=_DENOISE),
+    "dpm2": lambda p: published.dpm2(p, nfe=5, end=_DENOISE),
+    "ghvb": lambda p: published.momentum(p, nfe=5, order=3, beta=0.3),
+    "heavy ball": lambda p: published.momentum(p, nfe=5, order=3, beta=0.5, kind="heavy_ball"),
+    "nesterov": lambda p: published.momentum(p, nfe=5, order=3, beta=0.5, kind="nesterov"),
+    "bdia": lambda p: published.bdia(p, nfe=5, gamma=0.5),
+    "autodiffusion": lambda p: published.ddim_on(p, [999, 700, 350, 20]),
+}
+
+
+@pytest.mark.parametrize("name", _FAMILIES)
+def test_pipeline_replays_every_family(unet: UNet2DModel, name: str) -> None:
+    config = DDPMScheduler(prediction_type="epsilon").config
+    schedule = _FAMILIES[name](vp_discrete())
+    pipe = _UnclampedPipeline(unet=unet, scheduler=DDPMScheduler())
+    found = pipe.final(schedule, config, batch_size=2, generator=_generator())
+    assert pipe.scheduler.num_steps == schedule.nfe
+    assert _close(found, _ddpm_expected(unet, schedule, config, 2))
 
 
 def test_v3_schedule_is_replayed_with_its_statistics(unet: UNet2DModel, tmp_path: Path) -> None:
@@ -706,11 +750,18 @@ _SD3_TEXT = {
 }
 
 
+_FLOW_SCHEDULES |= {
+    "flow_euler": lambda p: published.flow_euler(p, nfe=3, shift=3.0),
+    "flow_2m": lambda p: published.flow_2m(p, nfe=4, shift=3.0),
+    "flow_heun": lambda p: published.flow_heun(p, nfe=5, shift=3.0),
+}
+
+
 @pytest.mark.parametrize("name", _FLOW_SCHEDULES)
 def test_flow_pipeline_makes_the_latents_of_our_loop(
     sd3: StableDiffusion3Pipeline, name: str
 ) -> None:
-    schedule = _SCHEDULES[name](flow())
+    schedule = _FLOW_SCHEDULES[name](flow())
     found = _sd3_latents(sd3, schedule)
     text, pooled = _noise((1, 5, 8)), _noise((1, 8))
 
@@ -881,9 +932,38 @@ def test_our_solver_is_diffusers_solver(unet: UNet2DModel, family: str, order: i
     assert _close(image(ours), image(own), 1e-4)
 
 
-@pytest.mark.parametrize("name", ["deis 1", "deis 2", "deis 3", "heun"])
+_LEADING = {
+    "beta_start": 1e-4,
+    "beta_end": 0.02,
+    "timestep_spacing": "leading",
+    "steps_offset": 1,
+}
+_NOISE = {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}
+_OWN: dict[str, tuple[Any, dict[str, Any]]] = {
+    "deis 1": (DEISMultistepScheduler, {"solver_order": 1}),
+    "deis 2": (DEISMultistepScheduler, {"solver_order": 2}),
+    "deis 3": (DEISMultistepScheduler, {"solver_order": 3}),
+    "heun": (HeunDiscreteScheduler, _LEADING),
+    "dpm 2": (DPMSolverMultistepScheduler, {"solver_order": 2, **_NOISE}),
+    "dpm 3": (DPMSolverMultistepScheduler, {"solver_order": 3, **_NOISE}),
+    "dpmpp 2, taylor": (DPMSolverMultistepScheduler, {"solver_type": "heun"}),
+    "dpmpp 2s": (DPMSolverSinglestepScheduler, {"solver_order": 2}),
+    "dpmpp 3s": (DPMSolverSinglestepScheduler, {"solver_order": 3}),
+    "dpmpp 3s, taylor": (
+        DPMSolverSinglestepScheduler,
+        {"solver_order": 3, "solver_type": "heun"},
+    ),
+    "unipc bh1": (
+        UniPCMultistepScheduler,
+        {"solver_order": 3, "solver_type": "bh1", "final_sigmas_type": "sigma_min"},
+    ),
+    "flow heun": (FlowMatchHeunDiscreteScheduler, {"shift": 3.0}),
+}
+
+
+@pytest.mark.parametrize("name", _OWN)
 def test_imported_schedule_is_diffusers_solver(unet: UNet2DModel, name: str) -> None:
-    """The importer's schedule of a DEIS or Heun config, replayed, ends at their image.
+    """The importer's schedule of a config, replayed, ends at their image.
 
     Known differences.  Theirs rounds its tables to float32, 1e-7 of the image.  DEIS tells the
     network the whole timestep nearest to its level; with `linspace` levels those are the same,
@@ -893,14 +973,8 @@ def test_imported_schedule_is_diffusers_solver(unet: UNet2DModel, name: str) -> 
     lie between indices, where it interpolates sigma and we interpolate log alpha: the levels are
     equal and the timesteps told differ, so the times here are whole (`leading`).
     """
-    is_heun = name == "heun"
-    own: Any
-    if is_heun:
-        own = HeunDiscreteScheduler(
-            beta_start=1e-4, beta_end=0.02, timestep_spacing="leading", steps_offset=1
-        )
-    else:
-        own = DEISMultistepScheduler(solver_order=int(name[-1]))
+    make, options = _OWN[name]
+    own = make(**options)
     own.set_timesteps(7)
     schedule = schedule_of(type(own).__name__, own.config, 7)
     ours = S3Scheduler.from_schedule(schedule, own.config)
@@ -909,12 +983,13 @@ def test_imported_schedule_is_diffusers_solver(unet: UNet2DModel, name: str) -> 
     def image(scheduler: Any, state: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
             for t in scheduler.timesteps:
-                seen = scheduler.scale_model_input(state, t)
+                scales = hasattr(scheduler, "scale_model_input")  # a flow's schedulers do not
+                seen = scheduler.scale_model_input(state, t) if scales else state
                 state = scheduler.step(unet(seen, t).sample, t, state).prev_sample
         return state
 
     start = _noise((1, 3, 8, 8))
-    scale = 1.0 / schedule.process.alpha(schedule.times[0]) if is_heun else 1.0
+    scale = 1.0 / schedule.process.alpha(schedule.times[0]) if name == "heun" else 1.0
     assert _close(image(ours, start), image(own, start * scale), 1e-4)
 
 
