@@ -326,7 +326,7 @@ def check(
     """Check a schedule or a study file without running anything."""
     if file.suffix == ".toml":
         from s3search.cluster import check_address
-        from s3search.evaluation.evaluator import load_ems
+        from s3search.evaluation.evaluator import load_ems, load_gaussian
         from s3search.launching import space_of
         from s3search.study.config import load_config
 
@@ -334,6 +334,8 @@ def check(
         space_of(config)
         if config.statistics.ems is not None:
             load_ems(config.statistics.ems)
+        if config.statistics.gaussian is not None:
+            load_gaussian(config.statistics.gaussian)
         check_address(config.cluster.address)
         found: dict[str, Any] = {"file": str(file), "kind": "study", "name": config.study.name}
     else:

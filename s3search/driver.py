@@ -96,6 +96,8 @@ def prepare(config: StudyConfig, space: SearchSpace, pool: Pool) -> Start:
         space = space.with_mean_image(description.mean_image)
     if description.ems is not None:
         space = space.with_ems(description.ems)
+    if description.gaussian is not None:
+        space = space.with_gaussian(description.gaussian, description.process)
     published = baseline_seeds(config, description.process)
     seeds = distinct({**published, **given_seeds(config, description)})
     proposer = make_proposer(config, space, description.process, seeds)

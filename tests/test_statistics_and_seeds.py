@@ -21,8 +21,9 @@ from s3search.rules import EmsStatistics
 from s3search.schedules import published
 from s3search.schedules.schedule import ModelPatch, Schedule
 from s3search.solvers.plan import check_table
+from s3search.statistics import gaussian_statistics
 from s3search.study.store import open_study
-from tests.plugins import SHAPE
+from tests.plugins import SHAPE, images
 from tests.studies import content, study_config, study_file
 
 
@@ -186,6 +187,39 @@ def test_a_v3_winner_is_exported_with_its_table(
     (tmp_path / "ems.safetensors").unlink()
     assert _cli(monkeypatch, *words) == 2
     assert "statistics.ems: " in capfd.readouterr().err
+
+
+def test_a_study_searches_the_full_space_with_its_statistics(
+    tmp_path: Path, ems: EmsStatistics
+) -> None:
+    gaussian = gaussian_statistics([images()], 4)
+    gaussian.save(tmp_path / "gaussian.safetensors")
+    changes = [_named(tmp_path), f"statistics.gaussian={tmp_path / 'gaussian.safetensors'}"]
+    changes += ["search.algorithm=random", "search.baselines=false", "search.evaluations=30"]
+    config = study_config(tmp_path, *changes, "space.preset=full")
+    launch(config, _ignore)
+    found = content(config)
+    assert {row[4] for row in found["evaluations"]} == {"complete"}
+    with open_study(config.storage.url, "t") as store:
+        schedules = [store.schedule(p[1]) for p in found["proposals"]]
+    named = {s.statistics.digest for s in schedules if s.statistics is not None}
+    assert named == {ems.digest}
+    jumps = {s.start.jump for s in schedules if s.start.jump is not None}
+    assert jumps == {gaussian.jump(80.0, 8)}
+    gaussian_statistics([images() * 0.9], 4).save(tmp_path / "gaussian.safetensors")
+    with pytest.raises(StudyConflict, match=r"statistics\.gaussian = "):
+        launch(config, _ignore)
+
+
+def test_a_bad_gaussian_file_is_bad_input(tmp_path: Path) -> None:
+    file = tmp_path / "gaussian.safetensors"
+    config = study_config(tmp_path, f"statistics.gaussian={file}")
+    with pytest.raises(InvalidConfig, match=r"statistics.gaussian: .*no Gaussian statistics"):
+        launch(config, _ignore)
+    gaussian_statistics([images()[:, :, :2, :2]], 4).save(file)
+    with pytest.raises(InvalidConfig, match=r"images of shape \(1, 2, 2\), the model makes"):
+        launch(config, _ignore)
+    assert not (tmp_path / "study.db").exists()
 
 
 def _unusable_seeds(ems: EmsStatistics) -> dict[str, tuple[Schedule, str]]:

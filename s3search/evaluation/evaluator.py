@@ -35,6 +35,7 @@ from s3search.rules import EmsStatistics
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
+from s3search.statistics import GaussianStatistics
 
 _BATCH_ELEMENTS = 2**20  # numbers in one batch of states, when no batch size is given
 _LARGEST_BATCH = 1000
@@ -55,7 +56,8 @@ class EvaluatorSpec:
     features_options: Mapping[str, Any] = field(default_factory=dict)
     reference: str
     reference_options: Mapping[str, Any] = field(default_factory=dict)
-    ems: str | None = None  # a file that `s3search statistics ems` wrote
+    ems: str | None = None  # files that `s3search statistics` wrote
+    gaussian: str | None = None
     device: str = "cpu"
     batch_size: int | None = None
 
@@ -79,6 +81,8 @@ class Evaluator:
         self.extractor = getattr(self._features, "name", spec.features)
         shape = self.denoiser.sample_shape
         self._ems = None if spec.ems is None else load_ems(spec.ems, tuple(shape))
+        named = spec.gaussian
+        self._gaussian = None if named is None else load_gaussian(named, tuple(shape))
         automatic = max(1, min(_LARGEST_BATCH, _BATCH_ELEMENTS // int(np.prod(shape))))
         self._batch_size = spec.batch_size or automatic
         self._noise = NoiseBank(self.denoiser, self._device)
@@ -107,6 +111,7 @@ class Evaluator:
             model_fingerprint=self.model_fingerprint,
             mean_image=self._mean_image,
             ems=None if self._ems is None else self._ems.nodes,
+            gaussian=self._gaussian,
         )
 
     def evaluate(self, request: EvaluationRequest) -> Evaluation:
@@ -239,6 +244,22 @@ def load_ems(path: str | Path, shape: tuple[int, ...] | None = None) -> EmsStati
     if shape is not None and found.shape not in ((1, 1, 1), shape):
         raise InvalidConfig(
             f"statistics.ems: {path} is for images of shape {found.shape}, the model makes {shape}"
+        )
+    return found
+
+
+def load_gaussian(path: str | Path, shape: tuple[int, ...] | None = None) -> GaussianStatistics:
+    """The Gaussian in a file, for images of ``shape`` (C, H, W) if it is given; raises
+    `InvalidConfig`.
+    """
+    try:
+        found = GaussianStatistics.load(path)
+    except IncompatibleStatistics as error:
+        raise InvalidConfig(f"statistics.gaussian: {error}") from error
+    if shape is not None and found.mean.shape != shape:
+        raise InvalidConfig(
+            f"statistics.gaussian: {path} is for images of shape {found.mean.shape}, the model "
+            f"makes {shape}"
         )
     return found
 

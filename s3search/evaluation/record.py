@@ -9,6 +9,7 @@ from torch import Tensor
 from s3search.processes import NoiseProcess
 from s3search.rules import EmsNodes
 from s3search.schedules.schedule import Schedule
+from s3search.statistics import GaussianStatistics
 
 
 class Rung(StrEnum):
@@ -79,11 +80,13 @@ class Description:
     model_fingerprint: str
     mean_image: Any  # nested lists (C, H, W); None when the reference is not made of such images
     ems: EmsNodes | None = None
+    gaussian: GaussianStatistics | None = None
 
     @property
     def statistics(self) -> dict[str, str | None]:
         """Digests of the statistics that the study file names."""
-        return {"ems": None if self.ems is None else self.ems.digest}
+        named = {"ems": self.ems, "gaussian": self.gaussian}
+        return {kind: None if own is None else own.digest for kind, own in named.items()}
 
 
 def statistics_problem(schedule: Schedule, ems: EmsNodes | None) -> str | None:

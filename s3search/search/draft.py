@@ -63,6 +63,7 @@ class Draft:
     start: StartKind
     choices: list[Choice]
     first_shift: Shift | None = None  # of the network's time at the first call
+    jumps: bool = False  # the first time lies below the noisy end, a Gaussian jump leads to it
 
     @property
     def n_calls(self) -> int:
@@ -149,6 +150,7 @@ def draft_of(schedule: Schedule) -> Draft:
         start=schedule.start.kind,
         choices=choices,
         first_shift=shift_of(process, times[0], schedule.start.network_time),
+        jumps=schedule.start.jump is not None,
     )
 
 
@@ -158,7 +160,7 @@ def finished(space: SearchSpace, draft: Draft, nfe: int, rng: np.random.Generato
     Uses up the draft.  Steps are removed or inserted at random places until the calls are right.
     """
     process = draft.process
-    draft.times[0] = noisy_time(process)
+    _settle_first(space, draft)
     _settle_end(space, draft)
     starts = space.starts_for(process, draft.times[0])
     if draft.start not in starts:
@@ -184,7 +186,12 @@ def finished(space: SearchSpace, draft: Draft, nfe: int, rng: np.random.Generato
     return Schedule(
         process=process,
         times=(*draft.times, *clean),
-        start=Start(kind=draft.start, image=image, network_time=told),
+        start=Start(
+            kind=draft.start,
+            image=image,
+            network_time=told,
+            jump=space.jump if draft.jumps else None,
+        ),
         steps=steps,
         statistics=named,
     )
@@ -200,6 +207,10 @@ def random_schedule(
     n = nfe + (start is not StartKind.NETWORK)
     denoises = pick(space.end_rules, rng) is EndRule.DENOISE
     draft = Draft(process, [noisy_time(process)], denoises, start, [])
+    jump = space.jump_lams(process)
+    if jump is not None and start is StartKind.NETWORK and rng.random() < 0.5:
+        draft.jumps = True
+        draft.place(0, float(rng.uniform(*jump)))
     draft.choices = [random_choice(space, i + 1, rng) for i in range(n)]
     solvers = space.solvers_for(process)
     if len(solvers) > 1:
@@ -292,7 +303,17 @@ def lam_at(process: NoiseProcess, t: float) -> float:
 def _frame_problem(space: SearchSpace, schedule: Schedule) -> str | None:
     """What is wrong with times, end rule, start or model patch."""
     process, draft = schedule.process, draft_of(schedule)
-    if draft.times[0] != noisy_time(process):
+    first = draft.times[0]
+    _settle_first(space, draft)
+    if (schedule.start.jump is not None) != draft.jumps or schedule.start.jump not in (
+        None,
+        space.jump,
+    ):
+        return "start.jump: is not a choice of the space"
+    if first != draft.times[0] and draft.jumps:
+        return f"times[0]: a jump lands at sigma / alpha in {list(space.jump_sigma or ())}"
+    if first != draft.times[0]:
+        draft.times[0] = first
         return f"times[0]: {draft.times[0]} is not the noisy end {noisy_time(process)}"
     rule = EndRule.DENOISE if draft.denoises else EndRule.STOP
     if rule not in space.end_rules:
@@ -303,8 +324,6 @@ def _frame_problem(space: SearchSpace, schedule: Schedule) -> str | None:
         return "start.image: is not the space's mean image"
     if schedule.model_patch is not None:
         return "model_patch: the space changes no network"
-    if schedule.start.jump is not None:
-        return "start.jump: is not a choice of the space"
     if schedule.statistics is not None:
         own = None if space.ems is None else space.ems.digest
         if schedule.statistics.digest != own:
@@ -347,6 +366,21 @@ def _step_problem(space: SearchSpace, schedule: Schedule) -> str | None:
 
 def _differ(a: Choice, b: Choice, name: str) -> bool:
     return bool(getattr(a, name) != getattr(b, name))
+
+
+def _settle_first(space: SearchSpace, draft: Draft) -> None:
+    """Puts the first time at the noisy end, or where a jump may land; jumps begin at the network's
+    own first prediction.
+    """
+    limits = space.jump_lams(draft.process)
+    if not draft.jumps or limits is None:
+        draft.jumps = False
+        draft.times[0] = noisy_time(draft.process)
+        return
+    draft.start = StartKind.NETWORK
+    lam, (low, high) = draft.lams()[0], limits
+    if not low - SLACK <= lam <= high + SLACK:
+        draft.place(0, min(max(lam, low), high))
 
 
 def _settle_end(space: SearchSpace, draft: Draft) -> None:

@@ -26,8 +26,10 @@ from pydantic import (
 from s3search.errors import InvalidConfig, nearest
 from s3search.processes import Edm, Flow, NoiseProcess, VpDiscrete
 from s3search.rules import LINEAR_PREDICTIONS, EmsNodes, Prediction
+from s3search.schedules.jump import GaussianJump
 from s3search.schedules.schedule import StartKind
 from s3search.schedules.spacing import EndRule
+from s3search.statistics import GaussianStatistics
 
 MeanImage = tuple[tuple[tuple[float, ...], ...], ...]
 
@@ -103,6 +105,7 @@ class MutationRates(_Table):
     start_point: Rate = 0.5  # the point that one step starts from
     compensation: Rate = 1.0  # of one step
     network_time: Rate = 1.0  # what the network is told at one point
+    jump: Rate = 0.5  # to jump or not, and where to
     start: Rate = 0.5  # network or analytic first prediction
     end_rule: Rate = 0.5  # stop or denoise
 
@@ -136,6 +139,9 @@ class SearchSpace(_Table):
     dc_ratio: tuple[float, float] = (0.5, 1.5)  # range of DC-Solver's ratio
     dualfast_coefficient: tuple[float, float] = (0.0, 0.5)  # range of DualFast's c
     network_shift: float = Field(default=0.0, ge=0)  # largest |lam(told) - lam(t)|
+    # range of sigma / alpha at which a Gaussian jump may land; no range: no jumps
+    jump_sigma: tuple[float, float] | None = None
+    jump_modes: int = Field(default=8, ge=0)  # directions that a jump tells apart
     time_sigma: float = Field(default=0.3, gt=0)  # size of one move of a time, in lam
     min_gap: float = Field(default=0.05, gt=0)  # least distance of neighbouring times, in lam
     changes: int = Field(default=3, ge=1)  # a mutation changes 1 to this many places
@@ -144,6 +150,8 @@ class SearchSpace(_Table):
     mean_image: MeanImage | None = None
     # of v3 steps: handed in likewise (`with_ems`)
     ems: EmsNodes | None = None
+    # the jump from the noisy end: handed in likewise (`with_gaussian`)
+    jump: GaussianJump | None = None
 
     @field_validator(
         "nfe",
@@ -207,6 +215,13 @@ class SearchSpace(_Table):
         low, high = self.end_sigma
         if not 0 < low <= high:
             raise ValueError(f"end_sigma: need 0 < low <= high, found [{low}, {high}]")
+        if self.jump_sigma is not None:
+            least, most = self.jump_sigma
+            if not 2 * high <= least <= most:
+                raise ValueError(
+                    f"jump_sigma: need twice end_sigma's {high} <= low <= high, found "
+                    f"[{least}, {most}]"
+                )
         return self
 
     def with_mean_image(self, image: Any) -> Self:
@@ -217,6 +232,20 @@ class SearchSpace(_Table):
     def with_ems(self, nodes: EmsNodes) -> Self:
         """This space with the EMS statistics that its v3 steps are computed with."""
         return self.model_copy(update={"ems": nodes})
+
+    def with_gaussian(self, statistics: GaussianStatistics, process: NoiseProcess) -> Self:
+        """This space with the Gaussian that its jumps are made with."""
+        jump = statistics.jump(process.time_range[1], self.jump_modes)
+        return self.model_copy(update={"jump": jump})
+
+    def jump_lams(self, process: NoiseProcess) -> tuple[float, float] | None:
+        """Lowest and highest lam at which a jump may land, None where there are no jumps."""
+        if self.jump is None or self.jump_sigma is None or StartKind.NETWORK not in self.starts:
+            return None
+        low, high = (-math.log(sigma) for sigma in reversed(self.jump_sigma))
+        low = max(low, process.lam(self.jump.from_time) + self.min_gap)
+        end, _ = self.end_lams(process, called=True)
+        return (low, high) if low <= high < end else None
 
     @property
     def usable_predictions(self) -> tuple[Prediction, ...]:

@@ -15,7 +15,7 @@ import numpy as np
 from s3search.errors import InvalidSchedule
 from s3search.rules import Relaxation, RelaxationKind
 from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind
-from s3search.schedules.spacing import EndRule
+from s3search.schedules.spacing import EndRule, noisy_time
 from s3search.search.compensating import moved_compensation
 from s3search.search.draft import (
     Draft,
@@ -143,6 +143,7 @@ def _operators(space: SearchSpace) -> tuple[list[Operator], list[float]]:
         "start_point": len(space.start_points) < 2,
         "compensation": not space.compensations,
         "network_time": space.network_shift == 0.0,
+        "jump": space.jump is None or space.jump_sigma is None,
         "start": len(space.starts) < 2,
         "end_rule": len(space.end_rules) < 2,
     }
@@ -373,6 +374,31 @@ def _change_network_time(space: SearchSpace, draft: Draft, rng: np.random.Genera
         draft.choices[i - 1] = replace(draft.choices[i - 1], shift=new)
 
 
+def _change_jump(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+    """Moves where a jump lands, takes it away or makes one; the times after it are stretched along
+    and the end stays.
+    """
+    limits, before = space.jump_lams(draft.process), draft.lams()
+    if limits is None:
+        return
+    if draft.jumps and rng.random() < 0.3:
+        draft.jumps = False
+        draft.times[0] = noisy_time(draft.process)
+    elif draft.jumps:
+        lam = before[0] + rng.normal(0.0, 2 * space.time_sigma)
+        draft.place(0, float(np.clip(lam, *limits)))
+    else:
+        if draft.start is not StartKind.NETWORK and len(draft.choices) > 1:
+            draft.remove_step(rng)  # its call is the jump's first
+            before = draft.lams()
+        draft.jumps, draft.start = True, StartKind.NETWORK
+        draft.place(0, float(rng.uniform(*limits)))
+    if len(before) > 1:
+        stretch = (before[-1] - draft.lams()[0]) / (before[-1] - before[0])
+        for k in range(1, len(before) - 1):
+            draft.place(k, before[-1] - (before[-1] - before[k]) * stretch)
+
+
 def _without_mixing(choice: Choice) -> Choice:
     if choice.compensation is not None:
         choice = replace(choice, compensation=None)
@@ -383,6 +409,7 @@ def _change_start(space: SearchSpace, draft: Draft, rng: np.random.Generator) ->
     """Another first prediction; the steps that this costs or frees are taken at random."""
     others = [s for s in space.starts_for(draft.process, draft.times[0]) if s is not draft.start]
     if others:
+        draft.jumps = False
         was_network = draft.start is StartKind.NETWORK
         draft.start = pick(others, rng)
         if was_network:
@@ -427,6 +454,7 @@ _BY_RATE: dict[str, Operator] = {
     "start_point": _change_start_point,
     "compensation": _change_compensation,
     "network_time": _change_network_time,
+    "jump": _change_jump,
     "start": _change_start,
     "end_rule": _change_end_rule,
 }

@@ -9,9 +9,11 @@ batch of b images with mean m updates it by the singular value decomposition of 
 short of the spectrum's tail, whose variance is kept as one number.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from torch import Tensor
 
 from s3search.errors import IncompatibleStatistics
 from s3search.files import write_bytes
+from s3search.schedules.jump import GaussianJump
 
 Array = npt.NDArray[np.float64]
 
@@ -41,6 +44,28 @@ class GaussianStatistics:
     rest: float  # total variance outside the k modes
     n: int  # images
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of mean, eigenpairs and rest; 32 hexadecimal digits."""
+        content = hashlib.sha256(repr((self.mean.shape, self.rest)).encode())
+        for values in (self.mean, self.eigenvalues, self.eigenvectors):
+            content.update(np.ascontiguousarray(values, dtype="<f8").tobytes())
+        return content.hexdigest()[:32]
+
+    def jump(self, from_time: float, n_modes: int) -> GaussianJump:
+        """The jump with the leading ``n_modes`` eigenpairs; all other directions share the rest of
+        the variance.
+        """
+        kept, left = self.eigenvalues[:n_modes], self.eigenvalues[n_modes:]
+        n_others = max(self.mean.size - len(kept), 1)
+        return GaussianJump(
+            from_time=from_time,
+            mean=self.mean.tolist(),
+            eigenvalues=kept.tolist(),
+            eigenvectors=self.eigenvectors[:, :n_modes].T.tolist(),
+            rest=float(self.rest + left.sum()) / n_others,
+        )
 
     def save(self, path: str | Path) -> None:
         """Writes a safetensors file; it appears complete or not at all."""

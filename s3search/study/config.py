@@ -90,6 +90,7 @@ class StatisticsTable(_Table):
     """``[statistics]``: files that `s3search statistics` wrote for this model."""
 
     ems: str | None = None
+    gaussian: str | None = None
 
 
 class SearchTable(_Table):
@@ -157,6 +158,7 @@ class StudyConfig(_Table):
             reference=self.reference.images,
             reference_options=self.reference.options,
             ems=self.statistics.ems,
+            gaussian=self.statistics.gaussian,
             device="cuda" if self.cluster.gpus_per_worker > 0 else "cpu",
             batch_size=self.cluster.batch_size,
         )

@@ -290,6 +290,8 @@ def _alike(a: Schedule, b: Schedule, space: SearchSpace) -> bool:
     ones, others = draft_of(a), draft_of(b)
     if (ones.denoises, ones.first_shift) != (others.denoises, others.first_shift):
         return False
+    if ones.jumps != others.jumps:
+        return False
     if not _same_choices(ones.choices, others.choices):
         return False
     differences = (abs(x - y) for x, y in zip(ones.lams(), others.lams(), strict=True))
