@@ -17,7 +17,7 @@ from s3search.rules import (
     Velocity,
 )
 from s3search.schedules import published
-from tests.solvers.test_convergence import local_order
+from tests.solvers.test_convergence import local_order, v3_order
 from tests.solvers.test_convergence_slopes import local_order as slope_order
 from tests.solvers.test_convergence_slopes import momentum_order
 
@@ -39,6 +39,7 @@ def _corrector(order: int) -> float:
 _METHODS: dict[str, tuple[tuple[int, ...], Callable[[int], float]]] = {
     "Taylor, noise": (_ORDERS, lambda p: local_order(Taylor(prediction="noise", order=p), p)),
     "Taylor, data": (_ORDERS, lambda p: local_order(Taylor(prediction="data", order=p), p)),
+    "Taylor, v3 (DPM-Solver-v3)": (_ORDERS, v3_order),
     "DPM-Solver++(2M), (3M)": (
         (2, 3),
         lambda p: local_order(published.dpm_multistep_steps(6, order=p)[3].predictor, p),

@@ -126,6 +126,14 @@ def test_membership_names_the_field_at_fault() -> None:
     assert problem(space, mixed) == "steps[3].compensation: is not a choice of the space"
 
 
+@pytest.mark.parametrize("name", ["usf", "timesteps"])
+def test_the_full_space_contains_the_others(name: str) -> None:
+    full, rng = load_space("full"), np.random.default_rng(1)
+    for process in (edm(), flow(), vp_discrete()):
+        for nfe in (1, 3, 6):
+            assert problem(full, random_schedule(load_space(name), process, nfe, rng)) is None
+
+
 def test_published_solvers_belong_to_the_usf_space() -> None:
     space = load_space("usf", {"correctors": ["none", "pseudo", "implicit"]})
     found = {

@@ -12,7 +12,9 @@ are therefore exact as well.
 
 import math
 
+import numpy as np
 import pytest
+import torch
 
 from s3search.processes import NoiseProcess, edm, flow, vp_linear
 from s3search.rules import (
@@ -20,12 +22,15 @@ from s3search.rules import (
     Adams,
     AnyRule,
     Derivative,
+    EmsStatistics,
+    Point,
     Prediction,
     Taylor,
     UniPC,
     Variant,
     level,
 )
+from s3search.rules.linear_form import OFFSET, LinearForm, data, state
 from s3search.schedules import published
 from tests.helpers import Trajectory, exact_trajectory, max_abs, slope_over_halvings
 
@@ -97,6 +102,47 @@ def test_usf_corrector_gains_one_order(order: int, prediction: Prediction) -> No
     rule = Taylor(prediction=prediction, order=order + 1, start=-2, derivatives=estimate)
     measured = local_order(rule, order, sees_target=True)
     assert measured == pytest.approx(order + 1, abs=_TOLERANCE)
+
+
+def _fine_statistics() -> EmsStatistics:
+    """Statistics of nothing in particular: v3 keeps its order with any smooth ones."""
+    low, high, n = -0.3, 0.1, 8000  # every time of the local test is a node
+    lam = np.linspace(low, high, n + 1).reshape(-1, 1, 1, 1)
+    pixel = np.linspace(0.0, 1.0, 4).reshape(1, 1, 2, 2)
+    l, s = 1 / (1 + np.exp(lam + pixel)), 0.2 * np.sin(lam) - 0.3 * pixel  # noqa: E741
+    b = 0.1 * np.cos(lam - pixel)
+    return EmsStatistics(lam_start=low, lam_end=high, l=l, s=s, b=b)
+
+
+def v3_order(order: int) -> float:
+    """Local slope less one of a v3 step; its integrals are exact but for 1e-9."""
+    ems = _fine_statistics()
+    rule = Taylor(prediction=Prediction.V3, order=order)
+
+    def error(h: float) -> float:
+        run = _local_history(order, h)
+        to = level(_VP, _VP.time_of_lam(h))
+        points = []
+        for k, at in enumerate(run.levels):
+            x = LinearForm.of(state(k))
+            points.append(Point(at, x, x, LinearForm.of(data(k))))
+        found = torch.zeros_like(run.states[0])
+        for symbol, c in rule.next_state_with(ems, points, to).terms.items():
+            weight = torch.as_tensor(c, dtype=torch.float64)
+            if symbol == OFFSET:
+                found = found + weight
+            else:
+                values = run.answers if symbol % 2 else run.states
+                found = found + weight * values[symbol // 2]
+        exact = run.denoiser.exact_flow(run.states[-1], run.levels[-1].t, to.t)
+        return max_abs(found - exact)
+
+    return slope_over_halvings(error, 0.08, 4) - 1.0
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_v3_step_has_its_order(order: int) -> None:
+    assert v3_order(order) == pytest.approx(order, abs=_TOLERANCE)
 
 
 @pytest.mark.parametrize("prediction", _BOTH)
