@@ -23,6 +23,7 @@ from s3search.rules import (
     Adams,
     AnyRule,
     Derivative,
+    Free,
     Level,
     Prediction,
     Relaxation,
@@ -98,7 +99,7 @@ def corrector_rule(predictor: AnyRule) -> AnyRule:
         case Adams():
             return Adams(start=predictor.start - 1, points=_with_newest(predictor.points)[-4:])
         case _:  # the trapezoid rule: Heun's corrector, whatever the slopes of the predictor
-            start = predictor.start - 1
+            start = -2 if isinstance(predictor, Free) else predictor.start - 1
             return Adams(start=start, points=(start, -1))
     return Taylor(
         prediction=predictor.prediction,

@@ -338,7 +338,7 @@ class _Trace:
         analytic = start.kind is not StartKind.NETWORK
         rows, first = self.rows, self.levels[0]
         if analytic:
-            guess = _analytic_prediction(start.kind, first)
+            guess = analytic_prediction(start.kind, first)
             rows = [row.substitute(data(0), guess) for row in rows]
         calls = self.evaluated[analytic:]
         p = np.zeros((len(rows), len(rows)))
@@ -408,7 +408,7 @@ def _pixel_row(row: LinearForm, analytic: bool, image: Any) -> PixelRow:
     return PixelRow(p=p, q=q, offset=offset)
 
 
-def _analytic_prediction(kind: StartKind, first: Level) -> LinearForm:
+def analytic_prediction(kind: StartKind, first: Level) -> LinearForm:
     """D at the first time without a call, as a form in x_0 and the constant image."""
     if kind is StartKind.AVERAGE_X0:
         return LinearForm.of(CONSTANT)
