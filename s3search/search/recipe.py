@@ -11,7 +11,8 @@ A predictor of the space is a Taylor step from the newest point, written by four
 Any other predictor (UniPC, Adams, slopes, singlestep DPM-Solver) is kept whole as ``published``,
 beside the nearest Taylor choices, which stand in for it where it cannot be used or when one of
 them is mutated.  So are the steps of the space's other solvers (`s3search.search.families`), which
-first give up points and order where they do not fit.  A corrector has no choices but its kind: its
+first give up points and order where they do not fit.  A free step is kept as long as it carries
+constants between the levels where it stands.  A corrector has no choices but its kind: its
 rule follows from the predictor.
 """
 
@@ -201,6 +202,9 @@ def _choice_of_rule(rule: AnyRule) -> Choice:
             prediction = rule.prediction
         case Adams():
             order, relaxation, prediction = len(rule.points), None, Prediction.NOISE
+        case Free():  # over D; the map to the clean end is first order's
+            order, relaxation = 1 if rule == Free(q=(1.0,)) else 2, None
+            prediction = Prediction.DATA
         case _:
             order = min(rule.n_points, MAX_ORDER)
             relaxation, prediction = None, Prediction.NOISE
@@ -219,15 +223,22 @@ def _family(rule: AnyRule) -> Family:
             return Family.DPM
         case UniPC():
             return Family.UNIPC
+        case Free():
+            return Family.FREE
         case _:
             return Family.ADAMS
+
+
+def _is_lost(rule: AnyRule) -> bool:
+    """Whether nothing tells the place that the rule was made for."""
+    return isinstance(rule, Free) and not rule.carries
 
 
 def _predictor_possible(
     choice: Choice, space: SearchSpace, past: Sequence[Level], to: Level
 ) -> Choice:
     if choice.published is not None:
-        kept = _family(choice.published) in space.families
+        kept = _family(choice.published) in space.families and not _is_lost(choice.published)
         if kept and choice.published.problem(past, to) is None:
             return choice
         rule = fitted(space, choice.published, tuple(past), to)
