@@ -14,7 +14,7 @@ from rich.text import Text
 from torch import Tensor
 
 from s3search.files import neighbour
-from s3search.rules import Adams, AnyRule, Level, Taylor, UniPC, level
+from s3search.rules import Adams, AnyRule, Free, Level, Taylor, UniPC, level
 from s3search.schedules.schedule import Schedule, StartKind, Step
 
 _COLOURS = {"data": "#2a6f97", "noise": "#c0612b", "slope": "#6a8d3f"}
@@ -23,7 +23,10 @@ _DPI = 130
 
 
 def describe_rule(rule: AnyRule) -> tuple[str, str, int]:
-    """Family, what it extrapolates (`data`, `noise` or `slope`) and order of a rule."""
+    """Family, what it extrapolates (`data`, `noise` or `slope`) and order of a rule.
+
+    A free step has no order of its own: it is counted by its predictions.
+    """
     match rule:
         case Taylor():
             return "Taylor", rule.prediction.value, rule.order
@@ -31,6 +34,8 @@ def describe_rule(rule: AnyRule) -> tuple[str, str, int]:
             return f"UniPC {rule.variant.value}", rule.prediction.value, len(rule.points) + 1
         case Adams():
             return "Adams", "slope", len(rule.points)
+        case Free():
+            return "Free", "data", rule.n_points
         case _:
             return type(rule).__name__, "slope", rule.n_points
 
@@ -124,7 +129,7 @@ def _draw_strip(axes: Axes, schedule: Schedule) -> None:
         family, extrapolated, order = describe_rule(step.predictor)
         colour = _COLOURS[extrapolated]
         axes.bar(i + 0.5, 1.0, width=0.94, color=colour)
-        text = f"{family}\norder {order}"
+        text = f"{family}\n{_extent(step.predictor, order)}"
         if step.corrector is not None:
             text += f"\n+ {step.corrector.kind.value}"
         axes.text(i + 0.5, 0.5, text, ha="center", va="center", color="white", fontsize=7)
@@ -148,7 +153,7 @@ def _calls(schedule: Schedule, i: int) -> str:
 
 def _sentence(step: Step) -> str:
     family, extrapolated, order = describe_rule(step.predictor)
-    text = f"{family}, {extrapolated}, order {order}"
+    text = f"{family}, {extrapolated}, {_extent(step.predictor, order)}"
     relaxed = [
         f"{d.relaxation.kind.value}" + ("" if c is None else f" {c:+.3g}")
         for d in getattr(step.predictor, "derivatives", ())
@@ -164,6 +169,12 @@ def _sentence(step: Step) -> str:
     if step.network_time is not None:
         text += f"; network told {step.network_time:.5g}"
     return text
+
+
+def _extent(rule: AnyRule, order: int) -> str:
+    if not isinstance(rule, Free):
+        return f"order {order}"
+    return "1 prediction" if order == 1 else f"{order} predictions"
 
 
 def _ratio(at: Level) -> float:

@@ -18,6 +18,7 @@ from s3search.rules import (
     AnyRule,
     Bidirectional,
     Derivative,
+    Free,
     Level,
     Momentum,
     Point,
@@ -157,7 +158,7 @@ def rules(draw: st.DrawFn, n_points: int, newest: bool = False) -> AnyRule:
     start = draw(st.sampled_from(starts))
     others = [p for p in range(-n_points, 0) if p != start]
     prediction = draw(st.sampled_from(LINEAR_PREDICTIONS))
-    match draw(st.sampled_from(("taylor", "unipc", "adams", "slope"))):
+    match draw(st.sampled_from(("taylor", "unipc", "adams", "slope", "free"))):
         case "unipc":
             points = (
                 draw(st.lists(st.sampled_from(others), max_size=3, unique=True)) if others else []
@@ -171,6 +172,9 @@ def rules(draw: st.DrawFn, n_points: int, newest: bool = False) -> AnyRule:
             return Adams(start=start, points=tuple(points))
         case "slope":
             return draw(_slope_rules(start, others))
+        case "free":  # made for no levels
+            q = draw(st.lists(st.floats(-2, 2), max_size=n_points))
+            return Free(p=((start, draw(st.floats(-2, 2))),), q=tuple(q), carries=False)
     order = draw(st.integers(1, min(4, n_points)))
     derivatives = []
     for d in range(1, order):

@@ -47,7 +47,8 @@ from torch import Tensor
 
 from s3search.errors import InvalidSchedule
 from s3search.integrations.diffusers_model import PipelineModel, model_of
-from s3search.rules import EmsStatistics, Prediction, Taylor, UniPC, Variant, level
+from s3search.rules import EmsStatistics, Free, Prediction, Taylor, UniPC, Variant, level
+from s3search.rules.free import euler
 from s3search.schedules.retime import retime
 from s3search.schedules.schedule import Corrector, Schedule, Start, Step, needs_ems
 from s3search.solvers.plan import Plan, compile_plan
@@ -388,14 +389,20 @@ def _tail(schedule: Schedule, plan: Plan, call: int) -> Schedule:
             "network_time: the noise that image-to-image adds is that of the time the network is "
             "told, not of the schedule's; start from noise, or use a schedule without network_time"
         )
-    first = schedule.times.index(plan.levels[plan.evaluated[call]].t)
+    t = plan.levels[plan.evaluated[call]].t
+    first = max(
+        i for i, own in enumerate(schedule.times[:-1]) if own == t
+    )  # after steps that stay
     times = schedule.times[first:]
     levels = [level(schedule.process, t) for t in times]
     steps = []
     for i, step in enumerate(schedule.steps[first:]):
         past, to = levels[: i + 1], levels[i + 1]
         impossible = step.predictor.problem(past, to) is not None
-        predictor = _FIRST_ORDER.predictor if impossible else step.predictor
+        predictor = step.predictor
+        if impossible:
+            is_free = isinstance(predictor, Free)  # which may stay at its level
+            predictor = euler(past[-1], to) if is_free else _FIRST_ORDER.predictor
         corrector = step.corrector
         if corrector is not None and corrector.rule.problem([*past, to], to) is not None:
             corrector = Corrector(kind=corrector.kind, rule=_FIRST_CORRECTOR)

@@ -11,6 +11,7 @@ from pydantic import Field
 from s3search.rules.adams import Adams
 from s3search.rules.adams_time import AdamsTime
 from s3search.rules.base import (
+    INVARIANT_TOLERANCE,
     LINEAR_PREDICTIONS,
     Index,
     Level,
@@ -22,6 +23,7 @@ from s3search.rules.base import (
 )
 from s3search.rules.bidirectional import Bidirectional
 from s3search.rules.ems import EmsNodes, EmsStatistics
+from s3search.rules.free import Free
 from s3search.rules.momentum import Momentum, MomentumKind
 from s3search.rules.slope import Slope, SlopeTerm
 from s3search.rules.taylor import Derivative, Relaxation, RelaxationKind, Taylor
@@ -31,10 +33,11 @@ from s3search.rules.velocity import Clock, NoisePath, Scale, Velocity
 SlopeRule = AdamsTime | Bidirectional | Momentum | Slope | Velocity
 """Rules along weighted slopes: the solvers of `s3search.schedules.published.slopes`."""
 
-AnyRule = Annotated[Taylor | UniPC | Adams | SlopeRule, Field(discriminator="rule")]
+AnyRule = Annotated[Taylor | UniPC | Adams | SlopeRule | Free, Field(discriminator="rule")]
 """Any rule, told apart by its ``rule`` key."""
 
 __all__ = [
+    "INVARIANT_TOLERANCE",
     "LINEAR_PREDICTIONS",
     "Adams",
     "AdamsTime",
@@ -44,6 +47,7 @@ __all__ = [
     "Derivative",
     "EmsNodes",
     "EmsStatistics",
+    "Free",
     "Index",
     "Level",
     "Momentum",

@@ -39,6 +39,10 @@ class Prediction(StrEnum):
     V3 = "v3"  # DPM-Solver-v3's g, made of both with EMS statistics; `Taylor` alone knows it
 
 
+INVARIANT_TOLERANCE = 1e-9
+"""What a row may lose of a constant noise or image, of its own absolute sum; rounding leaves 1e-13
+even at order 4."""
+
 LINEAR_PREDICTIONS = (Prediction.NOISE, Prediction.DATA)
 """The predictions that need no statistics."""
 

@@ -1,14 +1,16 @@
 """Moving a schedule to another process.
 
 Every rule is a function of lam = log(alpha / sigma) or of sigma / alpha, so a schedule moved to
-the times of equal lam makes the same trajectory of x / alpha: nothing is approximated.
+the times of equal lam makes the same trajectory of x / alpha: nothing is approximated.  A free
+step holds numbers for the scale of its states; they are multiplied by the ratios of the scales.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from s3search.errors import InvalidSchedule
 from s3search.processes import NoiseProcess
+from s3search.rules import AnyRule, Free
 from s3search.rules.compensation import Interpolation
 from s3search.schedules.schedule import Schedule, Start
 
@@ -24,6 +26,11 @@ def retime(schedule: Schedule, process: NoiseProcess) -> Schedule:
     def moved(t: float, field: str) -> float:
         return _time_of_equal_lam(schedule.process, process, t, field)
 
+    times = [moved(t, f"times[{i}]") for i, t in enumerate(schedule.times)]
+    scales = [
+        _scale(process, new) / _scale(schedule.process, old)
+        for old, new in zip(schedule.times, times, strict=True)
+    ]
     steps = []
     for i, step in enumerate(schedule.steps):
         if isinstance(step.compensation, Interpolation):
@@ -35,15 +42,30 @@ def retime(schedule: Schedule, process: NoiseProcess) -> Schedule:
         told = step.network_time
         if told is not None:
             told = moved(told, f"steps[{i}].network_time")
-        steps.append(step.model_copy(update={"network_time": told}))
+        corrector, past, to = step.corrector, scales[: i + 1], scales[i + 1]
+        if corrector is not None:
+            rule = _scaled(corrector.rule, [*past, to], to)
+            corrector = corrector.model_copy(update={"rule": rule})
+        predictor = _scaled(step.predictor, past, to)
+        update = {"network_time": told, "predictor": predictor, "corrector": corrector}
+        steps.append(step.model_copy(update=update))
     return Schedule(
         process=process,
-        times=[moved(t, f"times[{i}]") for i, t in enumerate(schedule.times)],
+        times=times,
         start=_moved_start(schedule.start, moved),
         steps=steps,
         model_patch=schedule.model_patch,
         statistics=schedule.statistics,
     )
+
+
+def _scaled(rule: AnyRule, points: Sequence[float], to: float) -> AnyRule:
+    return rule.scaled(points, to) if isinstance(rule, Free) else rule
+
+
+def _scale(process: NoiseProcess, t: float) -> float:
+    """The size of the states; alpha and sigma go with it at equal lam, whichever is 0."""
+    return math.hypot(process.alpha(t), process.sigma(t))
 
 
 def _moved_start(start: Start, moved: Callable[[float, str], float]) -> Start:

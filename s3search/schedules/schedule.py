@@ -6,6 +6,9 @@
     steps    step i goes from t_i (or an earlier point) to t_{i+1}: a predictor rule and, if
     wanted, a corrector
 
+A free step may stay at its level (t_{i+1} = t_i, a corrector's row) if only free steps follow: the
+other rules divide by the distances of their points.
+
 A schedule is frozen and valid by construction: what exists can be compiled.  Sources: USF / S3
 (arXiv:2312.07243); its decisions map one to one onto the fields here.
 """
@@ -32,7 +35,7 @@ from pydantic import (
 from s3search.errors import InvalidSchedule, nearest
 from s3search.files import write_text
 from s3search.processes import NoiseProcess
-from s3search.rules import AnyRule, Index, Number, level
+from s3search.rules import AnyRule, Free, Index, Number, level
 from s3search.rules.compensation import AnyCompensation
 from s3search.schedules.jump import GaussianJump
 
@@ -144,6 +147,16 @@ class Step(_Frozen):
         return any(rule.mixes_predictions for rule in rules)
 
 
+def _n_before_free(steps: Sequence[Step]) -> int:
+    """How many steps there are before those, up to the end, that are free and nothing else."""
+    for n in range(len(steps), 0, -1):
+        step = steps[n - 1]
+        is_free = isinstance(step.predictor, Free)
+        if not is_free or step.corrector is not None or step.compensation is not None:
+            return n
+    return 0
+
+
 class ModelPatch(_Frozen):
     """A change of the network itself that the schedule was searched with; no scheduler can replay
     it alone.
@@ -198,18 +211,21 @@ class Schedule(_Frozen):
                 f"times: {len(self.steps)} steps need {len(self.steps) + 1} times, "
                 f"found {len(self.times)}"
             )
+        first_free = _n_before_free(self.steps)
         for i, t in enumerate(self.times):
             reason = self.process.check_time(t)
             if reason is not None:
                 raise InvalidSchedule(
                     f"times[{i}]: {reason}; this is a {self.process.type!r} schedule"
                 )
-            if i and not t < self.times[i - 1]:
+            may_stay = i > first_free
+            if i and not (t < self.times[i - 1] or (may_stay and t == self.times[i - 1])):
                 raise InvalidSchedule(
                     f"times[{i}]: times must fall at every step, "
                     f"found {t} after {self.times[i - 1]}"
                 )
-            if i and self.process.lam(t) - self.process.lam(self.times[i - 1]) < _LEAST_GAP:
+            gap = self.process.lam(t) - self.process.lam(self.times[i - 1]) if i else math.inf
+            if gap < _LEAST_GAP and not may_stay:
                 raise InvalidSchedule(
                     f"times[{i}]: {t} is the time before it but for rounding; "
                     f"neighbours differ by at least {_LEAST_GAP:g} in log(alpha / sigma)"

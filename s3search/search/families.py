@@ -74,10 +74,10 @@ def order_of(rule: AnyRule) -> int:
             return len(rule.points) + 1
         case Bidirectional():
             return 2
-        case Slope():
-            return len(rule.terms)
-        case _:
+        case Adams():
             return len(rule.points)
+        case _:
+            return rule.n_points
 
 
 def random_rule(

@@ -13,7 +13,8 @@ A predictor of the space is a Taylor step, written by five choices:
 Any other predictor (UniPC, Adams, slopes, singlestep DPM-Solver) is kept whole as ``published``,
 beside the nearest Taylor choices, which stand in for it where it cannot be used or when one of
 them is mutated.  So are the steps of the space's other solvers (`s3search.search.families`), which
-first give up points and order where they do not fit.  A corrector has no choices but its kind: its
+first give up points and order where they do not fit.  A free step is kept as long as it carries
+constants between the levels where it stands.  A corrector has no choices but its kind: its
 rule follows from the predictor.
 """
 
@@ -26,6 +27,7 @@ from s3search.rules import (
     Adams,
     AnyRule,
     Derivative,
+    Free,
     Level,
     Prediction,
     Relaxation,
@@ -118,7 +120,7 @@ def corrector_rule(predictor: AnyRule) -> AnyRule:
         case Adams():
             return Adams(start=predictor.start - 1, points=_with_newest(predictor.points)[-4:])
         case _:  # the trapezoid rule: Heun's corrector, whatever the slopes of the predictor
-            start = predictor.start - 1
+            start = -2 if isinstance(predictor, Free) else predictor.start - 1
             return Adams(start=start, points=(start, -1))
     return Taylor(
         prediction=predictor.prediction,
@@ -226,6 +228,9 @@ def _choice_of_rule(rule: AnyRule) -> Choice:
             prediction = rule.prediction
         case Adams():
             order, relaxation, prediction = len(rule.points), None, Prediction.NOISE
+        case Free():  # over D; the map to the clean end is first order's
+            order, relaxation = 1 if rule == Free(q=(1.0,)) else 2, None
+            prediction = Prediction.DATA
         case _:
             order = min(rule.n_points, MAX_ORDER)
             relaxation, prediction = None, Prediction.NOISE
@@ -244,15 +249,22 @@ def _family(rule: AnyRule) -> Family:
             return Family.DPM
         case UniPC():
             return Family.UNIPC
+        case Free():
+            return Family.FREE
         case _:
             return Family.ADAMS
+
+
+def _is_lost(rule: AnyRule) -> bool:
+    """Whether nothing tells the place that the rule was made for."""
+    return isinstance(rule, Free) and not rule.carries
 
 
 def _predictor_possible(
     choice: Choice, space: SearchSpace, past: Sequence[Level], to: Level
 ) -> Choice:
     if choice.published is not None:
-        kept = _family(choice.published) in space.families
+        kept = _family(choice.published) in space.families and not _is_lost(choice.published)
         if kept and _works(choice.published, space, past, to):
             return choice
         plain = replace(choice, published=None)

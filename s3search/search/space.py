@@ -61,6 +61,7 @@ class Family(StrEnum):
     DPM = "dpm"  # singlestep DPM-Solver, the halved second derivative of 3M
     UNIPC = "unipc"
     ADAMS = "adams"  # and the other steps along slopes: DEIS in time, iPNDM, momentum, BDIA
+    FREE = "free"  # coefficients as an optimisation left them, at the levels they were made for
 
 
 class Solver(StrEnum):

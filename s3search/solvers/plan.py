@@ -35,7 +35,7 @@ import numpy.typing as npt
 
 from s3search.errors import IncompatibleStatistics, InvalidSchedule
 from s3search.processes import NoiseProcess
-from s3search.rules import AnyRule, EmsStatistics, Level, Point, level
+from s3search.rules import INVARIANT_TOLERANCE, AnyRule, EmsStatistics, Level, Point, level
 from s3search.rules.linear_form import (
     CONSTANT,
     OFFSET,
@@ -49,8 +49,6 @@ from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind, Step
 from s3search.solvers.start_map import StartMap, start_map_of
 
 Array = npt.NDArray[np.float64]
-
-_INVARIANT_TOLERANCE = 1e-9  # of the row's own absolute sum; rounding leaves 1e-13 even at order 4
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -192,7 +190,7 @@ def _same_numbers(own: Any, found: Any) -> bool:
         same_length = isinstance(found, list) and len(own) == len(found)
         return same_length and all(map(_same_numbers, own, found))
     if isinstance(own, float) and isinstance(found, float | int):
-        return bool(abs(own - found) <= _INVARIANT_TOLERANCE * max(1.0, abs(own)))
+        return bool(abs(own - found) <= INVARIANT_TOLERANCE * max(1.0, abs(own)))
     return bool(own == found)
 
 
@@ -299,9 +297,9 @@ class _Trace:
     def _check(self, row: LinearForm, to: Level) -> None:
         exact_data = [(0.0, 1.0)] * len(self.told)
         error, size = self._lost(row, to, exact_data)
-        if not error <= _INVARIANT_TOLERANCE * size:
+        if not error <= INVARIANT_TOLERANCE * size:
             error, size = self._lost(row, to, self._answers_of_exact_noise())
-        if not error <= _INVARIANT_TOLERANCE * size:
+        if not error <= INVARIANT_TOLERANCE * size:
             raise InvalidSchedule(
                 f"the row for t = {to.t} does not carry a constant image and noise "
                 f"(off by {error:.1e})"
@@ -340,7 +338,7 @@ class _Trace:
         analytic = start.kind is not StartKind.NETWORK
         rows, first = self.rows, self.levels[0]
         if analytic:
-            guess = _analytic_prediction(start.kind, first)
+            guess = analytic_prediction(start.kind, first)
             rows = [row.substitute(data(0), guess) for row in rows]
         calls = self.evaluated[analytic:]
         p = np.zeros((len(rows), len(rows)))
@@ -410,7 +408,7 @@ def _pixel_row(row: LinearForm, analytic: bool, image: Any) -> PixelRow:
     return PixelRow(p=p, q=q, offset=offset)
 
 
-def _analytic_prediction(kind: StartKind, first: Level) -> LinearForm:
+def analytic_prediction(kind: StartKind, first: Level) -> LinearForm:
     """D at the first time without a call, as a form in x_0 and the constant image."""
     if kind is StartKind.AVERAGE_X0:
         return LinearForm.of(CONSTANT)

@@ -12,7 +12,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from s3search.rules import Adams, Prediction, Taylor, UniPC, level
+from s3search.rules import Adams, Free, Prediction, Taylor, UniPC, level
+from s3search.rules.taylor import MAX_ORDER
 from s3search.schedules.schedule import Schedule, StartKind, Step
 
 _SIGMA = FloatDistribution(1e-6, 1e6, log=True)
@@ -66,9 +67,12 @@ def _order(step: Step) -> int:
             return len(points) + 1
         case Adams(points=points):
             return len(points)
+        case Free() as rule:  # it has no order of its own
+            return min(rule.n_points, MAX_ORDER)
         case rule:
             return rule.n_points
 
 
 def _predicts_data(step: Step) -> bool:
-    return getattr(step.predictor, "prediction", Prediction.NOISE) is Prediction.DATA
+    is_free = isinstance(step.predictor, Free)
+    return is_free or getattr(step.predictor, "prediction", None) is Prediction.DATA

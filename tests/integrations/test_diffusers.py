@@ -64,6 +64,7 @@ from s3search.schedules.schedule import (
     Step,
 )
 from s3search.schedules.spacing import End, EndRule
+from s3search.solvers.freed import freed
 from s3search.solvers.sample import run_plan
 
 pytestmark = pytest.mark.filterwarnings(
@@ -86,6 +87,14 @@ def _implicit(process: NoiseProcess) -> Schedule:
     return Schedule(process=process, times=base.times, steps=(first, twice, last))
 
 
+def _corrected_at_the_end(process: NoiseProcess) -> Schedule:
+    """DDIM whose last state is corrected with a call there."""
+    base = published.ddim(process, nfe=3)
+    trapezoid = Corrector(kind=CorrectorKind.PSEUDO, rule=Adams(start=-2, points=(-2, -1)))
+    last = Step(predictor=base.steps[-1].predictor, corrector=trapezoid)
+    return Schedule(process=process, times=base.times, steps=(*base.steps[:-1], last))
+
+
 def _analytic(process: NoiseProcess, kind: str = "zero_x0", image: Any = None) -> Schedule:
     base = published.dpmpp_2m(process, nfe=4)
     start = Start(kind=kind, image=image)
@@ -101,6 +110,9 @@ _SCHEDULES: dict[str, Callable[[NoiseProcess], Schedule]] = {
     "unipc_noise": lambda p: published.unipc(p, nfe=4, order=2, prediction=Prediction.NOISE),
     "implicit": _implicit,
     "denoise": lambda p: published.dpmpp_2m(p, nfe=4, end=_DENOISE),
+    "free": lambda p: freed(published.dpmpp_2m(p, nfe=4, end=_DENOISE)),
+    "free_implicit": lambda p: freed(_implicit(p)),
+    "free_corrected": lambda p: freed(_corrected_at_the_end(p)),
 }
 # a singlestep pair and a noise prediction have no value from pure noise
 _FLOW_SCHEDULES = {

@@ -1,0 +1,110 @@
+r"""Steps whose coefficients are given as numbers: what an optimisation leaves behind.
+
+    x_t = sum_k p_k x_k + sum_j q_j D_j
+
+    p   pairs (point, coefficient) of states; usually one, the oldest state x_0 or the newest
+    q   coefficients of the newest len(q) data predictions, oldest first
+
+The numbers are in native scale, so they belong to the levels they were made for.  A step that
+``carries`` keeps a constant noise and image, whatever the network answers beside them,
+
+    sum_k p_k sigma_k = sigma_t,      sum_k p_k alpha_k + sum_j q_j = alpha_t
+
+which ties it to the levels of its states and of its end; where the network is told another time,
+D still counts as the constant image.  ``carries`` false says that the coefficients were optimised
+without these sums: then they have to be finite only.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from s3search.rules.base import (
+    INVARIANT_TOLERANCE,
+    Index,
+    Level,
+    Number,
+    Point,
+    Problem,
+    RuleModel,
+    missing_point,
+)
+from s3search.rules.linear_form import LinearForm, combine
+
+
+class Free(RuleModel):
+    """One step by its own coefficients; the legend stands in the module's docstring."""
+
+    rule: Literal["free"] = "free"
+    p: tuple[tuple[Index, Number], ...] = ()
+    q: tuple[Number, ...] = ()
+    carries: Annotated[bool, Field(strict=True)] = True
+
+    @model_validator(mode="after")
+    def _has_a_term(self) -> "Free":
+        if not self.p and not self.q:
+            raise ValueError("a free step needs at least one coefficient in p or q")
+        return self
+
+    @property
+    def carries_constants(self) -> bool:
+        """As the step itself says."""
+        return self.carries
+
+    @property
+    def n_points(self) -> int:
+        """How many predictions the step may combine."""
+        return max(1, len(self.q))
+
+    def problem(self, levels: Sequence[Level], to: Level) -> Problem | None:
+        """The points must exist; a step that carries must do so from these levels to ``to``."""
+        found = missing_point("p", [point for point, _ in self.p], len(levels))
+        if found is None and len(self.q) > len(levels):
+            found = Problem(
+                "q", f"{len(self.q)} coefficients of predictions, the history holds {len(levels)}"
+            )
+        if found is None and self.carries:
+            found = self._lost(levels, to)
+        return found
+
+    def next_state(self, history: Sequence[Point], to: Level) -> LinearForm:
+        """The state at ``to`` by the formula of the module's docstring."""
+        newest = history[len(history) - len(self.q) :]
+        return combine(
+            [(c, history[point].state) for point, c in self.p]
+            + [(c, point.data) for c, point in zip(self.q, newest, strict=True)]
+        )
+
+    def scaled(self, points: Sequence[float], to: float) -> "Free":
+        """The same step between states that are multiplied by ``points`` and ``to``."""
+        return Free(
+            p=tuple((point, c * to / points[point]) for point, c in self.p),
+            q=tuple(c * to for c in self.q),
+            carries=self.carries,
+        )
+
+    def _lost(self, levels: Sequence[Level], to: Level) -> Problem | None:
+        """The problem of a constant noise or image that does not arrive."""
+        noises = [c * levels[point].sigma for point, c in self.p]
+        images = [c * levels[point].alpha for point, c in self.p] + list(self.q)
+        slack = INVARIANT_TOLERANCE * (1.0 + sum(map(abs, noises + images)))
+        for field, what, terms, wanted in (
+            ("p", "noise", noises, to.sigma),
+            ("q", "image", images, to.alpha),
+        ):
+            error = math.fsum(terms) - wanted
+            if not abs(error) <= slack:
+                return Problem(
+                    field,
+                    f"does not carry a constant {what} to t = {to.t} (off by {error:.1e}); "
+                    "correct it, or set carries to false if it was optimised without",
+                )
+        return None
+
+
+def euler(start: Level, to: Level) -> Free:
+    """DDIM's step from the newest point at ``start``; no step at all where ``to`` is the same."""
+    scale = to.sigma / start.sigma
+    return Free(p=((-1, scale),), q=(to.alpha - scale * start.alpha,))

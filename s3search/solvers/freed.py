@@ -1,0 +1,198 @@
+"""Any linear schedule, written with free steps; and the same as arrays, for an optimiser.
+
+Every state is a linear combination of the first one, of the network's answers and of the constant
+image of an analytic start.  With E calls, and row r the state of call r (row E: the image):
+
+    x_r = p0[r] x_0 + sum_{j<r} q[r, j] D_j + constant[r] c        r = 0 .. E
+
+Rows that no call sees (pseudo correctors) are written out in those that use them; a call that an
+implicit corrector replaces stays, as a further row at the same level.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from s3search.errors import InvalidSchedule
+from s3search.processes import NoiseProcess
+from s3search.rules import Free, Level, level
+from s3search.rules.linear_form import state
+from s3search.schedules.schedule import ModelPatch, Schedule, Start, StartKind, Step, needs_ems
+from s3search.solvers.plan import analytic_prediction, compile_plan
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class FreeTable:
+    """A schedule's coefficients over x_0 and its calls; the module's docstring has the legend.
+
+    ``times[r]`` is the time of row r, ``network_times[j]`` what call j is told.  Without an
+    analytic start, row 0 is x_0 itself: ``times[0]`` is ``first_time`` and ``p0[0]`` is 1.
+    """
+
+    process: NoiseProcess
+    start: Start
+    first_time: float  # of x_0
+    times: Array  # (E + 1,)
+    p0: Array  # (E + 1,)
+    q: Array  # (E + 1, E), zero from the diagonal on
+    constant: Array  # (E + 1,), zero unless the start is average_x0
+    network_times: Array  # (E,)
+
+    @property
+    def nfe(self) -> int:
+        """E."""
+        return len(self.network_times)
+
+    @property
+    def is_analytic(self) -> bool:
+        """Whether x_0 is not shown to the network."""
+        return self.start.kind is not StartKind.NETWORK
+
+
+def freed(schedule: Schedule) -> Schedule:
+    """``schedule`` with one free step per network call: the same images, the same calls.
+
+    Raises `InvalidSchedule` for v3 steps, whose weights differ per pixel, and for a patch of the
+    network by steps where their number changes.
+    """
+    patch, table = schedule.model_patch, free_table(schedule)
+    n_steps = table.nfe + table.is_analytic
+    if patch is not None and patch.skip_layers is not None and n_steps != schedule.n_steps:
+        raise InvalidSchedule(
+            f"model_patch.skip_layers: names the layers of {schedule.n_steps} steps, which make "
+            f"{n_steps} free ones; remove it or the correctors"
+        )
+    provenance = {**schedule.provenance, "freed_from": schedule.id}
+    return schedule_of_table(table, model_patch=patch, provenance=provenance)
+
+
+def free_table(schedule: Schedule) -> FreeTable:
+    """The table of any linear schedule; `schedule_of_table` is its inverse."""
+    needing = needs_ems(schedule.steps)
+    if needing is not None:
+        raise InvalidSchedule(f"{needing}: v3 steps weigh every pixel apart; no free step can")
+    plan = compile_plan(schedule)
+    rows = [*plan.evaluated, plan.n_rows - 1]
+    p0, q, constant = np.zeros(plan.n_rows), np.zeros_like(plan.q), np.zeros(plan.n_rows)
+    p0[0] = 1.0
+    for r in range(1, plan.n_rows):
+        weights = plan.p[r, :r]
+        p0[r] = weights @ p0[:r]
+        q[r] = plan.q[r] + weights @ q[:r]
+        constant[r] = plan.constant[r] + weights @ constant[:r]
+    return FreeTable(
+        process=schedule.process,
+        start=schedule.start,
+        first_time=schedule.times[0],
+        times=np.array([plan.levels[r].t for r in rows]),
+        p0=p0[rows],
+        q=q[rows],
+        constant=constant[rows],
+        network_times=np.array(plan.network_times),
+    )
+
+
+def schedule_of_table(
+    table: FreeTable,
+    *,
+    model_patch: ModelPatch | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> Schedule:
+    """The schedule of free steps with these coefficients.
+
+    A row that carries a constant noise and image says so, any other has ``carries`` false.
+    """
+    _check_shapes(table)
+    first = 0 if table.is_analytic else 1
+    times = [table.first_time, *table.times[first:].tolist()]
+    levels = [level(table.process, t) for t in times]
+    told = [
+        None if t == own else t
+        for t, own in zip(table.network_times.tolist(), table.times[:-1].tolist(), strict=True)
+    ]
+    steps = tuple(
+        Step(
+            predictor=_free_step(table, r, levels[: r + 1 - first], levels[r + 1 - first]),
+            network_time=told[r] if r < table.nfe else None,
+        )
+        for r in range(first, table.nfe + 1)
+    )
+    first_told = None if table.is_analytic else told[0]
+    return Schedule(
+        process=table.process,
+        times=tuple(times),
+        start=table.start.model_copy(update={"network_time": first_told}),
+        steps=steps,
+        model_patch=model_patch,
+        provenance=provenance or {},
+    )
+
+
+def _free_step(table: FreeTable, r: int, past: list[Level], to: Level) -> Free:
+    """Row r as a step; over the analytic prediction too, where there is one.
+
+    That prediction is no unknown of the table: what x_0, the constant image and 0 amount to is
+    shared out so that the row carries constants, where it can.
+    """
+    calls = table.q[r, :r].tolist()
+    p, guess = float(table.p0[r]), float(table.constant[r])
+    own, q = p, calls
+    if table.is_analytic:
+        own, shared = _shared(table, p, guess, math.fsum(calls), past[0], to)
+        q, calls = [shared, *calls], [guess, *calls]
+    carrying = _plain(own, q, past, carries=True)
+    if carrying.problem(past, to) is None:
+        return carrying
+    return _plain(p, calls, past, carries=False)
+
+
+def _shared(
+    table: FreeTable, p: float, guess: float, calls: float, first: Level, to: Level
+) -> tuple[float, float]:
+    """The coefficients of x_0 and of the analytic prediction that may carry constants.
+
+    Where the prediction is k x_0 (k = 0 for `zero_x0`), those with p' + k q' = p and
+    p' alpha_0 + q' + sum of the calls' = alpha_t.
+    """
+    if table.start.kind is StartKind.AVERAGE_X0:
+        return p, guess
+    k = float(analytic_prediction(table.start.kind, first).terms.get(state(0), 0.0))
+    image = to.alpha - calls
+    own = (p - k * image) / (1.0 - k * first.alpha)
+    return own, image - own * first.alpha
+
+
+def _plain(p: float, q: list[float], past: list[Level], *, carries: bool) -> Free:
+    """The step over x_0 and the newest predictions, without the zeros in front."""
+    used = next((j for j, c in enumerate(q) if c), len(q) - 1)
+    return Free(p=((-len(past), p),) if p else (), q=tuple(q[used:]), carries=carries)
+
+
+def _check_shapes(table: FreeTable) -> None:
+    n = table.nfe
+    wanted = {"times": (n + 1,), "p0": (n + 1,), "q": (n + 1, n), "constant": (n + 1,)}
+    for name, shape in wanted.items():
+        found = getattr(table, name).shape
+        if found != shape:
+            raise InvalidSchedule(f"{name}: a table of {n} calls has shape {shape}, found {found}")
+        if not np.isfinite(getattr(table, name)).all():
+            raise InvalidSchedule(f"{name}: holds a number that is not finite")
+    for r, t in enumerate((table.first_time, *table.times.tolist())):
+        reason = table.process.check_time(t)
+        if reason is not None:
+            owner = f"times[{r - 1}]" if r else "first_time"
+            raise InvalidSchedule(f"{owner}: {reason}")
+    if np.triu(table.q).any():
+        raise InvalidSchedule("q: a row uses a call that is made at it or later")
+    if not table.is_analytic and (table.p0[0] != 1.0 or table.times[0] != table.first_time):
+        raise InvalidSchedule(
+            "p0: row 0 is x_0 itself, at first_time, unless the start is analytic"
+        )
+    if table.start.kind is not StartKind.AVERAGE_X0 and table.constant.any():
+        raise InvalidSchedule("constant: only a start 'average_x0' has a constant image")
