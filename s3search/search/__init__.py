@@ -1,12 +1,15 @@
 """Pure search: spaces, variation and proposers; randomness is a generator passed in."""
 
+from s3search.search.autodiffusion import AutoDiffusion
 from s3search.search.draft import problem, random_schedule
 from s3search.search.evolution import Evolution, EvolutionSettings, RandomSearch, distinct
 from s3search.search.proposer import Observation, Proposal, Proposer, plan_key, schedule_key
 from s3search.search.space import SearchSpace, load_space, parse_space, preset_names
+from s3search.search.usf import UsfEvolution
 from s3search.search.variation import crossover, migrate, mutate
 
 __all__ = [
+    "AutoDiffusion",
     "Evolution",
     "EvolutionSettings",
     "Observation",
@@ -14,6 +17,7 @@ __all__ = [
     "Proposer",
     "RandomSearch",
     "SearchSpace",
+    "UsfEvolution",
     "crossover",
     "distinct",
     "load_space",
