@@ -159,10 +159,15 @@ def frechet_estimate(reference: FrechetReference, features: Array, *, n_blocks: 
     if n_blocks < 2:
         return Estimate(value, None)
     without = [reference.distance(_merged(blocks[:k] + blocks[k + 1 :])) for k in range(n_blocks)]
-    variance = (
-        (n_blocks - 1) / n_blocks * float(((np.array(without) - np.mean(without)) ** 2).sum())
-    )
-    return Estimate(value, variance**0.5)
+    return Estimate(value, jackknife_error(np.array(without)))
+
+
+def jackknife_error(without: Array) -> float:
+    """The standard error of a value from what it is with each block left out (B,) (Efron and
+    Stein 1981).
+    """
+    n = len(without)
+    return float(((n - 1) / n * ((without - without.mean()) ** 2).sum()) ** 0.5)
 
 
 def block_mean(

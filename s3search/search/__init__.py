@@ -1,24 +1,42 @@
 """Pure search: spaces, variation and proposers; randomness is a generator passed in."""
 
+from s3search.search.autodiffusion import AutoDiffusion
 from s3search.search.draft import problem, random_schedule
 from s3search.search.evolution import Evolution, EvolutionSettings, RandomSearch, distinct
+from s3search.search.finish import (
+    Candidate,
+    Chosen,
+    ReusableHoldout,
+    choose_finalist,
+    monotone_by_nfe,
+)
+from s3search.search.padding import padded
 from s3search.search.proposer import Observation, Proposal, Proposer, plan_key, schedule_key
 from s3search.search.space import SearchSpace, load_space, parse_space, preset_names
+from s3search.search.usf import UsfEvolution
 from s3search.search.variation import crossover, migrate, mutate
 
 __all__ = [
+    "AutoDiffusion",
+    "Candidate",
+    "Chosen",
     "Evolution",
     "EvolutionSettings",
     "Observation",
     "Proposal",
     "Proposer",
     "RandomSearch",
+    "ReusableHoldout",
     "SearchSpace",
+    "UsfEvolution",
+    "choose_finalist",
     "crossover",
     "distinct",
     "load_space",
     "migrate",
+    "monotone_by_nfe",
     "mutate",
+    "padded",
     "parse_space",
     "plan_key",
     "preset_names",

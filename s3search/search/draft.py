@@ -329,7 +329,7 @@ def _frame_problem(space: SearchSpace, schedule: Schedule) -> str | None:
         if schedule.statistics.digest != own:
             return "statistics: are not those of the space"
     before = list(draft.times)
-    _settle_times(space, draft)
+    settle_times(space, draft)
     for i, (old, new) in enumerate(zip(before, draft.times, strict=True)):
         if old != new:
             return (
@@ -405,7 +405,7 @@ def set_end_rule(space: SearchSpace, draft: Draft, *, denoises: bool) -> None:
 
 
 def _settle(space: SearchSpace, draft: Draft) -> None:
-    _settle_times(space, draft)
+    settle_times(space, draft)
     levels = [level(draft.process, t) for t in draft.times]
     if draft.denoises:
         levels.append(level(draft.process, draft.process.clean_time))
@@ -438,7 +438,7 @@ def _settle_shifts(space: SearchSpace, draft: Draft) -> None:
             draft.choices[i] = replace(choice, shift=shift)
 
 
-def _settle_times(space: SearchSpace, draft: Draft) -> None:
+def settle_times(space: SearchSpace, draft: Draft) -> None:
     """Moves the end level into its range and the other times apart, as little as that takes."""
     n = len(draft.times) - 1
     if n == 0:

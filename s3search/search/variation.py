@@ -254,11 +254,11 @@ def _change_relaxation(space: SearchSpace, draft: Draft, rng: np.random.Generato
     if choice.order < 2:
         return
     walks = kind_of(choice.relaxation) in _WITH_COEFFICIENT
-    as_linear = RelaxationChoice.LINEAR in space.relaxations
+    has_linear = RelaxationChoice.LINEAR in space.relaxations
     others = [kind for kind in space.relaxations if kind is not kind_of(choice.relaxation)]
-    if (walks or as_linear) and (not others or rng.random() < 0.6):
+    if (walks or has_linear) and (not others or rng.random() < 0.6):
         kind = kind_of(choice.relaxation) if walks else RelaxationChoice.LINEAR
-        strength = strength_of(choice.relaxation) if walks else _as_linear(draft, i)
+        strength = strength_of(choice.relaxation) if walks else as_linear(draft, i)
         size = space.coefficient_sigma * math.exp(rng.normal(0.0, 0.7))
         limit = space.coefficient_limit
         new = relaxation_of(kind, float(np.clip(strength + rng.normal(0.0, size), -limit, limit)))
@@ -269,7 +269,7 @@ def _change_relaxation(space: SearchSpace, draft: Draft, rng: np.random.Generato
     draft.choices[i] = replace(choice, relaxation=new, published=None)
 
 
-def _as_linear(draft: Draft, i: int) -> float:
+def as_linear(draft: Draft, i: int) -> float:
     """The c for which 1 + c h is the factor that step ``i`` has now."""
     relaxation, lams = draft.choices[i].relaxation, draft.lams()
     if relaxation is None or i + 1 >= len(lams):

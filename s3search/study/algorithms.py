@@ -7,14 +7,20 @@ from s3search.evaluation.record import Description, statistics_problem
 from s3search.processes import NoiseProcess
 from s3search.schedules.published import baselines
 from s3search.schedules.schedule import Schedule
+from s3search.search.autodiffusion import AutoDiffusion
 from s3search.search.evolution import SEED, Evolution, RandomSearch, distinct
 from s3search.search.proposer import Proposer
 from s3search.search.space import SearchSpace
+from s3search.search.usf import UsfEvolution
 from s3search.study.config import StudyConfig
 
 ALGORITHMS = (
     "evolution",
     "random",
+    "usf",
+    "autodiffusion",
+    "autodiffusion:ddim",
+    "autodiffusion:2m",
     "optuna:tpe",
     "optuna:random",
     "optuna:cmaes",
@@ -91,6 +97,10 @@ def make_proposer(
             return Evolution(space, process, nfe=nfe, seed=seed, seeds=seeds)
         case "random", "":
             return RandomSearch(space, process, nfe=nfe, seed=seed, seeds=seeds)
+        case "usf", "":
+            return UsfEvolution(space, process, nfe=nfe, seed=seed, seeds=seeds)
+        case "autodiffusion", solver:
+            return AutoDiffusion(space, process, nfe=nfe, seed=seed, seeds=seeds, solver=solver)
         case "optuna", str() if sampler:
             from s3search.study.optuna_proposer import OptunaProposer  # noqa: PLC0415  slow import
 

@@ -96,7 +96,9 @@ class StatisticsTable(_Table):
 class SearchTable(_Table):
     """``[search]``: how long, how fine, and by which algorithm."""
 
-    algorithm: str = "evolution"  # "evolution", "random", "optuna:tpe", "optuna:cmaes", ...
+    algorithm: str = (
+        "evolution"  # "evolution", "random", "usf", "autodiffusion", "optuna:tpe", ...
+    )
     evaluations: int | None = Field(default=None, ge=0)
     wall_seconds: float | None = Field(default=None, gt=0)
     gpu_seconds: float | None = Field(default=None, gt=0)

@@ -21,6 +21,8 @@ from s3search.search import (
     load_space,
     schedule_key,
 )
+from s3search.search.autodiffusion import AutoDiffusion
+from s3search.search.usf import UsfEvolution
 from s3search.solvers.plan import compile_plan
 
 SPACE = load_space("usf")
@@ -65,6 +67,19 @@ def random_search(seed: int = 0) -> RandomSearch:
     return RandomSearch(SPACE, edm(), nfe=(4,), seed=seed, seeds=seeds(4))
 
 
+def usf(seed: int = 0, *, with_seeds: bool = True) -> UsfEvolution:
+    given = seeds(4) if with_seeds else {}
+    return UsfEvolution(SPACE, edm(), nfe=(4,), seed=seed, seeds=given)
+
+
+def autodiffusion(seed: int = 0, *, with_seeds: bool = True) -> AutoDiffusion:
+    given = seeds(4) if with_seeds else {}
+    return AutoDiffusion(SPACE, edm(), nfe=(4,), seed=seed, seeds=given)
+
+
+PROPOSERS = [evolution, random_search, usf, autodiffusion]
+
+
 def run(proposer: Proposer, n: int) -> list[Proposal]:
     """n proposals, with two pending at all times and every seventh evaluation failing."""
     proposals: list[Proposal] = []
@@ -80,7 +95,7 @@ def run(proposer: Proposer, n: int) -> list[Proposal]:
     return proposals
 
 
-@pytest.mark.parametrize("make", [evolution, random_search])
+@pytest.mark.parametrize("make", PROPOSERS)
 def test_seeds_come_first_and_in_order(make: Callable[[], Proposer]) -> None:
     origins = [proposal.origin for proposal in run(make(), 12)]
     names = [f"baseline: {name}" for name in seeds(4)]
@@ -88,19 +103,19 @@ def test_seeds_come_first_and_in_order(make: Callable[[], Proposer]) -> None:
     assert not any(origin.startswith("baseline") for origin in origins[len(names) :])
 
 
-@pytest.mark.parametrize("make", [evolution, random_search])
+@pytest.mark.parametrize("make", PROPOSERS)
 def test_no_plan_is_proposed_twice(make: Callable[[], Proposer]) -> None:
     keys = [schedule_key(proposal.schedule) for proposal in run(make(), 150)]
     assert len(set(keys)) == len(keys)
 
 
-@pytest.mark.parametrize("make", [evolution, random_search])
+@pytest.mark.parametrize("make", PROPOSERS)
 def test_same_seed_and_tells_give_the_same_proposals(make: Callable[[int], Proposer]) -> None:
     assert run(make(3), 60) == run(make(3), 60)
     assert run(make(3), 60) != run(make(4), 60)
 
 
-@pytest.mark.parametrize("make", [evolution, random_search])
+@pytest.mark.parametrize("make", PROPOSERS)
 def test_a_resumed_search_goes_on_as_if_it_had_not_been_killed(
     make: Callable[[], Proposer],
 ) -> None:
@@ -121,21 +136,24 @@ def test_a_resumed_search_goes_on_as_if_it_had_not_been_killed(
     assert resumed.propose(41, []) == whole.propose(41, [])
 
 
-def test_proposing_changes_nothing() -> None:
-    proposer = evolution()
+@pytest.mark.parametrize("make", PROPOSERS)
+def test_proposing_changes_nothing(make: Callable[[], Proposer]) -> None:
+    proposer = make()
     run(proposer, 20)
     assert proposer.propose(20, []) == proposer.propose(20, [])
 
 
-def test_what_is_pending_is_not_proposed_again() -> None:
-    proposer = evolution(with_seeds=False)
+@pytest.mark.parametrize("make", [evolution, usf, autodiffusion])
+def test_what_is_pending_is_not_proposed_again(make: Callable[..., Proposer]) -> None:
+    proposer = make(with_seeds=False)
     run(proposer, 20)
     first = proposer.propose(20, [])
     assert proposer.propose(20, [first.schedule]).schedule.id != first.schedule.id
 
 
-def test_failed_and_infinite_evaluations_are_never_parents() -> None:
-    proposer = evolution()
+@pytest.mark.parametrize("make", [evolution, usf])
+def test_failed_and_infinite_evaluations_are_never_parents(make: Callable[[], Proposer]) -> None:
+    proposer = make()
     bad = set()
     for number, (_, schedule) in enumerate(seeds(4).items()):
         value = (None, math.inf, math.nan, 1.0)[number % 4]
