@@ -1,0 +1,256 @@
+"""What a schedule is worth, without the network or with few of its calls.
+
+    gaussian     the closed-form Fréchet distance in pixels if the data were one Gaussian
+    mixture      the distance, in the metric's own features, to the real images from what the
+                 schedule makes of a mixture of Gaussians with its exact denoiser
+    trajectory   the distance, in the metric's own features, between the schedule's images and
+                 those of a fine solve from the same noises
+
+The first two make no network call.  Each ranks schedules on a scale of its own, and how far to
+trust one differs between models and must be measured.  Schedules are run one by one, which on a
+mixture costs no more than running them together, so that no score depends on its batch.
+
+For the mixture, the images that a fine solve of it makes of the same noises were tried as the
+other side of the distance instead of the real ones: that ranks the good schedules worse.
+`python -m tests.benchmarks.bench_proxies` prints what each proxy is worth on the digits model.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from s3search.errors import EvaluationFailed, IncompatibleStatistics, InvalidSchedule
+from s3search.evaluation.noise import NoiseBank, block_generator
+from s3search.metrics.frechet import FeatureStatistics, FrechetReference
+from s3search.metrics.paired import Pairing, paired_distance
+from s3search.models.mixture import MixtureSampler, fit_mixture
+from s3search.models.principal import PrincipalAxes, principal_axes, principal_distance
+from s3search.schedules import published
+from s3search.schedules.schedule import Schedule
+from s3search.solvers.plan import Plan, PlanBatch, compile_plan
+from s3search.solvers.sample import check_process, sample
+
+Array = npt.NDArray[np.float64]
+
+_CHUNK_NUMBERS = 2**22  # of closed-form states at a time
+_FIT_IMAGES = 10_000  # at most so many of the reference's images are fitted
+_FIT_NUMBERS = 2**26  # and at most so many pixels
+_FIT_SIDE = 4096  # and at most so many images where they have more pixels than this
+_MIXTURE_SEED = 0x6D6978  # of the mixture's noises; no rung draws from it
+_FINE_SOLVES_KEPT = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxySettings:
+    """How fine the proxies are."""
+
+    n_components: int = 20
+    n_directions: int = 256  # of the Gaussian and the mixture; the others share one variance
+    mixture_images: int = 128
+    fine_nfe: int = 32  # calls of the fine solve, DPM-Solver++(2M); 64 rank no better
+    batch_size: int = 100  # of network and extractor
+
+
+class Proxies:
+    """Scores schedules for one denoiser, extractor and reference; lower is better.
+
+    A score is nan where there is none: for a schedule that needs statistics (DPM-Solver-v3),
+    patches the network or makes numbers that are not finite; in the first two proxies also for a
+    Gaussian jump, and always if the reference has no images of the denoiser's shape.
+
+    >>> proxies = Proxies(denoiser, features, reference, images, device, noise)
+    >>> proxies.mixture(schedules), proxies.trajectory(schedules, n_images=64, noise_seed=5)
+    """
+
+    def __init__(
+        self,
+        denoiser: Any,
+        features: Callable[[Tensor], Tensor],
+        reference: FrechetReference,
+        images: Tensor | None,  # (N, C, H, W) behind the reference; None: statistics alone
+        device: torch.device,
+        noise: NoiseBank,
+        *,
+        labels: Tensor | None = None,  # (N,): one component for each label, not for each cluster
+        settings: ProxySettings | None = None,
+    ) -> None:
+        self._denoiser = denoiser
+        self._features = features
+        self._reference = reference
+        self._images = images
+        self._labels = labels
+        self._device = device
+        self._noise = noise
+        self._settings = settings or ProxySettings()
+        self._fine: dict[tuple[int, int, bool], Array] = {}
+        self.network_calls = 0  # image-calls spent so far, the fine solves' included
+
+    def gaussian(self, schedules: Sequence[Schedule]) -> Array:  # (B,)
+        """The closed-form distance; thousands of schedules a second."""
+        scores = np.full(len(schedules), np.nan)
+        plans = {b: plan for b, plan in self._plans(schedules).items() if _is_plain(plan)}
+        if self._axes is None or not plans:
+            return scores
+        rows = max(plan.n_rows for plan in plans.values())
+        size = max(1, _CHUNK_NUMBERS // (3 * rows * len(self._axes.modes)))
+        numbers = list(plans)
+        for first in range(0, len(numbers), size):
+            chunk = numbers[first : first + size]
+            batch = PlanBatch([plans[b] for b in chunk])
+            with np.errstate(over="ignore", invalid="ignore"):
+                scores[chunk] = principal_distance(batch, self._axes)
+        scores[~np.isfinite(scores)] = np.nan
+        return scores
+
+    def mixture(self, schedules: Sequence[Schedule]) -> Array:  # (B,)
+        """The distance of what the mixture's samples become; some milliseconds per schedule."""
+        scores = np.full(len(schedules), np.nan)
+        if self._axes is None:
+            return scores
+        for b, plan in self._plans(schedules).items():
+            if not _is_plain(plan):
+                continue
+            with torch.inference_mode():
+                images = self._sampler.images(plan)
+            features = self._extracted(images)
+            if features is not None:
+                scores[b] = self._distance(features)
+        return scores
+
+    def trajectory(
+        self,
+        schedules: Sequence[Schedule],
+        n_images: int,
+        noise_seed: int,
+        *,
+        pairing: Pairing = Pairing.FULL,
+        in_pixels: bool = False,
+    ) -> Array:  # (B,)
+        """The distance to the fine solve; NFE network calls for each of the images.
+
+        The fine solve's features are kept for the latest noises. Raises `EvaluationFailed` where
+        the fine solve itself is not finite.
+        """
+        scores = np.full(len(schedules), np.nan)
+        plans = {b: p for b, p in self._plans(schedules).items() if not p.pixel_rows}
+        if not plans:
+            return scores
+        fine = self._fine_solve(n_images, noise_seed, in_pixels)
+        for b, plan in plans.items():
+            found = self._network_features(plan, n_images, noise_seed, in_pixels)
+            if found is not None:
+                scores[b] = paired_distance(found, fine, pairing)
+        return scores
+
+    @cached_property
+    def _axes(self) -> PrincipalAxes | None:
+        images = self._fitted_images
+        if images is None:
+            return None
+        try:
+            return principal_axes(images, self._settings.n_directions)
+        except IncompatibleStatistics:
+            return None  # too few images, or all alike
+
+    @cached_property
+    def _sampler(self) -> MixtureSampler:
+        axes, images = self._axes, self._fitted_images
+        assert axes is not None and images is not None  # the callers looked
+        k = self._settings.n_components
+        denoiser = fit_mixture(axes, images, n_components=k, labels=self._fitted(self._labels))
+        n = self._settings.mixture_images
+        shape = (-(-n // 2), *self._denoiser.sample_shape)
+        half = torch.randn(shape, generator=block_generator(_MIXTURE_SEED, 0))
+        noise = torch.cat([half, -half])[:n]  # antithetic: ranks as well as twice as many
+        return MixtureSampler(axes, denoiser, noise.to(self._device))
+
+    @property
+    def _fitted_images(self) -> Tensor | None:
+        images = self._images
+        if images is None or tuple(images.shape[1:]) != tuple(self._denoiser.sample_shape):
+            return None
+        return self._fitted(images)
+
+    def _fitted(self, values: Tensor | None) -> Tensor | None:
+        """Those of the reference's images, or of their labels, that are fitted: evenly chosen."""
+        if values is None or self._images is None:
+            return None
+        n, n_pixels = len(self._images), self._images[0].numel()
+        most = _FIT_IMAGES if n_pixels <= _FIT_SIDE else _FIT_SIDE
+        most = max(2, min(most, _FIT_NUMBERS // n_pixels, n))
+        return values[torch.arange(most) * n // most]
+
+    def _plans(self, schedules: Sequence[Schedule]) -> dict[int, Plan]:
+        """The plans of those schedules that run without statistics and patches."""
+        plans = {}
+        for b, schedule in enumerate(schedules):
+            if schedule.model_patch is not None:
+                continue
+            try:
+                plan = compile_plan(schedule)
+            except (InvalidSchedule, IncompatibleStatistics):
+                continue
+            check_process(self._denoiser, plan)
+            plans[b] = plan
+        return plans
+
+    def _fine_solve(self, n_images: int, noise_seed: int, in_pixels: bool) -> Array:
+        key = (n_images, noise_seed, in_pixels)
+        if key not in self._fine:
+            end = published.End(rule=published.EndRule.DENOISE)
+            nfe = self._settings.fine_nfe
+            plan = compile_plan(published.dpmpp_2m(self._denoiser.process, nfe=nfe, end=end))
+            found = self._network_features(plan, n_images, noise_seed, in_pixels)
+            if found is None:
+                raise EvaluationFailed("the images of the fine solve are not finite")
+            if len(self._fine) == _FINE_SOLVES_KEPT:
+                del self._fine[next(iter(self._fine))]
+            self._fine[key] = found
+        return self._fine[key]
+
+    def _network_features(
+        self, plan: Plan, n_images: int, noise_seed: int, in_pixels: bool
+    ) -> Array | None:  # (n, d)
+        """Features, or pixels, of the images of a plan; None if they are not finite."""
+        found = []
+        size = self._settings.batch_size
+        for noise, condition in self._noise.batches(noise_seed, n_images, size):
+            with torch.inference_mode():
+                images = sample(self._denoiser, plan, noise, **condition)
+            doubled = getattr(self._denoiser, "network_batches_per_call", 1)
+            self.network_calls += len(noise) * plan.nfe * doubled
+            features = _finite(images.flatten(1)) if in_pixels else self._extracted(images)
+            if features is None:
+                return None
+            found.append(features)
+        return np.concatenate(found)
+
+    def _extracted(self, images: Tensor) -> Array | None:
+        """Features (n, d); None if images or features are not finite."""
+        if not torch.isfinite(images).all():
+            return None
+        size = self._settings.batch_size
+        with torch.inference_mode():
+            batches = [self._features(batch) for batch in torch.split(images, size)]
+        return _finite(torch.cat(batches))
+
+    def _distance(self, features: Array) -> float:
+        if len(features) < features.shape[1]:
+            return self._reference.distance_of_few(features)
+        return self._reference.distance(FeatureStatistics.of(features))
+
+
+def _finite(rows: Tensor) -> Array | None:
+    found: Array = rows.double().cpu().numpy()
+    return found if np.isfinite(found).all() else None
+
+
+def _is_plain(plan: Plan) -> bool:
+    """Whether the plan is numbers alone, without weights per pixel or a map of its start."""
+    return not plan.pixel_rows and plan.start_map is None
