@@ -32,7 +32,7 @@ CANDIDATES: Mapping[str, Callable[[Names], Predictor]] = {
 }
 """Predictors by name, each made for the proxies it may use (None: all)."""
 
-DEFAULT = ("process", "trees")
+DEFAULT = ("process", "proxies", "trees")
 
 _FOLDS = 4
 _LEAST_EXAMPLES = 8  # below this nothing can be left out
@@ -77,7 +77,9 @@ def choose(
         candidates = tuple(dict.fromkeys((*candidates, "sequence")))
     groups = [example.schedule.nfe for example in examples]
     used = proxy_names(examples) if names is None else names
-    if used and not any(abs(_ranking(examples, y, each, groups)) > _CLEARLY for each in used):
+    if not used:  # then what sees nothing else is no candidate
+        candidates = tuple(n for n in candidates if n != "proxies") or DEFAULT[:1]
+    elif not any(abs(_ranking(examples, y, each, groups)) > _CLEARLY for each in used):
         candidates = tuple(dict.fromkeys((*candidates, "decisions")))
     fitted = {name: CANDIDATES[name](names) for name in candidates}
     for predictor in fitted.values():

@@ -101,7 +101,7 @@ def _fitted_gaussian(z: Array) -> tuple[Array, Array]:
     centre, covariance = np.zeros(p), np.eye(p)
     for _ in range(_EM_ROUNDS):
         full = _completed(z, centre, covariance)
-        centre = full.mean(0, dtype=np.float64)
+        centre = full.mean(0)
         scatter = (full - centre).T @ (full - centre)
         for row in z:
             gone = np.isnan(row)
@@ -126,7 +126,7 @@ def _completed(z: Array, centre: Array, covariance: Array) -> Array:
 def _conditional(covariance: Array, gone: Mask) -> tuple[Array, Array]:
     """Gain (seen, gone) and covariance (gone, gone) of the missing entries given the others."""
     across = covariance[np.ix_(~gone, gone)]
-    gain = np.linalg.solve(covariance[np.ix_(~gone, ~gone)], across)
+    gain: Array = np.linalg.solve(covariance[np.ix_(~gone, ~gone)], across).astype(np.float64)
     return gain, covariance[np.ix_(gone, gone)] - across.T @ gain
 
 
