@@ -4,6 +4,7 @@ from tests.benchmarks import (
     bench_compile,
     bench_digits,
     bench_pools,
+    bench_predictor,
     bench_proxies,
     bench_sampling,
 )
@@ -12,6 +13,7 @@ for title, main in (
     ("sampling", bench_sampling.main),
     ("compiling", lambda: bench_compile.main(1000)),
     ("pools", bench_pools.main),
+    ("predictors", bench_predictor.main),
     ("the digits model", bench_digits.main),
     ("proxies", bench_proxies.main),
 ):
