@@ -201,12 +201,17 @@ class VpCosine(_VariancePreserving):
         return 0.0, 0.9946
 
     def log_alpha(self, t: Time) -> Time:
-        """log of the cosine ratio."""
-        floor = math.log(math.cos(self.s / (1 + self.s) * math.pi / 2))
-        angle = (t + self.s) / (1 + self.s) * (math.pi / 2)
-        if isinstance(angle, Tensor):
-            return torch.log(torch.cos(angle)) - floor
-        return math.log(math.cos(angle)) - floor
+        """log of the cosine ratio, which is 0 at the clean end to the last bit.
+
+        cos(a + d) / cos(a) = 1 - (2 sin^2(d / 2) + tan(a) sin(d)), a = s / (1 + s) pi / 2: the
+        difference of two logarithms would round to either side of 0, and above it sigma has no
+        value.
+        """
+        tangent = math.tan(self.s / (1 + self.s) * (math.pi / 2))
+        d = t / (1 + self.s) * (math.pi / 2)
+        if isinstance(d, Tensor):
+            return torch.log1p(-(2 * torch.sin(d / 2) ** 2 + tangent * torch.sin(d)))
+        return math.log1p(-(2 * math.sin(d / 2) ** 2 + tangent * math.sin(d)))
 
     def _time_of_log_alpha(self, log_alpha: float) -> float:
         floor = math.log(math.cos(self.s / (1 + self.s) * math.pi / 2))

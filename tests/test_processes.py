@@ -49,6 +49,28 @@ def test_clean_time_is_clean(process: NoiseProcess) -> None:
 
 
 @_EACH
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n", [1, 9])  # torch computes the rest of a vector another way
+def test_clean_time_is_clean_in_tensors(process: NoiseProcess, dtype: torch.dtype, n: int) -> None:
+    t = torch.full((n,), process.clean_time, dtype=dtype)
+    torch.testing.assert_close(process.alpha(t), torch.ones_like(t), rtol=0, atol=0)
+    torch.testing.assert_close(process.sigma(t), torch.zeros_like(t), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("s", [0.001, 0.008, 0.02, 0.1])
+def test_cosine_levels_keep_their_digits_near_the_clean_end(s: float) -> None:
+    """In float32 too, and against the textbook's cosines where those have the digits."""
+    process = vp_cosine(s)
+    times = [10.0**-k for k in range(1, 8)]
+    floats = torch.tensor([process.sigma(x) for x in times], dtype=torch.float64)
+    rounded = process.sigma(torch.tensor(times, dtype=torch.float32))
+    torch.testing.assert_close(rounded.double(), floats, rtol=1e-6, atol=0)
+    for t in (0.1, 0.5, 0.9):
+        cosines = [math.cos((x + s) / (1 + s) * math.pi / 2) for x in (t, 0.0)]
+        assert process.alpha(t) == pytest.approx(cosines[0] / cosines[1], rel=1e-14)
+
+
+@_EACH
 def test_floats_and_tensors_agree(process: NoiseProcess) -> None:
     times = [*_inner_times(process), process.clean_time, process.time_range[1]]
     t = torch.tensor(times, dtype=torch.float64)
