@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from s3search.processes import NoiseProcess, edm, flow, vp_discrete, vp_linear
+from s3search.rules.compensation import Interpolation
 from s3search.schedules import published
 from s3search.schedules.schedule import ModelPatch, Schedule
 from s3search.search import load_space, problem, random_schedule
 from s3search.search.padding import padded
+from s3search.solvers.freed import freed
 from s3search.solvers.plan import compile_plan
 
 STDS = np.geomspace(0.02, 0.6, 12)
@@ -19,12 +21,23 @@ def gains(schedule: Schedule) -> np.ndarray:
     states = np.zeros((plan.n_rows, len(STDS)))
     predictions = np.zeros((plan.nfe, len(STDS)))
     calls = {row: j for j, row in enumerate(plan.evaluated)}
-    for r, at in enumerate(plan.levels):
-        states[r] = plan.p[r] @ states + plan.q[r] @ predictions if r else at.sigma
+    for r, own in enumerate(plan.levels):
+        states[r] = plan.p[r] @ states + plan.q[r] @ predictions if r else own.sigma
         if r in calls:
+            at = plan.call_levels[calls[r]]
             gain = at.alpha * STDS**2 / (at.alpha**2 * STDS**2 + at.sigma**2)
             predictions[calls[r]] = gain * states[r]
     return states[-1]
+
+
+def _check(schedule: Schedule, times: int) -> Schedule:
+    """The schedule padded so many times, with a call more each time and the same images."""
+    longer: Schedule | None = schedule
+    for n in range(1, times + 1):
+        longer = padded(longer)
+        assert longer is not None and longer.nfe == schedule.nfe + n
+        np.testing.assert_allclose(gains(longer), gains(schedule), rtol=1e-8)
+    return longer
 
 
 @pytest.mark.parametrize("process", [edm(), flow(), vp_linear(), vp_discrete()])
@@ -51,11 +64,7 @@ def test_found_schedules_are_padded_again_and_again(space: str) -> None:
     rng, within = np.random.default_rng(0), load_space(space)
     for process in (edm(), vp_discrete()):
         for _ in range(40):
-            schedule = random_schedule(within, process, 4, rng)
-            longer = padded(schedule)
-            twice = None if longer is None else padded(longer)
-            assert twice is not None and twice.nfe == 6
-            np.testing.assert_allclose(gains(twice), gains(schedule), rtol=1e-8)
+            _check(random_schedule(within, process, 4, rng), times=2)
 
 
 def test_a_padded_schedule_belongs_to_the_space_that_keeps_published_steps() -> None:
@@ -63,8 +72,38 @@ def test_a_padded_schedule_belongs_to_the_space_that_keeps_published_steps() -> 
     assert longer is not None and problem(load_space("usf"), longer) is None
 
 
-def test_where_the_newest_call_means_something_nothing_is_padded() -> None:
-    assert padded(published.dualfast(published.ddim(edm(), nfe=4), (0, 0.2, 0.1, 0))) is None
+def test_what_a_compensation_leaves_is_what_later_steps_see() -> None:
+    for nfe in (3, 5):
+        plain = published.dpmpp_2m(edm(), nfe=nfe)
+        for schedule in (
+            published.dualfast(plain, (0.0, *(0.3,) * (plain.n_steps - 1))),
+            published.dc_solver(edm(), (1.0, 1.0, *(0.9,) * (nfe - 2))),
+        ):
+            assert any(step.compensation is not None for step in schedule.steps)
+            _check(schedule, times=3)
+
+
+def test_an_interpolation_has_no_point_put_between_its_own() -> None:
+    """The longest interval is the first; interpolations after it leave the last, or none."""
+    plain = published.ddim(vp_linear(), spacing="logsnr", nfe=5)
+    for first, order in ((1, 1), (2, 2), (3, 3)):
+        dc = Interpolation(ratio=1.2, order=order)
+        steps = tuple(
+            step.model_copy(update={"compensation": dc if i >= first else None})
+            for i, step in enumerate(plain.steps)
+        )
+        schedule = plain.model_copy(update={"steps": steps})
+        longer = _check(schedule, times=2)
+        kept = [step.compensation for step in longer.steps if step.compensation is not None]
+        assert kept == [dc] * (plain.n_steps - first)
+
+
+def test_free_steps_get_a_coefficient_of_zero() -> None:
+    for schedule in (published.dpmpp_2m(edm(), nfe=5), published.dpm2(edm(), nfe=7)):
+        _check(freed(schedule), times=3)
+
+
+def test_where_layers_are_left_out_call_by_call_nothing_is_padded() -> None:
     plain = published.ddim(edm(), nfe=3)
     patched = plain.model_copy(update={"model_patch": ModelPatch(skip_layers=((1,), (), ()))})
     assert padded(patched) is None
