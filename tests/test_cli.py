@@ -16,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 import s3search
-from s3search.cli import _run, app
+from s3search.cli import app, run
 from s3search.processes import flow
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
@@ -56,14 +56,14 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.delenv("S3SEARCH_STORAGE", raising=False)
 
-    def run(*arguments: object) -> Said:
+    def said(*arguments: object) -> Said:
         monkeypatch.setattr(sys, "argv", ["s3search", *map(str, arguments)])
         capfd.readouterr()
-        code = _run()
+        code = run()
         captured = capfd.readouterr()
         return Said(code=code, out=captured.out, err=captured.err)
 
-    return run
+    return said
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", ["s3search", *words])
-            assert _run() == 0
+            assert run() == 0
     return path
 
 

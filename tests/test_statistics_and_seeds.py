@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from s3search.cli import _run
+from s3search.cli import run
 from s3search.driver import Progress
 from s3search.errors import EvaluationFailed, InvalidConfig, StudyConflict
 from s3search.evaluation.evaluator import Evaluator
@@ -59,7 +59,7 @@ def _ignore(_: Progress) -> None:
 
 def _cli(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
     monkeypatch.setattr(sys, "argv", ["s3search", *map(str, words)])
-    return _run()
+    return run()
 
 
 def _named(folder: Path) -> str:

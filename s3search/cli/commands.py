@@ -1,0 +1,33 @@
+"""All commands, in the order of the help."""
+
+import typer
+
+from s3search.cli.schedules import check, evaluate, import_, schema, show
+from s3search.cli.statistics import statistics
+from s3search.cli.studies import best, compare, dashboard, demo, export, launch, status
+from s3search.cli.training import train_digits
+
+app = typer.Typer(
+    name="s3search",
+    help="Find the solver schedule that gives a diffusion or flow model "
+    "its best images at few network calls.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+app.command()(demo)
+app.command()(launch)
+app.command()(status)
+app.command()(best)
+app.command()(compare)
+app.command()(evaluate)
+app.command()(export)
+app.command()(show)
+app.command("import")(import_)
+app.command()(check)
+app.command()(schema)
+app.command()(dashboard)
+app.command("train-digits")(train_digits)
+app.add_typer(statistics)

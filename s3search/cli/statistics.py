@@ -1,0 +1,118 @@
+"""Commands that measure statistics of a study's model and images."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from s3search.cli.options import AsJson, StudyFile
+from s3search.cli.output import ERR, OUT, print_json, writable
+from s3search.errors import InvalidConfig
+
+statistics = typer.Typer(
+    name="statistics",
+    help="Measure statistics of a study's model and images.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+OutputFile = Annotated[Path, typer.Option("--output", "-o", help="File to write (.safetensors).")]
+
+Images = Annotated[int, typer.Option("--n-images", min=2, help="Clean images to measure on.")]
+
+ImageSource = Annotated[
+    str, typer.Option("--source", help="Clean images: 'model' (its own) or 'reference'.")
+]
+
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of images and noise.")]
+
+
+@statistics.command("ems")
+def statistics_ems(
+    study: StudyFile,
+    output: OutputFile,
+    nodes: Annotated[
+        int, typer.Option("--nodes", min=2, help="Intervals between the nodes in lam.")
+    ] = 120,
+    n_images: Images = 1024,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Exact Jacobian diagonals: a product per pixel.")
+    ] = False,
+    source: ImageSource = "model",
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure the EMS of DPM-Solver-v3 for the study's model; run it again to resume."""
+    from s3search.measuring import measure_ems
+    from s3search.study.config import load_config
+
+    config = load_config(study)
+    writable(output)
+    found = measure_ems(
+        config,
+        output,
+        n_intervals=nodes,
+        n_images=n_images,
+        n_probes=None if exact else 1,
+        source=_source(source),
+        seed=seed,
+        report=_reporter("node"),
+    )
+    _print_statistics(output, {"digest": found.digest, **found.provenance}, as_json=as_json)
+
+
+@statistics.command("gaussian")
+def statistics_gaussian(
+    study: StudyFile,
+    output: OutputFile,
+    n_images: Images = 1024,
+    n_modes: Annotated[
+        int, typer.Option("--modes", min=1, help="Leading eigenvectors to keep.")
+    ] = 64,
+    source: ImageSource = "model",
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure mean and leading eigenvectors of the images of the study's model."""
+    from s3search.measuring import measure_gaussian
+    from s3search.study.config import load_config
+
+    config = load_config(study)
+    writable(output)
+    found = measure_gaussian(
+        config,
+        output,
+        n_images=n_images,
+        n_modes=n_modes,
+        source=_source(source),
+        seed=seed,
+        report=_reporter("image"),
+    )
+    shown = {"n_modes": len(found.eigenvalues), "rest": found.rest, **found.provenance}
+    _print_statistics(output, shown, as_json=as_json)
+
+
+def _source(name: str) -> Any:
+    from s3search.measuring import Source
+
+    try:
+        return Source(name)
+    except ValueError as error:
+        raise InvalidConfig(f"--source is 'model' or 'reference', found {name!r}") from error
+
+
+def _reporter(what: str) -> Callable[[int, int], None]:
+    def report(done: int, total: int) -> None:
+        if done == total or done % max(1, total // 10) == 0:
+            ERR.print(f"{what} {done} of {total}", highlight=False)
+
+    return report
+
+
+def _print_statistics(output: Path, found: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"file": str(output), **found})
+    else:
+        details = ", ".join(f"{key} {value}" for key, value in found.items())
+        OUT.print(f"wrote {output}: {details}", highlight=False, soft_wrap=True)

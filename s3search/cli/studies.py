@@ -1,0 +1,214 @@
+"""Commands of studies: run one, look at it, take its result."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from s3search.cli.options import Address, AsJson, Sets, Storage, StudyFile, StudyName
+from s3search.cli.output import ERR, OUT, print_json, writable
+from s3search.cli.settings import config_of, storage_url
+from s3search.errors import InvalidConfig
+from s3search.files import write_text
+
+
+def demo(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for what is made.")
+    ] = Path("s3search-demo"),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A smoke test; its numbers mean little.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Search five-call schedules for the embedded digits model; three minutes on two cores."""
+    from s3search import demo as demonstration
+    from s3search.study.config import load_config
+
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidConfig(f"cannot make the folder {output}: {error.strerror}") from error
+    study = output.resolve() / "study.toml"
+    write_text(study, demonstration.study_text(output.resolve(), quick=quick))
+    config = load_config(study)
+    _launch(config, quiet=as_json)
+    paths = demonstration.write_pictures(config, output)
+    result = _comparison(config.storage.url, config.study.name)
+    if as_json:
+        print_json({**result, "files": [str(path) for path in (study, *paths)]})
+        return
+    _print_comparison(config.storage.url, config.study.name)
+    for path in (study, *paths):
+        OUT.print(f"wrote {path}", highlight=False, soft_wrap=True)
+    OUT.print(
+        f"next: s3search dashboard --storage {config.storage.url}", highlight=False, soft_wrap=True
+    )
+
+
+def launch(
+    study: StudyFile,
+    storage: Storage = None,
+    address: Address = None,
+    sets: Sets = None,
+    as_json: AsJson = False,
+) -> None:
+    """Create or resume the study of a study file and run it to its end."""
+    config = config_of(study, storage, address, sets)
+    _launch(config, quiet=as_json)
+    if as_json:
+        print_json(_comparison(config.storage.url, config.study.name))
+    else:
+        _print_comparison(config.storage.url, config.study.name)
+
+
+def status(
+    study: Annotated[str | None, typer.Argument(metavar="[STUDY]")] = None,
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """How far a study is (all studies without a name), what it found and what it cost."""
+    from s3search.study.store import study_names
+    from s3search.terminal import status_lines
+
+    url = storage_url(storage)
+    rows = [_status(url, name) for name in ([study] if study else study_names(url))]
+    if as_json:
+        print_json(rows[0] if study else {"studies": rows})
+    else:
+        for line in status_lines(rows):
+            OUT.print(line, highlight=False, soft_wrap=True)
+
+
+def best(
+    study: StudyName,
+    nfe: Annotated[int | None, typer.Option("--nfe", help="Only this number of calls.")] = None,
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """The best schedule of each NFE, chosen on held-out noise, and the search's optimism."""
+    from s3search.study.export import best_schedule
+    from s3search.study.store import open_study
+
+    rows = []
+    with open_study(storage_url(storage), study) as store:
+        for calls in [nfe] if nfe is not None else store.config.space.nfe:
+            schedule, _ = best_schedule(store, calls)
+            rows.append({"schedule_id": schedule.id, "nfe": schedule.nfe, **schedule.provenance})
+    if as_json:
+        print_json({"study": study, "best": rows})
+        return
+    from s3search.terminal import best_lines
+
+    for line in best_lines(rows):
+        OUT.print(line, highlight=False, soft_wrap=True)
+
+
+def compare(study: StudyName, storage: Storage = None, as_json: AsJson = False) -> None:
+    """The search result against every published solver at its best spacing, on the same held-out
+    noise.
+    """
+    url = storage_url(storage)
+    if as_json:
+        print_json(_comparison(url, study))
+    else:
+        _print_comparison(url, study)
+
+
+def export(
+    study: StudyName,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
+    nfe: Annotated[int | None, typer.Option("--nfe", help="Which number of calls.")] = None,
+    form: Annotated[str, typer.Option("--format", help="json")] = "json",
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the best schedule of a study, with its compiled table and provenance."""
+    from s3search.evaluation.evaluator import load_ems
+    from s3search.study.export import best_schedule, save_export
+    from s3search.study.store import open_study
+
+    if form != "json":
+        raise InvalidConfig(f"--format: this release writes 'json', asked for {form!r}")
+    with open_study(storage_url(storage), study) as store:
+        schedule, chosen = best_schedule(store, nfe)
+        named = store.config.statistics.ems
+    writable(output)
+    uses_ems = schedule.statistics is not None and named is not None
+    save_export(schedule, output, load_ems(str(named)) if uses_ems else None)
+    if as_json:
+        print_json({"file": str(output), "schedule_id": schedule.id, **schedule.provenance})
+    else:
+        OUT.print(
+            f"wrote {output}: NFE {schedule.nfe}, {chosen.value:.4f} on held-out noise",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def dashboard(
+    storage: Storage = None,
+    port: Annotated[int, typer.Option("--port", help="Port on 127.0.0.1.")] = 8080,
+    as_json: AsJson = False,
+) -> None:
+    """Serve Optuna dashboard on the studies' database, for this machine only."""
+    from s3search.dashboard import serve
+
+    serve(storage_url(storage), port, announce=print_json if as_json else _announce)
+
+
+def _launch(config: Any, *, quiet: bool) -> None:
+    from s3search.launching import launch as run
+    from s3search.study.database import redacted
+    from s3search.terminal import progress
+
+    try:
+        with progress(ERR if quiet else OUT) as report:
+            run(config, report)
+    except KeyboardInterrupt:
+        ERR.print(
+            f"interrupted; what was measured is saved in {redacted(config.storage.url)}. "
+            f"Resume with: {shlex.join(['s3search', *sys.argv[1:]])}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        raise
+
+
+def _status(url: str, name: str) -> dict[str, Any]:
+    from s3search.study.frame import status_of
+    from s3search.study.store import open_study
+
+    with open_study(url, name) as store:
+        return status_of(store)
+
+
+def _comparison(url: str, name: str) -> dict[str, Any]:
+    from s3search.study.frame import comparison_of
+    from s3search.study.store import open_study
+
+    with open_study(url, name) as store:
+        return comparison_of(store)
+
+
+def _print_comparison(url: str, name: str) -> None:
+    from s3search.study.frame import evaluations_frame, validated
+    from s3search.study.store import open_study
+    from s3search.terminal import comparison_table
+
+    with open_study(url, name) as store:
+        scored = validated(evaluations_frame(store), store.config)
+        if not scored:
+            raise InvalidConfig(
+                f"study {name!r} has no validated schedule yet (it is {store.state}); "
+                "run `s3search launch` to its end first"
+            )
+        OUT.print(comparison_table(scored))
+
+
+def _announce(found: dict[str, Any]) -> None:
+    OUT.print(
+        f"Optuna dashboard on {found['url']} (stop with Ctrl-C)", highlight=False, soft_wrap=True
+    )
