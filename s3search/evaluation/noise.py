@@ -5,7 +5,7 @@ first n images of a larger evaluation are those of a smaller one, whatever the b
 device.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,28 +26,30 @@ class NoiseBank:
 
     def __init__(self, denoiser: Any, device: torch.device, max_bytes: int = 2**28) -> None:
         self._denoiser = denoiser
-        self._device = device
+        self.device = device
         self._max_bytes = max_bytes
         self._kept: dict[tuple[int, int], tuple[Tensor, dict[str, Tensor]]] = {}
         self._kept_bytes = 0
 
     def batches(
-        self, seed: int, n_images: int, batch_size: int
+        self, seed: int, n_images: int, batch_size: int, cuts: Sequence[int] = ()
     ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        """Noise (b, C, H, W) and condition, in batches of about ``batch_size``, ``n_images`` in
-        all.
+        """Noise (b, C, H, W) and condition, in batches of at most ``batch_size``, ``n_images`` in
+        all; a batch ends at every number of images in ``cuts``.
         """
-        blocks_per_batch = max(1, batch_size // BLOCK)
-        n_blocks = -(-n_images // BLOCK)
-        for first in range(0, n_blocks, blocks_per_batch):
-            last = min(first + blocks_per_batch, n_blocks)
-            drawn = [self._block(seed, block) for block in range(first, last)]
-            noise = torch.cat([noise for noise, _ in drawn])
-            condition = {key: torch.cat([c[key] for _, c in drawn]) for key in drawn[0][1]}
-            left = n_images - first * BLOCK
-            for start in range(0, min(left, len(noise)), batch_size):
-                stop = min(start + batch_size, left, len(noise))
-                yield noise[start:stop], {key: c[start:stop] for key, c in condition.items()}
+        start = 0
+        for edge in sorted({n for n in cuts if 0 < n < n_images} | {n_images}):
+            while start < edge:
+                stop = min(edge, start + batch_size)
+                yield self._span(seed, start, stop)
+                start = stop
+
+    def _span(self, seed: int, start: int, stop: int) -> tuple[Tensor, dict[str, Tensor]]:
+        first, last = start // BLOCK, -(-stop // BLOCK)
+        drawn = [self._block(seed, block) for block in range(first, last)]
+        inside = slice(start - first * BLOCK, stop - first * BLOCK)
+        noise = torch.cat([noise for noise, _ in drawn])[inside]
+        return noise, {key: torch.cat([c[key] for _, c in drawn])[inside] for key in drawn[0][1]}
 
     def _block(self, seed: int, block: int) -> tuple[Tensor, dict[str, Tensor]]:
         found = self._kept.get((seed, block))
@@ -59,8 +61,8 @@ class NoiseBank:
         if hasattr(self._denoiser, "condition"):
             condition = self._denoiser.condition(BLOCK, generator)
         drawn = (
-            noise.to(self._device),
-            {key: value.to(self._device) for key, value in condition.items()},
+            noise.to(self.device),
+            {key: value.to(self.device) for key, value in condition.items()},
         )
         size = noise.numel() * noise.element_size()
         if self._kept_bytes + size > self._max_bytes:
