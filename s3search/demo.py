@@ -36,12 +36,12 @@ features = "digits"
 [reference]
 images = "digits"
 [search]
-evaluations = {evaluations}           # beside the published solvers, which are evaluated first
+evaluations = {evaluations}            # as many images as so many whole measurements take
 n_images = {n_images}              # images per evaluation while searching
 baselines = true
 [validation]
 n_images = {validation_images}             # held-out noise; what is exported is chosen there
-finalists = 16
+finalists = 8
 [storage]
 url = "sqlite:///{storage}"
 [cluster]
@@ -58,7 +58,7 @@ def study_text(directory: Path, *, quick: bool) -> str:
     return STUDY.format(
         path=directory / "study.toml",
         name="demo-quick" if quick else "demo",
-        evaluations=20 if quick else 1200,
+        evaluations=20 if quick else 300,
         n_images=200 if quick else 1000,
         validation_images=1000 if quick else 10_000,
         storage=directory / "s3search.db",

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from s3search.cluster import open_pool
-from s3search.driver import Driver, Pool, Report, prepare
+from s3search.driver import Driver, Report, prepare
 from s3search.evaluation.evaluator import Evaluator
 from s3search.search.space import SearchSpace, load_space
 from s3search.study.config import StudyConfig
 from s3search.study.store import create_or_resume
+from s3search.study_lab import Pool
 
 
 def launch(config: StudyConfig, report: Report) -> None:

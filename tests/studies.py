@@ -24,6 +24,8 @@ features = "tests.plugins:pixels"
 [reference]
 images = "tests.plugins:images"
 [search]
+algorithm = "evolution"
+batch = 4
 evaluations = 6
 n_images = 30
 [validation]

@@ -231,7 +231,7 @@ def test_an_interruption_inside_every_second_evaluation_changes_nothing(
     assert content(config) == undisturbed
 
 
-@pytest.mark.parametrize("algorithm", ["random", "optuna:tpe"])
+@pytest.mark.parametrize("algorithm", ["random", "optuna:tpe", "s3"])
 def test_other_algorithms_resume_as_exactly(tmp_path: Path, algorithm: str) -> None:
     kept = []
     for at in (0, 8):
@@ -256,8 +256,8 @@ def test_other_algorithms_resume_as_exactly(tmp_path: Path, algorithm: str) -> N
 @pytest.mark.parametrize(
     ("method", "call"),
     [
-        ("add_proposal", 1),
-        ("add_proposal", 9),
+        ("add_proposals", 1),
+        ("add_proposals", 3),
         ("add_result", 1),
         ("add_result", 8),
         ("add_result", 14),

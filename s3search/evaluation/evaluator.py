@@ -2,8 +2,10 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,21 @@ import s3search
 from s3search.errors import EvaluationFailed, IncompatibleStatistics, InvalidConfig
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.plugins import FEATURES, MODELS, REFERENCES, call_plugin
+from s3search.evaluation.polish import PolishSettings, polish
+from s3search.evaluation.proxies import Proxies
 from s3search.evaluation.record import (
     DescribeRequest,
     Description,
     Evaluation,
     EvaluationRequest,
     ImagesRequest,
+    Polished,
+    PolishRequest,
+    ProxyRequest,
+    ProxyScores,
     Reply,
     Request,
+    Rung,
     statistics_problem,
 )
 from s3search.metrics.frechet import (
@@ -87,6 +96,7 @@ class Evaluator:
         self._batch_size = spec.batch_size or automatic
         self._noise = NoiseBank(self.denoiser, self._device)
         self._mean_image: Any = None
+        self._reference_images: Tensor | None = None
         self.reference = self._loaded_reference(spec)
         self.model_fingerprint = fingerprint(spec, self.denoiser)
 
@@ -97,6 +107,10 @@ class Evaluator:
                 return self.evaluate(request)
             case ImagesRequest():
                 return self.images(request.schedule, request.n_images, request.noise_seed)
+            case ProxyRequest():
+                return self.scores(request)
+            case PolishRequest():
+                return self.polish(request)
             case DescribeRequest():
                 return self.describe()
 
@@ -115,13 +129,23 @@ class Evaluator:
         )
 
     def evaluate(self, request: EvaluationRequest) -> Evaluation:
-        """Measures one schedule."""
+        """Measures one schedule, as far as the race lets it."""
         began = time.perf_counter()
         sampling, features = 0.0, []
+        path: list[tuple[int, float]] = []
+        bars = deque(request.race)
         for images, seconds in self._timed_images(request):
             sampling += seconds
             features.append(self._extracted(images))
+            if bars and sum(map(len, features)) >= bars[0][0]:
+                n_images, bar = bars.popleft()
+                so_far = np.concatenate(features)[:n_images]
+                path.append((n_images, frechet_estimate(self.reference, so_far, n_blocks=1).value))
+                if path[-1][1] > bar:
+                    features = [so_far]
+                    break
         matrix = np.concatenate(features)
+        n_images = len(matrix)
         few_dimensions = matrix.shape[1] <= _JACKKNIFE_DIMENSIONS
         n_blocks = _JACKKNIFE_BLOCKS if few_dimensions else 1
         estimate = frechet_estimate(self.reference, matrix, n_blocks=n_blocks)
@@ -129,10 +153,10 @@ class Evaluator:
         return Evaluation(
             schedule_id=request.schedule.id,
             nfe=request.schedule.nfe,
-            rung=request.rung,
+            rung=request.rung if n_images == request.n_images else Rung.RACE,
             metric="frechet",
             extractor=self.extractor,
-            n_images=request.n_images,
+            n_images=n_images,
             noise_seed=request.noise_seed,
             value=estimate.value,
             standard_error=estimate.standard_error,
@@ -146,6 +170,44 @@ class Evaluator:
             reference_digest=self.reference.digest,
             reference_n=self.reference.n,
             model_fingerprint=self.model_fingerprint,
+            path=tuple(path),
+        )
+
+    def scores(self, request: ProxyRequest) -> ProxyScores:
+        """What many schedules are worth by one proxy."""
+        before = self._proxies.network_calls
+        match request.proxy:
+            case "gaussian":
+                found = self._proxies.gaussian(request.schedules)
+            case "mixture":
+                found = self._proxies.mixture(request.schedules)
+            case "trajectory":
+                found = self._proxies.trajectory(
+                    request.schedules, request.n_images, request.noise_seed
+                )
+            case other:
+                raise InvalidConfig(f"there is no proxy {other!r}")
+        spent = self._proxies.network_calls - before
+        return ProxyScores(scores=tuple(found.tolist()), network_calls=spent)
+
+    def polish(self, request: PolishRequest) -> Polished:
+        """A schedule after gradient descent on the distance itself."""
+        made = polish(
+            self.denoiser,
+            self._features,
+            self.reference,
+            request.schedule,
+            PolishSettings(
+                iterations=request.iterations,
+                n_images=request.n_images,
+                keep_invariants=request.keep_invariants,
+            ),
+            noise=self._noise,
+            noise_seed=request.noise_seed,
+            batch_size=self._batch_size,
+        )
+        return Polished(
+            schedule=made.schedule, losses=made.losses, network_calls=made.network_calls
         )
 
     def images(self, schedule: Schedule, n_images: int, noise_seed: int) -> Tensor:
@@ -153,8 +215,20 @@ class Evaluator:
         batches = self._images(schedule, n_images, noise_seed)
         return torch.cat([images.cpu() for images in batches])
 
+    @cached_property
+    def _proxies(self) -> Proxies:
+        return Proxies(
+            self.denoiser,
+            self._features,
+            self.reference,
+            self._reference_images,
+            self._device,
+            self._noise,
+        )
+
     def _timed_images(self, request: EvaluationRequest) -> Iterator[tuple[Tensor, float]]:
-        batches = self._images(request.schedule, request.n_images, request.noise_seed)
+        cuts = [n for n, _ in request.race]
+        batches = self._images(request.schedule, request.n_images, request.noise_seed, cuts)
         while True:
             began = time.perf_counter()
             images = next(batches, None)
@@ -164,14 +238,16 @@ class Evaluator:
                 torch.cuda.synchronize(self._device)
             yield images, time.perf_counter() - began
 
-    def _images(self, schedule: Schedule, n_images: int, noise_seed: int) -> Iterator[Tensor]:
+    def _images(
+        self, schedule: Schedule, n_images: int, noise_seed: int, cuts: Sequence[int] = ()
+    ) -> Iterator[Tensor]:
         if schedule.model_patch is not None:
             raise EvaluationFailed("the schedule patches the network; this model takes no patches")
         problem = statistics_problem(schedule, None if self._ems is None else self._ems.nodes)
         if problem is not None:
             raise EvaluationFailed(problem)
         plan = compile_plan(schedule, self._ems)
-        for noise, condition in self._noise.batches(noise_seed, n_images, self._batch_size):
+        for noise, condition in self._noise.batches(noise_seed, n_images, self._batch_size, cuts):
             with torch.inference_mode():
                 images = sample(self.denoiser, plan, noise, **condition)
                 if not torch.isfinite(images).all():
@@ -228,6 +304,7 @@ class Evaluator:
             self._mean_image = found.double().mean(dim=0).tolist()
         batches = torch.split(found, self._batch_size)
         features = np.concatenate([self._extracted(batch.to(self._device)) for batch in batches])
+        self._reference_images = found
         if len(features) < 2:
             raise InvalidConfig("reference.images: a reference needs at least 2 images")
         return FrechetReference.of(FeatureStatistics.of(features))

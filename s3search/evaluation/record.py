@@ -13,22 +13,33 @@ from s3search.statistics import GaussianStatistics
 
 
 class Rung(StrEnum):
-    """A fidelity level.  Candidates of one rung share their noise; rungs never share it."""
+    """A fidelity level.  Candidates of one rung share their noise.
 
+    Race is the search's own noise, left before its end; no other rungs share noise.
+    """
+
+    RACE = "race"
     SEARCH = "search"
+    FINALS = "finals"
     VALIDATION = "validation"
     USER = "user"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationRequest:
-    """One schedule to be measured."""
+    """One schedule to be measured.
+
+    At each number of images in ``race`` the distance of the images so far is taken; where it is
+    above the bar beside it the schedule is measured no further, and the evaluation is of
+    `Rung.RACE`.
+    """
 
     schedule: Schedule
     rung: Rung
     n_images: int
     noise_seed: int
     block_images: int | None = None  # also measure disjoint blocks of so many images
+    race: tuple[tuple[int, float], ...] = ()  # (images, bar), images rising
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +67,7 @@ class Evaluation:
     reference_digest: str
     reference_n: int | None
     model_fingerprint: str
+    path: tuple[tuple[int, float], ...] = ()  # (images, distance) at the bars of a race
 
     @property
     def network_calls(self) -> int:
@@ -114,5 +126,43 @@ class ImagesRequest:
     noise_seed: int
 
 
-Request = EvaluationRequest | DescribeRequest | ImagesRequest
-Reply = Evaluation | Description | Tensor
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyRequest:
+    """Asks what many schedules are worth by one proxy (`s3search.evaluation.proxies`)."""
+
+    proxy: str  # "gaussian", "mixture", "trajectory"
+    schedules: tuple[Schedule, ...]
+    n_images: int  # of the trajectory
+    noise_seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyScores:
+    """One score per schedule, nan where there is none, and the image-calls they took."""
+
+    scores: tuple[float, ...]
+    network_calls: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolishRequest:
+    """Asks for a schedule with the times and coefficients that gradient descent makes of one."""
+
+    schedule: Schedule
+    iterations: int
+    n_images: int  # fresh ones at every iteration
+    keep_invariants: bool
+    noise_seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Polished:
+    """The schedule made, and the image-calls it took, forward and backward."""
+
+    schedule: Schedule
+    losses: tuple[float, ...]
+    network_calls: int
+
+
+Request = EvaluationRequest | DescribeRequest | ImagesRequest | ProxyRequest | PolishRequest
+Reply = Evaluation | Description | Tensor | ProxyScores | Polished

@@ -162,12 +162,12 @@ class Evolution:
         rng = np.random.default_rng([self._seed, number])
         nfe = self._nfe[number % len(self._nfe)]
         for _ in range(_TRIES):
-            schedule, origin, parents = self._child(nfe, rng)
+            schedule, origin, parents = self.child(nfe, rng)
             if schedule_key(schedule) not in taken:
                 break
         return Proposal(number=number, schedule=schedule, origin=origin, parents=parents)
 
-    def _child(self, nfe: int, rng: np.random.Generator) -> tuple[Schedule, str, tuple[str, ...]]:
+    def child(self, nfe: int, rng: np.random.Generator) -> tuple[Schedule, str, tuple[str, ...]]:
         own, settings = self._populations.get(nfe, []), self._settings
         others = self._neighbours(nfe)
         draw = rng.random()

@@ -1,6 +1,7 @@
-"""Which proposer ``search.algorithm`` names, and what every proposer starts from."""
+"""Which search ``search.algorithm`` names, and what every search starts from."""
 
 from pathlib import Path
+from typing import Protocol
 
 from s3search.errors import IncompatibleStatistics, InvalidConfig, InvalidSchedule, nearest
 from s3search.evaluation.record import Description, statistics_problem
@@ -9,12 +10,16 @@ from s3search.schedules.published import baselines
 from s3search.schedules.schedule import Schedule
 from s3search.search.autodiffusion import AutoDiffusion
 from s3search.search.evolution import SEED, Evolution, RandomSearch, distinct
+from s3search.search.lab import Lab
 from s3search.search.proposer import Proposer
+from s3search.search.s3 import S3, S3Settings
+from s3search.search.sequential import Sequential
 from s3search.search.space import SearchSpace
 from s3search.search.usf import UsfEvolution
 from s3search.study.config import StudyConfig
 
 ALGORITHMS = (
+    "s3",
     "evolution",
     "random",
     "usf",
@@ -28,9 +33,43 @@ ALGORITHMS = (
 )
 
 
+class Search(Protocol):
+    """A whole search; ``total`` is its budget in measurements, None where that is time."""
+
+    @property
+    def total(self) -> int | None: ...
+
+    def run(self, lab: Lab) -> None:
+        """Searches until the budget is spent."""
+
+
+def make_search(
+    config: StudyConfig, space: SearchSpace, process: NoiseProcess, seeds: dict[str, Schedule]
+) -> Search:
+    """The search that the study file asks for; raises `InvalidConfig` for an unknown name."""
+    search = config.search
+    if search.algorithm == "s3":
+        settings = S3Settings(ladder=search.ladder, batch=search.batch)
+        return S3(
+            space,
+            process,
+            nfe=config.space.nfe,
+            seed=config.study.seed,
+            seeds=seeds,
+            evaluations=search.evaluations,
+            settings=settings,
+        )
+    return Sequential(
+        make_proposer(config, space, process, seeds),
+        n_seeds=len(seeds),
+        evaluations=search.evaluations,
+        batch=search.batch,
+    )
+
+
 def baseline_seeds(config: StudyConfig, process: NoiseProcess) -> dict[str, Schedule]:
     """Published solvers by name, each plan once, at most as many per NFE as the search may
-    evaluate.
+    evaluate; `s3` itself decides how many it affords.
 
     Names carry the NFE when the study searches several.
     """
@@ -40,7 +79,8 @@ def baseline_seeds(config: StudyConfig, process: NoiseProcess) -> dict[str, Sche
     seeds: dict[str, Schedule] = {}
     for nfe in config.space.nfe:
         own = list(distinct(baselines(process, nfe)).items())
-        for name, schedule in own[: config.search.evaluations]:
+        most = None if config.search.algorithm == "s3" else config.search.evaluations
+        for name, schedule in own[:most]:
             seeds[f"{name}, NFE {nfe}" if many else name] = schedule
     return seeds
 

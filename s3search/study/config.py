@@ -21,6 +21,7 @@ from pydantic import (
 
 from s3search.errors import InvalidConfig, nearest
 from s3search.evaluation.evaluator import EvaluatorSpec
+from s3search.search.ladder import LadderRung
 
 DEFAULT_STORAGE = "sqlite:///s3search.db"
 
@@ -96,15 +97,16 @@ class StatisticsTable(_Table):
 class SearchTable(_Table):
     """``[search]``: how long, how fine, and by which algorithm."""
 
-    algorithm: str = (
-        "evolution"  # "evolution", "random", "usf", "autodiffusion", "optuna:tpe", ...
-    )
+    algorithm: str = "s3"  # "evolution", "usf", "autodiffusion", "random", "optuna:tpe", ...
     evaluations: int | None = Field(default=None, ge=0)
     wall_seconds: float | None = Field(default=None, gt=0)
     gpu_seconds: float | None = Field(default=None, gt=0)
     n_images: int = Field(default=1000, ge=2)
     baselines: bool = True
     seeds: tuple[str, ...] = ()  # schedule files
+    batch: int = Field(default=16, ge=1)  # proposals decided on at once
+    ladder: tuple[LadderRung, ...] = tuple(LadderRung)  # of s3
+    keep_invariants: bool = False  # polished rows carry constants exactly
 
     @model_validator(mode="after")
     def _has_a_budget(self) -> "SearchTable":
@@ -174,6 +176,21 @@ class StudyConfig(_Table):
     def validation_noise_seed(self) -> int:
         """Seed of the held-out noise; never a search seed of any study."""
         return 2 * self.study.seed + 1
+
+    @property
+    def finals_noise_seed(self) -> int:
+        """Seed of the noise that re-scores the best before the held-out one is looked at."""
+        return 2**63 + self.study.seed
+
+    @property
+    def trajectory_noise_seed(self) -> int:
+        """Seed of the noises whose fine solve schedules are compared with."""
+        return 2**64 + self.study.seed
+
+    @property
+    def polish_noise_seed(self) -> int:
+        """First of the seeds that gradient descent draws fresh noise from."""
+        return 2**65 + 2**32 * self.study.seed
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -25,15 +25,17 @@ def evaluations_frame(store: StudyStore) -> pd.DataFrame:
 
 
 def finalists(frame: pd.DataFrame, config: StudyConfig) -> list[str]:
-    """Ids of the schedules to validate, best first: the best found, each baseline solver's best,
-    the best baselines.
+    """Ids of the schedules to validate, best first: the best found (as the finals rank them, where
+    there were any), each baseline solver's best, the best baselines.
     """
     measured = _at(frame, Rung.SEARCH)
+    again = _at(frame, Rung.FINALS).set_index("schedule_id")["value"].to_dict()
+    measured = measured.assign(finals=measured["schedule_id"].map(again))
     chosen: list[str] = []
     for _, group in measured.groupby("nfe"):
-        ranked = group.sort_values(["value", "id"])
+        ranked = group.sort_values(["finals", "value", "id"])  # those without finals last
         found = ranked[~ranked["is_baseline"]].head(config.validation.finalists)
-        baselines = ranked[ranked["is_baseline"]]
+        baselines = group[group["is_baseline"]].sort_values(["value", "id"])
         peers = pd.concat([baselines.head(_BEST_BASELINES), baselines.drop_duplicates("solver")])
         chosen += [*found["schedule_id"], *peers["schedule_id"].drop_duplicates()]
     return chosen
@@ -120,11 +122,12 @@ def solvers_at_their_best(scored: list[Scored]) -> list[Scored]:
 def status_of(store: StudyStore) -> dict[str, Any]:
     """How far a study is, what it found and what it cost, in plain data."""
     frame = evaluations_frame(store)
-    search = frame[frame["rung"] == Rung.SEARCH.value]
+    search = frame[frame["rung"].isin([Rung.SEARCH.value, Rung.RACE.value])]
+    jobs = store.job_totals()
     best: dict[str, Any] = {}
     scored = validated(frame, store.config)
     for nfe in store.config.space.nfe:
-        measured = search[(search["nfe"] == nfe) & (search["state"] == "complete")]
+        measured = _at(frame[frame["nfe"] == nfe], Rung.SEARCH)
         found, baseline = best_of([row for row in scored if row.nfe == nfe])
         best[str(nfe)] = {
             "search": _minimum(measured[~measured["is_baseline"]]),
@@ -138,14 +141,41 @@ def status_of(store: StudyStore) -> dict[str, Any]:
         "evaluations": int((~search["is_baseline"]).sum()),
         "budget": store.config.search.evaluations,
         "baselines": int(search["is_baseline"].sum()),
-        "failed": int((frame["state"] == "failed").sum()),
+        "left_race": int((frame["rung"] == Rung.RACE.value).sum()),
+        "failed": int((frame["state"] == "failed").sum()) + round(_sum(jobs, "failed")),
         "validated": int((frame["rung"] == Rung.VALIDATION.value).sum()),
         "pending": store.n_pending(),
         "best": best,
-        "network_calls": int(frame["network_calls"].fillna(0).sum()),
+        "network_calls": int(frame["network_calls"].fillna(0).sum())
+        + round(_sum(jobs, "network_calls")),
+        "ledger": _ledger(frame, jobs),
+        "predictor": [{"kind": kind, **content} for kind, content in store.notes()],
         "images": int(frame.loc[frame["state"] == "complete", "n_images"].sum()),
-        "worker_seconds": float(frame["seconds"].sum()),
+        "worker_seconds": float(frame["seconds"].sum()) + _sum(jobs, "seconds"),
     }
+
+
+def _ledger(frame: pd.DataFrame, jobs: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """What each rung cost: how often, image-calls of the network, seconds of workers."""
+    rungs = {
+        str(rung): {
+            "count": len(rows),
+            "network_calls": int(rows["network_calls"].fillna(0).sum()),
+            "seconds": float(rows["seconds"].sum()),
+        }
+        for rung, rows in frame.groupby("rung")
+    }
+    for kind, total in jobs.items():
+        rungs[kind] = {
+            "count": round(total["count"]),
+            "network_calls": round(total["network_calls"]),
+            "seconds": total["seconds"],
+        }
+    return rungs
+
+
+def _sum(jobs: dict[str, dict[str, float]], key: str) -> float:
+    return sum(each[key] for each in jobs.values())
 
 
 def comparison_of(store: StudyStore) -> dict[str, Any]:

@@ -6,8 +6,9 @@ resume if a kill fell between the two.  An evaluation is unique by (study, sched
 noise seed), so nothing is ever counted twice.
 """
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
@@ -32,7 +33,7 @@ from s3search.study.database import (
     redacted,
 )
 from s3search.study.summary import DISTRIBUTIONS, summary
-from s3search.study.tables import EVALUATIONS, PROPOSALS, SCHEDULES, STUDIES
+from s3search.study.tables import EVALUATIONS, JOBS, NOTES, PROPOSALS, SCHEDULES, STUDIES
 
 NUMBER_ATTRIBUTE = "s3search:number"
 
@@ -53,6 +54,21 @@ class Result:
     evaluation: Evaluation | None
     error: str | None
     spent: Spent
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A question to a worker beside evaluations, and its answer or the error."""
+
+    kind: str
+    digest: str
+    result: Any
+    error: str | None
+    network_calls: int
+    spent: Spent
+
+
+_SEARCHING = (Rung.SEARCH.value, Rung.RACE.value)
 
 
 class StudyStore:
@@ -85,24 +101,29 @@ class StudyStore:
 
     # -- the search ------------------------------------------------------------------------
 
-    def add_proposal(self, proposal: Proposal) -> None:
-        """Records a proposal before it is sent to a worker."""
+    def add_proposals(self, proposals: Sequence[Proposal]) -> None:
+        """Records proposals before they are sent to workers."""
+        rows = [
+            {
+                "study_id": self._id,
+                "number": proposal.number,
+                "schedule_id": proposal.schedule.id,
+                "origin": proposal.origin,
+                "parents": json.dumps(list(proposal.parents)),
+                "created_at": _now(),
+            }
+            for proposal in proposals
+        ]
+        if not rows:
+            return
         with self._engine.begin() as connection:
-            self._add_schedule(connection, proposal.schedule)
+            for proposal in proposals:
+                self._add_schedule(connection, proposal.schedule)
             try:
-                connection.execute(
-                    PROPOSALS.insert().values(
-                        study_id=self._id,
-                        number=proposal.number,
-                        schedule_id=proposal.schedule.id,
-                        origin=proposal.origin,
-                        parents=json.dumps(list(proposal.parents)),
-                        created_at=_now(),
-                    )
-                )
+                connection.execute(PROPOSALS.insert(), rows)
             except sa.exc.IntegrityError as error:
                 raise StudyConflict(
-                    f"study {self.name!r}: proposal {proposal.number} already exists; "
+                    f"study {self.name!r}: proposal {proposals[0].number} already exists; "
                     "another driver is running this study, stop one of them"
                 ) from error
 
@@ -127,13 +148,14 @@ class StudyStore:
             for key in ("rung", "noise_seed"):
                 measured.pop(key)
             values |= measured | {"network_calls": evaluation.network_calls}
+            values |= {"rung": evaluation.rung.value, "path": json.dumps(evaluation.path)}
         with self._engine.begin() as connection:
             self._add_schedule(connection, request.schedule)
             known = select(EVALUATIONS.c.id).where(
                 EVALUATIONS.c.study_id == self._id,
                 EVALUATIONS.c.schedule_id == request.schedule.id,
-                EVALUATIONS.c.rung == request.rung.value,
-                EVALUATIONS.c.n_images == request.n_images,
+                EVALUATIONS.c.rung == values["rung"],
+                EVALUATIONS.c.n_images == values["n_images"],
                 EVALUATIONS.c.noise_seed == str(request.noise_seed),
             )
             if connection.execute(known).first() is not None:
@@ -161,23 +183,20 @@ class StudyStore:
             for row in rows
         ]
 
-    def search_values(self) -> list[tuple[str, float | None]]:
-        """(schedule id, value or None if failed) of the search rung, as they came."""
-        query = (
-            select(EVALUATIONS.c.schedule_id, EVALUATIONS.c.value)
-            .where(
-                EVALUATIONS.c.study_id == self._id,
-                EVALUATIONS.c.rung == Rung.SEARCH.value,
-            )
-            .order_by(EVALUATIONS.c.id)
+    def values(self, rung: Rung, n_images: int) -> dict[str, float | None]:
+        """Values by schedule id of one rung and size, None if failed."""
+        query = select(EVALUATIONS.c.schedule_id, EVALUATIONS.c.value).where(
+            EVALUATIONS.c.study_id == self._id,
+            EVALUATIONS.c.rung == rung.value,
+            EVALUATIONS.c.n_images == n_images,
         )
         with self._engine.begin() as connection:
-            return [(row.schedule_id, row.value) for row in connection.execute(query)]
+            return {row.schedule_id: row.value for row in connection.execute(query)}
 
     def n_pending(self) -> int:
         """Proposals without a result at the search rung; a resumed driver runs them first."""
         measured = select(EVALUATIONS.c.schedule_id).where(
-            EVALUATIONS.c.study_id == self._id, EVALUATIONS.c.rung == Rung.SEARCH.value
+            EVALUATIONS.c.study_id == self._id, EVALUATIONS.c.rung.in_(_SEARCHING)
         )
         query = select(sa.func.count()).where(
             PROPOSALS.c.study_id == self._id, PROPOSALS.c.schedule_id.not_in(measured)
@@ -193,13 +212,80 @@ class StudyStore:
         return Schedule.from_dict(json.loads(content))
 
     def search_results(self) -> list[Result]:
-        """What became of every request at the search rung, as far as an Optuna trial shows it."""
-        ids = select(EVALUATIONS).where(
-            EVALUATIONS.c.study_id == self._id, EVALUATIONS.c.rung == Rung.SEARCH.value
+        """What became of every trial of the search, as far as a resumed one must know."""
+        query = (
+            select(EVALUATIONS, SCHEDULES.c.content)
+            .join(SCHEDULES, SCHEDULES.c.id == EVALUATIONS.c.schedule_id)
+            .where(EVALUATIONS.c.study_id == self._id, EVALUATIONS.c.rung.in_(_SEARCHING))
+            .order_by(EVALUATIONS.c.id)
         )
         with self._engine.begin() as connection:
-            rows = connection.execute(ids.order_by(EVALUATIONS.c.id)).all()
-        return [_result_of(row, self.schedule(row.schedule_id)) for row in rows]
+            rows = connection.execute(query).all()
+        return [_result_of(row, Schedule.from_dict(json.loads(row.content))) for row in rows]
+
+    # -- the workers' other jobs -----------------------------------------------------------
+
+    def add_job(self, job: "Job") -> None:
+        """Records the answer to a question."""
+        row = JOBS.insert().values(
+            study_id=self._id,
+            kind=job.kind,
+            digest=job.digest,
+            state="complete" if job.error is None else "failed",
+            result=json.dumps(job.result if job.error is None else job.error),
+            network_calls=job.network_calls,
+            seconds=job.spent.seconds,
+            worker=job.spent.worker,
+            created_at=_now(),
+        )
+        with self._engine.begin() as connection:
+            connection.execute(row)
+
+    def jobs(self, digests: Sequence[str]) -> dict[str, "Job"]:
+        """The questions among these that have an answer."""
+        query = select(JOBS).where(JOBS.c.study_id == self._id, JOBS.c.digest.in_(digests))
+        with self._engine.begin() as connection:
+            rows = connection.execute(query).all()
+        return {row.digest: _job_of(row) for row in rows}
+
+    def job_totals(self) -> dict[str, dict[str, float]]:
+        """Count, image-calls and seconds of each kind of job, failures among them."""
+        query = (
+            select(
+                JOBS.c.kind,
+                sa.func.count().label("count"),
+                sa.func.sum(sa.case((JOBS.c.state == "failed", 1), else_=0)).label("failed"),
+                sa.func.sum(JOBS.c.network_calls).label("network_calls"),
+                sa.func.sum(JOBS.c.seconds).label("seconds"),
+            )
+            .where(JOBS.c.study_id == self._id)
+            .group_by(JOBS.c.kind)
+            .order_by(JOBS.c.kind)
+        )
+        with self._engine.begin() as connection:
+            rows = connection.execute(query).mappings().all()
+        return {
+            row["kind"]: {key: float(row[key]) for key in row if key != "kind"} for row in rows
+        }
+
+    def add_note(self, kind: str, content: Mapping[str, Any]) -> None:
+        """Keeps what a search learned about itself; the same note is kept once."""
+        text = json.dumps(dict(content), sort_keys=True)
+        digest = hashlib.sha256(f"{kind}{text}".encode()).hexdigest()[:32]
+        known = select(NOTES.c.id).where(NOTES.c.study_id == self._id, NOTES.c.digest == digest)
+        with self._engine.begin() as connection:
+            if connection.execute(known).first() is None:
+                row = {"study_id": self._id, "kind": kind, "digest": digest, "content": text}
+                connection.execute(NOTES.insert().values(**row, created_at=_now()))
+
+    def notes(self, kind: str | None = None) -> list[tuple[str, dict[str, Any]]]:
+        """(kind, content) of what was noted, in order."""
+        query = select(NOTES.c.kind, NOTES.c.content).where(NOTES.c.study_id == self._id)
+        if kind is not None:
+            query = query.where(NOTES.c.kind == kind)
+        with self._engine.begin() as connection:
+            rows = connection.execute(query.order_by(NOTES.c.id)).all()
+        return [(row.kind, json.loads(row.content)) for row in rows]
 
     def measured_with(self) -> tuple[str, str, str] | None:
         """Model fingerprint, reference digest and extractor of the first evaluation; None without
@@ -224,7 +310,8 @@ class StudyStore:
         query = select(sa.func.coalesce(sa.func.sum(EVALUATIONS.c.seconds), 0.0))
         with self._engine.begin() as connection:
             of_study = query.where(EVALUATIONS.c.study_id == self._id)
-            return float(connection.execute(of_study).scalar_one())
+            seconds = float(connection.execute(of_study).scalar_one())
+        return seconds + sum(each["seconds"] for each in self.job_totals().values())
 
     @staticmethod
     def row_names() -> list[str]:
@@ -286,9 +373,18 @@ class StudyStore:
             attributes["error"] = result.error
         else:
             attributes["standard_error"] = evaluation.standard_error
+        if evaluation is None:
+            state = TrialState.FAIL
+        elif evaluation.rung is Rung.RACE:  # its distance is of fewer images than the others'
+            state = TrialState.PRUNED
+            attributes["n_images"] = evaluation.n_images
+            attributes["left_race_at"] = evaluation.value
+        else:
+            state = TrialState.COMPLETE
+        is_whole = evaluation is not None and state is TrialState.COMPLETE
         trial = create_trial(
-            state=TrialState.FAIL if evaluation is None else TrialState.COMPLETE,
-            values=None if evaluation is None else [evaluation.value, schedule.nfe],
+            state=state,
+            values=[evaluation.value, schedule.nfe] if evaluation and is_whole else None,
             params=summary(schedule, is_baseline=is_baseline),
             distributions=DISTRIBUTIONS,
             user_attrs=attributes,
@@ -388,9 +484,18 @@ def _result_of(row: Any, schedule: Schedule) -> Result:
     if row.state == "complete":
         kept = {field.name: getattr(row, field.name) for field in fields(Evaluation)}
         kept |= {"rung": request.rung, "noise_seed": request.noise_seed}
+        kept["path"] = tuple((int(n), float(v)) for n, v in json.loads(row.path or "[]"))
         evaluation = Evaluation(**kept)
     spent = Spent(worker=row.worker, seconds=row.seconds)
     return Result(request=request, evaluation=evaluation, error=row.error, spent=spent)
+
+
+def _job_of(row: Any) -> Job:
+    content = json.loads(row.result)
+    failed = row.state == "failed"
+    spent = Spent(worker=row.worker, seconds=row.seconds)
+    result, error = (None, content) if failed else (content, None)
+    return Job(row.kind, row.digest, result, error, row.network_calls, spent)
 
 
 def _row(connection: sa.Connection, name: str) -> Any:

@@ -86,6 +86,35 @@ EVALUATIONS = Table(
     Column("reference_digest", String(40)),
     Column("reference_n", Integer),
     Column("model_fingerprint", String(40)),
+    Column("path", Text),  # JSON: [images, distance] at the bars of a race
     Column("created_at", DateTime, nullable=False),
     UniqueConstraint("study_id", "schedule_id", "rung", "n_images", "noise_seed"),
+)
+
+JOBS = Table(
+    "s3search_jobs",  # what workers were asked beside evaluations: proxies' scores, polishing
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("study_id", ForeignKey(STUDIES.c.id), nullable=False, index=True),
+    Column("kind", String(40), nullable=False),  # "gaussian", "mixture", "trajectory", "polish"
+    Column("digest", String(40), nullable=False),  # of the question: asked again, answered here
+    Column("state", String(10), nullable=False),  # complete, failed
+    Column("result", Text, nullable=False),  # JSON
+    Column("network_calls", Integer, nullable=False),  # image-calls, forward and backward
+    Column("seconds", Float, nullable=False),
+    Column("worker", String(200), nullable=False),
+    Column("created_at", DateTime, nullable=False),
+    UniqueConstraint("study_id", "digest"),
+)
+
+NOTES = Table(
+    "s3search_notes",  # what the search learned about itself: calibration of proxies and predictor
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("study_id", ForeignKey(STUDIES.c.id), nullable=False, index=True),
+    Column("kind", String(40), nullable=False),
+    Column("digest", String(40), nullable=False),
+    Column("content", Text, nullable=False),  # JSON
+    Column("created_at", DateTime, nullable=False),
+    UniqueConstraint("study_id", "digest"),
 )

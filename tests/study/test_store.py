@@ -21,6 +21,7 @@ from s3search.search.proposer import Proposal
 from s3search.study.config import StudyConfig, parse_config
 from s3search.study.database import open_engine, redacted
 from s3search.study.store import (
+    Job,
     Result,
     Spent,
     StudyStore,
@@ -85,11 +86,11 @@ def _result(schedule: Schedule, value: float | None, rung: Rung = Rung.SEARCH) -
 def _filled(url: str) -> StudyStore:
     store = create_or_resume(_config(url), {"orders": [1, 2]})
     for number, value in enumerate((0.5, 0.25, None)):
-        store.add_proposal(_proposal(number))
+        store.add_proposals([_proposal(number)])
         result = _result(SCHEDULES[number], value)
         assert store.add_result(result)
         store.add_trial(_proposal(number), result)
-    store.add_proposal(_proposal(3))  # in flight
+    store.add_proposals([_proposal(3)])  # in flight
     return store
 
 
@@ -97,11 +98,11 @@ def test_what_was_recorded_is_there_after_reopening(url: str) -> None:
     _filled(url).close()
     with open_study(url, "t") as store:
         assert store.proposals() == [_proposal(number) for number in range(4)]
-        assert store.search_values() == [
-            (SCHEDULES[0].id, 0.5),
-            (SCHEDULES[1].id, 0.25),
-            (SCHEDULES[2].id, None),
-        ]
+        assert store.values(Rung.SEARCH, 100) == {
+            SCHEDULES[0].id: 0.5,
+            SCHEDULES[1].id: 0.25,
+            SCHEDULES[2].id: None,
+        }
         assert store.n_pending() == 1
         assert store.schedule(SCHEDULES[1].id) == SCHEDULES[1]
         assert store.measured_with() == ("m", "r", "digits-a")
@@ -117,14 +118,14 @@ def test_what_was_recorded_is_there_after_reopening(url: str) -> None:
 def test_a_result_counts_once(url: str) -> None:
     with _filled(url) as store:
         assert not store.add_result(_result(SCHEDULES[0], 0.1))
-        assert dict(store.search_values())[SCHEDULES[0].id] == 0.5
+        assert store.values(Rung.SEARCH, 100)[SCHEDULES[0].id] == 0.5
         assert store.add_result(_result(SCHEDULES[0], 0.1, Rung.VALIDATION))
         assert len(store.rows()) == 4
 
 
 def test_a_second_driver_is_noticed(url: str) -> None:
     with _filled(url) as store, pytest.raises(StudyConflict, match="another driver"):
-        store.add_proposal(replace(_proposal(4), number=3))
+        store.add_proposals([replace(_proposal(4), number=3)])
 
 
 def test_optuna_sees_values_schedule_and_failures(url: str) -> None:
@@ -139,6 +140,38 @@ def test_optuna_sees_values_schedule_and_failures(url: str) -> None:
     assert trials[0].params["is_baseline"] is True
     assert Schedule.from_dict(json.loads(trials[1].user_attrs["schedule"])) == SCHEDULES[1]
     assert "EvaluationFailed" in trials[2].user_attrs["error"]
+
+
+def test_who_left_the_race_is_pruned_and_has_no_value(url: str) -> None:
+    with _filled(url) as store:
+        whole = _result(SCHEDULES[3], 0.9, Rung.RACE)
+        assert whole.evaluation is not None
+        left = replace(whole, evaluation=replace(whole.evaluation, n_images=25, path=((25, 0.9),)))
+        assert store.add_result(left)
+        assert store.search_results()[-1].evaluation == left.evaluation
+        assert store.n_pending() == 0
+        store.add_trial(_proposal(3), left)
+    storage = optuna.storages.RDBStorage(url)
+    trial = optuna.load_study(study_name="t", storage=storage).get_trials()[-1]
+    storage.engine.dispose()
+    assert (trial.state.name, trial.values) == ("PRUNED", None)
+    assert trial.user_attrs["n_images"] == 25
+
+
+def test_answers_of_jobs_and_notes_are_kept_once(url: str) -> None:
+    spent = Spent(worker="w", seconds=2.0)
+    with _filled(url) as store:
+        store.add_job(Job("mixture", "d1", [0.5, None], None, 0, spent))
+        store.add_job(Job("polish", "d2", None, "EvaluationFailed: no", 40, spent))
+        assert store.jobs(["d1", "d2", "d3"]) == {
+            "d1": Job("mixture", "d1", [0.5, None], None, 0, spent),
+            "d2": Job("polish", "d2", None, "EvaluationFailed: no", 40, spent),
+        }
+        assert store.job_totals()["polish"]["failed"] == 1
+        assert store.seconds_spent() == pytest.approx(1.5 + 4.0)
+        for _ in range(2):
+            store.add_note("predictor", {"n": 12, "trusted": False})
+        assert store.notes("predictor") == [("predictor", {"n": 12, "trusted": False})]
 
 
 def test_mirrored_trials_are_known_by_number(url: str) -> None:

@@ -1,0 +1,162 @@
+"""What the cheap rungs say, and how far to believe it.
+
+The guide asks the lab for the proxies' scores of seeds and children, learns from what was then
+measured how they rank, and chooses which children are measured.  It is trained anew whenever the
+measured schedules have become half as many again.  Where the cross-validated forecasts are no
+better than chance, it chooses nothing: the children are taken as they come, and no more are made
+than are measured.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from s3search.schedules.schedule import Schedule
+from s3search.search.lab import Lab, Measured
+from s3search.search.ladder import LadderRung
+from s3search.search.predictor.acquire import acquire, places
+from s3search.search.predictor.base import Example, Forecast
+from s3search.search.predictor.calibration import calibration_of
+from s3search.search.predictor.choice import Chosen, choose
+from s3search.search.predictor.ranks import rank_correlation
+
+_FREE = (LadderRung.GAUSSIAN, LadderRung.MIXTURE)
+_GROWTH = 1.5  # of the measured schedules between two trainings
+_LEAST = 12
+_MOST = 300  # newest examples that a training sees
+_SEQUENCE_FROM = 150
+
+
+class Guide:
+    """Proxies and predictor at one number of network calls."""
+
+    def __init__(self, has: Callable[[LadderRung], bool], lab: Lab) -> None:
+        self._lab = lab
+        self._free = [rung for rung in _FREE if has(rung)]
+        self._predicts = has(LadderRung.PREDICTOR)
+        self._scores: dict[str, dict[str, float]] = {}
+        self._examples: list[tuple[Example, float]] = []
+        self._trained_on = 0
+        self._chosen: Chosen | None = None
+        self._forecasts: dict[str, tuple[float, float]] = {}
+        self._stage = 0
+
+    @property
+    def is_useful(self) -> bool:
+        """Whether it can choose among children."""
+        if not self._predicts:
+            return False
+        return self._chosen is None or self._chosen.trusted
+
+    def order(self, schedules: Sequence[Schedule]) -> list[int]:
+        """Indices by the mean of the ranks that the free proxies give, the unscored last."""
+        self._score(schedules)
+        ranks = np.zeros(len(schedules))
+        for rung in self._free:
+            scores = np.array([self._scores[s.id][rung.value] for s in schedules])
+            ranks += np.argsort(np.argsort(np.where(np.isnan(scores), np.inf, scores)))
+        return [int(i) for i in np.argsort(ranks, kind="stable")]
+
+    def tell(self, measured: Sequence[Measured]) -> None:
+        """Learns what was measured whole, and notes how that was forecast."""
+        whole = [(m.schedule, m.value) for m in measured if m.value is not None]
+        self._score([schedule for schedule, _ in whole])
+        for schedule, value in whole:
+            example = Example(schedule=schedule, proxies=self._scores[schedule.id])
+            self._examples.append((example, value))
+        self._note_calibration(whole)
+
+    def choose(
+        self,
+        children: Sequence[Schedule],
+        k: int,
+        bar: float,
+        rng: np.random.Generator,
+    ) -> list[int]:
+        """Which ``k`` of the children to measure."""
+        self._train()
+        if self._chosen is None or not self._chosen.trusted or len(children) <= k:
+            return list(range(min(k, len(children))))
+        self._score(children)
+        examples = [Example(schedule=s, proxies=self._scores[s.id]) for s in children]
+        forecast = self._chosen.predictor.predict(examples)
+        finite = math.isfinite(bar) and bar > 0
+        goal = math.log(bar) if finite else float(np.median(forecast.mean))
+        picked = acquire(forecast, goal, k, rng, points=places(children))
+        for i in picked:
+            self._forecasts[children[i].id] = (float(forecast.mean[i]), float(forecast.std[i]))
+        return picked
+
+    def _score(self, schedules: Sequence[Schedule]) -> None:
+        new = [s for s in schedules if s.id not in self._scores]
+        if not new:
+            return
+        columns = {rung.value: self._lab.scores(rung.value, new) for rung in self._free}
+        for i, schedule in enumerate(new):
+            self._scores[schedule.id] = {name: float(c[i]) for name, c in columns.items()}
+
+    def _train(self) -> None:
+        n = len(self._examples)
+        if not self._predicts or n < max(_LEAST, _GROWTH * self._trained_on):
+            return
+        self._trained_on = n
+        newest = self._examples[-_MOST:]
+        self._chosen = choose(
+            [example for example, _ in newest],
+            [value for _, value in newest],
+            seed=n,
+            proxies=[rung.value for rung in self._free],
+            sequence_from=_SEQUENCE_FROM,
+        )
+        self._stage += 1
+        self._lab.note(
+            "predictor",
+            {
+                "stage": self._stage,
+                "nfe": newest[0][0].schedule.nfe,
+                "n": n,
+                "model": self._chosen.name,
+                "trusted": self._chosen.trusted,
+                "correlation": _number(self._chosen.correlation),
+                "top_correlation": _number(self._chosen.top_correlation),
+                "proxies": {rung.value: self._worth(rung.value) for rung in self._free},
+            },
+        )
+
+    def _worth(self, proxy: str) -> float | None:
+        """The rank correlation of one proxy with what was measured."""
+        pairs = [
+            (example.proxies[proxy], value)
+            for example, value in self._examples
+            if not math.isnan(example.proxies[proxy])
+        ]
+        if len(pairs) < _LEAST:
+            return None
+        scores, values = np.array(pairs).T
+        return _number(rank_correlation(scores, values))
+
+    def _note_calibration(self, whole: Sequence[tuple[Schedule, float]]) -> None:
+        known = [(self._forecasts.pop(s.id), v) for s, v in whole if s.id in self._forecasts]
+        if len(known) < 3:
+            return
+        forecast = Forecast(
+            mean=np.array([mean for (mean, _), _ in known]),
+            std=np.array([std for (_, std), _ in known]),
+        )
+        record = calibration_of(self._stage, forecast, [value for _, value in known])
+        self._lab.note(
+            "calibration",
+            {
+                "stage": record.stage,
+                "nfe": whole[0][0].nfe,
+                "n": record.n,
+                "spearman": record.spearman,
+                "mean_abs_rank_error": record.mean_abs_rank_error,
+                "coverage": record.coverage,
+            },
+        )
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None

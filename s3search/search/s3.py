@@ -1,0 +1,299 @@
+"""The search of s3search: proxies, race, predictor, polish, and a second look at the best.
+
+For every number of network calls, fewest first:
+
+    seeds      published solvers (and the winner with one call fewer, padded) by what the proxies
+               say, the first measured whole, the others in a race
+    evolution  children of the best; of several times as many as are measured the predictor
+               chooses, as long as its cross-validated forecasts are better than chance (the
+               multi-stage search of S3, arXiv:2312.07243); each stage notes what proxies and
+               predictor were worth
+    polish     gradient descent on the distance for many starts, then longer for the best of them
+    finals     the best once more, on noise of their own
+
+Budgets are shares of the images that the study may spend; a polishing iteration costs its images
+twice, forward and backward.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from s3search.processes import NoiseProcess
+from s3search.schedules.schedule import Schedule
+from s3search.search.evolution import SEED, Evolution
+from s3search.search.guide import Guide
+from s3search.search.lab import Lab, Measured, Trial
+from s3search.search.ladder import LadderRung
+from s3search.search.padding import padded
+from s3search.search.proposer import Observation, schedule_key
+from s3search.search.race import open_race, race_to
+from s3search.search.space import SearchSpace
+
+_SEEDS = 0.15  # shares of the budget
+_EVOLUTION = 0.25
+_FINALS = 0.06
+_ROUNDS = ((0.35, 8), (0.65, 3))  # of polishing: share, and most schedules
+_LEAST_POLISH = 3000  # images of one polishing that is worth its while
+_CALIBRATED = 24  # seeds measured whole, to know what proxies and races are worth
+_BAR = 10  # a child races against the value of this rank
+_POOL = 3  # children made for one that is measured
+_FINALISTS = 12
+_IMAGES_PER_FINALIST = 4  # whole measurements
+_LEAST_FINALISTS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S3Settings:
+    """Which rungs are used, and how many proposals are decided on at once."""
+
+    ladder: tuple[LadderRung, ...] = tuple(LadderRung)
+    batch: int = 16
+
+
+class S3:
+    """The search of the module's docstring."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        process: NoiseProcess,
+        *,
+        nfe: Sequence[int],
+        seed: int,
+        seeds: Mapping[str, Schedule],
+        evaluations: int | None,
+        settings: S3Settings | None = None,
+    ) -> None:
+        self._space, self._process, self._nfe, self._seed = space, process, sorted(nfe), seed
+        self._seeds, self.total = seeds, evaluations
+        self._settings = settings or S3Settings()
+
+    def run(self, lab: Lab) -> None:
+        """Searches every number of calls in turn."""
+        fewer: Schedule | None = None
+        for i, nfe in enumerate(self._nfe):
+            seeds = {n: s for n, s in self._seeds.items() if s.nfe == nfe}
+            while fewer is not None and fewer.nfe < nfe:
+                fewer = padded(fewer)
+            if fewer is not None:
+                seeds = {f"{SEED}winner with {self._nfe[i - 1]} calls, padded": fewer, **seeds}
+            images = lab.budget() / len(self._nfe)
+            one = _OneNfe(self, lab, nfe, seeds, images)
+            fewer = one.run()
+
+    @property
+    def evolution(self) -> Evolution:
+        """What breeds, empty."""
+        return Evolution(self._space, self._process, nfe=self._nfe, seed=self._seed)
+
+    def has(self, rung: LadderRung) -> bool:
+        """Whether the ladder has this rung."""
+        return rung in self._settings.ladder
+
+    @property
+    def batch(self) -> int:
+        """Proposals decided on at once."""
+        return self._settings.batch
+
+    def rng(self, *path: int) -> np.random.Generator:
+        """A generator for one place of the search."""
+        return np.random.default_rng([self._seed, *path])
+
+
+@dataclass
+class _OneNfe:
+    """The search at one number of calls."""
+
+    search: S3
+    lab: Lab
+    nfe: int
+    seeds: Mapping[str, Schedule]
+    budget: float
+    spent: float = 0.0
+    known: list[Measured] = field(default_factory=list)
+    keys: set[bytes] = field(default_factory=set)
+    polished: list[Schedule] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.guide = Guide(self.search.has, self.lab)
+        self.breeder = self.search.evolution
+
+    def run(self) -> Schedule | None:
+        """The best schedule, as far as the search itself can tell."""
+        self._measure_seeds()
+        share = _SEEDS + _EVOLUTION
+        self._evolve(share if self.search.has(LadderRung.POLISH) else 1.0 - _FINALS)
+        if self.search.has(LadderRung.POLISH):
+            self._polish()
+        return self._finals()
+
+    # -- seeds and children ----------------------------------------------------------------
+
+    def _measure_seeds(self) -> None:
+        names = list(self.seeds)
+        order = self.guide.order([self.seeds[name] for name in names])
+        names = [names[i] for i in order]
+        n_whole = self.lab.n_images
+        n_first = int(max(4, min(_CALIBRATED, _SEEDS * self.budget / n_whole / 2)))
+        first = _spread(names, n_first)
+        self._measure([self._seed_trial(name) for name in first], open_race(n_whole))
+        rest = [name for name in names if name not in set(first)]
+        while rest and self.spent < _SEEDS * self.budget and not self.lab.is_over():
+            batch, rest = rest[: self.search.batch], rest[self.search.batch :]
+            self._measure([self._seed_trial(name) for name in batch], self._race())
+
+    def _seed_trial(self, name: str) -> tuple[Schedule, str, tuple[str, ...]]:
+        origin = name if name.startswith(SEED) else f"baseline: {name}"
+        return self.seeds[name], origin, ()
+
+    def _evolve(self, share: float) -> None:
+        stage = 0
+        while self.spent < share * self.budget and not self.lab.is_over():
+            children = self._children(stage)
+            if not children:
+                return
+            chosen = self.guide.choose(
+                [child[0] for child in children],
+                self.search.batch,
+                self._bar(),
+                self.search.rng(self.nfe, 1, stage),
+            )
+            self._measure([children[i] for i in chosen], self._race())
+            stage += 1
+
+    def _children(self, stage: int) -> list[tuple[Schedule, str, tuple[str, ...]]]:
+        rng = self.search.rng(self.nfe, 2, stage)
+        n = self.search.batch * (_POOL if self.guide.is_useful else 1)
+        found: dict[bytes, tuple[Schedule, str, tuple[str, ...]]] = {}
+        for _ in range(4 * n):
+            child = self.breeder.child(self.nfe, rng)
+            key = schedule_key(child[0])
+            if key not in self.keys:
+                found.setdefault(key, child)
+            if len(found) == n:
+                break
+        return list(found.values())
+
+    def _race(self) -> tuple[tuple[int, float], ...]:
+        n_images = self.lab.n_images
+        if not self.search.has(LadderRung.RACE):
+            return ()
+        return race_to(self._bar(), self.known, n_images)
+
+    def _bar(self) -> float:
+        """The value of rank `_BAR`, infinite while there are fewer."""
+        values = sorted(m.value for m in self.known if m.value is not None)
+        return values[_BAR - 1] if len(values) >= _BAR else math.inf
+
+    def _measure(
+        self,
+        wanted: Sequence[tuple[Schedule, str, tuple[str, ...]]],
+        race: tuple[tuple[int, float], ...],
+    ) -> list[Measured]:
+        trials = [
+            Trial(schedule=schedule, origin=origin, parents=parents, race=race)
+            for schedule, origin, parents in wanted
+        ]
+        found = self.lab.measure(trials)
+        for measured in found:
+            self.known.append(measured)
+            self.keys.add(schedule_key(measured.schedule))
+            self.spent += measured.n_images
+            self.breeder.tell(
+                Observation(
+                    number=len(self.known), schedule=measured.schedule, value=measured.value
+                )
+            )
+        self.guide.tell(found)
+        return found
+
+    # -- polish ----------------------------------------------------------------------------
+
+    def _polish(self) -> None:
+        left = (1.0 - _FINALS) * self.budget - self.spent
+        starts = [m.schedule for m in self._ranked()]
+        for i, (share, most) in enumerate(_ROUNDS):
+            images = share * left
+            n = int(max(1, min(most, images // _LEAST_POLISH, len(starts))))
+            if not starts or self.lab.is_over():
+                return
+            each = max(images / n - self.lab.n_images, 40.0)
+            iterations, n_images = polish_size(each)
+            made = self.lab.polish(
+                _unlike(starts, n), iterations=iterations, n_images=n_images, seed=i
+            )
+            self.spent += 2.0 * iterations * n_images * len(made)
+            wanted = [
+                (schedule, f"polish {i + 1}", (start.id,))
+                for schedule, start in zip(made, _unlike(starts, n), strict=True)
+                if schedule is not None
+            ]
+            found = self._measure(wanted, open_race(self.lab.n_images))
+            better = sorted(
+                (m for m in found if m.value is not None), key=lambda m: m.value or 0.0
+            )
+            self.polished = [m.schedule for m in better] + self.polished
+            starts = [m.schedule for m in better] or starts
+
+    def _ranked(self) -> list[Measured]:
+        whole = [m for m in self.known if m.value is not None]
+        return sorted(whole, key=lambda m: m.value if m.value is not None else math.inf)
+
+    # -- finals ----------------------------------------------------------------------------
+
+    def _finals(self) -> Schedule | None:
+        ranked = [m.schedule for m in self._ranked()]
+        if not ranked:
+            return None
+        images = _FINALS * self.budget
+        wanted = _IMAGES_PER_FINALIST * self.lab.n_images
+        n = int(max(_LEAST_FINALISTS, min(_FINALISTS, images // wanted)))
+        n_images = int(max(2, min(wanted, images // n)))
+        best = ranked[:n]
+        values = self.lab.rescore(best, n_images)
+        scored = [(v, i) for i, v in enumerate(values) if v is not None]
+        return best[min(scored)[1]] if scored else best[0]
+
+
+def polish_size(images: float) -> tuple[int, int]:
+    """(iterations, images of each) of a polishing that costs ``images``, forward and backward.
+
+    Both grow with the root of the cost: more iterations go further, more images show where.
+    """
+    n_images = max(20, round(2.5 * math.sqrt(images)))
+    return max(1, round(images / (2 * n_images))), n_images
+
+
+def _spread(names: Sequence[str], n: int) -> list[str]:
+    """The first half of ``n``, and as many again evenly over the rest."""
+    n = min(n, len(names))
+    head = n - n // 2
+    rest = range(head, len(names))
+    others = np.linspace(0, len(rest) - 1, n - head).round().astype(int).tolist() if rest else []
+    return [*names[:head], *(names[rest[i]] for i in dict.fromkeys(others))]
+
+
+def _unlike(schedules: Sequence[Schedule], n: int) -> list[Schedule]:
+    """The first ``n``, but as far as possible no two with nearly the same last times."""
+    chosen: list[Schedule] = []
+    for schedule in schedules:
+        if all(_apart(schedule, other) for other in chosen):
+            chosen.append(schedule)
+        if len(chosen) == n:
+            return chosen
+    left = [s for s in schedules if s not in chosen]
+    return [*chosen, *left][:n]
+
+
+def _apart(a: Schedule, b: Schedule) -> bool:
+    if len(a.times) != len(b.times) or a.start.kind is not b.start.kind:
+        return True
+    if [type(step.predictor) for step in a.steps] != [type(step.predictor) for step in b.steps]:
+        return True
+    own, other = (
+        np.array([s.process.lam(t) for t in s.times[1:] if s.process.sigma(t) > 0]) for s in (a, b)
+    )
+    return len(own) != len(other) or bool(np.abs(own - other).max(initial=0.0) > 0.1)

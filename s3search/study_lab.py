@@ -1,0 +1,316 @@
+"""The lab of a study: asks the pool, and has every question and answer in the database.
+
+A proposal is in the database before a worker sees it, an answer before the search hears of it.
+What was answered in an earlier run of the study is not asked again.
+"""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from s3search.cluster.pool import Outcome, Task, WorkerPool
+from s3search.errors import EvaluationFailed
+from s3search.evaluation.record import (
+    Evaluation,
+    EvaluationRequest,
+    Polished,
+    PolishRequest,
+    ProxyRequest,
+    ProxyScores,
+    Reply,
+    Request,
+    Rung,
+)
+from s3search.schedules.schedule import Schedule
+from s3search.search.lab import Array, Measured, Trial
+from s3search.search.proposer import Proposal
+from s3search.study.store import Job, Result, Spent, StudyStore
+
+Pool = WorkerPool[Request, Reply]
+
+_HOPELESS = 10  # so many failures in a row are the model's or the machine's, not a schedule's
+_SCHEDULES_PER_JOB = 32  # a fixed number, so that the questions do not depend on the workers
+_TRAJECTORY_IMAGES = 64
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a person who waits wants to know, kept while the lab works."""
+
+    began: float
+    images: float = 0.0  # made now, of whatever rung
+    spent: float = 0.0  # images of the search, earlier runs included
+    failed: int = 0
+    measured: int = 0
+
+
+class StudyLab:
+    """A `s3search.search.lab.Lab` for one study and one pool."""
+
+    def __init__(self, store: StudyStore, pool: Pool, report: Callable[[str], None]) -> None:
+        self._store, self._pool, self._report = store, pool, report
+        self._config = store.config
+        self.tally = Tally(began=time.monotonic())
+        self.best: dict[int, float] = {}
+        self.best_baseline: dict[int, float] = {}
+        self._failed_in_a_row = 0
+        self._by_number: dict[int, Proposal] = {}
+        self._proposals: dict[str, Proposal] = {}
+        self._known: dict[str, Measured] = {}
+        self._recall()
+
+    @property
+    def n_images(self) -> int:
+        """Images of a whole measurement."""
+        return self._config.search.n_images
+
+    def budget(self) -> float:
+        """Images, from the number of evaluations, else from the time and the rate so far."""
+        search = self._config.search
+        if search.evaluations is not None:
+            return float(search.evaluations * search.n_images)
+        elapsed = max(time.monotonic() - self.tally.began, 1e-9)
+        if search.wall_seconds is not None:
+            return self.tally.images / elapsed * search.wall_seconds
+        assert search.gpu_seconds is not None
+        return self.tally.spent / max(self._store.seconds_spent(), 1e-9) * search.gpu_seconds
+
+    def is_over(self) -> bool:
+        """Whether the wall or worker seconds are spent."""
+        search = self._config.search
+        elapsed = time.monotonic() - self.tally.began
+        if search.wall_seconds is not None and elapsed >= search.wall_seconds:
+            return True
+        limit = search.gpu_seconds
+        return limit is not None and self._store.seconds_spent() >= limit
+
+    def recorded(self, number: int) -> Proposal | None:
+        """The proposal of this number if an earlier run made it."""
+        return self._by_number.get(number)
+
+    def measure(self, trials: Sequence[Trial]) -> list[Measured]:
+        """Measures on the search's noise; raises `EvaluationFailed` when nothing works."""
+        self._record(trials)
+        races = {trial.schedule.id: trial.race for trial in trials}
+        wanted = [i for i in races if i not in self._known]
+        requests = {
+            i: self._request(self._proposals[i].schedule, Rung.SEARCH, races[i]) for i in wanted
+        }
+        for schedule_id, outcome in self._asked(requests):
+            self._record_result(self._proposals[schedule_id], requests[schedule_id], outcome)
+        return [self._known[trial.schedule.id] for trial in trials]
+
+    def rescore(self, schedules: Sequence[Schedule], n_images: int) -> list[float | None]:
+        """Distances on noise of the finals' own."""
+        found = self._store.values(Rung.FINALS, n_images)
+        requests = {
+            s.id: EvaluationRequest(
+                schedule=s,
+                rung=Rung.FINALS,
+                n_images=n_images,
+                noise_seed=self._config.finals_noise_seed,
+            )
+            for s in schedules
+            if s.id not in found
+        }
+        for schedule_id, outcome in self._asked(requests):
+            result = self.result(requests[schedule_id], outcome)
+            self._store.add_result(result)
+            own = result.evaluation
+            found[schedule_id] = None if own is None else own.value
+            self.tally.spent += n_images
+            self._report("finals")
+        return [found[s.id] for s in schedules]
+
+    def scores(self, proxy: str, schedules: Sequence[Schedule]) -> Array:
+        """One proxy's scores; all nan where it failed as a whole."""
+        chunks = [
+            tuple(schedules[i : i + _SCHEDULES_PER_JOB])
+            for i in range(0, len(schedules), _SCHEDULES_PER_JOB)
+        ]
+        requests: list[Request] = [
+            ProxyRequest(
+                proxy=proxy,
+                schedules=chunk,
+                n_images=_TRAJECTORY_IMAGES,
+                noise_seed=self._config.trajectory_noise_seed,
+            )
+            for chunk in chunks
+        ]
+        digests = [_digest(proxy, *(s.id for s in chunk)) for chunk in chunks]
+        answers = self._jobs(proxy, digests, requests)
+        nothing = [[math.nan] * len(chunk) for chunk in chunks]
+        rows = [n if a is None else a for a, n in zip(answers, nothing, strict=True)]
+        return np.array([math.nan if v is None else v for row in rows for v in row])
+
+    def polish(
+        self, schedules: Sequence[Schedule], *, iterations: int, n_images: int, seed: int
+    ) -> list[Schedule | None]:
+        """The schedules after gradient descent."""
+        keep = self._config.search.keep_invariants
+        requests: list[Request] = [
+            PolishRequest(
+                schedule=schedule,
+                iterations=iterations,
+                n_images=n_images,
+                keep_invariants=keep,
+                noise_seed=self._config.polish_noise_seed + seed,
+            )
+            for schedule in schedules
+        ]
+        digests = [_digest("polish", s.id, iterations, n_images, seed, keep) for s in schedules]
+        answers = self._jobs("polish", digests, requests)
+        return [None if a is None else Schedule.from_dict(a["schedule"]) for a in answers]
+
+    def note(self, kind: str, content: Mapping[str, object]) -> None:
+        """Keeps a record for people."""
+        self._store.add_note(kind, content)
+
+    def result(self, request: EvaluationRequest, outcome: Outcome[Reply]) -> Result:
+        """What became of an evaluation, for the database."""
+        spent = Spent(worker=outcome.worker, seconds=outcome.seconds)
+        error = None if outcome.error is None else f"{outcome.error.kind}: {outcome.error.message}"
+        evaluation = outcome.reply if isinstance(outcome.reply, Evaluation) else None
+        if evaluation is not None and not math.isfinite(evaluation.value):
+            error, evaluation = f"EvaluationFailed: the distance is {evaluation.value}", None
+        self.tally.images += request.n_images if evaluation is None else evaluation.n_images
+        self.tally.failed += evaluation is None
+        return Result(request=request, evaluation=evaluation, error=error, spent=spent)
+
+    # -- the inside ------------------------------------------------------------------------
+
+    def _recall(self) -> None:
+        """What earlier runs proposed and measured."""
+        for proposal in self._store.proposals():
+            self._by_number[proposal.number] = proposal
+            self._proposals.setdefault(proposal.schedule.id, proposal)
+        mirrored = self._store.mirrored_numbers()
+        for result in self._store.search_results():
+            proposal = self._proposals[result.request.schedule.id]
+            self._keep(proposal, result)
+            if proposal.number not in mirrored:  # a kill fell between the two
+                self._store.add_trial(proposal, result)
+
+    def _record(self, trials: Sequence[Trial]) -> None:
+        new: dict[int, Proposal] = {}
+        for trial in trials:
+            number = trial.number
+            if number is None:
+                if trial.schedule.id in self._proposals:
+                    continue
+                number = len(self._by_number) + len(new)
+            elif number in self._by_number:
+                continue
+            new[number] = Proposal(
+                number=number,
+                schedule=trial.schedule,
+                origin=trial.origin,
+                parents=trial.parents,
+            )
+            self._proposals.setdefault(trial.schedule.id, new[number])
+        self._store.add_proposals(list(new.values()))
+        self._by_number |= new
+
+    def _request(
+        self, schedule: Schedule, rung: Rung, race: tuple[tuple[int, float], ...] = ()
+    ) -> EvaluationRequest:
+        config = self._config
+        return EvaluationRequest(
+            schedule=schedule,
+            rung=rung,
+            n_images=config.search.n_images,
+            noise_seed=config.search_noise_seed,
+            race=race,
+        )
+
+    def _asked(self, requests: Mapping[str, Request]) -> Iterable[tuple[str, Outcome[Reply]]]:
+        """Every outcome as it comes."""
+        waiting = list(requests.items())
+        pending = 0
+        while waiting or pending:
+            while waiting and self._pool.has_room:
+                task_id, request = waiting.pop(0)
+                self._pool.submit(Task(id=task_id, request=request))
+                pending += 1
+            for outcome in self._pool.collect():
+                pending -= 1
+                yield outcome.task_id, outcome
+
+    def _record_result(
+        self, proposal: Proposal, request: EvaluationRequest, outcome: Outcome[Reply]
+    ) -> None:
+        result = self.result(request, outcome)
+        if self._store.add_result(result):
+            self._store.add_trial(proposal, result)
+        self._keep(proposal, result)
+        works = result.evaluation is not None
+        self._failed_in_a_row = 0 if works else self._failed_in_a_row + 1
+        if self._failed_in_a_row == _HOPELESS:
+            raise EvaluationFailed(f"{_HOPELESS} evaluations in a row failed: {result.error}")
+        self._report("baselines" if proposal.origin.startswith("baseline") else "search")
+
+    def _keep(self, proposal: Proposal, result: Result) -> None:
+        schedule, evaluation = proposal.schedule, result.evaluation
+        n_images = result.request.n_images if evaluation is None else evaluation.n_images
+        whole = evaluation is not None and evaluation.rung is Rung.SEARCH
+        value = evaluation.value if evaluation is not None and whole else None
+        path = {} if evaluation is None else dict(evaluation.path)
+        self._known[schedule.id] = Measured(
+            schedule=schedule, value=value, n_images=n_images, path=path
+        )
+        self.tally.spent += n_images
+        self.tally.measured += 1
+        if value is not None:
+            is_baseline = proposal.origin.startswith("baseline")
+            side = self.best_baseline if is_baseline else self.best
+            side[schedule.nfe] = min(value, side.get(schedule.nfe, math.inf))
+
+    def _jobs(
+        self, kind: str, digests: Sequence[str], requests: Sequence[Request]
+    ) -> list[Any | None]:
+        """The answers in order, None where a job failed; known ones are not asked again."""
+        known = self._store.jobs(digests)
+        asked = {d: r for d, r in zip(digests, requests, strict=True) if d not in known}
+        for digest, outcome in self._asked(asked):
+            job = _job(kind, digest, outcome)
+            self._store.add_job(job)
+            known[digest] = job
+            nfe = _nfe_of(asked[digest])
+            self.tally.images += job.network_calls / nfe
+            self._report(kind)
+        for digest, request in zip(digests, requests, strict=True):
+            self.tally.spent += known[digest].network_calls / _nfe_of(request)
+        return [known[d].result if known[d].error is None else None for d in digests]
+
+
+def _job(kind: str, digest: str, outcome: Outcome[Reply]) -> Job:
+    spent = Spent(worker=outcome.worker, seconds=outcome.seconds)
+    match outcome.reply:
+        case ProxyScores(scores=scores, network_calls=calls):
+            content: Any = [v if math.isfinite(v) else None for v in scores]
+        case Polished(schedule=schedule, losses=losses, network_calls=calls):
+            content = {"schedule": schedule.to_dict(), "losses": list(losses)}
+        case _:
+            failure = outcome.error
+            error = "no answer" if failure is None else f"{failure.kind}: {failure.message}"
+            return Job(kind, digest, None, error, 0, spent)
+    return Job(kind, digest, content, None, calls, spent)
+
+
+def _nfe_of(request: Request) -> int:
+    match request:
+        case ProxyRequest(schedules=schedules):
+            return max(1, schedules[0].nfe)
+        case PolishRequest(schedule=schedule):
+            return schedule.nfe
+    raise AssertionError("only proxies and polishing are jobs")
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:32]
