@@ -26,7 +26,10 @@ from s3search.evaluation.record import (
     Rung,
 )
 from s3search.schedules.schedule import Schedule
-from s3search.search.evolution import distinct
+from s3search.search.evolution import SEED, distinct
+from s3search.search.finish import monotone_by_nfe
+from s3search.search.lab import Trial
+from s3search.search.padding import padded
 from s3search.search.space import SearchSpace
 from s3search.study.algorithms import Search, baseline_seeds, given_seeds, make_search
 from s3search.study.config import StudyConfig
@@ -127,8 +130,33 @@ class Driver:
     # -- validating ------------------------------------------------------------------------
 
     def _validate(self) -> None:
+        chosen = finalists(evaluations_frame(self._store), self._config)
+        self._validate_these(chosen)
+        if chosen and not validated_of(evaluations_frame(self._store), self._config):
+            raise EvaluationFailed(
+                "no finalist could be validated, so there is nothing to export; "
+                "s3search status shows how many evaluations failed"
+            )
+        self._keep_monotone()
+
+    def _keep_monotone(self) -> None:
+        """Where fewer calls did better, their winner with calls that change nothing is validated
+        too: best(n + 1) is never worse than best(n).
+        """
+        rows = validated_of(evaluations_frame(self._store), self._config)
+        best = {row.nfe: row for row in reversed(rows)}
+        beaten = monotone_by_nfe({nfe: row.value for nfe, row in best.items()})
+        for nfe, fewer in beaten.items():
+            schedule: Schedule | None = self._store.schedule(best[fewer].schedule_id)
+            while schedule is not None and schedule.nfe < nfe:
+                schedule = padded(schedule)
+            if schedule is not None:
+                origin = f"{SEED}winner with {fewer} calls, padded"
+                self._lab.measure([Trial(schedule=schedule, origin=origin)])
+                self._validate_these([schedule.id])
+
+    def _validate_these(self, chosen: list[str]) -> None:
         frame = evaluations_frame(self._store)
-        chosen = finalists(frame, self._config)
         of_this_size = frame["n_images"] == self._config.validation.n_images
         validated = frame[(frame["rung"] == Rung.VALIDATION.value) & of_this_size]
         done = set(validated["schedule_id"])
@@ -144,11 +172,6 @@ class Driver:
                 request = self._request(pending.pop(outcome.task_id))
                 self._store.add_result(self._lab.result(request, outcome))
             self._tell_progress("validation", total - len(waiting) - len(pending), total)
-        if chosen and not validated_of(evaluations_frame(self._store), self._config):
-            raise EvaluationFailed(
-                "no finalist could be validated, so there is nothing to export; "
-                "s3search status shows how many evaluations failed"
-            )
 
     def _request(self, schedule: Schedule) -> EvaluationRequest:
         config = self._config

@@ -16,6 +16,9 @@ from s3search.errors import EvaluationFailed, StudyConflict
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.record import EvaluationRequest, Reply, Request, Rung
 from s3search.launching import launch, space_of, workers
+from s3search.processes import edm
+from s3search.schedules import published
+from s3search.schedules.spacing import End, EndRule
 from s3search.study.config import StudyConfig
 from s3search.study.export import best_schedule
 from s3search.study.frame import status_of
@@ -134,6 +137,23 @@ def test_several_nfe_share_one_study(tmp_path: Path) -> None:
             assert (schedule.nfe, scored.nfe) == (nfe, nfe)
         searched = {p.schedule.nfe for p in store.proposals() if not p.origin.startswith("base")}
     assert searched == {2, 4}
+
+
+def test_more_calls_are_never_worse_than_fewer(tmp_path: Path) -> None:
+    good = published.unipc(edm(), nfe=3, order=2, variant="bh2", spacing="logsnr")
+    bad = published.ddim(edm(), nfe=4, end=End(rule=EndRule.STOP, sigma=2.0))  # noise is left
+    for name, schedule in (("good", good), ("bad", bad)):
+        schedule.save(tmp_path / f"{name}.json")
+    seeds = [str(tmp_path / "good.json"), str(tmp_path / "bad.json")]
+    changes = (f"search.seeds={seeds}", "search.baselines=false", "search.evaluations=0")
+    config = study_config(tmp_path, "space.nfe=[3, 4]", *changes)
+    launch(config, _ignore)
+    with open_study(config.storage.url, "t") as store:
+        fewer, more = (best_schedule(store, nfe) for nfe in (3, 4))
+        assert store.schedule(more[0].id).nfe == 4
+    assert fewer[0].id == good.id
+    assert more[0].id != bad.id
+    assert more[1].value == pytest.approx(fewer[1].value, rel=1e-6)
 
 
 def test_a_space_of_one_schedule_measures_it_once_and_ends(tmp_path: Path) -> None:

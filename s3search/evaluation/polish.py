@@ -4,9 +4,9 @@ Every iteration draws fresh noise, makes images through the movable table of the
 (`s3search.solvers.movable`), takes the debiased Fréchet distance of their features
 (`s3search.metrics.frechet_loss`) and one step of Adam with a warm-up and cosine decay.  No image
 is seen twice, so nothing is fitted to one noise set.  The result has free steps, one for each
-network call.  As LD3 (arXiv:2405.15506), S4S (arXiv:2502.17423) and DC-Solver (arXiv:2409.03755) optimise
-times or coefficients, but for the distance itself instead of a teacher's trajectory, which may be
-farther from the data than the student.
+network call.  As LD3 (arXiv:2405.15506), S4S (arXiv:2502.17423) and DC-Solver (arXiv:2409.03755)
+optimise times or coefficients, but for the distance itself instead of a teacher's trajectory,
+which may be farther from the data than the student.
 
 Memory is bounded by one batch: where an iteration has more images than that, the features are
 made without gradients first, and each batch is run again with the gradient of its features.  The

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from s3search.evaluation.record import Rung
+from s3search.search.finish import Candidate, choose_finalist
 from s3search.study.config import StudyConfig
 from s3search.study.store import StudyStore
 
@@ -75,14 +76,19 @@ class Scored:
 
 
 def validated(frame: pd.DataFrame, config: StudyConfig, nfe: int | None = None) -> list[Scored]:
-    """Every validated schedule, best held-out value first."""
+    """Every validated schedule by its held-out value, but of each NFE the winner first.
+
+    Where finals were held, the winner is the one that they prefer unless held-out noise clearly
+    contradicts (`s3search.search.finish.choose_finalist`), so that its held-out value was not
+    chosen for being low.
+    """
     searched = {row["schedule_id"]: row for row in _at(frame, Rung.SEARCH).to_dict("records")}
     held_out = _at(frame, Rung.VALIDATION)
     current = held_out["n_images"] == config.validation.n_images
     if nfe is not None:
         current &= held_out["nfe"] == nfe
     rows = held_out[current].sort_values(["nfe", "value", "id"]).to_dict("records")
-    return [
+    scored = [
         Scored(
             schedule_id=row["schedule_id"],
             name=row["origin"].removeprefix("baseline: "),
@@ -98,6 +104,30 @@ def validated(frame: pd.DataFrame, config: StudyConfig, nfe: int | None = None) 
         )
         for row in rows
     ]
+    again = _at(frame, Rung.FINALS)
+    finals = dict(zip(again["schedule_id"], again["value"], strict=True))
+    for each in sorted({row.nfe for row in scored}):
+        winner = _winner([row for row in scored if row.nfe == each], finals, config.study.seed)
+        scored.remove(winner)
+        scored.insert(next((i for i, row in enumerate(scored) if row.nfe == each), 0), winner)
+    return sorted(scored, key=lambda row: row.nfe)
+
+
+def _winner(scored: list[Scored], finals: dict[str, float], seed: int) -> Scored:
+    """The first of ``scored``, sorted by value, or whom the finals prefer."""
+    known = [row for row in scored if row.schedule_id in finals and row.standard_error]
+    best = scored[0]
+    if len(known) < 2 or best not in known:
+        return best
+    candidates = [
+        Candidate(
+            search_value=finals[row.schedule_id],
+            held_out_value=row.value,
+            standard_error=row.standard_error or 0.0,
+        )
+        for row in known
+    ]
+    return known[choose_finalist(candidates, seed=seed).index]
 
 
 def best_of(scored: list[Scored]) -> tuple[Scored | None, Scored | None]:

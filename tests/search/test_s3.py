@@ -11,6 +11,7 @@ from s3search.launching import launch
 from s3search.processes import edm
 from s3search.schedules.published import baselines
 from s3search.schedules.schedule import Schedule
+from s3search.search.finish import Candidate, choose_finalist
 from s3search.search.lab import Measured, Trial
 from s3search.search.ladder import LadderRung
 from s3search.search.s3 import S3, S3Settings, polish_size
@@ -159,12 +160,28 @@ def test_a_study_spends_its_budget_and_polishes(tmp_path: Path) -> None:
     assert any(origin.startswith("seed: winner with 3 calls") for origin in origins)
     with open_study(config.storage.url, "t") as store:
         status = status_of(store)
-        rows = validated(evaluations_frame(store), store.config)
+        frame = evaluations_frame(store)
+        rows = validated(frame, store.config)
+        again = frame[frame["rung"] == "finals"]
+        finals = dict(zip(again["schedule_id"], again["value"], strict=True))
         for nfe in (3, 4):
             schedule, scored = best_schedule(store, nfe)
             assert schedule.nfe == nfe
             published = min(row.value for row in rows if row.nfe == nfe and row.is_baseline)
             assert scored.value < published
+            prefers = choose_finalist(
+                [
+                    Candidate(
+                        search_value=finals[row.schedule_id],
+                        held_out_value=row.value,
+                        standard_error=row.standard_error or 0.0,
+                    )
+                    for row in rows
+                    if row.nfe == nfe and row.schedule_id in finals
+                ],
+                seed=0,
+            )
+            assert scored.value == prefers.value
     ledger = status["ledger"]
     searching = {k: v for k, v in ledger.items() if k != "validation"}
     calls = sum(each["network_calls"] for each in searching.values())
