@@ -35,8 +35,8 @@ from s3search.search.space import SearchSpace
 _SEEDS = 0.15  # shares of the budget
 _EVOLUTION = 0.25
 _FINALS = 0.06
-_ROUNDS = ((0.35, 8), (0.65, 3))  # of polishing: share, and most schedules
-_LEAST_POLISH = 3000  # images of one polishing that is worth its while
+_ROUNDS = ((0.3, 6), (0.7, 2))  # of polishing: share, and most schedules
+_LEAST_POLISH = 15_000  # images of one polishing that is worth its while
 _CALIBRATED = 24  # seeds measured whole, to know what proxies and races are worth
 _BAR = 10  # a child races against the value of this rank
 _POOL = 3  # children made for one that is measured
