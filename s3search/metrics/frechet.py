@@ -97,7 +97,8 @@ class FrechetReference:
         return hashlib.sha256(content).hexdigest()[:16]
 
     @cached_property
-    def _root(self) -> Array:
+    def root(self) -> Array:
+        """The symmetric square root of the covariance (d, d)."""
         values, vectors = np.linalg.eigh(self.covariance)
         return np.asarray((vectors * np.sqrt(np.clip(values, 0.0, None))) @ vectors.T)
 
@@ -108,7 +109,7 @@ class FrechetReference:
     def distance(self, statistics: FeatureStatistics) -> float:
         """FD to the sample behind ``statistics``."""
         self._check_dimension(len(statistics.mean))
-        eigenvalues = np.linalg.eigvalsh(self._root @ statistics.covariance @ self._root)
+        eigenvalues = np.linalg.eigvalsh(self.root @ statistics.covariance @ self.root)
         spread = float(np.trace(statistics.scatter)) / (statistics.n - 1)
         return self._assemble(statistics.mean, spread, eigenvalues)
 
