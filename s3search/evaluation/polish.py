@@ -9,9 +9,8 @@ network calls: Adam with a short warm-up and a cosine decay.  The loss is either
     trajectory   the mean squared difference, in features or pixels, from a fine solve of the same
                  noises (LD3 arXiv:2405.15506, S4S arXiv:2502.17423, DC-Solver arXiv:2409.03755)
 
-Memory is that of one batch whatever the number of images: the features of all batches come first,
-without derivatives; then each batch runs again and passes on its share of the loss's gradient.
-``recompute`` brings it down to one network call, for one forward call more.
+Memory is that of one batch whatever the number of images, and of one network call if asked
+(`s3search.evaluation.gradient`).
 
 Noise seeds are hashes of (noise_seed, iteration): no search or validation that numbers its seeds
 shares noise with them, and the same ``noise_seed`` gives the same polish.
@@ -19,7 +18,7 @@ shares noise with them, and the same ``noise_seed`` gives the same polish.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -27,27 +26,22 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from s3search.errors import EvaluationFailed, InvalidConfig, InvalidSchedule
+from s3search.evaluation.descent import Descent, Objective
+from s3search.evaluation.gradient import TableGradient
 from s3search.evaluation.noise import NoiseBank
 from s3search.metrics.frechet import FrechetReference
 from s3search.metrics.frechet_loss import FrechetLoss
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.freed import free_table, schedule_of_table
-from s3search.solvers.movable import Freedom, MovableTable, run_rows
+from s3search.solvers.movable import Freedom, MovableTable, trained_range
 from s3search.solvers.plan import compile_plan
-from s3search.solvers.sample import check_process, sample
+from s3search.solvers.sample import check_process
 
-Array = np.typing.NDArray[np.float64]
 Features = Callable[[Tensor], Tensor]
-Batch = tuple[Tensor, dict[str, Tensor]]
 
-_BETAS = (0.9, 0.99)
-_WARM_UP = 5  # iterations
-_LARGEST_JUMP = 10.0  # of a gradient's norm over the mean of those before; longer ones are cut
-_MAX_FAILURES = 5  # iterations in a row without a finite gradient
 _SEED_TAG = 0x706F6C697368  # keeps the seeds apart from other hashes of the same numbers
 
 
@@ -61,7 +55,7 @@ class PolishSettings:
     keep_invariants: bool = False  # every row carries a constant image and noise
     loss: Literal["frechet", "trajectory"] = "frechet"
     free: frozenset[Freedom] = frozenset(Freedom)
-    recompute: bool = False  # forget what happens inside a network call until it is needed
+    recompute: bool | None = None  # what happens inside a call, when needed; None: as memory asks
     target: Literal["features", "pixels"] = "features"  # of the loss "trajectory"
     target_batches: int = 4  # sets of n_images that take turns with the fine solve's images
     fine_nfe: int = 32  # calls of the fine solve, DPM-Solver++(2M)
@@ -92,7 +86,7 @@ class Polished:
     seconds: float
 
 
-def polish(
+def polish(  # noqa: PLR0913  # what a worker has loaded comes one by one, as it does there
     denoiser: Any,
     features: Features,
     reference: FrechetReference,
@@ -111,212 +105,67 @@ def polish(
     no finite number from the start.
     """
     began = time.perf_counter()
-    check_process(denoiser, compile_plan(schedule)) if schedule.statistics is None else None
     if schedule.model_patch is not None:
         raise InvalidSchedule("model_patch: a patched network is not polished; remove the patch")
+    numbers = free_table(schedule)
+    check_process(denoiser, compile_plan(schedule))
     table = MovableTable(
-        free_table(schedule), carries=settings.keep_invariants, free=settings.free
+        numbers,
+        carries=settings.keep_invariants,
+        free=settings.free,
+        trained=trained_range(denoiser.process),
+    )
+    in_pixels = settings.loss == "trajectory" and settings.target == "pixels"
+    gradient = TableGradient(
+        denoiser=denoiser,
+        seen=_pixels if in_pixels else features,
+        table=table,
+        noise=noise,
+        device=device,
+        batch_size=batch_size,
+        recompute=settings.recompute,
     )
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         for module in (denoiser, features):
             stack.enter_context(_frozen(module))
-        run = _Run(denoiser, features, table, settings, noise, device, batch_size)
-        losses = _descend(run, _objective(run, reference, noise_seed))
+        objective = _objective(gradient, reference, settings, noise_seed)
+        descent = Descent(table.moves, table.project, settings.learning_rate)
+        losses = descent.run(objective, settings.iterations)
+        unseen = gradient.batches(_seed(noise_seed, settings.iterations), settings.n_images)
+        if not gradient.is_finite(unseen[0]):
+            descent.restore()
     provenance = {**schedule.provenance, "polished_from": schedule.id}
     return Polished(
         schedule=schedule_of_table(table.moved_table(), provenance=provenance),
         losses=tuple(losses),
-        network_calls=run.network_calls,
+        network_calls=gradient.network_calls,
         seconds=time.perf_counter() - began,
     )
 
 
-class _Run:
-    """The network and the extractor around one table, and the calls that they cost."""
-
-    def __init__(
-        self,
-        denoiser: Any,
-        features: Features,
-        table: MovableTable,
-        settings: PolishSettings,
-        noise: NoiseBank,
-        device: torch.device,
-        batch_size: int,
-    ) -> None:
-        self.denoiser, self.features, self.table = denoiser, features, table
-        self.settings, self._noise, self.device = settings, noise, device
-        self.batch_size = batch_size
-        self.network_calls = 0
-        self._doubled = getattr(denoiser, "network_batches_per_call", 1)
-
-    def batches(self, seed: int) -> list[Batch]:
-        """Noise and condition of ``n_images``, as tensors that autograd takes."""
-        drawn = self._noise.batches(seed, self.settings.n_images, self.batch_size)
-        return [(_usable(n), {key: _usable(c) for key, c in given.items()}) for n, given in drawn]
-
-    def seen(self, images: Tensor, *, in_pixels: bool = False) -> Tensor:
-        """Features (B, d) of images, or their pixels, in float64."""
-        found = images.flatten(1) if in_pixels else self.features(images)
-        if torch.is_grad_enabled() and images.requires_grad and not found.requires_grad:
-            raise EvaluationFailed(
-                "polish: the extractor's features carry no gradient; it must be torch operations "
-                "outside no_grad and inference_mode from images to features"
-            )
-        return found.to(torch.float64)
-
-    def outputs(self, batch: Batch) -> Tensor:
-        """What the loss sees of one batch (b, d) at the table's present moves."""
-        noise, condition = batch
-        rows = self.table.rows()
-        images = run_rows(
-            lambda x, t: self._answer(x, t, condition), self.table.table, rows, noise
-        )
-        settings = self.settings
-        in_pixels = settings.loss == "trajectory" and settings.target == "pixels"
-        return self.seen(images, in_pixels=in_pixels)
-
-    def fine(self, batches: Sequence[Batch]) -> Tensor:
-        """What the loss sees of a fine solve of ``batches`` (n, d)."""
-        end = published.End(rule=published.EndRule.DENOISE)
-        nfe = self.settings.fine_nfe
-        plan = compile_plan(published.dpmpp_2m(self.denoiser.process, nfe=nfe, end=end))
-        found = []
-        with torch.no_grad():
-            for noise, condition in batches:
-                images = sample(self.denoiser, plan, noise, **condition)
-                self.network_calls += len(noise) * plan.nfe * self._doubled
-                found.append(self.seen(images, in_pixels=self.settings.target == "pixels"))
-        return torch.cat(found)
-
-    def gradient(
-        self, batches: Sequence[Batch], loss_of: Callable[[Tensor], Tensor]
-    ) -> tuple[float, list[Tensor]]:
-        """The loss and its gradient in the table's moves, batch by batch if there are several."""
-        moves = self.table.moves
-        if len(batches) == 1:
-            loss = loss_of(self.outputs(batches[0]))
-            self._count_backward(batches[0])
-            return loss.item(), _gradients(loss, moves)
-        with torch.no_grad():
-            outputs = [self.outputs(batch) for batch in batches]
-        whole = torch.cat(outputs).requires_grad_()
-        loss = loss_of(whole)
-        (share,) = torch.autograd.grad(loss, whole)
-        total = [torch.zeros_like(move) for move in moves]
-        for batch, part in zip(batches, share.split([len(n) for n, _ in batches]), strict=True):
-            self._count_backward(batch)
-            for sum_, own in zip(total, _gradients(self.outputs(batch), moves, part), strict=True):
-                sum_.add_(own)
-        return loss.item(), total
-
-    def _count_backward(self, batch: Batch) -> None:
-        self.network_calls += len(batch[0]) * self.table.table.nfe * self._doubled
-
-    def _answer(self, x: Tensor, t: Tensor, condition: dict[str, Tensor]) -> Tensor:
-        def call(x: Tensor, t: Tensor) -> Tensor:
-            self.network_calls += len(x) * self._doubled
-            answer: Tensor = self.denoiser(x, t, **condition)
-            return answer
-
-        if self.settings.recompute and torch.is_grad_enabled():
-            answer = checkpoint(call, x, t, use_reentrant=False)
-        else:
-            answer = call(x, t)
-        if torch.is_grad_enabled() and x.requires_grad and not answer.requires_grad:
-            raise EvaluationFailed(
-                "polish: the network's answer carries no gradient; the denoiser must be torch "
-                "operations outside no_grad and inference_mode from x to D"
-            )
-        return answer
-
-
 def _objective(
-    run: _Run, reference: FrechetReference, noise_seed: int
-) -> Callable[[int], tuple[float, list[Tensor]]]:
+    gradient: TableGradient, reference: FrechetReference, settings: PolishSettings, noise_seed: int
+) -> Objective:
     """Loss and gradient of one iteration."""
-    settings = run.settings
+    n = settings.n_images
     if settings.loss == "frechet":
-        frechet = FrechetLoss(reference, run.device)
-        return lambda i: run.gradient(run.batches(_seed(noise_seed, i)), frechet)
+        frechet = FrechetLoss(reference, gradient.device)
+        return lambda i: gradient(gradient.batches(_seed(noise_seed, i), n), frechet)
+    process = gradient.denoiser.process
+    end = published.End(rule=published.EndRule.DENOISE)
+    fine = compile_plan(published.dpmpp_2m(process, nfe=settings.fine_nfe, end=end))
     targets: dict[int, Tensor] = {}
 
     def squared(i: int) -> tuple[float, list[Tensor]]:
         turn = i % settings.target_batches
-        batches = run.batches(_seed(noise_seed, turn))
+        batches = gradient.batches(_seed(noise_seed, turn), n)
         if turn not in targets:
-            targets[turn] = run.fine(batches)
-        return run.gradient(batches, lambda f: ((f - targets[turn]) ** 2).sum(1).mean())
+            targets[turn] = gradient.outputs_of(fine, batches)
+        return gradient(batches, lambda f: ((f - targets[turn]) ** 2).sum(1).mean())
 
     return squared
-
-
-def _descend(run: _Run, objective: Callable[[int], tuple[float, list[Tensor]]]) -> list[float]:
-    """Adam; leaves the table at its last moves whose images were finite."""
-    table, n = run.table, run.settings.iterations
-    rate, failures, norms, losses = run.settings.learning_rate, 0, _Mean(), list[float]()
-    good = [move.detach().clone() for move in table.moves]
-    adam = torch.optim.Adam(table.moves, betas=_BETAS)
-    for i in range(n):
-        loss, gradient = objective(i)
-        norm = math.sqrt(sum(float(g.square().sum()) for g in gradient))
-        is_finite = math.isfinite(loss) and math.isfinite(norm)
-        losses.append(loss if is_finite else math.nan)
-        if not is_finite:
-            if i == 0:
-                raise EvaluationFailed(
-                    f"polish: the schedule's loss is {loss} and its gradient {norm}; only a "
-                    "schedule with finite images can be polished"
-                )
-            failures += 1
-            rate *= 0.5
-            _restore(table, good)
-            adam = torch.optim.Adam(table.moves, betas=_BETAS)
-            if failures == _MAX_FAILURES:
-                return losses
-            continue
-        failures = 0
-        good = [move.detach().clone() for move in table.moves]
-        scale = norms.cut(norm)
-        for move, g in zip(table.moves, gradient, strict=True):
-            move.grad = g * scale
-        decay = 0.5 * (1.0 + math.cos(math.pi * i / n))
-        for group in adam.param_groups:
-            group["lr"] = rate * min(1.0, (i + 1) / _WARM_UP) * decay
-        adam.step()
-        table.project()
-    with torch.no_grad():
-        last = run.outputs(run.batches(_seed(0, n))[0])
-    if not torch.isfinite(last).all():
-        _restore(table, good)
-    return losses
-
-
-class _Mean:
-    """The mean of the norms so far, and the factor that cuts one far above it."""
-
-    def __init__(self) -> None:
-        self._total, self._n = 0.0, 0
-
-    def cut(self, norm: float) -> float:
-        limit = _LARGEST_JUMP * self._total / self._n if self._n else math.inf
-        kept = min(norm, limit)
-        self._total, self._n = self._total + kept, self._n + 1
-        return kept / norm if norm > 0.0 else 1.0
-
-
-def _gradients(of: Tensor, moves: list[Tensor], weights: Tensor | None = None) -> list[Tensor]:
-    found = torch.autograd.grad(of, moves, weights, allow_unused=True)
-    pairs = zip(found, moves, strict=True)
-    return [torch.zeros_like(move) if g is None else g for g, move in pairs]
-
-
-def _restore(table: MovableTable, values: Sequence[Tensor]) -> None:
-    with torch.no_grad():
-        for move, value in zip(table.moves, values, strict=True):
-            move.copy_(value)
 
 
 def _seed(noise_seed: int, iteration: int) -> int:
@@ -324,9 +173,8 @@ def _seed(noise_seed: int, iteration: int) -> int:
     return int(entropy.generate_state(1, dtype=np.uint64)[0])
 
 
-def _usable(tensor: Tensor) -> Tensor:
-    """A tensor that was made in inference mode cannot take part in a gradient; its copy can."""
-    return tensor.clone() if tensor.is_inference() else tensor
+def _pixels(images: Tensor) -> Tensor:
+    return images.flatten(1)
 
 
 @contextmanager

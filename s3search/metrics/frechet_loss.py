@@ -56,7 +56,8 @@ class FrechetLoss:
         else:
             y = x @ self._root
             values = torch.linalg.eigvalsh(y.T @ y)
-        least = values.detach()[-1] * _ROUNDING
-        counted = torch.where(values > least, values, torch.zeros_like(values))
-        overlap = torch.sqrt(counted[values > least]).sum()
-        return ((mean - self._mean) ** 2).sum() + self._trace + (x * x).sum() - 2.0 * overlap
+        overlap = torch.sqrt(values[values > values[-1].detach() * _ROUNDING]).sum()
+        squared: Tensor = (
+            ((mean - self._mean) ** 2).sum() + self._trace + (x * x).sum() - 2.0 * overlap
+        )
+        return squared
