@@ -109,36 +109,37 @@ def polish(  # noqa: PLR0913  # what a worker has loaded comes one by one, as it
         raise InvalidSchedule("model_patch: a patched network is not polished; remove the patch")
     numbers = free_table(schedule)
     check_process(denoiser, compile_plan(schedule))
-    table = MovableTable(
-        numbers,
-        carries=settings.keep_invariants,
-        free=settings.free,
-        trained=trained_range(denoiser.process),
-    )
     in_pixels = settings.loss == "trajectory" and settings.target == "pixels"
-    gradient = TableGradient(
-        denoiser=denoiser,
-        seen=_pixels if in_pixels else features,
-        table=table,
-        noise=noise,
-        device=device,
-        batch_size=batch_size,
-        recompute=settings.recompute,
-    )
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         for module in (denoiser, features):
             stack.enter_context(_frozen(module))
+        table = MovableTable(
+            numbers,
+            carries=settings.keep_invariants,
+            free=settings.free,
+            trained=trained_range(denoiser.process),
+        )
+        gradient = TableGradient(
+            denoiser=denoiser,
+            seen=_pixels if in_pixels else features,
+            table=table,
+            noise=noise,
+            device=device,
+            batch_size=batch_size,
+            recompute=settings.recompute,
+        )
         objective = _objective(gradient, reference, settings, noise_seed)
         descent = Descent(table.moves, table.project, settings.learning_rate)
         losses = descent.run(objective, settings.iterations)
         unseen = gradient.batches(_seed(noise_seed, settings.iterations), settings.n_images)
         if not gradient.is_finite(unseen[0]):
             descent.restore()
+        moved = table.moved_table()
     provenance = {**schedule.provenance, "polished_from": schedule.id}
     return Polished(
-        schedule=schedule_of_table(table.moved_table(), provenance=provenance),
+        schedule=schedule_of_table(moved, provenance=provenance),
         losses=tuple(losses),
         network_calls=gradient.network_calls,
         seconds=time.perf_counter() - began,

@@ -203,7 +203,7 @@ class MovableTable:
             same = torch.tensor(base.network_times == base.times[:-1])
             same &= (self.told * self._told_free == 0.0) & (lam == self._told + total)
         free = self._times(total, base.network_times, self._told, is_call, lam)
-        return torch.where(same, times[:-1], free)
+        return torch.where(same, times[:-1], free).detach() + (free - free.detach())
 
     def _times(
         self,
