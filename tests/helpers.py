@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from s3search.metrics.frechet import FrechetReference
 from s3search.models.gaussian import GaussianDenoiser
 from s3search.processes import NoiseProcess, edm, flow, vp_cosine, vp_discrete, vp_linear
 from s3search.rules import (
@@ -78,6 +79,14 @@ def gaussian(process: NoiseProcess) -> GaussianDenoiser:
     mean = torch.tensor([[[0.3, -0.5], [0.1, 0.8]]], dtype=torch.float64)
     values = torch.tensor([0.04, 0.2, 0.7, 1.5], dtype=torch.float64)
     return GaussianDenoiser(process, mean, values, rotation)
+
+
+def gaussian_reference(data: GaussianDenoiser) -> FrechetReference:
+    """The exact statistics of the pixels of ``data``, which must have eigenvectors."""
+    u = data.eigenvectors
+    assert u is not None
+    covariance = (u * data.eigenvalues) @ u.T
+    return FrechetReference(mean=data.mean.numpy(), covariance=covariance.numpy())
 
 
 @dataclass(slots=True, kw_only=True)

@@ -204,6 +204,7 @@ class Evaluator:
             ),
             noise=self._noise,
             noise_seed=request.noise_seed,
+            device=self._device,
             batch_size=self._batch_size,
         )
         return Polished(

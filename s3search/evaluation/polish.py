@@ -1,192 +1,197 @@
-"""Gradient polish: a schedule's times and coefficients, moved down the gradient of the distance.
+"""Gradient polish: the numbers of a schedule, moved downhill on the metric itself.
 
-Every iteration draws fresh noise, makes images through the movable table of the schedule
-(`s3search.solvers.movable`), takes the debiased Fréchet distance of their features
-(`s3search.metrics.frechet_loss`) and one step of Adam with a warm-up and cosine decay.  No image
-is seen twice, so nothing is fitted to one noise set.  The result has free steps, one for each
-network call.  As LD3 (arXiv:2405.15506), S4S (arXiv:2502.17423) and DC-Solver (arXiv:2409.03755)
-optimise times or coefficients, but for the distance itself instead of a teacher's trajectory,
-which may be farther from the data than the student.
+A schedule is written as a table over x_0 and its calls (`s3search.solvers.freed`), whose
+coefficients, levels, times told and start then follow the gradient of the loss through all
+network calls: Adam with a short warm-up and a cosine decay.  The loss is either
 
-Memory is bounded by one batch: where an iteration has more images than that, the features are
-made without gradients first, and each batch is run again with the gradient of its features.  The
-network's calls are recomputed in the backward pass one by one (`torch.utils.checkpoint`).
+    frechet      the Fréchet distance to the reference, on fresh noise at every iteration, with its
+                 bias in the number of images removed (`s3search.metrics.frechet_loss`)
+    trajectory   the mean squared difference, in features or pixels, from a fine solve of the same
+                 noises (LD3 arXiv:2405.15506, S4S arXiv:2502.17423, DC-Solver arXiv:2409.03755)
+
+Memory is that of one batch whatever the number of images, and of one network call if asked
+(`s3search.evaluation.gradient`).
+
+Noise seeds are hashes of (noise_seed, iteration): no search or validation that numbers its seeds
+shares noise with them, and the same ``noise_seed`` gives the same polish.
 """
 
 import math
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from s3search.errors import EvaluationFailed, InvalidSchedule
+from s3search.errors import EvaluationFailed, InvalidConfig, InvalidSchedule
+from s3search.evaluation.descent import Descent, Objective
+from s3search.evaluation.gradient import TableGradient
 from s3search.evaluation.noise import NoiseBank
 from s3search.metrics.frechet import FrechetReference
 from s3search.metrics.frechet_loss import FrechetLoss
+from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.freed import free_table, schedule_of_table
-from s3search.solvers.movable import Freedom, MovableTable, run_rows
+from s3search.solvers.movable import Freedom, MovableTable, trained_range
+from s3search.solvers.plan import compile_plan
+from s3search.solvers.sample import check_process
 
-_WARM_UP = 5
-_BETAS = (0.9, 0.99)
-_RECOMPUTED_NUMBERS = 2**22  # of one batch of states: above this, calls are recomputed
-_MOST_RETREATS = 5
+Features = Callable[[Tensor], Tensor]
 
-Batch = tuple[Tensor, dict[str, Tensor]]
+_SEED_TAG = 0x706F6C697368  # keeps the seeds apart from other hashes of the same numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolishSettings:
-    """How far to go, and what may move."""
+    """How long, how fast and what."""
 
     iterations: int = 60
-    n_images: int = 500
+    n_images: int = 500  # per iteration
     learning_rate: float = 0.03
-    keep_invariants: bool = False  # rows carry a constant image and noise exactly
+    keep_invariants: bool = False  # every row carries a constant image and noise
+    loss: Literal["frechet", "trajectory"] = "frechet"
     free: frozenset[Freedom] = frozenset(Freedom)
+    recompute: bool | None = None  # what happens inside a call, when needed; None: as memory asks
+    target: Literal["features", "pixels"] = "features"  # of the loss "trajectory"
+    target_batches: int = 4  # sets of n_images that take turns with the fine solve's images
+    fine_nfe: int = 32  # calls of the fine solve, DPM-Solver++(2M)
+
+    def __post_init__(self) -> None:
+        for name, least in (("iterations", 1), ("n_images", 4), ("target_batches", 1)):
+            if getattr(self, name) < least:
+                raise InvalidConfig(f"{name}: needs at least {least}, found {getattr(self, name)}")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0.0):
+            raise InvalidConfig(f"learning_rate: needs to be > 0, found {self.learning_rate}")
+        if not self.free:
+            raise InvalidConfig("free: nothing may move; name at least one of the freedoms")
+        for name, choices in (
+            ("loss", ("frechet", "trajectory")),
+            ("target", ("features", "pixels")),
+        ):
+            if getattr(self, name) not in choices:
+                raise InvalidConfig(f"{name}: {getattr(self, name)!r} is none of {choices}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PolishedSchedule:
-    """The schedule made, the loss of every iteration, and the image-calls: forward, recomputed and
-    backward, each counted as one.
-    """
+class Polished:
+    """A schedule of free steps, and what it took."""
 
     schedule: Schedule
-    losses: tuple[float, ...]
-    network_calls: int
+    losses: tuple[float, ...]  # one per iteration, nan where it was not finite
+    network_calls: int  # images times network batches, forward and backward
+    seconds: float
 
 
-def polish(
+def polish(  # noqa: PLR0913  # what a worker has loaded comes one by one, as it does there
     denoiser: Any,
-    features: Callable[[Tensor], Tensor],
+    features: Features,
     reference: FrechetReference,
     schedule: Schedule,
     settings: PolishSettings,
     *,
     noise: NoiseBank,
     noise_seed: int,
+    device: torch.device,
     batch_size: int,
-) -> PolishedSchedule:
-    """``schedule`` after ``settings.iterations`` steps down the gradient.
+) -> Polished:
+    """``schedule`` after ``settings.iterations`` steps of Adam: as many calls, free steps.
 
-    Seeds of the iterations follow from ``noise_seed`` alone, which must be nobody else's. Raises
-    `InvalidSchedule` for schedules that free steps cannot write (v3) and for patched ones, and
-    `EvaluationFailed` where there is no gradient or no finite loss.
+    Raises `InvalidSchedule` for what has no table of numbers (DPM-Solver-v3's steps, patches of
+    the network), `EvaluationFailed` where network or extractor cannot be differentiated or give
+    no finite number from the start.
     """
+    began = time.perf_counter()
     if schedule.model_patch is not None:
-        raise InvalidSchedule("model_patch: a patched network cannot be polished")
-    movable = MovableTable(
-        free_table(schedule), carries=settings.keep_invariants, free=settings.free
-    )
-    run = _Run(denoiser, features, FrechetLoss(reference, noise.device), movable, batch_size)
-    adam = torch.optim.Adam(movable.moves, betas=_BETAS)
-    losses: list[float] = []
-    kept = [move.detach().clone() for move in movable.moves]
-    scale, retreats = 1.0, 0
-    for i in range(settings.iterations):
-        batches = list(noise.batches(_seed(noise_seed, i), settings.n_images, batch_size))
-        loss = run.backward(batches)
-        if not math.isfinite(loss) or not _is_finite(movable):
-            retreats += 1
-            if retreats > _MOST_RETREATS:
-                raise EvaluationFailed("polish: the loss or its gradient stays not finite")
-            scale /= 2
-            with torch.no_grad():
-                for move, old in zip(movable.moves, kept, strict=True):
-                    move.copy_(old)
-            adam = torch.optim.Adam(movable.moves, betas=_BETAS)
-            continue
-        losses.append(loss)
-        kept = [move.detach().clone() for move in movable.moves]
-        decay = 0.5 * (1.0 + math.cos(math.pi * i / settings.iterations))
-        rate = settings.learning_rate * scale * min(1.0, (i + 1) / _WARM_UP) * decay
-        for group in adam.param_groups:
-            group["lr"] = rate
-        adam.step()
-        movable.project()
-    made = schedule_of_table(
-        movable.moved_table(),
-        provenance={"polished_from": schedule.id, "images": settings.n_images * len(losses)},
-    )
-    return PolishedSchedule(schedule=made, losses=tuple(losses), network_calls=run.network_calls)
-
-
-class _Run:
-    """One loss and its gradient at a time."""
-
-    def __init__(
-        self,
-        denoiser: Any,
-        features: Callable[[Tensor], Tensor],
-        loss: FrechetLoss,
-        movable: MovableTable,
-        batch_size: int,
-    ) -> None:
-        self._denoiser, self._features, self._loss = denoiser, features, loss
-        self._movable, self._batch_size = movable, batch_size
-        self._doubled = getattr(denoiser, "network_batches_per_call", 1)
-        self.network_calls = 0
-
-    def backward(self, batches: list[Batch]) -> float:
-        """The loss, with its gradient left in the moves."""
-        for move in self._movable.moves:
-            move.grad = None
-        if len(batches) == 1:
-            loss = self._loss(self._made(*batches[0]))
-            _differentiable(loss)
-            loss.backward()  # type: ignore[no-untyped-call]
-            return float(loss.detach())
-        with torch.no_grad():
-            whole = [self._made(*batch) for batch in batches]
-        leaves = torch.cat(whole).requires_grad_()
-        loss = self._loss(leaves)
-        (slopes,) = torch.autograd.grad(loss, leaves)
-        for batch, slope in zip(
-            batches, torch.split(slopes, [len(w) for w in whole]), strict=True
-        ):
-            made = self._made(*batch)
-            _differentiable(made)
-            made.backward(slope)  # type: ignore[no-untyped-call]
-        return float(loss.detach())
-
-    def _made(self, noise: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
-        """The features of one batch of images."""
-        recomputed = torch.is_grad_enabled() and noise.numel() > _RECOMPUTED_NUMBERS
-
-        def call(x: Tensor, t: Tensor) -> Tensor:
-            answer: Tensor = self._denoiser(x, t, **condition)
-            return answer
-
-        def network(x: Tensor, t: Tensor) -> Tensor:
-            if not recomputed:
-                return call(x, t)
-            again: Tensor = checkpoint(call, x, t, use_reentrant=False)
-            return again
-
-        passes = 1 + torch.is_grad_enabled() + recomputed
-        self.network_calls += passes * len(noise) * self._movable.table.nfe * self._doubled
-        table = self._movable.table
-        return self._features(run_rows(network, table, self._movable.rows(), noise))
-
-
-def _differentiable(value: Tensor) -> None:
-    if not value.requires_grad:
-        raise EvaluationFailed(
-            "polish: the images' features have no gradient; the model or the extractor detaches "
-            'them (torch.no_grad or numpy inside): take "polish" out of search.ladder'
+        raise InvalidSchedule("model_patch: a patched network is not polished; remove the patch")
+    numbers = free_table(schedule)
+    check_process(denoiser, compile_plan(schedule))
+    in_pixels = settings.loss == "trajectory" and settings.target == "pixels"
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for module in (denoiser, features):
+            stack.enter_context(_frozen(module))
+        table = MovableTable(
+            numbers,
+            carries=settings.keep_invariants,
+            free=settings.free,
+            trained=trained_range(denoiser.process),
         )
+        gradient = TableGradient(
+            denoiser=denoiser,
+            seen=_pixels if in_pixels else features,
+            table=table,
+            noise=noise,
+            device=device,
+            batch_size=batch_size,
+            recompute=settings.recompute,
+        )
+        objective = _objective(gradient, reference, settings, noise_seed)
+        descent = Descent(table.moves, table.project, settings.learning_rate)
+        losses = descent.run(objective, settings.iterations)
+        unseen = gradient.batches(_seed(noise_seed, settings.iterations), settings.n_images)
+        if not gradient.is_finite(unseen[0]):
+            descent.restore()
+        moved = table.moved_table()
+    provenance = {**schedule.provenance, "polished_from": schedule.id}
+    return Polished(
+        schedule=schedule_of_table(moved, provenance=provenance),
+        losses=tuple(losses),
+        network_calls=gradient.network_calls,
+        seconds=time.perf_counter() - began,
+    )
 
 
-def _is_finite(movable: MovableTable) -> bool:
-    grads = [move.grad for move in movable.moves if move.grad is not None]
-    return all(bool(torch.isfinite(grad).all()) for grad in grads)
+def _objective(
+    gradient: TableGradient, reference: FrechetReference, settings: PolishSettings, noise_seed: int
+) -> Objective:
+    """Loss and gradient of one iteration."""
+    n = settings.n_images
+    if settings.loss == "frechet":
+        frechet = FrechetLoss(reference, gradient.device)
+        return lambda i: gradient(gradient.batches(_seed(noise_seed, i), n), frechet)
+    process = gradient.denoiser.process
+    end = published.End(rule=published.EndRule.DENOISE)
+    fine = compile_plan(published.dpmpp_2m(process, nfe=settings.fine_nfe, end=end))
+    targets: dict[int, Tensor] = {}
+
+    def squared(i: int) -> tuple[float, list[Tensor]]:
+        turn = i % settings.target_batches
+        batches = gradient.batches(_seed(noise_seed, turn), n)
+        if turn not in targets:
+            targets[turn] = gradient.outputs_of(fine, batches)
+        return gradient(batches, lambda f: ((f - targets[turn]) ** 2).sum(1).mean())
+
+    return squared
 
 
 def _seed(noise_seed: int, iteration: int) -> int:
-    state = np.random.SeedSequence([noise_seed, iteration]).generate_state(2, dtype=np.uint64)
-    return 2**66 + int(state[0])
+    entropy = np.random.SeedSequence([_SEED_TAG, noise_seed, iteration])
+    return int(entropy.generate_state(1, dtype=np.uint64)[0])
+
+
+def _pixels(images: Tensor) -> Tensor:
+    return images.flatten(1)
+
+
+@contextmanager
+def _frozen(module: Any) -> Iterator[None]:
+    """No gradient for the parameters of ``module``, where it has any, and theirs back after."""
+    own = list(module.parameters()) if isinstance(module, torch.nn.Module) else []
+    if any(parameter.is_inference() for parameter in own):
+        raise EvaluationFailed(
+            f"polish: the weights of {type(module).__name__} were made in inference mode, which "
+            "has no gradients; load it outside"
+        )
+    moving = [parameter for parameter in own if parameter.requires_grad]
+    for parameter in moving:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in moving:
+            parameter.requires_grad_(True)

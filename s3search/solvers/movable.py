@@ -4,7 +4,7 @@ What moves, row by row, from a `FreeTable` with the values 0 in the superscript:
 
     lam_r  = lam_r^0 + level_r                    rows with 0 < alpha, 0 < sigma; the others stay
     told_r = told_r^0 + level_r + told_move_r     in lam: what call r is told moves with its level
-    N_r    = N_r^0 + sigma_r - sigma_r^0 + alpha_r^0 noise_r   noise in row r: p0_r = N_r / sigma_0
+    N_r    = N_r^0 + sigma_r - sigma_r^0 + alpha_r^0 noise_r      of noise; p0_r = N_r / sigma_0
     q_rj   = q_rj^0 + (what keeps the image in row r) / n_r + alpha_r^0 weight_rj
 
 so that a move of a level alone keeps a constant noise and image where the row carried them, its
@@ -28,7 +28,7 @@ from s3search.processes import NoiseProcess, VpDiscrete
 from s3search.rules import level
 from s3search.rules.linear_form import state
 from s3search.schedules.schedule import StartKind
-from s3search.solvers.freed import FreeTable
+from s3search.solvers.freed import Array, FreeTable
 from s3search.solvers.plan import analytic_prediction
 from s3search.solvers.start_map import StartMap, jumped, start_map_of
 
@@ -59,7 +59,17 @@ class Rows:
 class MovableTable:
     """The moves of one table, leaves of the autograd graph, and the table that they make."""
 
-    def __init__(self, table: FreeTable, *, carries: bool, free: frozenset[Freedom]) -> None:
+    def __init__(
+        self,
+        table: FreeTable,
+        *,
+        carries: bool,
+        free: frozenset[Freedom],
+        trained: tuple[float, float],
+    ) -> None:
+        """``trained`` are the times, cleanest first, that the network may be told; the table's own
+        may lie outside.
+        """
         self.table, self._carries = table, carries
         process, n, kind = table.process, table.nfe, table.start.kind
         first = level(process, table.first_time)
@@ -87,7 +97,7 @@ class MovableTable:
         self._noise_free = _wide([float(Freedom.COEFFICIENTS in free and not carries)] * (n + 1))
         if not table.is_analytic:
             self._noise_free[0] = 0.0
-        self._set_bounds(first.lam)
+        self._set_bounds(first.lam, trained)
         self.levels = _leaf(n + 1)
         self.told = _leaf(n)
         self.noise = _leaf(n + 1)
@@ -172,13 +182,12 @@ class MovableTable:
             network_times=rows.network_times.numpy(),
         )
 
-    def _set_bounds(self, first_lam: float) -> None:
-        process = self.table.process
-        low, high = (process.lam(t) for t in trained_range(process))
+    def _set_bounds(self, first_lam: float, trained: tuple[float, float]) -> None:
+        high, low = (self.table.process.lam(t) for t in trained)
         told = self._told[torch.isfinite(self._told)].tolist()
-        self._told_range = min([high, *told]), max([low, *told])
+        self._told_range = min([low, *told]), max([high, *told])
         own = self._lam[self._is_level].tolist()
-        least, most = min([high, *own]), max([low, *own])
+        least, most = min([low, *own]), max([high, *own])
         fixed = torch.where(self._levels_free, torch.full_like(self._lam, most), self._lam)
         self._high = torch.cummin(fixed.flip(0), 0).values.flip(0)
         self._low = torch.full_like(self._lam, least)
@@ -194,12 +203,12 @@ class MovableTable:
             same = torch.tensor(base.network_times == base.times[:-1])
             same &= (self.told * self._told_free == 0.0) & (lam == self._told + total)
         free = self._times(total, base.network_times, self._told, is_call, lam)
-        return torch.where(same, times[:-1], free)
+        return torch.where(same, times[:-1], free).detach() + (free - free.detach())
 
     def _times(
         self,
         move: Tensor,
-        base: "np.typing.NDArray[np.float64]",
+        base: Array,
         lam: Tensor,
         movable: Tensor,
         moved: Tensor | None = None,

@@ -1,103 +1,225 @@
-"""Gradient polish: it lowers the true distance, keeps what it must, and says when it cannot."""
+"""Polish: downhill where the truth is known, the same images afterwards, and what is refused."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from s3search.errors import EvaluationFailed, InvalidSchedule
+from s3search.errors import EvaluationFailed, InvalidConfig, InvalidSchedule
 from s3search.evaluation.noise import NoiseBank
-from s3search.evaluation.polish import PolishedSchedule, PolishSettings, polish
-from s3search.metrics.frechet import FrechetReference
-from s3search.models.gaussian import GaussianDenoiser, gaussian_distance
-from s3search.processes import NoiseProcess, edm, flow, vp_linear
+from s3search.evaluation.polish import Polished, PolishSettings, polish
+from s3search.models.gaussian import gaussian_distance
+from s3search.processes import NoiseProcess, edm
+from s3search.rules import Prediction, Taylor
 from s3search.schedules import published
-from s3search.schedules.schedule import ModelPatch, Schedule
-from s3search.solvers.plan import compile_plan
-from s3search.solvers.sample import sample
-
-MEAN = torch.tensor([0.2, -0.1, 0.4, 0.0]).reshape(1, 2, 2)
-VARIANCES = torch.tensor([0.9, 0.3, 0.1, 0.02])
-REFERENCE = FrechetReference(
-    mean=MEAN.double().flatten().numpy(), covariance=np.diag(VARIANCES.double().numpy()), n=1000
+from s3search.schedules.schedule import (
+    ModelPatch,
+    Schedule,
+    StatisticsReference,
+    Step,
 )
+from s3search.solvers.freed import free_table
+from s3search.solvers.movable import Freedom
+from s3search.solvers.plan import compile_plan, compile_plans
+from s3search.solvers.sample import sample
+from tests.helpers import PROCESSES, gaussian, gaussian_reference, noise
+
+_CPU = torch.device("cpu")
+_EACH = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES.keys())
+_QUICK = PolishSettings(iterations=25, n_images=200)
 
 
-def _flat(images: Tensor) -> Tensor:
+def _pixels(images: Tensor) -> Tensor:
     return images.flatten(1)
 
 
-def _polished(
-    schedule: Schedule, features: Any = _flat, batch_size: int = 1000, **changes: Any
-) -> PolishedSchedule:
-    denoiser = GaussianDenoiser(schedule.process, MEAN, VARIANCES)
-    settings = PolishSettings(**{"iterations": 40, "n_images": 400, **changes})
-    noise = NoiseBank(denoiser, torch.device("cpu"))
-    return polish(
-        denoiser,
-        features,
-        REFERENCE,
-        schedule,
-        settings,
-        noise=noise,
-        noise_seed=7,
-        batch_size=batch_size,
+def _distance(schedule: Schedule) -> float:
+    """The exact Fréchet distance, by another path than the optimiser's."""
+    data = gaussian(schedule.process)
+    assert data.eigenvectors is not None
+    plans = compile_plans([schedule])
+    u = data.eigenvectors.numpy()
+    return float(gaussian_distance(plans, data.mean.numpy(), data.eigenvalues.numpy(), u)[0])
+
+
+def _polish(
+    schedule: Schedule, settings: PolishSettings = _QUICK, *, seed: int = 3, **changes: Any
+) -> Polished:
+    data = gaussian(schedule.process)
+    denoiser = changes.pop("denoiser", data)
+    given: dict[str, Any] = {
+        "features": _pixels,
+        "reference": gaussian_reference(data),
+        "noise": NoiseBank(denoiser, _CPU),
+        "noise_seed": seed,
+        "device": _CPU,
+        "batch_size": 1000,
+    }
+    given |= changes
+    features, reference = given.pop("features"), given.pop("reference")
+    return polish(denoiser, features, reference, schedule, settings, **given)
+
+
+@_EACH
+@pytest.mark.parametrize("keep", [False, True], ids=["free", "carrying"])
+def test_polish_lowers_the_exact_distance_on_every_process(
+    process: NoiseProcess, keep: bool
+) -> None:
+    schedule = published.ddim(process, nfe=3)
+    found = _polish(schedule, replace(_QUICK, keep_invariants=keep, iterations=50)).schedule
+    assert found.nfe == schedule.nfe == compile_plan(found).nfe
+    assert _distance(found) < (0.7 if keep else 0.3) * _distance(schedule)
+    carries = {step.predictor.carries_constants for step in found.steps}
+    assert carries == ({True} if keep else {False})
+    assert Schedule.from_dict(found.to_dict()).id == found.id
+
+
+def test_free_coefficients_reach_the_optimum_of_zero() -> None:
+    schedule = published.dpmpp_2m(edm(), nfe=4)
+    found = _polish(schedule, PolishSettings(iterations=100)).schedule
+    assert _distance(found) < 0.02 * _distance(schedule)
+
+
+@pytest.mark.parametrize("freedom", Freedom)
+def test_only_what_is_free_moves(freedom: Freedom) -> None:
+    schedule = published.dpmpp_2m(edm(sigma_max=10.0), nfe=3)
+    settings = replace(_QUICK, iterations=3, free=frozenset({freedom}))
+    found = _polish(schedule, settings, denoiser=gaussian(edm())).schedule
+    a, b = free_table(schedule), free_table(found)
+    first, others = b.times[0] != a.times[0], (b.times[1:] != a.times[1:]).any()
+    assert first == (freedom is Freedom.START)
+    assert others == (freedom is Freedom.TIMES)
+    apart = b.network_times != b.times[:-1]
+    assert apart.any() == (freedom is Freedom.NETWORK_TIMES)
+    if freedom is Freedom.NETWORK_TIMES:
+        assert np.allclose(a.q, b.q, atol=1e-15)
+    else:
+        assert not np.allclose(a.q, b.q, atol=1e-6) or freedom is Freedom.START
+
+
+def test_trajectory_loss_lowers_the_error_of_the_end_point() -> None:
+    process, data = edm(), gaussian(edm())
+    schedule = published.ddim(process, nfe=3)
+    settings = PolishSettings(
+        loss="trajectory", target="pixels", iterations=40, n_images=100, keep_invariants=True
     )
+    found = _polish(schedule, settings)
+    unit = noise(200, seed=9)
+    exact = data.exact_flow(unit * 80.0, 80.0, 0.0)
+
+    def error(of: Schedule) -> float:
+        return float((sample(data, compile_plan(of), unit) - exact).square().mean())
+
+    assert error(found.schedule) < 0.1 * error(schedule)
+    fine = 4 * 100 * settings.fine_nfe
+    assert found.network_calls == fine + 40 * 100 * 3 * 2 + 100 * 3
 
 
-def _true_distance(schedule: Schedule) -> float:
-    mean, variances = MEAN.double().numpy(), VARIANCES.double().numpy()
-    return float(gaussian_distance(compile_plan(schedule), mean, variances)[0])
+def test_a_polish_repeats_itself_and_depends_on_its_seed() -> None:
+    schedule = published.ddim(edm(), nfe=3)
+    few = replace(_QUICK, iterations=4)
+    one, two, other = (_polish(schedule, few, seed=seed) for seed in (1, 1, 2))
+    assert one.losses == two.losses
+    assert one.schedule.id == two.schedule.id != other.schedule.id
+    assert one.schedule.provenance["polished_from"] == schedule.id
 
 
-@pytest.mark.parametrize("process", [edm(), vp_linear(), flow()], ids=lambda p: p.type)
-def test_the_true_distance_falls(process: NoiseProcess) -> None:
-    start = published.ddim(process, nfe=3)
-    made = _polished(start)
-    assert _true_distance(made.schedule) < 0.3 * _true_distance(start)
-    assert made.schedule.nfe == 3
-    assert Schedule.from_dict(made.schedule.to_dict()).id == made.schedule.id
+def test_noise_made_in_inference_mode_and_a_caller_in_it_are_no_obstacle() -> None:
+    schedule, few = published.ddim(edm(), nfe=2), replace(_QUICK, iterations=3)
+    with torch.inference_mode():
+        inside = _polish(schedule, few)
+    assert inside.schedule.id == _polish(schedule, few).schedule.id
 
 
-def test_invariants_are_kept_when_asked() -> None:
-    made = _polished(published.ddim(edm(), nfe=3), keep_invariants=True)
-    assert all(step.predictor.carries_constants for step in made.schedule.steps)
-    loose = _polished(published.ddim(edm(), nfe=3))
-    assert not all(step.predictor.carries_constants for step in loose.schedule.steps)
+class _Network(nn.Module):
+    """A denoiser with a weight, and a fault if asked."""
+
+    def __init__(self, fault: str = "") -> None:
+        super().__init__()
+        self.process, self.sample_shape = edm(), (1, 2, 2)
+        self.weight = nn.Parameter(torch.ones(()))
+        self.fault, self.calls = fault, 0
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        self.calls += 1
+        scale = self.weight / (1.0 + t * t).reshape(-1, 1, 1, 1)
+        if self.fault == "no_grad":
+            return (x * scale).detach()
+        if self.fault == "nan" or (self.fault == "later" and self.calls % 8 == 5):
+            return x * torch.nan
+        return x * scale
 
 
-def test_batches_change_nothing_but_the_cost() -> None:
-    start = published.dpmpp_2m(edm(), nfe=3)
-    whole = _polished(start, iterations=3)
-    parts = _polished(start, iterations=3, batch_size=150)
-    assert parts.losses == pytest.approx(whole.losses, rel=1e-4)
-    assert parts.network_calls > whole.network_calls == 3 * 3 * 400 * 2
-    noise = torch.randn(5, 1, 2, 2, dtype=torch.float64)
-    denoiser = GaussianDenoiser(start.process, MEAN, VARIANCES)
-    a, b = (sample(denoiser, compile_plan(p.schedule), noise) for p in (whole, parts))
-    assert torch.allclose(a, b, atol=1e-4)
+def test_weights_keep_their_gradients_to_themselves() -> None:
+    network = _Network()
+    _polish(published.ddim(edm(), nfe=2), replace(_QUICK, iterations=2), denoiser=network)
+    assert network.weight.requires_grad
+    assert network.weight.grad is None
 
 
-def test_the_seed_decides() -> None:
-    start = published.ddim(edm(), nfe=2)
-    assert _polished(start, iterations=4) == _polished(start, iterations=4)
-
-
-def test_what_has_no_gradient_is_said() -> None:
-    with pytest.raises(EvaluationFailed, match=r"search\.ladder"):
-        _polished(published.ddim(edm(), nfe=2), features=lambda x: _flat(x).detach())
-
-
-def test_a_loss_that_stays_not_finite_is_said() -> None:
-    with pytest.raises(EvaluationFailed, match="not finite"):
-        _polished(published.ddim(edm(), nfe=2), features=lambda x: _flat(x) * float("nan"))
-
-
-def test_a_patched_network_is_refused() -> None:
-    patched = published.ddim(edm(), nfe=2).model_copy(
-        update={"model_patch": ModelPatch(skip_scale=(0.9, 0.9))}
+def test_a_loss_that_is_not_finite_sends_the_polish_back() -> None:
+    found = _polish(
+        published.ddim(edm(), nfe=2), replace(_QUICK, iterations=20), denoiser=_Network("later")
     )
+    missing = np.isnan(found.losses)
+    assert missing.any()
+    assert not missing.all()
+    assert np.isfinite(free_table(found.schedule).q).all()
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"), [("no_grad", "network's answer carries no grad"), ("nan", "finite")]
+)
+def test_networks_that_give_no_gradient_are_refused(fault: str, message: str) -> None:
+    with pytest.raises(EvaluationFailed, match=message):
+        _polish(published.ddim(edm(), nfe=2), denoiser=_Network(fault))
+
+
+def test_extractors_that_give_no_gradient_are_refused() -> None:
+    with pytest.raises(EvaluationFailed, match="extractor"):
+        _polish(published.ddim(edm(), nfe=2), features=lambda x: x.detach().flatten(1))
+
+
+def test_weights_made_in_inference_mode_are_refused() -> None:
+    with torch.inference_mode():
+        network = _Network()
+    with pytest.raises(EvaluationFailed, match="inference mode"):
+        _polish(published.ddim(edm(), nfe=2), denoiser=network)
+
+
+def test_schedules_without_a_table_of_numbers_are_refused() -> None:
+    plain = published.ddim(edm(), nfe=2)
+    patched = plain.model_copy(update={"model_patch": ModelPatch(skip_scale=(1.1,))})
     with pytest.raises(InvalidSchedule, match="model_patch"):
-        _polished(patched)
+        _polish(patched)
+    v3 = Schedule(
+        process=edm(),
+        times=(80.0, 1.0),
+        steps=(Step(predictor=Taylor(prediction=Prediction.V3, order=1)),),
+        statistics=StatisticsReference(digest="0" * 32),
+    )
+    with pytest.raises(InvalidSchedule, match="v3"):
+        _polish(v3)
+    with pytest.raises(InvalidSchedule, match="process"):
+        _polish(plain, denoiser=gaussian(PROCESSES["flow"]))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("iterations", 0),
+        ("n_images", 3),
+        ("target_batches", 0),
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("free", frozenset()),
+        ("loss", "mse"),
+        ("target", "latents"),
+    ],
+)
+def test_settings_are_checked(field: str, value: Any) -> None:
+    with pytest.raises(InvalidConfig, match=field):
+        PolishSettings(**{field: value})

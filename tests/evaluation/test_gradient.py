@@ -1,0 +1,166 @@
+"""Moves of a table: always a valid schedule with the loop's images, and exact gradients."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from s3search.evaluation.gradient import TableGradient
+from s3search.evaluation.noise import NoiseBank
+from s3search.metrics.frechet_loss import FrechetLoss
+from s3search.processes import NoiseProcess, edm
+from s3search.schedules import published
+from s3search.schedules.jump import gaussian_jump
+from s3search.schedules.schedule import (
+    Schedule,
+    Start,
+    StartKind,
+)
+from s3search.search import load_space, random_schedule
+from s3search.solvers.freed import free_table, schedule_of_table
+from s3search.solvers.movable import Freedom, MovableTable, run_rows, trained_range
+from s3search.solvers.plan import compile_plan
+from s3search.solvers.sample import sample
+from tests.helpers import PROCESSES, gaussian, gaussian_reference, noise
+
+_CPU = torch.device("cpu")
+_EACH = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES.keys())
+
+
+def _pixels(images: Tensor) -> Tensor:
+    return images.flatten(1)
+
+
+def _moved(schedule: Schedule, *, carries: bool, seed: int) -> MovableTable:
+    table = MovableTable(
+        free_table(schedule),
+        carries=carries,
+        free=frozenset(Freedom),
+        trained=trained_range(schedule.process),
+    )
+    rng = np.random.default_rng(seed)
+    with torch.no_grad():
+        for move in table.moves:
+            move.copy_(torch.tensor(rng.normal(size=tuple(move.shape)) * 0.3))
+    table.project()
+    return table
+
+
+def _starts(process: NoiseProcess) -> list[Schedule]:
+    """Every kind of start, and a pseudo and an implicit corrector."""
+    plain = published.unipc(process, nfe=4)
+    rng = np.random.default_rng(0)
+    space = load_space("full")
+    drawn = [random_schedule(space, process, 4, rng) for _ in range(8)]
+    mean = (((0.3, -0.5), (0.1, 0.8)),)
+    short = published.ddim(process, nfe=3)
+    starts = [Start(kind=StartKind.ZERO_X0), Start(kind=StartKind.AVERAGE_X0, image=mean)]
+    if process.alpha(short.times[0]) > 0.0:
+        starts.append(Start(kind=StartKind.UNIT_NOISE))
+    values = np.array([1.5, 0.7, 0.2, 0.04])
+    jump = gaussian_jump(short.times[0], mean, values, np.eye(4), n_modes=2)
+    analytic = [
+        Schedule(process=process, times=short.times, start=start, steps=short.steps)
+        for start in starts
+    ]
+    ddim, late = short.steps[:2], Start(jump=jump)
+    return [
+        plain,
+        short,
+        *drawn,
+        *analytic,
+        Schedule(process=process, times=short.times[1:], start=late, steps=ddim),
+    ]
+
+
+@_EACH
+@pytest.mark.parametrize("carries", [False, True], ids=["free", "carrying"])
+def test_wherever_the_moves_go_the_schedule_is_valid_and_makes_the_loops_images(
+    process: NoiseProcess, carries: bool
+) -> None:
+    denoiser, unit = gaussian(process), noise(5, seed=2)
+    for k, schedule in enumerate(_starts(process)):
+        table = _moved(schedule, carries=carries, seed=k)
+        with torch.no_grad():
+            wanted = run_rows(denoiser, table.table, table.rows(), unit)
+            made = schedule_of_table(table.moved_table())
+            images = sample(denoiser, compile_plan(made), unit)
+        assert made.nfe == schedule.nfe
+        assert torch.allclose(images, wanted, rtol=1e-9, atol=1e-9 * float(wanted.abs().max()))
+        if carries:
+            before = [s.predictor.carries for s in schedule_of_table(table.table).steps]
+            assert [s.predictor.carries for s in made.steps] == before
+
+
+@_EACH
+def test_moves_stay_in_range_and_in_order(process: NoiseProcess) -> None:
+    low, high = trained_range(process)
+    for seed in range(5):
+        table = MovableTable(
+            free_table(published.ddim(process, nfe=4)),
+            carries=False,
+            free=frozenset(Freedom),
+            trained=(low, high),
+        )
+        own = table.table.network_times
+        rng = np.random.default_rng(seed)
+        with torch.no_grad():
+            for move in table.moves:
+                move.copy_(torch.tensor(rng.normal(size=tuple(move.shape)) * 20.0))
+        table.project()
+        found = table.moved_table()
+        assert (np.diff(found.times) <= 0.0).all()
+        slack = 1e-9 * high
+        assert (found.network_times >= min(low, own.min()) - slack).all()
+        assert (found.network_times <= max(high, own.max()) + slack).all()
+
+
+def _gradient(process: NoiseProcess, batch_size: int, recompute: bool) -> tuple[Any, int]:
+    denoiser = gaussian(process)
+    table = _moved(published.unipc(process, nfe=3), carries=False, seed=1)
+    made = TableGradient(
+        denoiser=denoiser,
+        seen=_pixels,
+        table=table,
+        noise=NoiseBank(denoiser, _CPU),
+        device=_CPU,
+        batch_size=batch_size,
+        recompute=recompute,
+    )
+    batches = [(n.double(), given) for n, given in made.batches(5, 240)]
+    loss, gradient = made(batches, FrechetLoss(gaussian_reference(denoiser), _CPU))
+    return (loss, torch.cat([g.flatten() for g in gradient])), made.network_calls
+
+
+def test_batches_and_recomputation_change_no_gradient_and_are_paid_for() -> None:
+    (loss, whole), calls = _gradient(edm(), 1000, False)
+    assert calls == 240 * 3 * 2
+    for batch_size, recompute, passes in ((100, False, 3), (1000, True, 3), (70, True, 4)):
+        (again, parts), paid = _gradient(edm(), batch_size, recompute)
+        assert again == pytest.approx(loss, rel=1e-10)
+        assert torch.allclose(parts, whole, rtol=1e-8, atol=1e-9 * float(whole.abs().max()))
+        assert paid == 240 * 3 * passes
+
+
+@_EACH
+def test_the_gradient_is_that_of_finite_differences(process: NoiseProcess) -> None:
+    denoiser, unit = gaussian(process), noise(20, seed=4)
+    table = _moved(published.unipc(process, nfe=3), carries=False, seed=1)
+    loss_of = FrechetLoss(gaussian_reference(denoiser), _CPU)
+
+    def loss() -> Tensor:
+        return loss_of(run_rows(denoiser, table.table, table.rows(), unit).flatten(1))
+
+    exact = torch.autograd.grad(loss(), table.moves)
+    for move, gradient in zip(table.moves, exact, strict=True):
+        for k in range(move.numel()):
+            values = []
+            for step in (1e-5, -1e-5):
+                with torch.no_grad():
+                    move.view(-1)[k] += step
+                    values.append(loss().item())
+                    move.view(-1)[k] -= step
+            found = (values[0] - values[1]) / 2e-5
+            assert gradient.flatten()[k].item() == pytest.approx(found, rel=1e-4, abs=1e-6)
