@@ -47,7 +47,6 @@ class Tally:
     images: float = 0.0  # made now, of whatever rung
     spent: float = 0.0  # images of the search, earlier runs included
     failed: int = 0
-    measured: int = 0
 
 
 class StudyLab:
@@ -265,7 +264,6 @@ class StudyLab:
             schedule=schedule, value=value, n_images=n_images, path=path
         )
         self.tally.spent += n_images
-        self.tally.measured += 1
         if value is not None:
             is_baseline = proposal.origin.startswith("baseline")
             side = self.best_baseline if is_baseline else self.best

@@ -115,7 +115,6 @@ class _OneNfe:
     spent: float = 0.0
     known: list[Measured] = field(default_factory=list)
     keys: set[bytes] = field(default_factory=set)
-    polished: list[Schedule] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.guide = Guide(self.search.has, self.lab)
@@ -214,7 +213,7 @@ class _OneNfe:
 
     def _polish(self) -> None:
         left = (1.0 - _FINALS) * self.budget - self.spent
-        starts = [m.schedule for m in self._ranked()]
+        starts = _ranked(self.known)
         for i, (share, most) in enumerate(_ROUNDS):
             images = share * left
             n = int(max(1, min(most, images // _LEAST_POLISH, len(starts))))
@@ -222,30 +221,21 @@ class _OneNfe:
                 return
             each = max(images / n - self.lab.n_images, 40.0)
             iterations, n_images = polish_size(each)
-            made = self.lab.polish(
-                _unlike(starts, n), iterations=iterations, n_images=n_images, seed=i
-            )
+            chosen = _unlike(starts, n)
+            made = self.lab.polish(chosen, iterations=iterations, n_images=n_images, seed=i)
             self.spent += 2.0 * iterations * n_images * len(made)
             wanted = [
                 (schedule, f"polish {i + 1}", (start.id,))
-                for schedule, start in zip(made, _unlike(starts, n), strict=True)
+                for schedule, start in zip(made, chosen, strict=True)
                 if schedule is not None
             ]
             found = self._measure(wanted, open_race(self.lab.n_images))
-            better = sorted(
-                (m for m in found if m.value is not None), key=lambda m: m.value or 0.0
-            )
-            self.polished = [m.schedule for m in better] + self.polished
-            starts = [m.schedule for m in better] or starts
-
-    def _ranked(self) -> list[Measured]:
-        whole = [m for m in self.known if m.value is not None]
-        return sorted(whole, key=lambda m: m.value if m.value is not None else math.inf)
+            starts = _ranked(found) or starts
 
     # -- finals ----------------------------------------------------------------------------
 
     def _finals(self) -> Schedule | None:
-        ranked = [m.schedule for m in self._ranked()]
+        ranked = _ranked(self.known)
         if not ranked:
             return None
         images = _FINALS * self.budget
@@ -256,6 +246,12 @@ class _OneNfe:
         values = self.lab.rescore(best, n_images)
         scored = [(v, i) for i, v in enumerate(values) if v is not None]
         return best[min(scored)[1]] if scored else best[0]
+
+
+def _ranked(measured: Sequence[Measured]) -> list[Schedule]:
+    """Those measured whole, the best first."""
+    whole = [(m.value, i) for i, m in enumerate(measured) if m.value is not None]
+    return [measured[i].schedule for _, i in sorted(whole)]
 
 
 def polish_size(images: float) -> tuple[int, int]:
