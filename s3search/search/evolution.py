@@ -92,6 +92,16 @@ class Seen:
         return self._keys | {schedule_key(s) for s in pending} if pending else self._keys
 
 
+Populations = dict[int, list[tuple[float, int, Schedule]]]
+"""(value, number, schedule) of possible parents by nfe, the best first."""
+
+
+def insert(populations: Populations, value: float, observation: Observation) -> None:
+    """Puts a measured schedule in its place."""
+    population = populations.setdefault(observation.schedule.nfe, [])
+    insort(population, (value, observation.number, observation.schedule), key=lambda m: m[:2])
+
+
 class RandomSearch:
     """The seeds, then random schedules of the space; the numbers of calls take turns."""
 
@@ -142,7 +152,7 @@ class Evolution:
         self._space, self._process, self._nfe, self._seed = space, process, tuple(nfe), seed
         self._settings = settings or EvolutionSettings()
         self._seeds, self._seen = Seeds(seeds or {}), Seen()
-        self._populations: dict[int, list[tuple[float, int, Schedule]]] = {}
+        self._populations: Populations = {}
 
     def tell(self, observation: Observation) -> None:
         """Remembers the schedule; a finite value makes it a possible parent."""
@@ -150,8 +160,7 @@ class Evolution:
         if not self._seen.add(schedule) or schedule.process != self._process:
             return
         if value is not None and math.isfinite(value):
-            population = self._populations.setdefault(schedule.nfe, [])
-            insort(population, (value, observation.number, schedule), key=lambda m: m[:2])
+            insert(self._populations, value, observation)
 
     def propose(self, number: int, pending: Sequence[Schedule]) -> Proposal:
         """The next seed, or a child of what was told."""
@@ -168,6 +177,7 @@ class Evolution:
         return Proposal(number=number, schedule=schedule, origin=origin, parents=parents)
 
     def child(self, nfe: int, rng: np.random.Generator) -> tuple[Schedule, str, tuple[str, ...]]:
+        """A child of what was told, its origin in words and its parents' ids; may be known."""
         own, settings = self._populations.get(nfe, []), self._settings
         others = self._neighbours(nfe)
         draw = rng.random()

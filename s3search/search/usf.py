@@ -20,7 +20,6 @@ beyond its own: values that the space lacks are left out of its tables.
 """
 
 import math
-from bisect import insort
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -31,7 +30,7 @@ from s3search.processes import Edm, NoiseProcess
 from s3search.rules import Prediction
 from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind
 from s3search.search.draft import Draft, draft_of, finished, random_schedule
-from s3search.search.evolution import Seeds, Seen
+from s3search.search.evolution import Populations, Seeds, Seen, insert
 from s3search.search.proposer import Observation, Proposal, schedule_key
 from s3search.search.recipe import (
     Choice,
@@ -92,7 +91,7 @@ class UsfEvolution:
     ) -> None:
         self._space, self._process, self._nfe, self._seed = space, process, tuple(nfe), seed
         self._seeds, self._seen = Seeds(seeds or {}), Seen()
-        self._populations: dict[int, list[tuple[float, int, Schedule]]] = {}
+        self._populations: Populations = {}
 
     def tell(self, observation: Observation) -> None:
         """Remembers the schedule; a finite value makes it a possible parent."""
@@ -100,8 +99,7 @@ class UsfEvolution:
         if not self._seen.add(schedule) or schedule.process != self._process:
             return
         if value is not None and math.isfinite(value):
-            population = self._populations.setdefault(schedule.nfe, [])
-            insort(population, (value, observation.number, schedule), key=lambda m: m[:2])
+            insert(self._populations, value, observation)
 
     def propose(self, number: int, pending: Sequence[Schedule]) -> Proposal:
         """The next seed, or a child of what was told."""
