@@ -51,7 +51,7 @@ class PolishSettings:
 
     iterations: int = 60
     n_images: int = 500  # per iteration
-    learning_rate: float = 0.03
+    learning_rate: float = 0.012
     keep_invariants: bool = False  # every row carries a constant image and noise
     loss: Literal["frechet", "trajectory"] = "frechet"
     free: frozenset[Freedom] = frozenset(Freedom)

@@ -8,7 +8,8 @@ For every number of network calls, fewest first:
                chooses, as long as its cross-validated forecasts are better than chance (the
                multi-stage search of S3, arXiv:2312.07243); each stage notes what proxies and
                predictor were worth
-    polish     gradient descent on the distance for many starts, then longer for the best of them
+    polish     gradient descent on the distance, short from many starts and noise levels, then
+               longer for the best of them (`s3search.search.polishing`)
     finals     the best once more, on noise of their own
 
 Budgets are shares of the images that the study may spend; a polishing iteration costs its images
@@ -28,20 +29,20 @@ from s3search.search.guide import Guide
 from s3search.search.lab import Lab, Measured, Trial
 from s3search.search.ladder import LadderRung
 from s3search.search.padding import padded
+from s3search.search.polishing import polish_in_rounds, polish_size, ranked_of
 from s3search.search.proposer import Observation, schedule_key
 from s3search.search.race import open_race, race_to
 from s3search.search.space import SearchSpace
 
 _SEEDS = 0.15  # shares of the budget
-_EVOLUTION = 0.25
-_FINALS = 0.06
-_ROUNDS = ((0.3, 6), (0.7, 2))  # of polishing: share, and most schedules
-_LEAST_POLISH = 15_000  # images of one polishing that is worth its while
+_EVOLUTION = 0.1
+_FINALS = 0.1
 _CALIBRATED = 24  # seeds measured whole, to know what proxies and races are worth
 _BAR = 10  # a child races against the value of this rank
 _POOL = 3  # children made for one that is measured
-_FINALISTS = 12
-_IMAGES_PER_FINALIST = 4  # whole measurements
+_FINALISTS = 8
+_IMAGES_PER_FINALIST = 5  # whole measurements
+_LEAST_IMAGES_PER_FINALIST = 2
 _LEAST_FINALISTS = 2
 
 
@@ -80,9 +81,7 @@ class S3:
                 fewer = padded(fewer)
             if fewer is not None:
                 seeds = {f"{SEED}winner with {self._nfe[i - 1]} calls, padded": fewer, **seeds}
-            images = lab.budget() / len(self._nfe)
-            one = _OneNfe(self, lab, nfe, seeds, images)
-            fewer = one.run()
+            fewer = _OneNfe(self, lab, nfe, seeds).run()
 
     @property
     def evolution(self) -> Evolution:
@@ -92,6 +91,11 @@ class S3:
     def has(self, rung: LadderRung) -> bool:
         """Whether the ladder has this rung."""
         return rung in self._settings.ladder
+
+    @property
+    def n_nfe(self) -> int:
+        """Numbers of calls to search."""
+        return len(self._nfe)
 
     @property
     def batch(self) -> int:
@@ -111,10 +115,11 @@ class _OneNfe:
     lab: Lab
     nfe: int
     seeds: Mapping[str, Schedule]
-    budget: float
     spent: float = 0.0
     known: list[Measured] = field(default_factory=list)
     keys: set[bytes] = field(default_factory=set)
+    stage: int = 0  # of evolution
+    polished: list[Schedule] = field(default_factory=list)  # for long, the longest first
 
     def __post_init__(self) -> None:
         self.guide = Guide(self.search.has, self.lab)
@@ -128,6 +133,11 @@ class _OneNfe:
         if self.search.has(LadderRung.POLISH):
             self._polish()
         return self._finals()
+
+    @property
+    def budget(self) -> float:
+        """Images for this number of calls; where the budget is time, by the rate so far."""
+        return self.lab.budget() / self.search.n_nfe
 
     # -- seeds and children ----------------------------------------------------------------
 
@@ -149,19 +159,18 @@ class _OneNfe:
         return self.seeds[name], origin, ()
 
     def _evolve(self, share: float) -> None:
-        stage = 0
         while self.spent < share * self.budget and not self.lab.is_over():
-            children = self._children(stage)
+            children = self._children(self.stage)
             if not children:
                 return
             chosen = self.guide.choose(
                 [child[0] for child in children],
                 self.search.batch,
                 self._bar(),
-                self.search.rng(self.nfe, 1, stage),
+                self.search.rng(self.nfe, 1, self.stage),
             )
             self._measure([children[i] for i in chosen], self._race())
-            stage += 1
+            self.stage += 1
 
     def _children(self, stage: int) -> list[tuple[Schedule, str, tuple[str, ...]]]:
         rng = self.search.rng(self.nfe, 2, stage)
@@ -213,54 +222,47 @@ class _OneNfe:
 
     def _polish(self) -> None:
         left = (1.0 - _FINALS) * self.budget - self.spent
-        starts = _ranked(self.known)
-        for i, (share, most) in enumerate(_ROUNDS):
-            images = share * left
-            n = int(max(1, min(most, images // _LEAST_POLISH, len(starts))))
-            if not starts or self.lab.is_over():
-                return
-            each = max(images / n - self.lab.n_images, 40.0)
-            iterations, n_images = polish_size(each)
-            chosen = _unlike(starts, n)
-            made = self.lab.polish(chosen, iterations=iterations, n_images=n_images, seed=i)
-            self.spent += 2.0 * iterations * n_images * len(made)
-            wanted = [
-                (schedule, f"polish {i + 1}", (start.id,))
-                for schedule, start in zip(made, chosen, strict=True)
-                if schedule is not None
-            ]
-            found = self._measure(wanted, open_race(self.lab.n_images))
-            starts = _ranked(found) or starts
+        if self.lab.is_over():
+            return
+        starts = ranked_of(self.known)
+        if not polish_in_rounds(starts, left, self.lab.n_images, self._polished):
+            self._evolve(1.0 - _FINALS)  # nothing here has a gradient
+
+    def _polished(self, starts: Sequence[Schedule], images: float, seed: int) -> list[Measured]:
+        iterations, n_images = polish_size(images)
+        made = self.lab.polish(starts, iterations=iterations, n_images=n_images, seed=seed)
+        self.spent += 2.0 * iterations * n_images * sum(s is not None for s in made)
+        wanted = {
+            start.id: (schedule, f"polish {seed + 1}", (start.id,))
+            for schedule, start in zip(made, starts, strict=True)
+            if schedule is not None
+        }
+        found = self._measure(list(wanted.values()), open_race(self.lab.n_images))
+        if seed > 0:
+            self.polished = [*ranked_of(found), *self.polished]
+        by_start = dict(zip(wanted, found, strict=True))
+        nothing = [Measured(schedule=start, value=None, n_images=0) for start in starts]
+        return [by_start.get(m.schedule.id, m) for m in nothing]
 
     # -- finals ----------------------------------------------------------------------------
 
     def _finals(self) -> Schedule | None:
-        ranked = _ranked(self.known)
-        if not ranked:
+        """The best by more images of noise that nobody was chosen on: what was polished for long
+        comes first, since it was not chosen on the search's noise, as the others were.
+        """
+        best = [*self.polished, *(s for s in ranked_of(self.known) if s not in self.polished)]
+        if not best:
             return None
         images = _FINALS * self.budget
-        wanted = _IMAGES_PER_FINALIST * self.lab.n_images
-        n = int(max(_LEAST_FINALISTS, min(_FINALISTS, images // wanted)))
-        n_images = int(max(2, min(wanted, images // n)))
-        best = ranked[:n]
+        least = _LEAST_IMAGES_PER_FINALIST * self.lab.n_images
+        n = int(max(_LEAST_FINALISTS, min(_FINALISTS, images // least)))
+        n_images = int(max(2, min(_IMAGES_PER_FINALIST * self.lab.n_images, images // n)))
+        # half of the places at least for what was found by measuring alone
+        best = [*best[: n - n // 2], *ranked_of(self.known), *best]
+        best = list({schedule.id: schedule for schedule in best}.values())[:n]
         values = self.lab.rescore(best, n_images)
         scored = [(v, i) for i, v in enumerate(values) if v is not None]
         return best[min(scored)[1]] if scored else best[0]
-
-
-def _ranked(measured: Sequence[Measured]) -> list[Schedule]:
-    """Those measured whole, the best first."""
-    whole = [(m.value, i) for i, m in enumerate(measured) if m.value is not None]
-    return [measured[i].schedule for _, i in sorted(whole)]
-
-
-def polish_size(images: float) -> tuple[int, int]:
-    """(iterations, images of each) of a polishing that costs ``images``, forward and backward.
-
-    Both grow with the root of the cost: more iterations go further, more images show where.
-    """
-    n_images = max(20, round(2.5 * math.sqrt(images)))
-    return max(1, round(images / (2 * n_images))), n_images
 
 
 def _spread(names: Sequence[str], n: int) -> list[str]:
@@ -270,26 +272,3 @@ def _spread(names: Sequence[str], n: int) -> list[str]:
     rest = range(head, len(names))
     others = np.linspace(0, len(rest) - 1, n - head).round().astype(int).tolist() if rest else []
     return [*names[:head], *(names[rest[i]] for i in dict.fromkeys(others))]
-
-
-def _unlike(schedules: Sequence[Schedule], n: int) -> list[Schedule]:
-    """The first ``n``, but as far as possible no two with nearly the same last times."""
-    chosen: list[Schedule] = []
-    for schedule in schedules:
-        if all(_apart(schedule, other) for other in chosen):
-            chosen.append(schedule)
-        if len(chosen) == n:
-            return chosen
-    left = [s for s in schedules if s not in chosen]
-    return [*chosen, *left][:n]
-
-
-def _apart(a: Schedule, b: Schedule) -> bool:
-    if len(a.times) != len(b.times) or a.start.kind is not b.start.kind:
-        return True
-    if [type(step.predictor) for step in a.steps] != [type(step.predictor) for step in b.steps]:
-        return True
-    own, other = (
-        np.array([s.process.lam(t) for t in s.times[1:] if s.process.sigma(t) > 0]) for s in (a, b)
-    )
-    return len(own) != len(other) or bool(np.abs(own - other).max(initial=0.0) > 0.1)

@@ -14,7 +14,8 @@ from s3search.schedules.schedule import Schedule
 from s3search.search.finish import Candidate, choose_finalist
 from s3search.search.lab import Measured, Trial
 from s3search.search.ladder import LadderRung
-from s3search.search.s3 import S3, S3Settings, polish_size
+from s3search.search.polishing import polish_size
+from s3search.search.s3 import S3, S3Settings
 from s3search.search.space import load_space
 from s3search.solvers.plan import compile_plan
 from s3search.study.export import best_schedule
