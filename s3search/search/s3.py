@@ -139,7 +139,7 @@ class _OneNfe:
         n_first = int(max(4, min(_CALIBRATED, _SEEDS * self.budget / n_whole / 2)))
         first = _spread(names, n_first)
         self._measure([self._seed_trial(name) for name in first], open_race(n_whole))
-        rest = [name for name in names if name not in set(first)]
+        rest = [name for name in self.seeds if name not in set(first)]
         rest = [rest[i] for i in self.guide.order([self.seeds[name] for name in rest])]
         self.guide.note_ladder("seeds", self.known)
         while rest and self.spent < _SEEDS * self.budget and not self.lab.is_over():

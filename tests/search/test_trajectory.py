@@ -1,4 +1,4 @@
-"""The trajectory's error is paid for, and kept only where it says more than a race's first look."""
+"""The trajectory's error is paid for, and kept only where it says more than a first look."""
 
 from collections.abc import Sequence
 from typing import Any
