@@ -133,7 +133,7 @@ def _ladder_lines(rungs: list[dict[str, Any]]) -> Iterator[str]:
             "-" if rung["seconds"] is None else f"{rung['seconds']:.2g}",
             rung["next"] or "-",
             _worth(rung["seeds"]),
-            _worth(rung["end"]),
+            _worth(rung["end"]) + ("" if rung["used"] else ", left out"),
         )
         yield "  " + _ladder_line(cells)
 

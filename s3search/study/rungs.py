@@ -2,7 +2,8 @@
 
 One row per number of calls and rung: images and worker seconds per schedule, and Spearman's
 correlations with the next rung, over the schedules measured first ("seeds", which no rung chose)
-and over all ("end").  Those with the held-out noise are taken here: a search never sees it.
+and over all ("end"), whose poor left early.  ``used`` is false where the trajectory's error was
+not worth its images.  The correlation with the held-out noise is taken here: no search sees that.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,7 @@ def rung_rows(
                 row = own.setdefault(rung["rung"], _row(nfe, rung, of_nfe, seconds))
                 row["next"] = rung["next"]
                 row[when] = {key: rung[key] for key in _WORTH}
+                row["used"] = rung["rung"] != "trajectory" or by_when[when]["trajectory_used"]
         rows += [*own.values(), *_held_out(nfe, of_nfe)]
     return rows
 
@@ -63,6 +65,7 @@ def _row(
         n_images = float(searching["n_images"].sum())
         seconds = float(searching["seconds"].sum()) / n_images * images if n_images else None
     row = {"nfe": nfe, "rung": name, "next": None, "images": images, "seconds": seconds}
+    row["used"] = True
     return row | dict.fromkeys(_WHENS)
 
 
@@ -86,6 +89,7 @@ def _held_out(nfe: int, frame: pd.DataFrame) -> list[dict[str, Any]]:
                 "next": None if following is None else following.next,
                 "images": images,
                 "seconds": float(rows["seconds"].mean()),
+                "used": True,
                 "seeds": None,
                 "end": None
                 if following is None

@@ -12,12 +12,12 @@ from s3search.study.store import open_study
 from s3search.terminal import status_lines
 from tests.studies import study_config
 
-_LADDER = 'search.ladder=["gaussian", "mixture", "trajectory", "race"]'
+_LADDER = 'search.ladder=["gaussian", "trajectory", "race"]'
 
 
 @pytest.fixture(scope="module")
 def status(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Of a study with every rung but the predictor and the polish."""
+    """Of a study with a free proxy, the trajectory and the race."""
     changes = ["search.algorithm=s3", "search.evaluations=170", "search.n_images=80"]
     config = study_config(tmp_path_factory.mktemp("study"), *changes, _LADDER)
     launch(config, lambda _: None)
@@ -28,8 +28,7 @@ def status(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_every_rung_has_its_cost_and_its_worth(status: dict[str, Any]) -> None:
     rows = status["ladder"]
     assert [(row["rung"], row["images"], row["next"]) for row in rows] == [
-        ("gaussian", 0, "mixture"),
-        ("mixture", 0, "trajectory"),
+        ("gaussian", 0, "trajectory"),
         ("trajectory", 10, "FD@10"),
         ("FD@10", 10, "FD@20"),
         ("FD@20", 20, "FD@40"),
@@ -39,13 +38,13 @@ def test_every_rung_has_its_cost_and_its_worth(status: dict[str, Any]) -> None:
         ("validation", 60, None),
     ]
     assert all(row["seconds"] > 0 for row in rows)
-    for row in rows[1:6]:  # those measured first, by every rung
+    for row in rows[:5]:  # those measured first, by every rung
         assert row["seeds"]["n"] == 12
-    for row in rows[:8]:
+    for row in rows[:7]:
         assert row["end"]["n"] >= 2
         assert -1 <= (row["end"]["correlation"] or 0) <= 1
-    assert rows[0]["seeds"]["n"] > 12  # the free ones have seen all seeds
-    assert rows[7]["seeds"] is None
+    assert rows[6]["seeds"] is None
+    assert all(row["used"] for row in rows if row["rung"] != "trajectory")
     json.dumps(status)
 
 
@@ -66,6 +65,12 @@ def test_status_prints_a_line_for_each_rung(status: dict[str, Any]) -> None:
     assert [line.split()[1] for line in shown] == [row["rung"] for row in status["ladder"]]
     (fd,) = (line for line in shown if line.split()[1] == "FD@20")
     assert "FD@40" in fd and "; 12)" in fd
+
+
+def test_status_says_what_was_left_out(status: dict[str, Any]) -> None:
+    rows = [{**row, "used": row["rung"] != "trajectory"} for row in status["ladder"]]
+    left = [x for x in status_lines([{**status, "ladder": rows}]) if x.endswith(", left out")]
+    assert [line.split()[1] for line in left] == ["trajectory"]
 
 
 def test_a_study_of_another_algorithm_has_no_ladder(tmp_path: Path) -> None:
