@@ -12,12 +12,12 @@ from s3search.study.store import open_study
 from s3search.terminal import status_lines
 from tests.studies import study_config
 
-_LADDER = 'search.ladder=["gaussian", "trajectory", "race"]'
+_LADDER = 'search.ladder=["gaussian", "trajectory", "race", "polish"]'
 
 
 @pytest.fixture(scope="module")
 def status(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Of a study with a free proxy, the trajectory and the race."""
+    """Of a study with a free proxy, the trajectory, the race and the polish."""
     changes = ["search.algorithm=s3", "search.evaluations=170", "search.n_images=80"]
     config = study_config(tmp_path_factory.mktemp("study"), *changes, _LADDER)
     launch(config, lambda _: None)
