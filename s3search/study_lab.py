@@ -16,6 +16,8 @@ import numpy as np
 
 from s3search.cluster.pool import Outcome, Task, WorkerPool
 from s3search.errors import EvaluationFailed
+from s3search.evaluation.polish import PolishSettings
+from s3search.evaluation.proxies import ProxySettings
 from s3search.evaluation.record import (
     Evaluation,
     EvaluationRequest,
@@ -28,15 +30,18 @@ from s3search.evaluation.record import (
     Rung,
 )
 from s3search.schedules.schedule import Schedule
-from s3search.search.lab import Array, Measured, Trial
+from s3search.search.lab import Array, Measured, Price, Trial
+from s3search.search.ladder import LadderRung
 from s3search.search.proposer import Proposal
+from s3search.search.race import checkpoints
 from s3search.study.store import Job, Result, Spent, StudyStore
 
 Pool = WorkerPool[Request, Reply]
 
 _HOPELESS = 10  # so many failures in a row are the model's or the machine's, not a schedule's
 _SCHEDULES_PER_JOB = 32  # a fixed number, so that the questions do not depend on the workers
-_TRAJECTORY_IMAGES = 64
+_TRACED_PER_JOB = 4
+_MOST_TRAJECTORY_IMAGES = 64
 
 
 @dataclass(slots=True)
@@ -129,15 +134,13 @@ class StudyLab:
 
     def scores(self, proxy: str, schedules: Sequence[Schedule]) -> Array:
         """One proxy's scores; all nan where it failed as a whole."""
-        chunks = [
-            tuple(schedules[i : i + _SCHEDULES_PER_JOB])
-            for i in range(0, len(schedules), _SCHEDULES_PER_JOB)
-        ]
+        size = _TRACED_PER_JOB if proxy == LadderRung.TRAJECTORY else _SCHEDULES_PER_JOB
+        chunks = [tuple(schedules[i : i + size]) for i in range(0, len(schedules), size)]
         requests: list[Request] = [
             ProxyRequest(
                 proxy=proxy,
                 schedules=chunk,
-                n_images=_TRAJECTORY_IMAGES,
+                n_images=self._trajectory_images,
                 noise_seed=self._config.trajectory_noise_seed,
             )
             for chunk in chunks
@@ -148,22 +151,40 @@ class StudyLab:
         rows = [n if a is None else a for a, n in zip(answers, nothing, strict=True)]
         return np.array([math.nan if v is None else v for row in rows for v in row])
 
+    def price(self, proxy: str, nfe: int) -> Price:
+        """Nothing for what makes no network call; of the trajectory also the fine solve."""
+        if proxy != LadderRung.TRAJECTORY:
+            return Price()
+        images = self._trajectory_images
+        return Price(images=images, once=images * ProxySettings().fine_nfe / nfe)
+
     def polish(
         self, schedules: Sequence[Schedule], *, iterations: int, n_images: int, seed: int
     ) -> list[Schedule | None]:
-        """The schedules after gradient descent."""
-        keep = self._config.search.keep_invariants
+        """The schedules after gradient descent.
+
+        A trajectory's fine solves are paid for with iterations, so that either loss costs the
+        same.
+        """
+        keep, loss = self._config.search.keep_invariants, self._config.search.polish_loss
+        asked: tuple[object, ...] = (iterations, n_images, seed, keep)
+        if loss == "trajectory" and schedules:
+            asked = (*asked, loss)
+            settings = PolishSettings()
+            solves = settings.target_batches * settings.fine_nfe / schedules[0].nfe
+            iterations = max(1, round(iterations - solves / 2))  # forward and backward are two
         requests: list[Request] = [
             PolishRequest(
                 schedule=schedule,
                 iterations=iterations,
                 n_images=n_images,
                 keep_invariants=keep,
+                loss=loss,
                 noise_seed=self._config.polish_noise_seed + seed,
             )
             for schedule in schedules
         ]
-        digests = [_digest("polish", s.id, iterations, n_images, seed, keep) for s in schedules]
+        digests = [_digest("polish", s.id, *asked) for s in schedules]
         answers = self._jobs("polish", digests, requests)
         return [None if a is None else Schedule.from_dict(a["schedule"]) for a in answers]
 
@@ -181,6 +202,12 @@ class StudyLab:
         self.tally.images += request.n_images if evaluation is None else evaluation.n_images
         self.tally.failed += evaluation is None
         return Result(request=request, evaluation=evaluation, error=error, spent=spent)
+
+    @property
+    def _trajectory_images(self) -> int:
+        """Never more than at the first look of a race."""
+        first = next(iter(checkpoints(self.n_images)), self.n_images)
+        return min(_MOST_TRAJECTORY_IMAGES, first)
 
     # -- the inside ------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """What the command line prints: tables, and the progress of a search."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -96,7 +96,7 @@ def comparison_table(scored: list[Scored]) -> Table:
 
 
 def status_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """How far each study is and what it cost, then a line per NFE."""
+    """How far each study is and what it cost, a line per NFE, and what each rung was worth."""
     if not rows:
         yield "no study yet; `s3search demo` makes one"
     for row in rows:
@@ -113,6 +113,43 @@ def status_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
                 f"(published {_number(best['search_baseline'])}); on held-out noise "
                 f"{_number(best['held_out'])} (published {_number(best['held_out_baseline'])})"
             )
+        yield from _ladder_lines(row["ladder"])
+
+
+def _ladder_lines(rungs: list[dict[str, Any]]) -> Iterator[str]:
+    """Cost and worth of each rung; correlations are Spearman's, in brackets those inside the best
+    quarter.
+    """
+    if not rungs:
+        return
+    yield "  rank correlation of each rung with the next (inside the best quarter; schedules):"
+    heads = ("NFE", "rung", "images", "seconds", "next", "measured first", "all")
+    yield "  " + _ladder_line(heads)
+    for rung in rungs:
+        cells = (
+            str(rung["nfe"]),
+            rung["rung"],
+            f"{rung['images']:.0f}",
+            "-" if rung["seconds"] is None else f"{rung['seconds']:.2g}",
+            rung["next"] or "-",
+            _worth(rung["seeds"]),
+            _worth(rung["end"]) + ("" if rung["used"] else ", left out"),
+        )
+        yield "  " + _ladder_line(cells)
+
+
+def _ladder_line(cells: Sequence[str]) -> str:
+    nfe, rung, images, seconds, following, first, end = cells
+    costs = f"{nfe:>3}  {rung:<11}{images:>7}{seconds:>9}"
+    return f"{costs}  {following:<11}{first:<22}{end}".rstrip()
+
+
+def _worth(worth: dict[str, Any] | None) -> str:
+    if worth is None:
+        return "-"
+    both = [worth["correlation"], worth["top_correlation"]]
+    whole, top = ("-" if value is None else f"{value:.2f}" for value in both)
+    return f"{whole} ({top}; {worth['n']})"
 
 
 def best_lines(rows: list[dict[str, Any]]) -> Iterator[str]:

@@ -191,7 +191,7 @@ class Evaluator:
         return ProxyScores(scores=tuple(found.tolist()), network_calls=spent)
 
     def polish(self, request: PolishRequest) -> Polished:
-        """A schedule after gradient descent on the distance itself."""
+        """A schedule after gradient descent on the distance itself, or on the trajectory's."""
         made = polish(
             self.denoiser,
             self._features,
@@ -201,6 +201,7 @@ class Evaluator:
                 iterations=request.iterations,
                 n_images=request.n_images,
                 keep_invariants=request.keep_invariants,
+                loss=request.loss,
             ),
             noise=self._noise,
             noise_seed=request.noise_seed,

@@ -31,6 +31,7 @@ from s3search.errors import EvaluationFailed, InvalidConfig, InvalidSchedule
 from s3search.evaluation.descent import Descent, Objective
 from s3search.evaluation.gradient import TableGradient
 from s3search.evaluation.noise import NoiseBank
+from s3search.evaluation.record import PolishLoss
 from s3search.metrics.frechet import FrechetReference
 from s3search.metrics.frechet_loss import FrechetLoss
 from s3search.schedules import published
@@ -53,7 +54,7 @@ class PolishSettings:
     n_images: int = 500  # per iteration
     learning_rate: float = 0.012
     keep_invariants: bool = False  # every row carries a constant image and noise
-    loss: Literal["frechet", "trajectory"] = "frechet"
+    loss: PolishLoss = "frechet"
     free: frozenset[Freedom] = frozenset(Freedom)
     recompute: bool | None = None  # what happens inside a call, when needed; None: as memory asks
     target: Literal["features", "pixels"] = "features"  # of the loss "trajectory"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -10,6 +10,9 @@ from s3search.processes import NoiseProcess
 from s3search.rules import EmsNodes
 from s3search.schedules.schedule import Schedule
 from s3search.statistics import GaussianStatistics
+
+PolishLoss = Literal["frechet", "trajectory"]
+"""What gradient descent lowers (`s3search.evaluation.polish`)."""
 
 
 class Rung(StrEnum):
@@ -150,9 +153,10 @@ class PolishRequest:
 
     schedule: Schedule
     iterations: int
-    n_images: int  # fresh ones at every iteration
+    n_images: int  # fresh ones at every iteration, or sets of them in turn
     keep_invariants: bool
     noise_seed: int
+    loss: PolishLoss = "frechet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

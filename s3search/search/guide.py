@@ -4,7 +4,7 @@ The guide asks the lab for the proxies' scores of seeds and children, learns fro
 measured how they rank, and chooses which children are measured.  It is trained anew whenever the
 measured schedules have become half as many again.  Where the cross-validated forecasts are no
 better than chance, it chooses nothing: the children are taken as they come, and no more are made
-than are measured.
+than are measured.  A free proxy orders the seeds only as far as it has ranked the first of them.
 """
 
 import math
@@ -14,16 +14,21 @@ import numpy as np
 
 from s3search.schedules.schedule import Schedule
 from s3search.search.lab import Lab, Measured
-from s3search.search.ladder import LadderRung
+from s3search.search.ladder import PROXIES, LadderRung
 from s3search.search.predictor.acquire import acquire, places
-from s3search.search.predictor.base import Example, Forecast
+from s3search.search.predictor.base import Array, Example, Forecast
 from s3search.search.predictor.calibration import calibration_of
 from s3search.search.predictor.choice import Chosen, choose
 from s3search.search.predictor.ranks import rank_correlation
+from s3search.search.race import checkpoints
+from s3search.search.trajectory import OFFERED, TrajectoryFilter
+from s3search.search.worth import Column, ladder_of, number, race_columns, whole_column
 
 _FREE = (LadderRung.GAUSSIAN, LadderRung.MIXTURE)
 _GROWTH = 1.5  # of the measured schedules between two trainings
 _LEAST = 12
+_PRIOR = (0.5, 8)  # what a proxy's correlation is taken for, by so many schedules, at first
+_LEAST_WORTH = 0.2  # a proxy of less orders nothing
 _MOST = 300  # newest examples that a training sees
 _SEQUENCE_FROM = 150
 
@@ -33,8 +38,11 @@ class Guide:
 
     def __init__(self, has: Callable[[LadderRung], bool], lab: Lab) -> None:
         self._lab = lab
+        self._has = has
         self._free = [rung for rung in _FREE if has(rung)]
         self._predicts = has(LadderRung.PREDICTOR)
+        self._trajectory = TrajectoryFilter(lab, is_used=has(LadderRung.TRAJECTORY))
+        self._billed = 0.0
         self._scores: dict[str, dict[str, float]] = {}
         self._examples: list[tuple[Example, float]] = []
         self._trained_on = 0
@@ -45,18 +53,28 @@ class Guide:
     @property
     def is_useful(self) -> bool:
         """Whether it can choose among children."""
+        if self._trajectory.is_used:
+            return True
         if not self._predicts:
             return False
         return self._chosen is None or self._chosen.trusted
 
     def order(self, schedules: Sequence[Schedule]) -> list[int]:
-        """Indices by the mean of the ranks that the free proxies give, the unscored last."""
+        """Indices by the free proxies' ranks, each weighted by how it ranked what was measured,
+        the unscored last; as they came where no proxy is worth anything.
+        """
         self._score(schedules)
         ranks = np.zeros(len(schedules))
         for rung in self._free:
             scores = np.array([self._scores[s.id][rung.value] for s in schedules])
-            ranks += np.argsort(np.argsort(np.where(np.isnan(scores), np.inf, scores)))
+            own = np.argsort(np.argsort(np.where(np.isnan(scores), np.inf, scores)))
+            ranks += self._weight(rung.value) * own
         return [int(i) for i in np.argsort(ranks, kind="stable")]
+
+    def bill(self) -> float:
+        """Images that its questions took since this was last asked."""
+        before, self._billed = self._billed, self._trajectory.images
+        return self._billed - before
 
     def tell(self, measured: Sequence[Measured]) -> None:
         """Learns what was measured whole, and notes how that was forecast."""
@@ -65,6 +83,7 @@ class Guide:
         for schedule, value in whole:
             example = Example(schedule=schedule, proxies=self._scores[schedule.id])
             self._examples.append((example, value))
+        self._trajectory.learn(measured)
         self._note_calibration(whole)
 
     def choose(
@@ -76,6 +95,39 @@ class Guide:
     ) -> list[int]:
         """Which ``k`` of the children to measure."""
         self._train()
+        if not self._trajectory.is_used:
+            return self._picked(children, k, bar, rng)
+        picked = self._picked(children, OFFERED * k, bar, rng)
+        return [picked[i] for i in self._trajectory.best([children[i] for i in picked], k)]
+
+    def note_ladder(self, when: str, known: Sequence[Measured], *finals: Column) -> None:
+        """Notes what each rung was worth as a forecast of the next."""
+        if not known:
+            return
+        columns: list[Column] = [
+            (rung.value, 0, {i: scores[rung.value] for i, scores in self._scores.items()})
+            for rung in self._free
+        ]
+        n_whole, nfe = self._lab.n_images, known[0].schedule.nfe
+        if self._has(LadderRung.TRAJECTORY):
+            price = self._lab.price(LadderRung.TRAJECTORY, nfe)
+            columns.append((LadderRung.TRAJECTORY, price.images, self._trajectory.errors))
+        if self._has(LadderRung.RACE):
+            columns += race_columns(known, checkpoints(n_whole))
+        columns += [whole_column(known, n_whole), *finals]
+        content = {
+            "when": when,
+            "nfe": nfe,
+            "rungs": ladder_of(columns),
+            "scored": {name: len(said) for name, _, said in columns if name in PROXIES},
+            "trajectory_used": self._trajectory.is_used,
+        }
+        self._lab.note("ladder", content)
+
+    def _picked(
+        self, children: Sequence[Schedule], k: int, bar: float, rng: np.random.Generator
+    ) -> list[int]:
+        """``k`` by what the predictor says of free proxies and choices."""
         if self._chosen is None or not self._chosen.trusted or len(children) <= k:
             return list(range(min(k, len(children))))
         self._score(children)
@@ -87,6 +139,15 @@ class Guide:
         for i in picked:
             self._forecasts[children[i].id] = (float(forecast.mean[i]), float(forecast.std[i]))
         return picked
+
+    def _weight(self, proxy: str) -> float:
+        """How far a proxy orders what is not measured yet: not at all if wrong or worthless."""
+        pairs = self._pairs(proxy)
+        found = rank_correlation(*pairs.T) if len(pairs) else math.nan
+        prior, n_prior = _PRIOR
+        n = 0 if math.isnan(found) else len(pairs)
+        worth = (n_prior * prior + (n * found if n else 0.0)) / (n_prior + n)
+        return worth if worth > _LEAST_WORTH else 0.0
 
     def _score(self, schedules: Sequence[Schedule]) -> None:
         new = [s for s in schedules if s.id not in self._scores]
@@ -118,23 +179,22 @@ class Guide:
                 "n": n,
                 "model": self._chosen.name,
                 "trusted": self._chosen.trusted,
-                "correlation": _number(self._chosen.correlation),
-                "top_correlation": _number(self._chosen.top_correlation),
+                "correlation": number(self._chosen.correlation),
+                "top_correlation": number(self._chosen.top_correlation),
                 "proxies": {rung.value: self._worth(rung.value) for rung in self._free},
             },
         )
 
     def _worth(self, proxy: str) -> float | None:
         """The rank correlation of one proxy with what was measured."""
-        pairs = [
-            (example.proxies[proxy], value)
-            for example, value in self._examples
-            if not math.isnan(example.proxies[proxy])
-        ]
-        if len(pairs) < _LEAST:
-            return None
-        scores, values = np.array(pairs).T
-        return _number(rank_correlation(scores, values))
+        pairs = self._pairs(proxy)
+        return number(rank_correlation(*pairs.T)) if len(pairs) >= _LEAST else None
+
+    def _pairs(self, proxy: str) -> Array:  # (n, 2)
+        """The proxy's scores and the distances, where there are both."""
+        known = [(example.proxies[proxy], value) for example, value in self._examples]
+        pairs: Array = np.array(known, dtype=np.float64).reshape(-1, 2)
+        return pairs[~np.isnan(pairs[:, 0])]
 
     def _note_calibration(self, whole: Sequence[tuple[Schedule, float]]) -> None:
         known = [(self._forecasts.pop(s.id), v) for s, v in whole if s.id in self._forecasts]
@@ -156,7 +216,3 @@ class Guide:
                 "coverage": record.coverage,
             },
         )
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None

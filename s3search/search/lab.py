@@ -45,6 +45,14 @@ class Measured:
     path: Mapping[int, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """What a proxy costs, in images of the schedules' own number of calls."""
+
+    images: float = 0.0  # for each schedule
+    once: float = 0.0  # for the first
+
+
 class Lab(Protocol):
     """Measures in batches; budgets are in images, published solvers included."""
 
@@ -69,6 +77,9 @@ class Lab(Protocol):
 
     def scores(self, proxy: str, schedules: Sequence[Schedule]) -> Array:
         """One proxy's scores, nan where there is none."""
+
+    def price(self, proxy: str, nfe: int) -> Price:
+        """What one proxy's scores of schedules with ``nfe`` calls cost."""
 
     def polish(
         self, schedules: Sequence[Schedule], *, iterations: int, n_images: int, seed: int

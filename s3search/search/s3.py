@@ -27,7 +27,7 @@ from s3search.schedules.schedule import Schedule
 from s3search.search.evolution import SEED, Evolution
 from s3search.search.guide import Guide
 from s3search.search.lab import Lab, Measured, Trial
-from s3search.search.ladder import LadderRung
+from s3search.search.ladder import DEFAULT_LADDER, LadderRung
 from s3search.search.padding import padded
 from s3search.search.polishing import polish_in_rounds, polish_size, ranked_of
 from s3search.search.proposer import Observation, schedule_key
@@ -50,7 +50,7 @@ _LEAST_FINALISTS = 2
 class S3Settings:
     """Which rungs are used, and how many proposals are decided on at once."""
 
-    ladder: tuple[LadderRung, ...] = tuple(LadderRung)
+    ladder: tuple[LadderRung, ...] = DEFAULT_LADDER
     batch: int = 16
 
 
@@ -149,7 +149,9 @@ class _OneNfe:
         n_first = int(max(4, min(_CALIBRATED, _SEEDS * self.budget / n_whole / 2)))
         first = _spread(names, n_first)
         self._measure([self._seed_trial(name) for name in first], open_race(n_whole))
-        rest = [name for name in names if name not in set(first)]
+        rest = [name for name in self.seeds if name not in set(first)]
+        rest = [rest[i] for i in self.guide.order([self.seeds[name] for name in rest])]
+        self.guide.note_ladder("seeds", self.known)
         while rest and self.spent < _SEEDS * self.budget and not self.lab.is_over():
             batch, rest = rest[: self.search.batch], rest[self.search.batch :]
             self._measure([self._seed_trial(name) for name in batch], self._race())
@@ -216,6 +218,7 @@ class _OneNfe:
                 )
             )
         self.guide.tell(found)
+        self.spent += self.guide.bill()
         return found
 
     # -- polish ----------------------------------------------------------------------------
@@ -261,6 +264,8 @@ class _OneNfe:
         best = [*best[: n - n // 2], *ranked_of(self.known), *best]
         best = list({schedule.id: schedule for schedule in best}.values())[:n]
         values = self.lab.rescore(best, n_images)
+        again = {s.id: v for s, v in zip(best, values, strict=True) if v is not None}
+        self.guide.note_ladder("end", self.known, ("finals", n_images, again))
         scored = [(v, i) for i, v in enumerate(values) if v is not None]
         return best[min(scored)[1]] if scored else best[0]
 

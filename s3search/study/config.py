@@ -21,7 +21,8 @@ from pydantic import (
 
 from s3search.errors import InvalidConfig, nearest
 from s3search.evaluation.evaluator import EvaluatorSpec
-from s3search.search.ladder import LadderRung
+from s3search.evaluation.record import PolishLoss
+from s3search.search.ladder import DEFAULT_LADDER, LadderRung
 
 DEFAULT_STORAGE = "sqlite:///s3search.db"
 
@@ -105,8 +106,9 @@ class SearchTable(_Table):
     baselines: bool = True
     seeds: tuple[str, ...] = ()  # schedule files
     batch: int = Field(default=16, ge=1)  # proposals decided on at once
-    ladder: tuple[LadderRung, ...] = tuple(LadderRung)  # of s3
+    ladder: tuple[LadderRung, ...] = DEFAULT_LADDER  # of s3
     keep_invariants: bool = False  # polished rows carry constants exactly
+    polish_loss: PolishLoss = "frechet"
 
     @model_validator(mode="after")
     def _has_a_budget(self) -> "SearchTable":

@@ -9,6 +9,7 @@ import pandas as pd
 from s3search.evaluation.record import Rung
 from s3search.search.finish import Candidate, choose_finalist
 from s3search.study.config import StudyConfig
+from s3search.study.rungs import rung_rows
 from s3search.study.store import StudyStore
 
 _BEST_BASELINES = 3  # besides each solver at its best spacing
@@ -153,7 +154,7 @@ def status_of(store: StudyStore) -> dict[str, Any]:
     """How far a study is, what it found and what it cost, in plain data."""
     frame = evaluations_frame(store)
     search = frame[frame["rung"].isin([Rung.SEARCH.value, Rung.RACE.value])]
-    jobs = store.job_totals()
+    jobs, notes = store.job_totals(), store.notes()
     best: dict[str, Any] = {}
     scored = validated(frame, store.config)
     for nfe in store.config.space.nfe:
@@ -179,7 +180,8 @@ def status_of(store: StudyStore) -> dict[str, Any]:
         "network_calls": int(frame["network_calls"].fillna(0).sum())
         + round(_sum(jobs, "network_calls")),
         "ledger": _ledger(frame, jobs),
-        "predictor": [{"kind": kind, **content} for kind, content in store.notes()],
+        "ladder": rung_rows(frame, notes, jobs),
+        "predictor": [{"kind": kind, **content} for kind, content in notes if kind != "ladder"],
         "images": int(frame.loc[frame["state"] == "complete", "n_images"].sum()),
         "worker_seconds": float(frame["seconds"].sum()) + _sum(jobs, "seconds"),
     }

@@ -12,7 +12,7 @@ from s3search.processes import edm
 from s3search.schedules.published import baselines
 from s3search.schedules.schedule import Schedule
 from s3search.search.finish import Candidate, choose_finalist
-from s3search.search.lab import Measured, Trial
+from s3search.search.lab import Measured, Price, Trial
 from s3search.search.ladder import LadderRung
 from s3search.search.polishing import polish_size
 from s3search.search.s3 import S3, S3Settings
@@ -78,6 +78,9 @@ class _Bench:
         true = np.array([_distance(s) for s in schedules])
         return 1.0 / true if self._lies else true
 
+    def price(self, proxy: str, nfe: int) -> Price:
+        return Price()
+
     def polish(
         self, schedules: Sequence[Schedule], *, iterations: int, n_images: int, seed: int
     ) -> list[Schedule | None]:
@@ -139,7 +142,7 @@ def test_the_forecasts_are_checked_against_what_was_measured() -> None:
     bench = _Bench(8000.0)
     _searched(bench, "gaussian", "race", "predictor")
     kinds = {kind for kind, _ in bench.notes}
-    assert kinds == {"predictor", "calibration"}
+    assert kinds == {"predictor", "calibration", "ladder"}
 
 
 def test_polishing_grows_in_both_directions() -> None:

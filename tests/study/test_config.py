@@ -33,6 +33,8 @@ def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
     assert config.search.evaluations == 300
     assert config.validation.n_images == 10_000
     assert config.cluster.address == "local"
+    assert config.search.polish_loss == "frechet"
+    assert "trajectory" not in config.search.ladder
 
 
 def test_remaining_keys_go_to_the_plug_in(tmp_path: Path) -> None:
@@ -63,6 +65,7 @@ def test_search_and_validation_noise_never_meet(tmp_path: Path) -> None:
         ("search.evalutions=5", r"search.evalutions: unknown key; did you mean 'evaluations'"),
         ("serch.evaluations=5", r"serch: unknown key; did you mean 'search'"),
         ("search.evaluations=-1", r"search.evaluations: .*greater than or equal to 0"),
+        ("search.polish_loss=fid", r"search.polish_loss: .*'frechet' or 'trajectory'"),
         ("search.n_images=many", r"search.n_images: .*integer.*'many'"),
         ("space.nfe=[]", r"space.nfe"),
         ("space.nfe=[0]", r"from 1 to 100"),
@@ -90,3 +93,11 @@ def test_files_that_are_no_study_are_refused(tmp_path: Path) -> None:
     binary.write_bytes(bytes(range(128, 256)))
     with pytest.raises(InvalidConfig, match="cannot be read"):
         load_config(binary)
+
+
+def test_a_study_of_before_a_loss_could_be_chosen_is_the_same_study(tmp_path: Path) -> None:
+    config = load_config(_file(tmp_path))
+    old = config.model_dump(mode="json")
+    old["search"].pop("polish_loss")
+    assert old["search"]["ladder"] == ["gaussian", "mixture", "race", "predictor", "polish"]
+    assert parse_config(old).identity == config.identity

@@ -1,0 +1,98 @@
+"""How well each rung of the ladder ranks what the next one measures, and for how many images.
+
+The schedules measured first are measured whole whatever their worth, so what is learned from them
+holds for any; of later ones the poor left early or were not asked for, which lowers correlations.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from s3search.search.lab import Measured
+from s3search.search.predictor.ranks import best_share, rank_correlation
+
+Column = tuple[str, float, Mapping[str, float]]
+"""A rung, its images per schedule, and what it says of schedules by their id."""
+
+_TOP = 0.25
+_LEAST_TOP = 5  # fewer have no correlation worth printing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RungWorth:
+    """Spearman's correlation of a rung with ``next`` over ``n`` schedules, and inside the
+    ``n_top`` best of them by ``next``; None where too few or all alike.
+    """
+
+    rung: str
+    images: float
+    next: str
+    n: int
+    correlation: float | None
+    n_top: int
+    top_correlation: float | None
+
+
+def worth_of(own: Column, following: Column) -> RungWorth:
+    """The worth of a rung as a forecast of the following one."""
+    (name, images, said), (next_name, _, measured) = own, following
+    pairs = np.array(
+        [
+            (said[i], value)
+            for i, value in measured.items()
+            if i in said and not math.isnan(said[i]) and not math.isnan(value)
+        ]
+    ).reshape(-1, 2)
+    scores, values = pairs.T
+    top = best_share(values, share=_TOP)
+    inside = rank_correlation(scores[top], values[top]) if len(top) >= _LEAST_TOP else math.nan
+    return RungWorth(
+        rung=name,
+        images=images,
+        next=next_name,
+        n=len(pairs),
+        correlation=number(rank_correlation(scores, values)),
+        n_top=len(top),
+        top_correlation=number(inside),
+    )
+
+
+def ladder_of(columns: Sequence[Column]) -> list[dict[str, object]]:
+    """Each rung's worth as a forecast of the next, in plain data."""
+    return [asdict(worth_of(a, b)) for a, b in pairwise(columns)]
+
+
+def race_columns(known: Iterable[Measured], bars: Sequence[int]) -> list[Column]:
+    """The distances at the bars of the race."""
+    paths = {m.schedule.id: m.path for m in known}
+    return [(fd(n), n, {i: path[n] for i, path in paths.items() if n in path}) for n in bars]
+
+
+def whole_column(known: Iterable[Measured], n_images: int) -> Column:
+    """The distances measured whole."""
+    values = {m.schedule.id: m.value for m in known if m.value is not None}
+    return fd(n_images), n_images, values
+
+
+def fd(n_images: int) -> str:
+    """The name of a distance of so many images."""
+    return f"FD@{n_images}"
+
+
+def signal_per_image(correlation: float, n_images: float) -> float:
+    """r^2 / (1 - r^2), the ratio of what a score says to its noise, by image.
+
+    Averaging over more images raises that ratio in proportion, so scores of different numbers of
+    images can be compared by it.  Zero for a correlation that is negative or nan.
+    """
+    if not correlation > 0.0:
+        return 0.0
+    return correlation**2 / max(1.0 - correlation**2, 1e-9) / n_images
+
+
+def number(value: float) -> float | None:
+    """None for what is not finite, as JSON wants it."""
+    return value if math.isfinite(value) else None

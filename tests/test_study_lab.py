@@ -1,0 +1,87 @@
+"""What a study's lab asks of the workers, what it costs, and under which name it is kept."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from s3search.cluster import InlinePool
+from s3search.errors import StudyConflict
+from s3search.evaluation.evaluator import Evaluator
+from s3search.evaluation.record import PolishRequest, ProxyRequest, Reply, Request
+from s3search.processes import edm
+from s3search.schedules.published import baselines
+from s3search.study.config import StudyConfig
+from s3search.study.store import create_or_resume
+from s3search.study_lab import StudyLab
+from tests.studies import study_config
+
+SCHEDULES = list(baselines(edm(), 3).values())[:6]
+
+
+@contextmanager
+def _lab(config: StudyConfig, asked: list[Request]) -> Iterator[StudyLab]:
+    """A lab with one worker in this process, which writes down what it is asked."""
+    evaluator = Evaluator(config.evaluator_spec)
+
+    def work(request: Request) -> Reply:
+        asked.append(request)
+        return evaluator(request)
+
+    with create_or_resume(config, {}) as store:
+        pool: InlinePool[Request, Reply] = InlinePool(lambda: work)
+        yield StudyLab(store, pool, lambda _: None)
+
+
+def test_the_price_of_the_trajectory_is_what_it_cost(tmp_path: Path) -> None:
+    asked: list[Request] = []
+    with _lab(study_config(tmp_path, "search.n_images=80"), asked) as lab:
+        price = lab.price("trajectory", 3)
+        errors = lab.scores("trajectory", SCHEDULES)
+        assert lab.tally.spent == pytest.approx(len(SCHEDULES) * price.images + price.once)
+        lab.scores("trajectory", SCHEDULES)  # known: the workers are not asked again
+    assert price.images == 10
+    assert (errors > 0).all()
+    sizes = [len(r.schedules) for r in asked if isinstance(r, ProxyRequest)]
+    assert sizes == [4, 2]
+
+
+def test_a_race_never_looks_at_fewer_images_than_the_trajectory(tmp_path: Path) -> None:
+    for n_images, expected in ((30, 4), (1000, 64), (50_000, 64)):
+        changes = (f"study.name=of {n_images}", f"search.n_images={n_images}")
+        with _lab(study_config(tmp_path, *changes), []) as lab:
+            assert lab.price("trajectory", 3).images == expected
+            assert lab.price("mixture", 3).images == lab.price("gaussian", 3).once == 0.0
+
+
+def test_either_loss_of_the_polish_costs_the_same(tmp_path: Path) -> None:
+    spent, made = {}, {}
+    for loss in ("frechet", "trajectory"):
+        asked: list[Request] = []
+        config = study_config(tmp_path, f"study.name={loss}", f"search.polish_loss={loss}")
+        with _lab(config, asked) as lab:
+            (made[loss],) = lab.polish(SCHEDULES[:1], iterations=50, n_images=40, seed=0)
+            spent[loss] = lab.tally.spent
+        assert [r.loss for r in asked if isinstance(r, PolishRequest)] == [loss]
+    assert spent["trajectory"] == pytest.approx(spent["frechet"], rel=0.03)
+    assert None not in made.values()
+    assert made["frechet"] != made["trajectory"]
+
+
+def test_a_polish_of_before_the_loss_could_be_chosen_is_not_asked_again(tmp_path: Path) -> None:
+    asked: list[Request] = []
+    with _lab(study_config(tmp_path), asked) as lab:
+        lab.polish(SCHEDULES[:1], iterations=2, n_images=4, seed=0)
+        parts = ("polish", SCHEDULES[0].id, 2, 4, 0, False)  # as written by version 0.1
+        digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+        assert lab._store.jobs([digest]).keys() == {digest}
+
+
+def test_a_study_does_not_change_its_loss(tmp_path: Path) -> None:
+    with _lab(study_config(tmp_path), []):
+        pass
+    with pytest.raises(StudyConflict, match=r"search\.polish_loss = 'frechet'"):
+        create_or_resume(study_config(tmp_path, "search.polish_loss=trajectory"), {})
