@@ -120,6 +120,7 @@ class ValidationTable(_Table):
 
     n_images: int = Field(default=10_000, ge=2)
     finalists: int = Field(default=8, ge=1)
+    baselines: bool = True  # the best published solvers beside them
 
 
 class StorageTable(_Table):
