@@ -61,7 +61,7 @@ def draw_quality(found: Sequence[Summary], path: Path) -> None:
         [handles[label] for label in order],
         order,
         loc="outside upper center",
-        ncols=min(len(order), 6),
+        ncols=min(len(order), 3 * len(panels)),
         fontsize=9,
         frameon=False,
     )
