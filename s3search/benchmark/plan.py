@@ -12,10 +12,9 @@ from pathlib import Path
 
 from s3search.cluster import check_address
 from s3search.errors import InvalidConfig, nearest
-from s3search.files import write_text
 from s3search.search.ladder import LadderRung
 from s3search.study.algorithms import ALGORITHMS
-from s3search.study.config import StudyConfig, load_config, parse_config
+from s3search.study.config import StudyConfig, config_from_text, load_config, parse_config
 
 PUBLISHED = "published solvers"
 DEFAULT_ALGORITHMS = ("s3", "usf", "autodiffusion:2m", "optuna:tpe", "random")
@@ -184,16 +183,16 @@ class Choices:
 
 
 def make_plan(study: Path | None, folder: Path, choices: Choices) -> Plan:
-    """The benchmark of a study file, or of the embedded digits model, whose study file is then
-    written to the folder; raises `InvalidConfig`.
-    """
+    """The benchmark of a study file, or of the embedded digits model; raises `InvalidConfig`."""
     found = methods(choices.algorithms, ladder=choices.ladder)
-    if study is None:
-        study = folder / "study.toml"
-        write_text(study, DIGITS)
     address = [] if choices.address is None else [f'cluster.address="{choices.address}"']
     quick = _QUICK if choices.is_quick else ()
-    base = load_config(study, [*quick, *choices.sets, *address])
+    overrides = [*quick, *choices.sets, *address]
+    base = (
+        config_from_text(DIGITS, "bench", overrides)
+        if study is None
+        else load_config(study, overrides)
+    )
     check_address(base.cluster.address)
     n_seeds = choices.n_seeds or (1 if choices.is_quick else DEFAULT_SEEDS)
     nfe = base.space.nfe[:1] if choices.is_quick else base.space.nfe

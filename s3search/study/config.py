@@ -212,13 +212,18 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidConfig(f"{path}: cannot be read ({error})") from error
+    return config_from_text(text, str(path), overrides)
+
+
+def config_from_text(text: str, source: str, overrides: Sequence[str] = ()) -> StudyConfig:
+    """The same for the text of a study file; messages begin with ``source``."""
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InvalidConfig(f"{path}: not valid TOML ({error})") from error
+        raise InvalidConfig(f"{source}: not valid TOML ({error})") from error
     for override in overrides:
         _apply(data, override)
-    return parse_config(data, source=str(path))
+    return parse_config(data, source=source)
 
 
 def parse_config(data: Mapping[str, Any], source: str = "study") -> StudyConfig:

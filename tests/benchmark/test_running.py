@@ -200,6 +200,19 @@ def test_the_plan_is_every_method_at_every_budget(tmp_path: Path) -> None:
     assert len({name for name, _ in names}) == len(names)
 
 
+def test_without_a_study_file_it_is_the_digits_on_three_numbers_of_calls(tmp_path: Path) -> None:
+    plan = make_plan(None, tmp_path, Choices())
+    assert (plan.nfe, plan.seeds, plan.budgets) == ((3, 5, 8), (0, 1, 2), (37, 75, 150, 300))
+    configs = [plan.config(m) for m in plan.measurements()]
+    assert {c.model.loader for c in configs} == {"digits"}
+    assert {c.cluster.address for c in configs} == {"inline"}
+    assert {(c.search.n_images, c.validation.n_images) for c in configs} == {(1000, 10_000)}
+    assert {c.search.algorithm for c in configs if c.search.baselines} == {"s3", "random"}
+    quick = make_plan(None, tmp_path, Choices(is_quick=True, sets=("search.n_images=7",)))
+    assert (quick.nfe, quick.seeds, quick.budgets) == ((3,), (0,), (2, 5, 10, 20))
+    assert (quick.base.search.n_images, quick.base.validation.n_images) == (7, 500)
+
+
 @pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
     """Runs ``s3search bench`` in this process, in an empty folder."""
