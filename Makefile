@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # An exact torch, installed first: where a CPU wheel of it is at hand pip takes that one, elsewhere the default build.
 TORCH := torch==2.13.0
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-search clean
 
 demo: $(VENV)/installed
 	$(BIN)/s3search demo --output demo
@@ -22,6 +22,9 @@ lint: $(VENV)/installed-dev
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m tests.benchmarks
 
+bench-search: $(VENV)/installed
+	$(BIN)/s3search bench --output bench
+
 $(VENV)/python-ready:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(TORCH)
@@ -36,4 +39,4 @@ $(VENV)/installed-dev: $(VENV)/installed pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo dist
+	rm -rf $(VENV) demo bench dist

@@ -21,10 +21,15 @@ def launch(config: StudyConfig, report: Report) -> None:
     """
     space = space_of(config)
     with workers(config) as pool:
-        start = prepare(config, space, pool)
-        content = {**space.model_dump(mode="json"), "statistics": start.description.statistics}
-        with create_or_resume(config, content) as store:
-            Driver(store, pool, start, report).run()
+        launch_on(pool, config, space, report)
+
+
+def launch_on(pool: Pool, config: StudyConfig, space: SearchSpace, report: Report) -> None:
+    """The same on workers that are there already and have loaded what the study file names."""
+    start = prepare(config, space, pool)
+    content = {**space.model_dump(mode="json"), "statistics": start.description.statistics}
+    with create_or_resume(config, content) as store:
+        Driver(store, pool, start, report).run()
 
 
 def space_of(config: StudyConfig) -> SearchSpace:

@@ -54,7 +54,7 @@ def draw_schedule(schedule: Schedule, path: Path, title: str = "") -> None:
     strip.legend(
         handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.35), ncols=3, fontsize=8
     )
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_samples(rows: Sequence[tuple[str, Tensor]], path: Path, title: str = "") -> None:
@@ -69,7 +69,7 @@ def draw_samples(rows: Sequence[tuple[str, Tensor]], path: Path, title: str = ""
             axes.set_xticks([])
             axes.set_yticks([])
         axes_row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def terminal_drawing(schedule: Schedule) -> RenderableType:
@@ -199,7 +199,8 @@ def _displayable(image: Tensor) -> np.ndarray:
     return pixels[..., 0] if pixels.shape[-1] != 3 else pixels
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a PNG whole, or nothing."""
     temporary = neighbour(path)
     figure.savefig(temporary, dpi=_DPI, format="png")
     temporary.replace(path)

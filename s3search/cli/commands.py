@@ -2,6 +2,7 @@
 
 import typer
 
+from s3search.cli.benchmarks import bench
 from s3search.cli.schedules import check, evaluate, import_, schema, show
 from s3search.cli.statistics import statistics
 from s3search.cli.studies import best, compare, dashboard, demo, export, launch, status
@@ -29,5 +30,6 @@ app.command("import")(import_)
 app.command()(check)
 app.command()(schema)
 app.command()(dashboard)
+app.command()(bench)
 app.command("train-digits")(train_digits)
 app.add_typer(statistics)

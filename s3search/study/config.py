@@ -122,6 +122,7 @@ class ValidationTable(_Table):
 
     n_images: int = Field(default=10_000, ge=2)
     finalists: int = Field(default=8, ge=1)
+    baselines: bool = True  # the best published solvers beside them
 
 
 class StorageTable(_Table):
@@ -213,13 +214,18 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidConfig(f"{path}: cannot be read ({error})") from error
+    return config_from_text(text, str(path), overrides)
+
+
+def config_from_text(text: str, source: str, overrides: Sequence[str] = ()) -> StudyConfig:
+    """The same for the text of a study file; messages begin with ``source``."""
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InvalidConfig(f"{path}: not valid TOML ({error})") from error
+        raise InvalidConfig(f"{source}: not valid TOML ({error})") from error
     for override in overrides:
         _apply(data, override)
-    return parse_config(data, source=str(path))
+    return parse_config(data, source=source)
 
 
 def parse_config(data: Mapping[str, Any], source: str = "study") -> StudyConfig:

@@ -37,7 +37,8 @@ def finalists(frame: pd.DataFrame, config: StudyConfig) -> list[str]:
     for _, group in measured.groupby("nfe"):
         ranked = group.sort_values(["finals", "value", "id"])  # those without finals last
         found = ranked[~ranked["is_baseline"]].head(config.validation.finalists)
-        baselines = group[group["is_baseline"]].sort_values(["value", "id"])
+        is_peer = group["is_baseline"] & config.validation.baselines
+        baselines = group[is_peer].sort_values(["value", "id"])
         peers = pd.concat([baselines.head(_BEST_BASELINES), baselines.drop_duplicates("solver")])
         chosen += [*found["schedule_id"], *peers["schedule_id"].drop_duplicates()]
     return chosen
