@@ -20,8 +20,8 @@ with B - 1 degrees of freedom, at the 95 % level).
 The blocks are drawn alike for every schedule.  So replicate r of two schedules that were measured
 on common noise belongs together: the interval of any expression of their distances is that of the
 expression of their replicates, and a difference, or a ratio, is far better known than either
-distance.  Where the replicates of b are above 0, the interval of a / b is Fieller's: it holds the
-ratios x for which the interval of a - x b holds 0.
+distance.  The interval of a / b is Fieller's: it holds the ratios x for which the interval of
+a - x b holds 0, and has no end where b may be 0.
 
 With many dimensions FD* costs too much.  There FD is linearised in the weights of images:
 with m, C of all images, m_r, C_r of the reference,
@@ -103,8 +103,12 @@ def difference_interval(a: npt.ArrayLike, b: npt.ArrayLike) -> Interval:
 
 def ratio_interval(a: npt.ArrayLike, b: npt.ArrayLike) -> Interval | None:
     """The interval of a / b from paired replicates (R,) of both; None if b may be 0."""
-    below = np.asarray(b)
-    return interval(np.asarray(a) / below) if below.min() > 0.0 else None
+    above, below = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    ratios = np.full(above.shape, np.inf)
+    np.divide(above, below, out=ratios, where=below > 0.0)
+    with np.errstate(invalid="ignore"):  # between two infinite ones
+        low, high = interval(ratios)
+    return (low, high) if np.isfinite([low, high]).all() else None
 
 
 def paired_difference(
