@@ -2,7 +2,8 @@
 
 drop view if exists s3search_ranking;
 create view s3search_ranking as
-select s.name as study, e.nfe, e.rung, e.value, e.standard_error, e.n_images, e.noise_seed,
+select s.name as study, e.nfe, e.rung, e.extractor, e.value, e.standard_error, e.n_images,
+       e.noise_seed,
        coalesce(p.origin, '') as origin, e.schedule_id
 from s3search_evaluations e
 join s3search_studies s on s.id = e.study_id

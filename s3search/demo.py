@@ -42,6 +42,9 @@ baselines = true
 [validation]
 n_images = {validation_images}             # held-out noise; what is exported is chosen there
 finalists = 8
+[validation.metric]          # a second extractor sees the same images and chooses nothing
+features = "digits"
+network = "b"
 [storage]
 url = "sqlite:///{storage}"
 [cluster]

@@ -131,6 +131,8 @@ class Driver:
 
     def _validate(self) -> None:
         chosen = finalists(evaluations_frame(self._store), self._config)
+        if chosen:
+            self._lab.floor()
         self._validate_these(chosen)
         if chosen and not validated_of(evaluations_frame(self._store), self._config):
             raise EvaluationFailed(
@@ -160,6 +162,10 @@ class Driver:
         of_this_size = frame["n_images"] == self._config.validation.n_images
         validated = frame[(frame["rung"] == Rung.VALIDATION.value) & of_this_size]
         done = set(validated["schedule_id"])
+        if self._config.validation.metric is not None:  # it may have come after a validation
+            witnessed = frame[(frame["rung"] == Rung.WITNESS.value) & of_this_size]
+            works = validated[validated["state"] == "complete"]
+            done -= set(works["schedule_id"]) - set(witnessed["schedule_id"])
         waiting = [self._store.schedule(i) for i in chosen if i not in done]
         total = len(chosen)
         pending: dict[str, Schedule] = {}
@@ -217,6 +223,16 @@ class Driver:
                 f"{found}, the workers have {now}; results would not be comparable: "
                 "give the new study another name"
             )
+        witness = self._store.measured_with(witness=True)
+        if description.witness is not None and witness is not None:
+            name, digest = description.witness
+            if witness[1:] != (digest, name):
+                raise StudyConflict(
+                    f"study {self._store.name!r} was validated with the second extractor "
+                    f"{witness[2]} (reference {witness[1]}), the workers have {name} "
+                    f"({digest}); leave [validation.metric] as it was, or give the new study "
+                    "another name"
+                )
 
 
 def _ask(pool: Pool, task_id: str, request: Request) -> Reply:

@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from s3search.evaluation.proxies import ProxySettings
 from s3search.evaluation.record import (
     Evaluation,
     EvaluationRequest,
+    FloorRequest,
     Polished,
     PolishRequest,
     ProxyRequest,
@@ -188,6 +189,22 @@ class StudyLab:
         answers = self._jobs("polish", digests, requests)
         return [None if a is None else Schedule.from_dict(a["schedule"]) for a in answers]
 
+    def floor(self) -> None:
+        """Asks once per study, metric and number of images what real images have for a
+        distance.
+        """
+        config = self._config
+        request = FloorRequest(
+            n_images=config.validation.n_images, seed=config.validation_noise_seed
+        )
+        metrics = (config.metric, config.validation.metric)
+        named = [None if each is None else each.model_dump(mode="json") for each in metrics]
+        digest = _digest("floor", request.n_images, request.seed, *named)
+        if self._store.jobs([digest]):
+            return
+        for _, outcome in self._asked({digest: request}):
+            self._store.add_job(_job("floor", digest, outcome))
+
     def note(self, kind: str, content: Mapping[str, object]) -> None:
         """Keeps a record for people."""
         self._store.add_note(kind, content)
@@ -321,6 +338,8 @@ def _job(kind: str, digest: str, outcome: Outcome[Reply]) -> Job:
             content: Any = [v if math.isfinite(v) else None for v in scores]
         case Polished(schedule=schedule, losses=losses, network_calls=calls):
             content = {"schedule": schedule.to_dict(), "losses": list(losses)}
+        case tuple() as floors:
+            content, calls = [asdict(floor) for floor in floors], 0
         case _:
             failure = outcome.error
             error = "no answer" if failure is None else f"{failure.kind}: {failure.message}"

@@ -9,12 +9,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from s3search.comparison_text import against_lines
 from s3search.driver import Progress, Report
 from s3search.evaluation.record import Evaluation
-from s3search.study.frame import Scored, best_of, solvers_at_their_best
 
 _PLAIN_SECONDS = 10.0
-_NAMES_SHOWN = 10
 
 
 @contextmanager
@@ -63,35 +62,6 @@ def _progress_table(now: Progress) -> Table:
         found, baseline = now.best.get(nfe), now.best_baseline.get(nfe)
         ratio = "" if found is None or baseline is None else f"{baseline / found:.2f}x"
         table.add_row(str(nfe), _number(found), _number(baseline), ratio)
-    return table
-
-
-def comparison_table(scored: list[Scored]) -> Table:
-    """The best found schedule against every published solver at its best spacing, on held-out
-    noise.
-    """
-    n_images, seed = scored[0].n_images, scored[0].noise_seed
-    table = Table(
-        title=f"Fréchet distance of {n_images:,} images, held-out noise (seed {seed}); "
-        f"'search' is the distance of {scored[0].search_n_images:,} images that ranked it",
-        title_justify="left",
-    )
-    table.add_column("NFE", justify="right")
-    table.add_column("schedule")
-    for heading in ("held-out (95 %)", "search", "best published / this"):
-        table.add_column(heading, justify="right")
-    for nfe in sorted({row.nfe for row in scored}):
-        of_nfe = [row for row in scored if row.nfe == nfe]
-        found, baseline = best_of(of_nfe)
-        rows = [*([found] if found else []), *solvers_at_their_best(of_nfe)[:_NAMES_SHOWN]]
-        for row in sorted(rows, key=lambda r: r.value):
-            style = "" if row.is_baseline else "bold green"
-            name = row.name if row.is_baseline else f"s3search ({row.schedule_id[:8]})"
-            ratio = f"{baseline.value / row.value:.2f}x" if baseline else ""
-            half = "" if row.half_width is None else f" ± {row.half_width:.4f}"
-            cells = (f"{row.value:.4f}{half}", f"{row.search_value:.4f}", ratio)
-            table.add_row(str(nfe), name, *cells, style=style)
-        table.add_section()
     return table
 
 
@@ -153,8 +123,8 @@ def _worth(worth: dict[str, Any] | None) -> str:
 
 
 def best_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
-    """Two lines per NFE: the held-out value with all that it needs, and how optimistic the search
-    was.
+    """Lines for each NFE: the held-out value with all that it needs, how optimistic the search
+    was, and what each extractor says of found against published.
     """
     for row in rows:
         held_out, search = row["held_out"], row["search"]
@@ -177,6 +147,8 @@ def best_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
                 f"the search was optimistic by {row['optimism']:.4f}"
             )
         yield ranked
+        if row["against_published"] is not None:
+            yield from against_lines(row["against_published"], "  ")
 
 
 def evaluation_line(evaluation: Evaluation) -> str:

@@ -43,6 +43,34 @@ def pixels() -> Any:
     return features
 
 
+def squares(power: int = 2) -> Any:
+    """A second extractor: what it sees is not what `pixels` sees."""
+
+    def features(images: Tensor) -> Tensor:
+        return images.flatten(1) ** power
+
+    features.name = f"squares-{power}"  # type: ignore[attr-defined]
+    return features
+
+
+def prompted() -> Any:
+    """A Gaussian whose images are as bright as their prompt says; other prompts are held out."""
+    denoiser = GaussianDenoiser(edm(), _MEAN, _VARIANCES.flatten())
+
+    class Prompted:
+        process, sample_shape = denoiser.process, SHAPE
+
+        def condition(
+            self, n: int, generator: torch.Generator, held_out: bool
+        ) -> dict[str, Tensor]:
+            return {"bright": torch.rand(n, generator=generator) + (5.0 if held_out else 0.0)}
+
+        def __call__(self, x: Tensor, t: Tensor, bright: Tensor) -> Tensor:
+            return denoiser(x, t) + bright.reshape(-1, 1, 1, 1)
+
+    return Prompted()
+
+
 def images(n: int = 500) -> Tensor:
     """Samples of the Gaussian, scaled to fit [-1, 1]."""
     noise = torch.randn((n, *SHAPE), generator=torch.Generator().manual_seed(3))

@@ -92,7 +92,15 @@ def storage(folder: Path) -> str:
 def test_launch_prints_its_progress_and_the_comparison(cli: Cli, tmp_path: Path) -> None:
     said = cli("launch", study_file(tmp_path))
     assert (said.code, said.err) == (0, "")
-    for word in ("baselines: 1/12", "search: 12/12", "validation: ", "s3search (", "±", "1.00x"):
+    for word in (
+        "baselines: 1/12",
+        "search: 12/12",
+        "validation: ",
+        "s3search",
+        " to ",
+        "1.00x",
+        "resampled",
+    ):
         assert word in said.out
     assert "…" not in said.out  # nothing is cut off at 80 columns
     again = cli("launch", tmp_path / "study.toml", "--json")
@@ -110,6 +118,11 @@ def test_status_best_and_compare_agree(cli: Cli, storage: str) -> None:
     lowest = min(compared, key=lambda row: row["value"])
     assert best[0]["schedule_id"] == lowest["schedule_id"]
     assert best[0]["held_out"]["value"] == lowest["value"]
+    assert best[0]["held_out"]["interval_95"] == lowest["interval_95"]
+    assert lowest["is_winner"]
+    low, high = best[0]["against_published"]["difference_95"]
+    others = [row["difference"] for row in compared if row["is_baseline"]]
+    assert low < min(others) < high
     assert lowest["interval_95"][0] < lowest["value"] < lowest["interval_95"][1]
     assert (
         min(status["best"]["3"][key] for key in ("held_out", "held_out_baseline"))
@@ -148,7 +161,10 @@ def test_an_exported_schedule_gives_its_value_again(
     assert line.startswith(f"frechet distance {held_out['value']:.4f} (standard error ")
     check_table(schedule, json.loads(file.read_text())["plan"])
     said = cli("export", "t", "-o", file, "--storage", storage)
-    assert said.out == f"wrote {file}: NFE 3, {held_out['value']:.4f} on held-out noise\n"
+    first, second = said.out.splitlines()
+    assert first == f"wrote {file}: NFE 3, {held_out['value']:.4f} on held-out noise"
+    ratio = schedule.provenance["against_published"]["ratio"]
+    assert f"is {ratio:.2f} times as far (95 % " in second
 
 
 def test_evaluate_stores_nothing(cli: Cli, folder: Path) -> None:

@@ -126,6 +126,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write the best schedule of a study, with its compiled table and provenance."""
+    from s3search.comparison_text import against_lines
     from s3search.evaluation.evaluator import load_ems
     from s3search.study.export import best_schedule, save_export
     from s3search.study.store import open_study
@@ -146,6 +147,9 @@ def export(
             highlight=False,
             soft_wrap=True,
         )
+        if schedule.provenance["against_published"] is not None:
+            for line in against_lines(schedule.provenance["against_published"]):
+                OUT.print(line, highlight=False, soft_wrap=True)
 
 
 def dashboard(
@@ -186,7 +190,7 @@ def _status(url: str, name: str) -> dict[str, Any]:
 
 
 def _comparison(url: str, name: str) -> dict[str, Any]:
-    from s3search.study.frame import comparison_of
+    from s3search.study.comparison import comparison_of
     from s3search.study.store import open_study
 
     with open_study(url, name) as store:
@@ -194,18 +198,17 @@ def _comparison(url: str, name: str) -> dict[str, Any]:
 
 
 def _print_comparison(url: str, name: str) -> None:
-    from s3search.study.frame import evaluations_frame, validated
-    from s3search.study.store import open_study
-    from s3search.terminal import comparison_table
+    from s3search.comparison_text import comparison_lines, comparison_table
 
-    with open_study(url, name) as store:
-        scored = validated(evaluations_frame(store), store.config)
-        if not scored:
-            raise InvalidConfig(
-                f"study {name!r} has no validated schedule yet (it is {store.state}); "
-                "run `s3search launch` to its end first"
-            )
-        OUT.print(comparison_table(scored))
+    found = _comparison(url, name)
+    if not found["rows"]:
+        raise InvalidConfig(
+            f"study {name!r} has no validated schedule yet (it is {found['state']}); "
+            "run `s3search launch` to its end first"
+        )
+    OUT.print(comparison_table(found))
+    for line in comparison_lines(found):
+        OUT.print(line, highlight=False, soft_wrap=True)
 
 
 def _announce(found: dict[str, Any]) -> None:

@@ -3,8 +3,8 @@
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,16 @@ from torch import Tensor
 
 import s3search
 from s3search.errors import EvaluationFailed, IncompatibleStatistics, InvalidConfig
+from s3search.evaluation.extractor import (
+    Witness,
+    estimate_of,
+    floor_of,
+    load_extractor,
+    load_witness,
+    replicates_of,
+)
 from s3search.evaluation.noise import NoiseBank
-from s3search.evaluation.plugins import FEATURES, MODELS, REFERENCES, call_plugin
+from s3search.evaluation.plugins import MODELS, REFERENCES, call_plugin
 from s3search.evaluation.polish import PolishSettings, polish
 from s3search.evaluation.proxies import Proxies
 from s3search.evaluation.record import (
@@ -24,6 +32,8 @@ from s3search.evaluation.record import (
     Description,
     Evaluation,
     EvaluationRequest,
+    Floor,
+    FloorRequest,
     ImagesRequest,
     Polished,
     PolishRequest,
@@ -48,10 +58,6 @@ from s3search.statistics import GaussianStatistics
 
 _BATCH_ELEMENTS = 2**20  # numbers in one batch of states, when no batch size is given
 _LARGEST_BATCH = 1000
-_JACKKNIFE_BLOCKS = 10
-_JACKKNIFE_DIMENSIONS = (
-    512  # above this many feature dimensions eleven eigenproblems cost too much
-)
 _RANGE_SLACK = 0.1
 
 
@@ -65,6 +71,8 @@ class EvaluatorSpec:
     features_options: Mapping[str, Any] = field(default_factory=dict)
     reference: str
     reference_options: Mapping[str, Any] = field(default_factory=dict)
+    witness: str | None = None  # a second extractor, for validation alone
+    witness_options: Mapping[str, Any] = field(default_factory=dict)
     ems: str | None = None  # files that `s3search statistics` wrote
     gaussian: str | None = None
     device: str = "cpu"
@@ -86,8 +94,10 @@ class Evaluator:
             )
         self._device = torch.device(spec.device)
         self.denoiser = self._loaded_model(spec)
-        self._features = self._loaded_features(spec)
-        self.extractor = getattr(self._features, "name", spec.features)
+        self._extractor = load_extractor(
+            "metric.features", spec.features, spec.features_options, self._device
+        )
+        self.extractor = self._extractor.name
         shape = self.denoiser.sample_shape
         self._ems = None if spec.ems is None else load_ems(spec.ems, tuple(shape))
         named = spec.gaussian
@@ -98,6 +108,7 @@ class Evaluator:
         self._mean_image: Any = None
         self._reference_images: Tensor | None = None
         self.reference = self._loaded_reference(spec)
+        self._witness = self._loaded_witness(spec)
         self.model_fingerprint = fingerprint(spec, self.denoiser)
 
     def __call__(self, request: Request) -> Reply:
@@ -111,6 +122,8 @@ class Evaluator:
                 return self.scores(request)
             case PolishRequest():
                 return self.polish(request)
+            case FloorRequest():
+                return self.floor(request)
             case DescribeRequest():
                 return self.describe()
 
@@ -123,20 +136,30 @@ class Evaluator:
             reference_digest=self.reference.digest,
             reference_n=self.reference.n,
             model_fingerprint=self.model_fingerprint,
+            witness=None if self._witness is None else self._witness.names,
             mean_image=self._mean_image,
             ems=None if self._ems is None else self._ems.nodes,
             gaussian=self._gaussian,
         )
 
     def evaluate(self, request: EvaluationRequest) -> Evaluation:
-        """Measures one schedule, as far as the race lets it."""
+        """Measures one schedule, as far as the race lets it; at validation the witness sees the
+        same images.
+        """
         began = time.perf_counter()
         sampling, features = 0.0, []
+        held_out = request.rung is Rung.VALIDATION
+        witness = self._witness if held_out else None
+        witnessed, witnessing = [], 0.0
         path: list[tuple[int, float]] = []
         bars = deque(request.race)
         for images, seconds in self._timed_images(request):
             sampling += seconds
-            features.append(self._extracted(images))
+            features.append(self._extractor.seen(images))
+            if witness is not None:
+                before = time.perf_counter()
+                witnessed.append(witness.extractor.seen(images))
+                witnessing += time.perf_counter() - before
             if bars and sum(map(len, features)) >= bars[0][0]:
                 n_images, bar = bars.popleft()
                 so_far = np.concatenate(features)[:n_images]
@@ -146,11 +169,10 @@ class Evaluator:
                     break
         matrix = np.concatenate(features)
         n_images = len(matrix)
-        few_dimensions = matrix.shape[1] <= _JACKKNIFE_DIMENSIONS
-        n_blocks = _JACKKNIFE_BLOCKS if few_dimensions else 1
-        estimate = frechet_estimate(self.reference, matrix, n_blocks=n_blocks)
+        estimate = estimate_of(self.reference, matrix)
+        resampled = replicates_of(self.reference, matrix) if held_out else None
         doubled = getattr(self.denoiser, "network_batches_per_call", 1)
-        return Evaluation(
+        found = Evaluation(
             schedule_id=request.schedule.id,
             nfe=request.schedule.nfe,
             rung=request.rung if n_images == request.n_images else Rung.RACE,
@@ -163,7 +185,7 @@ class Evaluator:
             block_images=request.block_images,
             block_value=block_mean(self.reference, matrix, request.block_images),
             network_batches=request.schedule.nfe * doubled,
-            seconds=time.perf_counter() - began,
+            seconds=time.perf_counter() - began - witnessing,
             sampling_seconds=sampling,
             device=str(self._device),
             code_version=s3search.__version__,
@@ -171,6 +193,29 @@ class Evaluator:
             reference_n=self.reference.n,
             model_fingerprint=self.model_fingerprint,
             path=tuple(path),
+            replicates=resampled,
+        )
+        if witness is None:
+            return found
+        return replace(found, witness=witness.says(found, witnessed, witnessing))
+
+    def floor(self, request: FloorRequest) -> tuple[Floor, ...]:
+        """What real images have for a distance, in every extractor; nothing where the reference
+        is a file of statistics.
+        """
+        if self._reference_images is None:
+            return ()
+        sides = [(self._extractor, self.reference)]
+        if self._witness is not None:
+            sides.append((self._witness.extractor, self._witness.reference))
+        return tuple(
+            floor_of(
+                extractor,
+                reference,
+                extractor.seen_in_batches(self._reference_images, self._batch_size),
+                request,
+            )
+            for extractor, reference in sides
         )
 
     def scores(self, request: ProxyRequest) -> ProxyScores:
@@ -194,7 +239,7 @@ class Evaluator:
         """A schedule after gradient descent on the distance itself, or on the trajectory's."""
         made = polish(
             self.denoiser,
-            self._features,
+            self._extractor.features,
             self.reference,
             request.schedule,
             PolishSettings(
@@ -221,7 +266,7 @@ class Evaluator:
     def _proxies(self) -> Proxies:
         return Proxies(
             self.denoiser,
-            self._features,
+            self._extractor.features,
             self.reference,
             self._reference_images,
             self._device,
@@ -230,7 +275,10 @@ class Evaluator:
 
     def _timed_images(self, request: EvaluationRequest) -> Iterator[tuple[Tensor, float]]:
         cuts = [n for n, _ in request.race]
-        batches = self._images(request.schedule, request.n_images, request.noise_seed, cuts)
+        held_out = request.rung is Rung.VALIDATION
+        batches = self._images(
+            request.schedule, request.n_images, request.noise_seed, cuts, held_out=held_out
+        )
         while True:
             began = time.perf_counter()
             images = next(batches, None)
@@ -241,7 +289,13 @@ class Evaluator:
             yield images, time.perf_counter() - began
 
     def _images(
-        self, schedule: Schedule, n_images: int, noise_seed: int, cuts: Sequence[int] = ()
+        self,
+        schedule: Schedule,
+        n_images: int,
+        noise_seed: int,
+        cuts: Sequence[int] = (),
+        *,
+        held_out: bool = False,
     ) -> Iterator[Tensor]:
         if schedule.model_patch is not None:
             raise EvaluationFailed("the schedule patches the network; this model takes no patches")
@@ -249,22 +303,14 @@ class Evaluator:
         if problem is not None:
             raise EvaluationFailed(problem)
         plan = compile_plan(schedule, self._ems)
-        for noise, condition in self._noise.batches(noise_seed, n_images, self._batch_size, cuts):
+        size = self._batch_size
+        drawn = self._noise.batches(noise_seed, n_images, size, cuts, held_out=held_out)
+        for noise, condition in drawn:
             with torch.inference_mode():
                 images = sample(self.denoiser, plan, noise, **condition)
                 if not torch.isfinite(images).all():
                     raise EvaluationFailed("the images are not finite")
             yield images
-
-    def _extracted(self, images: Tensor) -> Any:
-        with torch.inference_mode():
-            features = self._features(images)
-        if features.ndim != 2 or len(features) != len(images):
-            raise InvalidConfig(
-                f"metric.features: expected (B, d) features for {len(images)} images, "
-                f"found shape {tuple(features.shape)}"
-            )
-        return features.double().cpu().numpy()
 
     def _loaded_model(self, spec: EvaluatorSpec) -> Any:
         model = call_plugin("model.loader", spec.model, spec.model_options, MODELS)
@@ -275,17 +321,6 @@ class Evaluator:
                     f"{attribute!r}; a denoiser has 'process' and 'sample_shape'"
                 )
         return model.to(self._device) if isinstance(model, torch.nn.Module) else model
-
-    def _loaded_features(self, spec: EvaluatorSpec) -> Callable[[Tensor], Tensor]:
-        features = call_plugin("metric.features", spec.features, spec.features_options, FEATURES)
-        if not callable(features):
-            raise InvalidConfig(
-                f"metric.features: {spec.features!r} returned a {type(features).__name__}, "
-                "not a callable images -> features"
-            )
-        if isinstance(features, torch.nn.Module):
-            return features.to(self._device)
-        return features  # type: ignore[no-any-return]  # checked to be callable above
 
     def _loaded_reference(self, spec: EvaluatorSpec) -> FrechetReference:
         found = call_plugin("reference.images", spec.reference, spec.reference_options, REFERENCES)
@@ -304,12 +339,22 @@ class Evaluator:
             )
         if found.shape[1:] == tuple(self.denoiser.sample_shape):
             self._mean_image = found.double().mean(dim=0).tolist()
-        batches = torch.split(found, self._batch_size)
-        features = np.concatenate([self._extracted(batch.to(self._device)) for batch in batches])
+        features = self._extractor.seen_in_batches(found, self._batch_size)
         self._reference_images = found
         if len(features) < 2:
             raise InvalidConfig("reference.images: a reference needs at least 2 images")
         return FrechetReference.of(FeatureStatistics.of(features))
+
+    def _loaded_witness(self, spec: EvaluatorSpec) -> Witness | None:
+        if spec.witness is None:
+            return None
+        return load_witness(
+            spec.witness,
+            spec.witness_options,
+            self._device,
+            self._reference_images,
+            self._batch_size,
+        )
 
 
 def load_ems(path: str | Path, shape: tuple[int, ...] | None = None) -> EmsStatistics:

@@ -2,9 +2,11 @@
 
 Noise is drawn in blocks of `BLOCK` images, each from its own generator, always on the CPU: the
 first n images of a larger evaluation are those of a smaller one, whatever the batch size or
-device.
+device.  Conditions are drawn with the noise, so another seed has other labels; a model that keeps
+prompts for validation is asked for them by ``condition(n, generator, held_out=True)``.
 """
 
+import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -28,38 +30,53 @@ class NoiseBank:
         self._denoiser = denoiser
         self.device = device
         self._max_bytes = max_bytes
-        self._kept: dict[tuple[int, int], tuple[Tensor, dict[str, Tensor]]] = {}
+        self._kept: dict[tuple[int, int, bool], tuple[Tensor, dict[str, Tensor]]] = {}
         self._kept_bytes = 0
+        condition = getattr(denoiser, "condition", None)
+        self._knows_held_out = condition is not None and (
+            "held_out" in inspect.signature(condition).parameters
+        )
 
     def batches(
-        self, seed: int, n_images: int, batch_size: int, cuts: Sequence[int] = ()
+        self,
+        seed: int,
+        n_images: int,
+        batch_size: int,
+        cuts: Sequence[int] = (),
+        *,
+        held_out: bool = False,
     ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         """Noise (b, C, H, W) and condition, in batches of at most ``batch_size``, ``n_images`` in
         all; a batch ends at every number of images in ``cuts``.
+
+        With ``held_out`` the conditions are those that the model keeps for validation, if any.
         """
         start = 0
         for edge in sorted({n for n in cuts if 0 < n < n_images} | {n_images}):
             while start < edge:
                 stop = min(edge, start + batch_size)
-                yield self._span(seed, start, stop)
+                yield self._span(seed, start, stop, held_out and self._knows_held_out)
                 start = stop
 
-    def _span(self, seed: int, start: int, stop: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def _span(
+        self, seed: int, start: int, stop: int, held_out: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         first, last = start // BLOCK, -(-stop // BLOCK)
-        drawn = [self._block(seed, block) for block in range(first, last)]
+        drawn = [self._block(seed, block, held_out) for block in range(first, last)]
         inside = slice(start - first * BLOCK, stop - first * BLOCK)
         noise = torch.cat([noise for noise, _ in drawn])[inside]
         return noise, {key: torch.cat([c[key] for _, c in drawn])[inside] for key in drawn[0][1]}
 
-    def _block(self, seed: int, block: int) -> tuple[Tensor, dict[str, Tensor]]:
-        found = self._kept.get((seed, block))
+    def _block(self, seed: int, block: int, held_out: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        found = self._kept.get((seed, block, held_out))
         if found is not None:
             return found
         generator = block_generator(seed, block)
         noise = torch.randn((BLOCK, *self._denoiser.sample_shape), generator=generator)
         condition: dict[str, Tensor] = {}
         if hasattr(self._denoiser, "condition"):
-            condition = self._denoiser.condition(BLOCK, generator)
+            which = {"held_out": held_out} if self._knows_held_out else {}
+            condition = self._denoiser.condition(BLOCK, generator, **which)
         drawn = (
             noise.to(self.device),
             {key: value.to(self.device) for key, value in condition.items()},
@@ -68,6 +85,6 @@ class NoiseBank:
         if self._kept_bytes + size > self._max_bytes:
             self._kept.clear()
             self._kept_bytes = 0
-        self._kept[(seed, block)] = drawn
+        self._kept[(seed, block, held_out)] = drawn
         self._kept_bytes += size
         return drawn

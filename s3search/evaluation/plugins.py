@@ -69,7 +69,7 @@ def _check_options(
     try:
         signature.bind(**options)
     except TypeError as error:
-        table = field.partition(".")[0]
+        table = field.rpartition(".")[0]
         unknown = [key for key in options if key not in signature.parameters]
         hint = nearest(unknown[0], signature.parameters) if unknown else f"it takes {signature}"
         raise InvalidConfig(f"[{table}] does not fit {name!r}: {error}; {hint}") from error

@@ -18,13 +18,15 @@ PolishLoss = Literal["frechet", "trajectory"]
 class Rung(StrEnum):
     """A fidelity level.  Candidates of one rung share their noise.
 
-    Race is the search's own noise, left before its end; no other rungs share noise.
+    Race is the search's own noise, left before its end, and the witness sees the images of the
+    validation; no other rungs share noise.
     """
 
     RACE = "race"
     SEARCH = "search"
     FINALS = "finals"
     VALIDATION = "validation"
+    WITNESS = "witness"  # the validation's images, as a second extractor sees them
     USER = "user"
 
 
@@ -71,11 +73,15 @@ class Evaluation:
     reference_n: int | None
     model_fingerprint: str
     path: tuple[tuple[int, float], ...] = ()  # (images, distance) at the bars of a race
+    replicates: tuple[float, ...] | None = None  # see `s3search.metrics.intervals`
+    witness: "Evaluation | None" = None  # the same images in the second extractor
 
     @property
     def network_calls(self) -> int:
-        """Image-calls of the network spent on this number."""
-        return self.n_images * self.network_batches
+        """Image-calls of the network spent on this number; a witness looks at images that are
+        there.
+        """
+        return 0 if self.rung is Rung.WITNESS else self.n_images * self.network_batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,7 @@ class Description:
     reference_digest: str
     reference_n: int | None
     model_fingerprint: str
+    witness: tuple[str, str] | None  # extractor and reference digest of the second one
     mean_image: Any  # nested lists (C, H, W); None when the reference is not made of such images
     ems: EmsNodes | None = None
     gaussian: GaussianStatistics | None = None
@@ -168,5 +175,36 @@ class Polished:
     network_calls: int
 
 
-Request = EvaluationRequest | DescribeRequest | ImagesRequest | ProxyRequest | PolishRequest
-Reply = Evaluation | Description | Tensor | ProxyScores | Polished
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloorRequest:
+    """Asks how far as many draws of the real images as a validation makes are from them all."""
+
+    n_images: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Floor:
+    """The distance of real images, drawn with replacement, in one extractor: the metric's own
+    bias at so many images, which no schedule should be expected to beat by much.
+    """
+
+    extractor: str
+    reference_digest: str
+    reference_n: int
+    n_images: int
+    seed: int
+    value: float  # mean of `values`
+    values: tuple[float, ...]  # one per resampling
+    code_version: str
+
+
+Request = (
+    EvaluationRequest
+    | DescribeRequest
+    | ImagesRequest
+    | ProxyRequest
+    | PolishRequest
+    | FloorRequest
+)
+Reply = Evaluation | Description | Tensor | ProxyScores | Polished | tuple[Floor, ...]

@@ -187,6 +187,15 @@ def block_mean(
     return float(np.mean([frechet_estimate(reference, b, n_blocks=1).value for b in blocks]))
 
 
+def resampled_distances(
+    reference: FrechetReference, features: Array, n_images: int, *, seed: int, n_resamples: int = 5
+) -> list[float]:
+    """FD of ``n_images`` draws with replacement of the features (N, d) behind ``reference``."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(len(features), size=(n_resamples, n_images))
+    return [frechet_estimate(reference, features[row], n_blocks=1).value for row in drawn]
+
+
 def _merged(blocks: list[FeatureStatistics]) -> FeatureStatistics:
     total = blocks[0]
     for block in blocks[1:]:

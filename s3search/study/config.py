@@ -123,6 +123,7 @@ class ValidationTable(_Table):
     n_images: int = Field(default=10_000, ge=2)
     finalists: int = Field(default=8, ge=1)
     baselines: bool = True  # the best published solvers beside them
+    metric: MetricTable | None = None  # a second extractor, which chooses nothing
 
 
 class StorageTable(_Table):
@@ -154,9 +155,19 @@ class StudyConfig(_Table):
     storage: StorageTable = StorageTable()
     cluster: ClusterTable = ClusterTable()
 
+    @model_validator(mode="after")
+    def _has_another_witness(self) -> "StudyConfig":
+        if self.validation.metric == self.metric:
+            raise ValueError(
+                "validation.metric: is the extractor of [metric] again; name another one, or "
+                "leave it out"
+            )
+        return self
+
     @property
     def evaluator_spec(self) -> EvaluatorSpec:
         """What a worker needs."""
+        witness = self.validation.metric
         return EvaluatorSpec(
             model=self.model.loader,
             model_options=self.model.options,
@@ -164,6 +175,8 @@ class StudyConfig(_Table):
             features_options=self.metric.options,
             reference=self.reference.images,
             reference_options=self.reference.options,
+            witness=None if witness is None else witness.features,
+            witness_options={} if witness is None else witness.options,
             ems=self.statistics.ems,
             gaussian=self.statistics.gaussian,
             device="cuda" if self.cluster.gpus_per_worker > 0 else "cpu",
@@ -272,6 +285,6 @@ def _sentence(error: ValidationError) -> str:
         case "missing":
             return f"{path}: missing; see `s3search demo` for a complete study file"
         case "value_error":
-            return f"{path}: {first['ctx']['error']}"
+            return f"{path}: {first['ctx']['error']}" if path else str(first["ctx"]["error"])
         case _:
             return f"{path}: {first['msg']} (found {first['input']!r})"

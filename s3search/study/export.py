@@ -12,6 +12,7 @@ from s3search.files import write_text
 from s3search.rules import EmsStatistics
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import compile_plan
+from s3search.study.comparison import against_published, floors
 from s3search.study.frame import Scored, best_of, evaluations_frame, validated
 from s3search.study.store import StudyStore
 
@@ -63,7 +64,7 @@ def _provenance(
         "held_out": {
             "value": best.value,
             "standard_error": best.standard_error,
-            "interval_95": best.interval,
+            "interval_95": best.held_out.interval,
             "n_images": best.n_images,
             "noise_seed": best.noise_seed,
         },
@@ -77,6 +78,16 @@ def _provenance(
         "best_baseline": None
         if baseline is None
         else {"name": baseline.name, "held_out": baseline.value},
+        "against_published": against_published(scored),
+        "witness": None
+        if best.witness is None
+        else {
+            "extractor": best.witness.extractor,
+            "reference_digest": best.witness.reference_digest,
+            "value": best.witness.value,
+            "interval_95": best.witness.interval,
+        },
+        "floor": floors(store),
     }
 
 

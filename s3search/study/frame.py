@@ -1,12 +1,14 @@
 """Studies as pandas tables: every evaluation, who goes to validation, who won, and by how much."""
 
+import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from s3search.evaluation.record import Rung
+from s3search.metrics.intervals import interval
 from s3search.search.finish import Candidate, choose_finalist
 from s3search.study.config import StudyConfig
 from s3search.study.rungs import rung_rows
@@ -45,6 +47,27 @@ def finalists(frame: pd.DataFrame, config: StudyConfig) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut:
+    """A distance on held-out noise in one extractor, and what it could be on other noise."""
+
+    extractor: str
+    reference_digest: str
+    value: float
+    standard_error: float | None
+    replicates: tuple[float, ...] | None  # none in rows of before they existed, or of few images
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval over other noise: of the replicates, else the normal one."""
+        if self.replicates is not None:
+            return interval(self.replicates)
+        if self.standard_error is None:
+            return None
+        half = _NORMAL_95 * self.standard_error
+        return self.value - half, self.value + half
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
     """A validated schedule: what the search thought of it and what held-out noise says."""
 
@@ -53,28 +76,27 @@ class Scored:
     is_baseline: bool
     nfe: int
     search_value: float
-    value: float
-    standard_error: float | None
+    held_out: HeldOut
+    witness: HeldOut | None  # the same images in the second extractor
     n_images: int
     noise_seed: int
     search_n_images: int
     block_value: float | None
 
     @property
+    def value(self) -> float:
+        """The distance on held-out noise, in the extractor of the search."""
+        return self.held_out.value
+
+    @property
+    def standard_error(self) -> float | None:
+        """That of `value`, over other noise."""
+        return self.held_out.standard_error
+
+    @property
     def optimism(self) -> float | None:
         """By how much the search's score beats scores of as many images on held-out noise."""
         return None if self.block_value is None else self.block_value - self.search_value
-
-    @property
-    def half_width(self) -> float | None:
-        """Half the 95 % normal interval over other noise."""
-        return None if self.standard_error is None else _NORMAL_95 * self.standard_error
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """95 % normal interval over other noise."""
-        half = self.half_width
-        return None if half is None else (self.value - half, self.value + half)
 
 
 def validated(frame: pd.DataFrame, config: StudyConfig, nfe: int | None = None) -> list[Scored]:
@@ -86,6 +108,9 @@ def validated(frame: pd.DataFrame, config: StudyConfig, nfe: int | None = None) 
     """
     searched = {row["schedule_id"]: row for row in _at(frame, Rung.SEARCH).to_dict("records")}
     held_out = _at(frame, Rung.VALIDATION)
+    witnessed = _at(frame, Rung.WITNESS)
+    of_this_size = witnessed[witnessed["n_images"] == config.validation.n_images]
+    witness = {row["schedule_id"]: _held_out(row) for row in of_this_size.to_dict("records")}
     current = held_out["n_images"] == config.validation.n_images
     if nfe is not None:
         current &= held_out["nfe"] == nfe
@@ -97,8 +122,8 @@ def validated(frame: pd.DataFrame, config: StudyConfig, nfe: int | None = None) 
             is_baseline=bool(row["is_baseline"]),
             nfe=int(row["nfe"]),
             search_value=float(searched[row["schedule_id"]]["value"]),
-            value=float(row["value"]),
-            standard_error=_number(row["standard_error"]),
+            held_out=_held_out(row),
+            witness=witness.get(row["schedule_id"]),
             n_images=int(row["n_images"]),
             noise_seed=int(row["noise_seed"]),
             search_n_images=int(searched[row["schedule_id"]]["n_images"]),
@@ -113,6 +138,17 @@ def validated(frame: pd.DataFrame, config: StudyConfig, nfe: int | None = None) 
         scored.remove(winner)
         scored.insert(next((i for i, row in enumerate(scored) if row.nfe == each), 0), winner)
     return sorted(scored, key=lambda row: row.nfe)
+
+
+def _held_out(row: dict[Any, Any]) -> HeldOut:
+    stored = row["replicates"]
+    return HeldOut(
+        extractor=row["extractor"],
+        reference_digest=row["reference_digest"],
+        value=float(row["value"]),
+        standard_error=_number(row["standard_error"]),
+        replicates=tuple(json.loads(stored)) if isinstance(stored, str) else None,
+    )
 
 
 def _winner(scored: list[Scored], finals: dict[str, float], seed: int) -> Scored:
@@ -156,6 +192,7 @@ def status_of(store: StudyStore) -> dict[str, Any]:
     frame = evaluations_frame(store)
     search = frame[frame["rung"].isin([Rung.SEARCH.value, Rung.RACE.value])]
     jobs, notes = store.job_totals(), store.notes()
+    made = frame[(frame["state"] == "complete") & (frame["rung"] != Rung.WITNESS.value)]
     best: dict[str, Any] = {}
     scored = validated(frame, store.config)
     for nfe in store.config.space.nfe:
@@ -183,7 +220,7 @@ def status_of(store: StudyStore) -> dict[str, Any]:
         "ledger": _ledger(frame, jobs),
         "ladder": rung_rows(frame, notes, jobs),
         "predictor": [{"kind": kind, **content} for kind, content in notes if kind != "ladder"],
-        "images": int(frame.loc[frame["state"] == "complete", "n_images"].sum()),
+        "images": int(made["n_images"].sum()),
         "worker_seconds": float(frame["seconds"].sum()) + _sum(jobs, "seconds"),
     }
 
@@ -209,25 +246,6 @@ def _ledger(frame: pd.DataFrame, jobs: dict[str, dict[str, float]]) -> dict[str,
 
 def _sum(jobs: dict[str, dict[str, float]], key: str) -> float:
     return sum(each[key] for each in jobs.values())
-
-
-def comparison_of(store: StudyStore) -> dict[str, Any]:
-    """The held-out comparison: per NFE the best found and every solver at its best."""
-    scored = validated(evaluations_frame(store), store.config)
-    rows = []
-    for nfe in store.config.space.nfe:
-        of_nfe = [row for row in scored if row.nfe == nfe]
-        found, _ = best_of(of_nfe)
-        rows += [found] if found is not None else []
-        rows += solvers_at_their_best(of_nfe)
-    return {
-        "study": store.name,
-        "state": store.state,
-        "metric": "frechet",
-        "rows": [
-            {**asdict(row), "interval_95": row.interval, "optimism": row.optimism} for row in rows
-        ],
-    }
 
 
 def _number(value: float | None) -> float | None:

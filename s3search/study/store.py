@@ -9,7 +9,7 @@ noise seed), so nothing is ever counted twice.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -128,7 +128,18 @@ class StudyStore:
                 ) from error
 
     def add_result(self, result: Result) -> bool:
-        """Records what became of a request; False if it was known already (nothing is written)."""
+        """Records what became of a request, and what the witness says; False if the former was
+        known already (it is not written again).
+        """
+        with self._engine.begin() as connection:
+            self._add_schedule(connection, result.request.schedule)
+            is_new = self._add_row(connection, result)
+            witness = None if result.evaluation is None else result.evaluation.witness
+            if witness is not None:
+                self._add_row(connection, replace(result, evaluation=witness))
+        return is_new
+
+    def _add_row(self, connection: sa.Connection, result: Result) -> bool:
         request, evaluation = result.request, result.evaluation
         values: dict[str, Any] = {
             "study_id": self._id,
@@ -145,22 +156,22 @@ class StudyStore:
         }
         if evaluation is not None:
             measured = asdict(evaluation)
-            for key in ("rung", "noise_seed"):
+            for key in ("rung", "noise_seed", "witness"):
                 measured.pop(key)
             values |= measured | {"network_calls": evaluation.network_calls}
             values |= {"rung": evaluation.rung.value, "path": json.dumps(evaluation.path)}
-        with self._engine.begin() as connection:
-            self._add_schedule(connection, request.schedule)
-            known = select(EVALUATIONS.c.id).where(
-                EVALUATIONS.c.study_id == self._id,
-                EVALUATIONS.c.schedule_id == request.schedule.id,
-                EVALUATIONS.c.rung == values["rung"],
-                EVALUATIONS.c.n_images == values["n_images"],
-                EVALUATIONS.c.noise_seed == str(request.noise_seed),
-            )
-            if connection.execute(known).first() is not None:
-                return False
-            connection.execute(EVALUATIONS.insert().values(**values))
+            if evaluation.replicates is not None:
+                values["replicates"] = json.dumps(evaluation.replicates)
+        known = select(EVALUATIONS.c.id).where(
+            EVALUATIONS.c.study_id == self._id,
+            EVALUATIONS.c.schedule_id == request.schedule.id,
+            EVALUATIONS.c.rung == values["rung"],
+            EVALUATIONS.c.n_images == values["n_images"],
+            EVALUATIONS.c.noise_seed == str(request.noise_seed),
+        )
+        if connection.execute(known).first() is not None:
+            return False
+        connection.execute(EVALUATIONS.insert().values(**values))
         return True
 
     def proposals(self) -> list[Proposal]:
@@ -248,6 +259,15 @@ class StudyStore:
             rows = connection.execute(query).all()
         return {row.digest: _job_of(row) for row in rows}
 
+    def answers(self, kind: str) -> list[Any]:
+        """The answers to all questions of a kind, the latest last."""
+        query = select(JOBS.c.result).where(
+            JOBS.c.study_id == self._id, JOBS.c.kind == kind, JOBS.c.state == "complete"
+        )
+        with self._engine.begin() as connection:
+            found = connection.execute(query.order_by(JOBS.c.id)).scalars().all()
+        return [json.loads(content) for content in found]
+
     def job_totals(self) -> dict[str, dict[str, float]]:
         """Count, image-calls and seconds of each kind of job, failures among them."""
         query = (
@@ -287,17 +307,22 @@ class StudyStore:
             rows = connection.execute(query.order_by(NOTES.c.id)).all()
         return [(row.kind, json.loads(row.content)) for row in rows]
 
-    def measured_with(self) -> tuple[str, str, str] | None:
-        """Model fingerprint, reference digest and extractor of the first evaluation; None without
-        one.
+    def measured_with(self, *, witness: bool = False) -> tuple[str, str, str] | None:
+        """Model fingerprint, reference digest and extractor of the first evaluation (of the
+        witness's first one); None without one.
         """
+        of_witness = EVALUATIONS.c.rung == Rung.WITNESS.value
         query = (
             select(
                 EVALUATIONS.c.model_fingerprint,
                 EVALUATIONS.c.reference_digest,
                 EVALUATIONS.c.extractor,
             )
-            .where(EVALUATIONS.c.study_id == self._id, EVALUATIONS.c.state == "complete")
+            .where(
+                EVALUATIONS.c.study_id == self._id,
+                EVALUATIONS.c.state == "complete",
+                of_witness if witness else sa.not_(of_witness),
+            )
             .order_by(EVALUATIONS.c.id)
             .limit(1)
         )
@@ -482,9 +507,11 @@ def _result_of(row: Any, schedule: Schedule) -> Result:
     )
     evaluation = None
     if row.state == "complete":
-        kept = {field.name: getattr(row, field.name) for field in fields(Evaluation)}
+        names = {field.name for field in fields(Evaluation)} - {"witness"}
+        kept = {name: getattr(row, name) for name in names}
         kept |= {"rung": request.rung, "noise_seed": request.noise_seed}
         kept["path"] = tuple((int(n), float(v)) for n, v in json.loads(row.path or "[]"))
+        kept["replicates"] = None if row.replicates is None else tuple(json.loads(row.replicates))
         evaluation = Evaluation(**kept)
     spent = Spent(worker=row.worker, seconds=row.seconds)
     return Result(request=request, evaluation=evaluation, error=row.error, spent=spent)

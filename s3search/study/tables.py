@@ -87,6 +87,7 @@ EVALUATIONS = Table(
     Column("reference_n", Integer),
     Column("model_fingerprint", String(40)),
     Column("path", Text),  # JSON: [images, distance] at the bars of a race
+    Column("replicates", Text),  # JSON: paired bootstrap replicates of a validated distance
     Column("created_at", DateTime, nullable=False),
     UniqueConstraint("study_id", "schedule_id", "rung", "n_images", "noise_seed"),
 )

@@ -10,12 +10,16 @@ import torch
 from s3search.errors import EvaluationFailed, InvalidConfig
 from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
 from s3search.evaluation.noise import BLOCK, NoiseBank
-from s3search.evaluation.record import EvaluationRequest, Rung
+from s3search.evaluation.record import EvaluationRequest, FloorRequest, Rung
+from s3search.metrics.frechet import FeatureStatistics, FrechetReference
+from s3search.metrics.intervals import replicates
 from s3search.models import digits
 from s3search.processes import edm
 from s3search.schedules import published
 from s3search.schedules.schedule import ModelPatch
+from tests import plugins
 
+WITNESS = {"witness": "tests.plugins:squares", "witness_options": {"power": 2}}
 SCHEDULE = published.unipc(edm(), nfe=4)
 
 
@@ -28,10 +32,10 @@ def _spec(**changes: Any) -> EvaluatorSpec:
     return EvaluatorSpec(**(fields | changes))
 
 
-def _request(n_images: int = 250, seed: int = 0, schedule: Any = SCHEDULE) -> EvaluationRequest:
-    return EvaluationRequest(
-        schedule=schedule, rung=Rung.SEARCH, n_images=n_images, noise_seed=seed
-    )
+def _request(
+    n_images: int = 250, seed: int = 0, schedule: Any = SCHEDULE, rung: Rung = Rung.SEARCH
+) -> EvaluationRequest:
+    return EvaluationRequest(schedule=schedule, rung=rung, n_images=n_images, noise_seed=seed)
 
 
 def test_an_evaluation_says_everything_it_needs() -> None:
@@ -70,6 +74,96 @@ def test_noise_is_common_nested_and_its_own_for_every_seed() -> None:
     assert torch.equal(few_labels, many_labels[: BLOCK + 7])
     assert not torch.equal(drawn(BLOCK, seed=6)[0], many[:BLOCK])
     assert not torch.equal(many[:BLOCK], many[BLOCK : 2 * BLOCK])
+
+
+def test_a_validation_has_the_replicates_of_its_features() -> None:
+    evaluator = Evaluator(_spec(batch_size=70))
+    found = evaluator.evaluate(_request(rung=Rung.VALIDATION))
+    images = evaluator.images(SCHEDULE, 250, 0)
+    by_hand = replicates(evaluator.reference, images.flatten(1).double().numpy())
+    assert by_hand is not None
+    np.testing.assert_allclose(found.replicates, by_hand, rtol=1e-9)
+    assert evaluator.evaluate(_request()).replicates is None
+
+
+def test_the_witness_sees_the_same_images_and_changes_nothing() -> None:
+    alone, both = Evaluator(_spec()), Evaluator(_spec(**WITNESS))
+    other = Evaluator(_spec(features="tests.plugins:squares"))
+    first, found, expected = (
+        e.evaluate(_request(rung=Rung.VALIDATION)) for e in (alone, both, other)
+    )
+    assert (found.value, found.replicates) == (first.value, first.replicates)
+    assert first.witness is None
+    assert found.witness is not None
+    assert found.witness.value == expected.value
+    assert found.witness.replicates == expected.replicates
+    assert found.witness.standard_error == expected.standard_error
+    assert (found.witness.extractor, found.witness.rung) == ("squares-2", Rung.WITNESS)
+    assert found.witness.reference_digest == expected.reference_digest != found.reference_digest
+    assert (found.network_calls, found.witness.network_calls) == (4 * 250, 0)
+    assert both.evaluate(_request()).witness is None
+    assert both.describe().witness == ("squares-2", expected.reference_digest)
+
+
+def test_the_floor_is_the_distance_of_resampled_real_images() -> None:
+    evaluator = Evaluator(_spec(**WITNESS))
+    floors = evaluator.floor(FloorRequest(n_images=120, seed=1))
+    real = plugins.images().flatten(1).double().numpy()
+    for power, floor in zip((1, 2), floors, strict=True):
+        features = real**power
+        reference = FrechetReference.of(FeatureStatistics.of(features))
+        rng = np.random.default_rng(1)
+        expected = [
+            reference.distance(FeatureStatistics.of(features[rng.integers(500, size=120)]))
+            for _ in range(5)
+        ]
+        np.testing.assert_allclose(floor.values, expected, rtol=1e-5)
+        assert floor.value == pytest.approx(np.mean(expected), rel=1e-5)
+        assert (floor.reference_n, floor.n_images, floor.seed) == (500, 120, 1)
+    names = ("tests.plugins:pixels", evaluator.reference.digest), evaluator.describe().witness
+    assert tuple((floor.extractor, floor.reference_digest) for floor in floors) == names
+
+
+def test_a_file_of_statistics_has_no_floor_and_no_witness(tmp_path: Path) -> None:
+    path = tmp_path / "statistics.npz"
+    np.savez(path, mu=np.zeros(9), sigma=np.eye(9))
+    of_file = {
+        "reference": "tests.plugins:statistics",
+        "reference_options": {"path": str(path)},
+    }
+    assert Evaluator(_spec(**of_file)).floor(FloorRequest(n_images=100, seed=1)) == ()
+    with pytest.raises(InvalidConfig, match=r"validation\.metric: .*needs real images"):
+        Evaluator(_spec(**of_file, **WITNESS))
+
+
+def test_validation_alone_draws_the_conditions_that_are_held_out() -> None:
+    evaluator = Evaluator(_spec(model="tests.plugins:prompted"))
+    values = {
+        rung: evaluator.evaluate(_request(rung=rung)).value
+        for rung in (Rung.SEARCH, Rung.FINALS, Rung.USER, Rung.VALIDATION)
+    }
+    assert values[Rung.SEARCH] == values[Rung.FINALS] == values[Rung.USER]
+    assert values[Rung.VALIDATION] > 10 * values[Rung.SEARCH]
+
+    def brightness(held_out: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        bank = NoiseBank(plugins.prompted(), torch.device("cpu"))
+        list(bank.batches(0, BLOCK, BLOCK, held_out=not held_out))  # it keeps both apart
+        ((noise, condition),) = bank.batches(0, BLOCK, BLOCK, held_out=held_out)
+        return noise, condition["bright"]
+
+    (noise, seen), (again, held_out) = brightness(False), brightness(True)
+    assert torch.equal(noise, again)
+    torch.testing.assert_close(held_out, seen + 5.0)
+
+
+def test_labels_of_other_noise_are_drawn_again() -> None:
+    bank = NoiseBank(digits.load(), torch.device("cpu"))
+    first, again, held_out = (
+        next(bank.batches(seed, BLOCK, BLOCK, held_out=flag))[1]["labels"]
+        for seed, flag in ((0, False), (1, False), (1, True))
+    )
+    assert not torch.equal(first, again)
+    assert torch.equal(again, held_out)  # this model keeps no labels for validation
 
 
 def test_a_full_noise_bank_forgets_and_draws_the_same_again() -> None:
@@ -126,6 +220,11 @@ def test_the_fingerprint_names_parameters_and_options() -> None:
         (
             {"reference": "tests.plugins:statistics", "reference_options": {"path": "/no.npz"}},
             "/no.npz holds no mu and sigma",
+        ),
+        ({"witness": "digitz"}, "validation.metric.features: .*did you mean 'digits'"),
+        (
+            {"witness": "tests.plugins:squares", "witness_options": {"pwoer": 3}},
+            r"\[validation\.metric\] does not fit .*did you mean 'power'",
         ),
         ({"device": "cuda"}, "torch sees none"),
     ],

@@ -6,10 +6,15 @@ import pytest
 from s3search.errors import EvaluationFailed
 from s3search.metrics.frechet import FeatureStatistics, FrechetReference, frechet_estimate
 from s3search.metrics.intervals import (
-    bootstrap_interval,
+    N_BLOCKS,
+    N_RESAMPLES,
+    difference_interval,
+    interval,
     jackknife,
     paired_difference,
     pooled,
+    ratio_interval,
+    replicates,
 )
 
 D = 8
@@ -27,44 +32,108 @@ def blocks_of(x: np.ndarray, n_blocks: int = 10) -> list[FeatureStatistics]:
     return [FeatureStatistics.of(block) for block in np.split(x, n_blocks)]
 
 
+def replicates_of(x: np.ndarray, reference: FrechetReference = REFERENCE) -> np.ndarray:
+    found = replicates(reference, x)
+    assert found is not None
+    return found
+
+
 @pytest.mark.parametrize("skewed", [False, True])
 def test_the_bootstrap_covers_other_noise_as_often_as_it_says(skewed: bool) -> None:
-    rng, n, trials = np.random.default_rng(0), 1000, 200
+    rng, n, trials = np.random.default_rng(0), 1000, 100
     other = [
         REFERENCE.distance(FeatureStatistics.of(features(rng, n, skewed=skewed)))
         for _ in range(1500)
     ]
     truth, covered, widths = np.mean(other), 0, []
-    for seed in range(trials):
-        blocks = blocks_of(features(rng, n, skewed=skewed))
-        low, high = bootstrap_interval(REFERENCE, blocks, n_resamples=100, seed=seed)
+    for _ in range(trials):
+        low, high = interval(replicates_of(features(rng, n, skewed=skewed)))
         covered += low <= truth <= high
         widths.append(high - low)
     assert 0.88 <= covered / trials <= 0.99
     assert np.mean(widths) == pytest.approx(2 * 1.96 * np.std(other), rel=0.3)
 
 
-def test_a_lower_level_gives_a_narrower_interval_around_the_value() -> None:
-    blocks = blocks_of(features(np.random.default_rng(1), 1000))
-    value = REFERENCE.distance(pooled(blocks, np.ones(10)))
-    wide = bootstrap_interval(REFERENCE, blocks, seed=0)
-    narrow = bootstrap_interval(REFERENCE, blocks, level=0.5, seed=0)
-    assert wide[0] < narrow[0] < value < narrow[1] < wide[1]
-    assert bootstrap_interval(REFERENCE, blocks, seed=0) == wide
-    assert bootstrap_interval(REFERENCE, blocks, seed=1) != wide
-    with pytest.raises(ValueError, match="level"):
-        bootstrap_interval(REFERENCE, blocks, level=95, seed=0)
+def test_replicates_are_a_bootstrap_of_blocks_by_hand() -> None:
+    """Images drawn one block at a time, their distances without the part that repeats explain."""
+    x = features(np.random.default_rng(1), 1000)
+    rng = np.random.default_rng(5)
+    drawn = rng.multinomial(20, [0.05] * 20, size=200)
+    parts = np.split(x, 20)
+    by_hand = []
+    for counts in drawn:
+        again = np.concatenate(
+            [part for c, part in zip(counts, parts, strict=True) for _ in range(c)]
+        )
+        gap = again.mean(axis=0)
+        root = np.diag(np.sqrt(np.diag(REFERENCE.covariance)))
+        own = np.cov(again, rowvar=False)
+        overlap = np.sqrt(np.linalg.eigvalsh(root @ own @ root)).sum()
+        by_hand.append(gap @ gap + np.trace(own) + np.trace(REFERENCE.covariance) - 2 * overlap)
+    repeats = (drawn**2).sum(axis=1)
+    line = np.polyval(np.polyfit(repeats, by_hand, 1), repeats)
+    k = np.sqrt(20 / 19) * 2.093024 / 1.959964  # Student's t of 19 degrees of freedom
+    expected = REFERENCE.distance(FeatureStatistics.of(x)) - k * (by_hand - line)
+    found = replicates(REFERENCE, x, seed=5)
+    assert found is not None
+    assert found.shape == (N_RESAMPLES,)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert interval(found) == pytest.approx(tuple(np.percentile(expected, [2.5, 97.5])))
 
 
-def test_many_dimensions_take_students_interval_of_the_jackknife() -> None:
-    d, rng = 513, np.random.default_rng(2)
+def test_many_dimensions_are_linearised_with_the_jackknifes_errors() -> None:
+    d, rng = 300, np.random.default_rng(2)
+    scale = np.geomspace(1.0, 0.1, d) ** 0.5
+    reference = FrechetReference(mean=np.zeros(d), covariance=np.diag(scale**2))
+    x = rng.normal(size=(3000, d)) * (1.3 * scale) + 0.05
+    y = 1.01 * x + 0.01 * rng.normal(size=x.shape)
+    found, other = (replicates_of(z, reference) for z in (x, y))
+    whole = jackknife(reference, blocks_of(x, N_BLOCKS))
+    paired = paired_difference(reference, blocks_of(x, N_BLOCKS), blocks_of(y, N_BLOCKS))
+    k = 2.093024 / 1.959964
+    assert whole.standard_error is not None
+    assert paired.standard_error is not None
+    assert np.std(found) == pytest.approx(k * whole.standard_error, rel=0.15)
+    assert np.mean(found) == pytest.approx(whole.value, rel=0.01)
+    low, high = difference_interval(found, other)
+    assert low < paired.value < high
+    assert np.std(found - other) == pytest.approx(k * paired.standard_error, rel=0.15)
+
+
+@pytest.mark.parametrize("d", [8, 300])
+def test_too_few_images_have_no_replicates(d: int) -> None:
     reference = FrechetReference(mean=np.zeros(d), covariance=np.eye(d))
-    blocks = [FeatureStatistics.of(rng.normal(size=(200, d))) for _ in range(3)]
-    low, high = bootstrap_interval(reference, blocks, seed=0)
-    estimate = jackknife(reference, blocks)
-    assert estimate.standard_error is not None
-    assert (low + high) / 2 == pytest.approx(estimate.value)
-    assert (high - low) / 2 == pytest.approx(4.302653 * estimate.standard_error)
+    enough = max(2 * d, 2 * N_BLOCKS)
+    x = np.random.default_rng(3).normal(size=(enough, d))
+    assert replicates(reference, x) is not None
+    assert replicates(reference, x[:-1]) is None
+
+
+def test_paired_intervals_cover_and_are_narrow() -> None:
+    rng, n = np.random.default_rng(8), 1000
+    found, intervals, ratios, apart = [], [], [], []
+    for _ in range(60):
+        x = features(rng, n)
+        y = 1.05 * x + 0.02 * rng.normal(size=x.shape)
+        a, b = replicates_of(y), replicates_of(x)
+        values = [REFERENCE.distance(FeatureStatistics.of(z)) for z in (y, x)]
+        found.append(values)
+        intervals.append(difference_interval(a, b))
+        ratio = ratio_interval(a, b)
+        assert ratio is not None
+        ratios.append(ratio)
+        apart.append(np.hypot(np.ptp(interval(a)), np.ptp(interval(b))))
+        assert (ratio[0] > 1.0) == (intervals[-1][0] > 0.0)  # one statement in two forms
+    a, b = np.mean(found, axis=0)
+    assert np.mean([low <= a - b <= high for low, high in intervals]) >= 0.88
+    assert np.mean([low <= a / b <= high for low, high in ratios]) >= 0.88
+    assert np.mean(np.ptp(intervals, axis=1)) < 0.5 * np.mean(apart)
+
+
+def test_a_ratio_to_what_may_be_nothing_has_no_interval() -> None:
+    assert ratio_interval([1.0, 2.0], [0.5, -0.1]) is None
+    assert ratio_interval([1.0, 2.0], [0.5, 1.0]) == (2.0, 2.0)
+    assert difference_interval([1.0, 2.0], [0.5, 1.5]) == (0.5, 0.5)
 
 
 def test_a_paired_difference_has_the_error_of_the_difference() -> None:
@@ -110,6 +179,6 @@ def test_the_jackknife_is_that_of_an_evaluation() -> None:
 def test_blocks_that_do_not_fit_are_refused() -> None:
     x = features(np.random.default_rng(7), 400)
     with pytest.raises(EvaluationFailed, match="at least 2 blocks"):
-        bootstrap_interval(REFERENCE, blocks_of(x, 1), seed=0)
+        jackknife(REFERENCE, blocks_of(x, 1))
     with pytest.raises(EvaluationFailed, match="common noise"):
         paired_difference(REFERENCE, blocks_of(x, 4), blocks_of(x, 5))

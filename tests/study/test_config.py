@@ -59,6 +59,13 @@ def test_search_and_validation_noise_never_meet(tmp_path: Path) -> None:
     assert not searched & held_out
 
 
+def test_a_second_extractor_takes_the_remaining_keys_of_its_table(tmp_path: Path) -> None:
+    overrides = ["validation.metric.features=digits", "validation.metric.network=b"]
+    spec = load_config(_file(tmp_path), overrides).evaluator_spec
+    assert (spec.witness, spec.witness_options) == ("digits", {"network": "b"})
+    assert load_config(_file(tmp_path)).evaluator_spec.witness is None
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -71,6 +78,9 @@ def test_search_and_validation_noise_never_meet(tmp_path: Path) -> None:
         ("space.nfe=[0]", r"from 1 to 100"),
         ("study.seed=nan", r"study.seed"),
         ('study.name=""', r"study.name"),
+        ("validation.metrics.features=digits", r"metrics: unknown key; did you mean 'metric'"),
+        ("validation.metric.network=b", r"validation.metric.features: missing"),
+        ("validation.metric.features=digits", r"validation.metric: is the extractor of \[metric"),
         ("evaluations=3", r"--set takes table.key=value"),
     ],
 )

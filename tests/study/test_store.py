@@ -1,14 +1,17 @@
 """The study database, on SQLite and PostgreSQL: nothing twice, nothing lost."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 
 from s3search.errors import InvalidConfig, StudyConflict
@@ -19,7 +22,7 @@ from s3search.schedules.schedule import Schedule
 from s3search.search.evolution import distinct
 from s3search.search.proposer import Proposal
 from s3search.study.config import StudyConfig, parse_config
-from s3search.study.database import open_engine, redacted
+from s3search.study.database import _MIGRATIONS, open_engine, redacted
 from s3search.study.store import (
     Job,
     Result,
@@ -235,6 +238,64 @@ def test_our_tables_are_what_the_migrations_make(url: str) -> None:
         )
         assert compare_metadata(context, METADATA) == []
     engine.dispose()
+
+
+def test_a_database_of_schema_0002_is_upgraded_with_all_it_holds(url: str) -> None:
+    engine = sa.create_engine(url)
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+    now = datetime(2026, 1, 1)
+    older = sa.MetaData()
+    with engine.begin() as connection:
+        older.reflect(connection)
+        tables = older.tables
+        content = _config(url).model_dump_json(exclude={"storage"})
+        study = {"name": "t", "config": content, "space": "{}", "state": "done"}
+        study |= {"created_at": now, "updated_at": now}
+        connection.execute(tables["s3search_studies"].insert().values(**study))
+        schedule = {"id": SCHEDULES[0].id, "nfe": 3, "content": json.dumps(SCHEDULES[0].to_dict())}
+        connection.execute(tables["s3search_schedules"].insert().values(**schedule))
+        result = _result(SCHEDULES[0], 0.5)
+        assert result.evaluation is not None
+        row = asdict(result.evaluation)
+        row |= {"study_id": 1, "noise_seed": str(2**62), "path": "[]", "state": "complete"}
+        row |= {"worker": "here/1", "created_at": now, "network_calls": 300}
+        known = {k: v for k, v in row.items() if k in tables["s3search_evaluations"].c}
+        assert "replicates" not in known
+        connection.execute(tables["s3search_evaluations"].insert().values(**known))
+    engine.dispose()
+    with pytest.raises(StudyConflict, match="older schema '0002'"):
+        open_study(url, "t")
+    create_or_resume(_config(url), {}).close()
+    with open_study(url, "t") as store:
+        assert store.search_results() == [result]
+        assert store.add_result(_result(SCHEDULES[1], 0.25))
+
+
+def test_what_the_witness_says_is_a_row_of_its_own(url: str) -> None:
+    result = _result(SCHEDULES[0], 0.5, Rung.VALIDATION)
+    evaluation = result.evaluation
+    assert evaluation is not None
+    evaluation = replace(evaluation, replicates=(0.4, 0.6))
+    witness = replace(
+        evaluation, rung=Rung.WITNESS, extractor="b", value=0.7, reference_digest="s"
+    )
+    with _filled(url) as store:
+        assert store.add_result(replace(result, evaluation=evaluation))
+        both = replace(result, evaluation=replace(evaluation, value=9.0, witness=witness))
+        assert not store.add_result(both)  # the witness came later; the value stays
+        assert not store.add_result(both)
+        assert store.values(Rung.VALIDATION, 100) == {SCHEDULES[0].id: 0.5}
+        assert store.values(Rung.WITNESS, 100) == {SCHEDULES[0].id: 0.7}
+        rows = {row["rung"]: row for row in store.rows()[-2:]}
+        assert rows["witness"]["extractor"] == "b"
+        assert (rows["validation"]["network_calls"], rows["witness"]["network_calls"]) == (300, 0)
+        assert json.loads(rows["validation"]["replicates"]) == [0.4, 0.6]
+        assert store.measured_with() == ("m", "r", "digits-a")
+        assert store.measured_with(witness=True) == ("m", "s", "b")
 
 
 def test_reading_never_makes_a_database(tmp_path: Path) -> None:

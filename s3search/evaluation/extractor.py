@@ -1,0 +1,159 @@
+"""A feature extractor and what it sees: of the real images, of a schedule's, of resampled ones.
+
+A study has one extractor that everything is decided by and, where ``[validation.metric]`` names
+one, a witness: it sees the images of the validation too, and decides nothing.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import s3search
+from s3search.errors import InvalidConfig
+from s3search.evaluation.plugins import FEATURES, call_plugin
+from s3search.evaluation.record import Evaluation, Floor, FloorRequest, Rung
+from s3search.metrics.frechet import (
+    Array,
+    Estimate,
+    FeatureStatistics,
+    FrechetReference,
+    frechet_estimate,
+    resampled_distances,
+)
+from s3search.metrics.intervals import replicates
+
+_JACKKNIFE_BLOCKS = 10
+_JACKKNIFE_DIMENSIONS = 512  # above, eleven eigenvalue problems cost too much
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extractor:
+    """Images (B, C, H, W) in [-1, 1] -> features (B, d)."""
+
+    where: str  # the key of the study file that names it
+    name: str
+    features: Callable[[Tensor], Tensor]
+    device: torch.device
+
+    def seen(self, images: Tensor) -> Array:
+        """Features (B, d) in float64, on the CPU."""
+        with torch.inference_mode():
+            features = self.features(images.to(self.device))
+        if features.ndim != 2 or len(features) != len(images):
+            raise InvalidConfig(
+                f"{self.where}: expected (B, d) features for {len(images)} images, "
+                f"found shape {tuple(features.shape)}"
+            )
+        found: Array = features.double().cpu().numpy()
+        return found
+
+    def seen_in_batches(self, images: Tensor, batch_size: int) -> Array:
+        """The same for images that do not fit on the device at once."""
+        return np.concatenate([self.seen(batch) for batch in torch.split(images, batch_size)])
+
+
+def load_extractor(
+    where: str, name: str, options: Mapping[str, Any], device: torch.device
+) -> Extractor:
+    """The extractor that the study file names at ``where``; raises `InvalidConfig`."""
+    features = call_plugin(where, name, options, FEATURES)
+    if not callable(features):
+        raise InvalidConfig(
+            f"{where}: {name!r} returned a {type(features).__name__}, "
+            "not a callable images -> features"
+        )
+    if isinstance(features, torch.nn.Module):
+        features = features.to(device)
+    own = getattr(features, "name", name)
+    return Extractor(where=where, name=own, features=features, device=device)
+
+
+def estimate_of(reference: FrechetReference, features: Array) -> Estimate:
+    """The distance of features (n, d), with a standard error where it is cheap."""
+    few_dimensions = features.shape[1] <= _JACKKNIFE_DIMENSIONS
+    n_blocks = _JACKKNIFE_BLOCKS if few_dimensions else 1
+    return frechet_estimate(reference, features, n_blocks=n_blocks)
+
+
+def replicates_of(reference: FrechetReference, features: Array) -> tuple[float, ...] | None:
+    """`s3search.metrics.intervals.replicates` as an evaluation keeps them."""
+    found = replicates(reference, features)
+    return None if found is None else tuple(found.tolist())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Witness:
+    """A second extractor with its own reference."""
+
+    extractor: Extractor
+    reference: FrechetReference
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Extractor and reference digest."""
+        return self.extractor.name, self.reference.digest
+
+    def says(self, found: Evaluation, features: Sequence[Array], seconds: float) -> Evaluation:
+        """The evaluation of the images behind ``found`` by this extractor, which has spent
+        ``seconds`` on ``features``; their sampling is not paid for again.
+        """
+        began = time.perf_counter()
+        matrix = np.concatenate(features)
+        estimate = estimate_of(self.reference, matrix)
+        return replace(
+            found,
+            rung=Rung.WITNESS,
+            extractor=self.extractor.name,
+            value=estimate.value,
+            standard_error=estimate.standard_error,
+            block_images=None,
+            block_value=None,
+            reference_digest=self.reference.digest,
+            reference_n=self.reference.n,
+            replicates=replicates_of(self.reference, matrix),
+            sampling_seconds=0.0,
+            seconds=seconds + time.perf_counter() - began,
+        )
+
+
+def load_witness(
+    name: str,
+    options: Mapping[str, Any],
+    device: torch.device,
+    real_images: Tensor | None,
+    batch_size: int,
+) -> Witness:
+    """The extractor of ``[validation.metric]`` with its view of the real images; raises
+    `InvalidConfig`.
+    """
+    extractor = load_extractor("validation.metric.features", name, options, device)
+    if real_images is None:
+        raise InvalidConfig(
+            "validation.metric: a second extractor needs real images to compare with, "
+            "reference.images gave a file of statistics; name a function that returns images, "
+            "or leave [validation.metric] out"
+        )
+    seen = extractor.seen_in_batches(real_images, batch_size)
+    return Witness(extractor=extractor, reference=FrechetReference.of(FeatureStatistics.of(seen)))
+
+
+def floor_of(
+    extractor: Extractor, reference: FrechetReference, features: Array, request: FloorRequest
+) -> Floor:
+    """The distance of draws of the real images, whose features (N, d) made ``reference``."""
+    values = resampled_distances(reference, features, request.n_images, seed=request.seed)
+    return Floor(
+        extractor=extractor.name,
+        reference_digest=reference.digest,
+        reference_n=len(features),
+        n_images=request.n_images,
+        seed=request.seed,
+        value=float(np.mean(values)),
+        values=tuple(values),
+        code_version=s3search.__version__,
+    )
