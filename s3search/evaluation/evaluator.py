@@ -16,7 +16,7 @@ from torch import Tensor
 import s3search
 from s3search.errors import EvaluationFailed, IncompatibleStatistics, InvalidConfig
 from s3search.evaluation.noise import NoiseBank
-from s3search.evaluation.plugins import FEATURES, MODELS, REFERENCES, call_plugin
+from s3search.evaluation.plugins import FEATURES, MODELS, call_plugin
 from s3search.evaluation.polish import PolishSettings, polish
 from s3search.evaluation.proxies import Proxies
 from s3search.evaluation.record import (
@@ -34,9 +34,8 @@ from s3search.evaluation.record import (
     Rung,
     statistics_problem,
 )
+from s3search.evaluation.reference import LoadedReference, load_reference
 from s3search.metrics.frechet import (
-    FeatureStatistics,
-    FrechetReference,
     block_mean,
     frechet_estimate,
 )
@@ -52,7 +51,6 @@ _JACKKNIFE_BLOCKS = 10
 _JACKKNIFE_DIMENSIONS = (
     512  # above this many feature dimensions eleven eigenproblems cost too much
 )
-_RANGE_SLACK = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +94,9 @@ class Evaluator:
         self._batch_size = spec.batch_size or automatic
         self._noise = NoiseBank(self.denoiser, self._device)
         self._mean_image: Any = None
-        self._reference_images: Tensor | None = None
-        self.reference = self._loaded_reference(spec)
+        loaded = self._loaded_reference(spec)
+        self._reference_images = loaded.images
+        self.reference, self.reference_source = loaded.statistics, loaded.source
         self.model_fingerprint = fingerprint(spec, self.denoiser)
 
     def __call__(self, request: Request) -> Reply:
@@ -216,6 +215,40 @@ class Evaluator:
         batches = self._images(schedule, n_images, noise_seed)
         return torch.cat([images.cpu() for images in batches])
 
+    def batches(
+        self, schedule: Schedule, n_images: int, noise_seed: int
+    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """The same images in batches on this device, with the conditions they were made with."""
+        drawn = self._noise.batches(noise_seed, n_images, self._batch_size)
+        for images, (_, condition) in zip(
+            self._images(schedule, n_images, noise_seed), drawn, strict=True
+        ):
+            yield images, condition
+
+    @property
+    def device(self) -> torch.device:
+        """Where model and extractor are."""
+        return self._device
+
+    @property
+    def reference_images(self) -> Tensor | None:
+        """Real images (N, C, H, W) on the CPU, some thousands of many; None of a file."""
+        return self._reference_images
+
+    @property
+    def extract(self) -> Callable[[Tensor], Tensor]:
+        """The extractor itself."""
+        return self._features
+
+    @property
+    def batch_size(self) -> int:
+        """Images made at once."""
+        return self._batch_size
+
+    def features(self, images: Tensor) -> Any:
+        """Features (B, d) float64, on the CPU, of images on any device."""
+        return self._extracted(images.to(self._device))
+
     @cached_property
     def _proxies(self) -> Proxies:
         return Proxies(
@@ -286,29 +319,18 @@ class Evaluator:
             return features.to(self._device)
         return features  # type: ignore[no-any-return]  # checked to be callable above
 
-    def _loaded_reference(self, spec: EvaluatorSpec) -> FrechetReference:
-        found = call_plugin("reference.images", spec.reference, spec.reference_options, REFERENCES)
-        if isinstance(found, str | Path):
-            return reference_from_npz(Path(found))
-        if not isinstance(found, Tensor) or found.ndim != 4 or not found.is_floating_point():
-            kind = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else found
-            raise InvalidConfig(
-                "reference.images: expected a float tensor (N, C, H, W) in [-1, 1] or the path of "
-                f"a .npz with mu and sigma, found {kind}"
-            )
-        if not found.abs().max() <= 1.0 + _RANGE_SLACK:
-            raise InvalidConfig(
-                f"reference.images: values must lie in [-1, 1], found {found.min().item():g} to "
-                f"{found.max().item():g}"
-            )
-        if found.shape[1:] == tuple(self.denoiser.sample_shape):
-            self._mean_image = found.double().mean(dim=0).tolist()
-        batches = torch.split(found, self._batch_size)
-        features = np.concatenate([self._extracted(batch.to(self._device)) for batch in batches])
-        self._reference_images = found
-        if len(features) < 2:
-            raise InvalidConfig("reference.images: a reference needs at least 2 images")
-        return FrechetReference.of(FeatureStatistics.of(features))
+    def _loaded_reference(self, spec: EvaluatorSpec) -> LoadedReference:
+        found = load_reference(
+            spec.reference,
+            spec.reference_options,
+            extractor=self.extractor,
+            extracted=self.features,
+            batch_size=self._batch_size,
+        )
+        images = found.images
+        if images is not None and images.shape[1:] == tuple(self.denoiser.sample_shape):
+            self._mean_image = images.double().mean(dim=0).tolist()
+        return found
 
 
 def load_ems(path: str | Path, shape: tuple[int, ...] | None = None) -> EmsStatistics:
@@ -340,20 +362,6 @@ def load_gaussian(path: str | Path, shape: tuple[int, ...] | None = None) -> Gau
             f"makes {shape}"
         )
     return found
-
-
-def reference_from_npz(path: Path) -> FrechetReference:
-    """Reference statistics from a file with ``mu`` and ``sigma``, as pytorch-fid writes."""
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            n = int(data["n"]) if "n" in data else None
-            return FrechetReference(
-                mean=data["mu"].astype(np.float64),
-                covariance=data["sigma"].astype(np.float64),
-                n=n,
-            )
-    except (OSError, KeyError, ValueError, IncompatibleStatistics) as error:
-        raise InvalidConfig(f"reference.images: {path} holds no mu and sigma ({error})") from error
 
 
 def fingerprint(spec: EvaluatorSpec, denoiser: Any) -> str:
