@@ -1,5 +1,6 @@
 """DINOv2 and CLIP through transformers: their own features, gradients, and what may be wrong."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,12 @@ from torch import Tensor
 from transformers import CLIPModel, Dinov2Model
 
 from s3search.errors import InvalidConfig
+from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
+from s3search.evaluation.record import EvaluationRequest, PolishRequest, Rung
 from s3search.extractors import clip, dinov2
 from s3search.extractors.rgb import RgbFeatures
+from s3search.processes import edm
+from s3search.schedules import published
 from tests.extractors.models import save_clip, save_dinov2
 
 
@@ -109,3 +114,25 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(InvalidConfig, match=r"pip install 's3search\[transformers\]'"):
         dinov2.load()
+
+
+def test_schedules_are_measured_and_polished_with_them(dino: Path) -> None:
+    spec = EvaluatorSpec(
+        model="digits",
+        features="dinov2",
+        features_options={"path": str(dino), "side": 28},
+        reference="digits",
+        batch_size=100,
+    )
+    evaluator = Evaluator(spec)
+    schedule = published.unipc(edm(), nfe=3)
+    request = EvaluationRequest(schedule=schedule, rung=Rung.SEARCH, n_images=100, noise_seed=0)
+    evaluation = evaluator.evaluate(request)
+    assert evaluation.extractor == dinov2.load(str(dino), side=28).name
+    assert evaluation.value > 0
+    wanted = PolishRequest(
+        schedule=schedule, iterations=2, n_images=16, keep_invariants=False, noise_seed=9
+    )
+    polished = evaluator.polish(wanted)
+    assert len(polished.losses) > 0
+    assert all(math.isfinite(loss) for loss in polished.losses)

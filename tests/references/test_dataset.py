@@ -47,7 +47,7 @@ def test_float_tensors_say_what_their_numbers_mean() -> None:
     torch.testing.assert_close(_source(unit, values=Values.UNIT).images(range(4)), EXPECTED)
     signed = TensorDataset(EXPECTED)
     torch.testing.assert_close(_source(signed, values=Values.SIGNED).images(range(4)), EXPECTED)
-    with pytest.raises(InvalidConfig, match="reference.values: .*say which"):
+    with pytest.raises(InvalidConfig, match=r"reference.values: .*say which"):
         _source(unit).images([0])
 
 
