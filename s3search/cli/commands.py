@@ -2,6 +2,7 @@
 
 import typer
 
+from s3search.cli.metrics import metrics, reference
 from s3search.cli.schedules import check, evaluate, import_, schema, show
 from s3search.cli.statistics import statistics
 from s3search.cli.studies import best, compare, dashboard, demo, export, launch, status
@@ -23,6 +24,8 @@ app.command()(status)
 app.command()(best)
 app.command()(compare)
 app.command()(evaluate)
+app.command()(metrics)
+app.command()(reference)
 app.command()(export)
 app.command()(show)
 app.command("import")(import_)
