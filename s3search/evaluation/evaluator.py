@@ -291,6 +291,10 @@ class Evaluator:
     def _extracted(self, images: Tensor) -> Any:
         with torch.inference_mode():
             features = self._features(images)
+        if not isinstance(features, Tensor):
+            raise InvalidConfig(
+                f"metric.features: expected a tensor (B, d), found a {type(features).__name__}"
+            )
         if features.ndim != 2 or len(features) != len(images):
             raise InvalidConfig(
                 f"metric.features: expected (B, d) features for {len(images)} images, "

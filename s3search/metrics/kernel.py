@@ -17,10 +17,8 @@ Source: arXiv:1801.01401, eq. 4 and sec. 4.
 import numpy as np
 import numpy.typing as npt
 
-from s3search.errors import EvaluationFailed, IncompatibleStatistics
 from s3search.metrics.frechet import Estimate, jackknife_error
-
-Array = npt.NDArray[np.float64]
+from s3search.metrics.samples import Array, two_samples
 
 N_BLOCKS = 10
 _CHUNK = 2048  # images on either side of a kernel matrix in memory
@@ -33,7 +31,7 @@ def kernel_distance(
 
     There is no error with fewer than two blocks of two images.
     """
-    x, y = checked_features(real, made)
+    x, y = two_samples(real, made)
     n_blocks = max(1, min(n_blocks, len(y) // 2))
     blocks = np.array_split(y, n_blocks)
     sizes = np.array([len(block) for block in blocks])
@@ -55,23 +53,6 @@ def kernel_distance(
         return Estimate(value, None)
     without = np.array([distance(row) for row in ~np.eye(n_blocks, dtype=bool)])
     return Estimate(value, jackknife_error(without))
-
-
-def checked_features(real: npt.ArrayLike, made: npt.ArrayLike) -> tuple[Array, Array]:
-    """Both samples as float64; raises where they cannot be compared."""
-    x, y = (np.asarray(f, dtype=np.float64) for f in (real, made))
-    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
-        raise IncompatibleStatistics(
-            f"two samples of features (n, d) of one dimension are needed, found {x.shape} (real) "
-            f"and {y.shape} (made); use one extractor for both"
-        )
-    if min(len(x), len(y)) < 2:
-        raise EvaluationFailed(
-            f"at least 2 images are needed, found {len(x)} real ones and {len(y)} made"
-        )
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise EvaluationFailed("the features of the images are not finite")
-    return x, y
 
 
 def _sum(a: Array, b: Array) -> float:

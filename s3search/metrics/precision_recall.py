@@ -23,7 +23,7 @@ from sklearn.metrics import pairwise_distances_chunked  # type: ignore[import-un
 from sklearn.neighbors import NearestNeighbors  # type: ignore[import-untyped]
 
 from s3search.errors import EvaluationFailed
-from s3search.metrics.kernel import Array, checked_features
+from s3search.metrics.samples import Array, two_samples
 
 K_PRECISION = 3
 K_DENSITY = 5
@@ -47,7 +47,7 @@ def manifolds(
     k_density: int = K_DENSITY,
 ) -> Manifolds:
     """The four shares for features (n, d) and (m, d), each with more than k points."""
-    x, y = checked_features(real, made)
+    x, y = two_samples(real, made)
     most = max(k_precision, k_density)
     if min(len(x), len(y)) <= most:
         raise EvaluationFailed(

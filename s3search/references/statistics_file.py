@@ -115,6 +115,11 @@ def arrays_of(path: Path) -> dict[str, Any]:
                 raise ValueError("a single array")
             heavy = {"arr_0"} if "mu" in data.files else set()
             return {key: data[key] for key in data.files if key not in heavy}
+    except FileNotFoundError as error:
+        raise InvalidConfig(
+            f"reference.images: {path} holds no mu and sigma: there is no such file; "
+            "`s3search reference` writes one"
+        ) from error
     except _UNREADABLE as error:
         reason = str(error).partition("\n")[0]
         raise InvalidConfig(
