@@ -127,6 +127,40 @@ class Evaluator:
             gaussian=self._gaussian,
         )
 
+    def batches(
+        self, schedule: Schedule, n_images: int, noise_seed: int
+    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """A schedule's images in batches on this device, with the conditions they were made with."""
+        drawn = self._noise.batches(noise_seed, n_images, self._batch_size)
+        for images, (_, condition) in zip(
+            self._images(schedule, n_images, noise_seed), drawn, strict=True
+        ):
+            yield images, condition
+
+    @property
+    def device(self) -> torch.device:
+        """Where model and extractor are."""
+        return self._device
+
+    @property
+    def reference_images(self) -> Tensor | None:
+        """Real images (N, C, H, W) on the CPU, some thousands of many; None of a file."""
+        return self._reference_images
+
+    @property
+    def extract(self) -> Callable[[Tensor], Tensor]:
+        """The extractor itself."""
+        return self._features
+
+    @property
+    def batch_size(self) -> int:
+        """Images made at once."""
+        return self._batch_size
+
+    def features(self, images: Tensor) -> Any:
+        """Features (B, d) float64, on the CPU, of images on any device."""
+        return self._extracted(images.to(self._device))
+
     def evaluate(self, request: EvaluationRequest) -> Evaluation:
         """Measures one schedule, as far as the race lets it."""
         began = time.perf_counter()
@@ -215,40 +249,6 @@ class Evaluator:
         batches = self._images(schedule, n_images, noise_seed)
         return torch.cat([images.cpu() for images in batches])
 
-    def batches(
-        self, schedule: Schedule, n_images: int, noise_seed: int
-    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        """The same images in batches on this device, with the conditions they were made with."""
-        drawn = self._noise.batches(noise_seed, n_images, self._batch_size)
-        for images, (_, condition) in zip(
-            self._images(schedule, n_images, noise_seed), drawn, strict=True
-        ):
-            yield images, condition
-
-    @property
-    def device(self) -> torch.device:
-        """Where model and extractor are."""
-        return self._device
-
-    @property
-    def reference_images(self) -> Tensor | None:
-        """Real images (N, C, H, W) on the CPU, some thousands of many; None of a file."""
-        return self._reference_images
-
-    @property
-    def extract(self) -> Callable[[Tensor], Tensor]:
-        """The extractor itself."""
-        return self._features
-
-    @property
-    def batch_size(self) -> int:
-        """Images made at once."""
-        return self._batch_size
-
-    def features(self, images: Tensor) -> Any:
-        """Features (B, d) float64, on the CPU, of images on any device."""
-        return self._extracted(images.to(self._device))
-
     @cached_property
     def _proxies(self) -> Proxies:
         return Proxies(
@@ -291,10 +291,6 @@ class Evaluator:
     def _extracted(self, images: Tensor) -> Any:
         with torch.inference_mode():
             features = self._features(images)
-        if not isinstance(features, Tensor):
-            raise InvalidConfig(
-                f"metric.features: expected a tensor (B, d), found a {type(features).__name__}"
-            )
         if features.ndim != 2 or len(features) != len(images):
             raise InvalidConfig(
                 f"metric.features: expected (B, d) features for {len(images)} images, "

@@ -128,26 +128,6 @@ def test_images_of_a_source_are_checked(folder: Path) -> None:
         _evaluator("tests.evaluation.test_reference:wrong", path=str(folder))
 
 
-def arrays() -> Any:
-    """An extractor that leaves torch."""
-    return lambda images: images.flatten(1).numpy()
-
-
-def rows() -> Any:
-    """One that forgets to flatten."""
-    return lambda images: images
-
-
-@pytest.mark.parametrize(
-    ("features", "message"),
-    [("arrays", "expected a tensor .* found a ndarray"), ("rows", r"found shape \(40, 1, 8, 8\)")],
-)
-def test_features_of_a_plug_in_are_checked(features: str, message: str) -> None:
-    name = f"tests.evaluation.test_reference:{features}"
-    with pytest.raises(InvalidConfig, match=f"metric.features: .*{message}"):
-        Evaluator(EvaluatorSpec(model="digits", features=name, reference="digits", batch_size=40))
-
-
 def test_batches_come_with_the_conditions_they_were_made_with() -> None:
     spec = EvaluatorSpec(model="digits", features="digits", reference="digits", batch_size=30)
     evaluator = Evaluator(spec)
