@@ -59,6 +59,7 @@ class Report:
     reference_n: int | None
     model_fingerprint: str
     code_version: str
+    protocol: str | None  # of the Fréchet distance; None without one or of other many images
     metrics: tuple[Measured, ...]
 
 
@@ -74,16 +75,19 @@ def measure_quality(
     config: StudyConfig,
     schedule: Schedule,
     *,
-    n_images: int,
+    n_images: int | None,
     n_trajectory: int,
     noise_seed: int,
     clip: ClipOptions | None = None,
 ) -> Report:
-    """The report for ``schedule`` with a study's model, extractor and reference.
+    """The report for ``schedule`` with a study's model, extractor and reference, of as many images
+    as its validation has if ``n_images`` is None.
 
     Costs NFE network calls for each of ``n_images``, and those of the fine solve beside NFE for
     each of ``n_trajectory`` more.
     """
+    asked = config.validation.n_images
+    n_images = n_images or asked
     evaluator = Evaluator(config.evaluator_spec)
     _check(schedule, evaluator)
     texts = None if clip is None else _ClipTally(evaluator, clip)
@@ -106,6 +110,7 @@ def measure_quality(
         reference_n=evaluator.reference.n,
         model_fingerprint=evaluator.model_fingerprint,
         code_version=s3search.__version__,
+        protocol=config.metric.protocol if n_images == asked else None,
         metrics=tuple(found),
     )
 

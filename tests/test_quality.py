@@ -20,6 +20,7 @@ from s3search.processes import edm, flow
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
 from s3search.study.config import load_config
+from s3search.study.protocols import PROTOCOLS, Protocol
 from tests.extractors.models import save_clip
 
 SCHEDULE = published.unipc(edm(), nfe=4)
@@ -78,7 +79,7 @@ def _metrics(*words: Any) -> tuple[Any, ...]:
 def test_the_report_has_every_metric_with_its_provenance(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    words = _metrics("--n-images", 200, "--seed", 3, "--json")
+    words = _metrics("--set", "validation.n_images=200", "--seed", 3, "--json")
     code, out, err = _typed(monkeypatch, capsys, *words)
     assert (code, err) == (0, "")
     report = json.loads(out)
@@ -104,6 +105,19 @@ def test_the_report_has_every_metric_with_its_provenance(
     assert report["reference_digest"] == evaluator.reference.digest
     assert report["model_fingerprint"] == evaluator.model_fingerprint
     assert (report["schedule_id"], report["nfe"], report["noise_seed"]) == (SCHEDULE.id, 4, 3)
+
+
+def test_a_protocol_is_named_only_where_its_number_of_images_was_made(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    small = Protocol(features="digits", n_images=40, references=("digits",), source="this test")
+    monkeypatch.setitem(PROTOCOLS, "digits-40", small)
+    protocol = ("--set", "metric.protocol=digits-40", "--json")
+    _, out, _ = _typed(monkeypatch, capsys, *_metrics(*protocol))
+    report = json.loads(out)
+    assert (report["protocol"], report["metrics"][0]["n_images"]) == ("digits-40", 40)
+    _, out, _ = _typed(monkeypatch, capsys, *_metrics("--n-images", 39, *protocol))
+    assert json.loads(out)["protocol"] is None
 
 
 def test_a_fine_schedule_is_nearer_to_images_and_solution(

@@ -14,7 +14,10 @@ from s3search.errors import InvalidConfig
 def metrics(  # noqa: PLR0913, PLR0917 (one parameter per option)
     schedule: ScheduleFile,
     study: StudyFile,
-    n_images: Annotated[int, typer.Option("--n-images", min=2, help="Images to make.")] = 10_000,
+    n_images: Annotated[
+        int | None,
+        typer.Option("--n-images", min=2, help="Images to make; else [validation] n_images."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Noise seed.")] = 1,
     n_trajectory: Annotated[
         int, typer.Option("--n-trajectory", min=2, help="Images to solve finely as well.")
@@ -49,7 +52,8 @@ def metrics(  # noqa: PLR0913, PLR0917 (one parameter per option)
         return
     table = Table(
         title=f"schedule {report.schedule_id}, NFE {report.nfe}, noise seed {report.noise_seed}",
-        caption=f"reference {report.reference_digest}, model {report.model_fingerprint}",
+        caption=f"reference {report.reference_digest}, model {report.model_fingerprint}, "
+        f"protocol {report.protocol or 'none'}",
     )
     for column in ("metric", "value", "extractor", "images", "real", "settings"):
         table.add_column(column, overflow="fold")

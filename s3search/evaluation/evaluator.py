@@ -130,7 +130,7 @@ class Evaluator:
     def batches(
         self, schedule: Schedule, n_images: int, noise_seed: int
     ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        """A schedule's images in batches on this device, with the conditions they were made with."""
+        """Images of a schedule in batches, on this device, with the conditions behind them."""
         drawn = self._noise.batches(noise_seed, n_images, self._batch_size)
         for images, (_, condition) in zip(
             self._images(schedule, n_images, noise_seed), drawn, strict=True
