@@ -15,6 +15,7 @@ from s3search.references import ImageSource, StatisticsFile, evenly_chosen, in_b
 from s3search.references.source import check_images
 
 IMAGES_KEPT = 4096  # of a source, for what looks at images: proxies, nearest neighbours
+NUMBERS_KEPT = 2**28  # in them at most: 1 GiB
 
 Extracted = Callable[[Tensor], Any]  # images on the CPU -> features (B, d), float64
 
@@ -24,7 +25,7 @@ class LoadedReference:
     """Statistics, and what is at hand of the images behind them."""
 
     statistics: FrechetReference
-    images: Tensor | None = None  # all of a tensor, `IMAGES_KEPT` of a source, None of a file
+    images: Tensor | None = None  # all of a tensor, some of a source, None of a file
     source: str | None = None  # digest of an image source
 
 
@@ -59,7 +60,7 @@ def _of_source(
     source: ImageSource, extractor: str, extracted: Extracted, batch_size: int
 ) -> LoadedReference:
     """The source's own statistics, or those of all its images, never held at once."""
-    kept = evenly_chosen(source, IMAGES_KEPT)
+    kept = evenly_chosen(source, _most_kept(source))
     check_images(kept)
     if source.statistics is None:
         statistics = FrechetReference.of(_measured(source, extracted, batch_size))
@@ -68,6 +69,10 @@ def _of_source(
         stored.check_source(source.statistics, source.n, source.digest)
         statistics = stored.reference
     return LoadedReference(statistics=statistics, images=kept, source=source.digest)
+
+
+def _most_kept(source: ImageSource) -> int:
+    return max(2, min(IMAGES_KEPT, NUMBERS_KEPT // source.images([0]).numel()))
 
 
 def _measured(source: ImageSource, extracted: Extracted, batch_size: int) -> FeatureStatistics:

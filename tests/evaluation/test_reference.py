@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from s3search.errors import InvalidConfig
+from s3search.evaluation import reference
 from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
 from s3search.evaluation.record import EvaluationRequest, ProxyRequest, Rung
 from s3search.models import digits
@@ -52,14 +53,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def _evaluator(reference: str = "folder", network: str = "a", **options: Any) -> Evaluator:
+def _evaluator(images: str = "folder", network: str = "a", **options: Any) -> Evaluator:
     return Evaluator(
         EvaluatorSpec(
             model="digits",
             model_options={"labels": "none"},
             features="digits",
             features_options={"network": network},
-            reference=reference,
+            reference=images,
             reference_options=options,
             batch_size=40,
         )
@@ -109,18 +110,28 @@ def test_statistics_of_other_images_or_another_extractor_are_refused(
     folder: Path, tmp_path: Path
 ) -> None:
     path = _file(folder, tmp_path / "ref.npz")
-    for reference, options in (
+    for images, options in (
         ("npz", {"path": str(path)}),
         ("folder", {"path": str(folder), "channels": 1, "statistics": str(path)}),
     ):
         with pytest.raises(InvalidConfig, match=r"made with the extractor digits-a, .* digits-b"):
-            _evaluator(reference, network="b", **options)
+            _evaluator(images, network="b", **options)
     with pytest.raises(
         InvalidConfig, match=r"reference.statistics: .*sizes or preparation differ"
     ):
         _evaluator(path=str(folder), channels=1, resize=8, statistics=str(path))
     with pytest.raises(InvalidConfig, match=r"none.npz holds no mu and sigma"):
         _evaluator(path=str(folder), channels=1, statistics=str(tmp_path / "none.npz"))
+
+
+def test_few_large_images_are_kept_and_all_are_measured(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference, "NUMBERS_KEPT", 64 * 10 + 5)
+    few = _evaluator(path=str(folder), channels=1)
+    assert few.reference_images is not None
+    torch.testing.assert_close(few.reference_images, _digits()[::15])
+    assert few.reference.n == N
 
 
 def test_images_of_a_source_are_checked(folder: Path) -> None:
