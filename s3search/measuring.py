@@ -20,6 +20,7 @@ from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.plugins import REFERENCES, call_plugin
 from s3search.processes import NoiseProcess
+from s3search.references import ImageSource
 from s3search.schedules import published
 from s3search.schedules.spacing import End, EndRule, noisy_time, usual_end_time
 from s3search.solvers.plan import compile_plan
@@ -143,6 +144,8 @@ def _reference(config: StudyConfig, evaluator: Evaluator, n_images: int) -> Iter
     """The first reference images."""
     table, shape = config.reference, tuple(evaluator.denoiser.sample_shape)
     found = call_plugin("reference.images", table.images, table.options, REFERENCES)
+    if isinstance(found, ImageSource):
+        found = found.images(range(min(n_images, found.n)))
     if not isinstance(found, Tensor) or tuple(found.shape[1:]) != shape:
         what = tuple(found.shape[1:]) if isinstance(found, Tensor) else "a file of statistics"
         raise InvalidConfig(

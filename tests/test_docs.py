@@ -1,5 +1,7 @@
 """The documentation names every command and every key, and its examples run."""
 
+import importlib
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -10,15 +12,19 @@ from pydantic import BaseModel
 
 import s3search
 from s3search.cli import app
+from s3search.evaluation.plugins import FEATURES, REFERENCES
 from s3search.processes import vp_linear
+from s3search.references import ImageSource
 from s3search.rules import AnyRule, level
 from s3search.search.space import SearchSpace
 from s3search.study.config import StudyConfig
+from s3search.study.protocols import PROTOCOLS
 from tests.helpers import exact_trajectory, max_abs
 
 ROOT = Path(s3search.__file__).parents[1]
 README = ROOT / "README.md"
 SOLVERS = ROOT / "docs" / "solvers.md"
+METRICS = ROOT / "docs" / "metrics.md"
 SPACES = ROOT / "search_spaces" / "README.md"
 
 _EXAMPLE = re.compile(r"^<!-- test -->\s*\n```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -52,8 +58,9 @@ def _documented_keys(text: str, table: str) -> set[str]:
 
 
 @pytest.mark.parametrize("command", _commands())
-def test_the_readme_names_every_command(readme: str, command: str) -> None:
-    assert re.search(rf"`?s3search {command}\b", readme), f"README.md lacks `s3search {command}`"
+def test_the_documentation_names_every_command(readme: str, command: str) -> None:
+    text = readme + METRICS.read_text(encoding="utf-8")
+    assert re.search(rf"`?s3search {command}\b", text), f"README.md lacks `s3search {command}`"
 
 
 def test_the_tables_of_a_study_file_are_found() -> None:
@@ -62,7 +69,7 @@ def test_the_tables_of_a_study_file_are_found() -> None:
 
 @pytest.mark.parametrize("table", sorted(StudyConfig.model_fields))
 def test_every_key_of_the_study_file_is_documented(readme: str, table: str) -> None:
-    text = readme + SPACES.read_text(encoding="utf-8")
+    text = readme + SPACES.read_text(encoding="utf-8") + METRICS.read_text(encoding="utf-8")
     assert f"[{table}]" in text, f"README.md lacks the table [{table}]"
     missing = set(_tables()[table].model_fields) - _documented_keys(text, table)
     assert not missing, f"README.md lacks these keys of [{table}]: {sorted(missing)}"
@@ -99,6 +106,34 @@ def test_the_worked_example_of_a_solver_carries_constants() -> None:
     )
     assert error < 0.01  # it solves the flow
     assert names["Extrapolated"]().problem([level(vp_linear(), 0.9)], to) is not None
+
+
+def test_the_worked_example_of_a_dataset_is_an_image_source() -> None:
+    (example,) = _EXAMPLE.findall(METRICS.read_text(encoding="utf-8"))
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(compile(example, "docs/metrics.md", "exec"), names)
+    source = names["load"](n=5)
+    assert isinstance(source, ImageSource)
+    images = source.images(range(5))
+    assert images.shape == (5, 3, 16, 16)
+    assert images.min() < 0 <= images.abs().max() <= 1
+
+
+@pytest.mark.parametrize("known", [FEATURES, REFERENCES], ids=["features", "references"])
+def test_every_built_in_has_a_row_with_its_keys(known: dict[str, str]) -> None:
+    lines = METRICS.read_text(encoding="utf-8").splitlines()
+    for name, path in known.items():
+        module, _, function = path.partition(":")
+        keys = set(
+            inspect.signature(getattr(importlib.import_module(module), function)).parameters
+        )
+        rows = [set(re.findall(r"`(\w+)`", line)) for line in lines if f"| `{name}` |" in line]
+        assert any(keys <= row for row in rows), f"docs/metrics.md lacks {name}: {sorted(keys)}"
+
+
+def test_every_protocol_has_a_row() -> None:
+    text = METRICS.read_text(encoding="utf-8")
+    assert not [name for name in PROTOCOLS if f"| `{name}` |" not in text]
 
 
 def test_every_rule_is_in_the_table_of_solvers() -> None:

@@ -3,10 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from s3search.errors import InvalidConfig
 from s3search.measuring import Source, measure_ems, measure_gaussian
+from s3search.models import digits
 from s3search.processes import edm
 from s3search.rules import EmsStatistics
 from s3search.schedules import published
@@ -18,14 +22,14 @@ from s3search.study.config import StudyConfig, parse_config
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 
 
-def _config(**model: Any) -> StudyConfig:
+def _config(reference: dict[str, Any] | None = None, **model: Any) -> StudyConfig:
     return parse_config(
         {
             "study": {"name": "measured"},
             "model": {"loader": "digits", **model},
             "space": {"nfe": [5]},
             "metric": {"features": "digits"},
-            "reference": {"images": "digits"},
+            "reference": reference or {"images": "digits"},
             "cluster": {"address": "inline", "batch_size": 8},
         }
     )
@@ -68,6 +72,29 @@ def test_measured_gaussian_counts_its_images(tmp_path: Path) -> None:
     assert found.n == 40 == found.provenance["n_images"]
     assert found.eigenvectors.shape == (64, 5)
     assert found.rest > 0
+
+
+def test_images_of_a_folder_are_measured_as_the_tensor_of_them(tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    levels = ((digits.images()[:30, 0] + 1) * 127.5).round().to(torch.uint8).numpy()
+    for i, picture in enumerate(levels):
+        Image.fromarray(picture).save(pictures / f"{i:02}.png")
+    folder = {"images": "folder", "path": str(pictures), "channels": 1}
+    found = [
+        measure_gaussian(
+            _config(reference, labels="none"),
+            tmp_path / "gaussian.safetensors",
+            n_images=20,
+            n_modes=5,
+            source=Source.REFERENCE,
+            seed=0,
+            report=lambda done, total: None,
+        )
+        for reference in (folder, None)
+    ]
+    assert found[0].n == found[1].n == 20
+    np.testing.assert_allclose(found[0].mean, found[1].mean, atol=1 / 255)
 
 
 @pytest.mark.parametrize(

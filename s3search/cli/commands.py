@@ -3,6 +3,7 @@
 import typer
 
 from s3search.cli.benchmarks import bench
+from s3search.cli.metrics import metrics, reference
 from s3search.cli.schedules import check, evaluate, import_, schema, show
 from s3search.cli.statistics import statistics
 from s3search.cli.studies import best, compare, dashboard, demo, export, launch, status
@@ -24,6 +25,8 @@ app.command()(status)
 app.command()(best)
 app.command()(compare)
 app.command()(evaluate)
+app.command()(metrics)
+app.command()(reference)
 app.command()(export)
 app.command()(show)
 app.command("import")(import_)

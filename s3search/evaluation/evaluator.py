@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ from s3search.evaluation.extractor import (
     replicates_of,
 )
 from s3search.evaluation.noise import NoiseBank
-from s3search.evaluation.plugins import MODELS, REFERENCES, call_plugin
+from s3search.evaluation.plugins import MODELS, call_plugin
 from s3search.evaluation.polish import PolishSettings, polish
 from s3search.evaluation.proxies import Proxies
 from s3search.evaluation.record import (
@@ -44,9 +44,8 @@ from s3search.evaluation.record import (
     Rung,
     statistics_problem,
 )
+from s3search.evaluation.reference import LoadedReference, load_reference
 from s3search.metrics.frechet import (
-    FeatureStatistics,
-    FrechetReference,
     block_mean,
     frechet_estimate,
 )
@@ -58,7 +57,6 @@ from s3search.statistics import GaussianStatistics
 
 _BATCH_ELEMENTS = 2**20  # numbers in one batch of states, when no batch size is given
 _LARGEST_BATCH = 1000
-_RANGE_SLACK = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +104,9 @@ class Evaluator:
         self._batch_size = spec.batch_size or automatic
         self._noise = NoiseBank(self.denoiser, self._device)
         self._mean_image: Any = None
-        self._reference_images: Tensor | None = None
-        self.reference = self._loaded_reference(spec)
+        loaded = self._loaded_reference(spec)
+        self._reference_images = loaded.images
+        self.reference, self.reference_source = loaded.statistics, loaded.source
         self._witness = self._loaded_witness(spec)
         self.model_fingerprint = fingerprint(spec, self.denoiser)
 
@@ -141,6 +140,40 @@ class Evaluator:
             ems=None if self._ems is None else self._ems.nodes,
             gaussian=self._gaussian,
         )
+
+    def batches(
+        self, schedule: Schedule, n_images: int, noise_seed: int
+    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """Images of a schedule in batches, on this device, with the conditions behind them."""
+        drawn = self._noise.batches(noise_seed, n_images, self._batch_size)
+        for images, (_, condition) in zip(
+            self._images(schedule, n_images, noise_seed), drawn, strict=True
+        ):
+            yield images, condition
+
+    @property
+    def device(self) -> torch.device:
+        """Where model and extractor are."""
+        return self._device
+
+    @property
+    def reference_images(self) -> Tensor | None:
+        """Real images (N, C, H, W) on the CPU, some thousands of many; None of a file."""
+        return self._reference_images
+
+    @property
+    def extract(self) -> Callable[[Tensor], Tensor]:
+        """The extractor itself."""
+        return self._extractor.features
+
+    @property
+    def batch_size(self) -> int:
+        """Images made at once."""
+        return self._batch_size
+
+    def features(self, images: Tensor) -> Any:
+        """Features (B, d) float64, on the CPU, of images on any device."""
+        return self._extractor.seen(images)
 
     def evaluate(self, request: EvaluationRequest) -> Evaluation:
         """Measures one schedule, as far as the race lets it; at validation the witness sees the
@@ -322,28 +355,18 @@ class Evaluator:
                 )
         return model.to(self._device) if isinstance(model, torch.nn.Module) else model
 
-    def _loaded_reference(self, spec: EvaluatorSpec) -> FrechetReference:
-        found = call_plugin("reference.images", spec.reference, spec.reference_options, REFERENCES)
-        if isinstance(found, str | Path):
-            return reference_from_npz(Path(found))
-        if not isinstance(found, Tensor) or found.ndim != 4 or not found.is_floating_point():
-            kind = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else found
-            raise InvalidConfig(
-                "reference.images: expected a float tensor (N, C, H, W) in [-1, 1] or the path of "
-                f"a .npz with mu and sigma, found {kind}"
-            )
-        if not found.abs().max() <= 1.0 + _RANGE_SLACK:
-            raise InvalidConfig(
-                f"reference.images: values must lie in [-1, 1], found {found.min().item():g} to "
-                f"{found.max().item():g}"
-            )
-        if found.shape[1:] == tuple(self.denoiser.sample_shape):
-            self._mean_image = found.double().mean(dim=0).tolist()
-        features = self._extractor.seen_in_batches(found, self._batch_size)
-        self._reference_images = found
-        if len(features) < 2:
-            raise InvalidConfig("reference.images: a reference needs at least 2 images")
-        return FrechetReference.of(FeatureStatistics.of(features))
+    def _loaded_reference(self, spec: EvaluatorSpec) -> LoadedReference:
+        found = load_reference(
+            spec.reference,
+            spec.reference_options,
+            extractor=self.extractor,
+            extracted=self.features,
+            batch_size=self._batch_size,
+        )
+        images = found.images
+        if images is not None and images.shape[1:] == tuple(self.denoiser.sample_shape):
+            self._mean_image = images.double().mean(dim=0).tolist()
+        return found
 
     def _loaded_witness(self, spec: EvaluatorSpec) -> Witness | None:
         if spec.witness is None:
@@ -386,20 +409,6 @@ def load_gaussian(path: str | Path, shape: tuple[int, ...] | None = None) -> Gau
             f"makes {shape}"
         )
     return found
-
-
-def reference_from_npz(path: Path) -> FrechetReference:
-    """Reference statistics from a file with ``mu`` and ``sigma``, as pytorch-fid writes."""
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            n = int(data["n"]) if "n" in data else None
-            return FrechetReference(
-                mean=data["mu"].astype(np.float64),
-                covariance=data["sigma"].astype(np.float64),
-                n=n,
-            )
-    except (OSError, KeyError, ValueError, IncompatibleStatistics) as error:
-        raise InvalidConfig(f"reference.images: {path} holds no mu and sigma ({error})") from error
 
 
 def fingerprint(spec: EvaluatorSpec, denoiser: Any) -> str:

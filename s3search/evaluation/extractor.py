@@ -44,10 +44,11 @@ class Extractor:
         """Features (B, d) in float64, on the CPU."""
         with torch.inference_mode():
             features = self.features(images.to(self.device))
-        if features.ndim != 2 or len(features) != len(images):
+        is_tensor = isinstance(features, Tensor)
+        if not is_tensor or features.ndim != 2 or len(features) != len(images):
+            shape = f"shape {tuple(features.shape)}" if is_tensor else type(features).__name__
             raise InvalidConfig(
-                f"{self.where}: expected (B, d) features for {len(images)} images, "
-                f"found shape {tuple(features.shape)}"
+                f"{self.where}: expected (B, d) features for {len(images)} images, found {shape}"
             )
         found: Array = features.double().cpu().numpy()
         return found

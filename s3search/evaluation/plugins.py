@@ -13,8 +13,18 @@ from typing import Any, cast
 from s3search.errors import InvalidConfig, S3SearchError, nearest
 
 MODELS = {"digits": "s3search.models.digits:load"}
-FEATURES = {"digits": "s3search.models.digits:features"}
-REFERENCES = {"digits": "s3search.models.digits:images"}
+FEATURES = {
+    "digits": "s3search.models.digits:features",
+    "inception": "s3search.extractors.inception:load",
+    "dinov2": "s3search.extractors.dinov2:load",
+    "clip": "s3search.extractors.clip:load",
+}
+REFERENCES = {
+    "digits": "s3search.models.digits:images",
+    "folder": "s3search.references.folder:load",
+    "dataset": "s3search.references.dataset:load",
+    "npz": "s3search.references.npz:load",
+}
 
 
 def call_plugin(

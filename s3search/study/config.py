@@ -7,6 +7,7 @@ Unknown keys are errors that name the nearest right key; every table but ``[stud
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from s3search.errors import InvalidConfig, nearest
 from s3search.evaluation.evaluator import EvaluatorSpec
 from s3search.evaluation.record import PolishLoss
 from s3search.search.ladder import DEFAULT_LADDER, LadderRung
+from s3search.study.protocols import with_protocol
 
 DEFAULT_STORAGE = "sqlite:///s3search.db"
 
@@ -77,9 +79,10 @@ class SpaceTable(_OpenTable):
 
 
 class MetricTable(_OpenTable):
-    """``[metric]``: the feature extractor of the Fréchet distance."""
+    """``[metric]``: the feature extractor of the Fréchet distance, or a protocol that fixes it."""
 
     features: str
+    protocol: str | None = None
 
 
 class ReferenceTable(_OpenTable):
@@ -184,6 +187,12 @@ class StudyConfig(_Table):
         )
 
     @property
+    def measuring_spec(self) -> EvaluatorSpec:
+        """The same for an evaluator that measures its reference, whatever was measured before."""
+        options = {k: v for k, v in self.reference.options.items() if k != "statistics"}
+        return replace(self.evaluator_spec, reference_options=options)
+
+    @property
     def search_noise_seed(self) -> int:
         """Seed of the noise that ranks candidates."""
         return 2 * self.study.seed
@@ -244,7 +253,9 @@ def config_from_text(text: str, source: str, overrides: Sequence[str] = ()) -> S
 def parse_config(data: Mapping[str, Any], source: str = "study") -> StudyConfig:
     """The typed form of a study; raises `InvalidConfig` with the path of the key at fault."""
     try:
-        return StudyConfig.model_validate(data)
+        return StudyConfig.model_validate(with_protocol(data))
+    except InvalidConfig as error:
+        raise InvalidConfig(f"{source}: {error}") from error
     except ValidationError as error:
         raise InvalidConfig(f"{source}: {_sentence(error)}") from error
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from s3search.errors import EvaluationFailed, InvalidSchedule
-from s3search.evaluation.evaluator import reference_from_npz
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.proxies import Proxies, ProxySettings
 from s3search.metrics.frechet import FeatureStatistics, FrechetReference
 from s3search.metrics.paired import Pairing
 from s3search.models.gaussian import gaussian_distance
 from s3search.processes import NoiseProcess, edm, vp_linear
+from s3search.references import StatisticsFile
 from s3search.rules import EmsStatistics
 from s3search.schedules import published
 from s3search.schedules.jump import GaussianJump
@@ -159,7 +159,7 @@ def test_what_a_proxy_cannot_run_has_no_score() -> None:
 def test_a_reference_without_images_leaves_the_trajectory(tmp_path: Any) -> None:
     rows = _pixels(_images(edm())).numpy()
     np.savez(tmp_path / "reference.npz", mu=rows.mean(0), sigma=np.cov(rows.T))
-    reference = reference_from_npz(tmp_path / "reference.npz")
+    reference = StatisticsFile.load(tmp_path / "reference.npz").reference
     scores = _scores(_proxies(edm(), images=None, reference=reference), _schedules(edm()))
     assert np.isnan(scores["gaussian"]).all()
     assert np.isnan(scores["mixture"]).all()

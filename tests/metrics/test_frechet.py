@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import scipy.linalg
+import torch
+from torchmetrics.image.fid import _compute_fid
 
 from s3search.errors import EvaluationFailed, IncompatibleStatistics
 from s3search.metrics.frechet import (
@@ -34,6 +36,26 @@ def test_distance_equals_the_definition() -> None:
     a, b = _features(400, seed=1), _features(300, seed=2)
     ours = _reference(a).distance(FeatureStatistics.of(b))
     assert ours == pytest.approx(_textbook_distance(a, b), rel=1e-9)
+
+
+@pytest.mark.parametrize(("n", "d"), [(400, 12), (700, 256)])
+def test_distance_equals_that_of_torchmetrics(n: int, d: int) -> None:
+    a, b = _features(n, d, seed=1), _features(n - 50, d, seed=2)
+    moments = [torch.tensor(m) for f in (a, b) for m in (f.mean(0), np.cov(f, rowvar=False))]
+    theirs = float(_compute_fid(*moments))
+    assert _reference(a).distance(FeatureStatistics.of(b)) == pytest.approx(theirs, rel=1e-6)
+    assert frechet_estimate(_reference(a), b, n_blocks=1).value == pytest.approx(theirs, rel=1e-6)
+
+
+def test_distance_equals_that_of_torch_fidelity() -> None:
+    fidelity = pytest.importorskip(
+        "torch_fidelity.metric_fid", reason="torch-fidelity is not installed"
+    )
+    a, b = _features(400, seed=1), _features(300, seed=2)
+    both = [fidelity.fid_features_to_statistics(torch.tensor(f)) for f in (a, b)]
+    theirs = fidelity.fid_statistics_to_metric(*both, verbose=False)
+    ours = _reference(a).distance(FeatureStatistics.of(b))
+    assert ours == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
 
 
 def test_distance_to_oneself_is_zero() -> None:
