@@ -15,6 +15,7 @@ from torch import Tensor
 
 import s3search
 from s3search.errors import EvaluationFailed, IncompatibleStatistics, InvalidConfig
+from s3search.evaluation.memory import BatchSize
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.plugins import FEATURES, MODELS, REFERENCES, call_plugin
 from s3search.evaluation.polish import PolishSettings, polish
@@ -93,7 +94,10 @@ class Evaluator:
         named = spec.gaussian
         self._gaussian = None if named is None else load_gaussian(named, tuple(shape))
         automatic = max(1, min(_LARGEST_BATCH, _BATCH_ELEMENTS // int(np.prod(shape))))
-        self._batch_size = spec.batch_size or automatic
+        size = spec.batch_size or automatic
+        self._batches = BatchSize(size, "sampling")
+        self._gradients = BatchSize(size, "following a gradient")
+        self._extractions = BatchSize(size, "extracting features")
         self._noise = NoiseBank(self.denoiser, self._device)
         self._mean_image: Any = None
         self._reference_images: Tensor | None = None
@@ -192,20 +196,24 @@ class Evaluator:
 
     def polish(self, request: PolishRequest) -> Polished:
         """A schedule after gradient descent on the distance itself."""
-        made = polish(
-            self.denoiser,
-            self._features,
-            self.reference,
-            request.schedule,
-            PolishSettings(
-                iterations=request.iterations,
-                n_images=request.n_images,
-                keep_invariants=request.keep_invariants,
+        settings = PolishSettings(
+            iterations=request.iterations,
+            n_images=request.n_images,
+            keep_invariants=request.keep_invariants,
+        )
+        made = self._gradients.fitting(
+            lambda batch_size: polish(
+                self.denoiser,
+                self._features,
+                self.reference,
+                request.schedule,
+                settings,
+                noise=self._noise,
+                noise_seed=request.noise_seed,
+                device=self._device,
+                batch_size=batch_size,
             ),
-            noise=self._noise,
-            noise_seed=request.noise_seed,
-            device=self._device,
-            batch_size=self._batch_size,
+            request.n_images,
         )
         return Polished(
             schedule=made.schedule, losses=made.losses, network_calls=made.network_calls
@@ -248,16 +256,24 @@ class Evaluator:
         if problem is not None:
             raise EvaluationFailed(problem)
         plan = compile_plan(schedule, self._ems)
-        for noise, condition in self._noise.batches(noise_seed, n_images, self._batch_size, cuts):
-            with torch.inference_mode():
-                images = sample(self.denoiser, plan, noise, **condition)
-                if not torch.isfinite(images).all():
-                    raise EvaluationFailed("the images are not finite")
-            yield images
+
+        @torch.inference_mode()
+        def made(noise: Tensor, condition: dict[str, Tensor]) -> Tensor:
+            images = sample(self.denoiser, plan, noise, **condition)
+            if not torch.isfinite(images).all():
+                raise EvaluationFailed("the images are not finite")
+            return images
+
+        size = self._batches.size
+        for noise, condition in self._noise.batches(noise_seed, n_images, size, cuts):
+            yield from self._batches.portions(made, noise, condition)
 
     def _extracted(self, images: Tensor) -> Any:
-        with torch.inference_mode():
-            features = self._features(images)
+        @torch.inference_mode()
+        def extracted(images: Tensor, _: Mapping[str, Tensor]) -> Tensor:
+            return self._features(images)
+
+        features = torch.cat(list(self._extractions.portions(extracted, images, {})))
         if features.ndim != 2 or len(features) != len(images):
             raise InvalidConfig(
                 f"metric.features: expected (B, d) features for {len(images)} images, "
@@ -303,7 +319,7 @@ class Evaluator:
             )
         if found.shape[1:] == tuple(self.denoiser.sample_shape):
             self._mean_image = found.double().mean(dim=0).tolist()
-        batches = torch.split(found, self._batch_size)
+        batches = torch.split(found, self._batches.size)
         features = np.concatenate([self._extracted(batch.to(self._device)) for batch in batches])
         self._reference_images = found
         if len(features) < 2:
