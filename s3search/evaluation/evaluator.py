@@ -224,6 +224,10 @@ class Evaluator:
         batches = self._images(schedule, n_images, noise_seed)
         return torch.cat([images.cpu() for images in batches])
 
+    @property
+    def _batch_size(self) -> int:
+        return self._batches.size
+
     @cached_property
     def _proxies(self) -> Proxies:
         return Proxies(
@@ -264,16 +268,15 @@ class Evaluator:
                 raise EvaluationFailed("the images are not finite")
             return images
 
-        size = self._batches.size
-        for noise, condition in self._noise.batches(noise_seed, n_images, size, cuts):
-            yield from self._batches.portions(made, noise, condition)
+        for noise, condition in self._noise.batches(noise_seed, n_images, self._batch_size, cuts):
+            yield self._batches.over(made, noise, condition)
 
     def _extracted(self, images: Tensor) -> Any:
         @torch.inference_mode()
         def extracted(images: Tensor, _: Mapping[str, Tensor]) -> Tensor:
             return self._features(images)
 
-        features = torch.cat(list(self._extractions.portions(extracted, images, {})))
+        features = self._extractions.over(extracted, images, {})
         if features.ndim != 2 or len(features) != len(images):
             raise InvalidConfig(
                 f"metric.features: expected (B, d) features for {len(images)} images, "
@@ -319,7 +322,7 @@ class Evaluator:
             )
         if found.shape[1:] == tuple(self.denoiser.sample_shape):
             self._mean_image = found.double().mean(dim=0).tolist()
-        batches = torch.split(found, self._batches.size)
+        batches = torch.split(found, self._batch_size)
         features = np.concatenate([self._extracted(batch.to(self._device)) for batch in batches])
         self._reference_images = found
         if len(features) < 2:

@@ -1,7 +1,7 @@
 """Batches that fit: where a GPU's memory runs out, the batch is halved and tried again."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
@@ -22,13 +22,14 @@ class BatchSize:
         self.size = size
         self._what = what
 
-    def portions(
+    def over(
         self,
         make: Callable[[Tensor, dict[str, Tensor]], Tensor],
         batch: Tensor,  # (b, ...)
         condition: Mapping[str, Tensor],  # (b, ...) each
-    ) -> Iterator[Tensor]:
-        """What ``make`` makes of the batch, in order, in portions that the memory takes."""
+    ) -> Tensor:  # (b, ...)
+        """What ``make`` makes of the batch, in portions that the memory takes."""
+        made = list[Tensor]()
         start = 0
         while start < len(batch):
 
@@ -36,9 +37,9 @@ class BatchSize:
                 part = slice(first, first + size)
                 return make(batch[part], {key: value[part] for key, value in condition.items()})
 
-            made = self.fitting(portion, len(batch) - start)
-            start += len(made)
-            yield made
+            made.append(self.fitting(portion, len(batch) - start))
+            start += min(self.size, len(batch) - start)
+        return made[0] if len(made) == 1 else torch.cat(made)
 
     def fitting(self, run: Callable[[int], T], most: int) -> T:
         """``run(size)`` of the largest of size, size / 2, ... whose memory there is.

@@ -228,12 +228,12 @@ class Proxies:
             return sample(self._denoiser, plan, noise, **condition)
 
         for noise, condition in self._noise.batches(noise_seed, n_images, self._batches.size):
-            for images in self._batches.portions(made, noise, condition):
-                self.network_calls += len(images) * plan.nfe * doubled
-                features = _finite(images.flatten(1)) if in_pixels else self._extracted(images)
-                if features is None:
-                    return None
-                found.append(features)
+            images = self._batches.over(made, noise, condition)
+            self.network_calls += len(images) * plan.nfe * doubled
+            features = _finite(images.flatten(1)) if in_pixels else self._extracted(images)
+            if features is None:
+                return None
+            found.append(features)
         return np.concatenate(found)
 
     def _extracted(self, images: Tensor) -> Array | None:

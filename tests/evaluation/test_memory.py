@@ -10,7 +10,7 @@ from torch import Tensor
 from s3search.errors import EvaluationFailed
 from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
 from s3search.evaluation.memory import BatchSize
-from s3search.evaluation.record import EvaluationRequest, ProxyRequest, Rung
+from s3search.evaluation.record import EvaluationRequest, PolishRequest, ProxyRequest, Rung
 from s3search.models import digits
 from s3search.processes import edm
 from s3search.schedules import published
@@ -102,3 +102,13 @@ def test_a_size_above_what_is_there_is_halved_from_what_is_there() -> None:
     with pytest.warns(RuntimeWarning):
         assert sizes.fitting(run, 10) == 2
     assert tried == [10, 5, 2]
+
+
+def test_a_polish_starts_again_with_smaller_batches() -> None:
+    request = PolishRequest(
+        schedule=SCHEDULE, iterations=2, n_images=8, keep_invariants=False, noise_seed=5
+    )
+    with pytest.warns(RuntimeWarning, match="following a gradient with batches of 8"):
+        found = _evaluator(most=6).polish(request)
+    expected = _evaluator(most=1000, batch_size=4).polish(request)
+    np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-6)
