@@ -2,6 +2,7 @@
 
 import typer
 
+from s3search.cli.checkpoints import checkpoint
 from s3search.cli.schedules import check, evaluate, import_, schema, show
 from s3search.cli.statistics import statistics
 from s3search.cli.studies import best, compare, dashboard, demo, export, launch, status
@@ -31,3 +32,4 @@ app.command()(schema)
 app.command()(dashboard)
 app.command("train-digits")(train_digits)
 app.add_typer(statistics)
+app.add_typer(checkpoint)

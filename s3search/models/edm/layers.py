@@ -120,9 +120,10 @@ class Block(nn.Module):
         if into != out or resampling is not None:
             kernel = 1 if into != out or style.projects_skip else 0
             self.skip = conv(into, out, kernel, style, resampling)
-        self._n_heads = 0
+        self._n_heads = 0  # none, too, where there are fewer channels than one head has
         if attention:
             self._n_heads = out // style.channels_per_head if style.channels_per_head else 1
+        if self._n_heads:
             self.norm2 = group_norm(out, style.eps)
             self.qkv = nn.Conv2d(out, 3 * out, 1)
             self.proj = nn.Conv2d(out, out, 1)
