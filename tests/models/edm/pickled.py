@@ -123,14 +123,18 @@ def own_network(config: EdmConfig) -> tuple[EdmDenoiser, Persistent]:
     return denoiser, made
 
 
-def _persistent(module: nn.Module, name: str = "") -> Persistent:
-    kept = ("training", "_parameters", "_buffers", "_non_persistent_buffers_set")
-    state = {key: vars(module)[key] for key in kept}
-    state["scale"] = np.sqrt(0.5)
-    state["_modules"] = {
+def _persistent(module: nn.Module, name: str = "") -> Any:
+    children = {
         key: child if child is None else _persistent(child)
         for key, child in module._modules.items()
     }
+    if isinstance(module, nn.ModuleDict):  # torch's own classes are pickled by reference
+        shell = nn.ModuleDict()
+        vars(shell)["_modules"] = children
+        return shell
+    kept = ("training", "_parameters", "_buffers", "_non_persistent_buffers_set")
+    state = {key: vars(module)[key] for key in kept}
+    state |= {"scale": np.sqrt(0.5), "_modules": children}
     source = "raise RuntimeError('nobody runs this')"
     return Persistent(name or type(module).__name__, state, source)
 
