@@ -35,13 +35,13 @@ class NetworkConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
-def existing(path: str | Path) -> Path:
+def existing(path: str | Path, *, field: str = "model.path") -> Path:
     """``path`` if a file is there; raises `InvalidConfig`."""
     found = Path(path)
     if not found.is_file():
         what = "is a folder" if found.is_dir() else "does not exist"
         raise InvalidConfig(
-            f"model.path: {str(path)!r} {what}; give the checkpoint's file, as this machine and "
+            f"{field}: {str(path)!r} {what}; give the checkpoint's file, as this machine and "
             "the workers see it"
         )
     return found
@@ -74,38 +74,42 @@ def even_labels(n: int, n_classes: int, generator: torch.Generator) -> Tensor:  
     return torch.cat(rounds)[:n]
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any] | None]:
+def read_tensors(
+    path: Path, *, field: str = "model.path"
+) -> tuple[dict[str, Tensor], Mapping[str, Any] | None]:
     """The weights of a ``.safetensors`` or ``.pt`` file on the CPU, and the settings in it."""
-    return _safetensors(path) if path.suffix == ".safetensors" else _state_dict(path)
+    if path.suffix == ".safetensors":
+        return _safetensors(path, field)
+    return _state_dict(path, field), None
 
 
-def _safetensors(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any] | None]:
+def _safetensors(path: Path, field: str) -> tuple[dict[str, Tensor], Mapping[str, Any] | None]:
     try:
         with safe_open(path, framework="pt") as file:
             stored = (file.metadata() or {}).get(CONFIG_KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise InvalidConfig(f"model.path: {path} is no safetensors file ({error})") from error
+        raise InvalidConfig(f"{field}: {path} is no safetensors file ({error})") from error
     return tensors, None if stored is None else _json(stored, f"{path}, {CONFIG_KEY}")
 
 
-def _state_dict(path: Path) -> tuple[dict[str, Tensor], None]:
+def _state_dict(path: Path, field: str) -> dict[str, Tensor]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise InvalidConfig(
-            f"model.path: {path} holds more than tensors, and reading the rest would run its "
+            f"{field}: {path} holds more than tensors, and reading the rest would run its "
             f"code; it was not loaded ({str(error).splitlines()[0]}). Save module.state_dict() "
             "instead, best as safetensors"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise InvalidConfig(f"model.path: {path} is no file of torch.save ({error})") from error
+        raise InvalidConfig(f"{field}: {path} is no file of torch.save ({error})") from error
     if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
         raise InvalidConfig(
-            f"model.path: {path} holds a {type(found).__name__} that is no state dict (names to "
+            f"{field}: {path} holds a {type(found).__name__} that is no state dict (names to "
             "tensors); save module.state_dict()"
         )
-    return found, None
+    return found
 
 
 def merged_settings(
@@ -152,7 +156,12 @@ def _json(text: str, where: str) -> Mapping[str, Any]:
 
 
 def filled(
-    module: ModuleT, state: Mapping[str, Tensor], dtype: torch.dtype, source: str | Path
+    module: ModuleT,
+    state: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    source: str | Path,
+    *,
+    field: str = "model.path",
 ) -> ModuleT:
     """``module``, which may be on the meta device, with the weights of ``state``; frozen.
 
@@ -183,7 +192,7 @@ def filled(
     found = "; ".join(problem for problem in problems if problem)
     if found:
         raise InvalidConfig(
-            f"model.path: {source} does not fit the network of its settings, which {found}; "
+            f"{field}: {source} does not fit the network of its settings, which {found}; "
             "compare the settings with those the checkpoint was trained with"
         )
     module.load_state_dict({k: v.to(dtype) for k, v in state.items()}, assign=True)

@@ -337,7 +337,7 @@ def real() -> Tensor:
         ({"labels": "none"}, "needs classes"),
         ({"dtype": "int8"}, "model.dtype"),
         ({"classifier_scale": 2.0}, "no classifier file"),
-        ({"classifier": "no.pt"}, "'no.pt' does not exist"),
+        ({"classifier": "no.pt"}, "model.classifier: 'no.pt' does not exist"),
     ],
 )
 def test_wrong_options_are_one_clear_sentence(
@@ -353,6 +353,7 @@ def test_wrong_options_are_one_clear_sentence(
     [
         ({"image_size": 16}, "the network makes images of 8"),
         ({"n_classes": 4}, "the network knows 5"),
+        ({"classifier_depth": 2}, r"model.classifier: \S*classifier.pt does not fit .* misses"),
         ({"classifier_pool": "spatial"}, "classifier_pool"),
     ],
 )

@@ -106,7 +106,7 @@ def _network(content: Any, file: Path) -> Any:
     found = content.get("ema") if isinstance(content, Mapping) else content
     if found is None:
         keys = ", ".join(map(str, content)) if content else "nothing"
-        raise InvalidConfig(f"model.path: {file} has no network 'ema'; it holds {keys}")
+        raise InvalidConfig(f"{file} has no network 'ema'; it holds {keys}")
     return found
 
 

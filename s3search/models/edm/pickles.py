@@ -85,7 +85,7 @@ def globals_named(path: Path) -> tuple[str, ...]:
                 case _ if isinstance(argument, str):
                     strings.append(argument)
     except (OSError, ValueError, IndexError) as error:
-        raise InvalidConfig(f"model.path: {path} is no pickle ({error})") from error
+        raise InvalidConfig(f"{path} is no pickle ({error})") from error
     return tuple(found)
 
 
@@ -272,4 +272,4 @@ def _read(reader: type[pickle.Unpickler], path: Path, what: str) -> Any:
             return reader(file).load()
     except Exception as error:  # a pickle can fail in any way
         kind = type(error).__name__
-        raise InvalidConfig(f"model.path: {path} {what} ({kind}: {error})") from error
+        raise InvalidConfig(f"{path} {what} ({kind}: {error})") from error

@@ -111,7 +111,7 @@ def load(
     """
     checked_labels(labels)
     number = dtype_named(dtype)
-    state, stored = _read(path)
+    state, stored = _read(path, "model.path")
     settings = merged_settings(config, stored, field="model.config")
     adm = checked_settings(AdmConfig, settings, field="model.config")
     if labels == "none" and (adm.class_cond or classifier is not None):
@@ -122,7 +122,7 @@ def load(
     guide: ClassifierConfig | None = None
     guiding: dict[str, Tensor] = {}
     if classifier is not None:
-        guiding, stored = _read(classifier)
+        guiding, stored = _read(classifier, "model.classifier")
         flags = merged_settings(classifier_config, stored, field="model.classifier_config")
         guide = checked_settings(ClassifierConfig, flags, field="model.classifier_config")
         _check_pair(adm, guide)
@@ -132,18 +132,18 @@ def load(
         denoiser = AdmDenoiser(adm, guide, scale=float(classifier_scale), clips=clip)
     filled(denoiser.network, state, number, path)
     if denoiser.classifier is not None and classifier is not None:
-        filled(denoiser.classifier, guiding, number, classifier)
+        filled(denoiser.classifier, guiding, number, classifier, field="model.classifier")
     return denoiser.eval()
 
 
-def _read(path: str | Path) -> tuple[dict[str, Tensor], Mapping[str, Any] | None]:
-    file = existing(path)
+def _read(path: str | Path, field: str) -> tuple[dict[str, Tensor], Mapping[str, Any] | None]:
+    file = existing(path, field=field)
     if file.suffix in _PICKLES:
         raise InvalidConfig(
-            f"model.path: {file} is a pickle; this loader reads state dicts (.pt, .safetensors), "
+            f"{field}: {file} is a pickle; this loader reads state dicts (.pt, .safetensors), "
             'pickles of EDM are read by loader = "edm"'
         )
-    return read_tensors(file)
+    return read_tensors(file, field=field)
 
 
 def _check_pair(adm: AdmConfig, guide: ClassifierConfig) -> None:

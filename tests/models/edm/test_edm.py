@@ -1,6 +1,7 @@
 """EDM checkpoints: trusted pickles, refused ones, conversion, and files that do not fit."""
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +108,6 @@ def test_an_honest_pickle_is_refused_with_what_would_do(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 def test_every_global_of_a_pickle_is_named(tmp_path: Path, protocol: int) -> None:
-    import pickle  # noqa: PLC0415
-
     path = tmp_path / "some.pkl"
     content = [RunsCode(path), RunsCode(path), Path("x"), torch.nn.Identity]
     path.write_bytes(pickle.dumps(content, protocol=protocol))
