@@ -3,6 +3,7 @@
 import typer
 
 from s3search.cli.benchmarks import bench
+from s3search.cli.checkpoints import checkpoint
 from s3search.cli.metrics import metrics, reference
 from s3search.cli.schedules import check, evaluate, import_, schema, show
 from s3search.cli.statistics import statistics
@@ -36,3 +37,4 @@ app.command()(dashboard)
 app.command()(bench)
 app.command("train-digits")(train_digits)
 app.add_typer(statistics)
+app.add_typer(checkpoint)

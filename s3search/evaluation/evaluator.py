@@ -23,6 +23,7 @@ from s3search.evaluation.extractor import (
     load_witness,
     replicates_of,
 )
+from s3search.evaluation.memory import BatchSize
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.plugins import MODELS, call_plugin
 from s3search.evaluation.polish import PolishSettings, polish
@@ -101,7 +102,9 @@ class Evaluator:
         named = spec.gaussian
         self._gaussian = None if named is None else load_gaussian(named, tuple(shape))
         automatic = max(1, min(_LARGEST_BATCH, _BATCH_ELEMENTS // int(np.prod(shape))))
-        self._batch_size = spec.batch_size or automatic
+        size = spec.batch_size or automatic
+        self._batches = BatchSize(size, "sampling")
+        self._gradients = BatchSize(size, "following a gradient")
         self._noise = NoiseBank(self.denoiser, self._device)
         self._mean_image: Any = None
         loaded = self._loaded_reference(spec)
@@ -270,21 +273,25 @@ class Evaluator:
 
     def polish(self, request: PolishRequest) -> Polished:
         """A schedule after gradient descent on the distance itself, or on the trajectory's."""
-        made = polish(
-            self.denoiser,
-            self._extractor.features,
-            self.reference,
-            request.schedule,
-            PolishSettings(
-                iterations=request.iterations,
-                n_images=request.n_images,
-                keep_invariants=request.keep_invariants,
-                loss=request.loss,
+        settings = PolishSettings(
+            iterations=request.iterations,
+            n_images=request.n_images,
+            keep_invariants=request.keep_invariants,
+            loss=request.loss,
+        )
+        made = self._gradients.fitting(
+            lambda batch_size: polish(
+                self.denoiser,
+                self._extractor.features,
+                self.reference,
+                request.schedule,
+                settings,
+                noise=self._noise,
+                noise_seed=request.noise_seed,
+                device=self._device,
+                batch_size=batch_size,
             ),
-            noise=self._noise,
-            noise_seed=request.noise_seed,
-            device=self._device,
-            batch_size=self._batch_size,
+            request.n_images,
         )
         return Polished(
             schedule=made.schedule, losses=made.losses, network_calls=made.network_calls
@@ -294,6 +301,10 @@ class Evaluator:
         """The first ``n_images`` images (n, C, H, W) of a noise seed, on the CPU."""
         batches = self._images(schedule, n_images, noise_seed)
         return torch.cat([images.cpu() for images in batches])
+
+    @property
+    def _batch_size(self) -> int:
+        return self._batches.size
 
     @cached_property
     def _proxies(self) -> Proxies:
@@ -336,14 +347,18 @@ class Evaluator:
         if problem is not None:
             raise EvaluationFailed(problem)
         plan = compile_plan(schedule, self._ems)
+
+        @torch.inference_mode()
+        def made(noise: Tensor, condition: dict[str, Tensor]) -> Tensor:
+            images = sample(self.denoiser, plan, noise, **condition)
+            if not torch.isfinite(images).all():
+                raise EvaluationFailed("the images are not finite")
+            return images
+
         size = self._batch_size
         drawn = self._noise.batches(noise_seed, n_images, size, cuts, held_out=held_out)
         for noise, condition in drawn:
-            with torch.inference_mode():
-                images = sample(self.denoiser, plan, noise, **condition)
-                if not torch.isfinite(images).all():
-                    raise EvaluationFailed("the images are not finite")
-            yield images
+            yield self._batches.over(made, noise, condition)
 
     def _loaded_model(self, spec: EvaluatorSpec) -> Any:
         model = call_plugin("model.loader", spec.model, spec.model_options, MODELS)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 import s3search
 from s3search.errors import InvalidConfig
+from s3search.evaluation.memory import BatchSize
 from s3search.evaluation.plugins import FEATURES, call_plugin
 from s3search.evaluation.record import Evaluation, Floor, FloorRequest, Rung
 from s3search.metrics.frechet import (
@@ -27,6 +28,7 @@ from s3search.metrics.frechet import (
 )
 from s3search.metrics.intervals import replicates
 
+_LARGEST_BATCH = 1000  # images; callers bring fewer
 _JACKKNIFE_BLOCKS = 10
 _JACKKNIFE_DIMENSIONS = 512  # above, eleven eigenvalue problems cost too much
 
@@ -39,19 +41,23 @@ class Extractor:
     name: str
     features: Callable[[Tensor], Tensor]
     device: torch.device
+    fits: BatchSize  # of images at once
 
     def seen(self, images: Tensor) -> Array:
         """Features (B, d) in float64, on the CPU."""
-        with torch.inference_mode():
-            features = self.features(images.to(self.device))
+        found: Array = self.fits.over(self._of_portion, images, {}).double().cpu().numpy()
+        return found
+
+    @torch.inference_mode()
+    def _of_portion(self, images: Tensor, _: Mapping[str, Tensor]) -> Tensor:
+        features = self.features(images.to(self.device))
         is_tensor = isinstance(features, Tensor)
         if not is_tensor or features.ndim != 2 or len(features) != len(images):
             shape = f"shape {tuple(features.shape)}" if is_tensor else type(features).__name__
             raise InvalidConfig(
                 f"{self.where}: expected (B, d) features for {len(images)} images, found {shape}"
             )
-        found: Array = features.double().cpu().numpy()
-        return found
+        return features
 
     def seen_in_batches(self, images: Tensor, batch_size: int) -> Array:
         """The same for images that do not fit on the device at once."""
@@ -71,7 +77,8 @@ def load_extractor(
     if isinstance(features, torch.nn.Module):
         features = features.to(device)
     own = getattr(features, "name", name)
-    return Extractor(where=where, name=own, features=features, device=device)
+    fits = BatchSize(_LARGEST_BATCH, "extracting features")
+    return Extractor(where=where, name=own, features=features, device=device, fits=fits)
 
 
 def estimate_of(reference: FrechetReference, features: Array) -> Estimate:

@@ -12,7 +12,11 @@ from typing import Any, cast
 
 from s3search.errors import InvalidConfig, S3SearchError, nearest
 
-MODELS = {"digits": "s3search.models.digits:load"}
+MODELS = {
+    "digits": "s3search.models.digits:load",
+    "edm": "s3search.models.edm:load",
+    "guided_diffusion": "s3search.models.guided_diffusion:load",
+}
 FEATURES = {
     "digits": "s3search.models.digits:features",
     "inception": "s3search.extractors.inception:load",

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from s3search.errors import EvaluationFailed, IncompatibleStatistics, InvalidSchedule
+from s3search.evaluation.memory import BatchSize
 from s3search.evaluation.noise import NoiseBank, block_generator
 from s3search.metrics.frechet import FeatureStatistics, FrechetReference
 from s3search.metrics.paired import Pairing, paired_distance
@@ -89,6 +90,7 @@ class Proxies:
         self._noise = noise
         self._settings = settings or ProxySettings()
         self._fine: dict[tuple[int, int, bool], Array] = {}
+        self._batches = BatchSize(self._settings.batch_size, "sampling for a proxy")
         self.network_calls = 0  # image-calls spent so far, the fine solves' included
 
     def gaussian(self, schedules: Sequence[Schedule]) -> Array:  # (B,)
@@ -219,12 +221,15 @@ class Proxies:
     ) -> Array | None:  # (n, d)
         """Features, or pixels, of the images of a plan; None if they are not finite."""
         found = []
-        size = self._settings.batch_size
-        for noise, condition in self._noise.batches(noise_seed, n_images, size):
-            with torch.inference_mode():
-                images = sample(self._denoiser, plan, noise, **condition)
-            doubled = getattr(self._denoiser, "network_batches_per_call", 1)
-            self.network_calls += len(noise) * plan.nfe * doubled
+        doubled = getattr(self._denoiser, "network_batches_per_call", 1)
+
+        @torch.inference_mode()
+        def made(noise: Tensor, condition: dict[str, Tensor]) -> Tensor:
+            return sample(self._denoiser, plan, noise, **condition)
+
+        for noise, condition in self._noise.batches(noise_seed, n_images, self._batches.size):
+            images = self._batches.over(made, noise, condition)
+            self.network_calls += len(images) * plan.nfe * doubled
             features = _finite(images.flatten(1)) if in_pixels else self._extracted(images)
             if features is None:
                 return None
