@@ -15,6 +15,7 @@ from torch import Tensor
 
 import s3search
 from s3search.errors import EvaluationFailed, IncompatibleStatistics, InvalidConfig
+from s3search.evaluation.decoding import images_of, network_batches
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.plugins import FEATURES, MODELS, REFERENCES, call_plugin
 from s3search.evaluation.polish import PolishSettings, polish
@@ -149,7 +150,6 @@ class Evaluator:
         few_dimensions = matrix.shape[1] <= _JACKKNIFE_DIMENSIONS
         n_blocks = _JACKKNIFE_BLOCKS if few_dimensions else 1
         estimate = frechet_estimate(self.reference, matrix, n_blocks=n_blocks)
-        doubled = getattr(self.denoiser, "network_batches_per_call", 1)
         return Evaluation(
             schedule_id=request.schedule.id,
             nfe=request.schedule.nfe,
@@ -162,7 +162,9 @@ class Evaluator:
             standard_error=estimate.standard_error,
             block_images=request.block_images,
             block_value=block_mean(self.reference, matrix, request.block_images),
-            network_batches=request.schedule.nfe * doubled,
+            network_batches=network_batches(
+                self.denoiser, compile_plan(request.schedule, self._ems)
+            ),
             seconds=time.perf_counter() - began,
             sampling_seconds=sampling,
             device=str(self._device),
@@ -250,7 +252,7 @@ class Evaluator:
         plan = compile_plan(schedule, self._ems)
         for noise, condition in self._noise.batches(noise_seed, n_images, self._batch_size, cuts):
             with torch.inference_mode():
-                images = sample(self.denoiser, plan, noise, **condition)
+                images = images_of(self.denoiser, sample(self.denoiser, plan, noise, **condition))
                 if not torch.isfinite(images).all():
                     raise EvaluationFailed("the images are not finite")
             yield images

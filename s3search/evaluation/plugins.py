@@ -12,7 +12,10 @@ from typing import Any, cast
 
 from s3search.errors import InvalidConfig, S3SearchError, nearest
 
-MODELS = {"digits": "s3search.models.digits:load"}
+MODELS = {
+    "digits": "s3search.models.digits:load",
+    "diffusers": "s3search.models.diffusers:load",
+}
 FEATURES = {"digits": "s3search.models.digits:features"}
 REFERENCES = {"digits": "s3search.models.digits:images"}
 

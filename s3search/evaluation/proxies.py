@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from s3search.errors import EvaluationFailed, IncompatibleStatistics, InvalidSchedule
+from s3search.evaluation.decoding import images_of, network_batches
 from s3search.evaluation.noise import NoiseBank, block_generator
 from s3search.metrics.frechet import FeatureStatistics, FrechetReference
 from s3search.metrics.paired import Pairing, paired_distance
@@ -62,7 +63,8 @@ class Proxies:
 
     A score is nan where there is none: for a schedule that needs statistics (DPM-Solver-v3),
     patches the network or makes numbers that are not finite; in the first two proxies also for a
-    Gaussian jump, and always if the reference has no images of the denoiser's shape.
+    Gaussian jump, and always if the reference has no images of the denoiser's shape, as for models
+    of latents.
 
     >>> proxies = Proxies(denoiser, features, reference, images, device, noise)
     >>> proxies.mixture(schedules), proxies.trajectory(schedules, n_images=64, noise_seed=5)
@@ -223,8 +225,8 @@ class Proxies:
         for noise, condition in self._noise.batches(noise_seed, n_images, size):
             with torch.inference_mode():
                 images = sample(self._denoiser, plan, noise, **condition)
-            doubled = getattr(self._denoiser, "network_batches_per_call", 1)
-            self.network_calls += len(noise) * plan.nfe * doubled
+                images = images if in_pixels else images_of(self._denoiser, images)
+            self.network_calls += len(noise) * network_batches(self._denoiser, plan)
             features = _finite(images.flatten(1)) if in_pixels else self._extracted(images)
             if features is None:
                 return None

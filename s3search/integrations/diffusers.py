@@ -46,7 +46,7 @@ from diffusers.utils.outputs import BaseOutput
 from torch import Tensor
 
 from s3search.errors import InvalidSchedule
-from s3search.integrations.diffusers_model import PipelineModel, model_of
+from s3search.models.diffusers.scheduler_config import PipelineModel, model_of
 from s3search.rules import EmsStatistics, Free, Prediction, Taylor, UniPC, Variant, level
 from s3search.rules.free import euler
 from s3search.schedules.retime import retime
