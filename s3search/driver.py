@@ -94,7 +94,7 @@ def prepare(config: StudyConfig, space: SearchSpace, pool: Pool) -> Start:
         space = space.with_ems(description.ems)
     if description.gaussian is not None:
         space = space.with_gaussian(description.gaussian, description.process)
-    published = baseline_seeds(config, description.process)
+    published = baseline_seeds(config, description.process, description.own_sampler)
     seeds = distinct({**published, **given_seeds(config, description)})
     search = make_search(config, space, description.process, seeds)
     return Start(description=description, search=search)

@@ -127,6 +127,7 @@ class Evaluator:
             mean_image=self._mean_image,
             ems=None if self._ems is None else self._ems.nodes,
             gaussian=self._gaussian,
+            own_sampler=getattr(self.denoiser, "own_sampler", None),
         )
 
     def evaluate(self, request: EvaluationRequest) -> Evaluation:

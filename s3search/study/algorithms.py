@@ -5,6 +5,7 @@ from typing import Protocol
 
 from s3search.errors import IncompatibleStatistics, InvalidConfig, InvalidSchedule, nearest
 from s3search.evaluation.record import Description, statistics_problem
+from s3search.models.diffusers.scheduler_config import OwnSampler
 from s3search.processes import NoiseProcess
 from s3search.schedules.published import baselines
 from s3search.schedules.schedule import Schedule
@@ -17,6 +18,7 @@ from s3search.search.sequential import Sequential
 from s3search.search.space import SearchSpace
 from s3search.search.usf import UsfEvolution
 from s3search.study.config import StudyConfig
+from s3search.study.own_baselines import own_baselines
 
 ALGORITHMS = (
     "s3",
@@ -67,9 +69,11 @@ def make_search(
     )
 
 
-def baseline_seeds(config: StudyConfig, process: NoiseProcess) -> dict[str, Schedule]:
-    """Published solvers by name, each plan once, at most as many per NFE as the search may
-    evaluate; `s3` itself decides how many it affords.
+def baseline_seeds(
+    config: StudyConfig, process: NoiseProcess, own: OwnSampler | None = None
+) -> dict[str, Schedule]:
+    """What a pipeline runs unless told otherwise, then published solvers, by name, each plan once,
+    at most as many per NFE as the search may evaluate; `s3` itself decides how many it affords.
 
     Names carry the NFE when the study searches several.
     """
@@ -78,9 +82,10 @@ def baseline_seeds(config: StudyConfig, process: NoiseProcess) -> dict[str, Sche
     many = len(config.space.nfe) > 1
     seeds: dict[str, Schedule] = {}
     for nfe in config.space.nfe:
-        own = list(distinct(baselines(process, nfe)).items())
+        usual = {} if own is None else own_baselines(own, process, nfe)
+        found = list(distinct({**usual, **baselines(process, nfe)}).items())
         most = None if config.search.algorithm == "s3" else config.search.evaluations
-        for name, schedule in own[:most]:
+        for name, schedule in found[:most]:
             seeds[f"{name}, NFE {nfe}" if many else name] = schedule
     return seeds
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from s3search.models.diffusers.conditions import Given, Source
 from s3search.models.diffusers.guidance import Guidance
 from s3search.models.diffusers.memory import Parts
-from s3search.models.diffusers.scheduler_config import PipelineModel
+from s3search.models.diffusers.scheduler_config import OwnSampler, PipelineModel
 
 _DECODED_PIXELS = 2**21  # of images decoded at once: a VAE holds a hundred times as many numbers
 
@@ -38,15 +38,22 @@ class Pipeline:
     vae: Any = None  # None: the network's samples are the images
     image_range: tuple[float, float] = (-1.0, 1.0)
     embeds_guidance: bool = False  # the network is told the scale, and nothing is doubled
+    n_tokens: int | None = None  # of a flow's images; they decide its shift
 
 
 class PipelineDenoiser(nn.Module):
     """D(x, t, **condition) -> x0; made by `s3search.models.diffusers.load`."""
 
     def __init__(
-        self, parts: Pipeline, model: PipelineModel, guidance: Guidance, digest: bytes
+        self,
+        parts: Pipeline,
+        model: PipelineModel,
+        guidance: Guidance,
+        own_sampler: OwnSampler | None,
+        digest: bytes,
     ) -> None:
         super().__init__()
+        self.own_sampler = own_sampler
         self.process = model.process
         self.sample_shape = parts.sample_shape
         self.network = parts.network

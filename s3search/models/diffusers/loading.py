@@ -17,7 +17,12 @@ from s3search.errors import InvalidConfig, InvalidSchedule, nearest
 from s3search.models.diffusers import dit, stable_diffusion, transformers, unconditional
 from s3search.models.diffusers.denoiser import Pipeline, PipelineDenoiser
 from s3search.models.diffusers.guidance import parse_guidance
-from s3search.models.diffusers.scheduler_config import PipelineModel, model_of
+from s3search.models.diffusers.scheduler_config import (
+    OwnSampler,
+    PipelineModel,
+    flow_shift,
+    model_of,
+)
 from s3search.models.diffusers.settings import Settings
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -90,7 +95,8 @@ def load(  # noqa: PLR0913  # the keys of [model] in a study file
     parts = PIPELINES[kind](pipe, settings)
     if parts.embeds_guidance:
         guidance = parse_guidance(1.0, guidance_interval, model.process)
-    denoiser = PipelineDenoiser(parts, model, guidance, _digest(pipe, parts, model, scale))
+    own, digest = _own_sampler(pipe, parts), _digest(pipe, parts, model, scale)
+    denoiser = PipelineDenoiser(parts, model, guidance, own, digest)
     denoiser.eval().requires_grad_(False)
     _place(denoiser, channels_last=channels_last, compiled=compile)
     return denoiser
@@ -164,6 +170,17 @@ def _model(pipe: Any) -> PipelineModel:
         raise InvalidConfig(
             f"path: no noise process follows from {type(pipe.scheduler).__name__}: {error}"
         ) from error
+
+
+def _own_sampler(pipe: Any, parts: Pipeline) -> OwnSampler | None:
+    config = dict(pipe.scheduler.config)
+    if "s3_model" in config:
+        return None  # the scheduler is ours, and its schedule was searched
+    return OwnSampler(
+        scheduler=type(pipe.scheduler).__name__,
+        config={name: value for name, value in config.items() if not name.startswith("_")},
+        shift=None if parts.n_tokens is None else flow_shift(config, parts.n_tokens),
+    )
 
 
 def _usual_scale(pipe: Any) -> float:

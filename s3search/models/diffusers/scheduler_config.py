@@ -107,6 +107,28 @@ class PipelineModel:
                 return one, sigma * sigma
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnSampler:
+    """What a pipeline runs unless told otherwise."""
+
+    scheduler: str  # its class
+    config: Mapping[str, Any]
+    shift: float | None = None  # of a flow, at the size of the images asked for
+
+
+def flow_shift(config: Mapping[str, Any], n_tokens: int) -> float:
+    """The shift of a flow's times for images of so many tokens.
+
+    A dynamic one grows with them (arXiv:2403.03206, sec. 5.3.2, as diffusers has it).
+    """
+    if not config.get("use_dynamic_shifting"):
+        return float(config.get("shift", 1.0))
+    few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    mu = low + (high - low) * (n_tokens - few) / (many - few)
+    return math.exp(mu) if config.get("time_shift_type", "exponential") == "exponential" else mu
+
+
 def process_of(config: Mapping[str, Any]) -> NoiseProcess:
     """The noise process a diffusers scheduler config describes; raises `InvalidSchedule`.
 

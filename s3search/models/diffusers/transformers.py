@@ -18,13 +18,15 @@ _PATCH = 2  # of Flux's packed latents
 def stable_diffusion_3(pipe: Any, settings: Settings) -> Pipeline:
     """StableDiffusion3Pipeline: flow matching."""
     network = pipe.transformer
-    channels, multiple = network.config.in_channels, network.config.patch_size
+    channels, patch = network.config.in_channels, network.config.patch_size
+    shape = latent_shape(pipe, network, settings, channels=channels, multiple=patch)
     return Pipeline(
         network=network,
         answer=_answer_sd3,
         source=prompt_source(pipe, settings, partial(_encode_sd3, pipe)),
-        sample_shape=latent_shape(pipe, network, settings, channels=channels, multiple=multiple),
+        sample_shape=shape,
         vae=pipe.vae,
+        n_tokens=shape[1] * shape[2] // patch**2,
     )
 
 
@@ -35,13 +37,15 @@ def flux(pipe: Any, settings: Settings) -> Pipeline:
     if not is_told:
         settings.refuse_guidance(pipe, "has a network that takes no guidance (schnell)")
     channels = network.config.in_channels // _PATCH**2
+    shape = latent_shape(pipe, network, settings, channels=channels, multiple=_PATCH)
     return Pipeline(
         network=network,
         answer=partial(_answer_flux, settings.guidance_scale if is_told else None),
         source=prompt_source(pipe, settings, partial(_encode_flux, pipe), doubled=False),
-        sample_shape=latent_shape(pipe, network, settings, channels=channels, multiple=_PATCH),
+        sample_shape=shape,
         vae=pipe.vae,
         embeds_guidance=True,
+        n_tokens=shape[1] * shape[2] // _PATCH**2,
     )
 
 
