@@ -15,7 +15,7 @@ from torch import Tensor
 
 import s3search
 from s3search.errors import EvaluationFailed, IncompatibleStatistics, InvalidConfig
-from s3search.evaluation.decoding import images_of, network_batches
+from s3search.evaluation.decoding import images_of, network_batches, patched
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.plugins import FEATURES, MODELS, REFERENCES, call_plugin
 from s3search.evaluation.polish import PolishSettings, polish
@@ -164,7 +164,8 @@ class Evaluator:
             block_images=request.block_images,
             block_value=block_mean(self.reference, matrix, request.block_images),
             network_batches=network_batches(
-                self.denoiser, compile_plan(request.schedule, self._ems)
+                patched(self.denoiser, request.schedule),
+                compile_plan(request.schedule, self._ems),
             ),
             seconds=time.perf_counter() - began,
             sampling_seconds=sampling,
@@ -245,15 +246,15 @@ class Evaluator:
     def _images(
         self, schedule: Schedule, n_images: int, noise_seed: int, cuts: Sequence[int] = ()
     ) -> Iterator[Tensor]:
-        if schedule.model_patch is not None:
-            raise EvaluationFailed("the schedule patches the network; this model takes no patches")
         problem = statistics_problem(schedule, None if self._ems is None else self._ems.nodes)
         if problem is not None:
             raise EvaluationFailed(problem)
         plan = compile_plan(schedule, self._ems)
         for noise, condition in self._noise.batches(noise_seed, n_images, self._batch_size, cuts):
             with torch.inference_mode():
-                images = images_of(self.denoiser, sample(self.denoiser, plan, noise, **condition))
+                denoiser = patched(self.denoiser, schedule)
+                samples = sample(denoiser, plan, noise, **condition)
+                images = images_of(self.denoiser, samples)
                 if not torch.isfinite(images).all():
                     raise EvaluationFailed("the images are not finite")
             yield images

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from s3search.models.diffusers.conditions import Given, Source
+from s3search.errors import EvaluationFailed
+from s3search.models.diffusers.conditions import Given, Nothing, Source
 from s3search.models.diffusers.guidance import Guidance
 from s3search.models.diffusers.memory import Parts
 from s3search.models.diffusers.scheduler_config import OwnSampler, PipelineModel
@@ -63,6 +64,7 @@ class PipelineDenoiser(nn.Module):
         self._answer = parts.answer
         self._source = parts.source
         self._image_range = parts.image_range
+        self._can_double = not parts.embeds_guidance and not isinstance(parts.source, Nothing)
         self._calls = Parts("the network")
         self._decodes = Parts("the VAE", _decoded_at_once(parts))
         # what is no parameter but decides the images; with the parameters it is fingerprinted
@@ -83,8 +85,23 @@ class PipelineDenoiser(nn.Module):
         """What ``n`` images are conditioned on; prompts of the search, or the held-out ones."""
         return self._source.condition(n, generator, held_out=held_out, device=self._device)
 
+    def with_guidance(self, scales: Sequence[float]) -> "GuidedCalls":
+        """The same network for one trajectory, its call j guided with ``scales[j]``; raises
+        `EvaluationFailed` for a network that is not guided by a doubled batch.
+        """
+        if not self._can_double:
+            raise EvaluationFailed(
+                "model_patch.guidance_scale: this network has no null condition to be guided away "
+                "from; remove the key from the schedule"
+            )
+        return GuidedCalls(self, scales)
+
     def forward(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         """The clean image, or latent, expected behind ``x``, in the dtype of ``x``."""
+        return self.guided(x, t, self.guidance, **condition)
+
+    def guided(self, x: Tensor, t: Tensor, guidance: Guidance, **condition: Tensor) -> Tensor:
+        """`forward` with another guidance."""
         wide = t.double()
         alpha, sigma = self.process.alpha(wide), self.process.sigma(wide)
         shape = (-1, *[1] * (x.ndim - 1))
@@ -92,7 +109,9 @@ class PipelineDenoiser(nn.Module):
         if self._model.sigma_data is not None:
             c_in = (sigma * sigma + self._model.sigma_data**2) ** -0.5
             seen = x * c_in.to(x).reshape(shape)
-        f = self._calls(len(x), lambda own: self._network(seen[own], t[own], _of(condition, own)))
+        f = self._calls(
+            len(x), lambda own: self._network(seen[own], t[own], _of(condition, own), guidance)
+        )
         a, b = self._model.weights(alpha, sigma)
         return a.to(x).reshape(shape) * x + b.to(x).reshape(shape) * f
 
@@ -107,7 +126,7 @@ class PipelineDenoiser(nn.Module):
     def _device(self) -> torch.device:
         return next(self.network.parameters()).device
 
-    def _network(self, x: Tensor, t: Tensor, condition: Given) -> Tensor:
+    def _network(self, x: Tensor, t: Tensor, condition: Given, guidance: Guidance) -> Tensor:
         """F in the dtype of ``x``, guided."""
         own = next(self.network.parameters())
         given = self._source.given(condition, negative=False, device=own.device)
@@ -123,7 +142,7 @@ class PipelineDenoiser(nn.Module):
             answer = self._answer(self.network, twice.to(own.dtype), torch.cat([told, told]), both)
             return self._cut(x, answer)
 
-        return self.guidance.answer(t, plain, doubled)
+        return guidance.answer(t, plain, doubled)
 
     def _cut(self, x: Tensor, answer: Tensor) -> Tensor:
         """The answer without the variance that the network may have learned."""
@@ -145,6 +164,27 @@ class PipelineDenoiser(nn.Module):
     def _rescaled(self, images: Tensor) -> Tensor:
         low, high = self._image_range
         return (images - low) * (2 / (high - low)) - 1
+
+
+class GuidedCalls:
+    """A denoiser whose calls, in their order, are guided with their own scales."""
+
+    def __init__(self, denoiser: PipelineDenoiser, scales: Sequence[float]) -> None:
+        self.process = denoiser.process
+        self.sample_shape = denoiser.sample_shape
+        self._denoiser = denoiser
+        self._scales = tuple(scales)
+        self._made = 0
+
+    def __call__(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+        """The answer of the next call; there are as many as scales."""
+        guidance = Guidance(scale=self._scales[self._made])
+        self._made += 1
+        return self._denoiser.guided(x, t, guidance, **condition)
+
+    def network_batches(self, times: Sequence[float]) -> int:
+        """Batches that all the calls together send through the network."""
+        return sum(2 if scale != 1.0 else 1 for scale in self._scales)
 
 
 def _of(condition: Given, part: slice) -> dict[str, Tensor]:
