@@ -5,6 +5,7 @@ decode                    samples -> images in [-1, 1], for models of latents; a
 network_batches(times)    batches that calls at these times send through the network
 network_batches_per_call  the same where every call costs alike
 with_guidance(scales)     the same denoiser for one trajectory, its call j guided by scales[j]
+takes_guidance            whether that is possible
 """
 
 from typing import Any

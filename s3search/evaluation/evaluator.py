@@ -128,6 +128,7 @@ class Evaluator:
             ems=None if self._ems is None else self._ems.nodes,
             gaussian=self._gaussian,
             own_sampler=getattr(self.denoiser, "own_sampler", None),
+            takes_guidance=getattr(self.denoiser, "takes_guidance", False),
         )
 
     def evaluate(self, request: EvaluationRequest) -> Evaluation:

@@ -95,6 +95,7 @@ class Description:
     ems: EmsNodes | None = None
     gaussian: GaussianStatistics | None = None
     own_sampler: OwnSampler | None = None  # of a pipeline
+    takes_guidance: bool = False  # call by call
 
     @property
     def statistics(self) -> dict[str, str | None]:

@@ -11,6 +11,7 @@ from s3search.schedules.published import baselines
 from s3search.schedules.schedule import Schedule
 from s3search.search.autodiffusion import AutoDiffusion
 from s3search.search.evolution import SEED, Evolution, RandomSearch, distinct
+from s3search.search.guided import GuidedSearch
 from s3search.search.lab import Lab
 from s3search.search.proposer import Proposer
 from s3search.search.s3 import S3, S3Settings
@@ -34,6 +35,8 @@ ALGORITHMS = (
     "optuna:nsgaii",
 )
 
+_GUIDED = ("evolution", "random")  # which know nothing of the schedules but their values
+
 
 class Search(Protocol):
     """A whole search; ``total`` is its budget in measurements, None where that is time."""
@@ -50,6 +53,11 @@ def make_search(
 ) -> Search:
     """The search that the study file asks for; raises `InvalidConfig` for an unknown name."""
     search = config.search
+    if space.guidance is not None and search.algorithm not in _GUIDED:
+        raise InvalidConfig(
+            f"space.guidance: {search.algorithm!r} searches no guidance; use one of "
+            f"{', '.join(_GUIDED)}, or set guidance_scale in [model] and remove space.guidance"
+        )
     if search.algorithm == "s3":
         settings = S3Settings(ladder=search.ladder, batch=search.batch)
         return S3(
@@ -135,6 +143,10 @@ def make_proposer(
     config: StudyConfig, space: SearchSpace, process: NoiseProcess, seeds: dict[str, Schedule]
 ) -> Proposer:
     """The proposer that the study file asks for; raises `InvalidConfig` for an unknown name."""
+    if space.guidance is not None:
+        alone = space.model_copy(update={"guidance": None})
+        schedules = make_proposer(config, alone, process, seeds)
+        return GuidedSearch(schedules, space.guidance, seed=config.study.seed)
     name, _, sampler = config.search.algorithm.partition(":")
     nfe, seed = config.space.nfe, config.study.seed
     match name, sampler:

@@ -15,16 +15,20 @@ pytest.importorskip(
 
 from diffusers import DiffusionPipeline
 
-from s3search.errors import EvaluationFailed, InvalidSchedule
+from s3search.errors import EvaluationFailed, InvalidConfig, InvalidSchedule
 from s3search.evaluation.evaluator import Evaluator
+from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.record import EvaluationRequest, Rung
 from s3search.integrations.diffusers import S3Scheduler
 from s3search.integrations.diffusers_guidance import guided
+from s3search.launching import launch
 from s3search.models.diffusers import load
 from s3search.schedules import published
-from s3search.schedules.schedule import ModelPatch
+from s3search.schedules.schedule import ModelPatch, Schedule
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
+from s3search.study.frame import evaluations_frame
+from s3search.study.store import open_study
 from tests import pipelines
 
 pytestmark = pytest.mark.filterwarnings(
@@ -76,6 +80,53 @@ def test_guidance_call_by_call_is_measured_and_counted(tmp_path: Path) -> None:
     assert measured(*SCALES)[1] == 6
     assert measured(7.5, 7.5, 7.5, 7.5) == measured()  # the pipeline's own guidance
     assert measured(*SCALES)[0] != measured()[0]
+
+
+def test_guidance_is_searched_exported_and_followed(tmp_path: Path) -> None:
+    folder = pipelines.stable_diffusion(tmp_path / "pipe")
+    model = {"path": str(folder), "prompts": [PROMPT], "held_out": 0, "cache": str(tmp_path)}
+    config = pipelines.study(
+        tmp_path,
+        model,
+        space={"guidance": [1.0, 9.0]},
+        search={"evaluations": 8},
+        reference={"images": "tests.pipelines:references", "size": 16},
+    )
+    output = tmp_path / "schedule.json"
+    evaluator = pipelines.searched(config, output)
+    schedule = Schedule.load(output)
+    scales = schedule.model_patch and schedule.model_patch.guidance_scale
+    assert scales and len(scales) == schedule.nfe == 3
+    with open_study(config.storage.url, "t") as store:
+        rows = evaluations_frame(store)
+    own = rows[rows["schedule_id"] == schedule.id]
+    assert set(own["network_batches"]) == {sum(2 if scale != 1 else 1 for scale in scales)}
+    bank = NoiseBank(evaluator.denoiser, torch.device("cpu"))
+    noise, _ = next(bank.batches(1, 3, 3))
+    pipe = DiffusionPipeline.from_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    shown = pipe([PROMPT] * 3, latents=noise, output_type="pt", **guided(pipe, output)).images
+    images = evaluator.images(schedule, 3, noise_seed=1)
+    assert torch.allclose(pipelines.in_unit_range(images), shown, atol=2e-3)
+
+
+def test_guidance_is_not_searched_where_there_is_none(tmp_path: Path) -> None:
+    folder = pipelines.ddpm(tmp_path / "pipe")
+    model = {"path": str(folder)}
+    config = pipelines.study(tmp_path, model, space={"guidance": [1.0, 9.0]})
+    with pytest.raises(InvalidConfig, match=r"space\.guidance: this model has no null condition"):
+        launch(config, lambda _: None)
+    sd = pipelines.stable_diffusion(tmp_path / "sd")
+    model = {"path": str(sd), "prompts": [PROMPT], "held_out": 0, "cache": str(tmp_path)}
+    config = pipelines.study(
+        tmp_path,
+        model,
+        space={"guidance": [1.0, 9.0]},
+        search={"algorithm": "s3"},
+        reference={"images": "tests.pipelines:references", "size": 16},
+    )
+    with pytest.raises(InvalidConfig, match=r"'s3' searches no guidance; use one of evolution"):
+        launch(config, lambda _: None)
 
 
 def test_what_cannot_follow_says_so(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ class PipelineDenoiser(nn.Module):
         self._answer = parts.answer
         self._source = parts.source
         self._image_range = parts.image_range
-        self._can_double = not parts.embeds_guidance and not isinstance(parts.source, Nothing)
+        self.takes_guidance = not parts.embeds_guidance and not isinstance(parts.source, Nothing)
         self._calls = Parts("the network")
         self._decodes = Parts("the VAE", _decoded_at_once(parts))
         # what is no parameter but decides the images; with the parameters it is fingerprinted
@@ -89,7 +89,7 @@ class PipelineDenoiser(nn.Module):
         """The same network for one trajectory, its call j guided with ``scales[j]``; raises
         `EvaluationFailed` for a network that is not guided by a doubled batch.
         """
-        if not self._can_double:
+        if not self.takes_guidance:
             raise EvaluationFailed(
                 "model_patch.guidance_scale: this network has no null condition to be guided away "
                 "from; remove the key from the schedule"
