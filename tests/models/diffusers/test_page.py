@@ -11,6 +11,9 @@ import s3search
 from s3search.launching import space_of
 from s3search.models.diffusers import load
 from s3search.models.diffusers.loading import PIPELINES
+from s3search.processes import vp_discrete
+from s3search.schedules import published
+from s3search.schedules.schedule import Schedule
 from s3search.study.config import parse_config
 
 PAGE = Path(s3search.__file__).parents[1] / "docs" / "models-diffusers.md"
@@ -34,3 +37,14 @@ def test_every_key_and_every_pipeline_is_on_the_page() -> None:
     named = set(re.findall(r"`(\w+)`", " ".join(keys)))
     assert named == set(inspect.signature(load).parameters)
     assert all(f"`{kind}`" in TEXT for kind in PIPELINES)
+
+
+def test_an_interval_is_taken_along_as_the_page_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (example,) = re.findall(r"```python\n(from s3search import.*?)```", TEXT, re.DOTALL)
+    published.ddim(vp_discrete(), nfe=4, spacing="uniform").save(tmp_path / "schedule.json")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, str(PAGE), "exec"), {"__name__": "example"})
+    patch = Schedule.load(tmp_path / "guided.json").model_patch
+    assert patch is not None and patch.guidance_scale == (1.0, 5.0, 5.0, 5.0)
