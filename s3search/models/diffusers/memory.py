@@ -45,7 +45,7 @@ class Parts:
     def _tried(self, answer: Callable[[slice], Tensor], part: slice) -> Tensor | None:
         try:
             return answer(part)
-        except torch.OutOfMemoryError:
+        except torch.cuda.OutOfMemoryError:
             return None  # and with it goes the traceback, which held the tensors
 
 

@@ -24,7 +24,6 @@ from s3search.errors import InvalidConfig
 from s3search.models.diffusers.conditions import Given, balanced
 
 _KEPT_BYTES = 2**30
-_ENCODED_AT_ONCE = 16
 _KEYS = ("prompt", "negative_prompt")
 
 Encode = Callable[[Sequence[str | None], bool, torch.device], dict[str, Tensor]]
@@ -102,7 +101,6 @@ class EmbeddingCache:
         self._folder = folder
         self._room = kept_bytes
         self._kept: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
-        self.n_encoded = 0
 
     def __call__(
         self, texts: Sequence[str | None], *, negative: bool, device: torch.device
@@ -114,9 +112,8 @@ class EmbeddingCache:
         if None in missing:
             rows.update(self._encoded([None], keys, negative, device))
         named = [text for text in missing if text is not None]
-        for first in range(0, len(named), _ENCODED_AT_ONCE):
-            batch = named[first : first + _ENCODED_AT_ONCE]
-            rows.update(self._encoded(batch, keys, negative, device))
+        if named:
+            rows.update(self._encoded(named, keys, negative, device))
         ordered = [row for row in (rows[text] for text in texts) if row is not None]
         return {name: torch.stack([row[name] for row in ordered]) for name in ordered[0]}
 
@@ -127,7 +124,6 @@ class EmbeddingCache:
         negative: bool,
         device: torch.device,
     ) -> dict[str | None, dict[str, Tensor]]:
-        self.n_encoded += len(texts)
         found = {k: v.cpu().contiguous() for k, v in self._encode(texts, negative, device).items()}
         rows = {text: {k: v[i].clone() for k, v in found.items()} for i, text in enumerate(texts)}
         for text, row in rows.items():

@@ -5,10 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from s3search.errors import InvalidConfig
 from s3search.models.diffusers.conditions import Source
-from s3search.models.diffusers.fingerprint import text_fingerprint
+from s3search.models.diffusers.fingerprint import on_device, text_fingerprint
 from s3search.models.diffusers.prompts import EmbeddingCache, Encode, Prompts, read_prompts
+
+_ENCODED_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,5 +92,21 @@ def prompt_source(
         )
     found = read_prompts(settings.prompts)
     guided = doubled and settings.guidance_scale != 1.0
-    cache = EmbeddingCache(encode, text_fingerprint(pipe), settings.cache)
+    cache = EmbeddingCache(_in_batches(pipe, encode), text_fingerprint(pipe), settings.cache)
     return Prompts(found, settings.held_out, cache, guided=guided)
+
+
+def _in_batches(pipe: Any, encode: Encode) -> Encode:
+    """``encode`` for any number of texts, with the text encoders moved once."""
+
+    def encode_all(
+        texts: Sequence[str | None], negative: bool, device: torch.device
+    ) -> dict[str, Tensor]:
+        with on_device(pipe, device):
+            found = [
+                encode(texts[first : first + _ENCODED_AT_ONCE], negative, device)
+                for first in range(0, len(texts), _ENCODED_AT_ONCE)
+            ]
+        return {name: torch.cat([own[name].cpu() for own in found]) for name in found[0]}
+
+    return encode_all

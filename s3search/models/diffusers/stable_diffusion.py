@@ -10,7 +10,6 @@ from torch import Tensor
 from s3search.errors import InvalidConfig
 from s3search.models.diffusers.conditions import Given
 from s3search.models.diffusers.denoiser import Answer, Pipeline
-from s3search.models.diffusers.fingerprint import on_device
 from s3search.models.diffusers.prompts import Encode
 from s3search.models.diffusers.settings import Settings, latent_shape, prompt_source
 
@@ -72,31 +71,29 @@ def _answer_xl(told: tuple[int, ...], network: Any, x: Tensor, t: Tensor, given:
 def _encode(
     pipe: Any, texts: Sequence[str | None], negative: bool, device: torch.device
 ) -> dict[str, Tensor]:
-    with on_device(pipe, device):
-        if negative:
-            others = None if None in texts else list(texts)
-            empty = [""] * len(texts)
-            found = pipe.encode_prompt(empty, device, 1, True, negative_prompt=others)[1]
-        else:
-            found = pipe.encode_prompt(list(texts), device, 1, False)[0]
+    if negative:
+        others = None if None in texts else list(texts)
+        empty = [""] * len(texts)
+        found = pipe.encode_prompt(empty, device, 1, True, negative_prompt=others)[1]
+    else:
+        found = pipe.encode_prompt(list(texts), device, 1, False)[0]
     return {"encoder_hidden_states": found}
 
 
 def _encode_xl(
     pipe: Any, texts: Sequence[str | None], negative: bool, device: torch.device
 ) -> dict[str, Tensor]:
-    with on_device(pipe, device):
-        if negative:
-            others = None if None in texts else list(texts)
-            empty = [""] * len(texts)
-            _, found, _, pooled = pipe.encode_prompt(
-                empty,
-                device=device,
-                do_classifier_free_guidance=True,
-                negative_prompt=others,
-            )
-        else:
-            found, _, pooled, _ = pipe.encode_prompt(
-                list(texts), device=device, do_classifier_free_guidance=False
-            )
+    if negative:
+        others = None if None in texts else list(texts)
+        empty = [""] * len(texts)
+        _, found, _, pooled = pipe.encode_prompt(
+            empty,
+            device=device,
+            do_classifier_free_guidance=True,
+            negative_prompt=others,
+        )
+    else:
+        found, _, pooled, _ = pipe.encode_prompt(
+            list(texts), device=device, do_classifier_free_guidance=False
+        )
     return {"encoder_hidden_states": found, "text_embeds": pooled}

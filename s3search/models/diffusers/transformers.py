@@ -9,7 +9,6 @@ from torch import Tensor
 
 from s3search.models.diffusers.conditions import Given
 from s3search.models.diffusers.denoiser import Pipeline
-from s3search.models.diffusers.fingerprint import on_device
 from s3search.models.diffusers.settings import Settings, latent_shape, prompt_source
 
 _PATCH = 2  # of Flux's packed latents
@@ -118,42 +117,39 @@ def _answer_pixart(
 def _encode_sd3(
     pipe: Any, texts: Sequence[str | None], negative: bool, device: torch.device
 ) -> dict[str, Tensor]:
-    with on_device(pipe, device):
-        if negative:
-            others = None if None in texts else list(texts)
-            _, found, _, pooled = pipe.encode_prompt(
-                [""] * len(texts), None, None, device=device, negative_prompt=others
-            )
-        else:
-            found, _, pooled, _ = pipe.encode_prompt(
-                list(texts), None, None, device=device, do_classifier_free_guidance=False
-            )
+    if negative:
+        others = None if None in texts else list(texts)
+        _, found, _, pooled = pipe.encode_prompt(
+            [""] * len(texts), None, None, device=device, negative_prompt=others
+        )
+    else:
+        found, _, pooled, _ = pipe.encode_prompt(
+            list(texts), None, None, device=device, do_classifier_free_guidance=False
+        )
     return {"encoder_hidden_states": found, "pooled_projections": pooled}
 
 
 def _encode_flux(
     pipe: Any, texts: Sequence[str | None], negative: bool, device: torch.device
 ) -> dict[str, Tensor]:
-    with on_device(pipe, device):
-        found, pooled, _ = pipe.encode_prompt(list(texts), None, device=device)
+    found, pooled, _ = pipe.encode_prompt(list(texts), None, device=device)
     return {"encoder_hidden_states": found, "pooled_projections": pooled}
 
 
 def _encode_pixart(
     pipe: Any, texts: Sequence[str | None], negative: bool, device: torch.device
 ) -> dict[str, Tensor]:
-    with on_device(pipe, device):
-        if negative:
-            others = "" if None in texts else list(texts)
-            _, _, found, mask = pipe.encode_prompt(
-                [""] * len(texts),
-                True,
-                negative_prompt=others,
-                device=device,
-                clean_caption=True,  # as the pipeline does
-            )
-        else:
-            found, mask, _, _ = pipe.encode_prompt(
-                list(texts), False, device=device, clean_caption=True
-            )
+    if negative:
+        others = "" if None in texts else list(texts)
+        _, _, found, mask = pipe.encode_prompt(
+            [""] * len(texts),
+            True,
+            negative_prompt=others,
+            device=device,
+            clean_caption=True,  # as the pipeline does
+        )
+    else:
+        found, mask, _, _ = pipe.encode_prompt(
+            list(texts), False, device=device, clean_caption=True
+        )
     return {"encoder_hidden_states": found, "encoder_attention_mask": mask}
