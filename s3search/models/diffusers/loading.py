@@ -141,8 +141,8 @@ def _check_folder(path: str) -> None:
                 "folder that save_pretrained of a whole pipeline wrote"
             )
         return
-    looks_local = folder.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1
-    if folder.exists() or looks_local:
+    looks_local = path.startswith((".", "~", "/")) or folder.parent.is_dir()
+    if folder.exists() or looks_local or path.count("/") != 1:
         raise InvalidConfig(f"path: there is no folder {path!r}; {_neighbours(folder)}")
 
 

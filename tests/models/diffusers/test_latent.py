@@ -19,9 +19,11 @@ pytest.importorskip(
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.noise import BLOCK, NoiseBank, block_generator
 from s3search.evaluation.record import EvaluationRequest, Rung
+from s3search.launching import launch
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
+from s3search.study.store import open_study
 from tests import pipelines
 
 pytestmark = pytest.mark.filterwarnings(
@@ -130,3 +132,27 @@ def test_a_class_conditional_pipeline_is_searched_exported_and_replayed(
     request = EvaluationRequest(schedule=schedule, rung=Rung.USER, n_images=5, noise_seed=2)
     batches = evaluator.evaluate(request).network_batches
     assert batches == schedule.nfe * (2 if guidance > 1 else 1)
+
+
+def test_the_usual_search_measures_the_pipelines_own_solver_and_polishes(tmp_path: Path) -> None:
+    """Proxies that need images of the latents' shape are left out, and nothing fails."""
+    folder = pipelines.stable_diffusion_3(tmp_path / "pipe")
+    config = pipelines.study(
+        tmp_path,
+        {"path": str(folder), "prompts": PROMPTS, "cache": str(tmp_path)},
+        reference={"images": "tests.pipelines:references", "size": 16},
+        search={"algorithm": "s3", "baselines": True, "evaluations": 40},
+    )
+    launch(config, lambda _: None)
+    with open_study(config.storage.url, "t") as store:
+        origins = [proposal.origin for proposal in store.proposals()]
+        totals = store.job_totals()
+        assert store.state == "done"
+    own = "baseline: FlowMatchEulerDiscreteScheduler of the pipeline"
+    assert origins[:2] == [own, "baseline: flow Euler, shift 3"]
+    assert any(origin.startswith("polish") for origin in origins)
+    assert {kind: total["failed"] for kind, total in totals.items()} == {
+        "gaussian": 0,
+        "mixture": 0,
+        "polish": 0,
+    }

@@ -85,6 +85,15 @@ def test_a_wrong_path_is_named(ddpm: Path, path: Callable[[Path], str], problem:
         load(path(ddpm))
 
 
+def test_a_path_below_the_working_directory_is_no_hub_id(
+    ddpm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ddpm.parent.parent)
+    assert load(f"{ddpm.parent.name}/cifar10").sample_shape == (3, 8, 8)
+    with pytest.raises(InvalidConfig, match=r"there is no folder .*did you mean '.*cifar10'"):
+        load(f"{ddpm.parent.name}/cifar")
+
+
 def test_a_hub_id_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InvalidConfig, match=r"'nobody/nothing' cannot be loaded .*reachable hub"):
