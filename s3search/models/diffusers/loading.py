@@ -115,7 +115,7 @@ def _pipeline(path: str, **options: Any) -> Any:
     named = str(Path(path).expanduser()) if _is_folder(path) else path
     try:
         with warnings.catch_warnings():
-            # releases before 0.36 do not know the new name of torch_dtype
+            # newer releases call torch_dtype dtype, which older ones do not know
             warnings.simplefilter("ignore", FutureWarning)
             return diffusers.DiffusionPipeline.from_pretrained(named, **options)
     except ImportError as error:

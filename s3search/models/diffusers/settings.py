@@ -11,6 +11,7 @@ from torch import Tensor
 from s3search.errors import InvalidConfig
 from s3search.models.diffusers.conditions import Source
 from s3search.models.diffusers.fingerprint import on_device, text_fingerprint
+from s3search.models.diffusers.memory import Parts
 from s3search.models.diffusers.prompts import EmbeddingCache, Encode, Prompts, read_prompts
 
 _ENCODED_AT_ONCE = 16
@@ -92,21 +93,26 @@ def prompt_source(
         )
     found = read_prompts(settings.prompts)
     guided = doubled and settings.guidance_scale != 1.0
-    cache = EmbeddingCache(_in_batches(pipe, encode), text_fingerprint(pipe), settings.cache)
+    cache = EmbeddingCache(in_batches(pipe, encode), text_fingerprint(pipe), settings.cache)
     return Prompts(found, settings.held_out, cache, guided=guided)
 
 
-def _in_batches(pipe: Any, encode: Encode) -> Encode:
-    """``encode`` for any number of texts, with the text encoders moved once."""
+def in_batches(pipe: Any, encode: Encode) -> Encode:
+    """``encode`` for any number of texts, as many at once as fit; text encoders are moved once."""
+    parts = Parts("a text encoder", _ENCODED_AT_ONCE)
 
     def encode_all(
         texts: Sequence[str | None], negative: bool, device: torch.device
     ) -> dict[str, Tensor]:
+        found: list[dict[str, Tensor]] = []
+
+        def encode_some(own: slice) -> Tensor:
+            rows = encode(texts[own], negative, device)
+            found.append({name: values.cpu() for name, values in rows.items()})
+            return torch.arange(own.start, own.stop)
+
         with on_device(pipe, device):
-            found = [
-                encode(texts[first : first + _ENCODED_AT_ONCE], negative, device)
-                for first in range(0, len(texts), _ENCODED_AT_ONCE)
-            ]
-        return {name: torch.cat([own[name].cpu() for own in found]) for name in found[0]}
+            parts(len(texts), encode_some)
+        return {name: torch.cat([rows[name] for rows in found]) for name in found[0]}
 
     return encode_all

@@ -1,11 +1,15 @@
 """Batches that do not fit are run in parts."""
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import Tensor
 
 from s3search.errors import EvaluationFailed
 from s3search.models.diffusers.memory import Parts
+from s3search.models.diffusers.settings import in_batches
 
 
 class _Small:
@@ -44,3 +48,22 @@ def test_where_one_image_does_not_fit_the_evaluation_fails_with_advice() -> None
         Parts("the VAE")(4, lambda own: network(x[own]))
     with pytest.raises(ZeroDivisionError):
         Parts("the VAE")(4, lambda own: x[own] / (1 // 0))
+
+
+def test_prompts_are_encoded_as_many_at_once_as_fit() -> None:
+    class Bare:
+        components: ClassVar[dict[str, object]] = {}
+
+    sizes: list[int] = []
+
+    def encode(
+        texts: Sequence[str | None], negative: bool, device: torch.device
+    ) -> dict[str, Tensor]:
+        sizes.append(len(texts))
+        if len(texts) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return {"text": torch.tensor([float(text or 0) for text in texts])}
+
+    found = in_batches(Bare(), encode)([str(i) for i in range(20)], False, torch.device("cpu"))
+    assert found["text"].tolist() == list(range(20))
+    assert sizes == [16, 8, 4, 4, 4, 4, 4]
