@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from s3search.cluster.pool import Outcome, Task
-from s3search.errors import EvaluationFailed, S3SearchError, StudyConflict
+from s3search.errors import EvaluationFailed, InvalidConfig, S3SearchError, StudyConflict
 from s3search.evaluation.record import (
     DescribeRequest,
     Description,
@@ -88,13 +88,18 @@ class Start:
 def prepare(config: StudyConfig, space: SearchSpace, pool: Pool) -> Start:
     """Asks the workers what they loaded and makes the search; raises for anything wrong."""
     description = describe(pool)
+    if space.guidance is not None and not description.takes_guidance:
+        raise InvalidConfig(
+            "space.guidance: this model has no null condition to be guided away from; "
+            "remove the key"
+        )
     if description.mean_image is not None:
         space = space.with_mean_image(description.mean_image)
     if description.ems is not None:
         space = space.with_ems(description.ems)
     if description.gaussian is not None:
         space = space.with_gaussian(description.gaussian, description.process)
-    published = baseline_seeds(config, description.process)
+    published = baseline_seeds(config, description.process, description.own_sampler)
     seeds = distinct({**published, **given_seeds(config, description)})
     search = make_search(config, space, description.process, seeds)
     return Start(description=description, search=search)

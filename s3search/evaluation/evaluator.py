@@ -15,6 +15,7 @@ from torch import Tensor
 
 import s3search
 from s3search.errors import EvaluationFailed, IncompatibleStatistics, InvalidConfig
+from s3search.evaluation.decoding import images_of, network_batches, patched
 from s3search.evaluation.extractor import (
     Witness,
     estimate_of,
@@ -142,6 +143,8 @@ class Evaluator:
             mean_image=self._mean_image,
             ems=None if self._ems is None else self._ems.nodes,
             gaussian=self._gaussian,
+            own_sampler=getattr(self.denoiser, "own_sampler", None),
+            takes_guidance=getattr(self.denoiser, "takes_guidance", False),
         )
 
     def batches(
@@ -207,7 +210,6 @@ class Evaluator:
         n_images = len(matrix)
         estimate = estimate_of(self.reference, matrix)
         resampled = replicates_of(self.reference, matrix) if held_out else None
-        doubled = getattr(self.denoiser, "network_batches_per_call", 1)
         found = Evaluation(
             schedule_id=request.schedule.id,
             nfe=request.schedule.nfe,
@@ -220,7 +222,10 @@ class Evaluator:
             standard_error=estimate.standard_error,
             block_images=request.block_images,
             block_value=block_mean(self.reference, matrix, request.block_images),
-            network_batches=request.schedule.nfe * doubled,
+            network_batches=network_batches(
+                patched(self.denoiser, request.schedule),
+                compile_plan(request.schedule, self._ems),
+            ),
             seconds=time.perf_counter() - began - witnessing,
             sampling_seconds=sampling,
             device=str(self._device),
@@ -341,16 +346,16 @@ class Evaluator:
         *,
         held_out: bool = False,
     ) -> Iterator[Tensor]:
-        if schedule.model_patch is not None:
-            raise EvaluationFailed("the schedule patches the network; this model takes no patches")
         problem = statistics_problem(schedule, None if self._ems is None else self._ems.nodes)
         if problem is not None:
             raise EvaluationFailed(problem)
         plan = compile_plan(schedule, self._ems)
+        denoiser = patched(self.denoiser, schedule)
 
         @torch.inference_mode()
         def made(noise: Tensor, condition: dict[str, Tensor]) -> Tensor:
-            images = sample(self.denoiser, plan, noise, **condition)
+            samples = sample(denoiser, plan, noise, **condition)
+            images = images_of(self.denoiser, samples)
             if not torch.isfinite(images).all():
                 raise EvaluationFailed("the images are not finite")
             return images

@@ -16,6 +16,7 @@ MODELS = {
     "digits": "s3search.models.digits:load",
     "edm": "s3search.models.edm:load",
     "guided_diffusion": "s3search.models.guided_diffusion:load",
+    "diffusers": "s3search.models.diffusers:load",
 }
 FEATURES = {
     "digits": "s3search.models.digits:features",

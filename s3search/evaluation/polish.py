@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from s3search.errors import EvaluationFailed, InvalidConfig, InvalidSchedule
+from s3search.evaluation.decoding import images_of
 from s3search.evaluation.descent import Descent, Objective
 from s3search.evaluation.gradient import TableGradient
 from s3search.evaluation.noise import NoiseBank
@@ -124,7 +125,7 @@ def polish(  # noqa: PLR0913  # what a worker has loaded comes one by one, as it
         )
         gradient = TableGradient(
             denoiser=denoiser,
-            seen=_pixels if in_pixels else features,
+            seen=_pixels if in_pixels else lambda x: features(images_of(denoiser, x)),
             table=table,
             noise=noise,
             device=device,

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from s3search.errors import EvaluationFailed, IncompatibleStatistics, InvalidSchedule
+from s3search.evaluation.decoding import images_of, network_batches
 from s3search.evaluation.memory import BatchSize
 from s3search.evaluation.noise import NoiseBank, block_generator
 from s3search.metrics.frechet import FeatureStatistics, FrechetReference
@@ -63,7 +64,8 @@ class Proxies:
 
     A score is nan where there is none: for a schedule that needs statistics (DPM-Solver-v3),
     patches the network or makes numbers that are not finite; in the first two proxies also for a
-    Gaussian jump, and always if the reference has no images of the denoiser's shape.
+    Gaussian jump, and always if the reference has no images of the denoiser's shape, as for models
+    of latents.
 
     >>> proxies = Proxies(denoiser, features, reference, images, device, noise)
     >>> proxies.mixture(schedules), proxies.trajectory(schedules, n_images=64, noise_seed=5)
@@ -221,15 +223,15 @@ class Proxies:
     ) -> Array | None:  # (n, d)
         """Features, or pixels, of the images of a plan; None if they are not finite."""
         found = []
-        doubled = getattr(self._denoiser, "network_batches_per_call", 1)
 
         @torch.inference_mode()
         def made(noise: Tensor, condition: dict[str, Tensor]) -> Tensor:
-            return sample(self._denoiser, plan, noise, **condition)
+            samples = sample(self._denoiser, plan, noise, **condition)
+            return samples if in_pixels else images_of(self._denoiser, samples)
 
         for noise, condition in self._noise.batches(noise_seed, n_images, self._batches.size):
             images = self._batches.over(made, noise, condition)
-            self.network_calls += len(images) * plan.nfe * doubled
+            self.network_calls += len(images) * network_batches(self._denoiser, plan)
             features = _finite(images.flatten(1)) if in_pixels else self._extracted(images)
             if features is None:
                 return None

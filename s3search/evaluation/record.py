@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from s3search.models.diffusers.scheduler_config import OwnSampler
 from s3search.processes import NoiseProcess
 from s3search.rules import EmsNodes
 from s3search.schedules.schedule import Schedule
@@ -103,6 +104,8 @@ class Description:
     mean_image: Any  # nested lists (C, H, W); None when the reference is not made of such images
     ems: EmsNodes | None = None
     gaussian: GaussianStatistics | None = None
+    own_sampler: OwnSampler | None = None  # of a pipeline
+    takes_guidance: bool = False  # call by call
 
     @property
     def statistics(self) -> dict[str, str | None]:

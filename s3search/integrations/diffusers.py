@@ -46,7 +46,7 @@ from diffusers.utils.outputs import BaseOutput
 from torch import Tensor
 
 from s3search.errors import InvalidSchedule
-from s3search.integrations.diffusers_model import PipelineModel, model_of
+from s3search.models.diffusers.scheduler_config import PipelineModel, model_of
 from s3search.rules import EmsStatistics, Free, Prediction, Taylor, UniPC, Variant, level
 from s3search.rules.free import euler
 from s3search.schedules.retime import retime
@@ -356,6 +356,12 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
 
 def _replayable(schedule: Schedule, model: PipelineModel) -> Schedule:
     """The schedule on the model's own times."""
+    if schedule.model_patch is not None and schedule.model_patch.guidance_scale is not None:
+        raise InvalidSchedule(
+            "model_patch.guidance_scale: a scheduler sees the network's answer after guidance and "
+            "cannot change its scale; call the pipeline with "
+            "s3search.integrations.diffusers_guidance.guided(pipe, schedule)"
+        )
     if schedule.model_patch is not None:
         raise InvalidSchedule(
             "model_patch: the schedule was searched with a changed network, which a scheduler "

@@ -163,13 +163,16 @@ class ModelPatch(_Frozen):
 
     ``skip_scale`` multiplies the skip connections of a U-Net, one factor per link (USF).
     ``skip_layers`` lists, for the call each step starts with, the layers it leaves out
-    (AutoDiffusion).
+    (AutoDiffusion).  ``guidance_scale`` lists, for each network call, how far its answer is moved
+    away from the one to the null condition (classifier-free guidance; 1 leaves it alone).
     """
 
     skip_scale: tuple[Number, ...] | None = None
     skip_layers: tuple[tuple[Annotated[Index, Field(ge=0)], ...], ...] | None = None
 
-    _later_fields: ClassVar = frozenset({"skip_layers"})
+    guidance_scale: tuple[Annotated[Number, Field(ge=1)], ...] | None = None
+
+    _later_fields: ClassVar = frozenset({"skip_layers", "guidance_scale"})
 
 
 class StatisticsReference(_Frozen):
@@ -329,7 +332,13 @@ class Schedule(_Frozen):
 
     @model_validator(mode="after")
     def _patch_fits(self) -> "Schedule":
-        layers = None if self.model_patch is None else self.model_patch.skip_layers
+        patch = self.model_patch or ModelPatch()
+        layers, scales = patch.skip_layers, patch.guidance_scale
+        if scales is not None and len(scales) != self.nfe:
+            raise InvalidSchedule(
+                f"model_patch.guidance_scale: {self.nfe} network calls need {self.nfe} scales, "
+                f"found {len(scales)}"
+            )
         if layers is not None and len(layers) != len(self.steps):
             raise InvalidSchedule(
                 f"model_patch.skip_layers: {len(self.steps)} steps need {len(self.steps)} lists, "

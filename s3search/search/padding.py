@@ -30,10 +30,11 @@ _INDICES = ("start", "previous", "point", "points")  # fields that count points 
 
 def padded(schedule: Schedule) -> Schedule | None:
     """``schedule`` with an unused call; None where the newest call means something, to layers left
-    out step by step, and where no interval has room for it.
+    out or guidance given call by call, and where no interval has room for it.
     """
     patch = schedule.model_patch
-    if patch is not None and patch.skip_layers is not None:
+    by_call = () if patch is None else (patch.skip_layers, patch.guidance_scale)
+    if any(listed is not None for listed in by_call):
         return None
     process, steps = schedule.process, schedule.steps
     for k, new in _places(process, schedule.times):

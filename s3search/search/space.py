@@ -143,6 +143,8 @@ class SearchSpace(_Table):
     # range of sigma / alpha at which a Gaussian jump may land; no range: no jumps
     jump_sigma: tuple[float, float] | None = None
     jump_modes: int = Field(default=8, ge=0)  # directions that a jump tells apart
+    # range of a call's guidance scale; no range: guidance is the model's, as its table says
+    guidance: tuple[float, float] | None = None
     time_sigma: float = Field(default=0.3, gt=0)  # size of one move of a time, in lam
     min_gap: float = Field(default=0.05, gt=0)  # least distance of neighbouring times, in lam
     changes: int = Field(default=3, ge=1)  # a mutation changes 1 to this many places
@@ -203,6 +205,8 @@ class SearchSpace(_Table):
             if not 0 <= low <= high <= 1 or (name == "beta" and low == 0):
                 least = "0 <" if name == "beta" else "0 <="
                 raise ValueError(f"{name}: need {least} low <= high <= 1, found [{low}, {high}]")
+        if self.guidance is not None and not 1 <= self.guidance[0] <= self.guidance[1]:
+            raise ValueError(f"guidance: need 1 <= low <= high, found {list(self.guidance)}")
         for name, (low, high) in {
             "dc_ratio": self.dc_ratio,
             "dualfast_coefficient": self.dualfast_coefficient,

@@ -5,11 +5,13 @@ from typing import Protocol
 
 from s3search.errors import IncompatibleStatistics, InvalidConfig, InvalidSchedule, nearest
 from s3search.evaluation.record import Description, statistics_problem
+from s3search.models.diffusers.scheduler_config import OwnSampler
 from s3search.processes import NoiseProcess
 from s3search.schedules.published import baselines
 from s3search.schedules.schedule import Schedule
 from s3search.search.autodiffusion import AutoDiffusion
 from s3search.search.evolution import SEED, Evolution, RandomSearch, distinct
+from s3search.search.guided import GuidedSearch
 from s3search.search.lab import Lab
 from s3search.search.proposer import Proposer
 from s3search.search.s3 import S3, S3Settings
@@ -17,6 +19,7 @@ from s3search.search.sequential import Sequential
 from s3search.search.space import SearchSpace
 from s3search.search.usf import UsfEvolution
 from s3search.study.config import StudyConfig
+from s3search.study.own_baselines import own_baselines
 
 ALGORITHMS = (
     "s3",
@@ -31,6 +34,8 @@ ALGORITHMS = (
     "optuna:cmaes",
     "optuna:nsgaii",
 )
+
+_GUIDED = ("evolution", "random")  # which know nothing of the schedules but their values
 
 
 class Search(Protocol):
@@ -48,6 +53,11 @@ def make_search(
 ) -> Search:
     """The search that the study file asks for; raises `InvalidConfig` for an unknown name."""
     search = config.search
+    if space.guidance is not None and search.algorithm not in _GUIDED:
+        raise InvalidConfig(
+            f"space.guidance: {search.algorithm!r} searches no guidance; use one of "
+            f"{', '.join(_GUIDED)}, or set guidance_scale in [model] and remove space.guidance"
+        )
     if search.algorithm == "s3":
         settings = S3Settings(ladder=search.ladder, batch=search.batch)
         return S3(
@@ -67,9 +77,11 @@ def make_search(
     )
 
 
-def baseline_seeds(config: StudyConfig, process: NoiseProcess) -> dict[str, Schedule]:
-    """Published solvers by name, each plan once, at most as many per NFE as the search may
-    evaluate; `s3` itself decides how many it affords.
+def baseline_seeds(
+    config: StudyConfig, process: NoiseProcess, own: OwnSampler | None = None
+) -> dict[str, Schedule]:
+    """What a pipeline runs unless told otherwise, then published solvers, by name, each plan once,
+    at most as many per NFE as the search may evaluate; `s3` itself decides how many it affords.
 
     Names carry the NFE when the study searches several.
     """
@@ -78,9 +90,10 @@ def baseline_seeds(config: StudyConfig, process: NoiseProcess) -> dict[str, Sche
     many = len(config.space.nfe) > 1
     seeds: dict[str, Schedule] = {}
     for nfe in config.space.nfe:
-        own = list(distinct(baselines(process, nfe)).items())
+        usual = {} if own is None else own_baselines(own, process, nfe)
+        found = list(distinct({**usual, **baselines(process, nfe)}).items())
         most = None if config.search.algorithm == "s3" else config.search.evaluations
-        for name, schedule in own[:most]:
+        for name, schedule in found[:most]:
             seeds[f"{name}, NFE {nfe}" if many else name] = schedule
     return seeds
 
@@ -130,6 +143,10 @@ def make_proposer(
     config: StudyConfig, space: SearchSpace, process: NoiseProcess, seeds: dict[str, Schedule]
 ) -> Proposer:
     """The proposer that the study file asks for; raises `InvalidConfig` for an unknown name."""
+    if space.guidance is not None:
+        alone = space.model_copy(update={"guidance": None})
+        schedules = make_proposer(config, alone, process, seeds)
+        return GuidedSearch(schedules, space.guidance, seed=config.study.seed)
     name, _, sampler = config.search.algorithm.partition(":")
     nfe, seed = config.space.nfe, config.study.seed
     match name, sampler:

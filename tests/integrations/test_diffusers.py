@@ -50,7 +50,7 @@ from s3search import Schedule, compile_plan, published, sample
 from s3search.errors import IncompatibleStatistics, InvalidSchedule
 from s3search.importers.diffusers import schedule_of
 from s3search.integrations.diffusers import S3Scheduler
-from s3search.integrations.diffusers_model import process_of
+from s3search.models.diffusers.scheduler_config import process_of
 from s3search.processes import NoiseProcess, edm, flow, vp_discrete, vp_linear
 from s3search.rules import Adams, EmsStatistics, Prediction
 from s3search.schedules.jump import GaussianJump

@@ -27,6 +27,7 @@ from s3search.schedules.schedule import (
     Step,
     json_schema,
 )
+from s3search.solvers.plan import compile_plan
 from tests.helpers import EXAMPLES, schedules
 
 _SCHEMA = jsonschema.Draft202012Validator(json_schema())
@@ -329,6 +330,25 @@ def test_skipped_layers_are_kept_and_need_a_list_per_step() -> None:
     assert Schedule.from_dict(schedule.to_dict()).model_patch == schedule.model_patch
     with pytest.raises(InvalidSchedule, match=r"skip_layers: 2 steps need 2 lists"):
         Schedule(**fields, model_patch=ModelPatch(skip_layers=((3,),)))
+
+
+def test_guidance_is_kept_and_needs_a_scale_per_call() -> None:
+    plain = published.heun(edm(), nfe=5)
+    guided = published.with_guidance(plain, [1, 3.0, 2.5, 2.5, 1])
+    assert guided.id != plain.id
+    assert Schedule.from_dict(guided.to_dict()) == guided
+    assert guided.model_patch == ModelPatch(guidance_scale=(1.0, 3.0, 2.5, 2.5, 1.0))
+    with pytest.raises(InvalidSchedule, match=r"guidance_scale: 5 network calls need 5 scales"):
+        published.with_guidance(plain, [1.0] * 3)
+    with pytest.raises(InvalidSchedule, match=r"guidance_scale"):
+        published.with_guidance(plain, [0.5] * 5)
+
+
+def test_guidance_in_an_interval_is_that_of_the_calls_in_it() -> None:
+    plain = published.ddim(edm(), nfe=3)
+    times = compile_plan(plain).network_times
+    guided = published.guided_in_interval(plain, times, 4.0, (times[1], times[1]))
+    assert guided.model_patch == ModelPatch(guidance_scale=(1.0, 4.0, 1.0))
 
 
 def test_absent_skipped_layers_leave_older_ids_alone() -> None:

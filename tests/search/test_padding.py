@@ -107,6 +107,7 @@ def test_where_layers_are_left_out_call_by_call_nothing_is_padded() -> None:
     plain = published.ddim(edm(), nfe=3)
     patched = plain.model_copy(update={"model_patch": ModelPatch(skip_layers=((1,), (), ()))})
     assert padded(patched) is None
+    assert padded(published.with_guidance(plain, [2.0, 3.0, 1.0])) is None
     scaled = plain.model_copy(update={"model_patch": ModelPatch(skip_scale=(0.9,))})
     longer = padded(scaled)
     assert longer is not None and longer.model_patch == scaled.model_patch

@@ -30,7 +30,7 @@ from s3search.importers.diffusers import solvers
 from s3search.importers.diffusers.config import SchedulerConfig
 from s3search.importers.diffusers.solvers import Made, Run
 from s3search.importers.request import Request, read_json, required
-from s3search.integrations.diffusers_model import process_of
+from s3search.models.diffusers.scheduler_config import process_of
 from s3search.processes import NoiseProcess
 from s3search.schedules.schedule import Schedule, Step
 

@@ -46,6 +46,7 @@ from s3search.schedules.published.flow import (
     flow_heun_steps,
     flow_steps,
 )
+from s3search.schedules.published.guided import guided_in_interval, with_guidance
 from s3search.schedules.published.jumps import with_jump
 from s3search.schedules.published.momentum import (
     bdia,
@@ -101,6 +102,7 @@ __all__ = [
     "flow_heun",
     "flow_heun_steps",
     "flow_steps",
+    "guided_in_interval",
     "heun",
     "heun_steps",
     "ipndm",
@@ -119,6 +121,7 @@ __all__ = [
     "split_order",
     "unipc",
     "unipc_steps",
+    "with_guidance",
     "with_jump",
     "with_network_times",
     "with_ratios",

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from torch import Tensor
 from s3search.errors import InvalidSchedule
 from s3search.processes import Edm, Flow, NoiseProcess, VpDiscrete, edm, flow, vp_discrete
 from s3search.rules import Level
+
+Number = TypeVar("Number", float, Tensor)
 
 _WHOLE = 1e-6  # times this near an index are that index: they came through a logarithm
 _ZERO_SNR_ALPHA = 2.0**-12  # what diffusers puts for alpha = 0 after rescale_betas_zero_snr
@@ -27,6 +29,7 @@ class Output(StrEnum):
     SAMPLE = "sample"
     V = "v_prediction"
     FLOW = "flow_prediction"
+    SCORE = "score"  # of Score SDE's variance exploding models, at x = x_0 + sigma eps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +48,8 @@ class PipelineModel:
             case Flow():
                 return torch.tensor([t * self.n_times for t in times], dtype=torch.float32)
             case Edm():
-                return torch.tensor([math.log(t) / 4 for t in times], dtype=torch.float32)
+                own = [t if self.sigma_data is None else math.log(t) / 4 for t in times]
+                return torch.tensor(own, dtype=torch.float32)
         if all(abs(t - round(t)) < _WHOLE for t in times):
             return torch.tensor([round(t) for t in times], dtype=torch.int64)
         return torch.tensor(times, dtype=torch.float32)
@@ -59,33 +63,70 @@ class PipelineModel:
         match self.process:
             case Flow():
                 return timestep / self.n_times
-            case Edm():
+            case Edm() if self.sigma_data is not None:
                 return math.exp(4 * timestep)
         return timestep
 
+    def told(self, t: Tensor) -> Tensor:  # (B,) each
+        """`network_times` for a batch, in the dtype of ``t`` and differentiable."""
+        match self.process:
+            case Flow():
+                return t * self.n_times
+            case Edm() if self.sigma_data is not None:
+                return t.log() / 4
+        return t
+
     def x0_weights(self, at: Level) -> tuple[float, float]:
-        """a, b with D = a x + b F."""
-        alpha, sigma = at.alpha, at.sigma
+        """a, b with D = a x + b F; raises `InvalidSchedule` where there are none."""
+        if self.output is Output.EPSILON and self.sigma_data is None and at.alpha == 0.0:
+            raise InvalidSchedule(
+                "times[0]: a noise prediction says nothing at pure noise (alpha = 0); "
+                "start the schedule at a later time"
+            )
+        return self.weights(at.alpha, at.sigma)
+
+    def weights(self, alpha: Number, sigma: Number) -> tuple[Number, Number]:
+        """a, b with D = a x + b F, for numbers or tensors; infinite where there are none."""
         if self.sigma_data is not None:
             # arXiv:2206.00364, table 1; diffusers' v_prediction is the other sign of F
-            norm = math.hypot(sigma, self.sigma_data)
+            norm = (sigma * sigma + self.sigma_data**2) ** 0.5
             sign = -1.0 if self.output is Output.V else 1.0
             return (self.sigma_data / norm) ** 2, sign * sigma * self.sigma_data / norm
+        none, one = 0.0 * sigma, 0.0 * sigma + 1.0
         match self.output:
             case Output.EPSILON:
-                if alpha == 0.0:
-                    raise InvalidSchedule(
-                        "times[0]: a noise prediction says nothing at pure noise (alpha = 0); "
-                        "start the schedule at a later time"
-                    )
-                return 1 / alpha, -sigma / alpha
+                return 1.0 / alpha, -sigma / alpha
             case Output.SAMPLE:
-                return 0.0, 1.0
+                return none, one
             case Output.V:  # v = alpha eps - sigma x_0
                 square = alpha * alpha + sigma * sigma
                 return alpha / square, -sigma / square
             case Output.FLOW:  # v = eps - x_0, and alpha + sigma = 1
-                return 1.0, -sigma
+                return one, -sigma
+            case Output.SCORE:  # -eps / sigma
+                return one, sigma * sigma
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnSampler:
+    """What a pipeline runs unless told otherwise."""
+
+    scheduler: str  # its class
+    config: Mapping[str, Any]
+    shift: float | None = None  # of a flow, at the size of the images asked for
+
+
+def flow_shift(config: Mapping[str, Any], n_tokens: int) -> float:
+    """The shift of a flow's times for images of so many tokens.
+
+    A dynamic one grows with them (arXiv:2403.03206, sec. 5.3.2, as diffusers has it).
+    """
+    if not config.get("use_dynamic_shifting"):
+        return float(config.get("shift", 1.0))
+    few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    mu = low + (high - low) * (n_tokens - few) / (many - few)
+    return math.exp(mu) if config.get("time_shift_type", "exponential") == "exponential" else mu
 
 
 def process_of(config: Mapping[str, Any]) -> NoiseProcess:
@@ -102,6 +143,8 @@ def process_of(config: Mapping[str, Any]) -> NoiseProcess:
         if ("solver_order" in config) != ("algorithm_type" in config):
             raise InvalidSchedule("sigma_schedule: the cosine DPM-Solver's models are unsupported")
         return edm(sigma_min=config["sigma_min"], sigma_max=config["sigma_max"])
+    if _is_score(config):
+        return edm(sigma_min=config["sigma_min"], sigma_max=config["sigma_max"])
     if config.get("timestep_type") == "continuous":
         raise InvalidSchedule(
             "timestep_type: 'continuous' models (their time is log sigma / 4) are not supported"
@@ -113,6 +156,11 @@ def _is_flow(config: Mapping[str, Any]) -> bool:
     if "beta_schedule" not in config:
         return "shift" in config
     return bool(config.get("use_flow_sigmas")) or config.get("prediction_type") == Output.FLOW
+
+
+def _is_score(config: Mapping[str, Any]) -> bool:
+    """Whether the config is that of ScoreSdeVeScheduler."""
+    return "beta_schedule" not in config and {"snr", "sigma_min", "sigma_max"} <= set(config)
 
 
 def _discrete(config: Mapping[str, Any]) -> VpDiscrete:
@@ -151,9 +199,13 @@ def _zero_snr(process: VpDiscrete) -> VpDiscrete:
 def model_of(config: Mapping[str, Any]) -> PipelineModel:
     """The network behind a diffusers scheduler config; raises `InvalidSchedule`."""
     process = process_of(config)
-    name = config.get("prediction_type", "flow_prediction" if _is_flow(config) else "epsilon")
-    known = {output.value for output in Output}
-    if isinstance(process, Edm):
+    is_score = _is_score(config)
+    usual = Output.FLOW if _is_flow(config) else Output.SCORE if is_score else Output.EPSILON
+    name = config.get("prediction_type", usual.value)
+    known = {output.value for output in Output} - {Output.SCORE.value}
+    if is_score:
+        known = {Output.SCORE.value}
+    elif isinstance(process, Edm):
         known = {Output.EPSILON.value, Output.V.value}
     if name not in known:
         raise InvalidSchedule(
@@ -163,6 +215,8 @@ def model_of(config: Mapping[str, Any]) -> PipelineModel:
         process=process,
         output=Output(name),
         n_times=int(config.get("num_train_timesteps", 1000)),
-        sigma_data=float(config["sigma_data"]) if isinstance(process, Edm) else None,
+        sigma_data=float(config["sigma_data"])
+        if isinstance(process, Edm) and not is_score
+        else None,
         learns_variance=config.get("variance_type") in ("learned", "learned_range"),
     )

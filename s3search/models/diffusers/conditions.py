@@ -1,0 +1,77 @@
+"""What images are conditioned on: nothing, or a class.  Prompts are in prompts.py."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from s3search.errors import InvalidConfig
+
+Given = Mapping[str, Tensor]  # what the network is told of each image, (B, ...) by argument name
+
+
+class Source(Protocol):
+    """Draws conditions, which travel as small tensors, and turns them into network arguments."""
+
+    @property
+    def content(self) -> str:
+        """What must be the same for two measurements to be comparable."""
+
+    def condition(
+        self, n: int, generator: torch.Generator, *, held_out: bool, device: torch.device
+    ) -> dict[str, Tensor]:
+        """Conditions of ``n`` images, (n,) each."""
+
+    def given(self, drawn: Given, *, negative: bool, device: torch.device) -> dict[str, Tensor]:
+        """The arguments for drawn conditions, or for the null conditions beside them."""
+
+
+class Nothing:
+    """No condition."""
+
+    content = ""
+
+    def condition(
+        self, n: int, generator: torch.Generator, *, held_out: bool, device: torch.device
+    ) -> dict[str, Tensor]:
+        """Nothing."""
+        return {}
+
+    def given(self, drawn: Given, *, negative: bool, device: torch.device) -> dict[str, Tensor]:
+        """Nothing."""
+        return {}
+
+
+class Classes:
+    """Every class equally often, which no two noise seeds do differently."""
+
+    def __init__(self, classes: Sequence[int] | None, n_classes: int) -> None:
+        own = range(n_classes) if classes is None else classes
+        wrong = [c for c in own if not isinstance(c, int) or not 0 <= c < n_classes]
+        if wrong or not own:
+            raise InvalidConfig(
+                f"classes: the model has the classes 0 to {n_classes - 1}, found {wrong or own}"
+            )
+        self._classes = torch.tensor(list(own))
+        self._null = n_classes  # the last row of the table, which label dropout trains
+        self.content = str(list(own))
+
+    def condition(
+        self, n: int, generator: torch.Generator, *, held_out: bool, device: torch.device
+    ) -> dict[str, Tensor]:
+        """``labels`` (n,)."""
+        return {"labels": self._classes[balanced(len(self._classes), n, generator)]}
+
+    def given(self, drawn: Given, *, negative: bool, device: torch.device) -> dict[str, Tensor]:
+        """``class_labels`` (n,)."""
+        labels = drawn["labels"].to(device)
+        return {"class_labels": torch.full_like(labels, self._null) if negative else labels}
+
+
+def balanced(n_choices: int, n: int, generator: torch.Generator) -> Tensor:  # (n,)
+    """``n`` of the numbers below ``n_choices`` in random order, each as often as the others (to
+    one).
+    """
+    rounds = [torch.randperm(n_choices, generator=generator) for _ in range(-(-n // n_choices))]
+    return torch.cat(rounds)[:n]

@@ -1,0 +1,226 @@
+"""From a folder or a hub id to a denoiser."""
+
+import difflib
+import hashlib
+import importlib
+import inspect
+import json
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from s3search.errors import InvalidConfig, InvalidSchedule, nearest
+from s3search.models.diffusers import dit, stable_diffusion, transformers, unconditional
+from s3search.models.diffusers.denoiser import Pipeline, PipelineDenoiser
+from s3search.models.diffusers.guidance import parse_guidance
+from s3search.models.diffusers.scheduler_config import (
+    OwnSampler,
+    PipelineModel,
+    flow_shift,
+    model_of,
+)
+from s3search.models.diffusers.settings import Settings
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+
+PIPELINES: dict[str, Callable[[Any, Settings], Pipeline]] = {
+    "DDPMPipeline": unconditional.pixels,
+    "DDIMPipeline": unconditional.pixels,
+    "PNDMPipeline": unconditional.pixels,
+    "ScoreSdeVePipeline": unconditional.score,
+    "LDMPipeline": unconditional.latents,
+    "DiTPipeline": dit.dit,
+    "StableDiffusionPipeline": stable_diffusion.stable_diffusion,
+    "StableDiffusionXLPipeline": stable_diffusion.stable_diffusion_xl,
+    "StableDiffusion3Pipeline": transformers.stable_diffusion_3,
+    "FluxPipeline": transformers.flux,
+    "PixArtAlphaPipeline": transformers.pixart,
+    "PixArtSigmaPipeline": transformers.pixart,
+}
+"""What each kind of pipeline's network is told."""
+
+_INDEX = "model_index.json"
+
+
+def load(  # noqa: PLR0913  # the keys of [model] in a study file
+    path: str,
+    *,
+    guidance_scale: float | None = None,
+    guidance_interval: Sequence[float] | None = None,
+    prompts: str | Sequence[str] | None = None,
+    held_out: float = 0.2,
+    classes: Sequence[int] | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    dtype: str = "float32",
+    channels_last: bool = False,
+    compile: bool | str = False,
+    variant: str | None = None,
+    revision: str | None = None,
+    cache: str | None = None,
+) -> PipelineDenoiser:
+    """The network of the pipeline in a folder or on a hub as a frozen denoiser.
+
+    ``guidance_scale`` is the pipeline's own default unless given.  Raises `InvalidConfig` for
+    anything that cannot be loaded, with what would do.
+    """
+    _check_choice("dtype", dtype, DTYPES)
+    if not isinstance(compile, bool):
+        _check_choice("compile", compile, COMPILE_MODES)
+    pipe = _pipeline(path, torch_dtype=DTYPES[dtype], variant=variant, revision=revision)
+    kind = type(pipe).__name__
+    if kind not in PIPELINES:
+        raise InvalidConfig(
+            f"path: {path!r} is a {kind}, whose network is not known; known: "
+            f"{', '.join(sorted(PIPELINES))}; write a loader of your own for it"
+        )
+    scale = _usual_scale(pipe) if guidance_scale is None else guidance_scale
+    model = _model(pipe)
+    guidance = parse_guidance(scale, guidance_interval, model.process)
+    folder = Path(cache).expanduser() if cache is not None else _usual_cache()
+    settings = Settings(
+        guidance_scale=guidance.scale,
+        prompts=prompts,
+        held_out=held_out,
+        classes=classes,
+        height=height,
+        width=width,
+        cache=folder / "embeddings",
+    )
+    parts = PIPELINES[kind](pipe, settings)
+    if parts.embeds_guidance:
+        guidance = parse_guidance(1.0, guidance_interval, model.process)
+    own, digest = _own_sampler(pipe, parts), _digest(pipe, parts, model, scale)
+    denoiser = PipelineDenoiser(parts, model, guidance, own, digest)
+    denoiser.eval().requires_grad_(False)
+    _place(denoiser, channels_last=channels_last, compiled=compile)
+    return denoiser
+
+
+def _pipeline(path: str, **options: Any) -> Any:
+    try:
+        diffusers = importlib.import_module("diffusers")
+    except ImportError as error:
+        raise InvalidConfig(
+            f"loader: 'diffusers' needs the packages diffusers and transformers ({error}); "
+            "pip install 's3search[diffusers]' here and on the workers"
+        ) from error
+    _check_folder(path)
+    options = {name: value for name, value in options.items() if value is not None}
+    named = str(Path(path).expanduser()) if _is_folder(path) else path
+    try:
+        with warnings.catch_warnings():
+            # newer releases call torch_dtype dtype, which older ones do not know
+            warnings.simplefilter("ignore", FutureWarning)
+            return diffusers.DiffusionPipeline.from_pretrained(named, **options)
+    except ImportError as error:
+        raise InvalidConfig(
+            f"path: {path!r} needs a package that is not installed ({_first_line(error)}); "
+            "pip install 's3search[diffusers]' here and on the workers"
+        ) from error
+    except Exception as error:  # diffusers raises anything for files that it cannot read
+        where = "the folder" if _is_folder(path) else "a folder or a reachable hub id"
+        raise InvalidConfig(
+            f"path: {path!r} cannot be loaded ({type(error).__name__}: {_first_line(error)}); it "
+            f"must be {where} of a whole pipeline, as save_pretrained writes it"
+        ) from error
+
+
+def _check_folder(path: str) -> None:
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        if not (folder / _INDEX).is_file():
+            found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
+            raise InvalidConfig(
+                f"path: {path!r} is no pipeline: it has no {_INDEX}, found {found}; name the "
+                "folder that save_pretrained of a whole pipeline wrote"
+            )
+        return
+    looks_local = path.startswith((".", "~", "/")) or folder.parent.is_dir()
+    if folder.exists() or looks_local or path.count("/") != 1:
+        raise InvalidConfig(f"path: there is no folder {path!r}; {_neighbours(folder)}")
+
+
+def _neighbours(folder: Path) -> str:
+    """The nearest name beside a folder that is not there, or the first parent that is."""
+    parent = folder.parent
+    while not parent.is_dir():
+        folder, parent = parent, parent.parent
+    names = [own.name for own in parent.iterdir() if own.is_dir()]
+    close = difflib.get_close_matches(folder.name, names, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {str(parent / close[0])!r}?"
+    return f"{str(parent)!r} has {', '.join(sorted(names)[:8]) or 'no folders'}"
+
+
+def _is_folder(path: str) -> bool:
+    return Path(path).expanduser().is_dir()
+
+
+def _model(pipe: Any) -> PipelineModel:
+    config = pipe.scheduler.config
+    try:
+        return model_of(config.get("s3_model") or config)
+    except (InvalidSchedule, ValueError, TypeError, KeyError) as error:
+        raise InvalidConfig(
+            f"path: no noise process follows from {type(pipe.scheduler).__name__}: {error}"
+        ) from error
+
+
+def _own_sampler(pipe: Any, parts: Pipeline) -> OwnSampler | None:
+    config = dict(pipe.scheduler.config)
+    if "s3_model" in config:
+        return None  # the scheduler is ours, and its schedule was searched
+    return OwnSampler(
+        scheduler=type(pipe.scheduler).__name__,
+        config={name: value for name, value in config.items() if not name.startswith("_")},
+        shift=None if parts.n_tokens is None else flow_shift(config, parts.n_tokens),
+    )
+
+
+def _usual_scale(pipe: Any) -> float:
+    """What the pipeline guides with unless told otherwise; 1 where it does not guide."""
+    known = inspect.signature(type(pipe).__call__).parameters.get("guidance_scale")
+    if known is None:
+        return 1.0
+    if getattr(getattr(pipe, "transformer", None), "config", {}).get("guidance_embeds") is False:
+        return 1.0  # the pipeline drops what the network does not take
+    return float(known.default)
+
+
+def _digest(pipe: Any, parts: Pipeline, model: PipelineModel, scale: float) -> bytes:
+    """Of all but the parameters that decides the images."""
+    content = [type(pipe).__name__, repr(model), scale, parts.sample_shape, parts.source.content]
+    return hashlib.sha256(json.dumps(content).encode()).digest()
+
+
+def _place(denoiser: PipelineDenoiser, *, channels_last: bool, compiled: bool | str) -> None:
+    vae = denoiser.vae
+    if vae is not None and vae.dtype is torch.float16 and vae.config.get("force_upcast"):
+        vae.to(torch.float32)  # it overflows in float16
+    if channels_last:
+        denoiser.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if compiled:
+        denoiser.network.compile(mode=None if compiled is True else compiled)
+
+
+def _usual_cache() -> Path:
+    """``$S3SEARCH_CACHE``, else s3search's folder among the user's caches."""
+    own = os.environ.get("S3SEARCH_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(own or f"{base}/s3search").expanduser()
+
+
+def _check_choice(field: str, value: Any, choices: Any) -> None:
+    if value not in tuple(choices):
+        hint = nearest(str(value), choices)
+        raise InvalidConfig(f"{field}: {value!r} is not a choice; {hint}")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0]

@@ -1,0 +1,141 @@
+"""Guidance as an axis of the search: a scale for each network call, beside the schedule itself.
+
+Another proposer searches schedules and knows nothing of guidance; here each gets scales, those of
+its first parent with changes, or new ones.  Part of the proposals change the scales alone.  Where
+one schedule was measured with several, its parents' rank is that of the first.
+
+Scales are drawn as in a limited interval (arXiv:2404.07724): one scale for calls that follow each
+other, 1 for the others where the range begins at 1.  Changes then let calls differ.
+"""
+
+from bisect import insort
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from s3search.schedules.published import with_guidance
+from s3search.schedules.schedule import ModelPatch, Schedule
+from s3search.search.proposer import Observation, Proposal, Proposer
+
+_TAG = 0x67756964  # keeps these draws apart from those of the proposer of schedules
+_ALONE = 0.4  # share of the proposals that change nothing but scales
+_RANK_BAR, _TOURNAMENT = 15, 3  # as in `EvolutionSettings`
+_TRIES = 30
+_SPREAD = 0.2  # of one change of a scale, in its logarithm
+
+Scales = tuple[float, ...]
+
+
+class GuidedSearch:
+    """A proposer of schedules with guidance in ``limits``, around one of schedules alone.
+
+    Schedules that are told or proposed without scales, the baselines, are those that the model
+    guides as its study file says.
+    """
+
+    def __init__(self, proposer: Proposer, limits: tuple[float, float], *, seed: int) -> None:
+        self._proposer, self._limits, self._seed = proposer, limits, seed
+        self._told: dict[str, Schedule] = {}
+        self._firsts: dict[str, Schedule] = {}  # by the id of the schedule without its scales
+        self._best: dict[int, list[tuple[float, int, Schedule]]] = {}
+
+    def tell(self, observation: Observation) -> None:
+        """Remembers the scales here and the schedule there."""
+        schedule, value = observation.schedule, observation.value
+        plain = without_guidance(schedule)
+        self._told[schedule.id] = schedule
+        self._firsts.setdefault(plain.id, schedule)
+        if value is not None and np.isfinite(value):
+            ranked = self._best.setdefault(schedule.nfe, [])
+            insort(ranked, (value, observation.number, schedule), key=lambda m: m[:2])
+        self._proposer.tell(replace(observation, schedule=plain))
+
+    def propose(self, number: int, pending: Sequence[Schedule]) -> Proposal:
+        """A schedule of the other proposer with scales, or one of the best with others."""
+        taken = {*self._told, *(own.id for own in pending)}
+        inner = self._proposer.propose(number, [without_guidance(own) for own in pending])
+        if inner.origin.startswith("baseline: "):
+            return inner
+        rng = np.random.default_rng([self._seed, number, _TAG])
+        ranked = self._best.get(inner.schedule.nfe, [])
+        alone = bool(ranked) and rng.random() < _ALONE
+        proposal = inner
+        for _ in range(_TRIES):
+            proposal = self._regiven(inner, ranked, rng) if alone else self._given(inner, rng)
+            if proposal.schedule.id not in taken:
+                break
+        return proposal
+
+    def _given(self, inner: Proposal, rng: np.random.Generator) -> Proposal:
+        parents = tuple(
+            self._firsts[own].id if own in self._firsts else own for own in inner.parents
+        )
+        known = scales_of(self._told[parents[0]]) if parents and parents[0] in self._told else None
+        schedule = with_guidance(inner.schedule, self._next(known, inner.schedule.nfe, rng))
+        return replace(inner, schedule=schedule, parents=parents)
+
+    def _regiven(
+        self,
+        inner: Proposal,
+        ranked: Sequence[tuple[float, int, Schedule]],
+        rng: np.random.Generator,
+    ) -> Proposal:
+        n = min(len(ranked), _RANK_BAR)
+        parent = ranked[int(rng.integers(n, size=_TOURNAMENT).min())][2]
+        scales = self._next(scales_of(parent), parent.nfe, rng)
+        schedule = with_guidance(without_guidance(parent), scales)
+        return replace(inner, schedule=schedule, origin="guidance", parents=(parent.id,))
+
+    def _next(self, known: Scales | None, n: int, rng: np.random.Generator) -> Scales:
+        if known is None:
+            return drawn_scales(self._limits, n, rng)
+        return changed_scales(self._limits, resized(known, n), rng)
+
+
+def scales_of(schedule: Schedule) -> Scales | None:
+    """The scales that a schedule carries."""
+    return None if schedule.model_patch is None else schedule.model_patch.guidance_scale
+
+
+def without_guidance(schedule: Schedule) -> Schedule:
+    """``schedule`` without its scales."""
+    patch = schedule.model_patch
+    if patch is None or patch.guidance_scale is None:
+        return schedule
+    rest = patch.model_copy(update={"guidance_scale": None})
+    fields = {name: getattr(schedule, name) for name in Schedule.model_fields}
+    return Schedule(**{**fields, "model_patch": None if rest == ModelPatch() else rest})
+
+
+def drawn_scales(limits: tuple[float, float], n: int, rng: np.random.Generator) -> Scales:
+    """One scale, uniform in its logarithm, for some calls in a row."""
+    low, high = limits
+    scale = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+    first, last = sorted(int(i) for i in rng.integers(n, size=2))
+    if low > 1.0 or rng.random() < 0.5:
+        first, last = 0, n - 1
+    return tuple(scale if first <= j <= last else 1.0 for j in range(n))
+
+
+def changed_scales(
+    limits: tuple[float, float], scales: Scales, rng: np.random.Generator
+) -> Scales:
+    """All scales, or those of some calls in a row, made larger or smaller, or turned off or on."""
+    low, high = limits
+    first, last = sorted(int(i) for i in rng.integers(len(scales), size=2))
+    chosen = range(len(scales)) if rng.random() < 0.5 else range(first, last + 1)
+    factor = float(np.exp(_SPREAD * rng.standard_normal()))
+    level = max(scales) if max(scales) > 1.0 else float(np.sqrt(low * high))
+    new = list(scales)
+    is_switched = low == 1.0 and rng.random() < 0.25
+    for j in chosen:
+        value = (level if new[j] == 1.0 else 1.0) if is_switched else new[j] * factor
+        new[j] = float(np.clip(value, low, high))
+    return tuple(new)
+
+
+def resized(scales: Scales, n: int) -> Scales:
+    """The scales for another number of calls: each takes that of the nearest place."""
+    places = (np.arange(n) + 0.5) / n * len(scales)
+    return tuple(scales[int(place)] for place in places)
