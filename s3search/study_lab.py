@@ -80,11 +80,14 @@ class StudyLab:
         search = self._config.search
         if search.evaluations is not None:
             return float(search.evaluations * search.n_images)
+        worked = max(self._store.seconds_spent(), 1e-9)
+        if search.gpu_seconds is not None and search.wall_seconds is None:
+            return self.tally.spent / worked * search.gpu_seconds
+        assert search.wall_seconds is not None
         elapsed = max(time.monotonic() - self.tally.began, 1e-9)
-        if search.wall_seconds is not None:
-            return self.tally.images / elapsed * search.wall_seconds
-        assert search.gpu_seconds is not None
-        return self.tally.spent / max(self._store.seconds_spent(), 1e-9) * search.gpu_seconds
+        made = self.tally.images
+        rate = made / elapsed if made else self.tally.spent / worked  # nothing made: recalled
+        return self.tally.spent + rate * max(search.wall_seconds - elapsed, 0.0)
 
     def is_over(self) -> bool:
         """Whether the wall or worker seconds are spent."""

@@ -193,3 +193,15 @@ def test_a_study_spends_its_budget_and_polishes(tmp_path: Path) -> None:
     assert ledger["polish"]["network_calls"] > 0
     assert ledger["gaussian"]["network_calls"] == ledger["mixture"]["network_calls"] == 0
     assert status["network_calls"] == calls + ledger["validation"]["network_calls"]
+
+
+def test_a_budget_of_time_reaches_every_stage(tmp_path: Path) -> None:
+    config = study_config(tmp_path, "search.algorithm=s3", "search.n_images=50")
+    timed = config.search.model_copy(update={"evaluations": None, "wall_seconds": 6.0})
+    config = config.model_copy(update={"search": timed})
+    launch(config, lambda _: None)
+    found = content(config)
+    origins = [origin for _, _, origin, _ in found["proposals"]]
+    assert {"polish 1", "polish 2", "polish 3", "mutation"} <= set(origins)
+    assert len(origins) > 40
+    assert "finals" in {row[0] for row in found["evaluations"]}
