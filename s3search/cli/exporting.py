@@ -45,7 +45,10 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option)
 
     if output is None:
         raise InvalidConfig("--output: names no file to write; add -o FILE")
-    if not format_named(form).is_folder:
+    if format_named(form).is_folder:
+        if output.exists() and not output.is_dir():
+            raise InvalidConfig(f"--output: --format {form} writes a folder, {output} is a file")
+    else:
         writable(output)
     if schedule is not None:
         if study is not None or nfe is not None or storage is not None:
@@ -71,10 +74,10 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option)
         print_json({**found, **chosen.provenance})
         return
     lines = [f"wrote {path}: NFE {chosen.nfe}{said}" for path in made.files[:1]]
-    lines += [f"wrote {path}" for path in made.files[1:]] + made.report.lines()
+    lines += [f"wrote {path}" for path in made.files[1:]]
     if chosen.provenance.get("against_published") is not None:
         lines += against_lines(chosen.provenance["against_published"])
-    for line in lines:
+    for line in [*lines, *made.report.lines()]:
         OUT.print(line, highlight=False, soft_wrap=True, markup=False)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from s3search.errors import InvalidConfig, nearest
 from s3search.exporters.comfyui import write_comfyui
+from s3search.exporters.diffusers import write_diffusers
 from s3search.exporters.k_diffusion import write_k_diffusion
 from s3search.exporters.request import Exported, ExportRequest
 from s3search.exporters.schedule_json import write_json
@@ -12,7 +13,7 @@ from s3search.exporters.schedule_json import write_json
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """One format: its writer, and whether it writes a folder."""
+    """One format: its writer, whether it writes a folder, and whether it uses --pipeline."""
 
     write: Callable[[ExportRequest], Exported]
     is_folder: bool = False
@@ -21,6 +22,7 @@ class Format:
 
 FORMATS: dict[str, Format] = {
     "json": Format(write=write_json),
+    "diffusers": Format(write=write_diffusers, is_folder=True, takes_pipeline=True),
     "k-diffusion": Format(write=write_k_diffusion),
     "comfyui": Format(write=write_comfyui),
 }

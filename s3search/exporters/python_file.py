@@ -22,7 +22,7 @@ def python_file(
     *,
     usage: str,
     imports: str = "",
-    data: Mapping[str, Any],
+    data: Mapping[str, Any] | None = None,
     code: tuple[Callable[..., Any] | type, ...] = (),
     end: str = "",
 ) -> str:
@@ -38,7 +38,7 @@ def python_file(
     lines = [line for text in about for line in wrap(text, _WIDTH - 2) or [""]]
     header = "\n".join(f"# {line}".rstrip() for line in lines)
     literals = "\n".join(
-        f"{name} = {pformat(value, width=_WIDTH)}" for name, value in data.items()
+        f"{name} = {pformat(value, width=_WIDTH)}" for name, value in (data or {}).items()
     )
     parts = [header, imports, literals, *(inspect.getsource(one).strip() for one in code), end]
     return "\n\n\n".join(part for part in parts if part) + "\n"
