@@ -6,6 +6,7 @@ images.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,9 +30,22 @@ def start_change(plan: Plan, factor: float) -> float:
     return _relative(other - right, right)
 
 
-def tail_errors(schedule: Schedule, rest: Tail) -> tuple[float, float]:
-    """The distance to the exact images of a run that begins with ``rest``, and of one that was
-    given the exact states and calls before it, as if the whole schedule had been run.
+class TailLoss(NamedTuple):
+    """By how much the images of a run that begins inside change for want of the calls before, and
+    the distances to the exact images without those calls and with them.
+
+    The change is the loss: a first-order step may err to the other side than the steps after it,
+    and the distance fall.
+    """
+
+    change: float
+    without: float
+    with_them: float
+
+
+def tail_loss(schedule: Schedule, rest: Tail) -> TailLoss:
+    """A run that begins with ``rest`` beside one that was given the exact states and calls before
+    it, as if the whole schedule had been run.
     """
     whole, plan = compile_plan(schedule), compile_plan(rest.schedule)
     denoiser, process = _gaussian(whole), whole.process
@@ -54,7 +68,11 @@ def tail_errors(schedule: Schedule, rest: Tail) -> tuple[float, float]:
         )
         if row in calls:
             answers.append(denoiser(states[row], torch.full((len(x),), calls[row], dtype=x.dtype)))
-    return _relative(short - exact, exact), _relative(states[-1] - exact, exact)
+    return TailLoss(
+        change=_relative(short - states[-1], exact),
+        without=_relative(short - exact, exact),
+        with_them=_relative(states[-1] - exact, exact),
+    )
 
 
 def rounded_times(times: tuple[float, ...]) -> float:
