@@ -9,12 +9,13 @@ import torch
 from s3search.cluster.pool import WorkerPool
 from s3search.driver import images
 from s3search.evaluation.record import ImagesRequest, Reply, Request
+from s3search.exporters.schedule_json import save_export
 from s3search.launching import workers
 from s3search.pictures import draw_samples, draw_schedule
 from s3search.schedules.published import dpmpp_2m
 from s3search.schedules.spacing import End, EndRule
 from s3search.study.config import StudyConfig
-from s3search.study.export import best_schedule, save_export
+from s3search.study.export import best_schedule
 from s3search.study.frame import best_of, evaluations_frame, validated
 from s3search.study.store import StudyStore, open_study
 

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from s3search.evaluation.evaluator import Evaluator
+from s3search.exporters.schedule_json import save_export
 from s3search.launching import launch
 from s3search.study.config import StudyConfig, parse_config
-from s3search.study.export import best_schedule, save_export
+from s3search.study.export import best_schedule
 from s3search.study.store import open_study
 
 

@@ -161,7 +161,8 @@ def test_an_exported_schedule_gives_its_value_again(
     assert line.startswith(f"frechet distance {held_out['value']:.4f} (standard error ")
     check_table(schedule, json.loads(file.read_text())["plan"])
     said = cli("export", "t", "-o", file, "--storage", storage)
-    first, second = said.out.splitlines()
+    first, second, *report = said.out.splitlines()
+    assert report[0].startswith("exact: schedule and compiled table")
     assert first == f"wrote {file}: NFE 3, {held_out['value']:.4f} on held-out noise"
     ratio = schedule.provenance["against_published"]["ratio"]
     assert f"is {ratio:.2f} times as far (95 % " in second

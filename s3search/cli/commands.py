@@ -4,10 +4,11 @@ import typer
 
 from s3search.cli.benchmarks import bench
 from s3search.cli.checkpoints import checkpoint
+from s3search.cli.exporting import export
 from s3search.cli.metrics import metrics, reference
 from s3search.cli.schedules import check, evaluate, import_, schema, show
 from s3search.cli.statistics import statistics
-from s3search.cli.studies import best, compare, dashboard, demo, export, launch, status
+from s3search.cli.studies import best, compare, dashboard, demo, launch, status
 from s3search.cli.training import train_digits
 
 app = typer.Typer(

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from s3search.cli.options import Address, AsJson, Sets, Storage, StudyFile, StudyName
-from s3search.cli.output import ERR, OUT, print_json, writable
+from s3search.cli.output import ERR, OUT, print_json
 from s3search.cli.settings import config_of, storage_url
 from s3search.errors import InvalidConfig
 from s3search.files import write_text
@@ -115,41 +115,6 @@ def compare(study: StudyName, storage: Storage = None, as_json: AsJson = False) 
         print_json(_comparison(url, study))
     else:
         _print_comparison(url, study)
-
-
-def export(
-    study: StudyName,
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
-    nfe: Annotated[int | None, typer.Option("--nfe", help="Which number of calls.")] = None,
-    form: Annotated[str, typer.Option("--format", help="json")] = "json",
-    storage: Storage = None,
-    as_json: AsJson = False,
-) -> None:
-    """Write the best schedule of a study, with its compiled table and provenance."""
-    from s3search.comparison_text import against_lines
-    from s3search.evaluation.evaluator import load_ems
-    from s3search.study.export import best_schedule, save_export
-    from s3search.study.store import open_study
-
-    if form != "json":
-        raise InvalidConfig(f"--format: this release writes 'json', asked for {form!r}")
-    with open_study(storage_url(storage), study) as store:
-        schedule, chosen = best_schedule(store, nfe)
-        named = store.config.statistics.ems
-    writable(output)
-    uses_ems = schedule.statistics is not None and named is not None
-    save_export(schedule, output, load_ems(str(named)) if uses_ems else None)
-    if as_json:
-        print_json({"file": str(output), "schedule_id": schedule.id, **schedule.provenance})
-    else:
-        OUT.print(
-            f"wrote {output}: NFE {schedule.nfe}, {chosen.value:.4f} on held-out noise",
-            highlight=False,
-            soft_wrap=True,
-        )
-        if schedule.provenance["against_published"] is not None:
-            for line in against_lines(schedule.provenance["against_published"]):
-                OUT.print(line, highlight=False, soft_wrap=True)
 
 
 def dashboard(

@@ -47,20 +47,17 @@ from torch import Tensor
 
 from s3search.errors import InvalidSchedule
 from s3search.models.diffusers.scheduler_config import PipelineModel, model_of
-from s3search.rules import EmsStatistics, Free, Prediction, Taylor, UniPC, Variant, level
-from s3search.rules.free import euler
+from s3search.rules import EmsStatistics, level
 from s3search.schedules.retime import retime
-from s3search.schedules.schedule import Corrector, Schedule, Start, Step, needs_ems
+from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import Plan, compile_plan
 from s3search.solvers.sample import next_state
 from s3search.solvers.start_map import jumped
+from s3search.solvers.tail import tail_of
 
 _log = logging.get_logger(__name__)
 
 _UNIT_SCALE_SLACK = 0.01  # sigma(t_0) of every published VP schedule is within 0.003 of 1
-
-_FIRST_ORDER = Step(predictor=Taylor(prediction=Prediction.DATA, order=1))
-_FIRST_CORRECTOR = UniPC(prediction=Prediction.DATA, variant=Variant.BH2, start=-2, points=(-1,))
 
 
 class Thresholding(StrEnum):
@@ -298,14 +295,24 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
             index = 0 if timestep is None else self.index_for_timestep(timestep)
         self._step_index = index
         if index or self._holds_image:
-            self._plan = compile_plan(_tail(self._schedule, self._plan, index), self._ems)
-            self._first_call = self.num_inference_steps - self._plan.nfe
+            self._begin_inside(index)
         elif abs(self._plan.noise_scale - 1) > _UNIT_SCALE_SLACK and not self._noise_was_scaled:
             _log.warning(
                 f"this pipeline did not read init_noise_sigma; the schedule starts from noise of "
                 f"scale {self._plan.noise_scale:.4g}, not 1: scale the latents yourself, or "
                 "use a schedule that starts at the noisiest level"
             )
+
+    def _begin_inside(self, index: int) -> None:
+        """Compiles what is left from the level of this call on."""
+        rest = tail_of(self._schedule, self._plan.levels[self._plan.evaluated[index]].t)
+        if rest.lowered:
+            _log.warning(
+                f"beginning at call {index} of {self.num_inference_steps}, without the calls "
+                f"before it: {', '.join(rest.lowered)} became first order"
+            )
+        self._plan = compile_plan(rest.schedule, self._ems)
+        self._first_call = self.num_inference_steps - self._plan.nfe
 
     def _starts_analytically(self, call: int) -> bool:
         return call == 0 and (self._plan.evaluated[0] > 0 or self._plan.start_map is not None)
@@ -382,47 +389,6 @@ def _by_calls(schedules: Iterable[Schedule]) -> dict[int, Schedule]:
             )
         found[schedule.nfe] = schedule
     return found
-
-
-def _tail(schedule: Schedule, plan: Plan, call: int) -> Schedule:
-    """What is left of ``schedule`` from the level of this call on, started from a noisy image.
-
-    Steps that reach back before it become first order; correctors stay, so that the calls do.
-    """
-    told = [schedule.start.network_time, *(step.network_time for step in schedule.steps)]
-    if any(t is not None for t in told):
-        raise InvalidSchedule(
-            "network_time: the noise that image-to-image adds is that of the time the network is "
-            "told, not of the schedule's; start from noise, or use a schedule without network_time"
-        )
-    t = plan.levels[plan.evaluated[call]].t
-    first = max(
-        i for i, own in enumerate(schedule.times[:-1]) if own == t
-    )  # after steps that stay
-    times = schedule.times[first:]
-    levels = [level(schedule.process, t) for t in times]
-    steps = []
-    for i, step in enumerate(schedule.steps[first:]):
-        past, to = levels[: i + 1], levels[i + 1]
-        impossible = step.predictor.problem(past, to) is not None
-        predictor = step.predictor
-        if impossible:
-            is_free = isinstance(predictor, Free)  # which may stay at its level
-            predictor = euler(past[-1], to) if is_free else _FIRST_ORDER.predictor
-        corrector = step.corrector
-        if corrector is not None and corrector.rule.problem([*past, to], to) is not None:
-            corrector = Corrector(kind=corrector.kind, rule=_FIRST_CORRECTOR)
-        compensation = step.compensation
-        if compensation is not None and compensation.problem(past) is not None:
-            compensation = None  # the calls it looks back to were not made
-        steps.append(Step(predictor=predictor, corrector=corrector, compensation=compensation))
-    return Schedule(
-        process=schedule.process,
-        times=times,
-        start=Start(),
-        steps=steps,
-        statistics=schedule.statistics if needs_ems(steps) else None,
-    )
 
 
 def _compute_dtype(x: Tensor) -> torch.dtype:

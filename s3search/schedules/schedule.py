@@ -371,7 +371,8 @@ class Schedule(_Frozen):
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def to_dict(self) -> dict[str, Any]:
-        """The wire format, without the compiled table (see `s3search.export_dict`)."""
+        """The wire format, without the compiled table (see
+        `s3search.exporters.schedule_json`)."""
         return {
             "format": FORMAT,
             "version": VERSION,

@@ -1,17 +1,12 @@
 """Out of the study: the best schedule of each NFE, with its provenance."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from s3search.errors import InvalidConfig, StudyConflict
 from s3search.evaluation.record import Rung
-from s3search.files import write_text
-from s3search.rules import EmsStatistics
 from s3search.schedules.schedule import Schedule
-from s3search.solvers.plan import compile_plan
 from s3search.study.comparison import against_published, floors
 from s3search.study.frame import Scored, best_of, evaluations_frame, validated
 from s3search.study.store import StudyStore
@@ -94,15 +89,3 @@ def _provenance(
 def with_provenance(schedule: Schedule, where_from: dict[str, Any]) -> Schedule:
     """The same schedule (same id) that says where it comes from."""
     return schedule.model_copy(update={"provenance": where_from})
-
-
-def export_dict(schedule: Schedule, ems: EmsStatistics | None = None) -> dict[str, Any]:
-    """The wire format with the compiled table, which any runtime can execute; ``ems`` are the
-    statistics that the schedule names, if it names any.
-    """
-    return {**schedule.to_dict(), "plan": compile_plan(schedule, ems).to_dict()}
-
-
-def save_export(schedule: Schedule, path: Path, ems: EmsStatistics | None = None) -> None:
-    """Writes a schedule with its compiled table and provenance."""
-    write_text(path, json.dumps(export_dict(schedule, ems), indent=1, allow_nan=False) + "\n")

@@ -13,7 +13,7 @@ pytest.importorskip(
     "transformers", reason="transformers is not installed: pip install s3search[diffusers]"
 )
 
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, StableDiffusionImg2ImgPipeline
 
 from s3search.errors import EvaluationFailed, InvalidConfig, InvalidSchedule
 from s3search.evaluation.evaluator import Evaluator
@@ -26,7 +26,8 @@ from s3search.models.diffusers import load
 from s3search.schedules import published
 from s3search.schedules.schedule import ModelPatch, Schedule
 from s3search.solvers.plan import compile_plan
-from s3search.solvers.sample import sample
+from s3search.solvers.sample import run_plan, sample
+from s3search.solvers.tail import tail_of
 from s3search.study.frame import evaluations_frame
 from s3search.study.store import open_study
 from tests import pipelines
@@ -62,6 +63,48 @@ def test_the_pipeline_follows_the_schedules_guidance(tmp_path: Path, kind: str) 
     found = pipe([PROMPT] * 2, latents=noise, output_type="latent", **options).images
     assert pipelines.is_close(found, expected)
     assert not pipelines.is_close(fixed, expected, 1e-3)
+
+
+def test_image_to_image_begins_with_the_scale_of_its_first_call(tmp_path: Path) -> None:
+    folder = pipelines.stable_diffusion(tmp_path / "pipe")
+    denoiser = _loaded(folder, tmp_path)
+    schedule = published.with_guidance(published.dpmpp_2m(denoiser.process, nfe=4), SCALES)
+    pipe = StableDiffusionImg2ImgPipeline.from_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    clean = torch.full((1, 4, 8, 8), 0.3)
+    options = guided(pipe, schedule, strength=0.8)  # int(4 * 0.8) = 3 calls
+    begin = torch.Generator().manual_seed(0)
+    found = pipe(PROMPT, image=clean, generator=begin, output_type="latent", **options).images
+    t = compile_plan(schedule).network_times[1]
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    noisy = denoiser.process.alpha(t) * clean + denoiser.process.sigma(t) * noise
+    rest = tail_of(schedule, t)
+    assert rest.lowered == ("steps[1].predictor",)
+    follows = denoiser.with_guidance(SCALES[1:])
+    prompts = torch.tensor([0])
+    with torch.no_grad():
+        expected = run_plan(
+            lambda x, t: follows(x, t, prompts=prompts), compile_plan(rest.schedule), noisy
+        )
+    assert pipelines.is_close(found, expected)
+
+
+def test_a_strength_is_asked_for_and_must_leave_a_call(tmp_path: Path) -> None:
+    folder = pipelines.stable_diffusion(tmp_path / "pipe")
+    text, image = (
+        kind.from_pretrained(folder)
+        for kind in (DiffusionPipeline, StableDiffusionImg2ImgPipeline)
+    )
+    process = _loaded(folder, tmp_path).process
+    schedule = published.with_guidance(published.ddim(process, nfe=4), SCALES)
+    for pipe, strength, said in (
+        (text, 0.5, "StableDiffusionPipeline has no use for strength=0.5"),
+        (image, None, "StableDiffusionImg2ImgPipeline needs strength"),
+        (image, 0.2, "strength: 0.2 leaves 0 of the schedule's 4 calls; it lies between 0.25"),
+        (image, 1.5, "strength: 1.5 leaves 4"),
+    ):
+        with pytest.raises(InvalidSchedule, match=said):
+            guided(pipe, schedule, strength=strength)
 
 
 def test_guidance_call_by_call_is_measured_and_counted(tmp_path: Path) -> None:

@@ -1,0 +1,92 @@
+"""Out of a study or a schedule file, into the format of a runtime."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from s3search.cli.options import AsJson, Storage
+from s3search.cli.output import OUT, print_json, writable
+from s3search.cli.settings import storage_url
+from s3search.errors import InvalidConfig
+from s3search.schedules.schedule import Schedule
+
+
+def export(  # noqa: PLR0913, PLR0917 (one parameter per option)
+    study: Annotated[
+        str | None, typer.Argument(metavar="[STUDY]", help="A study in the database.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File (or folder) to write.")
+    ] = None,
+    nfe: Annotated[int | None, typer.Option("--nfe", help="Which number of calls.")] = None,
+    form: Annotated[
+        str, typer.Option("--format", help="json, diffusers, k-diffusion or comfyui.")
+    ] = "json",
+    schedule: Annotated[
+        Path | None, typer.Option("--schedule", help="A schedule file instead of a study.")
+    ] = None,
+    ems: Annotated[
+        Path | None, typer.Option("--ems", help="EMS file that the --schedule names.")
+    ] = None,
+    pipeline: Annotated[
+        Path | None,
+        typer.Option("--pipeline", help="For diffusers: the pipeline's folder, to run there."),
+    ] = None,
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the best schedule of a study, or a schedule file, for a runtime, and say what is lost
+    there: docs/export.md.
+    """
+    from s3search.comparison_text import against_lines
+    from s3search.exporters import ExportRequest, export_schedule
+    from s3search.exporters.formats import format_named
+
+    if output is None:
+        raise InvalidConfig("--output: names no file to write; add -o FILE")
+    if format_named(form).is_folder:
+        if output.exists() and not output.is_dir():
+            raise InvalidConfig(f"--output: --format {form} writes a folder, {output} is a file")
+    else:
+        writable(output)
+    if schedule is not None:
+        if study is not None or nfe is not None or storage is not None:
+            raise InvalidConfig(
+                f"--schedule: {schedule} was given beside a study's name, --nfe or --storage; "
+                "a file is exported as it is, so leave those out"
+            )
+        chosen, said = Schedule.load(schedule), ""
+    else:
+        if study is None:
+            raise InvalidConfig(
+                "export: needs the name of a study, or --schedule FILE; found neither"
+            )
+        if ems is not None:
+            raise InvalidConfig("--ems: a study names its own EMS file; leave it out")
+        chosen, value, ems = _best(storage_url(storage), study, nfe)
+        said = f", {value:.4f} on held-out noise"
+    request = ExportRequest(schedule=chosen, output=output, ems=ems, pipeline=pipeline)
+    made = export_schedule(form, request)
+    if as_json:
+        found: dict[str, Any] = {"file": str(made.files[0]), "schedule_id": chosen.id}
+        found |= {"files": [str(path) for path in made.files], "report": made.report.to_dict()}
+        print_json({**found, **chosen.provenance})
+        return
+    lines = [f"wrote {path}: NFE {chosen.nfe}{said}" for path in made.files[:1]]
+    lines += [f"wrote {path}" for path in made.files[1:]]
+    if chosen.provenance.get("against_published") is not None:
+        lines += against_lines(chosen.provenance["against_published"])
+    for line in [*lines, *made.report.lines()]:
+        OUT.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _best(url: str, study: str, nfe: int | None) -> tuple[Schedule, float, Path | None]:
+    """The schedule, its held-out value and the study's EMS file."""
+    from s3search.study.export import best_schedule
+    from s3search.study.store import open_study
+
+    with open_study(url, study) as store:
+        schedule, chosen = best_schedule(store, nfe)
+        ems = store.config.statistics.ems
+    return schedule, chosen.value, None if ems is None else Path(str(ems))

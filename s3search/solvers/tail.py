@@ -1,0 +1,66 @@
+"""What is left of a schedule when a run begins in the middle of it, from a noised image.
+
+Image-to-image begins at an inner time, where no call was made before.  A rule that looks back
+beyond it has nothing to look at: it becomes first order, and so does a free step, whose numbers
+were fitted to a history that is not there.  Correctors stay, so that the calls do.
+"""
+
+from dataclasses import dataclass
+
+from s3search.errors import InvalidSchedule
+from s3search.rules import Free, Prediction, Taylor, UniPC, Variant, level
+from s3search.rules.free import euler
+from s3search.schedules.schedule import Corrector, Schedule, Start, Step, needs_ems
+
+_FIRST_ORDER = Taylor(prediction=Prediction.DATA, order=1)
+_FIRST_CORRECTOR = UniPC(prediction=Prediction.DATA, variant=Variant.BH2, start=-2, points=(-1,))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tail:
+    """The rest of a schedule, without its model patch, and the paths of what became first order
+    (or, of a compensation, was left out) in the whole schedule's steps.
+    """
+
+    schedule: Schedule
+    lowered: tuple[str, ...]
+
+
+def tail_of(schedule: Schedule, t: float) -> Tail:
+    """What is left of ``schedule`` from the last of its times that equals ``t`` on.
+
+    Raises `InvalidSchedule` where the network is told other times than the states'.
+    """
+    told = [schedule.start.network_time, *(step.network_time for step in schedule.steps)]
+    if any(time is not None for time in told):
+        raise InvalidSchedule(
+            "network_time: the noise that image-to-image adds is that of the time the network is "
+            "told, not of the schedule's; start from noise, or use a schedule without network_time"
+        )
+    # the last of equal times: steps that stay at their level are done by then
+    first = max(i for i, own in enumerate(schedule.times[:-1]) if own == t)
+    times = schedule.times[first:]
+    levels = [level(schedule.process, time) for time in times]
+    steps, lowered = [], []
+    for i, step in enumerate(schedule.steps[first:]):
+        past, to = levels[: i + 1], levels[i + 1]
+        predictor, corrector, compensation = step.predictor, step.corrector, step.compensation
+        if predictor.problem(past, to) is not None:
+            is_free = isinstance(predictor, Free)  # which may stay at its level
+            predictor = euler(past[-1], to) if is_free else _FIRST_ORDER
+            lowered.append(f"steps[{first + i}].predictor")
+        if corrector is not None and corrector.rule.problem([*past, to], to) is not None:
+            corrector = Corrector(kind=corrector.kind, rule=_FIRST_CORRECTOR)
+            lowered.append(f"steps[{first + i}].corrector")
+        if compensation is not None and compensation.problem(past) is not None:
+            compensation = None  # the calls it looks back to were not made
+            lowered.append(f"steps[{first + i}].compensation")
+        steps.append(Step(predictor=predictor, corrector=corrector, compensation=compensation))
+    left = Schedule(
+        process=schedule.process,
+        times=times,
+        start=Start(),
+        steps=steps,
+        statistics=schedule.statistics if needs_ems(steps) else None,
+    )
+    return Tail(schedule=left, lowered=tuple(lowered))
