@@ -7,7 +7,7 @@ from s3search.cli.checkpoints import checkpoint
 from s3search.cli.metrics import metrics, reference
 from s3search.cli.schedules import check, evaluate, import_, schema, show
 from s3search.cli.statistics import statistics
-from s3search.cli.studies import best, compare, dashboard, demo, export, launch, status
+from s3search.cli.studies import best, compare, dashboard, demo, export, launch, report, status
 from s3search.cli.training import train_digits
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command()(evaluate)
 app.command()(metrics)
 app.command()(reference)
 app.command()(export)
+app.command()(report)
 app.command()(show)
 app.command("import")(import_)
 app.command()(check)

@@ -288,6 +288,13 @@ class StudyStore:
             row["kind"]: {key: float(row[key]) for key in row if key != "kind"} for row in rows
         }
 
+    def job_costs(self) -> Sequence[Any]:
+        """(kind, network_calls, created_at) of every job, in order."""
+        query = select(JOBS.c.kind, JOBS.c.network_calls, JOBS.c.created_at)
+        with self._engine.begin() as connection:
+            of_study = query.where(JOBS.c.study_id == self._id).order_by(JOBS.c.id)
+            return connection.execute(of_study).mappings().all()
+
     def add_note(self, kind: str, content: Mapping[str, Any]) -> None:
         """Keeps what a search learned about itself; the same note is kept once."""
         text = json.dumps(dict(content), sort_keys=True)
