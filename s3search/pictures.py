@@ -18,7 +18,7 @@ from s3search.files import neighbour
 from s3search.rules import Adams, AnyRule, Free, Level, Taylor, UniPC, level
 from s3search.schedules.schedule import Schedule, StartKind, Step
 
-_COLOURS = {"data": "#2a6f97", "noise": "#c0612b", "slope": "#6a8d3f"}
+_COLOURS = {"data": "#2a6f97", "noise": "#ad5220", "slope": "#55742f"}
 _BAR_WIDTH = 16
 _DPI = 130
 

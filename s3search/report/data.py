@@ -18,7 +18,7 @@ from s3search.study.frame import Scored, best_of, evaluations_frame, status_of, 
 from s3search.study.store import StudyStore
 
 _TOP_SCHEDULES = 6
-_LINES = 5  # published solvers drawn beside a search
+_LINES = 3  # published solvers drawn beside a search
 _ERRORS = 5
 _AFTER_SEARCH = (Rung.VALIDATION.value, Rung.WITNESS.value, Rung.USER.value)
 
@@ -52,6 +52,7 @@ class Pick:
     """A schedule that the page shows."""
 
     label: str
+    name: str  # of a published solver with its spacing, or where a found one comes from
     schedule: Schedule
     value: float  # on held-out noise
     is_baseline: bool
@@ -192,6 +193,7 @@ def _picks(store: StudyStore, scored: list[Scored]) -> tuple[Pick, ...]:
     return tuple(
         Pick(
             label=_label(row, found),
+            name=row.name,
             schedule=store.schedule(row.schedule_id),
             value=row.value,
             is_baseline=row.is_baseline,

@@ -15,6 +15,7 @@ from s3search.report.svg import GRID, MUTED, SERIES
 
 _WIDTH = 4.9  # inches: what a telephone still shows with readable letters
 _MARKERS = "os^Dv*"
+_DASHES = ("--", "-.", ":")  # of the best published solvers, the best first
 _NAME_WIDTH = 34  # letters on a line of a graph
 _WRAPPED = 26  # letters beside one
 
@@ -23,36 +24,24 @@ def progress_figure(progress: Progress) -> Figure:
     """Best so far against network calls, with a line for each published solver."""
     figure, axes = _new(3.4)
     total = max(progress.total_calls, 1)
+    for (name, value), dashes in zip(progress.published, _DASHES, strict=False):
+        label = f"{_short(name)}, {value:.4g}"
+        axes.axhline(value, color=SERIES[1], linestyle=dashes, linewidth=1.3, label=label)
     if progress.found:
         calls, values = zip(*progress.found, strict=True)
-        axes.step(calls, values, where="post", color=SERIES[0], linewidth=2.2)
+        label = f"found, {values[-1]:.4g}"
+        axes.step(calls, values, where="post", color=SERIES[0], linewidth=2.2, label=label)
         axes.plot(calls[:-1], values[:-1], "o", color=SERIES[0], markersize=4)
-        axes.annotate(
-            f"found {values[-1]:.3g}",
-            (total, values[-1]),
-            (-2, -12),
-            textcoords="offset points",
-            ha="right",
-            fontsize=9,
-            color=SERIES[0],
-            fontweight="bold",
-        )
-    for i, (_, value) in enumerate(progress.published):
-        axes.axhline(value, color=SERIES[1], linestyle="--", linewidth=1.3 if i == 0 else 0.8)
     levels = [value for _, value in (*progress.found, *progress.published) if value > 0]
     axes.set_yscale("log")
     axes.set_xlim(0, 1.02 * total)
     _decades(axes, levels)
-    for place, (name, value) in _apart(axes, progress.published):
-        axes.annotate(
-            f"{_short(name)} {value:.3g}",
-            (0.02 * total, place),
-            (0, 2),
-            textcoords="offset points",
-            fontsize=8,
-            color=SERIES[1],
-            parse_math=False,
-        )
+    handles, labels = axes.get_legend_handles_labels()
+    legend = figure.legend(
+        handles, labels, loc="outside upper left", ncols=2, fontsize=8, frameon=False
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: counted(value)))
     axes.set_xlabel("network calls of the search (images x calls)")
@@ -84,7 +73,7 @@ def times_figure(picks: Sequence[Pick]) -> Figure:
     """Noise over the steps of the best schedules; published ones dashed."""
     figure, axes = _new(3.4)
     shown: list[float] = []
-    for pick in reversed(picks):
+    for pick in sorted(picks, key=lambda pick: (pick.is_baseline, pick.is_winner)):  # last on top
         points = [
             (line.index, line.ratio)
             for line in time_lines(pick.schedule)
@@ -224,19 +213,6 @@ def _decades(axes: Axes, values: Sequence[float], axis: str = "y") -> None:
     target.set_minor_locator(NullLocator())
     target.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     target.set_minor_formatter(NullFormatter())
-
-
-def _apart(
-    axes: Axes, named: Sequence[tuple[str, float]]
-) -> list[tuple[float, tuple[str, float]]]:
-    """Where to write each name, from the lowest up, so that none covers the one before."""
-    low, high = axes.get_ylim()
-    least = (high / low) ** 0.055
-    placed: list[tuple[float, tuple[str, float]]] = []
-    for name, value in sorted(named, key=lambda pair: pair[1]):
-        place = max(value, placed[-1][0] * least) if placed else value
-        placed.append((place, (name, value)))
-    return placed
 
 
 def _short(name: str) -> str:

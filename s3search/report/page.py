@@ -72,7 +72,7 @@ def _section(collected: Collected, nfe: int) -> dict[str, Any]:
     published = next((pick for pick in picks if pick.is_baseline), None)
     shown = [("The winner", schedule, best.name if best.is_baseline else "found")]
     if published is not None and published.schedule.id != schedule.id:
-        shown.append(("The best published", published.schedule, published.label))
+        shown.append(("The best published", published.schedule, published.name))
     found = "nothing" if not progress.found else f"a distance of {progress.found[-1][1]:.4g}"
     return {
         "nfe": nfe,

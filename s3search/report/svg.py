@@ -21,6 +21,7 @@ _COLOURS = {
 }
 _PAPER = {"#ffffff": "var(--paper)"}  # of shapes; white letters stand on coloured bars and stay
 _HEX = re.compile(r"#[0-9a-fA-F]{6}\b")
+_FAMILY = re.compile(r"font-family: [^;]*;?\s*")
 _FONT = re.compile(r"font: ([^;]*?)([\d.]+px) [^;]*")
 
 
@@ -75,7 +76,7 @@ def _adapt(element: ET.Element, name: str) -> None:
 def _style(style: str, *, is_text: bool) -> str:
     colours = _COLOURS if is_text else _COLOURS | _PAPER
     style = _HEX.sub(lambda match: colours.get(match[0].lower(), match[0]), style)
-    return _FONT.sub(_size, style)
+    return _FONT.sub(_size, _FAMILY.sub("", style))  # matplotlib 3.11 and before
 
 
 def _size(font: re.Match[str]) -> str:
