@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,34 @@ from s3search.files import neighbour
 from s3search.rules import Adams, AnyRule, Free, Level, Taylor, UniPC, level
 from s3search.schedules.schedule import Schedule, StartKind, Step
 
-_COLOURS = {"data": "#2a6f97", "noise": "#c0612b", "slope": "#6a8d3f"}
+_COLOURS = {"data": "#2a6f97", "noise": "#ad5220", "slope": "#55742f"}
 _BAR_WIDTH = 16
 _DPI = 130
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeLine:
+    """A time of a schedule in words: its noise, the network's calls and the step that follows."""
+
+    index: int
+    t: float  # in the process's unit
+    ratio: float  # sigma / alpha, inf for pure noise
+    n_calls: int  # two with an implicit corrector
+    step: str  # empty at the last time
+
+
+def time_lines(schedule: Schedule) -> list[TimeLine]:
+    """One line for each of the n_steps + 1 times."""
+    return [
+        TimeLine(
+            index=i,
+            t=t,
+            ratio=_ratio(level(schedule.process, t)),
+            n_calls=len(_calls(schedule, i)),
+            step=_sentence(schedule.steps[i]) if i < schedule.n_steps else "",
+        )
+        for i, t in enumerate(schedule.times)
+    ]
 
 
 def describe_rule(rule: AnyRule) -> tuple[str, str, int]:
@@ -42,6 +68,11 @@ def describe_rule(rule: AnyRule) -> tuple[str, str, int]:
 
 def draw_schedule(schedule: Schedule, path: Path, title: str = "") -> None:
     """Writes a PNG: noise levels over the steps, and a strip with the choice made at each."""
+    save_figure(schedule_figure(schedule, title), path)
+
+
+def schedule_figure(schedule: Schedule, title: str = "") -> Figure:
+    """The same as a figure."""
     n = schedule.n_steps
     figure = Figure(figsize=(max(6.0, 1.05 * n + 2.0), 4.6), layout="constrained")
     levels, strip = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1.3])
@@ -54,7 +85,7 @@ def draw_schedule(schedule: Schedule, path: Path, title: str = "") -> None:
     strip.legend(
         handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.35), ncols=3, fontsize=8
     )
-    save_figure(figure, path)
+    return figure
 
 
 def draw_samples(rows: Sequence[tuple[str, Tensor]], path: Path, title: str = "") -> None:
@@ -65,7 +96,7 @@ def draw_samples(rows: Sequence[tuple[str, Tensor]], path: Path, title: str = ""
     grid = figure.subplots(len(rows), n, squeeze=False)
     for axes_row, (label, images) in zip(grid, rows, strict=True):
         for axes, image in zip(axes_row, images, strict=True):
-            axes.imshow(_displayable(image), cmap="gray", vmin=0.0, vmax=1.0)
+            axes.imshow(displayable(image), cmap="gray", vmin=0.0, vmax=1.0)
             axes.set_xticks([])
             axes.set_yticks([])
         axes_row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
@@ -87,15 +118,14 @@ def terminal_drawing(schedule: Schedule) -> RenderableType:
         table.add_column(
             heading, justify="right" if heading in ("", "t", "sigma/alpha") else "left"
         )
-    for i, at in enumerate(levels):
-        step = schedule.steps[i] if i < schedule.n_steps else None
+    for line, at in zip(time_lines(schedule), levels, strict=True):
         table.add_row(
-            str(i),
-            f"{at.t:.5g}",
-            f"{_ratio(at):.4g}",
+            str(line.index),
+            f"{line.t:.5g}",
+            f"{line.ratio:.4g}",
             Text("█" * _bar(at, levels), style="cyan"),
-            _calls(schedule, i),
-            "" if step is None else _sentence(step),
+            "●" * line.n_calls,
+            line.step,
         )
     head = Text(
         f"{schedule.process.type} schedule {schedule.id[:8]}: "
@@ -194,7 +224,8 @@ def _bar(at: Level, levels: Sequence[Level]) -> int:
     return 1 + round((_BAR_WIDTH - 1) * (max(lams) - at.lam) / (max(lams) - min(lams)))
 
 
-def _displayable(image: Tensor) -> np.ndarray:
+def displayable(image: Tensor) -> np.ndarray:  # (C, H, W) in [-1, 1] -> (H, W[, 3]) in [0, 1]
+    """Pixels as matplotlib and Pillow take them; of other than three channels the first."""
     pixels = ((image.float().clamp(-1, 1) + 1) / 2).permute(1, 2, 0).numpy()
     return pixels[..., 0] if pixels.shape[-1] != 3 else pixels
 

@@ -8,7 +8,7 @@ from s3search.cli.exporting import export
 from s3search.cli.metrics import metrics, reference
 from s3search.cli.schedules import check, evaluate, import_, schema, show
 from s3search.cli.statistics import statistics
-from s3search.cli.studies import best, compare, dashboard, demo, launch, status
+from s3search.cli.studies import best, compare, dashboard, demo, launch, report, status
 from s3search.cli.training import train_digits
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app.command()(evaluate)
 app.command()(metrics)
 app.command()(reference)
 app.command()(export)
+app.command()(report)
 app.command()(show)
 app.command("import")(import_)
 app.command()(check)

@@ -117,6 +117,44 @@ def compare(study: StudyName, storage: Storage = None, as_json: AsJson = False) 
         _print_comparison(url, study)
 
 
+def report(
+    study: StudyName,
+    output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.")] = Path(
+        "report.html"
+    ),
+    samples: Annotated[
+        int,
+        typer.Option(
+            "--samples",
+            min=1,
+            max=100,
+            help="Images made with each schedule; this runs the study's model here.",
+        ),
+    ] = 24,
+    no_samples: Annotated[
+        bool, typer.Option("--no-samples", help="Read the database only; load no model.")
+    ] = False,
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a finished study as one HTML page that needs no network: numbers, pictures, samples,
+    cost and provenance.
+    """
+    from dataclasses import asdict
+
+    from s3search.report import write_report
+
+    writable(output)
+    n_samples = 0 if no_samples else samples
+    written = write_report(storage_url(storage), study, output, n_samples=n_samples)
+    if as_json:
+        print_json(asdict(written))
+        return
+    OUT.print(f"wrote {output}: {written.n_bytes / 1e6:.1f} MB", highlight=False, soft_wrap=True)
+    if written.no_samples is not None and not no_samples:
+        OUT.print(f"without samples. {written.no_samples}", highlight=False, soft_wrap=True)
+
+
 def dashboard(
     storage: Storage = None,
     port: Annotated[int, typer.Option("--port", help="Port on 127.0.0.1.")] = 8080,

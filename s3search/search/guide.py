@@ -214,5 +214,6 @@ class Guide:
                 "spearman": record.spearman,
                 "mean_abs_rank_error": record.mean_abs_rank_error,
                 "coverage": record.coverage,
+                "ranks": [[round(rank, 4) for rank in pair] for pair in record.ranks],
             },
         )

@@ -288,6 +288,13 @@ class StudyStore:
             row["kind"]: {key: float(row[key]) for key in row if key != "kind"} for row in rows
         }
 
+    def job_costs(self) -> Sequence[Any]:
+        """(kind, network_calls, created_at) of every job, in order."""
+        query = select(JOBS.c.kind, JOBS.c.network_calls, JOBS.c.created_at)
+        with self._engine.begin() as connection:
+            of_study = query.where(JOBS.c.study_id == self._id).order_by(JOBS.c.id)
+            return connection.execute(of_study).mappings().all()
+
     def add_note(self, kind: str, content: Mapping[str, Any]) -> None:
         """Keeps what a search learned about itself; the same note is kept once."""
         text = json.dumps(dict(content), sort_keys=True)
@@ -344,21 +351,23 @@ class StudyStore:
         return [*EVALUATIONS.c.keys(), "number", "origin"]
 
     def rows(self) -> Sequence[Any]:
-        """Every evaluation with its proposal's number and origin where it has one; for `frame`."""
-        query = (
-            select(EVALUATIONS, PROPOSALS.c.number, PROPOSALS.c.origin)
-            .outerjoin(
-                PROPOSALS,
-                sa.and_(
-                    PROPOSALS.c.study_id == EVALUATIONS.c.study_id,
-                    PROPOSALS.c.schedule_id == EVALUATIONS.c.schedule_id,
-                ),
-            )
-            .where(EVALUATIONS.c.study_id == self._id)
-            .order_by(EVALUATIONS.c.id, PROPOSALS.c.number)
-        )
+        """Every evaluation with its first proposal's number and origin where it has one; for
+        `frame`.
+        """
+        evaluations = select(EVALUATIONS).where(EVALUATIONS.c.study_id == self._id)
+        columns = (PROPOSALS.c.schedule_id, PROPOSALS.c.number, PROPOSALS.c.origin)
+        proposals = select(*columns).where(PROPOSALS.c.study_id == self._id)
         with self._engine.begin() as connection:
-            return connection.execute(query).mappings().all()
+            rows = connection.execute(evaluations.order_by(EVALUATIONS.c.id)).mappings().all()
+            latest_first = proposals.order_by(PROPOSALS.c.number.desc())
+            first = {row.schedule_id: row for row in connection.execute(latest_first)}
+        # NOTE: joined here; without an index on both columns SQLite takes time quadratic in trials
+        joined = []
+        for row in rows:
+            proposal = first.get(row["schedule_id"])
+            known = (None, None) if proposal is None else (proposal.number, proposal.origin)
+            joined.append({**row, "number": known[0], "origin": known[1]})
+        return joined
 
     @property
     def state(self) -> str:

@@ -6,6 +6,7 @@ from tests.benchmarks import (
     bench_pools,
     bench_predictor,
     bench_proxies,
+    bench_report,
     bench_sampling,
 )
 
@@ -16,6 +17,7 @@ for title, main in (
     ("predictors", bench_predictor.main),
     ("the digits model", bench_digits.main),
     ("proxies", bench_proxies.main),
+    ("reports", bench_report.main),
 ):
     print(f"== {title}", flush=True)
     main()

@@ -18,7 +18,8 @@ class Calibration:
     """Predicted against measured, of the ``n`` schedules proposed in one stage.
 
     Ranks count from 0 (best) to 1 (worst); by chance their error is about a third.  ``spearman``
-    is None where nothing could be ranked, ``coverage`` is the share inside the 90 % intervals.
+    is None where nothing could be ranked, ``coverage`` is the share inside the 90 % intervals,
+    ``ranks`` are (predicted, measured) of each schedule.
     """
 
     stage: int
@@ -26,6 +27,7 @@ class Calibration:
     spearman: float | None
     mean_abs_rank_error: float
     coverage: float
+    ranks: tuple[tuple[float, float], ...]
 
 
 def calibration_of(stage: int, forecast: Forecast, values: Sequence[float]) -> Calibration:
@@ -39,12 +41,13 @@ def calibration_of(stage: int, forecast: Forecast, values: Sequence[float]) -> C
     y = np.log(np.maximum(np.asarray(values, dtype=np.float64), 1e-12))
     correlation = rank_correlation(forecast.mean, y)
     steps = max(n - 1, 1)
-    errors = np.abs(rankdata(forecast.mean) - rankdata(y)) / steps
+    predicted, measured = ((rankdata(each) - 1) / steps for each in (forecast.mean, y))
     inside = np.abs(y - forecast.mean) <= _NORMAL_90 * forecast.std
     return Calibration(
         stage=stage,
         n=n,
         spearman=None if math.isnan(correlation) else correlation,
-        mean_abs_rank_error=float(errors.mean()),
+        mean_abs_rank_error=float(np.abs(predicted - measured).mean()),
         coverage=float(inside.mean()),
+        ranks=tuple(zip(predicted.tolist(), measured.tolist(), strict=True)),
     )
