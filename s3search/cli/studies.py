@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from s3search.cli.options import Address, AsJson, Sets, Storage, StudyFile, StudyName
-from s3search.cli.output import ERR, OUT, print_json
+from s3search.cli.output import ERR, OUT, print_json, writable
 from s3search.cli.settings import config_of, storage_url
 from s3search.errors import InvalidConfig
 from s3search.files import write_text
