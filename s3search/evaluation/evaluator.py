@@ -51,6 +51,7 @@ from s3search.metrics.frechet import (
     block_mean,
     frechet_estimate,
 )
+from s3search.models.layer_skip import blocks_of
 from s3search.rules import EmsStatistics
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import compile_plan
@@ -128,10 +129,10 @@ class Evaluator:
             case FloorRequest():
                 return self.floor(request)
             case DescribeRequest():
-                return self.describe()
+                return self.describe(layers=request.layers)
 
-    def describe(self) -> Description:
-        """What is loaded here."""
+    def describe(self, *, layers: bool = False) -> Description:
+        """What is loaded here; ``layers``: with the network's blocks."""
         return Description(
             process=self.denoiser.process,
             sample_shape=tuple(self.denoiser.sample_shape),
@@ -145,6 +146,7 @@ class Evaluator:
             gaussian=self._gaussian,
             own_sampler=getattr(self.denoiser, "own_sampler", None),
             takes_guidance=getattr(self.denoiser, "takes_guidance", False),
+            layers=blocks_of(self.denoiser).layers if layers else None,
         )
 
     def batches(
@@ -350,10 +352,10 @@ class Evaluator:
         if problem is not None:
             raise EvaluationFailed(problem)
         plan = compile_plan(schedule, self._ems)
-        denoiser = patched(self.denoiser, schedule)
 
         @torch.inference_mode()
         def made(noise: Tensor, condition: dict[str, Tensor]) -> Tensor:
+            denoiser = patched(self.denoiser, schedule)  # anew: it counts its calls
             samples = sample(denoiser, plan, noise, **condition)
             images = images_of(self.denoiser, samples)
             if not torch.isfinite(images).all():
