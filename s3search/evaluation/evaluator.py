@@ -53,6 +53,7 @@ from s3search.metrics.frechet import (
 )
 from s3search.models.layer_skip import blocks_of
 from s3search.rules import EmsStatistics
+from s3search.schedules.layers import Layers
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
@@ -94,7 +95,7 @@ class Evaluator:
                 "a GPU was asked for (cluster.gpus_per_worker > 0), torch sees none"
             )
         self._device = torch.device(spec.device)
-        self.denoiser = self._loaded_model(spec)
+        self.denoiser = _placed(load_model(spec), self._device)
         self._extractor = load_extractor(
             "metric.features", spec.features, spec.features_options, self._device
         )
@@ -146,8 +147,12 @@ class Evaluator:
             gaussian=self._gaussian,
             own_sampler=getattr(self.denoiser, "own_sampler", None),
             takes_guidance=getattr(self.denoiser, "takes_guidance", False),
-            layers=blocks_of(self.denoiser).layers if layers else None,
+            layers=self._layers() if layers else None,
         )
+
+    def _layers(self) -> Layers | None:
+        is_module = isinstance(self.denoiser, torch.nn.Module)
+        return blocks_of(self.denoiser).layers if is_module else None
 
     def batches(
         self, schedule: Schedule, n_images: int, noise_seed: int
@@ -367,16 +372,6 @@ class Evaluator:
         for noise, condition in drawn:
             yield self._batches.over(made, noise, condition)
 
-    def _loaded_model(self, spec: EvaluatorSpec) -> Any:
-        model = call_plugin("model.loader", spec.model, spec.model_options, MODELS)
-        for attribute in ("process", "sample_shape"):
-            if not hasattr(model, attribute):
-                raise InvalidConfig(
-                    f"model.loader: {spec.model!r} returned a {type(model).__name__} without "
-                    f"{attribute!r}; a denoiser has 'process' and 'sample_shape'"
-                )
-        return model.to(self._device) if isinstance(model, torch.nn.Module) else model
-
     def _loaded_reference(self, spec: EvaluatorSpec) -> LoadedReference:
         found = load_reference(
             spec.reference,
@@ -400,6 +395,22 @@ class Evaluator:
             self._reference_images,
             self._batch_size,
         )
+
+
+def load_model(spec: EvaluatorSpec) -> Any:
+    """The denoiser where its loader leaves it; raises `InvalidConfig` for anything else."""
+    model = call_plugin("model.loader", spec.model, spec.model_options, MODELS)
+    for attribute in ("process", "sample_shape"):
+        if not hasattr(model, attribute):
+            raise InvalidConfig(
+                f"model.loader: {spec.model!r} returned a {type(model).__name__} without "
+                f"{attribute!r}; a denoiser has 'process' and 'sample_shape'"
+            )
+    return model
+
+
+def _placed(model: Any, device: torch.device) -> Any:
+    return model.to(device) if isinstance(model, torch.nn.Module) else model
 
 
 def load_ems(path: str | Path, shape: tuple[int, ...] | None = None) -> EmsStatistics:

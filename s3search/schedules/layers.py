@@ -52,7 +52,7 @@ class Layers:
 
     def problem(self, schedule: Schedule) -> str | None:
         """Why a schedule cannot leave out what it names."""
-        n, lists = len(self.layers), _lists(schedule)
+        n, lists = len(self.layers), lists_of(schedule)
         called = dict.fromkeys(starting_steps(schedule))
         for i, skipped in enumerate(lists):
             path = f"model_patch.skip_layers[{i}]"
@@ -84,7 +84,7 @@ def starting_steps(schedule: Schedule) -> tuple[int, ...]:
 
 def skipped_by_call(schedule: Schedule) -> Skipped:
     """What each network call leaves out, in the order of the calls."""
-    lists, calls = _lists(schedule), list[tuple[int, ...]]()
+    lists, calls = lists_of(schedule), list[tuple[int, ...]]()
     called = starting_steps(schedule)
     for i, step in enumerate(schedule.steps):
         if i in called:
@@ -96,9 +96,11 @@ def skipped_by_call(schedule: Schedule) -> Skipped:
 
 
 def with_skipped(schedule: Schedule, skipped: Sequence[Sequence[int]]) -> Schedule:
-    """``schedule`` that leaves ``skipped[i]`` out of the call step i starts with; nothing where
-    all lists are empty.
+    """``schedule`` that leaves ``skipped[i]`` out of the call step i starts with; one without
+    such a patch where there is nothing to leave out.
     """
+    if not any(skipped) and not skips_layers(schedule):
+        return schedule
     lists = [sorted(set(own)) for own in skipped]
     patch = (schedule.model_patch or ModelPatch()).model_dump()
     patch["skip_layers"] = lists if any(lists) else None
@@ -107,12 +109,18 @@ def with_skipped(schedule: Schedule, skipped: Sequence[Sequence[int]]) -> Schedu
     return Schedule(**{**fields, "model_patch": patch if used else None})
 
 
+def whole(schedule: Schedule) -> Schedule:
+    """``schedule`` that leaves nothing out."""
+    return with_skipped(schedule, [()] * schedule.n_steps)
+
+
 def skips_layers(schedule: Schedule) -> bool:
     """Whether any call leaves a block out."""
-    return any(_lists(schedule))
+    return any(lists_of(schedule))
 
 
-def _lists(schedule: Schedule) -> Skipped:
+def lists_of(schedule: Schedule) -> Skipped:
+    """The blocks that the call of each step leaves out."""
     patch = schedule.model_patch
     lists = None if patch is None else patch.skip_layers
     return ((),) * schedule.n_steps if lists is None else lists
