@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from s3search.errors import InvalidConfig
 from s3search.processes import NoiseProcess
@@ -260,8 +261,7 @@ class _LayerGenes:
     def _paid(self, skipped: Skipped, rng: np.random.Generator) -> Skipped:
         """Those blocks, and as many more as the budget asks for."""
         lists = {i: set(self.layers.outermost(skipped[i])) for i in self.steps}
-        places = [(i, b) for i in self.steps for b in range(len(self.layers.layers))]
-        order = [places[k] for k in rng.permutation(len(places))]
+        order = self._order(rng)
         for i, block in order:
             if self._total(lists) <= self.cost + _SLACK:
                 break
@@ -273,6 +273,16 @@ class _LayerGenes:
                     lists = fewer
         n = self.times.base.n_steps
         return tuple(self.layers.outermost(lists.get(i, ())) for i in range(n))
+
+    def _order(self, rng: np.random.Generator) -> list[tuple[int, int]]:
+        """Every block of every call, shuffled; half of the time one call after the other, for
+        calls differ in how little they need.
+        """
+        shuffled: npt.NDArray[np.float64] = rng.random((len(self.steps), len(self.layers.layers)))
+        if rng.random() < 0.5:
+            shuffled += rng.permutation(len(self.steps))[:, None]
+        ranked = np.argsort(shuffled, axis=None)
+        return [(self.steps[k // shuffled.shape[1]], int(k) % shuffled.shape[1]) for k in ranked]
 
     def _total(self, lists: Mapping[int, set[int]]) -> float:
         return self.fixed + sum(map(self.layers.call_cost, lists.values()))
