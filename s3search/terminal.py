@@ -190,6 +190,8 @@ def inspection_lines(found: Inspection) -> Iterator[str]:
         yield f"{found.n_parameters:,} parameters, {cost}"
     given = ", ".join(f"{name} {_shape(shape)}" for name, shape in found.condition.items())
     yield f"condition: {given or 'none'}"
+    if found.n_links:
+        yield f"skip connections: {found.n_links}"
     if found.layers is None or not found.layers.layers:
         yield "no block can be left out of a call"
 

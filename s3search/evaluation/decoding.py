@@ -15,6 +15,7 @@ from torch import Tensor
 
 from s3search.errors import EvaluationFailed
 from s3search.models.layer_skip import SkippingCalls, blocks_of
+from s3search.models.skip_scale import ScaledCalls, checked_links
 from s3search.schedules.layers import skipped_by_call, skips_layers
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import Plan
@@ -43,7 +44,7 @@ def patched(denoiser: Any, schedule: Schedule) -> Any:
         return denoiser
     with_guidance = getattr(denoiser, "with_guidance", None)
     is_guided = patch.guidance_scale is not None
-    if patch.skip_scale is not None or (is_guided and with_guidance is None):
+    if is_guided and with_guidance is None:
         raise EvaluationFailed("the schedule patches the network; this model takes no patches")
     changed = denoiser
     if is_guided and with_guidance is not None:
@@ -54,4 +55,7 @@ def patched(denoiser: Any, schedule: Schedule) -> Any:
         if problem is not None:
             raise EvaluationFailed(problem)
         changed = SkippingCalls(changed, blocks, skipped_by_call(schedule))
+    factors = patch.skip_scale or ()
+    if any(factor != 1.0 for factor in factors):
+        changed = ScaledCalls(changed, checked_links(denoiser, factors), factors)
     return changed

@@ -9,6 +9,7 @@ import torch
 from s3search.errors import InvalidSchedule
 from s3search.evaluation.evaluator import EvaluatorSpec, load_model
 from s3search.models.layer_skip import blocks_of
+from s3search.models.skip_scale import links_of
 from s3search.processes import NoiseProcess
 from s3search.schedules.layers import Layers, skipped_by_call
 from s3search.schedules.schedule import Schedule
@@ -25,6 +26,7 @@ class Inspection:
     condition: Mapping[str, tuple[int, ...]]  # shapes for a single image
     takes_guidance: bool
     layers: Layers | None
+    n_links: int  # skip connections that may be scaled
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; a block's share is of a call's multiply-adds."""
@@ -36,6 +38,7 @@ class Inspection:
             "n_parameters": self.n_parameters,
             "condition": {name: list(shape) for name, shape in self.condition.items()},
             "takes_guidance": self.takes_guidance,
+            "n_skip_connections": self.n_links,
             "multiply_adds": None if layers is None else layers.multiply_adds,
             "blocks": [
                 {"index": i, **asdict(layer), "share": layers.share(i)}
@@ -76,4 +79,5 @@ def inspect_model(spec: EvaluatorSpec) -> Inspection:
         condition={name: tuple(value.shape) for name, value in condition.items()},
         takes_guidance=getattr(denoiser, "takes_guidance", False),
         layers=blocks_of(denoiser).layers if is_module else None,
+        n_links=len(links_of(denoiser)),
     )
