@@ -15,7 +15,7 @@ from s3search.evaluation.record import EvaluationRequest, Rung
 from s3search.integrations.diffusers import S3Scheduler
 from s3search.launching import launch
 from s3search.models import digits
-from s3search.models.layer_skip import blocks_of
+from s3search.models.layer_skip import blocks_of, multiply_adds, one_image
 from s3search.processes import edm, vp_discrete
 from s3search.schedules import published
 from s3search.schedules.layers import skips_layers, with_skipped
@@ -23,6 +23,7 @@ from s3search.schedules.schedule import Schedule
 from s3search.study.config import StudyConfig, config_from_text
 from s3search.study.export import best_schedule, save_export
 from s3search.study.store import open_study
+from tests import pipelines
 
 TABLES = """
 [study]
@@ -116,6 +117,24 @@ def test_images_do_not_depend_on_the_batch_and_the_patch_is_undone() -> None:
     assert torch.equal(whole.images(plain, 20, 0), before)
     request = EvaluationRequest(schedule=schedule, rung=Rung.USER, n_images=20, noise_seed=0)
     assert whole.evaluate(request).network_batches == 3
+
+
+def test_blocks_of_a_pipeline_are_left_out_after_it_made_images(tmp_path: Path) -> None:
+    folder = pipelines.pixart(tmp_path / "pipe")
+    model = {"path": str(folder), "prompts": ["a cat", "a dog"], "held_out": 0}
+    evaluator = Evaluator(pipelines.study(tmp_path, model).evaluator_spec)
+    plain = published.ddim(evaluator.denoiser.process, nfe=2)
+    before = evaluator.images(plain, 2, 0)
+    changed = evaluator.images(with_skipped(plain, [(), (0,)]), 2, 0)
+    assert not torch.equal(changed, before)
+    assert torch.equal(evaluator.images(plain, 2, 0), before)
+    layers = evaluator.describe(layers=True).layers
+    assert layers is not None
+    x, t, condition = one_image(evaluator.denoiser)
+    with blocks_of(evaluator.denoiser).left_out([0]):
+        measured = multiply_adds(lambda: evaluator.denoiser(x, t, **condition))
+    assert layers.call_cost([0]) * layers.multiply_adds == pytest.approx(measured)
+    assert layers.share(0) > 0.5  # its text encoder is not called with every call
 
 
 def test_a_scheduler_cannot_leave_blocks_out() -> None:

@@ -65,7 +65,7 @@ class Inspection:
 
 
 def inspect_model(spec: EvaluatorSpec) -> Inspection:
-    """Loads the model alone and, where it is a torch module, calls it once on one image."""
+    """Loads the model alone and, where it is a torch module, calls it on one image."""
     denoiser = load_model(spec)
     is_module = isinstance(denoiser, torch.nn.Module)
     condition: Mapping[str, Any] = {}

@@ -89,7 +89,7 @@ class Evaluation:
 @dataclass(frozen=True, slots=True)
 class DescribeRequest:
     """Asks a worker what it has loaded; with ``layers`` also which blocks its network has, which
-    takes one call on one image.
+    takes calls on one image.
     """
 
     layers: bool = False

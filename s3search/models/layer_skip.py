@@ -1,7 +1,7 @@
 """Leaving blocks out of a network, call by call (AutoDiffusion, arXiv:2309.10438).
 
 A block can be left out where it is residual, y = x + f(x): it then hands x on.  That is seen, not
-guessed from names: the denoiser is called once on one image with gradients on, and a module is
+guessed from names: the denoiser is called on one image with gradients on, and a module is
 residual if each of its outputs leads back to one of its inputs, of the same shape and dtype,
 through nothing but additions, scalings and changes of layout.  So a block of a U-Net or of a
 transformer is found, with the second stream of joint blocks, and a convolution or a feed-forward
@@ -99,7 +99,7 @@ _KNOWN: WeakKeyDictionary[nn.Module, Blocks] = WeakKeyDictionary()
 
 
 def blocks_of(denoiser: Any) -> Blocks:
-    """The blocks of a denoiser, found once with one call on one image; raises `EvaluationFailed`
+    """The blocks of a denoiser, found once with two calls on one image; raises `EvaluationFailed`
     for one that is no module.
 
     A denoiser with ``skippable``, a module in it, has blocks in that alone.
@@ -169,6 +169,9 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's
 
 def _found(denoiser: nn.Module) -> Blocks:
     root = cast("nn.Module", getattr(denoiser, "skippable", denoiser))
+    with torch.inference_mode(mode=False), torch.no_grad():
+        x, t, condition = one_image(denoiser)
+        denoiser(x, t, **condition)  # a pipeline keeps what it makes of its prompts here
     counter = _Counter()
     calls = _Calls(counter)
     hooks = [h for m in root.modules() if m is not denoiser and _has_parts(m) for h in calls.on(m)]
@@ -181,7 +184,6 @@ def _found(denoiser: nn.Module) -> Blocks:
             _without_memory(denoiser),
             counter,
         ):
-            x, t, condition = one_image(denoiser)
             denoiser(x, t, **condition)
     finally:
         for hook in hooks:
@@ -270,7 +272,8 @@ class _Calls:
         for own, items in ((own_args, enumerate(args)), (own_kwargs, kwargs.items())):
             for key, value in items:
                 if isinstance(value, Tensor) and value.is_floating_point():
-                    tensor = value if value.requires_grad else value.detach().requires_grad_()
+                    own_value = value.clone() if value.is_inference() else value
+                    tensor = value if value.requires_grad else own_value.detach().requires_grad_()
                     cast("Any", own)[key] = tensor
                     inputs[key] = (tensor, _edge(tensor))
         inside = self._open[-1][1] if self._open else None
