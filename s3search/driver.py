@@ -56,9 +56,9 @@ class Progress:
 Report = Callable[[Progress], None]
 
 
-def describe(pool: Pool) -> Description:
-    """What the pool's workers have loaded."""
-    reply = _ask(pool, "describe", DescribeRequest())
+def describe(pool: Pool, *, layers: bool = False) -> Description:
+    """What the pool's workers have loaded; ``layers``: with the network's blocks."""
+    reply = _ask(pool, "describe", DescribeRequest(layers=layers))
     assert isinstance(reply, Description)
     return reply
 
@@ -83,11 +83,18 @@ class Start:
 
     description: Description
     search: Search
+    pads: bool = True  # a call that changes nothing costs nothing here
 
 
 def prepare(config: StudyConfig, space: SearchSpace, pool: Pool) -> Start:
     """Asks the workers what they loaded and makes the search; raises for anything wrong."""
-    description = describe(pool)
+    description = describe(pool, layers=space.cost is not None)
+    if space.cost is not None:
+        if description.layers is None or not description.layers.layers:
+            raise InvalidConfig(
+                "space.cost: this model has no block that can be left out; remove the key"
+            )
+        space = space.with_layers(description.layers)
     if space.guidance is not None and not description.takes_guidance:
         raise InvalidConfig(
             "space.guidance: this model has no null condition to be guided away from; "
@@ -102,7 +109,7 @@ def prepare(config: StudyConfig, space: SearchSpace, pool: Pool) -> Start:
     published = baseline_seeds(config, description.process, description.own_sampler)
     seeds = distinct({**published, **given_seeds(config, description)})
     search = make_search(config, space, description.process, seeds)
-    return Start(description=description, search=search)
+    return Start(description=description, search=search, pads=space.cost is None)
 
 
 class Driver:
@@ -113,7 +120,7 @@ class Driver:
         self._pool = pool
         self._report = report
         self._config = store.config
-        self._search = start.search
+        self._search, self._pads = start.search, start.pads
         self._check_unchanged(start.description)
         self._lab = StudyLab(store, pool, self._tell_progress)
 
@@ -144,7 +151,8 @@ class Driver:
                 "no finalist could be validated, so there is nothing to export; "
                 "s3search status shows how many evaluations failed"
             )
-        self._keep_monotone()
+        if self._pads:
+            self._keep_monotone()
 
     def _keep_monotone(self) -> None:
         """Where fewer calls did better, their winner with calls that change nothing is validated

@@ -6,6 +6,7 @@ from s3search.cli.benchmarks import bench
 from s3search.cli.checkpoints import checkpoint
 from s3search.cli.exporting import export
 from s3search.cli.metrics import metrics, reference
+from s3search.cli.models import inspect_model
 from s3search.cli.schedules import check, evaluate, import_, schema, show
 from s3search.cli.statistics import statistics
 from s3search.cli.studies import best, compare, dashboard, demo, launch, report, status
@@ -35,6 +36,7 @@ app.command()(show)
 app.command("import")(import_)
 app.command()(check)
 app.command()(schema)
+app.command("inspect-model")(inspect_model)
 app.command()(dashboard)
 app.command()(bench)
 app.command("train-digits")(train_digits)

@@ -6,6 +6,7 @@ network_batches(times)    batches that calls at these times send through the net
 network_batches_per_call  the same where every call costs alike
 with_guidance(scales)     the same denoiser for one trajectory, its call j guided by scales[j]
 takes_guidance            whether that is possible
+skippable                 the module in it whose blocks may be left out; absent: all of it
 """
 
 from typing import Any
@@ -13,6 +14,9 @@ from typing import Any
 from torch import Tensor
 
 from s3search.errors import EvaluationFailed
+from s3search.models.layer_skip import SkippingCalls, blocks_of
+from s3search.models.skip_scale import ScaledCalls, checked_links
+from s3search.schedules.layers import skipped_by_call, skips_layers
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import Plan
 
@@ -33,13 +37,25 @@ def network_batches(denoiser: Any, plan: Plan) -> int:
 
 def patched(denoiser: Any, schedule: Schedule) -> Any:
     """The denoiser, changed as the schedule asks, for one trajectory; raises `EvaluationFailed`
-    where it cannot be.
+    where it cannot be.  One of a schedule that changes nothing is the denoiser itself.
     """
     patch = schedule.model_patch
     if patch is None:
         return denoiser
-    others = [name for name in type(patch).model_fields if name != "guidance_scale"]
     with_guidance = getattr(denoiser, "with_guidance", None)
-    if with_guidance is None or any(getattr(patch, name) is not None for name in others):
+    is_guided = patch.guidance_scale is not None
+    if is_guided and with_guidance is None:
         raise EvaluationFailed("the schedule patches the network; this model takes no patches")
-    return denoiser if patch.guidance_scale is None else with_guidance(patch.guidance_scale)
+    changed = denoiser
+    if is_guided and with_guidance is not None:
+        changed = with_guidance(patch.guidance_scale)
+    if skips_layers(schedule):
+        blocks = blocks_of(denoiser)
+        problem = blocks.layers.problem(schedule)
+        if problem is not None:
+            raise EvaluationFailed(problem)
+        changed = SkippingCalls(changed, blocks, skipped_by_call(schedule))
+    factors = patch.skip_scale or ()
+    if any(factor != 1.0 for factor in factors):
+        changed = ScaledCalls(changed, checked_links(denoiser, factors), factors)
+    return changed

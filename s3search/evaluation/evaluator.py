@@ -51,7 +51,9 @@ from s3search.metrics.frechet import (
     block_mean,
     frechet_estimate,
 )
+from s3search.models.layer_skip import blocks_of
 from s3search.rules import EmsStatistics
+from s3search.schedules.layers import Layers
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
@@ -93,7 +95,7 @@ class Evaluator:
                 "a GPU was asked for (cluster.gpus_per_worker > 0), torch sees none"
             )
         self._device = torch.device(spec.device)
-        self.denoiser = self._loaded_model(spec)
+        self.denoiser = _placed(load_model(spec), self._device)
         self._extractor = load_extractor(
             "metric.features", spec.features, spec.features_options, self._device
         )
@@ -128,10 +130,10 @@ class Evaluator:
             case FloorRequest():
                 return self.floor(request)
             case DescribeRequest():
-                return self.describe()
+                return self.describe(layers=request.layers)
 
-    def describe(self) -> Description:
-        """What is loaded here."""
+    def describe(self, *, layers: bool = False) -> Description:
+        """What is loaded here; ``layers``: with the network's blocks."""
         return Description(
             process=self.denoiser.process,
             sample_shape=tuple(self.denoiser.sample_shape),
@@ -145,7 +147,12 @@ class Evaluator:
             gaussian=self._gaussian,
             own_sampler=getattr(self.denoiser, "own_sampler", None),
             takes_guidance=getattr(self.denoiser, "takes_guidance", False),
+            layers=self._layers() if layers else None,
         )
+
+    def _layers(self) -> Layers | None:
+        is_module = isinstance(self.denoiser, torch.nn.Module)
+        return blocks_of(self.denoiser).layers if is_module else None
 
     def batches(
         self, schedule: Schedule, n_images: int, noise_seed: int
@@ -350,10 +357,10 @@ class Evaluator:
         if problem is not None:
             raise EvaluationFailed(problem)
         plan = compile_plan(schedule, self._ems)
-        denoiser = patched(self.denoiser, schedule)
 
         @torch.inference_mode()
         def made(noise: Tensor, condition: dict[str, Tensor]) -> Tensor:
+            denoiser = patched(self.denoiser, schedule)  # anew: it counts its calls
             samples = sample(denoiser, plan, noise, **condition)
             images = images_of(self.denoiser, samples)
             if not torch.isfinite(images).all():
@@ -364,16 +371,6 @@ class Evaluator:
         drawn = self._noise.batches(noise_seed, n_images, size, cuts, held_out=held_out)
         for noise, condition in drawn:
             yield self._batches.over(made, noise, condition)
-
-    def _loaded_model(self, spec: EvaluatorSpec) -> Any:
-        model = call_plugin("model.loader", spec.model, spec.model_options, MODELS)
-        for attribute in ("process", "sample_shape"):
-            if not hasattr(model, attribute):
-                raise InvalidConfig(
-                    f"model.loader: {spec.model!r} returned a {type(model).__name__} without "
-                    f"{attribute!r}; a denoiser has 'process' and 'sample_shape'"
-                )
-        return model.to(self._device) if isinstance(model, torch.nn.Module) else model
 
     def _loaded_reference(self, spec: EvaluatorSpec) -> LoadedReference:
         found = load_reference(
@@ -398,6 +395,22 @@ class Evaluator:
             self._reference_images,
             self._batch_size,
         )
+
+
+def load_model(spec: EvaluatorSpec) -> Any:
+    """The denoiser where its loader leaves it; raises `InvalidConfig` for anything else."""
+    model = call_plugin("model.loader", spec.model, spec.model_options, MODELS)
+    for attribute in ("process", "sample_shape"):
+        if not hasattr(model, attribute):
+            raise InvalidConfig(
+                f"model.loader: {spec.model!r} returned a {type(model).__name__} without "
+                f"{attribute!r}; a denoiser has 'process' and 'sample_shape'"
+            )
+    return model
+
+
+def _placed(model: Any, device: torch.device) -> Any:
+    return model.to(device) if isinstance(model, torch.nn.Module) else model
 
 
 def load_ems(path: str | Path, shape: tuple[int, ...] | None = None) -> EmsStatistics:

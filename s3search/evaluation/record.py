@@ -9,6 +9,7 @@ from torch import Tensor
 from s3search.models.diffusers.scheduler_config import OwnSampler
 from s3search.processes import NoiseProcess
 from s3search.rules import EmsNodes
+from s3search.schedules.layers import Layers
 from s3search.schedules.schedule import Schedule
 from s3search.statistics import GaussianStatistics
 
@@ -87,7 +88,11 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class DescribeRequest:
-    """Asks a worker what it has loaded."""
+    """Asks a worker what it has loaded; with ``layers`` also which blocks its network has, which
+    takes calls on one image.
+    """
+
+    layers: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +111,7 @@ class Description:
     gaussian: GaussianStatistics | None = None
     own_sampler: OwnSampler | None = None  # of a pipeline
     takes_guidance: bool = False  # call by call
+    layers: Layers | None = None  # where they were asked for
 
     @property
     def statistics(self) -> dict[str, str | None]:

@@ -11,6 +11,10 @@ What the search really ran differs from how that reads, and is what is imported:
   once;
 - `skip_layers` goes by *rank*, not by place: its entry r belongs to the r-th smallest timestep.
 
+Its layers are all residual and attention blocks of ADM's U-Net in the order of their calls, those
+that change the shape among them; the blocks of `s3search.models.layer_skip` are those alone that
+can hand their input on, so a number means another block here.  The numbers are kept as they are.
+
 The scripts run DDIM on them, whose last step goes to the clean end.
 """
 
@@ -78,6 +82,10 @@ def _schedule(request: Request, process: VpDiscrete, result: _Result) -> Schedul
                 "lists of skipped layers belong to the timesteps in ascending order, as the "
                 "search ran them, not as printed beside them"
             )
+        notes.append(
+            "layers are numbered as in the published network, blocks that change the shape among "
+            "them; `s3search inspect-model` numbers those alone that can be left out"
+        )
     times = [*(float(t) for t in reversed(ranked)), process.clean_time]
     facts: dict[str, Any] = {} if result.fid is None else {"fid": result.fid}
     return solved(

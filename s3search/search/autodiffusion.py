@@ -10,8 +10,8 @@ noisy end and the cleanest level that the space allows; times stay in order and 
 released code lets two fall together and then silently makes fewer calls.  The first time is the
 noisy end, as everywhere here.
 
-The layers that the paper leaves out of the network in a second stage, under a budget, are not
-searched: they would be a second kind of genes beside `_TimeGenes`, with the same generations.
+The layers that the paper leaves out of the network in a second stage, under a budget, are
+`s3search.search.layered`'s.
 """
 
 import math
@@ -38,13 +38,13 @@ POPULATION = 50
 SOLVERS = ("", "ddim", "2m")
 """Whose steps are kept: those of the best seed (DDIM without seeds), DDIM, DPM-Solver++(2M)."""
 
-_N_PARENTS = 10
-_N_MUTANTS = 25
-_N_CROSSED = 15
-_RATE = 0.25  # at which a mutation draws a gene anew
+N_PARENTS = 10
+N_MUTANTS = 25
+N_CROSSED = 15
+RATE = 0.25  # at which a mutation draws a gene anew
 _FIRST_RATE = 0.1  # the same in the first generation
 _N_GRID = 1000
-_TRIES = 30  # draws until a proposal is new
+TRIES = 30  # draws until a proposal is new
 
 Told = tuple[float, int, Schedule]
 
@@ -101,11 +101,11 @@ class AutoDiffusion:
         in_flight = [s for s in pending if s.nfe == nfe]
         n_before = len(told) + sum(schedule_key(s) not in self._seed_keys for s in in_flight)
         generation, slot = divmod(n_before, POPULATION)
-        genes = _TimeGenes.of(self._space, self._base(nfe))
+        genes = TimeGenes.of(self._space, self._base(nfe))
         parents = self._parents(genes, nfe, told[: generation * POPULATION])
-        for attempt in range(_TRIES):
+        for attempt in range(TRIES):
             # a place that finds nothing new is filled at random
-            proposal = _member(genes, parents, slot if attempt < _TRIES // 2 else POPULATION, rng)
+            proposal = _member(genes, parents, slot if attempt < TRIES // 2 else POPULATION, rng)
             if schedule_key(proposal[0]) not in taken:
                 break
         schedule, origin, ids = proposal
@@ -121,7 +121,7 @@ class AutoDiffusion:
         return min(seeds, key=lambda m: m[:2])[2]
 
     def _parents(
-        self, genes: "_TimeGenes", nfe: int, told: Sequence[Told | None]
+        self, genes: "TimeGenes", nfe: int, told: Sequence[Told | None]
     ) -> list[Schedule] | None:
         """The best so far that have the solver's steps, best first; None in the first
         generation.
@@ -130,11 +130,11 @@ class AutoDiffusion:
             return None
         own = [m for m in (*told, *self._told_seeds.get(nfe, ())) if m is not None]
         fitting = sorted((m for m in own if genes.fit(m[2])), key=lambda m: m[:2])
-        return [m[2] for m in fitting[:_N_PARENTS]]
+        return [m[2] for m in fitting[:N_PARENTS]]
 
 
 def _member(
-    genes: "_TimeGenes", parents: Sequence[Schedule] | None, slot: int, rng: np.random.Generator
+    genes: "TimeGenes", parents: Sequence[Schedule] | None, slot: int, rng: np.random.Generator
 ) -> tuple[Schedule, str, tuple[str, ...]]:
     """What stands at a place of the first generation (no parents yet) or of a later one: a
     schedule, its origin, its parents.
@@ -142,13 +142,13 @@ def _member(
     if parents is None:
         if slot == 0:
             return genes.schedule(genes.own), "solver", ()
-        if _N_MUTANTS < slot < POPULATION:
+        if N_MUTANTS < slot < POPULATION:
             return genes.schedule(genes.mutated(genes.own, _FIRST_RATE, rng)), "mutation", ()
-    elif parents and slot < _N_MUTANTS:
+    elif parents and slot < N_MUTANTS:
         parent = parents[int(rng.integers(len(parents)))]
-        child = genes.mutated(genes.indices(parent), _RATE, rng)
+        child = genes.mutated(genes.indices(parent), RATE, rng)
         return genes.schedule(child), "mutation", (parent.id,)
-    elif parents and slot < _N_MUTANTS + _N_CROSSED:
+    elif parents and slot < N_MUTANTS + N_CROSSED:
         a, b = (parents[int(rng.integers(len(parents)))] for _ in range(2))
         child = genes.crossed(genes.indices(a), genes.indices(b), rng)
         return genes.schedule(child), "crossover", (a.id, b.id)
@@ -156,7 +156,7 @@ def _member(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _TimeGenes:
+class TimeGenes:
     """The searched times of one base schedule: all but the first and the clean end."""
 
     space: SearchSpace
@@ -164,12 +164,12 @@ class _TimeGenes:
     grid: npt.NDArray[np.float64]  # falling times
 
     @staticmethod
-    def of(space: SearchSpace, base: Schedule) -> "_TimeGenes":
+    def of(space: SearchSpace, base: Schedule) -> "TimeGenes":
         """Genes of the base's times."""
         process = base.process
         _, highest = space.end_lams(process, called=draft_of(base).calls_end)
         grid = _grid(process, process.time_of_lam(highest))
-        return _TimeGenes(space=space, base=base, grid=grid)
+        return TimeGenes(space=space, base=base, grid=grid)
 
     @property
     def own(self) -> Genes:

@@ -27,6 +27,7 @@ from s3search.errors import InvalidConfig, nearest
 from s3search.processes import Edm, Flow, NoiseProcess, VpDiscrete
 from s3search.rules import LINEAR_PREDICTIONS, EmsNodes, Prediction
 from s3search.schedules.jump import GaussianJump
+from s3search.schedules.layers import Layers
 from s3search.schedules.schedule import StartKind
 from s3search.schedules.spacing import EndRule
 from s3search.statistics import GaussianStatistics
@@ -145,6 +146,8 @@ class SearchSpace(_Table):
     jump_modes: int = Field(default=8, ge=0)  # directions that a jump tells apart
     # range of a call's guidance scale; no range: guidance is the model's, as its table says
     guidance: tuple[float, float] | None = None
+    # most that a schedule may cost, in NFE-equivalents; blocks are left out to stay within it
+    cost: float | None = Field(default=None, gt=0)
     time_sigma: float = Field(default=0.3, gt=0)  # size of one move of a time, in lam
     min_gap: float = Field(default=0.05, gt=0)  # least distance of neighbouring times, in lam
     changes: int = Field(default=3, ge=1)  # a mutation changes 1 to this many places
@@ -155,6 +158,8 @@ class SearchSpace(_Table):
     ems: EmsNodes | None = None
     # the jump from the noisy end: handed in likewise (`with_gaussian`)
     jump: GaussianJump | None = None
+    # the network's blocks, and what they cost: handed in likewise (`with_layers`)
+    layers: Layers | None = None
 
     @field_validator(
         "nfe",
@@ -242,6 +247,10 @@ class SearchSpace(_Table):
         """This space with the Gaussian that its jumps are made with."""
         jump = statistics.jump(process.time_range[1], self.jump_modes)
         return self.model_copy(update={"jump": jump})
+
+    def with_layers(self, layers: Layers) -> Self:
+        """This space with the blocks that calls may leave out."""
+        return self.model_copy(update={"layers": layers})
 
     def jump_lams(self, process: NoiseProcess) -> tuple[float, float] | None:
         """Lowest and highest lam at which a jump may land, None where there are no jumps."""

@@ -13,6 +13,7 @@ from s3search.search.autodiffusion import AutoDiffusion
 from s3search.search.evolution import SEED, Evolution, RandomSearch, distinct
 from s3search.search.guided import GuidedSearch
 from s3search.search.lab import Lab
+from s3search.search.layered import LayeredAutoDiffusion, affordable, within
 from s3search.search.proposer import Proposer
 from s3search.search.s3 import S3, S3Settings
 from s3search.search.sequential import Sequential
@@ -52,12 +53,20 @@ def make_search(
     config: StudyConfig, space: SearchSpace, process: NoiseProcess, seeds: dict[str, Schedule]
 ) -> Search:
     """The search that the study file asks for; raises `InvalidConfig` for an unknown name."""
-    search = config.search
+    search, n_seeds = config.search, len(seeds)
     if space.guidance is not None and search.algorithm not in _GUIDED:
         raise InvalidConfig(
             f"space.guidance: {search.algorithm!r} searches no guidance; use one of "
             f"{', '.join(_GUIDED)}, or set guidance_scale in [model] and remove space.guidance"
         )
+    if space.cost is not None and space.layers is not None:
+        if search.algorithm.partition(":")[0] != "autodiffusion":
+            raise InvalidConfig(
+                f"space.cost: {search.algorithm!r} leaves no blocks out; use 'autodiffusion', or "
+                "remove space.cost"
+            )
+        affordable(config.space.nfe, space.layers, space.cost)
+        n_seeds = len(within(seeds, space.layers, space.cost))
     if search.algorithm == "s3":
         settings = S3Settings(ladder=search.ladder, batch=search.batch)
         return S3(
@@ -71,7 +80,7 @@ def make_search(
         )
     return Sequential(
         make_proposer(config, space, process, seeds),
-        n_seeds=len(seeds),
+        n_seeds=n_seeds,
         evaluations=search.evaluations,
         batch=search.batch,
     )
@@ -156,6 +165,16 @@ def make_proposer(
             return RandomSearch(space, process, nfe=nfe, seed=seed, seeds=seeds)
         case "usf", "":
             return UsfEvolution(space, process, nfe=nfe, seed=seed, seeds=seeds)
+        case "autodiffusion", solver if space.cost is not None:
+            return LayeredAutoDiffusion(
+                space,
+                process,
+                nfe=nfe,
+                seed=seed,
+                seeds=seeds,
+                solver=solver,
+                evaluations=config.search.evaluations,
+            )
         case "autodiffusion", solver:
             return AutoDiffusion(space, process, nfe=nfe, seed=seed, seeds=seeds, solver=solver)
         case "optuna", str() if sampler:

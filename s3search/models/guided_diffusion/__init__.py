@@ -63,6 +63,11 @@ class AdmDenoiser(nn.Module):
             self.network_batches_per_call = 3
         self._config, self._scale, self._clips = config, scale, clips
 
+    @property
+    def skippable(self) -> UNet:
+        """Whose blocks may be left out of a call: the classifier's may not."""
+        return self.network
+
     def condition(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
         """The classes (n,) of ``n`` images, evenly drawn; nothing for a network without."""
         return {"labels": even_labels(n, self.n_classes, generator)} if self.n_classes else {}
