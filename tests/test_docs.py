@@ -25,6 +25,7 @@ ROOT = Path(s3search.__file__).parents[1]
 README = ROOT / "README.md"
 SOLVERS = ROOT / "docs" / "solvers.md"
 METRICS = ROOT / "docs" / "metrics.md"
+TRANSFER = ROOT / "docs" / "transfer.md"
 SPACES = ROOT / "search_spaces" / "README.md"
 
 _EXAMPLE = re.compile(r"^<!-- test -->\s*\n```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -59,7 +60,8 @@ def _documented_keys(text: str, table: str) -> set[str]:
 
 @pytest.mark.parametrize("command", _commands())
 def test_the_documentation_names_every_command(readme: str, command: str) -> None:
-    text = readme + METRICS.read_text(encoding="utf-8")
+    pages = (METRICS, TRANSFER)
+    text = readme + "".join(page.read_text(encoding="utf-8") for page in pages)
     assert re.search(rf"`?s3search {command}\b", text), f"README.md lacks `s3search {command}`"
 
 

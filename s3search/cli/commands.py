@@ -9,6 +9,7 @@ from s3search.cli.schedules import check, evaluate, import_, schema, show
 from s3search.cli.statistics import statistics
 from s3search.cli.studies import best, compare, dashboard, demo, export, launch, status
 from s3search.cli.training import train_digits
+from s3search.cli.transfer import retime
 
 app = typer.Typer(
     name="s3search",
@@ -31,6 +32,7 @@ app.command()(reference)
 app.command()(export)
 app.command()(show)
 app.command("import")(import_)
+app.command()(retime)
 app.command()(check)
 app.command()(schema)
 app.command()(dashboard)

@@ -1,0 +1,70 @@
+"""Commands that carry a schedule elsewhere: to other calls, processes and models."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from s3search.cli.options import AsJson, ScheduleFile, Sets
+from s3search.cli.output import OUT, print_json, writable
+from s3search.cli.settings import config_of
+from s3search.errors import InvalidConfig
+from s3search.schedules.schedule import Schedule
+
+
+def retime(  # noqa: PLR0913, PLR0917 (one parameter per option)
+    schedule: ScheduleFile,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Schedule file to write.")],
+    nfe: Annotated[
+        int | None, typer.Option("--nfe", min=1, help="Another number of network calls.")
+    ] = None,
+    process: Annotated[
+        str | None,
+        typer.Option("--process", help="edm, score_sde, adm, lsun, sd, flow, or a JSON object."),
+    ] = None,
+    study: Annotated[
+        Path | None, typer.Option("--study", help="The process of this study file's model.")
+    ] = None,
+    solver: Annotated[
+        str | None,
+        typer.Option("--solver", help="A published solver on the same levels (unipc, ...)."),
+    ] = None,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Move levels that the process does not have.")
+    ] = False,
+    sets: Sets = None,
+    as_json: AsJson = False,
+) -> None:
+    """Move a schedule to another number of calls or another process; say what is approximated."""
+    from s3search.importers import process_named
+    from s3search.transfer import Move, moved, process_of_study
+
+    if process is not None and study is not None:
+        raise InvalidConfig("--process and --study name two processes; give one")
+    if sets and study is None:
+        raise InvalidConfig("--set changes a study file; give --study STUDY.toml too")
+    writable(output)
+    loaded = Schedule.load(schedule)
+    target = None if process is None else process_named(process)
+    if study is not None:
+        target = process_of_study(config_of(study, None, None, sets))
+    found = moved(loaded, Move(nfe=nfe, process=target, solver=solver, fit=fit))
+    found.schedule.save(output)
+    if as_json:
+        print_json(
+            {
+                "file": str(output),
+                "schedule_id": found.schedule.id,
+                "nfe": found.schedule.nfe,
+                "from": loaded.id,
+                "notes": list(found.notes),
+            }
+        )
+        return
+    OUT.print(
+        f"wrote {output}: {found.schedule.process.type}, NFE {found.schedule.nfe}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for note in found.notes:
+        OUT.print(f"note: {note}", highlight=False, soft_wrap=True)
