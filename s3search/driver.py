@@ -10,7 +10,7 @@ alone.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from s3search.cluster.pool import Outcome, Task
@@ -73,6 +73,26 @@ def evaluate(pool: Pool, request: EvaluationRequest) -> Evaluation:
     reply = _ask(pool, f"evaluate {request.schedule.id}", request)
     assert isinstance(reply, Evaluation)
     return reply
+
+
+def evaluate_all(
+    pool: Pool, requests: Sequence[EvaluationRequest]
+) -> list[Evaluation | EvaluationFailed]:
+    """Evaluations outside any study by all workers of an idle pool, in order; a failure stands in
+    the place of its evaluation.
+    """
+    found: dict[str, Evaluation | EvaluationFailed] = {}
+    waiting = list(enumerate(requests))
+    while len(found) < len(requests):
+        while waiting and pool.has_room:
+            i, request = waiting.pop(0)
+            pool.submit(Task(id=str(i), request=request))
+        for outcome in pool.collect():
+            if isinstance(outcome.reply, Evaluation):
+                found[outcome.task_id] = outcome.reply
+            else:
+                found[outcome.task_id] = _failure(outcome)
+    return [found[str(i)] for i in range(len(requests))]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,7 +265,11 @@ def _ask(pool: Pool, task_id: str, request: Request) -> Reply:
     pool.submit(Task(id=task_id, request=request))
     outcomes: Iterable[Outcome[Reply]] = pool.collect()
     outcome = next(iter(outcomes))
-    if outcome.error is not None:
-        raise EvaluationFailed(f"{outcome.error.kind}: {outcome.error.message}")
-    assert outcome.reply is not None
+    if outcome.reply is None:
+        raise _failure(outcome)
     return outcome.reply
+
+
+def _failure(outcome: Outcome[Reply]) -> EvaluationFailed:
+    assert outcome.error is not None
+    return EvaluationFailed(f"{outcome.error.kind}: {outcome.error.message}")

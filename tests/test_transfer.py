@@ -143,3 +143,116 @@ def test_a_file_that_is_no_schedule_and_a_folder_that_is_not_there(
     assert wrong.read_text() == "{}"
     nowhere = tmp_path / "no" / "there.json"
     assert "there is no folder" in cli("retime", schedule, "-o", nowhere, "--nfe", 7)[2]
+
+
+# -- robustness ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A study whose model's parameter stands in a file: 1 is right, others are fine-tuned."""
+    path = study_file(tmp_path)
+    (tmp_path / "one").write_text("1.0")
+    (tmp_path / "two").write_text("0.9")
+    text = path.read_text().replace(
+        'loader = "tests.plugins:gaussian"',
+        f'loader = "tests.plugins:trained"\nweights = "{tmp_path / "one"}"',
+    )
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> tuple[Path, Path]:
+    """A very good and a very bad schedule, of 20 and of 3 calls."""
+    good, bad = tmp_path / "good.json", tmp_path / "bad.json"
+    end = published.End(rule="denoise")
+    published.dpmpp_2m(edm(), nfe=3, spacing="logsnr", end=end).save(bad)
+    published.dpmpp_2m(edm(), nfe=4, spacing="karras", end=end).save(good)
+    return good, bad
+
+
+def test_every_schedule_stands_beside_the_best_published_one_in_every_variant(
+    cli: Cli, study: Path, two: tuple[Path, Path], tmp_path: Path
+) -> None:
+    good, bad = two
+    tuned = f"model.weights={tmp_path / 'two'}"
+    words = ("robustness", good, bad, study, "--set", tuned, "--n-images", 200)
+    code, out, err = cli(*words, "--seed", 1, "--seed", 2, "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    rows = found["rows"]
+    places = [(row["variant"], row["noise_seed"]) for row in rows[::2]]
+    assert places == [(v, s) for v in ("study.toml", tuned) for s in (1, 2)]
+    assert len({row["model_fingerprint"] for row in rows}) == 2
+    for row in rows:
+        own, other = row["value"], row["published"]["value"]
+        assert row["ratio"] == pytest.approx(own / other)
+        low, high = row["interval_95"]
+        assert low < own < high
+        held = row["ratio_95"] is not None and row["ratio_95"][1] < 1.0
+        assert (row["verdict"] == "holds") == held
+    assert [each["schedule"] for each in found["held"]] == ["good.json", "bad.json"]
+    worst = max(row["ratio"] for row in rows[1::2])
+    assert found["held"][1]["worst_ratio"] == worst > 1.2
+    assert found["held"][1]["fails"] == sum(row["verdict"] == "fails" for row in rows[1::2]) > 0
+    assert sum(found["held"][1][key] for key in ("holds", "fails", "undecided")) == 4
+
+    code, out, err = cli(*words)
+    assert (code, err) == (0, "")
+    assert f"measuring {tuned}, noise seed 1" in out
+    assert "bad.json: holds in 0 of 2 variants" in out
+    assert "best published of" in out
+
+
+def test_the_value_is_that_of_evaluate(cli: Cli, study: Path, two: tuple[Path, Path]) -> None:
+    found = cli("robustness", two[0], study, "--n-images", 60, "--seed", 5, "--json")[1]
+    alone = cli("evaluate", two[0], study, "--n-images", 60, "--seed", 5, "--json")[1]
+    row, own = json.loads(found)["rows"][0], json.loads(alone)
+    assert row["value"] == own["value"]
+    assert row["model_fingerprint"] == own["model_fingerprint"]
+
+
+def test_a_model_that_fails_says_so(cli: Cli, tmp_path: Path, two: tuple[Path, Path]) -> None:
+    study = study_file(tmp_path)
+    words = ("--set", "model.fail=true", "--n-images", 60)
+    code, _, err = cli("robustness", two[0], study, *words)
+    assert code == 1
+    assert "model.fail=true: none of" in err
+    assert "not finite" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--set", "modl.path=x"], "modl"),
+        (["--study", "none.toml"], "none.toml: cannot be read"),
+        (["--n-images", "1"], "--n-images"),
+        (["--seed", "-1"], "--seed"),
+    ],
+)
+def test_wrong_variants_are_told_in_a_sentence(
+    cli: Cli, study: Path, two: tuple[Path, Path], words: list[str], sentence: str
+) -> None:
+    code, out, err = cli("robustness", two[0], study, *words)
+    assert (code, out) == (2, "")
+    assert sentence in err
+
+
+def test_a_schedule_of_another_process_is_sent_to_retime(
+    cli: Cli, study: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "vp.json"
+    published.ddim(vp_linear(), nfe=3).save(path)
+    code, _, err = cli("robustness", path, study, "--n-images", 60)
+    assert code == 2
+    assert "vp.json: process: this is a schedule for" in err
+    assert "`s3search retime`" in err
+
+
+def test_guidance_is_refused_by_a_model_without_it(cli: Cli, study: Path, tmp_path: Path) -> None:
+    path = tmp_path / "guided.json"
+    published.with_guidance(published.ddim(edm(), nfe=2), [1.0, 2.0]).save(path)
+    code, _, err = cli("robustness", path, study, "--n-images", 60)
+    assert code == 2
+    assert "no null condition" in err

@@ -9,7 +9,7 @@ from s3search.cli.schedules import check, evaluate, import_, schema, show
 from s3search.cli.statistics import statistics
 from s3search.cli.studies import best, compare, dashboard, demo, export, launch, status
 from s3search.cli.training import train_digits
-from s3search.cli.transfer import retime
+from s3search.cli.transfer import retime, robustness
 
 app = typer.Typer(
     name="s3search",
@@ -27,6 +27,7 @@ app.command()(status)
 app.command()(best)
 app.command()(compare)
 app.command()(evaluate)
+app.command()(robustness)
 app.command()(metrics)
 app.command()(reference)
 app.command()(export)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from s3search.cli.options import AsJson, ScheduleFile, Sets
+from s3search.cli.options import Address, AsJson, ScheduleFile, Sets, StudyFile
 from s3search.cli.output import OUT, print_json, writable
 from s3search.cli.settings import config_of
 from s3search.errors import InvalidConfig
@@ -68,3 +68,52 @@ def retime(  # noqa: PLR0913, PLR0917 (one parameter per option)
     )
     for note in found.notes:
         OUT.print(f"note: {note}", highlight=False, soft_wrap=True)
+
+
+def robustness(
+    schedules: Annotated[
+        list[Path], typer.Argument(metavar="SCHEDULE.json...", help="Schedule files.")
+    ],
+    study: StudyFile,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="TABLE.KEY=VALUE",
+            help="A variant with this value of the study file; repeat for more variants.",
+        ),
+    ] = None,
+    studies: Annotated[
+        list[Path] | None,
+        typer.Option("--study", help="A variant of its own: another study file; repeatable."),
+    ] = None,
+    n_images: Annotated[int, typer.Option("--n-images", min=2, help="Images of each.")] = 10_000,
+    seeds: Annotated[
+        list[int] | None,
+        typer.Option("--seed", min=0, help="Noise seed; repeat for every variant at each."),
+    ] = None,
+    address: Address = "inline",
+    as_json: AsJson = False,
+) -> None:
+    """Measure schedules under variants of a model, beside the best published solver there."""
+    from s3search.robustness import carried, variants_of
+    from s3search.robustness import robustness as measure
+    from s3search.robustness_text import robustness_lines, robustness_table
+
+    loaded = carried(schedules)
+    configs = [(study.name, config_of(study, None, address, None))]
+    configs += [(each, config_of(study, None, address, [each])) for each in sets or ()]
+    configs += [(str(each), config_of(each, None, address, None)) for each in studies or ()]
+    variants = variants_of(configs, seeds or [1])
+
+    def report(line: str) -> None:
+        if not as_json:
+            OUT.print(f"measuring {line}", highlight=False, soft_wrap=True)
+
+    found = measure(loaded, variants, n_images=n_images, report=report)
+    if as_json:
+        print_json(found)
+        return
+    OUT.print(robustness_table(found))
+    for line in robustness_lines(found):
+        OUT.print(line, highlight=False, soft_wrap=True)
