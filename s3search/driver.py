@@ -10,7 +10,7 @@ alone.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from s3search.cluster.pool import Outcome, Task
@@ -102,7 +102,7 @@ class Start:
     """
 
     description: Description
-    search: Search
+    search: Search | None  # None: only what is asked for is validated
 
 
 def prepare(config: StudyConfig, space: SearchSpace, pool: Pool) -> Start:
@@ -139,6 +139,7 @@ class Driver:
 
     def run(self) -> None:
         """Searches until the budget is spent, then validates; every state is in the database."""
+        assert self._search is not None
         try:
             self._store.set_state("searching")
             self._search.run(self._lab)
@@ -151,6 +152,17 @@ class Driver:
         except S3SearchError:
             self._store.set_state("failed")
             raise
+
+    def validate_also(self, published: Mapping[str, Schedule]) -> None:
+        """Measures further published schedules, by name, as the search and the validation did, and
+        stores them beside the others; what is known is not measured again.
+        """
+        trials = [
+            Trial(schedule=schedule, origin=f"baseline: {name}")
+            for name, schedule in published.items()
+        ]
+        measured = self._lab.measure(trials)
+        self._validate_these([each.schedule.id for each in measured if each.value is not None])
 
     # -- validating ------------------------------------------------------------------------
 
@@ -221,7 +233,7 @@ class Driver:
         table = self._config.search if searching else self._config.validation
         if done is None:
             done = round(tally.spent / table.n_images)
-            total = self._search.total
+            total = None if self._search is None else self._search.total
         rate = tally.images / (time.monotonic() - tally.began)
         left = None
         if total is not None and rate > 0:
