@@ -350,10 +350,10 @@ class Evaluator:
         if problem is not None:
             raise EvaluationFailed(problem)
         plan = compile_plan(schedule, self._ems)
-        denoiser = patched(self.denoiser, schedule)
 
         @torch.inference_mode()
         def made(noise: Tensor, condition: dict[str, Tensor]) -> Tensor:
+            denoiser = patched(self.denoiser, schedule)  # for one trajectory, so anew each time
             samples = sample(denoiser, plan, noise, **condition)
             images = images_of(self.denoiser, samples)
             if not torch.isfinite(images).all():
