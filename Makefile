@@ -11,7 +11,8 @@ demo: $(VENV)/installed
 	$(BIN)/s3search demo --output demo
 
 test: $(VENV)/installed-dev
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m "not cluster"
+	$(BIN)/pytest -m cluster
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

@@ -4,23 +4,20 @@ machine.
 
 from pathlib import Path
 
-import torch
-
 from s3search.cluster.pool import WorkerPool
-from s3search.driver import images
-from s3search.evaluation.record import ImagesRequest, Reply, Request
+from s3search.evaluation.record import Reply, Request
 from s3search.exporters.schedule_json import save_export
 from s3search.launching import workers
-from s3search.pictures import draw_samples, draw_schedule
+from s3search.pictures import draw_schedule
 from s3search.schedules.published import dpmpp_2m
 from s3search.schedules.spacing import End, EndRule
+from s3search.sheets import draw_sheet
 from s3search.study.config import StudyConfig
 from s3search.study.export import best_schedule
 from s3search.study.frame import best_of, evaluations_frame, validated
 from s3search.study.store import StudyStore, open_study
 
 REFERENCE_CALLS = 100
-_SHEET_IMAGES = 16
 
 STUDY = """\
 # The study of `s3search demo`; run it again with `s3search launch {path}`.
@@ -99,14 +96,4 @@ def _draw_sheet(store: StudyStore, pool: WorkerPool[Request, Reply], path: Path)
                     store.schedule(row.schedule_id),
                 )
             )
-    drawn = []
-    for label, schedule in rows:
-        request = ImagesRequest(
-            schedule=schedule,
-            n_images=_SHEET_IMAGES,
-            noise_seed=store.config.validation_noise_seed,
-        )
-        made = images(pool, request)
-        assert isinstance(made, torch.Tensor)
-        drawn.append((label, made))
-    draw_samples(drawn, path, "same noise in every column")
+    draw_sheet(pool, rows, path, noise_seed=store.config.validation_noise_seed)

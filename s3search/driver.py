@@ -10,7 +10,7 @@ alone.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from s3search.cluster.pool import Outcome, Task
@@ -75,6 +75,26 @@ def evaluate(pool: Pool, request: EvaluationRequest) -> Evaluation:
     return reply
 
 
+def evaluate_all(
+    pool: Pool, requests: Sequence[EvaluationRequest]
+) -> list[Evaluation | EvaluationFailed]:
+    """Evaluations outside any study by all workers of an idle pool, in order; a failure stands in
+    the place of its evaluation.
+    """
+    found: dict[str, Evaluation | EvaluationFailed] = {}
+    waiting = list(enumerate(requests))
+    while len(found) < len(requests):
+        while waiting and pool.has_room:
+            i, request = waiting.pop(0)
+            pool.submit(Task(id=str(i), request=request))
+        for outcome in pool.collect():
+            if isinstance(outcome.reply, Evaluation):
+                found[outcome.task_id] = outcome.reply
+            else:
+                found[outcome.task_id] = _failure(outcome)
+    return [found[str(i)] for i in range(len(requests))]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
     """What a search starts from; made before anything is written, so that bad input leaves no
@@ -82,7 +102,7 @@ class Start:
     """
 
     description: Description
-    search: Search
+    search: Search | None  # None: only what is asked for is validated
     pads: bool = True  # a call that changes nothing costs nothing here
 
 
@@ -126,6 +146,7 @@ class Driver:
 
     def run(self) -> None:
         """Searches until the budget is spent, then validates; every state is in the database."""
+        assert self._search is not None
         try:
             self._store.set_state("searching")
             self._search.run(self._lab)
@@ -138,6 +159,17 @@ class Driver:
         except S3SearchError:
             self._store.set_state("failed")
             raise
+
+    def validate_also(self, published: Mapping[str, Schedule]) -> None:
+        """Measures further published schedules, by name, as the search and the validation did, and
+        stores them beside the others; what is known is not measured again.
+        """
+        trials = [
+            Trial(schedule=schedule, origin=f"baseline: {name}")
+            for name, schedule in published.items()
+        ]
+        measured = self._lab.measure(trials)
+        self._validate_these([each.schedule.id for each in measured if each.value is not None])
 
     # -- validating ------------------------------------------------------------------------
 
@@ -209,7 +241,7 @@ class Driver:
         table = self._config.search if searching else self._config.validation
         if done is None:
             done = round(tally.spent / table.n_images)
-            total = self._search.total
+            total = None if self._search is None else self._search.total
         rate = tally.images / (time.monotonic() - tally.began)
         left = None
         if total is not None and rate > 0:
@@ -253,7 +285,11 @@ def _ask(pool: Pool, task_id: str, request: Request) -> Reply:
     pool.submit(Task(id=task_id, request=request))
     outcomes: Iterable[Outcome[Reply]] = pool.collect()
     outcome = next(iter(outcomes))
-    if outcome.error is not None:
-        raise EvaluationFailed(f"{outcome.error.kind}: {outcome.error.message}")
-    assert outcome.reply is not None
+    if outcome.reply is None:
+        raise _failure(outcome)
     return outcome.reply
+
+
+def _failure(outcome: Outcome[Reply]) -> EvaluationFailed:
+    assert outcome.error is not None
+    return EvaluationFailed(f"{outcome.error.kind}: {outcome.error.message}")

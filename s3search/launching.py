@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from s3search.cluster import open_pool
-from s3search.driver import Driver, Report, prepare
+from s3search.driver import Driver, Report, Start, describe, prepare
 from s3search.evaluation.evaluator import Evaluator
+from s3search.schedules.schedule import Schedule
 from s3search.search.space import SearchSpace, load_space
 from s3search.study.config import StudyConfig
-from s3search.study.store import create_or_resume
+from s3search.study.schedulers import schedulers_of
+from s3search.study.store import StudyStore, create_or_resume
 from s3search.study_lab import Pool
 
 
@@ -30,6 +32,26 @@ def launch_on(pool: Pool, config: StudyConfig, space: SearchSpace, report: Repor
     content = {**space.model_dump(mode="json"), "statistics": start.description.statistics}
     with create_or_resume(config, content) as store:
         Driver(store, pool, start, report).run()
+
+
+def validate_schedulers(store: StudyStore, pool: Pool, report: Report) -> dict[str, str]:
+    """Validates diffusers' schedulers beside the study's own schedules, for all its numbers of
+    calls; why some are not among them, by name.
+
+    Raises `InvalidConfig` where the study's model has no scheduler config to make them of.
+    """
+    description = describe(pool)
+    config = store.config
+    found: dict[str, Schedule] = {}
+    missing: dict[str, str] = {}
+    for nfe in config.space.nfe:
+        tail = f", NFE {nfe}" if len(config.space.nfe) > 1 else ""
+        made, without = schedulers_of(description.own_sampler, description.process, nfe)
+        found |= {f"{name}, pipeline's config{tail}": own for name, own in made.items()}
+        missing |= {f"{name}{tail}": why for name, why in without.items()}
+    start = Start(description=description, search=None)
+    Driver(store, pool, start, report).validate_also(found)
+    return missing
 
 
 def space_of(config: StudyConfig) -> SearchSpace:

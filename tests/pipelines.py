@@ -86,6 +86,14 @@ def ddpm(folder: Path, **scheduler: Any) -> Path:
     return folder
 
 
+def stock_ddim(folder: Path) -> Path:
+    """DDIMPipeline, whose own scheduler is deterministic."""
+    from diffusers import DDIMPipeline, DDIMScheduler
+
+    DDIMPipeline(unet=unet(), scheduler=DDIMScheduler()).save_pretrained(folder)
+    return folder
+
+
 def score(folder: Path) -> Path:
     """ScoreSdeVePipeline: 3 x 8 x 8 images in [0, 1]."""
     from diffusers import ScoreSdeVePipeline, ScoreSdeVeScheduler

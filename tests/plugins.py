@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +115,24 @@ class _Scaled(torch.nn.Module):
 def trained(weights: str) -> Any:
     """A model whose parameter stands in a file, which may change under a study."""
     return _Scaled(float(Path(weights).read_text()))
+
+
+def guided() -> Any:
+    """A Gaussian whose call j is moved by the j-th scale of the schedule; a trajectory uses them
+    up.
+    """
+    denoiser = GaussianDenoiser(edm(), _MEAN, _VARIANCES.flatten())
+
+    class Guided:
+        process, sample_shape, takes_guidance = denoiser.process, SHAPE, True
+
+        def __init__(self, scales: Sequence[float]) -> None:
+            self._left = list(scales)
+
+        def with_guidance(self, scales: Sequence[float]) -> "Guided":
+            return Guided(scales)
+
+        def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+            return denoiser(x, t) * self._left.pop(0)
+
+    return Guided(())

@@ -26,6 +26,7 @@ README = ROOT / "README.md"
 SOLVERS = ROOT / "docs" / "solvers.md"
 METRICS = ROOT / "docs" / "metrics.md"
 LAYERS = ROOT / "docs" / "layers.md"
+TRANSFER = ROOT / "docs" / "transfer.md"
 SPACES = ROOT / "search_spaces" / "README.md"
 
 _EXAMPLE = re.compile(r"^<!-- test -->\s*\n```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -60,7 +61,8 @@ def _documented_keys(text: str, table: str) -> set[str]:
 
 @pytest.mark.parametrize("command", _commands())
 def test_the_documentation_names_every_command(readme: str, command: str) -> None:
-    text = readme + "".join(page.read_text(encoding="utf-8") for page in (METRICS, LAYERS))
+    pages = (METRICS, LAYERS, TRANSFER)
+    text = readme + "".join(page.read_text(encoding="utf-8") for page in pages)
     assert re.search(rf"`?s3search {command}\b", text), f"README.md lacks `s3search {command}`"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from s3search.cli import run
+from s3search.cli.output import OUT
 from s3search.models import digits
 from s3search.processes import edm, vp_linear
 from s3search.schedules import published
@@ -18,7 +19,7 @@ DIGITS = STUDY.replace("tests.plugins:gaussian", "digits")
 
 @pytest.fixture(name="study")
 def _study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(OUT, "_width", 100)  # whenever it was made
     path = tmp_path / "study.toml"
     path.write_text(DIGITS.format(folder=tmp_path))
     return path

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from s3search.cli import run
+from s3search.cli.output import OUT
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.record import EvaluationRequest, Rung
 from s3search.metrics.kernel import kernel_distance
@@ -57,7 +58,7 @@ def captioned() -> Any:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A study file and a schedule in the working folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setattr(OUT, "_width", 140)  # whenever it was made
     monkeypatch.delenv("S3SEARCH_STORAGE", raising=False)
     (tmp_path / "study.toml").write_text(STUDY)
     SCHEDULE.save(tmp_path / "schedule.json")

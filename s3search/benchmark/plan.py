@@ -12,7 +12,7 @@ from pathlib import Path
 
 from s3search.cluster import check_address
 from s3search.errors import InvalidConfig, nearest
-from s3search.search.ladder import LadderRung
+from s3search.search.ladder import DEFAULT_LADDER, LadderRung
 from s3search.study.algorithms import ALGORITHMS
 from s3search.study.config import StudyConfig, config_from_text, load_config, parse_config
 
@@ -55,7 +55,7 @@ class Method:
 
     label: str
     algorithm: str
-    ladder: tuple[LadderRung, ...] = tuple(LadderRung)
+    ladder: tuple[LadderRung, ...] = DEFAULT_LADDER
     only_largest: bool = False  # of the budgets
 
     @property
@@ -74,7 +74,7 @@ def methods(algorithms: Sequence[str], *, ladder: bool) -> tuple[Method, ...]:
                 f"--algorithm: unknown algorithm {name!r}; {nearest(name, ALGORITHMS)}"
             )
     found = [Method(label=PUBLISHED, algorithm="random")]
-    rungs = tuple(LadderRung)
+    rungs = DEFAULT_LADDER
     if ladder and "s3" in algorithms:
         found += [
             Method(

@@ -11,6 +11,7 @@ from s3search.cli.schedules import check, evaluate, import_, schema, show
 from s3search.cli.statistics import statistics
 from s3search.cli.studies import best, compare, dashboard, demo, launch, report, status
 from s3search.cli.training import train_digits
+from s3search.cli.transfer import retime, robustness
 
 app = typer.Typer(
     name="s3search",
@@ -28,12 +29,14 @@ app.command()(status)
 app.command()(best)
 app.command()(compare)
 app.command()(evaluate)
+app.command()(robustness)
 app.command()(metrics)
 app.command()(reference)
 app.command()(export)
 app.command()(report)
 app.command()(show)
 app.command("import")(import_)
+app.command()(retime)
 app.command()(check)
 app.command()(schema)
 app.command("inspect-model")(inspect_model)

@@ -106,15 +106,38 @@ def best(
         OUT.print(line, highlight=False, soft_wrap=True)
 
 
-def compare(study: StudyName, storage: Storage = None, as_json: AsJson = False) -> None:
+def compare(
+    study: StudyName,
+    schedulers: Annotated[
+        bool,
+        typer.Option(
+            "--schedulers", help="First measure diffusers' schedulers on the same noise; stored."
+        ),
+    ] = False,
+    grid: Annotated[
+        Path | None,
+        typer.Option("--grid", help="Also write a PNG: found, published and the pipeline's own."),
+    ] = None,
+    address: Address = "inline",
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
     """The search result against every published solver at its best spacing, on the same held-out
     noise.
     """
     url = storage_url(storage)
+    if grid is not None:
+        writable(grid)
+    missing = _extended(url, study, address, grid, schedulers=schedulers, quiet=as_json)
     if as_json:
-        print_json(_comparison(url, study))
-    else:
-        _print_comparison(url, study)
+        added = {"schedulers_without": missing} if schedulers else {}
+        print_json(_comparison(url, study) | added | ({"grid": str(grid)} if grid else {}))
+        return
+    _print_comparison(url, study)
+    for name, why in missing.items():
+        OUT.print(f"without {name}: {why}", highlight=False, soft_wrap=True)
+    if grid is not None:
+        OUT.print(f"wrote {grid}", highlight=False, soft_wrap=True)
 
 
 def report(
@@ -200,18 +223,48 @@ def _comparison(url: str, name: str) -> dict[str, Any]:
         return comparison_of(store)
 
 
+def _extended(
+    url: str, name: str, address: str | None, grid: Path | None, *, schedulers: bool, quiet: bool
+) -> dict[str, str]:
+    """Measures and draws what `compare` was asked for; which schedulers there are not, and why."""
+    if not schedulers and grid is None:
+        return {}
+    from s3search.launching import validate_schedulers, workers
+    from s3search.sheets import draw_comparison
+    from s3search.study.store import open_study
+    from s3search.terminal import progress
+
+    _check_validated(_comparison(url, name), name)
+    missing: dict[str, str] = {}
+    with open_study(url, name) as store:
+        cluster = store.config.cluster
+        if address is not None:
+            cluster = cluster.model_copy(update={"address": address})
+        with workers(store.config.model_copy(update={"cluster": cluster})) as pool:
+            if schedulers:
+                with progress(ERR if quiet else OUT) as report:
+                    missing = validate_schedulers(store, pool, report)
+            if grid is not None:
+                draw_comparison(store, pool, grid)
+    return missing
+
+
 def _print_comparison(url: str, name: str) -> None:
     from s3search.comparison_text import comparison_lines, comparison_table
 
     found = _comparison(url, name)
+    _check_validated(found, name)
+    OUT.print(comparison_table(found))
+    for line in comparison_lines(found):
+        OUT.print(line, highlight=False, soft_wrap=True)
+
+
+def _check_validated(found: dict[str, Any], name: str) -> None:
     if not found["rows"]:
         raise InvalidConfig(
             f"study {name!r} has no validated schedule yet (it is {found['state']}); "
             "run `s3search launch` to its end first"
         )
-    OUT.print(comparison_table(found))
-    for line in comparison_lines(found):
-        OUT.print(line, highlight=False, soft_wrap=True)
 
 
 def _announce(found: dict[str, Any]) -> None:

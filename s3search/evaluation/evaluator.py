@@ -360,7 +360,7 @@ class Evaluator:
 
         @torch.inference_mode()
         def made(noise: Tensor, condition: dict[str, Tensor]) -> Tensor:
-            denoiser = patched(self.denoiser, schedule)  # anew: it counts its calls
+            denoiser = patched(self.denoiser, schedule)  # for one trajectory, so anew each time
             samples = sample(denoiser, plan, noise, **condition)
             images = images_of(self.denoiser, samples)
             if not torch.isfinite(images).all():

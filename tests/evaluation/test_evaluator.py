@@ -59,6 +59,17 @@ def test_the_value_does_not_depend_on_the_batch_size() -> None:
     np.testing.assert_allclose(values, values[0], rtol=1e-5)
 
 
+def test_guidance_call_by_call_begins_anew_with_every_batch() -> None:
+    schedule = published.with_guidance(SCHEDULE, [1.0, 1.01, 1.02, 1.03])
+    values = [
+        Evaluator(_spec(model="tests.plugins:guided", batch_size=size))
+        .evaluate(_request(350, schedule=schedule))
+        .value
+        for size in (1000, 100, 64)
+    ]
+    np.testing.assert_allclose(values, values[0], rtol=1e-5)
+
+
 def test_noise_is_common_nested_and_its_own_for_every_seed() -> None:
     denoiser = digits.load(labels="uniform")
     bank = NoiseBank(denoiser, torch.device("cpu"))

@@ -143,6 +143,9 @@ _SCHEDULERS: dict[str, tuple[Callable[[Run], Made], dict[str, Any]]] = {
 }
 """Each scheduler's reader, and what its constructor assumes where a config is silent."""
 
+SCHEDULERS = tuple(_SCHEDULERS)
+"""The classes that `schedule_of` knows."""
+
 _MISSING = {
     "DDPMScheduler": "adds noise at every step; schedules are deterministic",
     "EulerAncestralDiscreteScheduler": "adds noise at every step; schedules are deterministic",

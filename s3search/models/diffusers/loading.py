@@ -180,6 +180,7 @@ def _own_sampler(pipe: Any, parts: Pipeline) -> OwnSampler | None:
         scheduler=type(pipe.scheduler).__name__,
         config={name: value for name, value in config.items() if not name.startswith("_")},
         shift=None if parts.n_tokens is None else flow_shift(config, parts.n_tokens),
+        left_out=tuple(sorted(config.get("_use_default_values", ()))),
     )
 
 

@@ -114,6 +114,7 @@ class OwnSampler:
     scheduler: str  # its class
     config: Mapping[str, Any]
     shift: float | None = None  # of a flow, at the size of the images asked for
+    left_out: tuple[str, ...] = ()  # keys that the pipeline's file has not; in config at defaults
 
 
 def flow_shift(config: Mapping[str, Any], n_tokens: int) -> float:

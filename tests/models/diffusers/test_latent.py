@@ -155,4 +155,5 @@ def test_the_usual_search_measures_the_pipelines_own_solver_and_polishes(tmp_pat
         "gaussian": 0,
         "mixture": 0,
         "polish": 0,
+        "floor": 0,
     }
