@@ -12,6 +12,7 @@ from s3search.driver import Progress
 from s3search.errors import InvalidConfig, InvalidSchedule
 from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
 from s3search.evaluation.record import EvaluationRequest, Rung
+from s3search.exporters.schedule_json import save_export
 from s3search.integrations.diffusers import S3Scheduler
 from s3search.launching import launch
 from s3search.models import digits
@@ -21,7 +22,7 @@ from s3search.schedules import published
 from s3search.schedules.layers import skips_layers, with_skipped
 from s3search.schedules.schedule import Schedule
 from s3search.study.config import StudyConfig, config_from_text
-from s3search.study.export import best_schedule, save_export
+from s3search.study.export import best_schedule
 from s3search.study.store import open_study
 from tests import pipelines
 

@@ -83,10 +83,13 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option)
 
 def _best(url: str, study: str, nfe: int | None) -> tuple[Schedule, float, Path | None]:
     """The schedule, its held-out value and the study's EMS file."""
+    from s3search.evaluation.evaluator import load_ems
     from s3search.study.export import best_schedule
     from s3search.study.store import open_study
 
     with open_study(url, study) as store:
         schedule, chosen = best_schedule(store, nfe)
         ems = store.config.statistics.ems
-    return schedule, chosen.value, None if ems is None else Path(str(ems))
+    if ems is not None and schedule.statistics is not None:
+        load_ems(ems)  # says which key of the study names what cannot be read
+    return schedule, chosen.value, None if ems is None else Path(ems)
