@@ -8,6 +8,7 @@ Inside a batch all network calls keep what their derivatives need, unless that i
 each is made once more on the way back (`torch.utils.checkpoint`).
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,8 @@ from s3search.solvers.sample import sample
 
 Batch = tuple[Tensor, dict[str, Tensor]]  # noise (b, C, H, W), condition
 
-_KEPT_BYTES = 2**30  # what the calls of one batch may keep for their derivatives, on a CPU
+_LEAST_KEPT_BYTES = 2**30  # that the calls of one batch may keep for their derivatives, on a CPU
+_KEPT_SHARE_OF_MACHINE = 1 / 8  # the same, where more: of its memory, which workers share
 _KEPT_SHARE = 0.5  # the same on a GPU, of its free memory
 
 
@@ -152,7 +154,8 @@ def _measured(
 def _allowed(device: torch.device) -> float:
     """How many bytes the calls of one batch may keep."""
     if device.type != "cuda":
-        return _KEPT_BYTES
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return max(_LEAST_KEPT_BYTES, machine * _KEPT_SHARE_OF_MACHINE)
     return _KEPT_SHARE * torch.cuda.mem_get_info(device)[0]
 
 
