@@ -7,6 +7,7 @@ from s3search.cli.checkpoints import checkpoint
 from s3search.cli.exporting import export
 from s3search.cli.metrics import metrics, reference
 from s3search.cli.models import inspect_model
+from s3search.cli.presets import preset
 from s3search.cli.schedules import check, evaluate, import_, schema, show
 from s3search.cli.statistics import statistics
 from s3search.cli.studies import best, compare, dashboard, demo, launch, report, status
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 
 app.command()(demo)
+app.command()(preset)
 app.command()(launch)
 app.command()(status)
 app.command()(best)
