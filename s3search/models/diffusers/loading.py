@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from s3search.errors import InvalidConfig, InvalidSchedule, nearest
 from s3search.models.diffusers import dit, stable_diffusion, transformers, unconditional
@@ -208,13 +209,13 @@ def _cast(denoiser: PipelineDenoiser, dtype: torch.dtype) -> None:
     """
     for part in (denoiser.network, denoiser.vae):
         if part is not None and not getattr(part, "_keep_in_fp32_modules", None):
-            part.to(dtype)
+            nn.Module.to(part, dtype)  # their own warns of such parts even where there are none
 
 
 def _place(denoiser: PipelineDenoiser, *, channels_last: bool, compiled: bool | str) -> None:
     vae = denoiser.vae
     if vae is not None and vae.dtype is torch.float16 and vae.config.get("force_upcast"):
-        vae.to(torch.float32)  # it overflows in float16
+        nn.Module.to(vae, torch.float32)  # it overflows in float16
     if channels_last:
         denoiser.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if compiled:
