@@ -71,7 +71,7 @@ def status(
 ) -> None:
     """How far a study is (all studies without a name), what it found and what it cost."""
     from s3search.study.store import study_names
-    from s3search.terminal import status_lines
+    from s3search.terminal.status import status_lines
 
     url = storage_url(storage)
     rows = [_status(url, name) for name in ([study] if study else study_names(url))]
@@ -100,7 +100,7 @@ def best(
     if as_json:
         print_json({"study": study, "best": rows})
         return
-    from s3search.terminal import best_lines
+    from s3search.terminal.results import best_lines
 
     for line in best_lines(rows):
         OUT.print(line, highlight=False, soft_wrap=True)
@@ -192,7 +192,7 @@ def dashboard(
 def _launch(config: Any, *, quiet: bool) -> None:
     from s3search.launching import launch as run
     from s3search.study.database import redacted
-    from s3search.terminal import progress
+    from s3search.terminal.progress import progress
 
     try:
         with progress(ERR if quiet else OUT) as report:
@@ -232,7 +232,7 @@ def _extended(
     from s3search.launching import validate_schedulers, workers
     from s3search.sheets import draw_comparison
     from s3search.study.store import open_study
-    from s3search.terminal import progress
+    from s3search.terminal.progress import progress
 
     _check_validated(_comparison(url, name), name)
     missing: dict[str, str] = {}
