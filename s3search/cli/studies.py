@@ -10,6 +10,7 @@ import typer
 from s3search.cli.options import Address, AsJson, Sets, Storage, StudyFile, StudyName
 from s3search.cli.output import ERR, OUT, print_json, writable
 from s3search.cli.settings import config_of, storage_url
+from s3search.cli.watching import watch as keep_watching
 from s3search.errors import InvalidConfig
 from s3search.files import write_text
 
@@ -66,6 +67,14 @@ def launch(
 
 def status(
     study: Annotated[str | None, typer.Argument(metavar="[STUDY]")] = None,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Show it as it runs, from any machine, until it is done."),
+    ] = False,
+    every: Annotated[
+        float | None,
+        typer.Option("--every", min=0.1, help="Seconds between two looks of --watch; 2."),
+    ] = None,
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
@@ -74,6 +83,11 @@ def status(
     from s3search.terminal.status import status_lines
 
     url = storage_url(storage)
+    if watch:
+        keep_watching(url, study, 2.0 if every is None else every, as_json=as_json)
+        return
+    if every is not None:
+        raise InvalidConfig("--every is how often --watch looks; add --watch")
     rows = [_status(url, name) for name in ([study] if study else study_names(url))]
     if as_json:
         print_json(rows[0] if study else {"studies": rows})

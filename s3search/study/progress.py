@@ -51,7 +51,7 @@ class Progress:
     images_per_second: float  # of late
     seconds_left: float | None
     workers_busy: int
-    workers: int
+    workers: int  # of the driver; 0 where none runs
     spend: Mapping[str, Spend]  # by rung and kind of job
 
     @property

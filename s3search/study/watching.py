@@ -81,7 +81,7 @@ def look(store: StudyStore) -> Watched:
         images_per_second=rate,
         seconds_left=left if state == "searching" else None,
         workers_busy=busy,
-        workers=workers,
+        workers=workers if is_running else 0,
         spend=spend,
     )
     silent = None if newest is None else (now - newest).total_seconds()

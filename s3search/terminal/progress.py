@@ -116,7 +116,8 @@ def _pace(now: Progress) -> list[str]:
         parts.append(f"{now.images_per_second:,.0f} images/s")
     if now.seconds_left is not None:
         parts.append(f"about {duration(now.seconds_left)} left")
-    parts.append(f"{now.workers_busy} of {now.workers} workers busy")
+    if now.workers:
+        parts.append(f"{now.workers_busy} of {now.workers} workers busy")
     if now.failed:
         parts.append(f"{now.failed} failed")
     return parts
