@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from s3search.cli.comparing import are_files, check_options, compare_files
 from s3search.cli.options import Address, AsJson, Sets, Storage, StudyFile, StudyName
 from s3search.cli.output import ERR, OUT, print_json, writable
 from s3search.cli.settings import config_of, storage_url
@@ -120,8 +121,15 @@ def best(
         OUT.print(line, highlight=False, soft_wrap=True)
 
 
-def compare(
-    study: StudyName,
+def compare(  # noqa: PLR0913, PLR0917 (one parameter per option)
+    context: typer.Context,
+    study: Annotated[
+        str, typer.Argument(metavar="STUDY", help="A study's name, or a schedule file.")
+    ],
+    other: Annotated[
+        str | None,
+        typer.Argument(metavar="[B.json]", help="Another file: the two are set side by side."),
+    ] = None,
     schedulers: Annotated[
         bool,
         typer.Option(
@@ -132,13 +140,21 @@ def compare(
         Path | None,
         typer.Option("--grid", help="Also write a PNG: found, published and the pipeline's own."),
     ] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="Also draw two schedules to this file.")
+    ] = None,
     address: Address = "inline",
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
     """The search result against every published solver at its best spacing, on the same held-out
-    noise.
+    noise; or two schedule files side by side.
     """
+    files = are_files(study, other)
+    check_options(context, files=files)
+    if other is not None:
+        compare_files(study, other, picture, as_json=as_json)
+        return
     url = storage_url(storage)
     if grid is not None:
         writable(grid)
