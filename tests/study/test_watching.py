@@ -1,5 +1,6 @@
 """What the database says of a running search is what its driver says."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -69,13 +70,14 @@ def test_every_report_of_the_driver_is_seen_in_the_database(tmp_path: Path) -> N
     assert done.progress.held_out_baseline == {3: best["held_out_baseline"]}
 
 
-def test_the_seeds_come_on_top_of_the_budget_of_other_searches(tmp_path: Path) -> None:
-    config = study_config(tmp_path)
+def test_the_seeds_come_on_top_of_the_budget_of_other_searches(url: str, tmp_path: Path) -> None:
+    config = study_config(tmp_path, f"storage.url='{url}'")
     told: list[Progress] = []
     launch(config, told.append)
     seen = _at(config.storage.url).progress
     searched = next(now for now in reversed(told) if now.stage == "search")
     assert (seen.done, seen.total) == (searched.done, searched.total)
+    _assert_same(replace(told[-1], stage="done"), seen)
 
 
 def test_failures_are_spent_time_and_no_calls(tmp_path: Path) -> None:
