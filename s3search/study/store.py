@@ -7,8 +7,10 @@ noise seed), so nothing is ever counted twice.
 """
 
 import hashlib
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +18,7 @@ from typing import Any
 import optuna
 import sqlalchemy as sa
 from optuna.storages import RDBStorage
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import select
 from sqlalchemy.engine import Engine
 
@@ -32,6 +34,8 @@ from s3search.study.database import (
     open_engine,
     redacted,
 )
+from s3search.study.lease import Lease
+from s3search.study.retries import ridden_out
 from s3search.study.summary import DISTRIBUTIONS, summary
 from s3search.study.tables import EVALUATIONS, JOBS, NOTES, PROPOSALS, SCHEDULES, STUDIES
 
@@ -83,6 +87,7 @@ class StudyStore:
         self.config = parse_config(stored, source=f"study {row.name!r}")
         self.space: dict[str, Any] = json.loads(row.space)
         self._optuna: tuple[optuna.Study, RDBStorage] | None = None
+        self._lease: Lease | None = None
 
     def __enter__(self) -> "StudyStore":
         return self
@@ -90,8 +95,26 @@ class StudyStore:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def hold(self, *, takeover: bool = False) -> None:
+        """Makes this the only driver of the study until `close`; raises `StudyConflict` if there
+        is another one, unless this one is to take the study over.
+        """
+        if self._lease is None:
+            self._lease = Lease.take(self._url, self._id, self.name, takeover=takeover)
+
+    @contextmanager
+    def _write(self) -> Iterator[sa.Connection]:
+        """A transaction that writes; raises `LeaseLost` if another driver has the study."""
+        with self._engine.begin() as connection:
+            if self._lease is not None:
+                self._lease.check(connection)
+            yield connection
+
     def close(self) -> None:
-        """Gives the connections back."""
+        """Gives the study free and the connections back."""
+        if self._lease is not None:
+            self._lease.release()
+            self._lease = None
         if self._optuna is not None:
             storage = self._optuna[1]
             storage.remove_session()
@@ -101,9 +124,10 @@ class StudyStore:
 
     # -- the search ------------------------------------------------------------------------
 
+    @ridden_out
     def add_proposals(self, proposals: Sequence[Proposal]) -> None:
         """Records proposals before they are sent to workers."""
-        rows = [
+        rows: list[dict[str, Any]] = [
             {
                 "study_id": self._id,
                 "number": proposal.number,
@@ -116,22 +140,33 @@ class StudyStore:
         ]
         if not rows:
             return
-        with self._engine.begin() as connection:
+        with self._write() as connection:
             for proposal in proposals:
                 self._add_schedule(connection, proposal.schedule)
-            try:
-                connection.execute(PROPOSALS.insert(), rows)
-            except sa.exc.IntegrityError as error:
-                raise StudyConflict(
-                    f"study {self.name!r}: proposal {proposals[0].number} already exists; "
-                    "another driver is running this study, stop one of them"
-                ) from error
+            known = self._numbered(connection, [proposal.number for proposal in proposals])
+            for row in rows:
+                if known.get(row["number"], row["schedule_id"]) != row["schedule_id"]:
+                    raise StudyConflict(
+                        f"study {self.name!r}: proposal {row['number']} already exists; "
+                        "another driver is running this study, stop one of them"
+                    )
+            new = [row for row in rows if row["number"] not in known]
+            if new:
+                connection.execute(PROPOSALS.insert(), new)
 
+    def _numbered(self, connection: sa.Connection, numbers: Sequence[int]) -> dict[int, str]:
+        """Schedule ids of the proposals among these that are there (a lost answer of a commit)."""
+        query = select(PROPOSALS.c.number, PROPOSALS.c.schedule_id).where(
+            PROPOSALS.c.study_id == self._id, PROPOSALS.c.number.in_(numbers)
+        )
+        return {row.number: row.schedule_id for row in connection.execute(query)}
+
+    @ridden_out
     def add_result(self, result: Result) -> bool:
         """Records what became of a request, and what the witness says; False if the former was
         known already (it is not written again).
         """
-        with self._engine.begin() as connection:
+        with self._write() as connection:
             self._add_schedule(connection, result.request.schedule)
             is_new = self._add_row(connection, result)
             witness = None if result.evaluation is None else result.evaluation.witness
@@ -174,6 +209,7 @@ class StudyStore:
         connection.execute(EVALUATIONS.insert().values(**values))
         return True
 
+    @ridden_out
     def proposals(self) -> list[Proposal]:
         """All proposals, in order."""
         query = (
@@ -194,6 +230,7 @@ class StudyStore:
             for row in rows
         ]
 
+    @ridden_out
     def values(self, rung: Rung, n_images: int) -> dict[str, float | None]:
         """Values by schedule id of one rung and size, None if failed."""
         query = select(EVALUATIONS.c.schedule_id, EVALUATIONS.c.value).where(
@@ -204,6 +241,7 @@ class StudyStore:
         with self._engine.begin() as connection:
             return {row.schedule_id: row.value for row in connection.execute(query)}
 
+    @ridden_out
     def n_pending(self) -> int:
         """Proposals without a result at the search rung; a resumed driver runs them first."""
         measured = select(EVALUATIONS.c.schedule_id).where(
@@ -215,6 +253,7 @@ class StudyStore:
         with self._engine.begin() as connection:
             return int(connection.execute(query).scalar_one())
 
+    @ridden_out
     def schedule(self, schedule_id: str) -> Schedule:
         """The schedule behind an id of this study."""
         query = select(SCHEDULES.c.content).where(SCHEDULES.c.id == schedule_id)
@@ -222,6 +261,7 @@ class StudyStore:
             content = connection.execute(query).scalar_one()
         return Schedule.from_dict(json.loads(content))
 
+    @ridden_out
     def search_results(self) -> list[Result]:
         """What became of every trial of the search, as far as a resumed one must know."""
         query = (
@@ -236,8 +276,10 @@ class StudyStore:
 
     # -- the workers' other jobs -----------------------------------------------------------
 
+    @ridden_out
     def add_job(self, job: "Job") -> None:
-        """Records the answer to a question."""
+        """Records the answer to a question; one that has an answer keeps it."""
+        known = select(JOBS.c.id).where(JOBS.c.study_id == self._id, JOBS.c.digest == job.digest)
         row = JOBS.insert().values(
             study_id=self._id,
             kind=job.kind,
@@ -249,9 +291,11 @@ class StudyStore:
             worker=job.spent.worker,
             created_at=_now(),
         )
-        with self._engine.begin() as connection:
-            connection.execute(row)
+        with self._write() as connection:
+            if connection.execute(known).first() is None:
+                connection.execute(row)
 
+    @ridden_out
     def jobs(self, digests: Sequence[str]) -> dict[str, "Job"]:
         """The questions among these that have an answer."""
         query = select(JOBS).where(JOBS.c.study_id == self._id, JOBS.c.digest.in_(digests))
@@ -259,6 +303,7 @@ class StudyStore:
             rows = connection.execute(query).all()
         return {row.digest: _job_of(row) for row in rows}
 
+    @ridden_out
     def answers(self, kind: str) -> list[Any]:
         """The answers to all questions of a kind, the latest last."""
         query = select(JOBS.c.result).where(
@@ -268,6 +313,7 @@ class StudyStore:
             found = connection.execute(query.order_by(JOBS.c.id)).scalars().all()
         return [json.loads(content) for content in found]
 
+    @ridden_out
     def job_totals(self) -> dict[str, dict[str, float]]:
         """Count, image-calls and seconds of each kind of job, failures among them."""
         query = (
@@ -288,6 +334,7 @@ class StudyStore:
             row["kind"]: {key: float(row[key]) for key in row if key != "kind"} for row in rows
         }
 
+    @ridden_out
     def job_costs(self) -> Sequence[Any]:
         """(kind, network_calls, created_at) of every job, in order."""
         query = select(JOBS.c.kind, JOBS.c.network_calls, JOBS.c.created_at)
@@ -295,16 +342,18 @@ class StudyStore:
             of_study = query.where(JOBS.c.study_id == self._id).order_by(JOBS.c.id)
             return connection.execute(of_study).mappings().all()
 
+    @ridden_out
     def add_note(self, kind: str, content: Mapping[str, Any]) -> None:
         """Keeps what a search learned about itself; the same note is kept once."""
         text = json.dumps(dict(content), sort_keys=True)
         digest = hashlib.sha256(f"{kind}{text}".encode()).hexdigest()[:32]
         known = select(NOTES.c.id).where(NOTES.c.study_id == self._id, NOTES.c.digest == digest)
-        with self._engine.begin() as connection:
+        with self._write() as connection:
             if connection.execute(known).first() is None:
                 row = {"study_id": self._id, "kind": kind, "digest": digest, "content": text}
                 connection.execute(NOTES.insert().values(**row, created_at=_now()))
 
+    @ridden_out
     def notes(self, kind: str | None = None) -> list[tuple[str, dict[str, Any]]]:
         """(kind, content) of what was noted, in order."""
         query = select(NOTES.c.kind, NOTES.c.content).where(NOTES.c.study_id == self._id)
@@ -314,6 +363,7 @@ class StudyStore:
             rows = connection.execute(query.order_by(NOTES.c.id)).all()
         return [(row.kind, json.loads(row.content)) for row in rows]
 
+    @ridden_out
     def measured_with(self, *, witness: bool = False) -> tuple[str, str, str] | None:
         """Model fingerprint, reference digest and extractor of the first evaluation (of the
         witness's first one); None without one.
@@ -337,6 +387,7 @@ class StudyStore:
             row = connection.execute(query).first()
         return None if row is None else (row[0], row[1], row[2])
 
+    @ridden_out
     def seconds_spent(self) -> float:
         """Worker seconds of all evaluations, failed ones too."""
         query = select(sa.func.coalesce(sa.func.sum(EVALUATIONS.c.seconds), 0.0))
@@ -350,6 +401,7 @@ class StudyStore:
         """The columns of `rows`."""
         return [*EVALUATIONS.c.keys(), "number", "origin"]
 
+    @ridden_out
     def rows(self) -> Sequence[Any]:
         """Every evaluation with its first proposal's number and origin where it has one; for
         `frame`.
@@ -370,22 +422,25 @@ class StudyStore:
         return joined
 
     @property
+    @ridden_out
     def state(self) -> str:
         """searching, validating, done, interrupted or failed."""
         query = select(STUDIES.c.state).where(STUDIES.c.id == self._id)
         with self._engine.begin() as connection:
             return str(connection.execute(query).scalar_one())
 
+    @ridden_out
     def set_state(self, state: str) -> None:
         """Records how far the study is."""
         change = STUDIES.update().where(STUDIES.c.id == self._id)
-        with self._engine.begin() as connection:
+        with self._write() as connection:
             connection.execute(change.values(state=state, updated_at=_now()))
 
+    @ridden_out
     def set_config(self, config: StudyConfig) -> None:
         """Replaces the stored study file (a larger budget, another cluster)."""
         change = STUDIES.update().where(STUDIES.c.id == self._id)
-        with self._engine.begin() as connection:
+        with self._write() as connection:
             content = _stored(config)
             connection.execute(change.values(config=content, updated_at=_now()))
         self.config = config
@@ -394,37 +449,18 @@ class StudyStore:
 
     def add_trial(self, proposal: Proposal, result: Result) -> None:
         """Mirrors a proposal's result at the search rung as one Optuna trial, in one commit."""
-        schedule, evaluation = proposal.schedule, result.evaluation
-        is_baseline = proposal.origin.startswith("baseline")
-        attributes: dict[str, Any] = {
-            NUMBER_ATTRIBUTE: proposal.number,
-            "origin": proposal.origin,
-            "schedule_id": schedule.id,
-            "schedule": json.dumps(schedule.to_dict()),
-            "n_images": result.request.n_images,
-        }
-        if evaluation is None:
-            attributes["error"] = result.error
-        else:
-            attributes["standard_error"] = evaluation.standard_error
-        if evaluation is None:
-            state = TrialState.FAIL
-        elif evaluation.rung is Rung.RACE:  # its distance is of fewer images than the others'
-            state = TrialState.PRUNED
-            attributes["n_images"] = evaluation.n_images
-            attributes["left_race_at"] = evaluation.value
-        else:
-            state = TrialState.COMPLETE
-        is_whole = evaluation is not None and state is TrialState.COMPLETE
-        trial = create_trial(
-            state=state,
-            values=[evaluation.value, schedule.nfe] if evaluation and is_whole else None,
-            params=summary(schedule, is_baseline=is_baseline),
-            distributions=DISTRIBUTIONS,
-            user_attrs=attributes,
-        )
-        self._optuna_study().add_trial(trial)
+        attempts = itertools.count()
+        trial = _trial_of(proposal, result)
 
+        @ridden_out
+        def add() -> None:
+            is_again = next(attempts) > 0
+            if not (is_again and proposal.number in self.mirrored_numbers()):
+                self._optuna_study().add_trial(trial)
+
+        add()
+
+    @ridden_out
     def mirrored_numbers(self) -> set[int]:
         """Numbers of the proposals that have their Optuna trial."""
         trials = self._optuna_study().get_trials(deepcopy=False)
@@ -437,6 +473,8 @@ class StudyStore:
     def _optuna_study(self) -> optuna.Study:
         if self._optuna is None:
             self._optuna = _open_optuna(self._url, self.name)
+            if self._lease is not None:
+                self._lease.guard(self._optuna[1].engine)
         return self._optuna[0]
 
     def _add_schedule(self, connection: sa.Connection, schedule: Schedule) -> None:
@@ -447,10 +485,14 @@ class StudyStore:
             connection.execute(row)
 
 
-def create_or_resume(config: StudyConfig, space: dict[str, Any]) -> StudyStore:
-    """The study that ``config`` names: made if it is new, resumed if it is there.
+def create_or_resume(
+    config: StudyConfig, space: dict[str, Any], *, takeover: bool = False
+) -> StudyStore:
+    """The study that ``config`` names, for its only driver: made if it is new, resumed if it is
+    there.
 
-    Raises `StudyConflict` if the stored study asks for something else than ``config``.
+    Raises `StudyConflict` if the stored study asks for something else than ``config``, or has
+    another driver and this one is not to take it over.
     """
     url = config.storage.url
     engine = open_engine(url, create=True)
@@ -471,7 +513,12 @@ def create_or_resume(config: StudyConfig, space: dict[str, Any]) -> StudyStore:
                 row = _row(connection, config.study.name)
         store = StudyStore(engine, url, row)
         _check_same(store, config, space)
-        store.set_config(config)
+        try:
+            store.hold(takeover=takeover)
+            store.set_config(config)
+        except BaseException:
+            store.close()
+            raise
     except BaseException:
         engine.dispose()
         raise
@@ -524,6 +571,38 @@ def _result_of(row: Any, schedule: Schedule) -> Result:
         evaluation = Evaluation(**kept)
     spent = Spent(worker=row.worker, seconds=row.seconds)
     return Result(request=request, evaluation=evaluation, error=row.error, spent=spent)
+
+
+def _trial_of(proposal: Proposal, result: Result) -> FrozenTrial:
+    schedule, evaluation = proposal.schedule, result.evaluation
+    is_baseline = proposal.origin.startswith("baseline")
+    attributes: dict[str, Any] = {
+        NUMBER_ATTRIBUTE: proposal.number,
+        "origin": proposal.origin,
+        "schedule_id": schedule.id,
+        "schedule": json.dumps(schedule.to_dict()),
+        "n_images": result.request.n_images,
+    }
+    if evaluation is None:
+        attributes["error"] = result.error
+    else:
+        attributes["standard_error"] = evaluation.standard_error
+    if evaluation is None:
+        state = TrialState.FAIL
+    elif evaluation.rung is Rung.RACE:  # its distance is of fewer images than the others'
+        state = TrialState.PRUNED
+        attributes["n_images"] = evaluation.n_images
+        attributes["left_race_at"] = evaluation.value
+    else:
+        state = TrialState.COMPLETE
+    is_whole = evaluation is not None and state is TrialState.COMPLETE
+    return create_trial(
+        state=state,
+        values=[evaluation.value, schedule.nfe] if evaluation and is_whole else None,
+        params=summary(schedule, is_baseline=is_baseline),
+        distributions=DISTRIBUTIONS,
+        user_attrs=attributes,
+    )
 
 
 def _job_of(row: Any) -> Job:
