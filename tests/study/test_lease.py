@@ -18,8 +18,9 @@ from s3search.launching import launch
 from s3search.study.database import connect_arguments
 from s3search.study.lease import EXPIRED_SECONDS, check_free
 from s3search.study.owners import is_gone, new_owner
-from s3search.study.store import StudyStore, create_or_resume, open_study
+from s3search.study.store import StudyStore, create_or_resume, open_study, study_names
 from s3search.study.tables import LEASES, NOTES
+from s3search.study.upkeep import prune
 from tests.studies import study_config, trials
 
 ROOT = Path(s3search.__file__).parents[1]
@@ -168,6 +169,19 @@ def test_the_study_of_a_process_that_is_gone_is_taken_at_once(
     check_free(url, "t")
     _second(store).close()
     assert "taken over from another driver, whose process is gone" in caplog.text
+
+
+def test_a_study_that_is_driven_is_not_pruned_and_a_dead_drivers_is(
+    url: str, store: StudyStore
+) -> None:
+    with pytest.raises(StudyConflict, match="another driver"):
+        prune(url, ["t"])
+    assert study_names(url) == ["t"]
+    _change_lease(url, process_start="another", host="here")  # this id, but not this process
+    assert prune(url, ["t"]).studies == ("t",)
+    assert _rows(url, LEASES) == []
+    with pytest.raises(LeaseLost):
+        store.set_state("done")
 
 
 def test_a_process_is_not_gone_on_another_machine_nor_while_it_runs() -> None:
