@@ -156,6 +156,7 @@ class Driver:
         try:
             self._store.set_state("searching")
             self._search.run(self._lab)
+            self._store.mirror.flush()
             self._store.set_state("validating")
             self._validate()
             self._store.set_state("done")

@@ -35,7 +35,8 @@ from s3search.search.lab import Array, Measured, Price, Trial
 from s3search.search.ladder import LadderRung
 from s3search.search.proposer import Proposal
 from s3search.search.race import checkpoints
-from s3search.study.store import Job, Result, Spent, StudyStore
+from s3search.study.rows import Job, Result, Spent
+from s3search.study.store import StudyStore
 
 Pool = WorkerPool[Request, Reply]
 
@@ -127,6 +128,7 @@ class StudyLab:
             for s in schedules
             if s.id not in found
         }
+        self._store.mirror.flush()  # results of the search come no more for a while
         for schedule_id, outcome in self._asked(requests):
             result = self.result(requests[schedule_id], outcome)
             self._store.add_result(result)
@@ -236,12 +238,12 @@ class StudyLab:
         for proposal in self._store.proposals():
             self._by_number[proposal.number] = proposal
             self._proposals.setdefault(proposal.schedule.id, proposal)
-        mirrored = self._store.mirrored_numbers()
+        self._store.mirror.open()
         for result in self._store.search_results():
             proposal = self._proposals[result.request.schedule.id]
             self._keep(proposal, result)
-            if proposal.number not in mirrored:  # a kill fell between the two
-                self._store.add_trial(proposal, result)
+            self._store.mirror.add(proposal, result)  # unless it is there: a kill lost it
+        self._store.mirror.flush()
 
     def _record(self, trials: Sequence[Trial]) -> None:
         new: dict[int, Proposal] = {}
@@ -293,7 +295,7 @@ class StudyLab:
     ) -> None:
         result = self.result(request, outcome)
         self._store.add_result(result)
-        self._store.add_trial(proposal, result)
+        self._store.mirror.add(proposal, result)
         self._keep(proposal, result)
         works = result.evaluation is not None
         self._failed_in_a_row = 0 if works else self._failed_in_a_row + 1
@@ -322,6 +324,8 @@ class StudyLab:
         """The answers in order, None where a job failed; known ones are not asked again."""
         known = self._store.jobs(digests)
         asked = {d: r for d, r in zip(digests, requests, strict=True) if d not in known}
+        if asked:
+            self._store.mirror.flush()
         for digest, outcome in self._asked(asked):
             job = _job(kind, digest, outcome)
             self._store.add_job(job)

@@ -24,8 +24,8 @@ from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import event, select
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy import select
+from sqlalchemy.engine import Connection
 from sqlalchemy.pool import NullPool
 
 from s3search.errors import LeaseLost, S3SearchError, StudyConflict
@@ -109,10 +109,6 @@ class Lease:
                 f"{self._where} was taken over by another driver {by} while this one was silent "
                 "or on request; this one stops, and everything it wrote before is kept"
             )
-
-    def guard(self, engine: Engine) -> None:
-        """Every transaction of this engine begins with `check`: for what writes by itself."""
-        event.listen(engine, "begin", self.check)
 
     def release(self) -> None:
         """Gives the study free; without a database it expires by itself."""

@@ -13,7 +13,8 @@ import logging
 import random
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
 
@@ -39,13 +40,20 @@ def ridden_out(call: Callable[P, T]) -> Callable[P, T]:
     def persistent(*args: P.args, **kwargs: P.kwargs) -> T:
         if _is_riding_out.get():
             return call(*args, **kwargs)
-        token = _is_riding_out.set(True)
-        try:
+        with without_waiting():
             return persist(functools.partial(call, *args, **kwargs))
-        finally:
-            _is_riding_out.reset(token)
 
     return persistent
+
+
+@contextmanager
+def without_waiting() -> Iterator[None]:
+    """Calls within fail at once: for what is done on the way out, after something else failed."""
+    token = _is_riding_out.set(True)
+    try:
+        yield
+    finally:
+        _is_riding_out.reset(token)
 
 
 def persist(

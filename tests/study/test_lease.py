@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,15 @@ import sqlalchemy as sa
 import s3search
 from s3search.driver import Progress
 from s3search.errors import LeaseLost, StudyConflict
+from s3search.evaluation.record import EvaluationRequest, Rung
 from s3search.launching import launch
+from s3search.processes import edm
+from s3search.schedules.published import ddim
+from s3search.search.proposer import Proposal
 from s3search.study.database import connect_arguments
 from s3search.study.lease import EXPIRED_SECONDS, check_free
 from s3search.study.owners import is_gone, new_owner
+from s3search.study.rows import Result, Spent
 from s3search.study.store import StudyStore, create_or_resume, open_study, study_names
 from s3search.study.tables import LEASES, NOTES
 from s3search.study.upkeep import prune
@@ -54,11 +60,19 @@ def _change_lease(url: str, **values: Any) -> None:
     engine.dispose()
 
 
+def _proposal_and_result() -> tuple[Proposal, Result]:
+    schedule = ddim(edm(), nfe=3)
+    request = EvaluationRequest(schedule=schedule, rung=Rung.SEARCH, n_images=30, noise_seed=1)
+    spent = Spent(worker="here/1", seconds=0.1)
+    proposal = Proposal(number=0, schedule=schedule, origin="mutation", parents=())
+    return proposal, Result(request=request, evaluation=None, error="no", spent=spent)
+
+
 @pytest.fixture
 def store(url: str, tmp_path: Path) -> Iterator[StudyStore]:
     """A study that this process drives."""
     config = study_config(tmp_path, f"storage.url='{url}'")
-    with create_or_resume(config, {}) as opened:
+    with suppress(LeaseLost), create_or_resume(config, {}) as opened:
         yield opened
 
 
@@ -104,17 +118,19 @@ def test_a_closed_study_is_free(url: str, store: StudyStore) -> None:
 
 @pytest.mark.parametrize("how", ["asked", "expired"])
 def test_who_lost_its_lease_writes_no_row_more(url: str, store: StudyStore, how: str) -> None:
-    store.mirrored_numbers()  # opens Optuna's side
+    store.mirror.open()
     store.add_note("first", {})
     if how == "expired":
         old = _rows(url, LEASES)[0]["renewed_at"] - timedelta(seconds=EXPIRED_SECONDS + 5)
         _change_lease(url, renewed_at=old, machine="elsewhere")
+    waiting = store.mirror
+    waiting.add(*_proposal_and_result())
     with _second(store, takeover=how == "asked") as second:
         for write in (
             lambda: store.add_note("second", {}),
             lambda: store.set_state("done"),
             lambda: store.set_config(store.config),
-            store.mirrored_numbers,
+            waiting.flush,
         ):
             with pytest.raises(LeaseLost, match=r"taken over by another driver \(host"):
                 write()
@@ -122,8 +138,9 @@ def test_who_lost_its_lease_writes_no_row_more(url: str, store: StudyStore, how:
         assert [row["kind"] for row in _rows(url, NOTES)] == ["first", "third"]
     with pytest.raises(LeaseLost, match="taken over by another driver and ended"):
         store.set_state("done")
-    store.close()
-    assert store.name == "t"
+    with pytest.raises(LeaseLost):  # one trial still waits
+        store.close()
+    assert trials(url) == []
 
 
 def test_who_lost_its_lease_does_not_take_it_away_when_it_closes(

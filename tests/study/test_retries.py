@@ -123,7 +123,5 @@ def test_a_search_whose_commits_lose_their_answers_counts_nothing_twice(
         launch(config, lambda _: network.begin_to_cut())
         n_cuts = network.n_cuts
         direct = study_config(tmp_path, f"storage.url='{mortal_server.url}'")
-        found, expected = content(direct), content(calm)
-        assert set(map(str, found.pop("trials"))) == set(map(str, expected.pop("trials")))
-        assert found == expected
+        assert content(direct) == content(calm)
     assert n_cuts > 10
