@@ -35,7 +35,7 @@ def gaussian(
             if kill_once and Path(kill_once).exists():
                 Path(kill_once).unlink()
                 os.kill(os.getpid(), signal.SIGKILL)
-            if math.isclose(float(t[0]), kill_at, rel_tol=1e-5):
+            if math.isclose(float(t[0].detach()), kill_at, rel_tol=1e-5):
                 os.kill(os.getpid(), signal.SIGKILL)
             return denoiser(x, t) * (float("nan") if fail else 1.0)
 
