@@ -15,9 +15,9 @@ import sqlalchemy as sa
 
 import s3search
 from s3search.driver import Progress
-from s3search.launching import launch
+from s3search.launching import launch, space_of
 from s3search.study.config import StudyConfig
-from s3search.study.store import open_study
+from s3search.study.store import create_or_resume, open_study
 from tests.conftest import MortalServer
 from tests.studies import content, evaluations, study_config, study_file
 
@@ -152,6 +152,23 @@ def _assert_interrupted(
     with open_study(url, "t") as store:
         assert store.state == "interrupted"
         assert len(store.rows()) == len(evaluations(url)) >= 3
+
+
+def test_a_second_launch_is_refused_with_exit_code_2_unless_it_takes_over(
+    tmp_path: Path, cli: Cli
+) -> None:
+    config = study_config(tmp_path)
+    command = _arguments(tmp_path, [])
+    with create_or_resume(config, {**space_of(config).model_dump(mode="json"), "statistics": {}}):
+        second = cli(*command)
+        out, err = second.communicate(timeout=PATIENCE_SECONDS)
+        assert (second.returncode, out) == (2, "")
+        assert err.startswith(f"error: study 't' in {config.storage.url} is being run by another ")
+        assert f"process {os.getpid()}," in err
+        assert "--takeover" in err
+        assert evaluations(config.storage.url) == []
+        _finish(cli(*command, "--takeover"))
+    _assert_same(content(config), _undisturbed(tmp_path))
 
 
 def test_a_search_rides_out_crashes_and_restarts_of_its_database(
