@@ -13,7 +13,6 @@ import pytest
 import sqlalchemy as sa
 
 import s3search
-from s3search.driver import Progress
 from s3search.errors import LeaseLost, StudyConflict
 from s3search.evaluation.record import EvaluationRequest, Rung
 from s3search.launching import launch
@@ -23,6 +22,7 @@ from s3search.search.proposer import Proposal
 from s3search.study.database import connect_arguments
 from s3search.study.lease import EXPIRED_SECONDS, check_free
 from s3search.study.owners import is_gone, new_owner
+from s3search.study.progress import Progress
 from s3search.study.rows import Result, Spent
 from s3search.study.store import StudyStore, create_or_resume, open_study, study_names
 from s3search.study.tables import LEASES, NOTES

@@ -8,8 +8,8 @@ import pytest
 import sqlalchemy as sa
 from optuna.exceptions import StorageInternalError
 
-from s3search.driver import Progress
 from s3search.launching import launch
+from s3search.study.progress import Progress
 from s3search.study.retries import is_passing, persist, ridden_out
 from tests.conftest import MortalServer
 from tests.cut_network import CutNetwork
