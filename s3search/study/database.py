@@ -2,6 +2,7 @@
 date.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, event
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 
 from s3search.errors import InvalidConfig, StudyConflict
@@ -58,6 +60,20 @@ def redacted(url: str) -> str:
         return make_url(url).render_as_string(hide_password=True)
     except sa.exc.ArgumentError:
         return "the storage URL"
+
+
+def insert_missing(
+    connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[Any, Any]]
+) -> None:
+    """Inserts rows but for those whose key is taken, be it by a transaction under way.
+
+    In the order of their ``id``, so that two transactions never wait for each other.
+    """
+    if not rows:
+        return
+    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    ordered = sorted((dict(row) for row in rows), key=lambda row: str(row["id"]))
+    connection.execute(insert(table).on_conflict_do_nothing(), ordered)
 
 
 def make_safe_for_processes(engine: Engine, *, writes: bool) -> None:

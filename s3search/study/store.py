@@ -22,7 +22,7 @@ from s3search.schedules.schedule import Schedule
 from s3search.search.proposer import Proposal
 from s3search.search.space import SearchSpace
 from s3search.study.config import StudyConfig, parse_config
-from s3search.study.database import open_engine, redacted
+from s3search.study.database import insert_missing, open_engine, redacted
 from s3search.study.lease import Lease
 from s3search.study.mirror import DATABASE_ERRORS, OptunaMirror
 from s3search.study.retries import ridden_out, without_waiting
@@ -103,8 +103,7 @@ class StudyStore:
         if not rows:
             return
         with self._write() as connection:
-            for proposal in proposals:
-                self._add_schedule(connection, proposal.schedule)
+            _add_schedules(connection, [proposal.schedule for proposal in proposals])
             known = self._numbered(connection, [proposal.number for proposal in proposals])
             for row in rows:
                 if known.get(row["number"], row["schedule_id"]) != row["schedule_id"]:
@@ -129,7 +128,7 @@ class StudyStore:
         known already (it is not written again).
         """
         with self._write() as connection:
-            self._add_schedule(connection, result.request.schedule)
+            _add_schedules(connection, [result.request.schedule])
             is_new = self._add_row(connection, result)
             witness = None if result.evaluation is None else result.evaluation.witness
             if witness is not None:
@@ -378,13 +377,6 @@ class StudyStore:
             connection.execute(change.values(config=content, updated_at=now()))
         self.config = config
 
-    def _add_schedule(self, connection: sa.Connection, schedule: Schedule) -> None:
-        known = select(SCHEDULES.c.id).where(SCHEDULES.c.id == schedule.id)
-        if connection.execute(known).first() is None:
-            content = json.dumps(schedule.to_dict())
-            row = SCHEDULES.insert().values(id=schedule.id, nfe=schedule.nfe, content=content)
-            connection.execute(row)
-
 
 def create_or_resume(
     config: StudyConfig, space: dict[str, Any], *, takeover: bool = False
@@ -488,3 +480,16 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def _add_schedules(connection: sa.Connection, schedules: Sequence[Schedule]) -> None:
+    """Adds those that are new; drivers of other studies may be adding the same at this moment."""
+    wanted = {schedule.id: schedule for schedule in schedules}
+    query = select(SCHEDULES.c.id).where(SCHEDULES.c.id.in_(wanted))
+    for known in connection.execute(query).scalars().all():
+        del wanted[known]
+    rows = [
+        {"id": own.id, "nfe": own.nfe, "content": json.dumps(own.to_dict())}
+        for own in wanted.values()
+    ]
+    insert_missing(connection, SCHEDULES, rows)

@@ -20,6 +20,7 @@ from sqlalchemy.engine import Engine, make_url
 from s3search.errors import StudyConflict, nearest
 from s3search.study.database import (
     connect_arguments,
+    insert_missing,
     make_safe_for_processes,
     open_engine,
     redacted,
@@ -190,7 +191,7 @@ def _copy_rows(source: Engine, destination: Engine, study_id: int) -> dict[str, 
         wanted = sorted(used - known)
         for i in range(0, len(wanted), _CHUNK):
             some = select(SCHEDULES).where(SCHEDULES.c.id.in_(wanted[i : i + _CHUNK]))
-            _insert(writing, SCHEDULES, reading.execute(some).mappings())
+            insert_missing(writing, SCHEDULES, reading.execute(some).mappings().all())
         for table in _OF_A_STUDY:
             rows = reading.execute(
                 select(table).where(table.c.study_id == study_id).order_by(table.c.id)

@@ -1,6 +1,8 @@
 """The study database, on SQLite and PostgreSQL: nothing twice, nothing lost."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +28,7 @@ from s3search.study.database import _MIGRATIONS, open_engine, redacted
 from s3search.study.rows import Job, Result, Spent
 from s3search.study.store import StudyStore, create_or_resume, open_study, study_names
 from s3search.study.tables import METADATA
+from s3search.study.tables import SCHEDULES as SCHEDULE_ROWS
 
 SCHEDULES = list(distinct(published.baselines(edm(), 3)).values())[:5]
 
@@ -334,3 +337,20 @@ def test_the_database_never_holds_its_own_url(url: str) -> None:
     assert "storage" not in json.loads(stored)
     with open_study(url, "t") as store:
         assert store.config.storage.url == url
+
+
+def test_two_drivers_of_one_database_may_add_the_same_schedule_at_once(url: str) -> None:
+    store = create_or_resume(_config(url), {})
+    own = SCHEDULES[1]
+    row = {"id": own.id, "nfe": own.nfe, "content": json.dumps(own.to_dict())}
+    engine = open_engine(url, create=True)
+    with ThreadPoolExecutor(1) as thread:
+        with engine.begin() as other:
+            other.execute(SCHEDULE_ROWS.insert().values(**row))
+            added = thread.submit(store.add_proposals, [_proposal(1)])
+            time.sleep(0.5)  # it has looked, found nothing, and waits for the transaction's end
+            assert not added.done()
+        added.result()
+    assert store.proposals() == [_proposal(1)]
+    engine.dispose()
+    store.close()
