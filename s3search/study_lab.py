@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -69,6 +70,8 @@ class StudyLab:
         self._by_number: dict[int, Proposal] = {}
         self._proposals: dict[str, Proposal] = {}
         self._known: dict[str, Measured] = {}
+        self._begun: dict[str, EvaluationRequest] = {}
+        self._waiting: deque[str] = deque()  # of these, what no worker has yet
         self._recall()
 
     @property
@@ -105,15 +108,28 @@ class StudyLab:
 
     def measure(self, trials: Sequence[Trial]) -> list[Measured]:
         """Measures on the search's noise; raises `EvaluationFailed` when nothing works."""
+        self.begin(trials)
+        return [self.wait(trial.schedule) for trial in trials]
+
+    def begin(self, trials: Sequence[Trial]) -> None:
+        """Hands trials to the workers as these get free."""
         self._record(trials)
-        races = {trial.schedule.id: trial.race for trial in trials}
-        wanted = [i for i in races if i not in self._known]
-        requests = {
-            i: self._request(self._proposals[i].schedule, Rung.SEARCH, races[i]) for i in wanted
-        }
-        for schedule_id, outcome in self._asked(requests):
-            self._record_result(self._proposals[schedule_id], requests[schedule_id], outcome)
-        return [self._known[trial.schedule.id] for trial in trials]
+        for trial in trials:
+            schedule_id = trial.schedule.id
+            if schedule_id not in self._known and schedule_id not in self._begun:
+                schedule = self._proposals[schedule_id].schedule
+                self._begun[schedule_id] = self._request(schedule, Rung.SEARCH, trial.race)
+                self._waiting.append(schedule_id)
+        self._submit()
+
+    def wait(self, schedule: Schedule) -> Measured:
+        """What became of a schedule that was begun; raises `EvaluationFailed` as `measure`."""
+        while schedule.id not in self._known:
+            self._submit()
+            for outcome in self._pool.collect():
+                request = self._begun.pop(outcome.task_id)
+                self._record_result(self._proposals[outcome.task_id], request, outcome)
+        return self._known[schedule.id]
 
     def rescore(self, schedules: Sequence[Schedule], n_images: int) -> list[float | None]:
         """Distances on noise of the finals' own."""
@@ -277,8 +293,14 @@ class StudyLab:
             race=race,
         )
 
+    def _submit(self) -> None:
+        while self._waiting and self._pool.has_room:
+            schedule_id = self._waiting.popleft()
+            self._pool.submit(Task(id=schedule_id, request=self._begun[schedule_id]))
+
     def _asked(self, requests: Mapping[str, Request]) -> Iterable[tuple[str, Outcome[Reply]]]:
-        """Every outcome as it comes."""
+        """Every outcome as it comes; nothing else may be under way."""
+        assert not self._begun
         waiting = list(requests.items())
         pending = 0
         while waiting or pending:

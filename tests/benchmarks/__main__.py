@@ -9,6 +9,7 @@ from tests.benchmarks import (
     bench_proxies,
     bench_report,
     bench_sampling,
+    bench_scale,
 )
 
 for title, main in (
@@ -20,6 +21,7 @@ for title, main in (
     ("the digits model", bench_digits.main),
     ("proxies", bench_proxies.main),
     ("reports", bench_report.main),
+    ("many workers", bench_scale.main),
 ):
     print(f"== {title}", flush=True)
     main()
