@@ -3,14 +3,16 @@
 
 Into studies with 0, 1,000 and 10,000 stored evaluations (``--full``: 50,000 too) go 200 more, one
 at a time, as the lab does it: milliseconds of a proposal, of its result and of its Optuna trial.
-Then such a study is resumed: seconds until the lab knows all that was measured, and of these, for
-the trials that Optuna has.  SQLite, and PostgreSQL where a server answers (each run makes a
-database of its own and drops it).  ``--study`` measures instead the driver's own share of a search
-of the digits model with 150 evaluations in this process: the wall time less what the worker's
-calls took.
+Then such a study is resumed: seconds until the lab knows all that was measured, of these for the
+trials that Optuna has, and after them to read every proposal's schedule.  SQLite, and PostgreSQL
+where a server answers (each run makes a database of its own and drops it).  ``--study`` measures
+instead the driver's own share of a search of the digits model with 150 evaluations in this
+process: the wall time less what the worker's calls took.
 """
 
 import argparse
+import itertools
+import json
 import tempfile
 import time
 import uuid
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import sqlalchemy as sa
 
 from s3search.cluster import InlinePool
@@ -32,9 +35,12 @@ from s3search.search.draft import random_schedule
 from s3search.search.proposer import Proposal
 from s3search.search.space import load_space
 from s3search.study.config import StudyConfig, parse_config
-from s3search.study.rows import Result, Spent
+from s3search.study.rows import Result, Spent, proposal_rows, result_row
 from s3search.study.store import StudyStore, create_or_resume
+from s3search.study.tables import EVALUATIONS, PROPOSALS, SCHEDULES
 from s3search.study_lab import StudyLab
+
+Seconds = npt.NDArray[np.float64]
 
 _MORE = 200
 _NFE = 5
@@ -88,15 +94,42 @@ def _result(config: StudyConfig, schedule: Schedule, value: float) -> Result:
     return Result(request=request, evaluation=evaluation, error=None, spent=spent)
 
 
-def _add(store: StudyStore, first: int, n: int) -> tuple[float, float, float]:
-    """Seconds of ``n`` proposals from number ``first`` on, of their results, of their trials."""
+def _made(config: StudyConfig, first: int, n: int) -> Iterator[tuple[Proposal, Result]]:
+    """``n`` proposals from number ``first`` on, and their results."""
     rng = np.random.default_rng(first)
     space, process = load_space("usf"), edm()
-    seconds = np.zeros(3)
     for number in range(first, first + n):
         schedule = random_schedule(space, process, _NFE, rng)
         proposal = Proposal(number=number, schedule=schedule, origin="mutation", parents=())
-        result = _result(store.config, schedule, float(rng.exponential()))
+        yield proposal, _result(config, schedule, float(rng.exponential()))
+
+
+def _chunks(each: Iterator[tuple[Proposal, Result]]) -> Iterator[list[tuple[Proposal, Result]]]:
+    while chunk := list(itertools.islice(each, 500)):
+        yield chunk
+
+
+def _fill(store: StudyStore, first: int, n: int) -> None:
+    """The same rows as `_add`, in a few transactions; the study is alone in its database."""
+    engine = sa.create_engine(store.config.storage.url)
+    for chunk in _chunks(_made(store.config, first, n)):
+        schedules = [proposal.schedule for proposal, _ in chunk]
+        content = [
+            {"id": s.id, "nfe": s.nfe, "content": json.dumps(s.to_dict())} for s in schedules
+        ]
+        with engine.begin() as connection:
+            connection.execute(SCHEDULES.insert(), content)
+            connection.execute(PROPOSALS.insert(), proposal_rows(1, [p for p, _ in chunk]))
+            connection.execute(EVALUATIONS.insert(), [result_row(1, r) for _, r in chunk])
+        for proposal, result in chunk:
+            store.mirror.add(proposal, result)
+    engine.dispose()
+
+
+def _add(store: StudyStore, first: int, n: int) -> Seconds:
+    """Of ``n`` proposals from number ``first`` on, of their results, of their trials."""
+    seconds = np.zeros(3)
+    for proposal, result in _made(store.config, first, n):
         began = time.perf_counter()
         store.add_proposals([proposal])
         proposed = time.perf_counter()
@@ -107,11 +140,13 @@ def _add(store: StudyStore, first: int, n: int) -> tuple[float, float, float]:
     began = time.perf_counter()
     store.mirror.flush()
     seconds[2] += time.perf_counter() - began
-    return tuple(seconds)
+    return seconds
 
 
-def _resume(config: StudyConfig) -> tuple[float, float]:
-    """Seconds of a lab that recalls a study, and of those for its trials."""
+def _resume(config: StudyConfig) -> tuple[float, float, float]:
+    """Seconds of a lab that recalls a study, of those for its trials, and of reading all proposals
+    after that, which only searches that propose one by one do.
+    """
 
     def idle() -> Any:
         raise AssertionError("nothing is asked of the workers")
@@ -122,8 +157,11 @@ def _resume(config: StudyConfig) -> tuple[float, float]:
         store.mirror.numbers()
         mirrored = time.perf_counter() - opened
         pool: InlinePool[Request, Reply] = InlinePool(idle)
-        StudyLab(store, pool, lambda _: None)
-        return time.perf_counter() - began, mirrored
+        lab = StudyLab(store, pool, lambda _: None)
+        recalled = time.perf_counter()
+        n = sum(1 for _ in itertools.takewhile(lab.recorded, itertools.count()))
+        assert n == len(store.proposed())
+        return recalled - began, mirrored, time.perf_counter() - recalled
 
 
 def _bookkeeping(url: str, sizes: tuple[int, ...]) -> None:
@@ -132,13 +170,13 @@ def _bookkeeping(url: str, sizes: tuple[int, ...]) -> None:
     for size in sizes:
         with create_or_resume(config, {}) as store:
             store.mirror.open()
-            _add(store, n, size - n)
-            per_one = [1000 * seconds / _MORE for seconds in _add(store, size, _MORE)]
+            _fill(store, n, size - n)
+            per_one = 1000 * _add(store, size, _MORE) / _MORE
         n = size + _MORE
-        seconds, mirrored = _resume(config)
+        resumed = " ".join(f"{seconds:9.2f}" for seconds in _resume(config))
         print(
             f"{database:18} {size:8,} {per_one[0]:11.2f} {per_one[1]:9.2f} "
-            f"{per_one[2]:8.2f} {sum(per_one):8.2f} {seconds:9.2f} {mirrored:9.2f}",
+            f"{per_one[2]:8.2f} {per_one.sum():8.2f} {resumed}",
             flush=True,
         )
 
@@ -165,7 +203,8 @@ def _postgres(url: str) -> Iterator[str | None]:
 def bookkeeping(sizes: tuple[int, ...], postgres: str) -> None:
     """Prints the costs in both databases."""
     print(
-        "database             stored proposal ms result ms trial ms   sum ms  resume s  trials s"
+        "database             stored proposal ms result ms trial ms   sum ms  resume s  "
+        "trials s    read s"
     )
     with tempfile.TemporaryDirectory() as folder:
         _bookkeeping(f"sqlite:///{Path(folder) / 'study.db'}", sizes)
