@@ -36,8 +36,10 @@ from s3search.search.lab import Array, Measured, Price, Trial
 from s3search.search.ladder import LadderRung
 from s3search.search.proposer import Proposal
 from s3search.search.race import checkpoints
+from s3search.study.progress import Quality, Spend, quality_of
 from s3search.study.rows import Job, Result, Searched, Spent, searched
 from s3search.study.store import StudyStore
+from s3search.study.watching import spend_of
 
 Pool = WorkerPool[Request, Reply]
 
@@ -67,6 +69,8 @@ class StudyLab:
         self.tally = Tally(began=time.monotonic())
         self.best: dict[int, float] = {}
         self.best_baseline: dict[int, float] = {}
+        self.spend = spend_of(store)  # by rung and kind of job
+        self.predictor: dict[int, Quality] = {}  # by NFE
         self._failed_in_a_row = 0
         self._numbers: set[int] = set()
         self._first: dict[str, tuple[int, str]] = {}  # number and origin of a schedule's proposal
@@ -233,11 +237,14 @@ class StudyLab:
         if self._store.jobs([digest]):
             return
         for _, outcome in self._asked({digest: request}):
-            self._store.add_job(_job("floor", digest, outcome))
+            self._add_job(_job("floor", digest, outcome))
 
     def note(self, kind: str, content: Mapping[str, object]) -> None:
         """Keeps a record for people."""
         self._store.add_note(kind, content)
+        found = quality_of(kind, content)
+        if found is not None:
+            self.predictor[found[0]] = found[1]
 
     def result(self, request: EvaluationRequest, outcome: Outcome[Reply]) -> Result:
         """What became of an evaluation, for the database."""
@@ -248,6 +255,11 @@ class StudyLab:
             error, evaluation = f"EvaluationFailed: the distance is {evaluation.value}", None
         self.tally.images += request.n_images if evaluation is None else evaluation.n_images
         self.tally.failed += evaluation is None
+        if evaluation is None:
+            self._count(request.rung, 0, spent.seconds)
+        for measured in (evaluation, None if evaluation is None else evaluation.witness):
+            if measured is not None:
+                self._count(measured.rung, measured.network_calls, measured.seconds)
         return Result(request=request, evaluation=evaluation, error=error, spent=spent)
 
     @property
@@ -352,6 +364,13 @@ class StudyLab:
             side = self.best_baseline if is_baseline else self.best
             side[found.nfe] = min(found.value, side.get(found.nfe, math.inf))
 
+    def _add_job(self, job: Job) -> None:
+        self._store.add_job(job)
+        self._count(job.kind, job.network_calls, job.spent.seconds)
+
+    def _count(self, name: str, network_calls: int, seconds: float) -> None:
+        self.spend[name] = self.spend.get(name, Spend()).plus(network_calls, seconds)
+
     def _jobs(
         self, kind: str, digests: Sequence[str], requests: Sequence[Request]
     ) -> list[Any | None]:
@@ -362,7 +381,7 @@ class StudyLab:
             self._store.mirror.flush()
         for digest, outcome in self._asked(asked):
             job = _job(kind, digest, outcome)
-            self._store.add_job(job)
+            self._add_job(job)
             known[digest] = job
             nfe = _nfe_of(asked[digest])
             self.tally.images += job.network_calls / nfe

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from s3search.cluster import InlinePool
-from s3search.driver import Driver, Progress, evaluate, prepare
+from s3search.driver import Driver, evaluate, prepare
 from s3search.errors import EvaluationFailed, StudyConflict
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.record import EvaluationRequest, Reply, Request, Rung
@@ -23,6 +23,7 @@ from s3search.study.config import StudyConfig
 from s3search.study.export import best_schedule
 from s3search.study.frame import status_of
 from s3search.study.mirror import OptunaMirror
+from s3search.study.progress import Progress
 from s3search.study.store import StudyStore, create_or_resume, open_study
 from tests.studies import content, study_config
 

@@ -7,7 +7,7 @@ images, noise seed), so nothing is ever counted twice.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -294,18 +294,30 @@ class StudyStore:
             seconds = float(connection.execute(of_study).scalar_one())
         return seconds + sum(each["seconds"] for each in self.job_totals().values())
 
+    def read(self, query: Callable[[int], sa.Select[Any]]) -> Sequence[Any]:
+        """The rows of a query made for the id of this study, as mappings."""
+        with self._engine.begin() as connection:
+            return connection.execute(query(self._id)).mappings().all()
+
     @staticmethod
     def row_names() -> list[str]:
         """The columns of `rows`."""
         return [*EVALUATIONS.c.keys(), "number", "origin"]
 
-    def rows(self) -> Sequence[Any]:
-        """Every evaluation with its first proposal's number and origin where it has one; for
-        `frame`.
+    def rows(self, *, of_validated: bool = False) -> Sequence[Any]:
+        """Every evaluation (``of_validated``: of the validated schedules) with its first
+        proposal's number and origin where it has one; for `frame`.
         """
         evaluations = select(EVALUATIONS).where(EVALUATIONS.c.study_id == self._id)
         columns = (PROPOSALS.c.schedule_id, PROPOSALS.c.number, PROPOSALS.c.origin)
         proposals = select(*columns).where(PROPOSALS.c.study_id == self._id)
+        if of_validated:
+            validated = select(EVALUATIONS.c.schedule_id).where(
+                EVALUATIONS.c.study_id == self._id,
+                EVALUATIONS.c.rung == Rung.VALIDATION.value,
+            )
+            evaluations = evaluations.where(EVALUATIONS.c.schedule_id.in_(validated))
+            proposals = proposals.where(PROPOSALS.c.schedule_id.in_(validated))
         with self._engine.begin() as connection:
             rows = connection.execute(evaluations.order_by(EVALUATIONS.c.id)).mappings().all()
             latest_first = proposals.order_by(PROPOSALS.c.number.desc())
