@@ -2,7 +2,8 @@
 [--postgres URL]``.
 
 Into studies with 0, 1,000 and 10,000 stored evaluations (``--full``: 50,000 too) go 200 more, one
-at a time, as the lab does it: milliseconds of a proposal, of its result and of its Optuna trial.
+at a time, as the lab does it: milliseconds of a proposal, of its result and of its Optuna trial,
+and of this process's processor for all three.
 Then such a study is resumed: seconds until the lab knows all that was measured, of these for the
 trials that Optuna has, and after them to read every proposal's schedule.  SQLite, and PostgreSQL
 where a server answers (each run makes a database of its own and drops it).  ``--study`` measures
@@ -127,16 +128,19 @@ def _fill(store: StudyStore, first: int, n: int) -> None:
 
 
 def _add(store: StudyStore, first: int, n: int) -> Seconds:
-    """Of ``n`` proposals from number ``first`` on, of their results, of their trials."""
-    seconds = np.zeros(3)
+    """Of ``n`` proposals from number ``first`` on, of their results, of their trials; and of the
+    processor in this process for the three.
+    """
+    seconds = np.zeros(4)
     for proposal, result in _made(store.config, first, n):
-        began = time.perf_counter()
+        cpu, began = time.process_time(), time.perf_counter()
         store.add_proposals([proposal])
         proposed = time.perf_counter()
         store.add_result(result)
         stored = time.perf_counter()
         store.mirror.add(proposal, result)
-        seconds += np.diff([began, proposed, stored, time.perf_counter()])
+        seconds[:3] += np.diff([began, proposed, stored, time.perf_counter()])
+        seconds[3] += time.process_time() - cpu
     began = time.perf_counter()
     store.mirror.flush()
     seconds[2] += time.perf_counter() - began
@@ -176,7 +180,7 @@ def _bookkeeping(url: str, sizes: tuple[int, ...]) -> None:
         resumed = " ".join(f"{seconds:9.2f}" for seconds in _resume(config))
         print(
             f"{database:18} {size:8,} {per_one[0]:11.2f} {per_one[1]:9.2f} "
-            f"{per_one[2]:8.2f} {per_one.sum():8.2f} {resumed}",
+            f"{per_one[2]:8.2f} {per_one[:3].sum():8.2f} {per_one[3]:8.2f} {resumed}",
             flush=True,
         )
 
@@ -203,7 +207,7 @@ def _postgres(url: str) -> Iterator[str | None]:
 def bookkeeping(sizes: tuple[int, ...], postgres: str) -> None:
     """Prints the costs in both databases."""
     print(
-        "database             stored proposal ms result ms trial ms   sum ms  resume s  "
+        "database             stored proposal ms result ms trial ms   sum ms   cpu ms  resume s  "
         "trials s    read s"
     )
     with tempfile.TemporaryDirectory() as folder:
