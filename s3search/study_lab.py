@@ -37,7 +37,7 @@ from s3search.search.ladder import LadderRung
 from s3search.search.proposer import Proposal
 from s3search.search.race import checkpoints
 from s3search.study.progress import Quality, Spend, quality_of
-from s3search.study.rows import Job, Result, Spent
+from s3search.study.rows import Job, Result, Searched, Spent, searched
 from s3search.study.store import StudyStore
 from s3search.study.watching import spend_of
 
@@ -46,6 +46,7 @@ Pool = WorkerPool[Request, Reply]
 _HOPELESS = 10  # so many failures in a row are the model's or the machine's, not a schedule's
 _SCHEDULES_PER_JOB = 32  # a fixed number, so that the questions do not depend on the workers
 _TRACED_PER_JOB = 4
+_PROPOSALS_PER_PAGE = 500
 _MOST_TRAJECTORY_IMAGES = 64
 
 
@@ -71,9 +72,10 @@ class StudyLab:
         self.spend = spend_of(store)  # by rung and kind of job
         self.predictor: dict[int, Quality] = {}  # by NFE
         self._failed_in_a_row = 0
-        self._by_number: dict[int, Proposal] = {}
-        self._proposals: dict[str, Proposal] = {}
-        self._known: dict[str, Measured] = {}
+        self._numbers: set[int] = set()
+        self._first: dict[str, tuple[int, str]] = {}  # number and origin of a schedule's proposal
+        self._page: dict[int, Proposal] = {}  # of earlier runs, read as the search asks for them
+        self._known: dict[str, Searched] = {}
         self._begun: dict[str, EvaluationRequest] = {}
         self._waiting: deque[str] = deque()  # of these, what no worker has yet
         self._recall()
@@ -108,7 +110,12 @@ class StudyLab:
 
     def recorded(self, number: int) -> Proposal | None:
         """The proposal of this number if an earlier run made it."""
-        return self._by_number.get(number)
+        if number not in self._numbers:
+            return None
+        if number not in self._page:
+            read = self._store.proposals(first=number, n=_PROPOSALS_PER_PAGE)
+            self._page = {proposal.number: proposal for proposal in read}
+        return self._page[number]
 
     def measure(self, trials: Sequence[Trial]) -> list[Measured]:
         """Measures on the search's noise; raises `EvaluationFailed` when nothing works."""
@@ -121,8 +128,7 @@ class StudyLab:
         for trial in trials:
             schedule_id = trial.schedule.id
             if schedule_id not in self._known and schedule_id not in self._begun:
-                schedule = self._proposals[schedule_id].schedule
-                self._begun[schedule_id] = self._request(schedule, Rung.SEARCH, trial.race)
+                self._begun[schedule_id] = self._request(trial.schedule, Rung.SEARCH, trial.race)
                 self._waiting.append(schedule_id)
         self._submit()
 
@@ -132,8 +138,11 @@ class StudyLab:
             self._submit()
             for outcome in self._pool.collect():
                 request = self._begun.pop(outcome.task_id)
-                self._record_result(self._proposals[outcome.task_id], request, outcome)
-        return self._known[schedule.id]
+                self._record_result(request, outcome)
+        known = self._known[schedule.id]
+        return Measured(
+            schedule=schedule, value=known.value, n_images=known.n_images, path=known.path
+        )
 
     def rescore(self, schedules: Sequence[Schedule], n_images: int) -> list[float | None]:
         """Distances on noise of the finals' own."""
@@ -262,26 +271,37 @@ class StudyLab:
     # -- the inside ------------------------------------------------------------------------
 
     def _recall(self) -> None:
-        """What earlier runs proposed and measured."""
-        for proposal in self._store.proposals():
-            self._by_number[proposal.number] = proposal
-            self._proposals.setdefault(proposal.schedule.id, proposal)
+        """What earlier runs proposed and measured, without reading a schedule: there may be tens
+        of thousands.
+        """
+        for row in self._store.proposed():
+            self._numbers.add(row.number)
+            self._first.setdefault(row.schedule_id, (row.number, row.origin))
         self._store.mirror.open()
-        for result in self._store.search_results():
-            proposal = self._proposals[result.request.schedule.id]
-            self._keep(proposal, result)
-            self._store.mirror.add(proposal, result)  # unless it is there: a kill lost it
+        mirrored = self._store.mirror.numbers()
+        missing = []  # a kill lost them
+        for found in self._store.searched():
+            self._keep(found)
+            if self._first[found.schedule_id][0] not in mirrored:
+                missing.append(found.schedule_id)
+        for result in self._store.search_results(missing):
+            self._store.mirror.add(self._proposal(result.request.schedule), result)
         self._store.mirror.flush()
+
+    def _proposal(self, schedule: Schedule) -> Proposal:
+        """The first that named this schedule, as far as Optuna's trial must know."""
+        number, origin = self._first[schedule.id]
+        return Proposal(number=number, schedule=schedule, origin=origin, parents=())
 
     def _record(self, trials: Sequence[Trial]) -> None:
         new: dict[int, Proposal] = {}
         for trial in trials:
             number = trial.number
             if number is None:
-                if trial.schedule.id in self._proposals:
+                if trial.schedule.id in self._first:
                     continue
-                number = len(self._by_number) + len(new)
-            elif number in self._by_number:
+                number = len(self._numbers) + len(new)
+            elif number in self._numbers:
                 continue
             new[number] = Proposal(
                 number=number,
@@ -289,9 +309,9 @@ class StudyLab:
                 origin=trial.origin,
                 parents=trial.parents,
             )
-            self._proposals.setdefault(trial.schedule.id, new[number])
+            self._first.setdefault(trial.schedule.id, (number, trial.origin))
         self._store.add_proposals(list(new.values()))
-        self._by_number |= new
+        self._numbers |= new.keys()
 
     def _request(
         self, schedule: Schedule, rung: Rung, race: tuple[tuple[int, float], ...] = ()
@@ -324,33 +344,25 @@ class StudyLab:
                 pending -= 1
                 yield outcome.task_id, outcome
 
-    def _record_result(
-        self, proposal: Proposal, request: EvaluationRequest, outcome: Outcome[Reply]
-    ) -> None:
+    def _record_result(self, request: EvaluationRequest, outcome: Outcome[Reply]) -> None:
         result = self.result(request, outcome)
+        proposal = self._proposal(request.schedule)
         self._store.add_result(result)
         self._store.mirror.add(proposal, result)
-        self._keep(proposal, result)
+        self._keep(searched(result))
         works = result.evaluation is not None
         self._failed_in_a_row = 0 if works else self._failed_in_a_row + 1
         if self._failed_in_a_row == _HOPELESS:
             raise EvaluationFailed(f"{_HOPELESS} evaluations in a row failed: {result.error}")
         self._report("baselines" if proposal.origin.startswith("baseline") else "search")
 
-    def _keep(self, proposal: Proposal, result: Result) -> None:
-        schedule, evaluation = proposal.schedule, result.evaluation
-        n_images = result.request.n_images if evaluation is None else evaluation.n_images
-        whole = evaluation is not None and evaluation.rung is Rung.SEARCH
-        value = evaluation.value if evaluation is not None and whole else None
-        path = {} if evaluation is None else dict(evaluation.path)
-        self._known[schedule.id] = Measured(
-            schedule=schedule, value=value, n_images=n_images, path=path
-        )
-        self.tally.spent += n_images
-        if value is not None:
-            is_baseline = proposal.origin.startswith("baseline")
+    def _keep(self, found: Searched) -> None:
+        self._known[found.schedule_id] = found
+        self.tally.spent += found.n_images
+        if found.value is not None:
+            is_baseline = self._first[found.schedule_id][1].startswith("baseline")
             side = self.best_baseline if is_baseline else self.best
-            side[schedule.nfe] = min(value, side.get(schedule.nfe, math.inf))
+            side[found.nfe] = min(found.value, side.get(found.nfe, math.inf))
 
     def _add_job(self, job: Job) -> None:
         self._store.add_job(job)

@@ -1,7 +1,7 @@
 """What became of a question to a worker, and the same as a row of our tables and back."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
@@ -27,6 +27,19 @@ class Result:
     evaluation: Evaluation | None
     error: str | None
     spent: Spent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Searched:
+    """What became of one trial of the search; ``value`` is None where it failed or left a race,
+    ``path`` has its distances by number of images.
+    """
+
+    schedule_id: str
+    nfe: int
+    value: float | None
+    n_images: int
+    path: Mapping[int, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +119,40 @@ def result_of(row: Any) -> Result:
         names = {field.name for field in fields(Evaluation)} - {"witness"}
         kept = {name: getattr(row, name) for name in names}
         kept |= {"rung": request.rung, "noise_seed": request.noise_seed}
-        kept["path"] = tuple((int(n), float(v)) for n, v in json.loads(row.path or "[]"))
+        kept["path"] = tuple(_path(row.path).items())
         kept["replicates"] = None if row.replicates is None else tuple(json.loads(row.replicates))
         evaluation = Evaluation(**kept)
     spent = Spent(worker=row.worker, seconds=row.seconds)
     return Result(request=request, evaluation=evaluation, error=row.error, spent=spent)
+
+
+def searched(result: Result) -> Searched:
+    """What a resumed search will know of a result."""
+    request, evaluation = result.request, result.evaluation
+    whole = evaluation is not None and evaluation.rung is Rung.SEARCH
+    return Searched(
+        schedule_id=request.schedule.id,
+        nfe=request.schedule.nfe,
+        value=evaluation.value if evaluation is not None and whole else None,
+        n_images=request.n_images if evaluation is None else evaluation.n_images,
+        path={} if evaluation is None else dict(evaluation.path),
+    )
+
+
+def searched_of(row: Any) -> Searched:
+    """The same of a row, whose schedule is not read."""
+    whole = row.rung == Rung.SEARCH.value
+    return Searched(
+        schedule_id=row.schedule_id,
+        nfe=row.nfe,
+        value=row.value if whole else None,
+        n_images=row.n_images,
+        path=_path(row.path),
+    )
+
+
+def _path(content: str | None) -> dict[int, float]:
+    return {int(n): float(value) for n, value in json.loads(content or "[]")}
 
 
 def job_row(study_id: int, job: Job) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from s3search.study.retries import ridden_out, without_waiting
 from s3search.study.rows import (
     Job,
     Result,
+    Searched,
     job_of,
     job_row,
     now,
@@ -36,10 +37,12 @@ from s3search.study.rows import (
     proposal_rows,
     result_of,
     result_row,
+    searched_of,
 )
 from s3search.study.tables import EVALUATIONS, JOBS, NOTES, PROPOSALS, SCHEDULES, STUDIES
 
 _SEARCHING = (Rung.SEARCH.value, Rung.RACE.value)
+_IDS_PER_QUERY = 500  # a database takes so many parameters and no more
 _UNIQUE = ("schedule_id", "rung", "n_images", "noise_seed")
 
 
@@ -147,17 +150,26 @@ class StudyStore:
         return True
 
     @ridden_out
-    def proposals(self) -> list[Proposal]:
-        """All proposals, in order."""
+    def proposals(self, *, first: int = 0, n: int | None = None) -> list[Proposal]:
+        """Proposals in order, from number ``first`` on, at most ``n``."""
         query = (
             select(PROPOSALS, SCHEDULES.c.content)
             .join(SCHEDULES, SCHEDULES.c.id == PROPOSALS.c.schedule_id)
-            .where(PROPOSALS.c.study_id == self._id)
+            .where(PROPOSALS.c.study_id == self._id, PROPOSALS.c.number >= first)
             .order_by(PROPOSALS.c.number)
+            .limit(n)
         )
         with self._engine.begin() as connection:
             rows = connection.execute(query).all()
         return [proposal_of(row) for row in rows]
+
+    @ridden_out
+    def proposed(self) -> Sequence[Any]:
+        """(number, schedule_id, origin) of all proposals, in order."""
+        columns = (PROPOSALS.c.number, PROPOSALS.c.schedule_id, PROPOSALS.c.origin)
+        query = select(*columns).where(PROPOSALS.c.study_id == self._id)
+        with self._engine.begin() as connection:
+            return connection.execute(query.order_by(PROPOSALS.c.number)).all()
 
     @ridden_out
     def values(self, rung: Rung, n_images: int) -> dict[str, float | None]:
@@ -191,17 +203,35 @@ class StudyStore:
         return Schedule.from_dict(json.loads(content))
 
     @ridden_out
-    def search_results(self) -> list[Result]:
-        """What became of every trial of the search, as far as a resumed one must know."""
+    def search_results(self, schedule_ids: Sequence[str] | None = None) -> list[Result]:
+        """What became of the search's trials, in order: of all, or of those of some schedules."""
         query = (
             select(EVALUATIONS, SCHEDULES.c.content)
             .join(SCHEDULES, SCHEDULES.c.id == EVALUATIONS.c.schedule_id)
             .where(EVALUATIONS.c.study_id == self._id, EVALUATIONS.c.rung.in_(_SEARCHING))
             .order_by(EVALUATIONS.c.id)
         )
+        asked = [query]
+        if schedule_ids is not None:
+            size = _IDS_PER_QUERY
+            parts = [schedule_ids[i : i + size] for i in range(0, len(schedule_ids), size)]
+            asked = [query.where(EVALUATIONS.c.schedule_id.in_(part)) for part in parts]
+        rows: list[Any] = []
         with self._engine.begin() as connection:
-            rows = connection.execute(query).all()
-        return [result_of(row) for row in rows]
+            for each in asked:
+                rows += connection.execute(each).all()
+        return [result_of(row) for row in sorted(rows, key=lambda row: row.id)]
+
+    @ridden_out
+    def searched(self) -> list[Searched]:
+        """What a resumed search must know of its trials, in order, without their schedules."""
+        names = ("schedule_id", "nfe", "rung", "n_images", "value", "path")
+        query = select(*(EVALUATIONS.c[name] for name in names)).where(
+            EVALUATIONS.c.study_id == self._id, EVALUATIONS.c.rung.in_(_SEARCHING)
+        )
+        with self._engine.begin() as connection:
+            rows = connection.execute(query.order_by(EVALUATIONS.c.id)).all()
+        return [searched_of(row) for row in rows]
 
     # -- the workers' other jobs -----------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from tests.benchmarks import (
     bench_compile,
     bench_digits,
+    bench_driver,
     bench_pools,
     bench_predictor,
     bench_proxies,
@@ -15,6 +16,7 @@ for title, main in (
     ("sampling", bench_sampling.main),
     ("compiling", lambda: bench_compile.main(1000)),
     ("pools", bench_pools.main),
+    ("the driver", bench_driver.main),
     ("predictors", bench_predictor.main),
     ("the digits model", bench_digits.main),
     ("proxies", bench_proxies.main),

@@ -23,9 +23,10 @@ from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
 from s3search.search.evolution import distinct
 from s3search.search.proposer import Proposal
+from s3search.study import store as module
 from s3search.study.config import StudyConfig, parse_config
 from s3search.study.database import _MIGRATIONS, open_engine, redacted
-from s3search.study.rows import Job, Result, Spent
+from s3search.study.rows import Job, Result, Spent, searched
 from s3search.study.store import StudyStore, create_or_resume, open_study, study_names
 from s3search.study.tables import METADATA
 from s3search.study.tables import SCHEDULES as SCHEDULE_ROWS
@@ -171,6 +172,38 @@ def test_answers_of_jobs_and_notes_are_kept_once(url: str) -> None:
         for _ in range(2):
             store.add_note("predictor", {"n": 12, "trusted": False})
         assert store.notes("predictor") == [("predictor", {"n": 12, "trusted": False})]
+
+
+def test_what_a_resumed_search_must_know_is_read_without_any_schedule(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = _result(SCHEDULES[3], 0.9, Rung.RACE)
+    assert left.evaluation is not None
+    left = replace(left, evaluation=replace(left.evaluation, n_images=25, path=((25, 0.9),)))
+    with _filled(url) as store:
+        assert store.add_result(left)
+        assert store.add_result(_result(SCHEDULES[0], 0.1, Rung.VALIDATION))
+        monkeypatch.setattr(Schedule, "from_dict", None)
+        expected = [_result(SCHEDULES[0], 0.5), _result(SCHEDULES[1], 0.25)]
+        expected += [_result(SCHEDULES[2], None), left]
+        assert store.searched() == [searched(result) for result in expected]
+        assert [found.value for found in store.searched()] == [0.5, 0.25, None, None]
+        assert [tuple(row) for row in store.proposed()] == [
+            (n, SCHEDULES[n].id, _proposal(n).origin) for n in range(4)
+        ]
+
+
+def test_some_of_many_proposals_and_results_are_read(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_IDS_PER_QUERY", 1)
+    with _filled(url) as store:
+        assert store.proposals(first=1, n=2) == [_proposal(1), _proposal(2)]
+        assert store.proposals(first=3, n=2) == [_proposal(3)]
+        some = [SCHEDULES[2].id, SCHEDULES[0].id, SCHEDULES[3].id]
+        both = [_result(SCHEDULES[0], 0.5), _result(SCHEDULES[2], None)]
+        assert store.search_results(some) == both
+        assert store.search_results([]) == []
 
 
 def test_mirrored_trials_are_known_by_number(url: str) -> None:

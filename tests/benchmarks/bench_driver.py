@@ -1,0 +1,260 @@
+"""What the driver itself costs: ``python -m tests.benchmarks.bench_driver [--full] [--study]
+[--postgres URL]``.
+
+Into studies with 0, 1,000 and 10,000 stored evaluations (``--full``: 50,000 too) go 200 more, one
+at a time, as the lab does it: milliseconds of a proposal, of its result and of its Optuna trial,
+and of this process's processor for all three.
+Then such a study is resumed: seconds until the lab knows all that was measured, of these for the
+trials that Optuna has, and after them to read every proposal's schedule.  SQLite, and PostgreSQL
+where a server answers (each run makes a database of its own and drops it).  ``--study`` measures
+instead the driver's own share of a search of the digits model with 150 evaluations in this
+process: the wall time less what the worker's calls took.
+"""
+
+import argparse
+import itertools
+import json
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import sqlalchemy as sa
+
+from s3search.cluster import InlinePool
+from s3search.driver import Driver, prepare
+from s3search.evaluation.record import Evaluation, EvaluationRequest, Reply, Request, Rung
+from s3search.launching import space_of, workers
+from s3search.processes import edm
+from s3search.schedules.schedule import Schedule
+from s3search.search.draft import random_schedule
+from s3search.search.proposer import Proposal
+from s3search.search.space import load_space
+from s3search.study.config import StudyConfig, parse_config
+from s3search.study.rows import Result, Spent, proposal_rows, result_row
+from s3search.study.store import StudyStore, create_or_resume
+from s3search.study.tables import EVALUATIONS, PROPOSALS, SCHEDULES
+from s3search.study_lab import StudyLab
+
+Seconds = npt.NDArray[np.float64]
+
+_MORE = 200
+_NFE = 5
+_POSTGRES = "postgresql+psycopg://postgres@127.0.0.1:5432/postgres"
+
+
+def _config(url: str, algorithm: str = "random") -> StudyConfig:
+    return parse_config(
+        {
+            "study": {"name": "driver"},
+            "model": {"loader": "digits"},
+            "space": {"preset": "usf", "nfe": [_NFE]},
+            "metric": {"features": "digits"},
+            "reference": {"images": "digits"},
+            "search": {"evaluations": 150, "algorithm": algorithm},
+            "storage": {"url": url},
+            "cluster": {"address": "inline"},
+        }
+    )
+
+
+def _result(config: StudyConfig, schedule: Schedule, value: float) -> Result:
+    request = EvaluationRequest(
+        schedule=schedule,
+        rung=Rung.SEARCH,
+        n_images=config.search.n_images,
+        noise_seed=config.search_noise_seed,
+    )
+    evaluation = Evaluation(
+        schedule_id=schedule.id,
+        nfe=schedule.nfe,
+        rung=request.rung,
+        metric="frechet",
+        extractor="digits",
+        n_images=request.n_images,
+        noise_seed=request.noise_seed,
+        value=value,
+        standard_error=0.01,
+        block_images=None,
+        block_value=None,
+        network_batches=schedule.nfe,
+        seconds=0.5,
+        sampling_seconds=0.4,
+        device="cpu",
+        code_version="0",
+        reference_digest="r",
+        reference_n=1000,
+        model_fingerprint="m",
+    )
+    spent = Spent(worker="here/1", seconds=0.5)
+    return Result(request=request, evaluation=evaluation, error=None, spent=spent)
+
+
+def _made(config: StudyConfig, first: int, n: int) -> Iterator[tuple[Proposal, Result]]:
+    """``n`` proposals from number ``first`` on, and their results."""
+    rng = np.random.default_rng(first)
+    space, process = load_space("usf"), edm()
+    for number in range(first, first + n):
+        schedule = random_schedule(space, process, _NFE, rng)
+        proposal = Proposal(number=number, schedule=schedule, origin="mutation", parents=())
+        yield proposal, _result(config, schedule, float(rng.exponential()))
+
+
+def _chunks(each: Iterator[tuple[Proposal, Result]]) -> Iterator[list[tuple[Proposal, Result]]]:
+    while chunk := list(itertools.islice(each, 500)):
+        yield chunk
+
+
+def _fill(store: StudyStore, first: int, n: int) -> None:
+    """The same rows as `_add`, in a few transactions; the study is alone in its database."""
+    engine = sa.create_engine(store.config.storage.url)
+    for chunk in _chunks(_made(store.config, first, n)):
+        schedules = [proposal.schedule for proposal, _ in chunk]
+        content = [
+            {"id": s.id, "nfe": s.nfe, "content": json.dumps(s.to_dict())} for s in schedules
+        ]
+        with engine.begin() as connection:
+            connection.execute(SCHEDULES.insert(), content)
+            connection.execute(PROPOSALS.insert(), proposal_rows(1, [p for p, _ in chunk]))
+            connection.execute(EVALUATIONS.insert(), [result_row(1, r) for _, r in chunk])
+        for proposal, result in chunk:
+            store.mirror.add(proposal, result)
+    engine.dispose()
+
+
+def _add(store: StudyStore, first: int, n: int) -> Seconds:
+    """Of ``n`` proposals from number ``first`` on, of their results, of their trials; and of the
+    processor in this process for the three.
+    """
+    seconds = np.zeros(4)
+    for proposal, result in _made(store.config, first, n):
+        cpu, began = time.process_time(), time.perf_counter()
+        store.add_proposals([proposal])
+        proposed = time.perf_counter()
+        store.add_result(result)
+        stored = time.perf_counter()
+        store.mirror.add(proposal, result)
+        seconds[:3] += np.diff([began, proposed, stored, time.perf_counter()])
+        seconds[3] += time.process_time() - cpu
+    began = time.perf_counter()
+    store.mirror.flush()
+    seconds[2] += time.perf_counter() - began
+    return seconds
+
+
+def _resume(config: StudyConfig) -> tuple[float, float, float]:
+    """Seconds of a lab that recalls a study, of those for its trials, and of reading all proposals
+    after that, which only searches that propose one by one do.
+    """
+
+    def idle() -> Any:
+        raise AssertionError("nothing is asked of the workers")
+
+    began = time.perf_counter()
+    with create_or_resume(config, {}) as store:
+        opened = time.perf_counter()
+        store.mirror.numbers()
+        mirrored = time.perf_counter() - opened
+        pool: InlinePool[Request, Reply] = InlinePool(idle)
+        lab = StudyLab(store, pool, lambda _: None)
+        recalled = time.perf_counter()
+        n = sum(1 for _ in itertools.takewhile(lab.recorded, itertools.count()))
+        assert n == len(store.proposed())
+        return recalled - began, mirrored, time.perf_counter() - recalled
+
+
+def _bookkeeping(url: str, sizes: tuple[int, ...]) -> None:
+    config, n = _config(url), 0
+    database = sa.make_url(url).get_backend_name()
+    for size in sizes:
+        with create_or_resume(config, {}) as store:
+            store.mirror.open()
+            _fill(store, n, size - n)
+            per_one = 1000 * _add(store, size, _MORE) / _MORE
+        n = size + _MORE
+        resumed = " ".join(f"{seconds:9.2f}" for seconds in _resume(config))
+        print(
+            f"{database:18} {size:8,} {per_one[0]:11.2f} {per_one[1]:9.2f} "
+            f"{per_one[2]:8.2f} {per_one[:3].sum():8.2f} {per_one[3]:8.2f} {resumed}",
+            flush=True,
+        )
+
+
+@contextmanager
+def _postgres(url: str) -> Iterator[str | None]:
+    """A new database of the server, or None where none answers."""
+    name = f"s3search_bench_{uuid.uuid4().hex[:8]}"
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    try:
+        with engine.connect() as connection:
+            connection.execute(sa.text(f"create database {name}"))
+    except (sa.exc.OperationalError, ModuleNotFoundError):
+        yield None
+        return
+    try:
+        made = sa.make_url(url).set(database=name)
+        yield made.render_as_string(hide_password=False)
+    finally:
+        with engine.connect() as connection:
+            connection.execute(sa.text(f"drop database {name}"))
+
+
+def bookkeeping(sizes: tuple[int, ...], postgres: str) -> None:
+    """Prints the costs in both databases."""
+    print(
+        "database             stored proposal ms result ms trial ms   sum ms   cpu ms  resume s  "
+        "trials s    read s"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        _bookkeeping(f"sqlite:///{Path(folder) / 'study.db'}", sizes)
+    with _postgres(postgres) as url:
+        if url is None:
+            print("no PostgreSQL answers: name one with --postgres")
+        else:
+            _bookkeeping(url, sizes)
+
+
+def share(algorithm: str) -> None:
+    """Prints the driver's part of the wall time of a whole study."""
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"sqlite:///{Path(folder) / 'study.db'}"
+        config = _config(url, algorithm)
+        space = space_of(config)
+        with workers(config) as pool:
+            start = prepare(config, space, pool)
+            worked, collect = [0.0], pool.collect
+
+            def timed(timeout: float | None = None) -> Any:
+                outcomes = list(collect(timeout))
+                worked[0] += sum(outcome.seconds for outcome in outcomes)
+                return outcomes
+
+            pool.collect = timed  # type: ignore[method-assign]  # a clock around the worker
+            began = time.perf_counter()
+            with create_or_resume(config, space.model_dump(mode="json")) as store:
+                Driver(store, pool, start, lambda _: None).run()
+            wall = time.perf_counter() - began
+    own = wall - worked[0]
+    print(f"{algorithm:10} wall {wall:6.1f} s, driver {own:5.2f} s, {100 * own / wall:4.1f} %")
+
+
+def main(*, full: bool = False, study: bool = False, postgres: str = _POSTGRES) -> None:
+    """Prints the bookkeeping, or the share of a study."""
+    if study:
+        for algorithm in ("random", "s3"):
+            share(algorithm)
+    else:
+        bookkeeping((0, 1_000, 10_000, *((50_000,) if full else ())), postgres)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--study", action="store_true")
+    parser.add_argument("--postgres", default=_POSTGRES, metavar="URL")
+    main(**vars(parser.parse_args()))
