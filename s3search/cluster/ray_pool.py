@@ -51,6 +51,7 @@ from s3search.cluster.ray_cluster import (
     first_sentence,
 )
 from s3search.cluster.ray_worker import RayWorker
+from s3search.cluster.versions import CodeVersion
 from s3search.errors import WorkersUnavailable
 
 MAX_DEATHS = 3  # of a running task, or of one slot in a row while it starts
@@ -110,6 +111,7 @@ class RayPool(Generic[Request, Reply]):
         if threads_per_worker is None and address == "local":
             self._n_threads = max(1, cores_of_process() // n_workers)
         self._path = list(sys.path) if address == "local" else []
+        self._version = CodeVersion.of_this_process()
         self._queue: deque[Task[Request]] = deque()
         self._finished: list[Outcome[Reply]] = []
         self._pending_ids: set[str] = set()
@@ -267,7 +269,9 @@ class RayPool(Generic[Request, Reply]):
         if slot.state is _State.WAKING:
             slot.worker = answer
             slot.state = _State.LOADING
-            slot.start = slot.actor.load.remote(self._factory, self._n_threads, self._path)
+            slot.start = slot.actor.load.remote(
+                self._factory, self._n_threads, self._path, self._version
+            )
         elif answer is not None:
             raise answer
         else:

@@ -7,7 +7,8 @@ from typing import Any
 import ray.cloudpickle
 
 from s3search.cluster.pool import Outcome, Task, run_task, stopping_error, worker_name
-from s3search.errors import S3SearchError
+from s3search.cluster.versions import CodeVersion, mismatch
+from s3search.errors import S3SearchError, WorkersUnavailable
 
 
 class RayWorker:
@@ -19,13 +20,19 @@ class RayWorker:
     def ping(self) -> str:
         return worker_name()
 
-    def load(self, factory: bytes, n_threads: int | None, path: list[str]) -> S3SearchError | None:
+    def load(
+        self, factory: bytes, n_threads: int | None, path: list[str], driver: CodeVersion
+    ) -> S3SearchError | None:
         """Make the worker; the error that stops the run, or None.
 
         Apart from ``__init__``, so that an error keeps its type and a death here is told from a
         death while Ray starts the process; as bytes, so that an import error is reported too.
-        ``path`` is the driver's ``sys.path``, where the factory's module was found.
+        ``path`` is the driver's ``sys.path``, where the factory's module was found; ``driver`` is
+        the code that this process must run too.
         """
+        refusal = mismatch(driver, CodeVersion.of_this_process(), worker_name())
+        if refusal is not None:
+            return WorkersUnavailable(refusal)
         sys.path.extend(entry for entry in path if entry not in sys.path)
         try:
             if n_threads is not None:
