@@ -58,7 +58,7 @@ def connect(address: str, n_workers: int) -> bool:
         }
     else:
         address = _running_cluster() if address == "auto" else address
-        _probe(address)
+        probe(address)
     try:
         ray.init(address=address, **options)
     except (ray.exceptions.RayError, ConnectionError, RuntimeError, OSError, ValueError) as error:
@@ -87,15 +87,19 @@ def _running_cluster() -> str:
     return address
 
 
-def _probe(address: str) -> None:
+def probe(address: str, *, default_port: int | None = None, hint: str = "") -> None:
+    """Raises `WorkersUnavailable`, with a hint, unless something listens at ``address``."""
     parts = urlsplit(address if "://" in address else f"//{address}")
     try:
-        socket.create_connection((parts.hostname, parts.port), timeout=_PROBE_SECONDS).close()
+        where = (parts.hostname or "", parts.port or default_port or 0)
+        socket.create_connection(where, timeout=_PROBE_SECONDS).close()
     except (OSError, ValueError) as error:
-        port_hint = "10001 is the usual client port" if parts.scheme else "6379 is the usual port"
+        port = "10001 is the usual client port" if parts.scheme else "6379 is the usual port"
+        usual = (
+            f"check that its head runs and that this machine reaches it ({port}), or use 'local'"
+        )
         raise WorkersUnavailable(
-            f"{address=}: no Ray cluster answers there ({error}); check that its head runs and "
-            f"that this machine reaches it ({port_hint}), or use 'local'"
+            f"{address=}: no Ray cluster answers there ({error}); {hint or usual}"
         ) from error
 
 
