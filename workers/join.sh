@@ -5,6 +5,10 @@ if [ $# -lt 1 ]; then
   echo "usage: join.sh HOST:PORT [arguments of 'ray start']" >&2
   exit 2
 fi
+if [ "${RAY_AUTH_MODE:-}" != token ]; then
+  echo "join.sh: set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to the head's token" >&2
+  exit 2
+fi
 address=$1
 shift
 export RAY_USAGE_STATS_ENABLED=0

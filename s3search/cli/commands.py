@@ -5,6 +5,7 @@ import typer
 from s3search.cli.benchmarks import bench
 from s3search.cli.checkpoints import checkpoint
 from s3search.cli.exporting import export
+from s3search.cli.jobs import jobs, submit
 from s3search.cli.metrics import metrics, reference
 from s3search.cli.models import inspect_model
 from s3search.cli.presets import preset
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(preset)
 app.command()(launch)
+app.command()(submit)
 app.command()(status)
 app.command()(best)
 app.command()(compare)
@@ -48,4 +50,5 @@ app.command()(bench)
 app.command("train-digits")(train_digits)
 app.add_typer(statistics)
 app.add_typer(checkpoint)
+app.add_typer(jobs)
 app.add_typer(storage_app)

@@ -1,6 +1,6 @@
 """Worker processes on a Ray cluster: one actor per worker slot, which holds the loaded model.
 
-What Ray 2.60 does, measured, and what follows (the only module that imports Ray):
+What Ray 2.60 does, measured, and what follows:
 
 - kill -9 of an actor's process fails its running call *and* the calls queued behind it with
   ActorUnavailableError, though only the first was executing. So Ray restarts the process
@@ -14,35 +14,20 @@ What Ray 2.60 does, measured, and what follows (the only module that imports Ray
 - Only the first unfinished task of a dead slot was running (or had just ended: a reply that is
   still leaving the process is lost with it, and its task runs again). After two such deaths it
   is given up as "WorkerDied", so that a schedule that kills its worker cannot stop the search.
-- An actor that fits nowhere stays pending for ever without an exception: count before asking.
 - A local worker's ``sys.path`` has the working directory, the script's and $PYTHONPATH, but not
   what the driver (pytest, a notebook) added to its own: that is sent along.
-- ``ray.init`` on a dead address hangs for 30 s (client) or minutes (GCS): probe the port first.
-- "auto" in Ray joins *any* Ray process of this machine, a private one of another user's program
-  too, and caches what it found: resolve the address here.
-- A driver that joined a cluster as "host:port" is *ended* by Ray (exit status 1, no exception)
-  60 s after the head is gone; what must survive has to be in the database by then.
-- Ray prints a worker's death on stdout, whatever ``log_to_driver`` says.
-- A private Ray listens on every interface, whatever ``_node_ip_address`` says; its token
-  authentication (on by default) is what protects it.
 """
 
 import enum
-import logging
 import math
-import os
-import socket
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self
-from urllib.parse import urlsplit
 
 import ray
 import ray.cloudpickle
@@ -57,11 +42,17 @@ from s3search.cluster.pool import (
     Task,
     check_submit,
     failure_from_exception,
-    run_task,
-    stopping_error,
-    worker_name,
 )
-from s3search.errors import InvalidConfig, S3SearchError, WorkersUnavailable
+from s3search.cluster.ray_cluster import (
+    check_resources,
+    check_sizes,
+    connect,
+    cores_of_process,
+    first_sentence,
+)
+from s3search.cluster.ray_worker import RayWorker
+from s3search.cluster.versions import CodeVersion
+from s3search.errors import WorkersUnavailable
 
 MAX_DEATHS = 2  # of workers under one task; then it is in quarantine
 _MAX_FAILED_STARTS = 3  # of one slot in a row
@@ -69,42 +60,7 @@ _PING_SECONDS = 0.25  # between two pings of an actor that does not answer
 _PATIENCE_SECONDS = 10.0  # of one wait for a call to end; then look around
 _SILENCE_SECONDS = 300.0  # without any answering process, the pool gives up
 _SETTLE_SECONDS = 10.0  # for the calls of a dead process to fail, after the first did
-_PROBE_SECONDS = 5.0
-_RESOURCES_SECONDS = 10.0  # for nodes to join and for a closed pool's actors to go
 _CLOSE_SECONDS = 20.0
-_OBJECT_STORE_BYTES = 256 * 2**20
-
-
-class _Worker:
-    """What lives in the worker process."""
-
-    def __init__(self) -> None:
-        self._work: Callable[[Any], Any] | None = None
-
-    def ping(self) -> str:
-        return worker_name()
-
-    def load(self, factory: bytes, n_threads: int | None, path: list[str]) -> S3SearchError | None:
-        """Make the worker; the error that stops the run, or None.
-
-        Apart from ``__init__``, so that an error keeps its type and a death here is told from a
-        death while Ray starts the process; as bytes, so that an import error is reported too.
-        ``path`` is the driver's ``sys.path``, where the factory's module was found.
-        """
-        sys.path.extend(entry for entry in path if entry not in sys.path)
-        try:
-            if n_threads is not None:
-                import torch  # noqa: PLC0415  the driver's side of this module needs no torch
-
-                torch.set_num_threads(n_threads)
-            self._work = ray.cloudpickle.loads(factory)()
-        except Exception as error:  # the border where a plug-in's exception gets its name
-            return stopping_error(error)
-        return None
-
-    def run(self, task: Task[Any]) -> Outcome[Any] | None:
-        """The outcome; None from a process that was restarted and has not loaded its model."""
-        return None if self._work is None else run_task(self._work, task, worker_name())
 
 
 class _State(enum.Enum):
@@ -150,12 +106,13 @@ class RayPool(Generic[Request, Reply]):
         gpus_per_worker: float,
         threads_per_worker: int | None = None,
     ) -> None:
-        _check_sizes(n_workers, gpus_per_worker)
+        check_sizes(n_workers, gpus_per_worker)
         self.n_workers = n_workers
         self._n_threads = threads_per_worker
         if threads_per_worker is None and address == "local":
-            self._n_threads = max(1, _n_cpus() // n_workers)
+            self._n_threads = max(1, cores_of_process() // n_workers)
         self._path = list(sys.path) if address == "local" else []
+        self._version = CodeVersion.of_this_process()
         self._queue: deque[Task[Request]] = deque()
         self._finished: list[Outcome[Reply]] = []
         self._pending_ids: set[str] = set()
@@ -165,10 +122,10 @@ class RayPool(Generic[Request, Reply]):
         self._is_closed = False
         self._factory: bytes = ray.cloudpickle.dumps(make_worker)  # type: ignore[no-untyped-call]  # Ray's
         n_cpus = 0 if gpus_per_worker else 1
-        self._owns_connection = _connect(address, n_workers)
+        self._owns_connection = connect(address, n_workers)
         try:
-            _check_resources(n_workers, n_cpus, gpus_per_worker)
-            self._actor_class: Any = ray.remote(_Worker).options(
+            check_resources(n_workers, n_cpus, gpus_per_worker)
+            self._actor_class: Any = ray.remote(RayWorker).options(
                 num_cpus=n_cpus,
                 num_gpus=gpus_per_worker,
                 max_restarts=-1,
@@ -313,7 +270,9 @@ class RayPool(Generic[Request, Reply]):
         if slot.state is _State.WAKING:
             slot.worker = answer
             slot.state = _State.LOADING
-            slot.start = slot.actor.load.remote(self._factory, self._n_threads, self._path)
+            slot.start = slot.actor.load.remote(
+                self._factory, self._n_threads, self._path, self._version
+            )
         elif answer is not None:
             raise answer
         else:
@@ -358,7 +317,7 @@ class RayPool(Generic[Request, Reply]):
             return
         message = (
             f"in quarantine: {MAX_DEATHS} worker processes died while they ran this task, the "
-            f"last was {slot.worker} ({_first_sentence(death)}); look for an out-of-memory kill "
+            f"last was {slot.worker} ({first_sentence(death)}); look for an out-of-memory kill "
             "(dmesg) or a crash in native code"
         )
         self._finish(slot, call, Failure(kind="WorkerDied", message=message, traceback=""))
@@ -385,7 +344,7 @@ class RayPool(Generic[Request, Reply]):
         if slot.n_failed_starts >= _MAX_FAILED_STARTS:
             raise WorkersUnavailable(
                 f"{slot.worker} died {_MAX_FAILED_STARTS} times in a row while it started "
-                f"({_first_sentence(error)}); look for an out-of-memory kill (dmesg), and check "
+                f"({first_sentence(error)}); look for an out-of-memory kill (dmesg), and check "
                 "that every node has the same s3search and the same RAY_AUTH_MODE"
             ) from error
 
@@ -397,112 +356,3 @@ class _Unloaded(Exception):
 def _is_restarting(error: Exception) -> bool:
     """Whether Ray brings the actor back by itself (or we only lost sight of it)."""
     return isinstance(error, ray.exceptions.ActorUnavailableError | ray.exceptions.GetTimeoutError)
-
-
-def _first_sentence(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].strip()[:300]
-
-
-# Reaching a cluster, and counting what it has.
-
-
-def _check_sizes(n_workers: int, gpus_per_worker: float) -> None:
-    if n_workers < 1:
-        raise InvalidConfig(f"{n_workers=}: a pool needs at least one worker")
-    if gpus_per_worker < 0 or (gpus_per_worker > 1 and gpus_per_worker != int(gpus_per_worker)):
-        raise InvalidConfig(f"{gpus_per_worker=}: use 0, a share of one GPU, or a whole number")
-
-
-def _n_cpus() -> int:
-    """Cores this process may use; a container or SLURM job often has fewer than the machine."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _connect(address: str, n_workers: int) -> bool:
-    """Connect this process to Ray; whether it was not yet, so that it is ours to disconnect."""
-    if address in ("local", "auto") and ray.is_initialized():
-        return False
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # for the user to switch on, not us
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address == "local":
-        options |= {
-            "include_dashboard": False,
-            "num_cpus": max(n_workers, _n_cpus()),
-            "object_store_memory": _OBJECT_STORE_BYTES,
-        }
-    else:
-        address = _running_cluster() if address == "auto" else address
-        _probe(address)
-    try:
-        ray.init(address=address, **options)
-    except (ray.exceptions.RayError, ConnectionError, RuntimeError, OSError, ValueError) as error:
-        raise WorkersUnavailable(
-            f"{address=}: Ray could not be {'started' if address == 'local' else 'joined'} "
-            f"({type(error).__name__}: {_first_sentence(error)}); a cluster needs the same Ray "
-            "and Python versions, and the same RAY_AUTH_TOKEN"
-        ) from error
-    ray._private.worker._worker_logs_enabled = False  # a death would be told on our stdout
-    return True
-
-
-def _running_cluster() -> str:
-    """The address that "auto" stands for: $RAY_ADDRESS, else what ``ray start`` left here."""
-    temporary = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    written = Path(temporary, "ray", "ray_current_cluster")
-    address = os.environ.get("RAY_ADDRESS", "")
-    if address in ("", "auto", "local"):
-        address = written.read_text().strip() if written.exists() else ""
-    if not address:
-        raise WorkersUnavailable(
-            "address='auto': no Ray cluster runs on this machine ($RAY_ADDRESS is not set and "
-            f"`ray start` left no {written}); run `ray start --head`, give 'host:6379' or "
-            "'ray://host:10001', or use 'local'"
-        )
-    return address
-
-
-def _probe(address: str) -> None:
-    parts = urlsplit(address if "://" in address else f"//{address}")
-    try:
-        socket.create_connection((parts.hostname, parts.port), timeout=_PROBE_SECONDS).close()
-    except (OSError, ValueError) as error:
-        port_hint = "10001 is the usual client port" if parts.scheme else "6379 is the usual port"
-        raise WorkersUnavailable(
-            f"{address=}: no Ray cluster answers there ({error}); check that its head runs and "
-            f"that this machine reaches it ({port_hint}), or use 'local'"
-        ) from error
-
-
-def _check_resources(n_workers: int, n_cpus: int, n_gpus: float) -> None:
-    """Raise unless the workers fit now: Ray would let an actor that does not wait for ever."""
-    deadline = time.monotonic() + _RESOURCES_SECONDS
-    while True:
-        known = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's
-        nodes = [node["Resources"] for node in known if node["Alive"]]
-        room = sum(_room(node, n_cpus, n_gpus) for node in nodes)
-        unit, each = ("GPU", n_gpus) if n_gpus else ("CPU", n_cpus)
-        idle = ray.available_resources()  # type: ignore[no-untyped-call]  # Ray's
-        free = idle.get(unit, 0.0)
-        if room >= n_workers and free >= n_workers * each - 1e-6:
-            return
-        if time.monotonic() > deadline or (room < n_workers and len(nodes) == 1):
-            break
-        time.sleep(0.25)
-    total = sum(node.get(unit, 0.0) for node in nodes)
-    raise WorkersUnavailable(
-        f"asked for {n_workers} workers with {each:g} {unit} each; the Ray cluster has {total:g} "
-        f"{unit}s on {len(nodes)} nodes, {free:g} of them free, with room for {room} such workers "
-        "in all; ask for fewer workers, set gpus_per_worker (0 runs on CPUs, 0.5 shares a GPU), "
-        "or start more nodes"
-    )
-
-
-def _room(node: dict[str, float], n_cpus: int, n_gpus: float) -> int:
-    """Workers that fit on an idle node; a share of a GPU is never cut from two GPUs."""
-    if not n_gpus:
-        return int(node.get("CPU", 0.0) // n_cpus)
-    gpus = node.get("GPU", 0.0)
-    return int(gpus // n_gpus) if n_gpus >= 1 else int(gpus) * int(1 / n_gpus + 1e-6)

@@ -1,0 +1,152 @@
+"""Reaching a Ray cluster, and counting what it has.
+
+- An actor that fits nowhere stays pending for ever without an exception: count before asking.
+- ``ray.init`` on a dead address hangs for 30 s (client) or minutes (GCS): probe the port first.
+- The server of Ray clients forks a process for each, which was dead at once in 1 of 9 connections
+  (noticed after 50 s as ConnectionAbortedError): ask again, once.
+- "auto" in Ray joins *any* Ray process of this machine, a private one of another user's program
+  too, and caches what it found: resolve the address here.
+- A driver that joined a cluster as "host:port" is *ended* by Ray (exit status 1, no exception)
+  60 s after the head is gone; what must survive has to be in the database by then.
+- Ray prints a worker's death on stdout, whatever ``log_to_driver`` says.
+- A private Ray listens on every interface, whatever ``_node_ip_address`` says; its token
+  authentication (on by default) is what protects it.
+"""
+
+import logging
+import os
+import socket
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import ray
+import ray.exceptions
+
+from s3search.errors import InvalidConfig, WorkersUnavailable
+
+_PROBE_SECONDS = 5.0
+_RESOURCES_SECONDS = 10.0  # for nodes to join and for a closed pool's actors to go
+_OBJECT_STORE_BYTES = 256 * 2**20
+
+
+def check_sizes(n_workers: int, gpus_per_worker: float) -> None:
+    if n_workers < 1:
+        raise InvalidConfig(f"{n_workers=}: a pool needs at least one worker")
+    if gpus_per_worker < 0 or (gpus_per_worker > 1 and gpus_per_worker != int(gpus_per_worker)):
+        raise InvalidConfig(f"{gpus_per_worker=}: use 0, a share of one GPU, or a whole number")
+
+
+def cores_of_process() -> int:
+    """Cores this process may use; a container or SLURM job often has fewer than the machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def connect(address: str, n_workers: int) -> bool:
+    """Connect this process to Ray; whether it was not yet, so that it is ours to disconnect."""
+    if address in ("local", "auto") and ray.is_initialized():
+        return False
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # for the user to switch on, not us
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == "local":
+        options |= {
+            "include_dashboard": False,
+            "num_cpus": max(n_workers, cores_of_process()),
+            "object_store_memory": _OBJECT_STORE_BYTES,
+        }
+    else:
+        address = _running_cluster() if address == "auto" else address
+        probe(address)
+    try:
+        _init(address, options)
+    except (ray.exceptions.RayError, ConnectionError, RuntimeError, OSError, ValueError) as error:
+        raise WorkersUnavailable(
+            f"{address=}: Ray could not be {'started' if address == 'local' else 'joined'} "
+            f"({type(error).__name__}: {first_sentence(error)}); a cluster needs the same Ray "
+            "and Python versions, and the same RAY_AUTH_TOKEN"
+        ) from error
+    ray._private.worker._worker_logs_enabled = False  # a death would be told on our stdout
+    return True
+
+
+def _init(address: str, options: dict[str, Any]) -> None:
+    try:
+        ray.init(address=address, **options)
+    except ConnectionAbortedError:
+        if not address.startswith("ray://"):
+            raise
+        ray.init(address=address, **options)
+
+
+def _running_cluster() -> str:
+    """The address that "auto" stands for: $RAY_ADDRESS, else what ``ray start`` left here."""
+    temporary = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    written = Path(temporary, "ray", "ray_current_cluster")
+    address = os.environ.get("RAY_ADDRESS", "")
+    if address in ("", "auto", "local"):
+        address = written.read_text().strip() if written.exists() else ""
+    if not address:
+        raise WorkersUnavailable(
+            "address='auto': no Ray cluster runs on this machine ($RAY_ADDRESS is not set and "
+            f"`ray start` left no {written}); run `ray start --head`, give 'host:6379' or "
+            "'ray://host:10001', or use 'local'"
+        )
+    return address
+
+
+def probe(address: str, *, default_port: int | None = None, hint: str = "") -> None:
+    """Raises `WorkersUnavailable`, with a hint, unless something listens at ``address``."""
+    parts = urlsplit(address if "://" in address else f"//{address}")
+    try:
+        where = (parts.hostname or "", parts.port or default_port or 0)
+        socket.create_connection(where, timeout=_PROBE_SECONDS).close()
+    except (OSError, ValueError) as error:
+        port = "10001 is the usual client port" if parts.scheme else "6379 is the usual port"
+        usual = (
+            f"check that its head runs and that this machine reaches it ({port}), or use 'local'"
+        )
+        raise WorkersUnavailable(
+            f"{address=}: no Ray cluster answers there ({error}); {hint or usual}"
+        ) from error
+
+
+def check_resources(n_workers: int, n_cpus: int, n_gpus: float) -> None:
+    """Raise unless the workers fit now: Ray would let an actor that does not wait for ever."""
+    deadline = time.monotonic() + _RESOURCES_SECONDS
+    while True:
+        known = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's
+        nodes = [node["Resources"] for node in known if node["Alive"]]
+        room = sum(_room(node, n_cpus, n_gpus) for node in nodes)
+        unit, each = ("GPU", n_gpus) if n_gpus else ("CPU", n_cpus)
+        idle = ray.available_resources()  # type: ignore[no-untyped-call]  # Ray's
+        free = idle.get(unit, 0.0)
+        if room >= n_workers and free >= n_workers * each - 1e-6:
+            return
+        if time.monotonic() > deadline or (room < n_workers and len(nodes) == 1):
+            break
+        time.sleep(0.25)
+    total = sum(node.get(unit, 0.0) for node in nodes)
+    raise WorkersUnavailable(
+        f"asked for {n_workers} workers with {each:g} {unit} each; the Ray cluster has {total:g} "
+        f"{unit}s on {len(nodes)} nodes, {free:g} of them free, with room for {room} such workers "
+        "in all; ask for fewer workers, set gpus_per_worker (0 runs on CPUs, 0.5 shares a GPU), "
+        "or start more nodes"
+    )
+
+
+def _room(node: dict[str, float], n_cpus: int, n_gpus: float) -> int:
+    """Workers that fit on an idle node; a share of a GPU is never cut from two GPUs."""
+    if not n_gpus:
+        return int(node.get("CPU", 0.0) // n_cpus)
+    gpus = node.get("GPU", 0.0)
+    return int(gpus // n_gpus) if n_gpus >= 1 else int(gpus) * int(1 / n_gpus + 1e-6)
+
+
+def first_sentence(error: Exception) -> str:
+    """The first line of an exception's message, at most 300 characters, for a sentence of ours."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].strip()[:300]

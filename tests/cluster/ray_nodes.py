@@ -1,0 +1,174 @@
+"""Nodes of a real Ray cluster, each with its own raylet, all on this machine."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import s3search
+
+ROOT = Path(s3search.__file__).parents[1]
+_SHELL = """
+import contextlib, io, json, sys
+from s3search.cli import run
+for line in sys.stdin:
+    sys.argv = ["s3search", *json.loads(line)]
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run()
+    print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
+"""
+_PATIENCE = 120.0  # seconds for a node to start on a busy machine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RayCluster:
+    """Nodes of one CPU each, with token authentication: a head, and those that `join`."""
+
+    gcs: str  # host:port that nodes join
+    dashboard: str  # http://host:port of the job server
+    client: str  # ray://host:port
+    environment: dict[str, str]
+    nodes: ExitStack
+    shell: "subprocess.Popen[str]"
+
+    def join(self, root: Path = ROOT) -> None:
+        """A node whose s3search is that of ``root``."""
+        self.nodes.enter_context(
+            _ray_start(
+                ["--address", self.gcs],
+                self.environment | {"PYTHONPATH": str(root)},
+            )
+        )
+
+    def run(self, *arguments: object) -> Said:
+        """`s3search` with ``arguments``, in the one process that knows the token and has Ray
+        loaded: that takes two seconds.
+        """
+        assert self.shell.stdin is not None
+        assert self.shell.stdout is not None
+        self.shell.stdin.write(json.dumps([str(word) for word in arguments]) + "\n")
+        self.shell.stdin.flush()
+        code, out, err = json.loads(self.shell.stdout.readline())
+        return Said(code=code, out=out, err=err)
+
+    def run_apart(self, *arguments: object, **environment: str) -> Said:
+        """The same in a process of its own, with other variables."""
+        told = subprocess.run(
+            [sys.executable, "-m", "s3search", *map(str, arguments)],
+            env=self.environment | environment,
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+            check=False,
+        )
+        return Said(code=told.returncode, out=told.stdout, err=told.stderr)
+
+
+@contextmanager
+def ray_cluster(n_more: int, **environment: str) -> Iterator[RayCluster]:
+    """A head with ``environment`` and ``n_more`` nodes; everything ends with the context."""
+    folder = Path(tempfile.mkdtemp(prefix="s3", dir="/tmp"))  # Ray's sockets need a short path
+    ports = _free_ports(3)
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "S3SEARCH_"))}
+    common = kept | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "of-this-test-only-" * 3,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_raylet_start_wait_time_s": f"{_PATIENCE:.0f}",
+    }
+    head = [
+        *("--head", f"--port={ports[0]}", f"--dashboard-port={ports[1]}"),
+        *(f"--ray-client-server-port={ports[2]}", f"--temp-dir={folder / 'ray'}"),
+    ]
+    try:
+        with ExitStack() as nodes:
+            nodes.enter_context(_ray_start(head, common | environment))
+            cluster = RayCluster(
+                gcs=f"127.0.0.1:{ports[0]}",
+                dashboard=f"http://127.0.0.1:{ports[1]}",
+                client=f"ray://127.0.0.1:{ports[2]}",
+                environment=common,
+                nodes=nodes,
+                shell=nodes.enter_context(_shell(common)),
+            )
+            for _ in range(n_more):
+                cluster.join()
+            yield cluster
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _shell(environment: dict[str, str]) -> Iterator["subprocess.Popen[str]"]:
+    """A process that runs a command per line of its input; it ends with that."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _SHELL],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as shell:
+        yield shell
+
+
+@contextmanager
+def _ray_start(arguments: list[str], environment: dict[str, str]) -> Iterator[None]:
+    """`ray start` in the foreground until it says that it runs; SIGTERM ends all that it began."""
+    sizes = ["--num-cpus=1", "--num-gpus=0", "--object-store-memory=100000000"]
+    sizes.append("--dashboard-agent-listen-port=0")  # any: the nodes share a machine
+    with tempfile.TemporaryFile("w+") as log:
+        node = subprocess.Popen(
+            [str(Path(sys.executable).with_name("ray")), "start", "--block", *sizes, *arguments],
+            env=environment,
+            cwd="/",
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            deadline = time.monotonic() + _PATIENCE
+            while "block forever" not in _text(log):
+                if node.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"ray start {arguments} failed: {_text(log)}")
+                time.sleep(0.2)
+            yield
+        finally:
+            node.terminate()
+            try:
+                node.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                node.kill()
+
+
+def _text(log: "tempfile._TemporaryFileWrapper[str]") -> str:
+    log.seek(0)
+    return log.read()
+
+
+def _free_ports(n: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(n)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
