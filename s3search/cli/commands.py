@@ -4,12 +4,13 @@ import typer
 
 from s3search.cli.benchmarks import bench
 from s3search.cli.checkpoints import checkpoint
+from s3search.cli.dashboards import dashboard
 from s3search.cli.exporting import export
 from s3search.cli.metrics import metrics, reference
 from s3search.cli.models import inspect_model
 from s3search.cli.schedules import check, evaluate, import_, schema, show
 from s3search.cli.statistics import statistics
-from s3search.cli.studies import best, compare, dashboard, demo, launch, report, status
+from s3search.cli.studies import best, compare, demo, launch, report, status
 from s3search.cli.training import train_digits
 from s3search.cli.transfer import retime, robustness
 

@@ -1,0 +1,66 @@
+"""Commands of the dashboard: serve it."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from s3search.cli.options import AsJson, Storage
+from s3search.cli.output import OUT, print_json
+from s3search.cli.settings import storage_url
+
+
+def dashboard(
+    storage: Storage = None,
+    port: Annotated[int, typer.Option("--port", help="Port; 0 takes a free one.")] = 8080,
+    host: Annotated[
+        str,
+        typer.Option(
+            "--host", help="Address to listen on; others than this machine's need --password-file."
+        ),
+    ] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-host",
+            metavar="NAME",
+            help="A further name that browsers may ask for it by, such as that of a proxy.",
+        ),
+    ] = None,
+    password_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--password-file", help="Ask for a login; the file has NAME:PASSWORD, one a line."
+        ),
+    ] = None,
+    writable: Annotated[
+        bool,
+        typer.Option(
+            "--writable",
+            help="Let whoever reaches it change and delete studies; "
+            "without this it only shows them.",
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Serve Optuna dashboard on the studies' database, read-only and for this machine unless told
+    otherwise.
+    """
+    from s3search.dashboard import Access, Address, Login, serve
+
+    access = Access(
+        hosts=frozenset(name.lower() for name in allow_host or ()),
+        login=None if password_file is None else Login.from_file(password_file),
+        writable=writable,
+    )
+    announce = print_json if as_json else _announce
+    serve(storage_url(storage), Address(host, port), access, announce)
+
+
+def _announce(found: dict[str, Any]) -> None:
+    mode = "open for changes" if found["writable"] else "read-only"
+    OUT.print(
+        f"Optuna dashboard on {found['url']}, {mode} (stop with Ctrl-C)",
+        highlight=False,
+        soft_wrap=True,
+    )
