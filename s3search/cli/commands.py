@@ -4,7 +4,7 @@ import typer
 
 from s3search.cli.benchmarks import bench
 from s3search.cli.checkpoints import checkpoint
-from s3search.cli.dashboards import dashboard
+from s3search.cli.dashboards import dashboard, publish
 from s3search.cli.exporting import export
 from s3search.cli.metrics import metrics, reference
 from s3search.cli.models import inspect_model
@@ -42,6 +42,7 @@ app.command()(check)
 app.command()(schema)
 app.command("inspect-model")(inspect_model)
 app.command()(dashboard)
+app.command()(publish)
 app.command()(bench)
 app.command("train-digits")(train_digits)
 app.add_typer(statistics)

@@ -1,11 +1,11 @@
-"""Commands of the dashboard: serve it."""
+"""Commands of the dashboard: serve it, and put on a study what it shows."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from s3search.cli.options import AsJson, Storage
+from s3search.cli.options import AsJson, Storage, StudyName
 from s3search.cli.output import OUT, print_json
 from s3search.cli.settings import storage_url
 
@@ -55,6 +55,25 @@ def dashboard(
     )
     announce = print_json if as_json else _announce
     serve(storage_url(storage), Address(host, port), access, announce)
+
+
+def publish(study: StudyName, storage: Storage = None, as_json: AsJson = False) -> None:
+    """Write a finished study's note and graphs into the database, where Optuna dashboard shows
+    them; `launch` does this at its end.
+    """
+    from dataclasses import asdict
+
+    from s3search.dashboard.publish import publish as written
+
+    found = written(storage_url(storage), study)
+    if as_json:
+        print_json(asdict(found))
+        return
+    OUT.print(
+        f"{study}: a note and {len(found.cards)} graphs; look with `s3search dashboard`",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _announce(found: dict[str, Any]) -> None:

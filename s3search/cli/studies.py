@@ -179,6 +179,7 @@ def report(
 
 
 def _launch(config: Any, *, quiet: bool) -> None:
+    from s3search.dashboard.publish import publish_launched
     from s3search.launching import launch as run
     from s3search.study.database import redacted
     from s3search.terminal import progress
@@ -186,6 +187,7 @@ def _launch(config: Any, *, quiet: bool) -> None:
     try:
         with progress(ERR if quiet else OUT) as report:
             run(config, report)
+        publish_launched(config)
     except KeyboardInterrupt:
         ERR.print(
             f"interrupted; what was measured is saved in {redacted(config.storage.url)}. "

@@ -6,12 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from s3search.errors import StudyConflict
 from s3search.evaluation.record import Rung
 from s3search.report.study_file import study_toml
 from s3search.schedules.schedule import Schedule
+from s3search.search.predictor.ranks import rank_correlation
+from s3search.search.worth import number
 from s3search.study.comparison import comparison_of
 from s3search.study.export import best_schedule
 from s3search.study.frame import Scored, best_of, evaluations_frame, status_of, validated
@@ -48,6 +51,17 @@ class Calibrated:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Proxied:
+    """What one proxy said of schedules, and their distance at the search rung."""
+
+    nfe: int
+    proxy: str
+    n_images: int
+    pairs: tuple[tuple[float, float], ...]  # (said, measured)
+    correlation: float | None  # of ranks, over these pairs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pick:
     """A schedule that the page shows."""
 
@@ -81,6 +95,7 @@ class Collected:
     picks: Mapping[int, tuple[Pick, ...]]  # by NFE, best first; the best published among them
     progress: tuple[Progress, ...]
     calibration: tuple[Calibrated, ...]
+    proxies: tuple[Proxied, ...]
     costs: tuple[Cost, ...]
     errors: tuple[tuple[str, int], ...]  # the most frequent, with their count
     provenance: Mapping[str, str]
@@ -107,6 +122,7 @@ def collect(store: StudyStore) -> Collected:
         picks={nfe: _picks(store, [row for row in scored if row.nfe == nfe]) for nfe in known},
         progress=tuple(progress_of(frame, jobs, nfe) for nfe in known),
         calibration=calibration_of(store.notes("calibration")),
+        proxies=proxies_of(store.notes("ladder"), store.config.search.n_images),
         costs=costs_of(status["ledger"]),
         errors=_errors(frame),
         provenance=_provenance(store, frame),
@@ -165,6 +181,25 @@ def calibration_of(notes: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[Cali
         for _, note in notes
     ]
     return tuple(sorted(found, key=lambda each: each.nfe))
+
+
+def proxies_of(
+    notes: Sequence[tuple[str, Mapping[str, Any]]], n_images: int
+) -> tuple[Proxied, ...]:
+    """The latest notes of kind `ladder`, by NFE; those of older studies have no pairs."""
+    latest = {note["nfe"]: note.get("against_whole", {}) for _, note in notes}
+    return tuple(
+        Proxied(
+            nfe=nfe,
+            proxy=proxy,
+            n_images=n_images,
+            pairs=tuple((pair[0], pair[1]) for pair in pairs),
+            correlation=number(rank_correlation(*np.array(pairs).T)),
+        )
+        for nfe, by_proxy in sorted(latest.items())
+        for proxy, pairs in by_proxy.items()
+        if pairs
+    )
 
 
 def costs_of(ledger: Mapping[str, Mapping[str, Any]]) -> tuple[Cost, ...]:
