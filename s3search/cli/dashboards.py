@@ -9,6 +9,14 @@ from s3search.cli.options import AsJson, Storage, StudyName
 from s3search.cli.output import OUT, print_json
 from s3search.cli.settings import storage_url
 
+Artifacts = Annotated[
+    Path | None,
+    typer.Option(
+        "--artifacts",
+        help="Folder of drawings and samples; else the one beside an SQLite database.",
+    ),
+]
+
 
 def dashboard(
     storage: Storage = None,
@@ -41,6 +49,7 @@ def dashboard(
             "without this it only shows them.",
         ),
     ] = False,
+    artifacts: Artifacts = None,
     as_json: AsJson = False,
 ) -> None:
     """Serve Optuna dashboard on the studies' database, read-only and for this machine unless told
@@ -54,23 +63,40 @@ def dashboard(
         writable=writable,
     )
     announce = print_json if as_json else _announce
-    serve(storage_url(storage), Address(host, port), access, announce)
+    serve(storage_url(storage), Address(host, port), access, announce, artifacts=artifacts)
 
 
-def publish(study: StudyName, storage: Storage = None, as_json: AsJson = False) -> None:
-    """Write a finished study's note and graphs into the database, where Optuna dashboard shows
-    them; `launch` does this at its end.
+def publish(
+    study: StudyName,
+    samples: Annotated[
+        int,
+        typer.Option(
+            "--samples",
+            min=0,
+            max=100,
+            help="Images of each validated schedule; more than 0 runs the study's model here.",
+        ),
+    ] = 0,
+    artifacts: Artifacts = None,
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a finished study's note, graphs and drawings, where Optuna dashboard shows them;
+    `launch` does this at its end.
     """
     from dataclasses import asdict
 
     from s3search.dashboard.publish import publish as written
 
-    found = written(storage_url(storage), study)
+    found = written(storage_url(storage), study, artifacts=artifacts, n_samples=samples)
     if as_json:
         print_json(asdict(found))
         return
+    where = f"{found.artifacts} artifacts in {found.folder}"
+    if found.folder is None:
+        where = "no artifacts, since this database has no folder of its own (--artifacts)"
     OUT.print(
-        f"{study}: a note and {len(found.cards)} graphs; look with `s3search dashboard`",
+        f"{study}: a note, {len(found.cards)} graphs, {where}; look with `s3search dashboard`",
         highlight=False,
         soft_wrap=True,
     )

@@ -20,6 +20,7 @@ from s3search.report.svg import MUTED, SERIES
 
 _DASHES = ("dash", "dashdot", "dot")
 _MOST_COMPARED = 12  # rows of a comparison, the best
+_SHOWN = 30.0  # times the smallest: what an axis shows before one zooms out
 
 
 def cards_of(collected: Collected, choices: Sequence[Choices]) -> dict[str, go.Figure]:
@@ -72,7 +73,10 @@ def progress_card(progress: Progress) -> go.Figure:
         lines,
         f"NFE {progress.nfe}: best so far",
         x={"title": {"text": "network calls of the search (images x calls)"}},
-        y={"title": {"text": f"distance of {progress.n_images:,} images"}, "type": "log"},
+        y=_log_axis(
+            f"distance of {progress.n_images:,} images",
+            [value for _, value in (*progress.found, *progress.published)],
+        ),
     )
 
 
@@ -104,7 +108,7 @@ def comparison_card(nfe: int, rows: Sequence[Mapping[str, Any]]) -> go.Figure:
     return _figure(
         points,
         f"NFE {nfe}: distance on held-out noise, 95 % interval",
-        x={"title": {"text": "distance"}, "type": "log"},
+        x=_log_axis("distance", [row["value"] for row in shown]),
         y={"type": "category", **order},
     )
 
@@ -177,8 +181,10 @@ def proxy_card(proxied: Proxied) -> go.Figure:
     return _figure(
         [marks],
         f"NFE {proxied.nfe}: proxy {proxied.proxy} against distance{worth}",
-        x={"title": {"text": f"what {proxied.proxy} says"}, "type": "log"},
-        y={"title": {"text": f"distance of {proxied.n_images:,} images"}, "type": "log"},
+        x=_log_axis(f"what {proxied.proxy} says", [said for said, _ in proxied.pairs]),
+        y=_log_axis(
+            f"distance of {proxied.n_images:,} images", [value for _, value in proxied.pairs]
+        ),
     )
 
 
@@ -251,10 +257,20 @@ def _figure(
         "title": {"text": title},
         "xaxis": x,
         "yaxis": y,
-        "legend": {"orientation": "h", "y": -0.2},
+        "legend": {"orientation": "h", "y": -0.35},
         "template": {},
     }
     return go.Figure(data=list(traces), layout=layout)
+
+
+def _log_axis(title: str, values: Sequence[float]) -> dict[str, Any]:
+    """A logarithmic axis that a single poor value does not squeeze."""
+    axis: dict[str, Any] = {"title": {"text": title}, "type": "log"}
+    known = [value for value in values if value > 0]
+    if known and max(known) > _SHOWN * min(known):
+        most = max(value for value in known if value <= _SHOWN * min(known))
+        axis["range"] = _short([math.log10(min(known) / 1.2), math.log10(most * 1.2)])
+    return axis
 
 
 def _short(values: Sequence[float]) -> list[float]:

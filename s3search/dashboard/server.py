@@ -4,6 +4,7 @@ import ipaddress
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -12,6 +13,7 @@ from wsgiref.types import WSGIApplication
 import optuna
 from optuna.storages import BaseStorage
 
+from s3search.dashboard.artifacts import ArtifactFolder, artifacts_folder
 from s3search.dashboard.guard import Access, guarded
 from s3search.dashboard.storage import open_storage
 from s3search.errors import InvalidConfig
@@ -55,8 +57,11 @@ def serve(
     address: Address,
     access: Access,
     announce: Callable[[dict[str, Any]], None],
+    *,
+    artifacts: str | Path | None = None,
 ) -> None:
     """Serves until interrupted; ``announce`` gets {"url": ...} once the port is open.
+    ``artifacts`` is their folder, where it is not the database's own.
 
     Raises `InvalidConfig` for an address that others reach without a login.
     """
@@ -65,7 +70,7 @@ def serve(
             f"--host {address.host}: other machines would reach the dashboard without a login; "
             "give --password-file, or leave --host out and come through an SSH tunnel"
         )
-    with application(url, access) as served:
+    with application(url, access, artifacts=artifacts) as served:
         try:
             server = _ThreadingServer((address.host, address.port), _QuietHandler)
         except (OSError, OverflowError) as error:
@@ -80,7 +85,9 @@ def serve(
 
 
 @contextmanager
-def application(url: str, access: Access) -> Iterator[WSGIApplication]:
+def application(
+    url: str, access: Access, *, artifacts: str | Path | None = None
+) -> Iterator[WSGIApplication]:
     """The guarded application on a database that holds a study; its connections are closed after.
 
     Raises `InvalidConfig` without optuna-dashboard or for a URL that leads nowhere, and
@@ -92,10 +99,12 @@ def application(url: str, access: Access) -> Iterator[WSGIApplication]:
         raise InvalidConfig(
             "the dashboard needs optuna-dashboard; pip install 's3search[dashboard]'"
         ) from error
+    folder = artifacts_folder(url, artifacts)
     rdb = open_storage(url, writable=access.writable)
     cached: BaseStorage = optuna.storages.get_storage(rdb)
     try:
-        yield guarded(optuna_dashboard.wsgi(cached), access)
+        store = None if folder is None else ArtifactFolder(folder)
+        yield guarded(optuna_dashboard.wsgi(cached, artifact_store=store), access)
     finally:
         rdb.remove_session()
         rdb.engine.dispose()
