@@ -112,13 +112,13 @@ def collect(store: StudyStore) -> Collected:
             f"study {store.name!r} has no validated schedule yet (it is {store.state}), and a "
             "report is about those; run `s3search launch` to its end first"
         )
-    status = status_of(store)
+    status = status_of(store, frame)
     known = sorted({row.nfe for row in scored})
     jobs = store.job_costs()
     return Collected(
         status=status,
-        comparison=comparison_of(store),
-        best={nfe: best_schedule(store, nfe) for nfe in known},
+        comparison=comparison_of(store, frame),
+        best={nfe: best_schedule(store, nfe, frame) for nfe in known},
         picks={nfe: _picks(store, [row for row in scored if row.nfe == nfe]) for nfe in known},
         progress=tuple(progress_of(frame, jobs, nfe) for nfe in known),
         calibration=calibration_of(store.notes("calibration")),

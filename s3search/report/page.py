@@ -27,8 +27,17 @@ from s3search.report.svg import svg_of
 _FOLDER = Path(__file__).parent
 
 
-def render(collected: Collected, samples: Samples | NoSamples) -> str:
-    """The whole page as text."""
+def style_sheet() -> str:
+    """What our pages look like."""
+    return _own("page.css")
+
+
+def render(
+    collected: Collected,
+    samples: Samples | NoSamples,
+    links: Sequence[tuple[str, str]] = (),
+) -> str:
+    """The whole page as text; ``links`` (text, address) lead to pages beside it, if there are."""
     script = _own("page.js")
     environment = jinja2.Environment(
         autoescape=True,
@@ -56,7 +65,8 @@ def render(collected: Collected, samples: Samples | NoSamples) -> str:
         samples=None if isinstance(samples, NoSamples) else samples,
         no_samples=samples.reason if isinstance(samples, NoSamples) else "",
         commands=_commands(collected),
-        style=Markup(_own("page.css")),
+        links=links,
+        style=Markup(style_sheet()),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )

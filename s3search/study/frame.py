@@ -187,9 +187,12 @@ def solvers_at_their_best(scored: list[Scored]) -> list[Scored]:
     return rows
 
 
-def status_of(store: StudyStore) -> dict[str, Any]:
-    """How far a study is, what it found and what it cost, in plain data."""
-    frame = evaluations_frame(store)
+def status_of(store: StudyStore, frame: pd.DataFrame | None = None) -> dict[str, Any]:
+    """How far a study is, what it found and what it cost, in plain data.
+
+    ``frame`` is `evaluations_frame` where it is at hand, here and wherever else it is taken.
+    """
+    frame = evaluations_frame(store) if frame is None else frame
     search = frame[frame["rung"].isin([Rung.SEARCH.value, Rung.RACE.value])]
     jobs, notes = store.job_totals(), store.notes()
     made = frame[(frame["state"] == "complete") & (frame["rung"] != Rung.WITNESS.value)]
