@@ -233,7 +233,7 @@ def test_the_dashboard_serves_the_study_on_loopback_only(storage: str, tmp_path:
     ) as process:
         try:
             assert process.stdout is not None
-            lines = [process.stdout.readline() for _ in range(5)]
+            lines = [process.stdout.readline() for _ in range(6)]
             said = json.loads("".join(lines))
             url = said["url"]
             assert said["writable"] is False

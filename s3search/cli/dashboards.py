@@ -105,7 +105,8 @@ def publish(
 def _announce(found: dict[str, Any]) -> None:
     mode = "open for changes" if found["writable"] else "read-only"
     OUT.print(
-        f"Optuna dashboard on {found['url']}, {mode} (stop with Ctrl-C)",
+        f"Optuna dashboard on {found['url']}, overview on {found['overview']}, {mode} "
+        "(stop with Ctrl-C)",
         highlight=False,
         soft_wrap=True,
     )

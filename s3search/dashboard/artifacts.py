@@ -9,7 +9,7 @@ publishing again replaces it, and files that are there are not drawn again.
 import base64
 import json
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -93,7 +93,7 @@ def attach(
             if schedule.id not in trials:
                 continue
             for name, mimetype, write in _files(schedule, samples.get(schedule.id)):
-                artifact = str(uuid.uuid5(_NAMESPACE, f"{study.study_name}/{schedule.id}/{name}"))
+                artifact = _artifact_id(study.study_name, schedule, name)
                 write(folder / artifact)
                 key = _KEY.format(trial=trials[schedule.id], artifact=artifact)
                 meta = _meta(artifact, name, mimetype)
@@ -123,6 +123,27 @@ def sample_sheets(
     return found
 
 
+def samples_of(folder: Path | None, studies: Iterable[str], schedule: Schedule) -> list[Picture]:
+    """The sheets of samples that studies keep of a schedule."""
+    if folder is None:
+        return []
+    found = []
+    for study in studies:
+        for mimetype in ("image/png", "image/jpeg"):
+            path = folder / _artifact_id(study, schedule, _samples_name(schedule, mimetype))
+            if path.is_file():
+                found.append(Picture(path.read_bytes(), mimetype))
+    return found
+
+
+def _artifact_id(study: str, schedule: Schedule, name: str) -> str:
+    return str(uuid.uuid5(_NAMESPACE, f"{study}/{schedule.id}/{name}"))
+
+
+def _samples_name(schedule: Schedule, mimetype: str) -> str:
+    return f"samples-{schedule.id[:8]}.{mimetype.rpartition('/')[2]}"
+
+
 def _files(
     schedule: Schedule, samples: Picture | None
 ) -> Iterator[tuple[str, str, Callable[[Path], None]]]:
@@ -131,7 +152,7 @@ def _files(
     yield f"schedule-{short}.png", "image/png", lambda path: _draw_once(schedule, path)
     yield f"schedule-{short}.json", "application/json", lambda path: write_text(path, text)
     if samples is not None:
-        name = f"samples-{short}.{samples.mimetype.rpartition('/')[2]}"
+        name = _samples_name(schedule, samples.mimetype)
         yield name, samples.mimetype, lambda path: write_bytes(path, samples.content)
 
 

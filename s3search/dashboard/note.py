@@ -8,6 +8,7 @@ import math
 import re
 import shlex
 from collections.abc import Iterator, Sequence
+from urllib.parse import quote
 
 from s3search.comparison_text import comparison_lines
 from s3search.report.data import Collected
@@ -53,6 +54,10 @@ def plain(text: object) -> str:
     return _MARKUP.sub(r"\\\1", " ".join(str(text).split()))
 
 
+def _address(study: str) -> str:
+    return f"/studies/{quote(study, safe='')}"
+
+
 def _heading(collected: Collected) -> Iterator[str]:
     status, where = collected.status, collected.provenance
     calls = ", ".join(map(str, collected.best))
@@ -62,6 +67,10 @@ def _heading(collected: Collected) -> Iterator[str]:
         f"{plain(where['search'])}; the study is {plain(status['state'])}. Distances are Fréchet "
         f"distances in the features of {plain(where['extractor'])}; a trial's is that of the "
         "search's own noise and few images, and only ranks."
+    )
+    yield (
+        f"Served by `s3search dashboard`, this study also has [its own page]"
+        f"({_address(status['study'])})."
     )
 
 

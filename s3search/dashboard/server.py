@@ -15,6 +15,7 @@ from optuna.storages import BaseStorage
 
 from s3search.dashboard.artifacts import ArtifactFolder, artifacts_folder
 from s3search.dashboard.guard import Access, guarded
+from s3search.dashboard.pages import Pages
 from s3search.dashboard.storage import open_storage
 from s3search.errors import InvalidConfig
 from s3search.study.database import redacted
@@ -78,7 +79,8 @@ def serve(
                 f"--host, --port: cannot listen on {address.host}:{address.port} ({error})"
             ) from error
         server.set_app(served)
-        found = {"url": f"http://{address.host}:{server.server_port}/dashboard"}
+        at = f"http://{address.host}:{server.server_port}"
+        found = {"url": f"{at}/dashboard", "overview": f"{at}/studies"}
         announce({**found, "storage": redacted(url), "writable": access.writable})
         with server:
             server.serve_forever()
@@ -104,7 +106,8 @@ def application(
     cached: BaseStorage = optuna.storages.get_storage(rdb)
     try:
         store = None if folder is None else ArtifactFolder(folder)
-        yield guarded(optuna_dashboard.wsgi(cached, artifact_store=store), access)
+        embedded = optuna_dashboard.wsgi(cached, artifact_store=store)
+        yield guarded(Pages(url, folder).before(embedded), access)
     finally:
         rdb.remove_session()
         rdb.engine.dispose()

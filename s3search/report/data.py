@@ -103,9 +103,9 @@ class Collected:
     study_file: str
 
 
-def collect(store: StudyStore) -> Collected:
+def collect(store: StudyStore, frame: pd.DataFrame | None = None) -> Collected:
     """Everything that the database says; raises `StudyConflict` before validation."""
-    frame = evaluations_frame(store)
+    frame = evaluations_frame(store) if frame is None else frame
     scored = validated(frame, store.config)
     if not scored:
         raise StudyConflict(
@@ -149,9 +149,10 @@ def progress_of(frame: pd.DataFrame, jobs: Sequence[Mapping[str, Any]], nfe: int
     rows = _complete(searching)
     rows = rows[(rows["rung"] == Rung.SEARCH.value) & (rows["nfe"] == nfe)].sort_values("id")
     found: list[tuple[int, float]] = []
-    for row in rows[~rows["is_baseline"]].to_dict("records"):
-        if not found or row["value"] < found[-1][1]:
-            found.append((int(calls_at[row["id"]]), float(row["value"])))
+    own = rows[~rows["is_baseline"]]
+    for row_id, value in zip(own["id"], own["value"], strict=True):
+        if not found or value < found[-1][1]:
+            found.append((int(calls_at[row_id]), float(value)))
     if found:
         found.append((total, found[-1][1]))
     published = rows[rows["is_baseline"]].sort_values("value").drop_duplicates("solver")

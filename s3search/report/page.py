@@ -47,7 +47,7 @@ def render(
     )
     environment.filters |= {
         "count": lambda value: f"{value:,}",
-        "number": _number,
+        "number": number,
         "range": _range,
         "share": lambda value: f"{100 * value:.0f} %",
     }
@@ -189,7 +189,8 @@ def _data_url(text: str) -> str:
     return f"data:application/json;base64,{base64.b64encode(text.encode()).decode()}"
 
 
-def _number(value: float | None, decimals: int = 4) -> str:
+def number(value: float | None, decimals: int = 4) -> str:
+    """With four decimals; a dash for what is not known."""
     if value is None or not math.isfinite(value):
         return "-"
     return f"{value:.{decimals}f}"

@@ -106,8 +106,10 @@ def validated(frame: pd.DataFrame, config: StudyConfig, nfe: int | None = None) 
     contradicts (`s3search.search.finish.choose_finalist`), so that its held-out value was not
     chosen for being low.
     """
-    searched = {row["schedule_id"]: row for row in _at(frame, Rung.SEARCH).to_dict("records")}
     held_out = _at(frame, Rung.VALIDATION)
+    whole = _at(frame, Rung.SEARCH)
+    kept = whole[whole["schedule_id"].isin(held_out["schedule_id"])]  # few of many
+    searched = {row["schedule_id"]: row for row in kept.to_dict("records")}
     witnessed = _at(frame, Rung.WITNESS)
     of_this_size = witnessed[witnessed["n_images"] == config.validation.n_images]
     witness = {row["schedule_id"]: _held_out(row) for row in of_this_size.to_dict("records")}
