@@ -98,6 +98,7 @@ def publish(
     OUT.print(
         f"{study}: a note, {len(found.cards)} graphs, {where}; look with `s3search dashboard`",
         highlight=False,
+        markup=False,
         soft_wrap=True,
     )
 
@@ -108,5 +109,6 @@ def _announce(found: dict[str, Any]) -> None:
         f"Optuna dashboard on {found['url']}, overview on {found['overview']}, {mode} "
         "(stop with Ctrl-C)",
         highlight=False,
+        markup=False,
         soft_wrap=True,
     )
