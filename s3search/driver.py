@@ -35,25 +35,14 @@ from s3search.study.algorithms import Search, baseline_seeds, given_seeds, make_
 from s3search.study.config import StudyConfig
 from s3search.study.frame import evaluations_frame, finalists
 from s3search.study.frame import validated as validated_of
+from s3search.study.progress import Progress, RecentRate, seconds_left
 from s3search.study.store import StudyStore
+from s3search.study.watching import held_out_of
 from s3search.study_lab import Pool, StudyLab
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """What a person who waits wants to know."""
-
-    stage: str  # "baselines", "search", a rung of the ladder, "finals", "validation"
-    done: int  # in measurements of search.n_images
-    total: int | None  # None when the budget is time
-    best: dict[int, float]  # by NFE, of searched schedules, at the search rung
-    best_baseline: dict[int, float]
-    failed: int
-    images_per_second: float
-    seconds_left: float | None
-
-
 Report = Callable[[Progress], None]
+
+_HELD_OUT_SECONDS = 1.0  # between two looks at what is validated
 
 
 def describe(pool: Pool, *, layers: bool = False) -> Description:
@@ -143,6 +132,8 @@ class Driver:
         self._search, self._pads = start.search, start.pads
         self._check_unchanged(start.description)
         self._lab = StudyLab(store, pool, self._tell_progress)
+        self._rate = RecentRate(self._lab.tally.began)
+        self._held_out, self._held_out_at = held_out_of(store), time.monotonic()
 
     def run(self) -> None:
         """Searches until the budget is spent, then validates; every state is in the database."""
@@ -150,6 +141,7 @@ class Driver:
         try:
             self._store.set_state("searching")
             self._search.run(self._lab)
+            self._store.mirror.flush()
             self._store.set_state("validating")
             self._validate()
             self._store.set_state("done")
@@ -237,25 +229,41 @@ class Driver:
     def _tell_progress(
         self, stage: str, done: int | None = None, total: int | None = None
     ) -> None:
-        tally, searching = self._lab.tally, done is None
-        table = self._config.search if searching else self._config.validation
+        lab, now = self._lab, time.monotonic()
+        rate = self._rate.per_second(now, lab.tally.images)
+        busy = min(self._pool.n_pending, self._pool.n_workers)
         if done is None:
-            done = round(tally.spent / table.n_images)
+            done = round(lab.tally.spent / lab.n_images)
             total = None if self._search is None else self._search.total
-        rate = tally.images / (time.monotonic() - tally.began)
-        left = None
-        if total is not None and rate > 0:
-            left = max(0, total - done) * table.n_images / rate
+            left = seconds_left(
+                self._config.search,
+                images=None if total is None else (total - done) * lab.n_images,
+                images_per_second=rate,
+                worker_seconds=sum(each.seconds for each in lab.spend.values()),
+                workers_busy=busy,
+                elapsed=now - lab.tally.began,
+            )
+        else:
+            waiting = ((total or done) - done) * self._config.validation.n_images
+            left = waiting / rate if rate else None
+            if done == total or now - self._held_out_at >= _HELD_OUT_SECONDS:
+                self._held_out, self._held_out_at = held_out_of(self._store), now
         self._report(
             Progress(
                 stage=stage,
                 done=done,
                 total=total,
-                best=dict(self._lab.best),
-                best_baseline=dict(self._lab.best_baseline),
-                failed=tally.failed,
+                best=dict(lab.best),
+                best_baseline=dict(lab.best_baseline),
+                held_out=self._held_out[0],
+                held_out_baseline=self._held_out[1],
+                predictor=dict(lab.predictor),
+                failed=lab.tally.failed,
                 images_per_second=rate,
                 seconds_left=left,
+                workers_busy=busy,
+                workers=self._pool.n_workers,
+                spend=dict(lab.spend),
             )
         )
 

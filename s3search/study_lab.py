@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -35,7 +36,10 @@ from s3search.search.lab import Array, Measured, Price, Trial
 from s3search.search.ladder import LadderRung
 from s3search.search.proposer import Proposal
 from s3search.search.race import checkpoints
-from s3search.study.store import Job, Result, Spent, StudyStore
+from s3search.study.progress import Quality, Spend, quality_of
+from s3search.study.rows import Job, Result, Spent
+from s3search.study.store import StudyStore
+from s3search.study.watching import spend_of
 
 Pool = WorkerPool[Request, Reply]
 
@@ -64,10 +68,14 @@ class StudyLab:
         self.tally = Tally(began=time.monotonic())
         self.best: dict[int, float] = {}
         self.best_baseline: dict[int, float] = {}
+        self.spend = spend_of(store)  # by rung and kind of job
+        self.predictor: dict[int, Quality] = {}  # by NFE
         self._failed_in_a_row = 0
         self._by_number: dict[int, Proposal] = {}
         self._proposals: dict[str, Proposal] = {}
         self._known: dict[str, Measured] = {}
+        self._begun: dict[str, EvaluationRequest] = {}
+        self._waiting: deque[str] = deque()  # of these, what no worker has yet
         self._recall()
 
     @property
@@ -104,15 +112,28 @@ class StudyLab:
 
     def measure(self, trials: Sequence[Trial]) -> list[Measured]:
         """Measures on the search's noise; raises `EvaluationFailed` when nothing works."""
+        self.begin(trials)
+        return [self.wait(trial.schedule) for trial in trials]
+
+    def begin(self, trials: Sequence[Trial]) -> None:
+        """Hands trials to the workers as these get free."""
         self._record(trials)
-        races = {trial.schedule.id: trial.race for trial in trials}
-        wanted = [i for i in races if i not in self._known]
-        requests = {
-            i: self._request(self._proposals[i].schedule, Rung.SEARCH, races[i]) for i in wanted
-        }
-        for schedule_id, outcome in self._asked(requests):
-            self._record_result(self._proposals[schedule_id], requests[schedule_id], outcome)
-        return [self._known[trial.schedule.id] for trial in trials]
+        for trial in trials:
+            schedule_id = trial.schedule.id
+            if schedule_id not in self._known and schedule_id not in self._begun:
+                schedule = self._proposals[schedule_id].schedule
+                self._begun[schedule_id] = self._request(schedule, Rung.SEARCH, trial.race)
+                self._waiting.append(schedule_id)
+        self._submit()
+
+    def wait(self, schedule: Schedule) -> Measured:
+        """What became of a schedule that was begun; raises `EvaluationFailed` as `measure`."""
+        while schedule.id not in self._known:
+            self._submit()
+            for outcome in self._pool.collect():
+                request = self._begun.pop(outcome.task_id)
+                self._record_result(self._proposals[outcome.task_id], request, outcome)
+        return self._known[schedule.id]
 
     def rescore(self, schedules: Sequence[Schedule], n_images: int) -> list[float | None]:
         """Distances on noise of the finals' own."""
@@ -127,6 +148,7 @@ class StudyLab:
             for s in schedules
             if s.id not in found
         }
+        self._store.mirror.flush()  # results of the search come no more for a while
         for schedule_id, outcome in self._asked(requests):
             result = self.result(requests[schedule_id], outcome)
             self._store.add_result(result)
@@ -206,11 +228,14 @@ class StudyLab:
         if self._store.jobs([digest]):
             return
         for _, outcome in self._asked({digest: request}):
-            self._store.add_job(_job("floor", digest, outcome))
+            self._add_job(_job("floor", digest, outcome))
 
     def note(self, kind: str, content: Mapping[str, object]) -> None:
         """Keeps a record for people."""
         self._store.add_note(kind, content)
+        found = quality_of(kind, content)
+        if found is not None:
+            self.predictor[found[0]] = found[1]
 
     def result(self, request: EvaluationRequest, outcome: Outcome[Reply]) -> Result:
         """What became of an evaluation, for the database."""
@@ -221,6 +246,11 @@ class StudyLab:
             error, evaluation = f"EvaluationFailed: the distance is {evaluation.value}", None
         self.tally.images += request.n_images if evaluation is None else evaluation.n_images
         self.tally.failed += evaluation is None
+        if evaluation is None:
+            self._count(request.rung, 0, spent.seconds)
+        for measured in (evaluation, None if evaluation is None else evaluation.witness):
+            if measured is not None:
+                self._count(measured.rung, measured.network_calls, measured.seconds)
         return Result(request=request, evaluation=evaluation, error=error, spent=spent)
 
     @property
@@ -236,12 +266,12 @@ class StudyLab:
         for proposal in self._store.proposals():
             self._by_number[proposal.number] = proposal
             self._proposals.setdefault(proposal.schedule.id, proposal)
-        mirrored = self._store.mirrored_numbers()
+        self._store.mirror.open()
         for result in self._store.search_results():
             proposal = self._proposals[result.request.schedule.id]
             self._keep(proposal, result)
-            if proposal.number not in mirrored:  # a kill fell between the two
-                self._store.add_trial(proposal, result)
+            self._store.mirror.add(proposal, result)  # unless it is there: a kill lost it
+        self._store.mirror.flush()
 
     def _record(self, trials: Sequence[Trial]) -> None:
         new: dict[int, Proposal] = {}
@@ -275,8 +305,14 @@ class StudyLab:
             race=race,
         )
 
+    def _submit(self) -> None:
+        while self._waiting and self._pool.has_room:
+            schedule_id = self._waiting.popleft()
+            self._pool.submit(Task(id=schedule_id, request=self._begun[schedule_id]))
+
     def _asked(self, requests: Mapping[str, Request]) -> Iterable[tuple[str, Outcome[Reply]]]:
-        """Every outcome as it comes."""
+        """Every outcome as it comes; nothing else may be under way."""
+        assert not self._begun
         waiting = list(requests.items())
         pending = 0
         while waiting or pending:
@@ -293,7 +329,7 @@ class StudyLab:
     ) -> None:
         result = self.result(request, outcome)
         if self._store.add_result(result):
-            self._store.add_trial(proposal, result)
+            self._store.mirror.add(proposal, result)
         self._keep(proposal, result)
         works = result.evaluation is not None
         self._failed_in_a_row = 0 if works else self._failed_in_a_row + 1
@@ -316,15 +352,24 @@ class StudyLab:
             side = self.best_baseline if is_baseline else self.best
             side[schedule.nfe] = min(value, side.get(schedule.nfe, math.inf))
 
+    def _add_job(self, job: Job) -> None:
+        self._store.add_job(job)
+        self._count(job.kind, job.network_calls, job.spent.seconds)
+
+    def _count(self, name: str, network_calls: int, seconds: float) -> None:
+        self.spend[name] = self.spend.get(name, Spend()).plus(network_calls, seconds)
+
     def _jobs(
         self, kind: str, digests: Sequence[str], requests: Sequence[Request]
     ) -> list[Any | None]:
         """The answers in order, None where a job failed; known ones are not asked again."""
         known = self._store.jobs(digests)
         asked = {d: r for d, r in zip(digests, requests, strict=True) if d not in known}
+        if asked:
+            self._store.mirror.flush()
         for digest, outcome in self._asked(asked):
             job = _job(kind, digest, outcome)
-            self._store.add_job(job)
+            self._add_job(job)
             known[digest] = job
             nfe = _nfe_of(asked[digest])
             self.tally.images += job.network_calls / nfe

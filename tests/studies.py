@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from s3search.study.config import StudyConfig, load_config
 from s3search.study.database import connect_arguments
 from s3search.study.export import best_schedule
-from s3search.study.store import NUMBER_ATTRIBUTE, open_study
+from s3search.study.mirror import NUMBER_ATTRIBUTE
+from s3search.study.store import open_study
 from s3search.study.tables import EVALUATIONS
 
 STUDY = """\

@@ -121,8 +121,11 @@ def test_status_best_and_compare_agree(cli: Cli, storage: str) -> None:
     assert best[0]["held_out"]["interval_95"] == lowest["interval_95"]
     assert lowest["is_winner"]
     low, high = best[0]["against_published"]["difference_95"]
-    others = [row["difference"] for row in compared if row["is_baseline"]]
-    assert low < min(others) < high
+    best_of = {
+        is_baseline: min(row["value"] for row in compared if row["is_baseline"] is is_baseline)
+        for is_baseline in (True, False)
+    }
+    assert low < best_of[True] - best_of[False] < high
     assert lowest["interval_95"][0] < lowest["value"] < lowest["interval_95"][1]
     assert (
         min(status["best"]["3"][key] for key in ("held_out", "held_out_baseline"))

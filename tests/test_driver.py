@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from s3search.cluster import InlinePool
-from s3search.driver import Driver, Progress, evaluate, prepare
+from s3search.driver import Driver, evaluate, prepare
 from s3search.errors import EvaluationFailed, StudyConflict
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.record import EvaluationRequest, Reply, Request, Rung
@@ -22,6 +22,8 @@ from s3search.schedules.spacing import End, EndRule
 from s3search.study.config import StudyConfig
 from s3search.study.export import best_schedule
 from s3search.study.frame import status_of
+from s3search.study.mirror import OptunaMirror
+from s3search.study.progress import Progress
 from s3search.study.store import StudyStore, create_or_resume, open_study
 from tests.studies import content, study_config
 
@@ -274,42 +276,52 @@ def test_other_algorithms_resume_as_exactly(tmp_path: Path, algorithm: str) -> N
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize(
-    ("method", "call"),
+    ("owner", "method", "call"),
     [
-        ("add_proposals", 1),
-        ("add_proposals", 3),
-        ("add_result", 1),
-        ("add_result", 8),
-        ("add_result", 14),
-        ("add_trial", 1),
-        ("add_trial", 9),
-        ("set_state", 2),
-        ("set_state", 3),
+        (StudyStore, "add_proposals", 1),
+        (StudyStore, "add_proposals", 3),
+        (StudyStore, "add_result", 1),
+        (StudyStore, "add_result", 8),
+        (StudyStore, "add_result", 14),
+        (OptunaMirror, "add", 1),
+        (OptunaMirror, "add", 9),
+        (OptunaMirror, "flush", 2),
+        (StudyStore, "set_state", 2),
+        (StudyStore, "set_state", 3),
     ],
 )
 def test_a_kill_around_any_write_changes_nothing(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     undisturbed: dict[str, Any],
+    owner: type,
     method: str,
     call: int,
     moment: str,
 ) -> None:
     config = study_config(tmp_path)
-    write = getattr(StudyStore, method)
+    write = getattr(owner, method)
     n_calls = 0
 
-    def killed(store: StudyStore, *args: Any) -> Any:
+    def killed(self: Any, *args: Any) -> Any:
         nonlocal n_calls
         n_calls += 1
         if n_calls == call and moment == "before":
             raise Killed
-        done = write(store, *args)
+        done = write(self, *args)
         if n_calls == call:
             raise Killed
         return done
 
-    monkeypatch.setattr(StudyStore, method, killed)
+    leave = StudyStore.__exit__
+
+    def leave_as_killed(store: StudyStore, kind: Any, *reason: Any) -> None:
+        if kind is Killed:  # which leaves no time to mirror what waits
+            store.mirror._pending.clear()
+        leave(store, kind, *reason)
+
+    monkeypatch.setattr(owner, method, killed)
+    monkeypatch.setattr(StudyStore, "__exit__", leave_as_killed)
     assert _run_until_done(lambda: launch(config, _ignore), Killed) == 1
     assert content(config) == undisturbed
 

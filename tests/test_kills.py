@@ -14,9 +14,9 @@ import pytest
 import sqlalchemy as sa
 
 import s3search
-from s3search.driver import Progress
 from s3search.launching import launch
 from s3search.study.config import StudyConfig
+from s3search.study.progress import Progress
 from s3search.study.store import open_study
 from tests.studies import content, evaluations, study_config, study_file
 

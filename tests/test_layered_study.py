@@ -8,7 +8,6 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from s3search.driver import Progress
 from s3search.errors import InvalidConfig, InvalidSchedule
 from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
 from s3search.evaluation.record import EvaluationRequest, Rung
@@ -23,6 +22,7 @@ from s3search.schedules.layers import skips_layers, with_skipped
 from s3search.schedules.schedule import Schedule
 from s3search.study.config import StudyConfig, config_from_text
 from s3search.study.export import best_schedule
+from s3search.study.progress import Progress
 from s3search.study.store import open_study
 from tests import pipelines
 

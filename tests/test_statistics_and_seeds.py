@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from s3search.cli import run
-from s3search.driver import Progress
 from s3search.errors import EvaluationFailed, InvalidConfig, StudyConflict
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.record import EvaluationRequest, Rung
@@ -22,6 +21,7 @@ from s3search.schedules import published
 from s3search.schedules.schedule import ModelPatch, Schedule
 from s3search.solvers.plan import check_table
 from s3search.statistics import gaussian_statistics
+from s3search.study.progress import Progress
 from s3search.study.store import open_study
 from tests.plugins import SHAPE, images
 from tests.studies import content, study_config, study_file

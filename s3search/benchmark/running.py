@@ -13,10 +13,10 @@ from pathlib import Path
 
 from s3search.benchmark.plan import Measurement, Plan
 from s3search.benchmark.results import NOTE, Row, is_finished, launches, rows_of
-from s3search.driver import Progress
 from s3search.errors import InvalidConfig, StudyConflict
 from s3search.launching import launch_on, space_of, workers
 from s3search.study.config import StudyConfig
+from s3search.study.progress import Progress
 from s3search.study.store import StudyStore, open_study, study_names
 from s3search.study_lab import Pool
 

@@ -10,6 +10,7 @@ from s3search.cli.metrics import metrics, reference
 from s3search.cli.models import inspect_model
 from s3search.cli.schedules import check, evaluate, import_, schema, show
 from s3search.cli.statistics import statistics
+from s3search.cli.storage import storage_app
 from s3search.cli.studies import best, compare, demo, launch, report, status
 from s3search.cli.training import train_digits
 from s3search.cli.transfer import retime, robustness
@@ -47,3 +48,4 @@ app.command()(bench)
 app.command("train-digits")(train_digits)
 app.add_typer(statistics)
 app.add_typer(checkpoint)
+app.add_typer(storage_app)

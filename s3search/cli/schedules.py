@@ -29,7 +29,7 @@ def evaluate(
     from s3search.driver import evaluate as measure
     from s3search.evaluation.record import EvaluationRequest, Rung, statistics_problem
     from s3search.launching import workers
-    from s3search.terminal import evaluation_line
+    from s3search.terminal.results import evaluation_line
 
     loaded = Schedule.load(schedule)
     config = config_of(study, None, address, sets)

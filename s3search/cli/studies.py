@@ -7,9 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from s3search.cli.comparing import are_files, check_options, compare_files
 from s3search.cli.options import Address, AsJson, Sets, Storage, StudyFile, StudyName
 from s3search.cli.output import ERR, OUT, print_json, writable
 from s3search.cli.settings import config_of, storage_url
+from s3search.cli.watching import watch as keep_watching
 from s3search.errors import InvalidConfig
 from s3search.files import write_text
 
@@ -66,14 +68,27 @@ def launch(
 
 def status(
     study: Annotated[str | None, typer.Argument(metavar="[STUDY]")] = None,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Show it as it runs, from any machine, until it is done."),
+    ] = False,
+    every: Annotated[
+        float | None,
+        typer.Option("--every", min=0.1, help="Seconds between two looks of --watch; 2."),
+    ] = None,
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
     """How far a study is (all studies without a name), what it found and what it cost."""
     from s3search.study.store import study_names
-    from s3search.terminal import status_lines
+    from s3search.terminal.status import status_lines
 
     url = storage_url(storage)
+    if watch:
+        keep_watching(url, study, 2.0 if every is None else every, as_json=as_json)
+        return
+    if every is not None:
+        raise InvalidConfig("--every is how often --watch looks; add --watch")
     rows = [_status(url, name) for name in ([study] if study else study_names(url))]
     if as_json:
         print_json(rows[0] if study else {"studies": rows})
@@ -100,14 +115,21 @@ def best(
     if as_json:
         print_json({"study": study, "best": rows})
         return
-    from s3search.terminal import best_lines
+    from s3search.terminal.results import best_lines
 
     for line in best_lines(rows):
         OUT.print(line, highlight=False, soft_wrap=True)
 
 
-def compare(
-    study: StudyName,
+def compare(  # noqa: PLR0913, PLR0917 (one parameter per option)
+    context: typer.Context,
+    study: Annotated[
+        str, typer.Argument(metavar="STUDY", help="A study's name, or a schedule file.")
+    ],
+    other: Annotated[
+        str | None,
+        typer.Argument(metavar="[B.json]", help="Another file: the two are set side by side."),
+    ] = None,
     schedulers: Annotated[
         bool,
         typer.Option(
@@ -118,13 +140,21 @@ def compare(
         Path | None,
         typer.Option("--grid", help="Also write a PNG: found, published and the pipeline's own."),
     ] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", help="Also draw two schedules to this file.")
+    ] = None,
     address: Address = "inline",
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
     """The search result against every published solver at its best spacing, on the same held-out
-    noise.
+    noise; or two schedule files side by side.
     """
+    files = are_files(study, other)
+    check_options(context, files=files)
+    if other is not None:
+        compare_files(study, other, picture, as_json=as_json)
+        return
     url = storage_url(storage)
     if grid is not None:
         writable(grid)
@@ -182,7 +212,7 @@ def _launch(config: Any, *, quiet: bool) -> None:
     from s3search.dashboard.publish import publish_launched
     from s3search.launching import launch as run
     from s3search.study.database import redacted
-    from s3search.terminal import progress
+    from s3search.terminal.progress import progress
 
     try:
         with progress(ERR if quiet else OUT) as report:
@@ -223,7 +253,7 @@ def _extended(
     from s3search.launching import validate_schedulers, workers
     from s3search.sheets import draw_comparison
     from s3search.study.store import open_study
-    from s3search.terminal import progress
+    from s3search.terminal.progress import progress
 
     _check_validated(_comparison(url, name), name)
     missing: dict[str, str] = {}

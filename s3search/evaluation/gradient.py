@@ -1,16 +1,17 @@
 """The gradient of a loss on images, in the moves of a schedule's table.
 
-A loss of all images together (a Fréchet distance) needs no more memory than one batch: first come
-the features of all batches without derivatives, and from them the loss's gradient in each feature;
-then every batch runs again and carries its share back to the table.
-
-Inside a batch all network calls keep what their derivatives need, unless that is too much: then
-each is made once more on the way back (`torch.utils.checkpoint`).
+All network calls keep what their derivatives need, of all batches, as long as memory allows it.  A
+loss of all images together (a Fréchet distance) needs no more memory than one batch: where all are
+too much, first come the features of all batches without derivatives, and from them the loss's
+gradient in each feature; then every batch runs again and carries its share back to the table.
+Where one batch is too much, each of its calls is made once more on the way back
+(`torch.utils.checkpoint`).
 """
 
+import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from s3search.solvers.sample import sample
 
 Batch = tuple[Tensor, dict[str, Tensor]]  # noise (b, C, H, W), condition
 
-_LEAST_KEPT_BYTES = 2**30  # that the calls of one batch may keep for their derivatives, on a CPU
+_LEAST_KEPT_BYTES = 2**30  # that calls may keep for their derivatives, on a CPU
 _KEPT_SHARE_OF_MACHINE = 1 / 8  # the same, where more: of its memory, which workers share
 _KEPT_SHARE = 0.5  # the same on a GPU, of its free memory
 
@@ -46,6 +47,9 @@ class TableGradient:
     batch_size: int
     recompute: bool | None = None
     network_calls: int = 0  # images times network batches, forward and backward
+    _kept_bytes: float = math.inf  # by one call for one image, once known
+    _seen_bytes: float = math.inf  # by what the loss sees of one image, once known
+    _together: dict[int, bool] = field(default_factory=dict)  # whether so many images fit
 
     def batches(self, seed: int, n_images: int) -> list[Batch]:
         """Noise and condition, as tensors that autograd takes."""
@@ -58,7 +62,11 @@ class TableGradient:
         images = run_rows(
             lambda x, t: self._answer(x, t, condition), self.table.table, self.table.rows(), noise
         )
-        found = self.seen(images)
+        if math.isinf(self._seen_bytes) and images.requires_grad:
+            found, kept = _measured(self.seen, images)
+            self._seen_bytes = kept / len(noise)
+        else:
+            found = self.seen(images)
         if torch.is_grad_enabled() and images.requires_grad and not found.requires_grad:
             raise EvaluationFailed(
                 "polish: the extractor's features carry no gradient; it must be torch operations "
@@ -80,8 +88,9 @@ class TableGradient:
     ) -> tuple[float, list[Tensor]]:
         """The loss of what is seen (n, d) and its gradient; nan where that is not finite."""
         moves = self.table.moves
-        if len(batches) == 1:
-            whole = self.outputs(batches[0])
+        n_images = sum(len(noise) for noise, _ in batches)
+        if len(batches) == 1 or self._fit_together(n_images):
+            whole = torch.cat([self.outputs(batch) for batch in batches])
             if not torch.isfinite(whole).all():
                 return _no_number(moves)
             loss = loss_of(whole)
@@ -102,6 +111,17 @@ class TableGradient:
             total = [a + b for a, b in zip(total, own, strict=True)]
         return loss.item(), total
 
+    def _fit_together(self, n_images: int) -> bool:
+        """Whether calls may keep what they need for so many images; asked once, since what an
+        allocator holds back is not free.
+        """
+        kept = self._kept_bytes * self.table.table.nfe + self._seen_bytes
+        if self.recompute or math.isinf(kept):
+            return False
+        if n_images not in self._together:
+            self._together[n_images] = kept * n_images <= _allowed(self.device)
+        return self._together[n_images]
+
     def is_finite(self, batch: Batch) -> bool:
         """Whether the loss sees finite numbers of one batch at the present moves."""
         with torch.no_grad():
@@ -121,6 +141,7 @@ class TableGradient:
         if self.recompute is None:
             answer, kept = _measured(call, x, t)
             if answer.requires_grad:  # the first call may have nothing to keep
+                self._kept_bytes = kept / len(x)
                 self.recompute = kept * self.table.table.nfe > _allowed(self.device)
         elif self.recompute:
             answer = checkpoint(call, x, t, use_reentrant=False)
@@ -134,9 +155,7 @@ class TableGradient:
         return answer
 
 
-def _measured(
-    call: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: Tensor
-) -> tuple[Tensor, int]:
+def _measured(call: Callable[..., Tensor], *given: Tensor) -> tuple[Tensor, int]:
     """The answer of a call, and the bytes that it keeps for its derivative, weights aside."""
     kept: dict[int, int] = {}
 
@@ -147,12 +166,12 @@ def _measured(
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        answer = call(x, t)
+        answer = call(*given)
     return answer, sum(kept.values())
 
 
 def _allowed(device: torch.device) -> float:
-    """How many bytes the calls of one batch may keep."""
+    """How many bytes calls may keep for their derivatives."""
     if device.type != "cuda":
         machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         return max(_LEAST_KEPT_BYTES, machine * _KEPT_SHARE_OF_MACHINE)

@@ -8,7 +8,7 @@ neighbouring nfe by inserting or removing steps.
 
 import math
 from bisect import insort
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,13 +66,23 @@ class Seeds:
     def __init__(self, seeds: Mapping[str, Schedule]) -> None:
         self._named = [(schedule_key(s), name, s) for name, s in distinct(seeds).items()]
 
-    def next(self, number: int, taken: set[bytes]) -> Proposal | None:
+    def next(self, number: int, taken: Container[bytes]) -> Proposal | None:
         """The first whose plan is not among the keys taken."""
         for key, name, schedule in self._named:
             if key not in taken:
                 origin = name if name.startswith(SEED) else f"baseline: {name}"
                 return Proposal(number=number, schedule=schedule, origin=origin)
         return None
+
+
+class _Either(Container[bytes]):
+    """Two sets as one; the first grows with the study and is not copied."""
+
+    def __init__(self, *sets: set[bytes]) -> None:
+        self._sets = sets
+
+    def __contains__(self, key: object) -> bool:
+        return any(key in each for each in self._sets)
 
 
 class Seen:
@@ -87,9 +97,9 @@ class Seen:
         self._keys.add(schedule_key(schedule))
         return len(self._keys) > before
 
-    def with_pending(self, pending: Sequence[Schedule]) -> set[bytes]:
+    def with_pending(self, pending: Sequence[Schedule]) -> Container[bytes]:
         """Keys of everything told or pending."""
-        return self._keys | {schedule_key(s) for s in pending} if pending else self._keys
+        return _Either(self._keys, {schedule_key(s) for s in pending})
 
 
 Populations = dict[int, list[tuple[float, int, Schedule]]]

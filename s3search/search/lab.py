@@ -1,7 +1,8 @@
 """Where a search measures: what it may ask for, in batches, and what it is told.
 
 A search is a plain function of a lab: it decides on a batch, asks, and gets the answers in the
-order of its questions, whichever worker was faster.  So with one seed the same batches are asked
+order of its questions, whichever worker was faster; or it begins some trials, waits for the first
+of them, and begins another.  So with one seed the same batches are asked
 for on any number of workers; a killed search is run again from its beginning, and the lab answers
 from the database whatever it was asked before.
 """
@@ -71,6 +72,12 @@ class Lab(Protocol):
 
     def measure(self, trials: Sequence[Trial]) -> list[Measured]:
         """Measures on the search's noise."""
+
+    def begin(self, trials: Sequence[Trial]) -> None:
+        """The first half of `measure`: the workers may start, and the search goes on."""
+
+    def wait(self, schedule: Schedule) -> Measured:
+        """The second half, for one of the schedules that were begun."""
 
     def rescore(self, schedules: Sequence[Schedule], n_images: int) -> list[float | None]:
         """Distances of ``n_images`` images on noise that neither search nor validation uses."""

@@ -18,9 +18,8 @@ from s3search.search.restart import begun_lower
 
 _SHORT = 8  # whole measurements that a short polishing costs
 _LEAST_SHORT = 4_000  # images of one, where measurements have few
-_MOST_SHORT = 16
 _SHARE_SHORT = 0.3
-_ROUNDS = ((0.35, 4), (1.0, 2))  # share of what is left, and most schedules
+_ROUNDS = ((0.35, 4), (1.0, 8))  # share of what is left, and at most one in so many of a batch
 _LEAST_LONG = 15_000
 _LEAST = 40  # images of any polishing
 _APART = 0.4  # in lam, of the levels of two starts
@@ -31,15 +30,15 @@ Polished = Callable[[Sequence[Schedule], float, int], list[Measured]]
 
 
 def polish_in_rounds(
-    ranked: Sequence[Schedule], images: float, n_images: int, polished: Polished
+    ranked: Sequence[Schedule], images: float, n_images: int, polished: Polished, *, batch: int
 ) -> bool:
     """Polishes some of ``ranked``, the best first, for ``images`` in all, measurements of
-    ``n_images`` included; whether anything came of it.
+    ``n_images`` included, at most ``batch`` at a time; whether anything came of it.
     """
     if not ranked:
         return False
     whole = max(_SHORT * n_images, _LEAST_SHORT)
-    n = int(np.clip(_SHARE_SHORT * images // (whole + n_images), 1, _MOST_SHORT))
+    n = int(np.clip(_SHARE_SHORT * images // (whole + n_images), 1, batch))
     each = max(min(whole, _SHARE_SHORT * images / n - n_images), _LEAST)
     movable = [s for s in ranked if begun_lower(s, 1) is not None]
     tried: list[tuple[int, Schedule]] = []
@@ -60,9 +59,10 @@ def polish_in_rounds(
     if others := [begun_lower(s, served) or s for s in others][: n - len(tried)]:
         found += polished(others, each, 0)
     left = images - len(found) * (each + n_images)
-    for i, (share, most) in enumerate(_ROUNDS, start=1):
+    for i, (share, one_in) in enumerate(_ROUNDS, start=1):
         best = ranked_of(found)
-        n = int(np.clip(share * left // _LEAST_LONG, 1, min(most, len(best))))
+        most = max(1, min(batch // one_in, len(best)))
+        n = int(np.clip(share * left // _LEAST_LONG, 1, most))
         each = max(share * left / n - n_images, _LEAST)
         left -= n * (each + n_images)
         found = polished(unlike(best, n), each, i) or found

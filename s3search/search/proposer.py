@@ -15,6 +15,7 @@ A value is a distance: lower is better.
 """
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -74,8 +75,17 @@ def plan_key(plan: Plan) -> bytes:
     return digest.digest()
 
 
+_REMEMBERED: OrderedDict[str, bytes] = OrderedDict()
+_MOST_REMEMBERED = 2**16  # some 10 MB; a search asks for the keys of what is under way each time
+
+
 def schedule_key(schedule: Schedule) -> bytes:
     """The plan key of a schedule; the hash of its content where the plan needs statistics."""
     if schedule.statistics is not None:
         return bytes.fromhex(schedule.id)
-    return plan_key(compile_plan(schedule))
+    known = _REMEMBERED.get(schedule.id)
+    if known is None:
+        known = _REMEMBERED[schedule.id] = plan_key(compile_plan(schedule))
+        if len(_REMEMBERED) > _MOST_REMEMBERED:
+            _REMEMBERED.popitem(last=False)
+    return known

@@ -228,7 +228,8 @@ class _OneNfe:
         if self.lab.is_over():
             return
         starts = ranked_of(self.known)
-        if not polish_in_rounds(starts, left, self.lab.n_images, self._polished):
+        n_images, batch = self.lab.n_images, self.search.batch
+        if not polish_in_rounds(starts, left, n_images, self._polished, batch=batch):
             self._evolve(1.0 - _FINALS)  # nothing here has a gradient
 
     def _polished(self, starts: Sequence[Schedule], images: float, seed: int) -> list[Measured]:

@@ -1,13 +1,16 @@
-"""Runs a proposer in a lab: some proposals at a time, told in the order of their numbers."""
+"""Runs a proposer in a lab: some proposals under way, told in the order of their numbers."""
+
+from collections import deque
 
 from s3search.search.lab import Lab, Trial
 from s3search.search.proposer import Observation, Proposal, Proposer
 
 
 class Sequential:
-    """The seeds' and ``evaluations`` further proposals, ``batch`` decided on at once.
+    """The seeds' and ``evaluations`` further proposals, ``batch`` of them under way.
 
-    The results of a batch are told together, so the proposals do not depend on the workers.
+    Proposal k is made when the results up to k - ``batch`` have been told, and no others: so the
+    proposals do not depend on the workers, which always find one waiting.
     """
 
     def __init__(
@@ -27,32 +30,42 @@ class Sequential:
     def run(self, lab: Lab) -> None:
         """Searches until the budget is spent."""
         number = 0
-        while batch := self._next(lab, number):
-            number += len(batch)
-            measured = lab.measure(
+        under_way: deque[Proposal] = deque()
+        while True:
+            begun = self._next(lab, number, under_way)
+            lab.begin(
                 [
                     Trial(schedule=p.schedule, origin=p.origin, parents=p.parents, number=p.number)
-                    for p in batch
+                    for p in begun
                 ]
             )
-            for proposal, result in zip(batch, measured, strict=True):
-                schedule = proposal.schedule
-                if schedule.id not in self._told:  # a space of few schedules repeats itself
-                    self._told.add(schedule.id)
-                    self._proposer.tell(
-                        Observation(number=proposal.number, schedule=schedule, value=result.value)
-                    )
+            number += len(begun)
+            under_way.extend(begun)
+            if not under_way:
+                return
+            self._tell(lab, under_way.popleft())
 
-    def _next(self, lab: Lab, number: int) -> list[Proposal]:
-        batch: list[Proposal] = []
-        for k in range(number, number + self._batch):
+    def _tell(self, lab: Lab, proposal: Proposal) -> None:
+        schedule = proposal.schedule
+        result = lab.wait(schedule)
+        if schedule.id not in self._told:  # a space of few schedules repeats itself
+            self._told.add(schedule.id)
+            self._proposer.tell(
+                Observation(number=proposal.number, schedule=schedule, value=result.value)
+            )
+
+    def _next(self, lab: Lab, number: int, under_way: deque[Proposal]) -> list[Proposal]:
+        """As many as there is room for beside those under way; none when the budget is spent."""
+        pending = [p.schedule for p in under_way]
+        found: list[Proposal] = []
+        for k in range(number, number + self._batch - len(pending)):
             proposal = lab.recorded(k)
             if proposal is None:
                 if self._is_spent(lab, k):
                     break
-                proposal = self._proposer.propose(k, [p.schedule for p in batch])
-            batch.append(proposal)
-        return batch
+                proposal = self._proposer.propose(k, [*pending, *(p.schedule for p in found)])
+            found.append(proposal)
+        return found
 
     def _is_spent(self, lab: Lab, number: int) -> bool:
         if number < self._n_seeds:

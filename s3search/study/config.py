@@ -108,7 +108,7 @@ class SearchTable(_Table):
     n_images: int = Field(default=1000, ge=2)
     baselines: bool = True
     seeds: tuple[str, ...] = ()  # schedule files
-    batch: int = Field(default=16, ge=1)  # proposals decided on at once
+    batch: int = Field(default=16, ge=1)  # proposals under way at once
     ladder: tuple[LadderRung, ...] = DEFAULT_LADDER  # of s3
     keep_invariants: bool = False  # polished rows carry constants exactly
     polish_loss: PolishLoss = "frechet"

@@ -40,6 +40,18 @@ def open_engine(url: str, *, create: bool) -> Engine:
     return engine
 
 
+def schema_of(url: str) -> str | None:
+    """Version of the schema as it stands, None without our tables; raises `InvalidConfig`."""
+    engine = _engine(url, create=False)
+    try:
+        with engine.connect() as connection:
+            return _current(connection)
+    except (sa.exc.OperationalError, sa.exc.DatabaseError) as error:
+        raise InvalidConfig(f"storage: cannot open {redacted(url)} ({_cause(error)})") from error
+    finally:
+        engine.dispose()
+
+
 def redacted(url: str) -> str:
     """The URL without its password, for messages."""
     try:
@@ -107,8 +119,7 @@ def _bring_up_to_date(engine: Engine, url: str, *, create: bool) -> None:
     head = ScriptDirectory.from_config(config).get_current_head()
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     with engine.begin() as connection:
-        options = {"version_table": _VERSION_TABLE}
-        current = MigrationContext.configure(connection, opts=options).get_current_revision()
+        current = _current(connection)
         if current == head:
             return
         if current is not None and current not in known:
@@ -119,10 +130,16 @@ def _bring_up_to_date(engine: Engine, url: str, *, create: bool) -> None:
         if not create:
             found = "no s3search tables" if current is None else f"the older schema {current!r}"
             raise StudyConflict(
-                f"storage: {redacted(url)} holds {found}; `s3search launch` makes or upgrades them"
+                f"storage: {redacted(url)} holds {found}; `s3search launch` makes them, "
+                "`s3search storage upgrade` brings them up to date"
             )
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def _current(connection: sa.Connection) -> str | None:
+    options = {"version_table": _VERSION_TABLE}
+    return MigrationContext.configure(connection, opts=options).get_current_revision()
 
 
 def _cause(error: sa.exc.DBAPIError) -> str:

@@ -18,9 +18,12 @@ _BEST_BASELINES = 3  # besides each solver at its best spacing
 _NORMAL_95 = 1.96
 
 
-def evaluations_frame(store: StudyStore) -> pd.DataFrame:
-    """One row per evaluation, with its proposal's number and origin, as they came."""
-    frame = pd.DataFrame([dict(row) for row in store.rows()], columns=list(store.row_names()))
+def evaluations_frame(store: StudyStore, *, of_validated: bool = False) -> pd.DataFrame:
+    """One row per evaluation (``of_validated``: of the validated schedules), with its proposal's
+    number and origin, as they came.
+    """
+    rows = [dict(row) for row in store.rows(of_validated=of_validated)]
+    frame = pd.DataFrame(rows, columns=list(store.row_names()))
     frame = frame.drop_duplicates("id")
     frame["origin"] = frame["origin"].fillna("")
     frame["is_baseline"] = frame["origin"].str.startswith("baseline")

@@ -1,74 +1,43 @@
 """The study database: one Optuna study per search, and our own tables beside it.
 
 The driver is the only writer.  Every change is one transaction in our tables first; the Optuna
-trial follows and is made again on
-resume if a kill fell between the two.  An evaluation is unique by (study, schedule, rung, images,
-noise seed), so nothing is ever counted twice.
+trial follows (`s3search.study.mirror`).  An evaluation is unique by (study, schedule, rung,
+images, noise seed), so nothing is ever counted twice.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-import optuna
 import sqlalchemy as sa
-from optuna.storages import RDBStorage
-from optuna.trial import TrialState, create_trial
 from sqlalchemy import select
 from sqlalchemy.engine import Engine
 
 from s3search.errors import StudyConflict, nearest
-from s3search.evaluation.record import Evaluation, EvaluationRequest, Rung
+from s3search.evaluation.record import Rung
 from s3search.schedules.schedule import Schedule
 from s3search.search.proposer import Proposal
 from s3search.search.space import SearchSpace
 from s3search.study.config import StudyConfig, parse_config
-from s3search.study.database import (
-    connect_arguments,
-    make_safe_for_processes,
-    open_engine,
-    redacted,
+from s3search.study.database import open_engine, redacted
+from s3search.study.mirror import DATABASE_ERRORS, OptunaMirror
+from s3search.study.rows import (
+    Job,
+    Result,
+    job_of,
+    job_row,
+    now,
+    proposal_of,
+    proposal_rows,
+    result_of,
+    result_row,
 )
-from s3search.study.summary import DISTRIBUTIONS, summary
 from s3search.study.tables import EVALUATIONS, JOBS, NOTES, PROPOSALS, SCHEDULES, STUDIES
 
-NUMBER_ATTRIBUTE = "s3search:number"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spent:
-    """Where and how long an evaluation ran, whether or not it succeeded."""
-
-    worker: str
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What became of a request: an evaluation, or the reason why there is none."""
-
-    request: EvaluationRequest
-    evaluation: Evaluation | None
-    error: str | None
-    spent: Spent
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A question to a worker beside evaluations, and its answer or the error."""
-
-    kind: str
-    digest: str
-    result: Any
-    error: str | None
-    network_calls: int
-    spent: Spent
-
-
 _SEARCHING = (Rung.SEARCH.value, Rung.RACE.value)
+_UNIQUE = ("schedule_id", "rung", "n_images", "noise_seed")
 
 
 class StudyStore:
@@ -82,38 +51,32 @@ class StudyStore:
         stored = {**json.loads(row.config), "storage": {"url": url}}
         self.config = parse_config(stored, source=f"study {row.name!r}")
         self.space: dict[str, Any] = json.loads(row.space)
-        self._optuna: tuple[optuna.Study, RDBStorage] | None = None
+        metric = f"FD@{self.config.search.n_images} ({self.config.metric.features})"
+        self.mirror = OptunaMirror(engine, url, self.name, metric)
 
     def __enter__(self) -> "StudyStore":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.close()
+        except DATABASE_ERRORS:
+            if kind is None:  # else it would hide what ended the run; a resume mirrors again
+                raise
 
     def close(self) -> None:
-        """Gives the connections back."""
-        if self._optuna is not None:
-            storage = self._optuna[1]
-            storage.remove_session()
-            storage.engine.dispose()
-            self._optuna = None
-        self._engine.dispose()
+        """Mirrors what waits, and gives the connections back."""
+        try:
+            self.mirror.flush()
+        finally:
+            self.mirror.close()
+            self._engine.dispose()
 
     # -- the search ------------------------------------------------------------------------
 
     def add_proposals(self, proposals: Sequence[Proposal]) -> None:
         """Records proposals before they are sent to workers."""
-        rows = [
-            {
-                "study_id": self._id,
-                "number": proposal.number,
-                "schedule_id": proposal.schedule.id,
-                "origin": proposal.origin,
-                "parents": json.dumps(list(proposal.parents)),
-                "created_at": _now(),
-            }
-            for proposal in proposals
-        ]
+        rows = proposal_rows(self._id, proposals)
         if not rows:
             return
         with self._engine.begin() as connection:
@@ -140,34 +103,10 @@ class StudyStore:
         return is_new
 
     def _add_row(self, connection: sa.Connection, result: Result) -> bool:
-        request, evaluation = result.request, result.evaluation
-        values: dict[str, Any] = {
-            "study_id": self._id,
-            "schedule_id": request.schedule.id,
-            "nfe": request.schedule.nfe,
-            "rung": request.rung.value,
-            "n_images": request.n_images,
-            "noise_seed": str(request.noise_seed),
-            "state": "failed" if evaluation is None else "complete",
-            "error": result.error,
-            "worker": result.spent.worker,
-            "seconds": result.spent.seconds,
-            "created_at": _now(),
-        }
-        if evaluation is not None:
-            measured = asdict(evaluation)
-            for key in ("rung", "noise_seed", "witness"):
-                measured.pop(key)
-            values |= measured | {"network_calls": evaluation.network_calls}
-            values |= {"rung": evaluation.rung.value, "path": json.dumps(evaluation.path)}
-            if evaluation.replicates is not None:
-                values["replicates"] = json.dumps(evaluation.replicates)
+        values = result_row(self._id, result)
         known = select(EVALUATIONS.c.id).where(
             EVALUATIONS.c.study_id == self._id,
-            EVALUATIONS.c.schedule_id == request.schedule.id,
-            EVALUATIONS.c.rung == values["rung"],
-            EVALUATIONS.c.n_images == values["n_images"],
-            EVALUATIONS.c.noise_seed == str(request.noise_seed),
+            *(EVALUATIONS.c[key] == values[key] for key in _UNIQUE),
         )
         if connection.execute(known).first() is not None:
             return False
@@ -184,15 +123,7 @@ class StudyStore:
         )
         with self._engine.begin() as connection:
             rows = connection.execute(query).all()
-        return [
-            Proposal(
-                number=row.number,
-                schedule=Schedule.from_dict(json.loads(row.content)),
-                origin=row.origin,
-                parents=tuple(json.loads(row.parents)),
-            )
-            for row in rows
-        ]
+        return [proposal_of(row) for row in rows]
 
     def values(self, rung: Rung, n_images: int) -> dict[str, float | None]:
         """Values by schedule id of one rung and size, None if failed."""
@@ -232,32 +163,22 @@ class StudyStore:
         )
         with self._engine.begin() as connection:
             rows = connection.execute(query).all()
-        return [_result_of(row, Schedule.from_dict(json.loads(row.content))) for row in rows]
+        return [result_of(row) for row in rows]
 
     # -- the workers' other jobs -----------------------------------------------------------
 
-    def add_job(self, job: "Job") -> None:
+    def add_job(self, job: Job) -> None:
         """Records the answer to a question."""
-        row = JOBS.insert().values(
-            study_id=self._id,
-            kind=job.kind,
-            digest=job.digest,
-            state="complete" if job.error is None else "failed",
-            result=json.dumps(job.result if job.error is None else job.error),
-            network_calls=job.network_calls,
-            seconds=job.spent.seconds,
-            worker=job.spent.worker,
-            created_at=_now(),
-        )
+        row = JOBS.insert().values(**job_row(self._id, job))
         with self._engine.begin() as connection:
             connection.execute(row)
 
-    def jobs(self, digests: Sequence[str]) -> dict[str, "Job"]:
+    def jobs(self, digests: Sequence[str]) -> dict[str, Job]:
         """The questions among these that have an answer."""
         query = select(JOBS).where(JOBS.c.study_id == self._id, JOBS.c.digest.in_(digests))
         with self._engine.begin() as connection:
             rows = connection.execute(query).all()
-        return {row.digest: _job_of(row) for row in rows}
+        return {row.digest: job_of(row) for row in rows}
 
     def answers(self, kind: str) -> list[Any]:
         """The answers to all questions of a kind, the latest last."""
@@ -303,7 +224,7 @@ class StudyStore:
         with self._engine.begin() as connection:
             if connection.execute(known).first() is None:
                 row = {"study_id": self._id, "kind": kind, "digest": digest, "content": text}
-                connection.execute(NOTES.insert().values(**row, created_at=_now()))
+                connection.execute(NOTES.insert().values(**row, created_at=now()))
 
     def notes(self, kind: str | None = None) -> list[tuple[str, dict[str, Any]]]:
         """(kind, content) of what was noted, in order."""
@@ -345,18 +266,30 @@ class StudyStore:
             seconds = float(connection.execute(of_study).scalar_one())
         return seconds + sum(each["seconds"] for each in self.job_totals().values())
 
+    def read(self, query: Callable[[int], sa.Select[Any]]) -> Sequence[Any]:
+        """The rows of a query made for the id of this study, as mappings."""
+        with self._engine.begin() as connection:
+            return connection.execute(query(self._id)).mappings().all()
+
     @staticmethod
     def row_names() -> list[str]:
         """The columns of `rows`."""
         return [*EVALUATIONS.c.keys(), "number", "origin"]
 
-    def rows(self) -> Sequence[Any]:
-        """Every evaluation with its first proposal's number and origin where it has one; for
-        `frame`.
+    def rows(self, *, of_validated: bool = False) -> Sequence[Any]:
+        """Every evaluation (``of_validated``: of the validated schedules) with its first
+        proposal's number and origin where it has one; for `frame`.
         """
         evaluations = select(EVALUATIONS).where(EVALUATIONS.c.study_id == self._id)
         columns = (PROPOSALS.c.schedule_id, PROPOSALS.c.number, PROPOSALS.c.origin)
         proposals = select(*columns).where(PROPOSALS.c.study_id == self._id)
+        if of_validated:
+            validated = select(EVALUATIONS.c.schedule_id).where(
+                EVALUATIONS.c.study_id == self._id,
+                EVALUATIONS.c.rung == Rung.VALIDATION.value,
+            )
+            evaluations = evaluations.where(EVALUATIONS.c.schedule_id.in_(validated))
+            proposals = proposals.where(PROPOSALS.c.schedule_id.in_(validated))
         with self._engine.begin() as connection:
             rows = connection.execute(evaluations.order_by(EVALUATIONS.c.id)).mappings().all()
             latest_first = proposals.order_by(PROPOSALS.c.number.desc())
@@ -380,64 +313,15 @@ class StudyStore:
         """Records how far the study is."""
         change = STUDIES.update().where(STUDIES.c.id == self._id)
         with self._engine.begin() as connection:
-            connection.execute(change.values(state=state, updated_at=_now()))
+            connection.execute(change.values(state=state, updated_at=now()))
 
     def set_config(self, config: StudyConfig) -> None:
         """Replaces the stored study file (a larger budget, another cluster)."""
         change = STUDIES.update().where(STUDIES.c.id == self._id)
         with self._engine.begin() as connection:
             content = _stored(config)
-            connection.execute(change.values(config=content, updated_at=_now()))
+            connection.execute(change.values(config=content, updated_at=now()))
         self.config = config
-
-    # -- Optuna ----------------------------------------------------------------------------
-
-    def add_trial(self, proposal: Proposal, result: Result) -> None:
-        """Mirrors a proposal's result at the search rung as one Optuna trial, in one commit."""
-        schedule, evaluation = proposal.schedule, result.evaluation
-        is_baseline = proposal.origin.startswith("baseline")
-        attributes: dict[str, Any] = {
-            NUMBER_ATTRIBUTE: proposal.number,
-            "origin": proposal.origin,
-            "schedule_id": schedule.id,
-            "schedule": json.dumps(schedule.to_dict()),
-            "n_images": result.request.n_images,
-        }
-        if evaluation is None:
-            attributes["error"] = result.error
-        else:
-            attributes["standard_error"] = evaluation.standard_error
-        if evaluation is None:
-            state = TrialState.FAIL
-        elif evaluation.rung is Rung.RACE:  # its distance is of fewer images than the others'
-            state = TrialState.PRUNED
-            attributes["n_images"] = evaluation.n_images
-            attributes["left_race_at"] = evaluation.value
-        else:
-            state = TrialState.COMPLETE
-        is_whole = evaluation is not None and state is TrialState.COMPLETE
-        trial = create_trial(
-            state=state,
-            values=[evaluation.value, schedule.nfe] if evaluation and is_whole else None,
-            params=summary(schedule, is_baseline=is_baseline),
-            distributions=DISTRIBUTIONS,
-            user_attrs=attributes,
-        )
-        self._optuna_study().add_trial(trial)
-
-    def mirrored_numbers(self) -> set[int]:
-        """Numbers of the proposals that have their Optuna trial."""
-        trials = self._optuna_study().get_trials(deepcopy=False)
-        return {
-            trial.user_attrs[NUMBER_ATTRIBUTE]
-            for trial in trials
-            if NUMBER_ATTRIBUTE in trial.user_attrs
-        }
-
-    def _optuna_study(self) -> optuna.Study:
-        if self._optuna is None:
-            self._optuna = _open_optuna(self._url, self.name)
-        return self._optuna[0]
 
     def _add_schedule(self, connection: sa.Connection, schedule: Schedule) -> None:
         known = select(SCHEDULES.c.id).where(SCHEDULES.c.id == schedule.id)
@@ -464,8 +348,8 @@ def create_or_resume(config: StudyConfig, space: dict[str, Any]) -> StudyStore:
                         config=_stored(config),
                         space=json.dumps(space),
                         state="searching",
-                        created_at=_now(),
-                        updated_at=_now(),
+                        created_at=now(),
+                        updated_at=now(),
                     )
                 )
                 row = _row(connection, config.study.name)
@@ -507,33 +391,6 @@ def study_names(url: str) -> list[str]:
     return list(names)
 
 
-def _result_of(row: Any, schedule: Schedule) -> Result:
-    request = EvaluationRequest(
-        schedule=schedule,
-        rung=Rung(row.rung),
-        n_images=row.n_images,
-        noise_seed=int(row.noise_seed),
-    )
-    evaluation = None
-    if row.state == "complete":
-        names = {field.name for field in fields(Evaluation)} - {"witness"}
-        kept = {name: getattr(row, name) for name in names}
-        kept |= {"rung": request.rung, "noise_seed": request.noise_seed}
-        kept["path"] = tuple((int(n), float(v)) for n, v in json.loads(row.path or "[]"))
-        kept["replicates"] = None if row.replicates is None else tuple(json.loads(row.replicates))
-        evaluation = Evaluation(**kept)
-    spent = Spent(worker=row.worker, seconds=row.seconds)
-    return Result(request=request, evaluation=evaluation, error=row.error, spent=spent)
-
-
-def _job_of(row: Any) -> Job:
-    content = json.loads(row.result)
-    failed = row.state == "failed"
-    spent = Spent(worker=row.worker, seconds=row.seconds)
-    result, error = (None, content) if failed else (content, None)
-    return Job(row.kind, row.digest, result, error, row.network_calls, spent)
-
-
 def _row(connection: sa.Connection, name: str) -> Any:
     return connection.execute(select(STUDIES).where(STUDIES.c.name == name)).first()
 
@@ -567,24 +424,3 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def _open_optuna(url: str, name: str) -> tuple[optuna.Study, RDBStorage]:
-    optuna.logging.get_logger("optuna").setLevel(optuna.logging.WARNING)
-    try:
-        storage = RDBStorage(url, engine_kwargs=connect_arguments(url))
-    except RuntimeError as error:  # Optuna's word for a schema of another version
-        raise StudyConflict(f"storage: {redacted(url)}: {error}") from error
-    make_safe_for_processes(storage.engine, writes=True)
-    storage.engine.dispose()
-    study = optuna.create_study(
-        storage=storage,
-        study_name=name,
-        directions=["minimize", "minimize"],
-        load_if_exists=True,
-    )
-    return study, storage
-
-
-def _now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)

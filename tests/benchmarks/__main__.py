@@ -8,6 +8,7 @@ from tests.benchmarks import (
     bench_proxies,
     bench_report,
     bench_sampling,
+    bench_scale,
 )
 
 for title, main in (
@@ -18,6 +19,7 @@ for title, main in (
     ("the digits model", bench_digits.main),
     ("proxies", bench_proxies.main),
     ("reports", bench_report.main),
+    ("many workers", bench_scale.main),
 ):
     print(f"== {title}", flush=True)
     main()

@@ -144,6 +144,33 @@ def test_batches_and_recomputation_change_no_gradient_and_are_paid_for() -> None
         assert paid == 240 * 3 * passes
 
 
+def test_batches_that_fit_together_are_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    denoiser = gaussian(edm())
+    made = TableGradient(
+        denoiser=denoiser,
+        seen=_pixels,
+        table=_moved(published.unipc(edm(), nfe=3), carries=False, seed=1),
+        noise=NoiseBank(denoiser, _CPU),
+        device=_CPU,
+        batch_size=100,
+    )
+    batches = [(n.double(), given) for n, given in made.batches(5, 240)]
+    loss_of = FrechetLoss(gaussian_reference(denoiser), _CPU)
+    found, paid = [], []
+    room = [10**9]
+    monkeypatch.setattr("s3search.evaluation.gradient._allowed", lambda _: room[0])
+    for _ in range(3):  # unknown at first; then known to be enough; then decided, whatever comes
+        before = made.network_calls
+        found.append(made(batches, loss_of))
+        paid.append((made.network_calls - before) / (240 * 3))
+        room[0] = 10**9 if len(paid) == 1 else 0
+    assert paid == [3, 2, 2]
+    for loss, gradient in found[1:]:
+        assert loss == pytest.approx(found[0][0], rel=1e-10)
+        for own, other in zip(gradient, found[0][1], strict=True):
+            assert torch.allclose(own, other, rtol=1e-8, atol=1e-9)
+
+
 @_EACH
 def test_the_gradient_is_that_of_finite_differences(process: NoiseProcess) -> None:
     denoiser, unit = gaussian(process), noise(20, seed=4)

@@ -9,7 +9,7 @@ import pytest
 from s3search.launching import launch
 from s3search.study.frame import status_of
 from s3search.study.store import open_study
-from s3search.terminal import status_lines
+from s3search.terminal.status import status_lines
 from tests.studies import study_config
 
 _LADDER = 'search.ladder=["gaussian", "trajectory", "race", "polish"]'

@@ -23,15 +23,8 @@ from s3search.search.evolution import distinct
 from s3search.search.proposer import Proposal
 from s3search.study.config import StudyConfig, parse_config
 from s3search.study.database import _MIGRATIONS, open_engine, redacted
-from s3search.study.store import (
-    Job,
-    Result,
-    Spent,
-    StudyStore,
-    create_or_resume,
-    open_study,
-    study_names,
-)
+from s3search.study.rows import Job, Result, Spent
+from s3search.study.store import StudyStore, create_or_resume, open_study, study_names
 from s3search.study.tables import METADATA
 
 SCHEDULES = list(distinct(published.baselines(edm(), 3)).values())[:5]
@@ -92,7 +85,7 @@ def _filled(url: str) -> StudyStore:
         store.add_proposals([_proposal(number)])
         result = _result(SCHEDULES[number], value)
         assert store.add_result(result)
-        store.add_trial(_proposal(number), result)
+        store.mirror.add(_proposal(number), result)
     store.add_proposals([_proposal(3)])  # in flight
     return store
 
@@ -153,7 +146,7 @@ def test_who_left_the_race_is_pruned_and_has_no_value(url: str) -> None:
         assert store.add_result(left)
         assert store.search_results()[-1].evaluation == left.evaluation
         assert store.n_pending() == 0
-        store.add_trial(_proposal(3), left)
+        store.mirror.add(_proposal(3), left)
     storage = optuna.storages.RDBStorage(url)
     trial = optuna.load_study(study_name="t", storage=storage).get_trials()[-1]
     storage.engine.dispose()
@@ -179,7 +172,7 @@ def test_answers_of_jobs_and_notes_are_kept_once(url: str) -> None:
 
 def test_mirrored_trials_are_known_by_number(url: str) -> None:
     with _filled(url) as store:
-        assert store.mirrored_numbers() == {0, 1, 2}
+        assert store.mirror.numbers() == {0, 1, 2}
 
 
 def test_a_study_may_grow_but_not_turn_into_another(url: str) -> None:

@@ -1,0 +1,95 @@
+"""Commands of the study database itself: copied, brought up to date, made smaller."""
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from s3search.cli.options import AsJson, Storage
+from s3search.cli.output import OUT, print_json
+from s3search.cli.settings import storage_url
+
+storage_app = typer.Typer(
+    name="storage",
+    help="Copy studies to another database, bring one up to date, or make it smaller.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Studies = Annotated[
+    list[str] | None, typer.Argument(metavar="[STUDY]...", help="Names of studies.")
+]
+
+
+@storage_app.command()
+def copy(
+    target: Annotated[str, typer.Option("--to", help="Database URL to copy to.")],
+    studies: Studies = None,
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Copy studies (all of them, if none is named) to another database, with their trials."""
+    from s3search.study.database import redacted
+    from s3search.study.upkeep import copy_studies
+
+    done: list[dict[str, Any]] = []
+
+    def announce(copied: Any) -> None:
+        done.append(asdict(copied))
+        if not as_json:
+            line = f"copied {copied.study}: {_counts(copied.rows)}, {copied.trials} Optuna trials"
+            OUT.print(line, highlight=False, soft_wrap=True)
+
+    copy_studies(storage_url(storage), target, studies or [], announce)
+    if as_json:
+        print_json({"to": redacted(target), "studies": done})
+
+
+@storage_app.command()
+def upgrade(storage: Storage = None, as_json: AsJson = False) -> None:
+    """Bring the tables of an earlier release up to this one's; make a backup first."""
+    from s3search.study.database import redacted
+    from s3search.study.upkeep import upgrade as upgraded
+
+    url = storage_url(storage)
+    before, after = upgraded(url)
+    if as_json:
+        print_json({"storage": redacted(url), "before": before, "after": after})
+        return
+    line = f"{redacted(url)}: schema {before or 'none'}, now {after}"
+    if before == after:
+        line = f"{redacted(url)}: schema {after} is this release's; nothing to do"
+    OUT.print(line, highlight=False, soft_wrap=True)
+
+
+@storage_app.command()
+def prune(
+    studies: Studies = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it; without this, only say what would go.")
+    ] = False,
+    storage: Storage = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove the named studies for good, and every schedule that no study names."""
+    from s3search.study.upkeep import prunable
+    from s3search.study.upkeep import prune as pruned
+
+    url = storage_url(storage)
+    found = pruned(url, studies or []) if yes else prunable(url, studies or [])
+    if as_json:
+        print_json({"done": yes, **asdict(found)})
+        return
+    what = ", ".join(found.studies) or "no study"
+    size = "" if found.bytes_freed is None else f"; {found.bytes_freed / 1e6:.1f} MB freed"
+    line = (
+        f"{'removed' if yes else 'would remove'} {what} ({_counts(found.rows)}) and "
+        f"{found.schedules} schedules that no other study names{size}"
+    )
+    OUT.print(line, highlight=False, soft_wrap=True)
+    if not yes:
+        OUT.print("nothing was changed; add --yes to do it", highlight=False, soft_wrap=True)
+
+
+def _counts(rows: dict[str, int]) -> str:
+    return ", ".join(f"{n} {table.removeprefix('s3search_')}" for table, n in rows.items())

@@ -1,0 +1,40 @@
+"""Images as PNG, and how any figure is written; matplotlib without a display or global state."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from s3search.files import neighbour
+
+_DPI = 130
+
+
+def draw_samples(rows: Sequence[tuple[str, Tensor]], path: Path, title: str = "") -> None:
+    """Writes a PNG with one labelled row of images per entry; images (n, C, H, W) in [-1, 1]."""
+    n = len(rows[0][1])
+    figure = Figure(figsize=(0.62 * n + 2.6, 0.72 * len(rows) + 0.5), layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    grid = figure.subplots(len(rows), n, squeeze=False)
+    for axes_row, (label, images) in zip(grid, rows, strict=True):
+        for axes, image in zip(axes_row, images, strict=True):
+            axes.imshow(displayable(image), cmap="gray", vmin=0.0, vmax=1.0)
+            axes.set_xticks([])
+            axes.set_yticks([])
+        axes_row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
+    save_figure(figure, path)
+
+
+def displayable(image: Tensor) -> np.ndarray:  # (C, H, W) in [-1, 1] -> (H, W[, 3]) in [0, 1]
+    """Pixels as matplotlib and Pillow take them; of other than three channels the first."""
+    pixels = ((image.float().clamp(-1, 1) + 1) / 2).permute(1, 2, 0).numpy()
+    return pixels[..., 0] if pixels.shape[-1] != 3 else pixels
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Writes a PNG whole, or nothing."""
+    temporary = neighbour(path)
+    figure.savefig(temporary, dpi=_DPI, format="png")
+    temporary.replace(path)

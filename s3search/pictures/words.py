@@ -1,0 +1,166 @@
+"""Schedules in words: what happens at each time, and with which rule the step goes on."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+from s3search.rules import Adams, AnyRule, Free, Level, Taylor, UniPC, level
+from s3search.schedules.layers import skipped_by_call
+from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind, Step
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeLine:
+    """A time of a schedule in words: its noise, the network's calls and the step that follows."""
+
+    index: int
+    t: float  # in the process's unit
+    lam: float  # log(alpha / sigma), infinite for pure noise and at the clean end
+    ratio: float  # sigma / alpha, inf for pure noise
+    n_calls: int  # two with an implicit corrector
+    network: str  # how these calls differ from plain ones: guidance, blocks left out
+    step: str  # empty at the last time
+
+
+def time_lines(schedule: Schedule) -> list[TimeLine]:
+    """One line for each of the n_steps + 1 times."""
+    lines, scales, blocks = [], guidance(schedule), skipped(schedule)
+    for i, t in enumerate(schedule.times):
+        at = level(schedule.process, t)
+        lines.append(
+            TimeLine(
+                index=i,
+                t=t,
+                lam=at.lam,
+                ratio=ratio(at),
+                n_calls=n_calls(schedule, i),
+                network=_network(scales[i], blocks[i]),
+                step=step_sentence(schedule.steps[i]) if i < schedule.n_steps else "",
+            )
+        )
+    return lines
+
+
+def headline(schedule: Schedule) -> str:
+    """What holds for the whole schedule."""
+    start, patch = schedule.start, schedule.model_patch
+    parts = [
+        f"{schedule.process.type} schedule {schedule.id[:8]}: {schedule.n_steps} steps",
+        f"NFE {schedule.nfe}",
+        f"start {start.kind.value}" + ("" if start.jump is None else " after a Gaussian jump"),
+    ]
+    if start.network_time is not None:
+        parts.append(f"network told {start.network_time:.5g} at first")
+    if patch is not None and patch.skip_scale is not None:
+        scales = " ".join(f"{scale:.3g}" for scale in patch.skip_scale)
+        parts.append(f"skip connections scaled by {scales}")
+    if schedule.statistics is not None:
+        parts.append(f"EMS statistics {schedule.statistics.digest[:8]}")
+    return ", ".join(parts)
+
+
+def n_calls(schedule: Schedule, i: int) -> int:
+    """Of the network at time i: none, one, or two with an implicit corrector."""
+    if i == 0:
+        return int(schedule.start.kind is StartKind.NETWORK)
+    corrector = schedule.steps[i - 1].corrector
+    if i == schedule.n_steps and corrector is None:
+        return 0
+    return 2 if corrector is not None and corrector.kind is CorrectorKind.IMPLICIT else 1
+
+
+def guidance(schedule: Schedule) -> list[tuple[float, ...]]:
+    """Guidance scales of the calls at each time; none where the model's own holds."""
+    patch = schedule.model_patch
+    scales = None if patch is None else patch.guidance_scale
+    return _at_times(schedule, scales or ())
+
+
+def skipped(schedule: Schedule) -> list[tuple[tuple[int, ...], ...]]:
+    """Blocks that each call at each time leaves out."""
+    return _at_times(schedule, skipped_by_call(schedule))
+
+
+def describe_rule(rule: AnyRule) -> tuple[str, str, int]:
+    """Family, what it extrapolates (`data`, `noise` or `slope`) and order of a rule.
+
+    A free step has no order of its own: it is counted by its predictions.
+    """
+    match rule:
+        case Taylor():
+            return "Taylor", rule.prediction.value, rule.order
+        case UniPC():
+            return f"UniPC {rule.variant.value}", rule.prediction.value, len(rule.points) + 1
+        case Adams():
+            return "Adams", "slope", len(rule.points)
+        case Free():
+            return "Free", "data", rule.n_points
+        case _:
+            return type(rule).__name__, "slope", rule.n_points
+
+
+def step_sentence(step: Step) -> str:
+    """The choices of one step."""
+    family, extrapolated, order = describe_rule(step.predictor)
+    text = f"{family}, {extrapolated}, {extent(step.predictor, order)}"
+    relaxed = [
+        f"{d.relaxation.kind.value}" + ("" if c is None else f" {c:+.3g}")
+        for d in getattr(step.predictor, "derivatives", ())
+        if d.relaxation is not None
+        for c in [d.relaxation.coefficient]
+    ]
+    if relaxed:
+        text += f" ({', '.join(relaxed)})"
+    if step.corrector is not None:
+        text += f", then {step.corrector.kind.value} corrector"
+    if step.compensation is not None:
+        text += f", after {step.compensation.sentence}"
+    if step.network_time is not None:
+        text += f"; network told {step.network_time:.5g}"
+    return text
+
+
+def extent(rule: AnyRule, order: int) -> str:
+    """How far back a rule reaches."""
+    if not isinstance(rule, Free):
+        return f"order {order}"
+    return "1 prediction" if order == 1 else f"{order} predictions"
+
+
+def ratio(at: Level) -> float:
+    """sigma / alpha, inf for pure noise."""
+    return at.sigma / at.alpha if at.alpha else math.inf
+
+
+def _at_times(schedule: Schedule, of_calls: Sequence[_T]) -> list[tuple[_T, ...]]:
+    """What belongs to the calls, by the times at which they are made."""
+    left, found = iter(of_calls), []
+    for i in range(len(schedule.times)):
+        found.append(tuple(islice(left, n_calls(schedule, i))))
+    return found
+
+
+def _network(scales: tuple[float, ...], skipped: tuple[tuple[int, ...], ...]) -> str:
+    """Of the calls at one time, usually a single one."""
+    parts = []
+    if scales:
+        parts.append(f"guidance {', '.join(f'{scale:.4g}' for scale in scales)}")
+    parts += [f"without {_numbers(blocks)}" for blocks in skipped if blocks]
+    return ", ".join(parts)
+
+
+def _numbers(blocks: tuple[int, ...]) -> str:
+    """1 2 5-9."""
+    runs: list[list[int]] = []
+    for block in sorted(blocks):
+        if runs and block == runs[-1][-1] + 1:
+            runs[-1].append(block)
+        else:
+            runs.append([block])
+    return " ".join(
+        f"{run[0]}-{run[-1]}" if len(run) > 2 else " ".join(map(str, run)) for run in runs
+    )

@@ -1,0 +1,272 @@
+"""A pool of virtual workers: the real driver, database and search, with made-up evaluations.
+
+Time is virtual.  A task takes as long as it is drawn to take, and what the driver needs between
+two calls of the pool is added as it really passed, so that a driver that is too slow leaves its
+workers idle here as it would there.  Tasks fail, nodes are preempted with what they were running
+and come back; all of it drawn from one seed.
+"""
+
+import heapq
+import itertools
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from s3search.cluster.pool import TASKS_PER_WORKER, Failure, Outcome, Task, check_submit
+from s3search.evaluation.record import (
+    Evaluation,
+    EvaluationRequest,
+    Polished,
+    PolishRequest,
+    Reply,
+    Request,
+    Rung,
+)
+from s3search.solvers.freed import free_table, schedule_of_table
+
+_HOUR = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weather:
+    """What happens to virtual workers; times in seconds."""
+
+    seconds: float = 30.0  # of an evaluation of `per_images` images, on average
+    per_images: int = 1000
+    spread: float = 0.2  # of the logarithm of its time
+    failing: float = 0.05  # share of the evaluations that raise
+    preempted_an_hour: float = 0.2  # share of the workers
+    away: float = 300.0  # until a preempted worker is back, on average
+    starting: float = 60.0  # to load the model, at first and after that
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    name: str
+    life: int = 0  # counts preemptions: what an earlier life was to finish is void
+    is_up: bool = False
+    tasks: deque[Task[Request]] = field(default_factory=deque)
+    began: float = 0.0  # of the running task
+    up_since: float = 0.0
+
+
+class SimulatedPool:
+    """A `WorkerPool` of ``n_workers`` virtual ones beside a real one in this process, which
+    answers whatever is neither an evaluation nor a polishing.
+    """
+
+    def __init__(
+        self,
+        make_worker: Callable[[], Callable[[Request], Reply]],
+        *,
+        n_workers: int,
+        weather: Weather,
+        seed: int,
+    ) -> None:
+        self.n_workers = n_workers
+        self.n_preempted = 0
+        self.busy_seconds = 0.0  # of all workers, on tasks whose end they reached or not
+        self.up_seconds = 0.0  # of all workers, loaded
+        self.driver_seconds = 0.0
+        self.clock = 0.0
+        self._weather, self._random = weather, np.random.default_rng(seed)
+        self._real = make_worker()
+        self._model: Evaluation | None = None
+        self._queue: deque[Task[Request]] = deque()
+        self._pending: set[str] = set()
+        self._order = itertools.count()
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._finished: list[Outcome[Reply]] = []
+        self._left = time.perf_counter()
+        self._workers = [_Worker(name=f"virtual/{i}") for i in range(n_workers)]
+        self._free: deque[_Worker] = deque()
+        for worker in self._workers:
+            self._come_up(worker, after=weather.starting)
+
+    @property
+    def n_pending(self) -> int:
+        return len(self._pending)
+
+    @property
+    def has_room(self) -> bool:
+        return self.n_pending < TASKS_PER_WORKER * self.n_workers
+
+    def submit(self, task: Task[Request]) -> None:
+        check_submit(self, task, self._pending)
+        self._pending.add(task.id)
+        if isinstance(task.request, EvaluationRequest | PolishRequest):
+            self._queue.append(task)
+            self._advance_by_driver()
+            self._dispatch()
+        else:
+            reply = self._real(task.request)
+            self._finished.append(
+                Outcome(task_id=task.id, reply=reply, error=None, worker="real/0", seconds=0.0)
+            )
+            self._left = time.perf_counter()  # the real worker's time is not the driver's
+
+    def collect(self, timeout: float | None = None) -> list[Outcome[Reply]]:
+        self._advance_by_driver()
+        deadline = math.inf if timeout is None else self.clock + timeout
+        while self._pending and not self._finished and self._events[0][0] <= deadline:
+            self._next_event()
+        outcomes, self._finished = self._finished, []
+        self._pending -= {outcome.task_id for outcome in outcomes}
+        self._left = time.perf_counter()
+        return outcomes
+
+    def close(self) -> None:
+        self._queue.clear()
+        self._pending.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -- time ------------------------------------------------------------------------------
+
+    def _advance_by_driver(self) -> None:
+        """What the workers did while the driver was away."""
+        now = time.perf_counter()
+        away, self._left = now - self._left, now
+        self.driver_seconds += away
+        until = self.clock + away
+        while self._events and self._events[0][0] <= until:
+            self._next_event()
+        self.clock = max(self.clock, until)
+
+    def _next_event(self) -> None:
+        when, _, happen = heapq.heappop(self._events)
+        self.clock = max(self.clock, when)
+        happen()
+
+    def _at(self, after: float, happen: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (self.clock + after, next(self._order), happen))
+
+    # -- workers ---------------------------------------------------------------------------
+
+    def _come_up(self, worker: _Worker, after: float) -> None:
+        def up() -> None:
+            worker.is_up, worker.up_since = True, self.clock
+            rate = self._weather.preempted_an_hour / _HOUR
+            if rate > 0:
+                self._at(self._random.exponential(1 / rate), lambda: self._preempt(worker))
+            self._free.append(worker)
+            self._dispatch()
+
+        self._at(after, up)
+
+    def _preempt(self, worker: _Worker) -> None:
+        """The node is gone; what it held is run again elsewhere, before all else."""
+        self.n_preempted += 1
+        if worker.tasks:
+            self.busy_seconds += self.clock - worker.began
+        self.up_seconds += self.clock - worker.up_since
+        self._queue.extendleft(reversed(worker.tasks))
+        worker.tasks.clear()
+        worker.is_up, worker.life = False, worker.life + 1
+        self._free = deque(each for each in self._free if each is not worker)
+        self._come_up(
+            worker, self._random.exponential(self._weather.away) + self._weather.starting
+        )
+        self._dispatch()
+
+    def _dispatch(self) -> None:
+        """One task waits beside the one that runs, as in the real pool."""
+        while self._queue and self._free:
+            worker = self._free.popleft()
+            worker.tasks.append(self._queue.popleft())
+            if len(worker.tasks) == 1:
+                self._begin(worker)
+            if len(worker.tasks) < TASKS_PER_WORKER:
+                self._free.append(worker)  # behind those that have none
+
+    def _begin(self, worker: _Worker) -> None:
+        worker.began = self.clock
+        life, task = worker.life, worker.tasks[0]
+        seconds = self._seconds(task.request)
+
+        def end() -> None:
+            if worker.life != life:
+                return
+            self.busy_seconds += seconds
+            worker.tasks.popleft()
+            if len(worker.tasks) == TASKS_PER_WORKER - 1:
+                self._free.append(worker)
+            self._finished.append(self._outcome(task, worker, seconds))
+            if worker.tasks:
+                self._begin(worker)
+            self._dispatch()
+
+        self._at(seconds, end)
+
+    def settle(self) -> None:
+        """Counts the time of workers that are still up; call it once, after the search."""
+        for worker in self._workers:
+            if worker.is_up:
+                self.up_seconds += self.clock - worker.up_since
+
+    # -- answers ---------------------------------------------------------------------------
+
+    def _seconds(self, request: Request) -> float:
+        images: float
+        if isinstance(request, PolishRequest):
+            images = 2 * request.iterations * request.n_images
+        else:
+            assert isinstance(request, EvaluationRequest)
+            images = request.n_images
+        spread = self._weather.spread
+        drawn = float(self._random.lognormal(-(spread**2) / 2, spread))
+        return self._weather.seconds * images / self._weather.per_images * drawn
+
+    def _outcome(self, task: Task[Request], worker: _Worker, seconds: float) -> Outcome[Reply]:
+        request: Any = task.request
+        searching = isinstance(request, PolishRequest) or request.rung is Rung.SEARCH
+        if searching and self._random.random() < self._weather.failing:
+            failure = Failure(kind="Virtual", message="drawn to fail", traceback="")
+            return Outcome(
+                task_id=task.id, reply=None, error=failure, worker=worker.name, seconds=seconds
+            )
+        reply = (
+            self._polished(request)
+            if isinstance(request, PolishRequest)
+            else self._measured(request)
+        )
+        return Outcome(
+            task_id=task.id, reply=reply, error=None, worker=worker.name, seconds=seconds
+        )
+
+    def _measured(self, request: EvaluationRequest) -> Evaluation:
+        """A distance that depends on the schedule alone, with everything a real one has."""
+        if self._model is None:
+            answer = self._real(replace(request, n_images=8, block_images=None, race=()))
+            assert isinstance(answer, Evaluation)
+            self._model = replace(answer, witness=None, replicates=None)
+        value = 0.1 + int(request.schedule.id[:8], 16) / 2**32
+        return replace(
+            self._model,
+            schedule_id=request.schedule.id,
+            nfe=request.schedule.nfe,
+            rung=request.rung,
+            n_images=request.n_images,
+            noise_seed=request.noise_seed,
+            value=value,
+        )
+
+    def _polished(self, request: PolishRequest) -> Polished:
+        calls = 2 * request.iterations * request.n_images * request.schedule.nfe
+        schedule = schedule_of_table(free_table(request.schedule))
+        return Polished(schedule=schedule, losses=(), network_calls=calls)
