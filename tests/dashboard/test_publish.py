@@ -9,11 +9,13 @@ from wsgiref.types import WSGIApplication
 
 import pytest
 
+from s3search.cli import run
 from s3search.dashboard import Access, application
+from s3search.dashboard.artifacts import artifacts_folder
 from s3search.dashboard.choices import choices_of, counted
 from s3search.dashboard.note import merged, note_text, plain
 from s3search.dashboard.publish import publish, publish_launched
-from s3search.errors import StudyConflict
+from s3search.errors import InvalidConfig, StudyConflict
 from s3search.processes import edm
 from s3search.report.data import Collected, collect
 from s3search.schedules import published
@@ -23,7 +25,7 @@ from s3search.study.frame import evaluations_frame, status_of
 from s3search.study.store import StudyStore, create_or_resume, open_study
 from tests.dashboard.client import ask
 from tests.dashboard.conftest import NAME
-from tests.studies import study_config
+from tests.studies import study_config, study_file
 
 
 @pytest.fixture(scope="module")
@@ -216,3 +218,35 @@ def test_a_launch_whose_graphs_cannot_be_written_says_so_and_succeeds(
     config = finished.model_copy(update={"storage": nowhere})
     with pytest.warns(UserWarning, match="no database file.*s3search publish"):
         publish_launched(config)
+
+
+def test_a_launch_ends_with_note_graphs_and_drawings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["s3search", "launch", str(study_file(tmp_path)), "--json"])
+    assert run() == 0
+    url = f"sqlite:///{tmp_path}/study.db"
+    with application(url, Access()) as shown:
+        page = ask(shown, "/api/studies/1").json
+    assert "## Found" in page["note"]["body"]
+    assert {"s3search-cost", "s3search-progress-nfe3"} <= {
+        each["id"] for each in page["plotly_graph_objects"]
+    }
+    validated = json.loads(capsys.readouterr().out)["rows"]
+    drawn = [trial for trial in page["trials"] if trial["artifacts"]]
+    assert len(drawn) >= len(validated) > 0
+    assert len(list((tmp_path / "study.db.artifacts").iterdir())) == 2 * len(drawn)
+
+
+def test_without_optuna_dashboard_a_search_finishes_without_cards(
+    url: str, finished: StudyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(InvalidConfig, match=r"s3search\[dashboard\]"):
+        publish(url, NAME)
+    publish_launched(finished)
+    with open_study(finished.storage.url, NAME) as store:
+        assert store.state == "done"
+    assert artifacts_folder(finished.storage.url) not in Path(
+        finished.storage.url.removeprefix("sqlite:///")
+    ).parent.glob("*")
