@@ -8,6 +8,7 @@ publishing again replaces it, and files that are there are not drawn again.
 
 import base64
 import json
+import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,8 @@ from s3search.study.config import StudyConfig
 
 _NAMESPACE = uuid.UUID("5f0a3c64-0f53-4d5c-9a53-8e1f6a3f7d21")
 _KEY = "dashboard:artifacts:{trial}:{artifact}"  # as optuna-dashboard 0.21 looks for it
+_LISTED = re.compile(r"dashboard:artifacts:(\d+):")
+_OURS = re.compile(r"(schedule|samples)-[0-9a-f]{8}\.\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +96,14 @@ def attach(
             if schedule.id not in trials:
                 continue
             for name, mimetype, write in _files(schedule, samples.get(schedule.id)):
-                artifact = _artifact_id(study.study_name, schedule, name)
+                artifact = _artifact_id(study.study_name, schedule.id, name)
                 write(folder / artifact)
                 key = _KEY.format(trial=trials[schedule.id], artifact=artifact)
                 meta = _meta(artifact, name, mimetype)
                 if listed.get(key) != meta:
                     study._storage.set_study_system_attr(study._study_id, key, meta)
                 n += 1
+        _unlist_misplaced(study, listed)
     except OSError as error:
         raise InvalidConfig(
             f"artifacts: cannot write into {folder} ({error.strerror}); name another folder"
@@ -130,14 +134,14 @@ def samples_of(folder: Path | None, studies: Iterable[str], schedule: Schedule) 
     found = []
     for study in studies:
         for mimetype in ("image/png", "image/jpeg"):
-            path = folder / _artifact_id(study, schedule, _samples_name(schedule, mimetype))
+            path = folder / _artifact_id(study, schedule.id, _samples_name(schedule, mimetype))
             if path.is_file():
                 found.append(Picture(path.read_bytes(), mimetype))
     return found
 
 
-def _artifact_id(study: str, schedule: Schedule, name: str) -> str:
-    return str(uuid.uuid5(_NAMESPACE, f"{study}/{schedule.id}/{name}"))
+def _artifact_id(study: str, schedule_id: str, name: str) -> str:
+    return str(uuid.uuid5(_NAMESPACE, f"{study}/{schedule_id}/{name}"))
 
 
 def _samples_name(schedule: Schedule, mimetype: str) -> str:
@@ -168,6 +172,22 @@ def _trials_of(study: optuna.Study) -> dict[str, int]:
     for trial in study.get_trials(deepcopy=False):
         trials.setdefault(trial.user_attrs.get("schedule_id", ""), trial._trial_id)
     return trials
+
+
+def _unlist_misplaced(study: optuna.Study, listed: Mapping[str, str]) -> None:
+    """Forgets artifacts of ours at trials of other schedules: a copied study has new trial ids
+    and the old lists.
+    """
+    schedules = {t._trial_id: t.user_attrs.get("schedule_id") for t in study.get_trials(False)}
+    for key, text in listed.items():
+        trial = _LISTED.match(key)
+        meta = json.loads(text) if trial is not None else None
+        if trial is None or meta is None or not _OURS.fullmatch(meta["filename"]):
+            continue
+        schedule_id = schedules.get(int(trial[1])) or ""
+        own = _artifact_id(study.study_name, schedule_id, meta["filename"])
+        if meta["artifact_id"] != own:
+            study._storage.set_study_system_attr(study._study_id, key, json.dumps(None))
 
 
 def _meta(artifact: str, name: str, mimetype: str) -> str:

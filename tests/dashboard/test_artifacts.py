@@ -12,12 +12,15 @@ from s3search.dashboard import Access, application
 from s3search.dashboard.artifacts import artifacts_folder
 from s3search.dashboard.publish import Published, publish
 from s3search.errors import InvalidConfig
+from s3search.launching import launch
 from s3search.schedules.schedule import Schedule
 from s3search.study.config import StudyConfig
 from s3search.study.frame import evaluations_frame, validated
 from s3search.study.store import open_study
+from s3search.study.upkeep import copy_studies
 from tests.dashboard.client import ask
 from tests.dashboard.conftest import NAME
+from tests.studies import study_config
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +32,12 @@ def database(finished: StudyConfig, tmp_path_factory: pytest.TempPathFactory) ->
     return f"sqlite:///{file}"
 
 
-def _listed(shown: Any) -> dict[str, list[dict[str, Any]]]:
+def _listed(shown: Any, study: int = 1) -> dict[str, list[dict[str, Any]]]:
     """The artifacts of every trial that has some, by its schedule, with their addresses."""
     found = {}
-    for trial in ask(shown, "/api/studies/1").json["trials"]:
+    for trial in ask(shown, f"/api/studies/{study}").json["trials"]:
         attributes = {each["key"]: each["value"] for each in trial["user_attrs"]}
-        at = f"/artifacts/1/{trial['trial_id']}"
+        at = f"/artifacts/{study}/{trial['trial_id']}"
         listed = [{**a, "path": f"{at}/{a['artifact_id']}"} for a in trial["artifacts"]]
         if listed:
             found[attributes["schedule_id"]] = listed
@@ -76,6 +79,31 @@ def test_publishing_again_replaces(database: str) -> None:
     with application(database, Access()) as shown:
         assert _listed(shown) == listed
     assert set(folder.iterdir()) == set(before)
+
+
+def test_a_copied_study_shows_every_schedule_at_its_own_trial(
+    database: str, tmp_path: Path
+) -> None:
+    """Optuna numbers the copies' trials anew, beside those of another study."""
+    url = f"sqlite:///{tmp_path}/study.db"
+    launch(study_config(tmp_path), lambda _: None)
+    copy_studies(database, url, [NAME], lambda _: None)
+    folder = artifacts_folder(database)
+    publish(url, NAME, artifacts=folder)
+    with application(url, Access(), artifacts=folder) as shown:
+        ids = {
+            s["study_name"]: s["study_id"]
+            for s in ask(shown, "/api/studies").json["study_summaries"]
+        }
+        listed = _listed(shown, ids[NAME])
+        assert len(listed) > 2
+        for schedule_id, files in listed.items():
+            assert {f["filename"][-12:-4] for f in files if f["filename"].endswith("png")} == {
+                schedule_id[:8]
+            }
+            for file in files:
+                if file["filename"].endswith(".json"):
+                    assert Schedule.from_dict(ask(shown, file["path"]).json).id == schedule_id
 
 
 def test_a_folder_that_is_not_there_is_a_plain_404(database: str, tmp_path: Path) -> None:
