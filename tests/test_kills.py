@@ -1,4 +1,4 @@
-"""Real processes that die: a killed worker, a killed driver, Ctrl-C and SIGTERM."""
+"""Real processes that die: a killed worker, driver and database, Ctrl-C and SIGTERM."""
 
 import os
 import shlex
@@ -14,10 +14,11 @@ import pytest
 import sqlalchemy as sa
 
 import s3search
-from s3search.launching import launch
+from s3search.launching import launch, space_of
 from s3search.study.config import StudyConfig
 from s3search.study.progress import Progress
-from s3search.study.store import open_study
+from s3search.study.store import create_or_resume, open_study
+from tests.conftest import MortalServer
 from tests.studies import content, evaluations, study_config, study_file
 
 ROOT = Path(s3search.__file__).parents[1]
@@ -144,13 +145,49 @@ def _assert_interrupted(
     _, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130, err
     url = config.storage.url
-    assert err == (
+    assert err.endswith(  # behind the note of who takes over whose lease
         f"interrupted; what was measured is saved in {url}. "
         f"Resume with: {shlex.join(['s3search', *command])}\n"
     )
     with open_study(url, "t") as store:
         assert store.state == "interrupted"
         assert len(store.rows()) == len(evaluations(url)) >= 3
+
+
+def test_a_second_launch_is_refused_with_exit_code_2_unless_it_takes_over(
+    tmp_path: Path, cli: Cli
+) -> None:
+    config = study_config(tmp_path)
+    command = _arguments(tmp_path, [])
+    with create_or_resume(config, {**space_of(config).model_dump(mode="json"), "statistics": {}}):
+        second = cli(*command)
+        out, err = second.communicate(timeout=PATIENCE_SECONDS)
+        assert (second.returncode, out) == (2, "")
+        assert err.startswith(f"error: study 't' in {config.storage.url} is being run by another ")
+        assert f"process {os.getpid()}," in err
+        assert "--takeover" in err
+        assert evaluations(config.storage.url) == []
+        _finish(cli(*command, "--takeover"))
+    _assert_same(content(config), _undisturbed(tmp_path))
+
+
+def test_a_search_rides_out_crashes_and_restarts_of_its_database(
+    mortal_server: MortalServer, tmp_path: Path, cli: Cli
+) -> None:
+    url = mortal_server.url
+    overrides = [SLOW, f"storage.url='{url}'"]
+    config = study_config(tmp_path, *overrides)
+    process = cli(*_arguments(tmp_path, overrides))
+    for n, end in ((3, mortal_server.crash), (7, mortal_server.stop)):
+        _wait_for_evaluations(process, url, n)
+        end()
+        time.sleep(2.0)  # some evaluations long: the driver has something to write
+        mortal_server.start()
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, (out, err)
+    assert err.count("the database does not answer") == 2
+    assert err.count("the database answers again") == 2
+    _assert_same(content(config), _undisturbed(tmp_path))
 
 
 @pytest.mark.cluster
@@ -173,6 +210,27 @@ def test_a_driver_on_ray_that_is_killed_and_terminated_ends_with_the_same_study(
     found = content(config)
     assert set(kept) <= set(found["evaluations"])
     _assert_same(found, _undisturbed(tmp_path, "search.algorithm=random"))
+
+
+@pytest.mark.cluster
+def test_a_schedule_that_kills_its_workers_is_in_quarantine_with_the_reason(
+    tmp_path: Path, cli: Cli
+) -> None:
+    expected = _undisturbed(tmp_path, "search.algorithm=random")
+    poison = expected["proposals"][-1][1]
+    with open_study(study_config(tmp_path / "undisturbed").storage.url, "t") as store:
+        schedules = {p.schedule.id: p.schedule for p in store.proposals()}
+    times = {i: schedule.times[1] for i, schedule in schedules.items()}
+    assert list(times.values()).count(times[poison]) == 1
+    overrides = ["search.algorithm=random", f"model.kill_at={times[poison]!r}"]
+    config = study_config(tmp_path, *overrides)
+    _finish(cli(*_arguments(tmp_path, [*overrides, "cluster.address=local"])))
+    found = content(config)
+    assert found["proposals"] == expected["proposals"]
+    assert {row[1] for row in found["evaluations"] if row[4] == "failed"} == {poison}
+    with open_study(config.storage.url, "t") as store:
+        (error,) = {row["error"] for row in store.rows() if row["schedule_id"] == poison}
+    assert error.startswith("WorkerDied: in quarantine: 2 worker processes died while they ran")
 
 
 @pytest.mark.cluster

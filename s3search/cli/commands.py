@@ -8,6 +8,7 @@ from s3search.cli.dashboards import dashboard, publish
 from s3search.cli.exporting import export
 from s3search.cli.metrics import metrics, reference
 from s3search.cli.models import inspect_model
+from s3search.cli.presets import preset
 from s3search.cli.schedules import check, evaluate, import_, schema, show
 from s3search.cli.statistics import statistics
 from s3search.cli.storage import storage_app
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 
 app.command()(demo)
+app.command()(preset)
 app.command()(launch)
 app.command()(status)
 app.command()(best)

@@ -55,11 +55,15 @@ def launch(
     storage: Storage = None,
     address: Address = None,
     sets: Sets = None,
+    takeover: Annotated[
+        bool,
+        typer.Option("--takeover", help="Take the study from another driver, which stops."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Create or resume the study of a study file and run it to its end."""
     config = config_of(study, storage, address, sets)
-    _launch(config, quiet=as_json)
+    _launch(config, quiet=as_json, takeover=takeover)
     if as_json:
         print_json(_comparison(config.storage.url, config.study.name))
     else:
@@ -208,7 +212,7 @@ def report(
         OUT.print(f"without samples. {written.no_samples}", highlight=False, soft_wrap=True)
 
 
-def _launch(config: Any, *, quiet: bool) -> None:
+def _launch(config: Any, *, quiet: bool, takeover: bool = False) -> None:
     from s3search.dashboard.publish import publish_launched
     from s3search.launching import launch as run
     from s3search.study.database import redacted
@@ -216,7 +220,7 @@ def _launch(config: Any, *, quiet: bool) -> None:
 
     try:
         with progress(ERR if quiet else OUT) as report:
-            run(config, report)
+            run(config, report, takeover=takeover)
         publish_launched(config)
     except KeyboardInterrupt:
         ERR.print(
@@ -258,6 +262,8 @@ def _extended(
     _check_validated(_comparison(url, name), name)
     missing: dict[str, str] = {}
     with open_study(url, name) as store:
+        if schedulers:
+            store.hold()  # before workers start in vain
         cluster = store.config.cluster
         if address is not None:
             cluster = cluster.model_copy(update={"address": address})

@@ -12,7 +12,7 @@ What Ray 2.60 does, measured, and what follows (the only module that imports Ray
   under way), then READY. An idle worker that dies comes back unnoticed and unloaded; it answers
   None to the next task, and the slot starts again.
 - Only the first unfinished task of a dead slot was running (or had just ended: a reply that is
-  still leaving the process is lost with it, and its task runs again). After three such deaths it
+  still leaving the process is lost with it, and its task runs again). After two such deaths it
   is given up as "WorkerDied", so that a schedule that kills its worker cannot stop the search.
 - An actor that fits nowhere stays pending for ever without an exception: count before asking.
 - A local worker's ``sys.path`` has the working directory, the script's and $PYTHONPATH, but not
@@ -63,7 +63,8 @@ from s3search.cluster.pool import (
 )
 from s3search.errors import InvalidConfig, S3SearchError, WorkersUnavailable
 
-MAX_DEATHS = 3  # of a running task, or of one slot in a row while it starts
+MAX_DEATHS = 2  # of workers under one task; then it is in quarantine
+_MAX_FAILED_STARTS = 3  # of one slot in a row
 _PING_SECONDS = 0.25  # between two pings of an actor that does not answer
 _PATIENCE_SECONDS = 10.0  # of one wait for a call to end; then look around
 _SILENCE_SECONDS = 300.0  # without any answering process, the pool gives up
@@ -356,9 +357,9 @@ class RayPool(Generic[Request, Reply]):
             self._queue.append(call.task)
             return
         message = (
-            f"{MAX_DEATHS} worker processes died while they ran this task, the last was "
-            f"{slot.worker} ({_first_sentence(death)}); look for an out-of-memory kill (dmesg) or "
-            "a crash in native code"
+            f"in quarantine: {MAX_DEATHS} worker processes died while they ran this task, the "
+            f"last was {slot.worker} ({_first_sentence(death)}); look for an out-of-memory kill "
+            "(dmesg) or a crash in native code"
         )
         self._finish(slot, call, Failure(kind="WorkerDied", message=message, traceback=""))
 
@@ -381,9 +382,9 @@ class RayPool(Generic[Request, Reply]):
 
     def _count_failed_start(self, slot: _Slot[Request], error: Exception) -> None:
         slot.n_failed_starts += 1
-        if slot.n_failed_starts >= MAX_DEATHS:
+        if slot.n_failed_starts >= _MAX_FAILED_STARTS:
             raise WorkersUnavailable(
-                f"{slot.worker} died {MAX_DEATHS} times in a row while it started "
+                f"{slot.worker} died {_MAX_FAILED_STARTS} times in a row while it started "
                 f"({_first_sentence(error)}); look for an out-of-memory kill (dmesg), and check "
                 "that every node has the same s3search and the same RAY_AUTH_MODE"
             ) from error

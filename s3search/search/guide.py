@@ -166,6 +166,9 @@ class Guide:
         columns = {rung.value: self._lab.scores(rung.value, new) for rung in self._free}
         for i, schedule in enumerate(new):
             self._scores[schedule.id] = {name: float(c[i]) for name, c in columns.items()}
+        if not self._examples and len(new) >= _LEAST:
+            # as for models of latents: what has no score for any is not asked, nor shown, again
+            self._free = [r for r in self._free if not np.isnan(columns[r.value]).all()]
 
     def _train(self) -> None:
         n = len(self._examples)

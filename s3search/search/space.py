@@ -330,11 +330,12 @@ def parse_space(fields: Mapping[str, Any], source: str = "space") -> SearchSpace
 
 def preset_names() -> tuple[str, ...]:
     """Names of the presets that were installed with the package."""
-    folder = _preset_folder()
+    folder = preset_folder()
     return tuple(sorted(path.stem for path in folder.glob("*.toml"))) if folder else ()
 
 
-def _preset_folder() -> Path | None:
+def preset_folder() -> Path | None:
+    """Where the presets were installed; None where they were not."""
     package = Path(__file__).resolve().parents[1]
     folders = (package / "search_spaces", package.parent / "search_spaces")  # wheel, checkout
     return next((folder for folder in folders if folder.is_dir()), None)
@@ -342,7 +343,7 @@ def _preset_folder() -> Path | None:
 
 def _preset_path(name_or_path: str | Path) -> Path:
     text = str(name_or_path)
-    folder = _preset_folder()
+    folder = preset_folder()
     if folder is not None and text in preset_names():
         return folder / f"{text}.toml"
     path = Path(name_or_path)

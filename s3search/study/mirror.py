@@ -10,7 +10,8 @@ never written twice.
 import json
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from s3search.errors import StudyConflict
@@ -26,11 +27,14 @@ from s3search.evaluation.record import Rung
 from s3search.search.proposer import Proposal
 from s3search.study import optuna_tables
 from s3search.study.database import connect_arguments, make_safe_for_processes, redacted
+from s3search.study.retries import ridden_out
 from s3search.study.rows import Result
 from s3search.study.summary import DISTRIBUTIONS, summary
 
 NUMBER_ATTRIBUTE = "s3search:number"
 DATABASE_ERRORS = (DBAPIError, StorageInternalError)
+
+Begin = Callable[[], AbstractContextManager[Connection]]
 
 _SECONDS = 1.0
 _TRIALS = 256
@@ -45,25 +49,28 @@ class _Optuna:
 
 class OptunaMirror:
     """The Optuna study ``name``, made when it is first asked for; flush it before the engine is
-    disposed of.
+    disposed of.  ``begin`` opens the transactions that write.
     """
 
-    def __init__(self, engine: Engine, url: str, name: str, metric: str) -> None:
-        self._engine, self._url, self._name = engine, url, name
+    def __init__(self, engine: Engine, url: str, name: str, metric: str, begin: Begin) -> None:
+        self._engine, self._url, self._name, self._begin = engine, url, name, begin
         self._metric_names = [metric, "NFE"]
         self._optuna: _Optuna | None = None
         self._known: set[int] | None = None  # None: only the database knows
         self._pending: dict[int, FrozenTrial] = {}
         self._flushed_at = time.monotonic()
 
+    @ridden_out
     def open(self) -> None:
         """Makes the study where there is none, so that it is seen before its first trial."""
         self._opened()
 
+    @ridden_out
     def numbers(self) -> set[int]:
         """Numbers of the proposals that have their trial, in the database or soon."""
         return self._written() | self._pending.keys()
 
+    @ridden_out
     def add(self, proposal: Proposal, result: Result) -> None:
         """Adds a proposal's result at the search rung as one trial, unless it has one."""
         if proposal.number in self._pending or proposal.number in self._written():
@@ -73,6 +80,7 @@ class OptunaMirror:
         if is_late or len(self._pending) >= _TRIALS:
             self.flush()
 
+    @ridden_out
     def flush(self) -> None:
         """Writes all trials that wait, in their order; what fails waits on."""
         known = self._written() if self._pending else set()
@@ -93,9 +101,11 @@ class OptunaMirror:
     def _write(self, trials: Sequence[FrozenTrial]) -> None:
         found = self._opened()
         if found.schema == optuna_tables.SCHEMA:
-            with self._engine.begin() as connection:
+            with self._begin() as connection:
                 optuna_tables.insert_trials(connection, self._name, trials)
         else:
+            with self._begin():  # raises where another driver has the study
+                pass
             for trial in trials:
                 found.study.add_trial(trial)
 

@@ -7,7 +7,8 @@ images, noise seed), so nothing is ever counted twice.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -15,14 +16,16 @@ import sqlalchemy as sa
 from sqlalchemy import select
 from sqlalchemy.engine import Engine
 
-from s3search.errors import StudyConflict, nearest
+from s3search.errors import LeaseLost, StudyConflict, nearest
 from s3search.evaluation.record import Rung
 from s3search.schedules.schedule import Schedule
 from s3search.search.proposer import Proposal
 from s3search.search.space import SearchSpace
 from s3search.study.config import StudyConfig, parse_config
 from s3search.study.database import open_engine, redacted
+from s3search.study.lease import Lease
 from s3search.study.mirror import DATABASE_ERRORS, OptunaMirror
+from s3search.study.retries import ridden_out, without_waiting
 from s3search.study.rows import (
     Job,
     Result,
@@ -52,49 +55,80 @@ class StudyStore:
         self.config = parse_config(stored, source=f"study {row.name!r}")
         self.space: dict[str, Any] = json.loads(row.space)
         metric = f"FD@{self.config.search.n_images} ({self.config.metric.features})"
-        self.mirror = OptunaMirror(engine, url, self.name, metric)
+        self.mirror = OptunaMirror(engine, url, self.name, metric, self._write)
+        self._lease: Lease | None = None
 
     def __enter__(self) -> "StudyStore":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
-            self.close()
-        except DATABASE_ERRORS:
+            with nullcontext() if kind is None else without_waiting():
+                self.close()
+        except (*DATABASE_ERRORS, LeaseLost):
             if kind is None:  # else it would hide what ended the run; a resume mirrors again
                 raise
 
+    def hold(self, *, takeover: bool = False) -> None:
+        """Makes this the only driver of the study until `close`; raises `StudyConflict` if there
+        is another one, unless this one is to take the study over.
+        """
+        if self._lease is None:
+            self._lease = Lease.take(self._url, self._id, self.name, takeover=takeover)
+
+    @contextmanager
+    def _write(self) -> Iterator[sa.Connection]:
+        """A transaction that writes; raises `LeaseLost` if another driver has the study."""
+        with self._engine.begin() as connection:
+            if self._lease is not None:
+                self._lease.check(connection)
+            yield connection
+
     def close(self) -> None:
-        """Mirrors what waits, and gives the connections back."""
+        """Mirrors what waits, and gives the study free and the connections back."""
         try:
             self.mirror.flush()
         finally:
             self.mirror.close()
+            if self._lease is not None:
+                self._lease.release()  # and kept: what comes later finds it gone
             self._engine.dispose()
 
     # -- the search ------------------------------------------------------------------------
 
+    @ridden_out
     def add_proposals(self, proposals: Sequence[Proposal]) -> None:
         """Records proposals before they are sent to workers."""
         rows = proposal_rows(self._id, proposals)
         if not rows:
             return
-        with self._engine.begin() as connection:
+        with self._write() as connection:
             for proposal in proposals:
                 self._add_schedule(connection, proposal.schedule)
-            try:
-                connection.execute(PROPOSALS.insert(), rows)
-            except sa.exc.IntegrityError as error:
-                raise StudyConflict(
-                    f"study {self.name!r}: proposal {proposals[0].number} already exists; "
-                    "another driver is running this study, stop one of them"
-                ) from error
+            known = self._numbered(connection, [proposal.number for proposal in proposals])
+            for row in rows:
+                if known.get(row["number"], row["schedule_id"]) != row["schedule_id"]:
+                    raise StudyConflict(
+                        f"study {self.name!r}: proposal {row['number']} already exists; "
+                        "another driver is running this study, stop one of them"
+                    )
+            new = [row for row in rows if row["number"] not in known]
+            if new:
+                connection.execute(PROPOSALS.insert(), new)
 
+    def _numbered(self, connection: sa.Connection, numbers: Sequence[int]) -> dict[int, str]:
+        """Schedule ids of the proposals among these that are there (a lost answer of a commit)."""
+        query = select(PROPOSALS.c.number, PROPOSALS.c.schedule_id).where(
+            PROPOSALS.c.study_id == self._id, PROPOSALS.c.number.in_(numbers)
+        )
+        return {row.number: row.schedule_id for row in connection.execute(query)}
+
+    @ridden_out
     def add_result(self, result: Result) -> bool:
         """Records what became of a request, and what the witness says; False if the former was
         known already (it is not written again).
         """
-        with self._engine.begin() as connection:
+        with self._write() as connection:
             self._add_schedule(connection, result.request.schedule)
             is_new = self._add_row(connection, result)
             witness = None if result.evaluation is None else result.evaluation.witness
@@ -113,6 +147,7 @@ class StudyStore:
         connection.execute(EVALUATIONS.insert().values(**values))
         return True
 
+    @ridden_out
     def proposals(self) -> list[Proposal]:
         """All proposals, in order."""
         query = (
@@ -125,6 +160,7 @@ class StudyStore:
             rows = connection.execute(query).all()
         return [proposal_of(row) for row in rows]
 
+    @ridden_out
     def values(self, rung: Rung, n_images: int) -> dict[str, float | None]:
         """Values by schedule id of one rung and size, None if failed."""
         query = select(EVALUATIONS.c.schedule_id, EVALUATIONS.c.value).where(
@@ -135,6 +171,7 @@ class StudyStore:
         with self._engine.begin() as connection:
             return {row.schedule_id: row.value for row in connection.execute(query)}
 
+    @ridden_out
     def n_pending(self) -> int:
         """Proposals without a result at the search rung; a resumed driver runs them first."""
         measured = select(EVALUATIONS.c.schedule_id).where(
@@ -146,6 +183,7 @@ class StudyStore:
         with self._engine.begin() as connection:
             return int(connection.execute(query).scalar_one())
 
+    @ridden_out
     def schedule(self, schedule_id: str) -> Schedule:
         """The schedule behind an id of this study."""
         query = select(SCHEDULES.c.content).where(SCHEDULES.c.id == schedule_id)
@@ -153,6 +191,7 @@ class StudyStore:
             content = connection.execute(query).scalar_one()
         return Schedule.from_dict(json.loads(content))
 
+    @ridden_out
     def search_results(self) -> list[Result]:
         """What became of every trial of the search, as far as a resumed one must know."""
         query = (
@@ -167,12 +206,16 @@ class StudyStore:
 
     # -- the workers' other jobs -----------------------------------------------------------
 
+    @ridden_out
     def add_job(self, job: Job) -> None:
-        """Records the answer to a question."""
+        """Records the answer to a question; one that has an answer keeps it."""
+        known = select(JOBS.c.id).where(JOBS.c.study_id == self._id, JOBS.c.digest == job.digest)
         row = JOBS.insert().values(**job_row(self._id, job))
-        with self._engine.begin() as connection:
-            connection.execute(row)
+        with self._write() as connection:
+            if connection.execute(known).first() is None:
+                connection.execute(row)
 
+    @ridden_out
     def jobs(self, digests: Sequence[str]) -> dict[str, Job]:
         """The questions among these that have an answer."""
         query = select(JOBS).where(JOBS.c.study_id == self._id, JOBS.c.digest.in_(digests))
@@ -180,6 +223,7 @@ class StudyStore:
             rows = connection.execute(query).all()
         return {row.digest: job_of(row) for row in rows}
 
+    @ridden_out
     def answers(self, kind: str) -> list[Any]:
         """The answers to all questions of a kind, the latest last."""
         query = select(JOBS.c.result).where(
@@ -189,6 +233,7 @@ class StudyStore:
             found = connection.execute(query.order_by(JOBS.c.id)).scalars().all()
         return [json.loads(content) for content in found]
 
+    @ridden_out
     def job_totals(self) -> dict[str, dict[str, float]]:
         """Count, image-calls and seconds of each kind of job, failures among them."""
         query = (
@@ -209,6 +254,7 @@ class StudyStore:
             row["kind"]: {key: float(row[key]) for key in row if key != "kind"} for row in rows
         }
 
+    @ridden_out
     def job_costs(self) -> Sequence[Any]:
         """(kind, network_calls, created_at) of every job, in order."""
         query = select(JOBS.c.kind, JOBS.c.network_calls, JOBS.c.created_at)
@@ -216,16 +262,18 @@ class StudyStore:
             of_study = query.where(JOBS.c.study_id == self._id).order_by(JOBS.c.id)
             return connection.execute(of_study).mappings().all()
 
+    @ridden_out
     def add_note(self, kind: str, content: Mapping[str, Any]) -> None:
         """Keeps what a search learned about itself; the same note is kept once."""
         text = json.dumps(dict(content), sort_keys=True)
         digest = hashlib.sha256(f"{kind}{text}".encode()).hexdigest()[:32]
         known = select(NOTES.c.id).where(NOTES.c.study_id == self._id, NOTES.c.digest == digest)
-        with self._engine.begin() as connection:
+        with self._write() as connection:
             if connection.execute(known).first() is None:
                 row = {"study_id": self._id, "kind": kind, "digest": digest, "content": text}
                 connection.execute(NOTES.insert().values(**row, created_at=now()))
 
+    @ridden_out
     def notes(self, kind: str | None = None) -> list[tuple[str, dict[str, Any]]]:
         """(kind, content) of what was noted, in order."""
         query = select(NOTES.c.kind, NOTES.c.content).where(NOTES.c.study_id == self._id)
@@ -235,6 +283,7 @@ class StudyStore:
             rows = connection.execute(query.order_by(NOTES.c.id)).all()
         return [(row.kind, json.loads(row.content)) for row in rows]
 
+    @ridden_out
     def measured_with(self, *, witness: bool = False) -> tuple[str, str, str] | None:
         """Model fingerprint, reference digest and extractor of the first evaluation (of the
         witness's first one); None without one.
@@ -258,6 +307,7 @@ class StudyStore:
             row = connection.execute(query).first()
         return None if row is None else (row[0], row[1], row[2])
 
+    @ridden_out
     def seconds_spent(self) -> float:
         """Worker seconds of all evaluations, failed ones too."""
         query = select(sa.func.coalesce(sa.func.sum(EVALUATIONS.c.seconds), 0.0))
@@ -266,6 +316,7 @@ class StudyStore:
             seconds = float(connection.execute(of_study).scalar_one())
         return seconds + sum(each["seconds"] for each in self.job_totals().values())
 
+    @ridden_out
     def read(self, query: Callable[[int], sa.Select[Any]]) -> Sequence[Any]:
         """The rows of a query made for the id of this study, as mappings."""
         with self._engine.begin() as connection:
@@ -276,6 +327,7 @@ class StudyStore:
         """The columns of `rows`."""
         return [*EVALUATIONS.c.keys(), "number", "origin"]
 
+    @ridden_out
     def rows(self, *, of_validated: bool = False) -> Sequence[Any]:
         """Every evaluation (``of_validated``: of the validated schedules) with its first
         proposal's number and origin where it has one; for `frame`.
@@ -303,22 +355,25 @@ class StudyStore:
         return joined
 
     @property
+    @ridden_out
     def state(self) -> str:
         """searching, validating, done, interrupted or failed."""
         query = select(STUDIES.c.state).where(STUDIES.c.id == self._id)
         with self._engine.begin() as connection:
             return str(connection.execute(query).scalar_one())
 
+    @ridden_out
     def set_state(self, state: str) -> None:
         """Records how far the study is."""
         change = STUDIES.update().where(STUDIES.c.id == self._id)
-        with self._engine.begin() as connection:
+        with self._write() as connection:
             connection.execute(change.values(state=state, updated_at=now()))
 
+    @ridden_out
     def set_config(self, config: StudyConfig) -> None:
         """Replaces the stored study file (a larger budget, another cluster)."""
         change = STUDIES.update().where(STUDIES.c.id == self._id)
-        with self._engine.begin() as connection:
+        with self._write() as connection:
             content = _stored(config)
             connection.execute(change.values(config=content, updated_at=now()))
         self.config = config
@@ -331,10 +386,14 @@ class StudyStore:
             connection.execute(row)
 
 
-def create_or_resume(config: StudyConfig, space: dict[str, Any]) -> StudyStore:
-    """The study that ``config`` names: made if it is new, resumed if it is there.
+def create_or_resume(
+    config: StudyConfig, space: dict[str, Any], *, takeover: bool = False
+) -> StudyStore:
+    """The study that ``config`` names, for its only driver: made if it is new, resumed if it is
+    there.
 
-    Raises `StudyConflict` if the stored study asks for something else than ``config``.
+    Raises `StudyConflict` if the stored study asks for something else than ``config``, or has
+    another driver and this one is not to take it over.
     """
     url = config.storage.url
     engine = open_engine(url, create=True)
@@ -355,7 +414,12 @@ def create_or_resume(config: StudyConfig, space: dict[str, Any]) -> StudyStore:
                 row = _row(connection, config.study.name)
         store = StudyStore(engine, url, row)
         _check_same(store, config, space)
-        store.set_config(config)
+        try:
+            store.hold(takeover=takeover)
+            store.set_config(config)
+        except BaseException:
+            store.close()
+            raise
     except BaseException:
         engine.dispose()
         raise

@@ -119,3 +119,16 @@ NOTES = Table(
     Column("created_at", DateTime, nullable=False),
     UniqueConstraint("study_id", "digest"),
 )
+
+LEASES = Table(
+    "s3search_leases",  # who drives a study, while someone does
+    METADATA,
+    Column("study_id", ForeignKey(STUDIES.c.id), primary_key=True),
+    Column("owner", String(32), nullable=False),  # a random token of the driver
+    Column("host", String(200), nullable=False),
+    Column("machine", String(32), nullable=False),  # digest: host, boot and process namespace
+    Column("pid", Integer, nullable=False),
+    Column("process_start", String(40), nullable=False),  # tells a reused pid; "" where unknown
+    Column("started_at", DateTime, nullable=False),  # both by the database's clock
+    Column("renewed_at", DateTime, nullable=False),
+)

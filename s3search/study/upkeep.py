@@ -25,7 +25,16 @@ from s3search.study.database import (
     redacted,
     schema_of,
 )
-from s3search.study.tables import EVALUATIONS, JOBS, NOTES, PROPOSALS, SCHEDULES, STUDIES
+from s3search.study.lease import check_free
+from s3search.study.tables import (
+    EVALUATIONS,
+    JOBS,
+    LEASES,
+    NOTES,
+    PROPOSALS,
+    SCHEDULES,
+    STUDIES,
+)
 
 _OF_A_STUDY = (PROPOSALS, EVALUATIONS, JOBS, NOTES)  # their rows name their study
 _CHUNK = 1000  # rows at a time
@@ -103,8 +112,13 @@ def prunable(url: str, names: Sequence[str]) -> Prunable:
 
 
 def prune(url: str, names: Sequence[str]) -> Prunable:
-    """Removes studies and the schedules that no study names, and gives the space back (SQLite)."""
+    """Removes studies and the schedules that no study names, and gives the space back (SQLite).
+
+    Raises `StudyConflict` while a driver runs one of them.
+    """
     prunable(url, names)  # a wrong name or database is an error before anything is opened to write
+    for name in names:
+        check_free(url, name)
     engine = open_engine(url, create=True)
     size = _file_size(url)
     try:
@@ -112,7 +126,7 @@ def prune(url: str, names: Sequence[str]) -> Prunable:
         with engine.begin() as connection:
             found = _counted(connection, studies)
             ids = list(studies.values())
-            for table in _OF_A_STUDY:
+            for table in (*_OF_A_STUDY, LEASES):
                 connection.execute(table.delete().where(table.c.study_id.in_(ids)))
             connection.execute(STUDIES.delete().where(STUDIES.c.id.in_(ids)))
             connection.execute(SCHEDULES.delete().where(SCHEDULES.c.id.not_in(_named([]))))

@@ -1,5 +1,6 @@
 """Proxies that are wrong on a real network: noticed, left aside, and no harm done."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,16 +39,19 @@ class _Scores:
     n_images = 80
 
     def __init__(self, mixture: Mapping[str, float]) -> None:
+        self.asked: list[str] = []
+        self.notes: list[tuple[str, Mapping[str, object]]] = []
         self._by_name = {
             "gaussian": {s.id: 1.0 + i for i, s in enumerate(SEEDS)},
             "mixture": mixture,
         }
 
     def scores(self, proxy: str, schedules: Sequence[Schedule]) -> Any:
+        self.asked.append(proxy)
         return np.array([self._by_name[proxy][s.id] for s in schedules])
 
     def note(self, kind: str, content: Mapping[str, object]) -> None:
-        """Nobody reads it."""
+        self.notes.append((kind, content))
 
 
 def _order_after(values: Mapping[str, float], mixture: Mapping[str, float]) -> list[int]:
@@ -74,6 +78,19 @@ def test_two_proxies_count_by_how_they_ranked_what_was_measured() -> None:
     order = _order_after(values, rough)
     alone = np.argsort([rough[s.id] for s in SEEDS[24:]])
     assert np.corrcoef(order, range(16))[0, 1] > np.corrcoef(alone, range(16))[0, 1]
+
+
+def test_a_proxy_without_any_score_is_asked_once_and_not_shown() -> None:
+    """As the mixture for models of latents."""
+    lab = _Scores({s.id: math.nan for s in SEEDS})
+    guide = Guide(lambda rung: rung in (LadderRung.GAUSSIAN, LadderRung.MIXTURE), lab)
+    assert guide.order(SEEDS[:24]) == list(range(24))
+    measured = [Measured(schedule=s, value=1.0 + i, n_images=80) for i, s in enumerate(SEEDS)]
+    guide.tell(measured)
+    assert lab.asked == ["gaussian", "mixture", "gaussian"]
+    guide.note_ladder("seeds", measured)
+    (content,) = (content for kind, content in lab.notes if kind == "ladder")
+    assert [rung["rung"] for rung in content["rungs"]] == ["gaussian"]  # type: ignore[attr-defined]
 
 
 # -- whole searches on the digits ----------------------------------------------------------

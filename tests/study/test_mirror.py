@@ -17,6 +17,7 @@ from s3search.search.proposer import Proposal
 from s3search.study import mirror as module
 from s3search.study import optuna_tables
 from s3search.study.mirror import NUMBER_ATTRIBUTE, OptunaMirror
+from s3search.study.retries import without_waiting
 from s3search.study.rows import Result
 from s3search.study.store import StudyStore, create_or_resume
 from tests.study.test_store import SCHEDULES, _config, _proposal, _result
@@ -149,7 +150,7 @@ def test_what_a_kill_cut_off_is_mirrored_on_resume(url: str) -> None:
     store.mirror.close()  # as a kill: nothing is flushed
     store._engine.dispose()
     assert _numbers(url) == [2]
-    with create_or_resume(_config(url), {}) as store:
+    with create_or_resume(_config(url), {}, takeover=True) as store:
         _mirror_what_is_stored(store)
     assert _numbers(url) == [2, 0, 1]
 
@@ -171,7 +172,7 @@ def test_a_write_that_broke_off_is_made_again_unless_it_was_committed(
         _measure(store, _results())
         with monkeypatch.context() as patch:
             patch.setattr(OptunaMirror, "_write", breaks_off)
-            with pytest.raises(type(error)):
+            with pytest.raises(type(error)), without_waiting():
                 store.mirror.flush()
         assert _numbers(url) == ([2, 0, 1] if commits else [])
         store.mirror.flush()
@@ -194,6 +195,7 @@ def test_a_database_that_is_gone_at_the_end_hides_no_other_error(
         raise RuntimeError("the reason")
     with (
         pytest.raises(sa.exc.OperationalError, match="closed the connection"),
+        without_waiting(),
         create_or_resume(_config(url), {}) as store,
     ):
         _mirror_what_is_stored(store)

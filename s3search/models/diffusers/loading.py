@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from s3search.errors import InvalidConfig, InvalidSchedule, nearest
 from s3search.models.diffusers import dit, stable_diffusion, transformers, unconditional
@@ -98,6 +99,7 @@ def load(  # noqa: PLR0913  # the keys of [model] in a study file
     own, digest = _own_sampler(pipe, parts), _digest(pipe, parts, model, scale)
     denoiser = PipelineDenoiser(parts, model, guidance, own, digest)
     denoiser.eval().requires_grad_(False)
+    _cast(denoiser, DTYPES[dtype])
     _place(denoiser, channels_last=channels_last, compiled=compile)
     return denoiser
 
@@ -200,10 +202,20 @@ def _digest(pipe: Any, parts: Pipeline, model: PipelineModel, scale: float) -> b
     return hashlib.sha256(json.dumps(content).encode()).digest()
 
 
+def _cast(denoiser: PipelineDenoiser, dtype: torch.dtype) -> None:
+    """Network and VAE in the dtype asked for, but for a class that keeps parts in float32.
+
+    diffusers 0.42 without accelerate leaves the transformer of Stable Diffusion 3 in float32.
+    """
+    for part in (denoiser.network, denoiser.vae):
+        if part is not None and not getattr(part, "_keep_in_fp32_modules", None):
+            nn.Module.to(part, dtype)  # their own warns of such parts even where there are none
+
+
 def _place(denoiser: PipelineDenoiser, *, channels_last: bool, compiled: bool | str) -> None:
     vae = denoiser.vae
     if vae is not None and vae.dtype is torch.float16 and vae.config.get("force_upcast"):
-        vae.to(torch.float32)  # it overflows in float16
+        nn.Module.to(vae, torch.float32)  # it overflows in float16
     if channels_last:
         denoiser.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if compiled:

@@ -219,6 +219,15 @@ def test_half_precision_changes_little_and_states_stay_wide(
     assert pipelines.is_close(images, same, 0.1)
 
 
+def test_every_part_of_a_transformer_is_in_the_dtype_asked_for(tmp_path: Path) -> None:
+    folder = pipelines.stable_diffusion_3(tmp_path / "pipe")
+    denoiser = load(
+        str(folder), prompts=PROMPTS, held_out=0, dtype="bfloat16", cache=str(tmp_path)
+    )
+    assert {p.dtype for p in denoiser.network.parameters()} == {torch.bfloat16}
+    assert bool(torch.isfinite(_images(denoiser, 2)).all())
+
+
 def test_channels_last_changes_the_layout_and_not_the_images(sd: Path, tmp_path: Path) -> None:
     denoiser = _sd(sd, tmp_path, channels_last=True)
     weight = denoiser.network.down_blocks[0].resnets[0].conv1.weight

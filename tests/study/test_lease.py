@@ -1,0 +1,229 @@
+"""One driver per study, on SQLite and PostgreSQL: who is refused, who takes over, who stops."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+import s3search
+from s3search.errors import LeaseLost, StudyConflict
+from s3search.evaluation.record import EvaluationRequest, Rung
+from s3search.launching import launch
+from s3search.processes import edm
+from s3search.schedules.published import ddim
+from s3search.search.proposer import Proposal
+from s3search.study.database import connect_arguments
+from s3search.study.lease import EXPIRED_SECONDS, check_free
+from s3search.study.owners import is_gone, new_owner
+from s3search.study.progress import Progress
+from s3search.study.rows import Result, Spent
+from s3search.study.store import StudyStore, create_or_resume, open_study, study_names
+from s3search.study.tables import LEASES, NOTES
+from s3search.study.upkeep import prune
+from tests.studies import study_config, trials
+
+ROOT = Path(s3search.__file__).parents[1]
+
+HOLD = """
+import sys
+from s3search.study.store import open_study
+store = open_study(sys.argv[1], "t")
+store.hold()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def _ignore(_: Progress) -> None:
+    pass
+
+
+def _rows(url: str, table: sa.Table) -> list[dict[str, Any]]:
+    engine = sa.create_engine(url, **connect_arguments(url))
+    with engine.connect() as connection:
+        rows = [dict(row) for row in connection.execute(sa.select(table)).mappings()]
+    engine.dispose()
+    return rows
+
+
+def _change_lease(url: str, **values: Any) -> None:
+    engine = sa.create_engine(url, **connect_arguments(url))
+    with engine.begin() as connection:
+        assert connection.execute(LEASES.update().values(**values)).rowcount == 1
+    engine.dispose()
+
+
+def _proposal_and_result() -> tuple[Proposal, Result]:
+    schedule = ddim(edm(), nfe=3)
+    request = EvaluationRequest(schedule=schedule, rung=Rung.SEARCH, n_images=30, noise_seed=1)
+    spent = Spent(worker="here/1", seconds=0.1)
+    proposal = Proposal(number=0, schedule=schedule, origin="mutation", parents=())
+    return proposal, Result(request=request, evaluation=None, error="no", spent=spent)
+
+
+@pytest.fixture
+def store(url: str, tmp_path: Path) -> Iterator[StudyStore]:
+    """A study that this process drives."""
+    config = study_config(tmp_path, f"storage.url='{url}'")
+    with suppress(LeaseLost), create_or_resume(config, {}) as opened:
+        yield opened
+
+
+def _second(store: StudyStore, *, takeover: bool = False) -> StudyStore:
+    second = open_study(store.config.storage.url, "t")
+    try:
+        second.hold(takeover=takeover)
+    except BaseException:
+        second.close()
+        raise
+    return second
+
+
+def test_a_second_driver_is_told_who_runs_the_study_and_what_would_do(store: StudyStore) -> None:
+    expected = (
+        rf"study 't' in .* is being run by another driver \(host .*, process {os.getpid()}, "
+        r"since 20..-..-.. ..:..:.. UTC, last renewed \d+ s ago\).*--takeover"
+    )
+    with pytest.raises(StudyConflict, match=expected):
+        _second(store)
+    with pytest.raises(StudyConflict, match=expected):
+        check_free(store.config.storage.url, "t")
+    store.add_note("still", {"driving": True})
+
+
+def test_a_refused_driver_changes_nothing(url: str, store: StudyStore, tmp_path: Path) -> None:
+    larger = study_config(tmp_path, f"storage.url='{url}'", "search.evaluations=99")
+    with pytest.raises(StudyConflict, match="another driver"):
+        create_or_resume(larger, {})
+    with pytest.raises(StudyConflict, match="another driver"):
+        launch(larger, _ignore)
+    with open_study(url, "t") as stored:
+        assert stored.config.search.evaluations == 6
+
+
+def test_a_closed_study_is_free(url: str, store: StudyStore) -> None:
+    assert len(_rows(url, LEASES)) == 1
+    store.close()
+    assert _rows(url, LEASES) == []
+    check_free(url, "t")
+    _second(store).close()
+
+
+@pytest.mark.parametrize("how", ["asked", "expired"])
+def test_who_lost_its_lease_writes_no_row_more(url: str, store: StudyStore, how: str) -> None:
+    store.mirror.open()
+    store.add_note("first", {})
+    if how == "expired":
+        old = _rows(url, LEASES)[0]["renewed_at"] - timedelta(seconds=EXPIRED_SECONDS + 5)
+        _change_lease(url, renewed_at=old, machine="elsewhere")
+    waiting = store.mirror
+    waiting.add(*_proposal_and_result())
+    with _second(store, takeover=how == "asked") as second:
+        for write in (
+            lambda: store.add_note("second", {}),
+            lambda: store.set_state("done"),
+            lambda: store.set_config(store.config),
+            waiting.flush,
+        ):
+            with pytest.raises(LeaseLost, match=r"taken over by another driver \(host"):
+                write()
+        second.add_note("third", {})
+        assert [row["kind"] for row in _rows(url, NOTES)] == ["first", "third"]
+    with pytest.raises(LeaseLost, match="taken over by another driver and ended"):
+        store.set_state("done")
+    with pytest.raises(LeaseLost):  # one trial still waits
+        store.close()
+    assert trials(url) == []
+
+
+def test_who_lost_its_lease_does_not_take_it_away_when_it_closes(
+    url: str, store: StudyStore
+) -> None:
+    with _second(store, takeover=True) as second:
+        store.close()
+        second.add_note("still", {})
+        assert len(_rows(url, LEASES)) == 1
+
+
+def test_a_silent_driver_elsewhere_keeps_its_study_until_the_lease_expires(
+    url: str, store: StudyStore
+) -> None:
+    now = _rows(url, LEASES)[0]["renewed_at"]
+    renewed = now - timedelta(seconds=EXPIRED_SECONDS - 20)
+    # a process id that is used by nobody here says nothing about another machine
+    _change_lease(url, machine="elsewhere", host="node7", pid=2**22 + 1, renewed_at=renewed)
+    with pytest.raises(StudyConflict, match=r"host node7, process 4194305, .*renewed 4\d s ago"):
+        _second(store)
+
+
+@pytest.mark.parametrize("reused", [False, True])
+def test_the_study_of_a_process_that_is_gone_is_taken_at_once(
+    url: str, store: StudyStore, caplog: pytest.LogCaptureFixture, reused: bool
+) -> None:
+    store.close()
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, url],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    with pytest.raises(StudyConflict, match=f"process {process.pid},"):
+        _second(store)
+    process.kill()
+    process.communicate()
+    if reused:  # its id now belongs to a process that started at another time
+        _change_lease(url, pid=os.getpid())
+    check_free(url, "t")
+    _second(store).close()
+    assert "taken over from another driver, whose process is gone" in caplog.text
+
+
+def test_a_study_that_is_driven_is_not_pruned_and_a_dead_drivers_is(
+    url: str, store: StudyStore
+) -> None:
+    with pytest.raises(StudyConflict, match="another driver"):
+        prune(url, ["t"])
+    assert study_names(url) == ["t"]
+    _change_lease(url, process_start="another", host="here")  # this id, but not this process
+    assert prune(url, ["t"]).studies == ("t",)
+    assert _rows(url, LEASES) == []
+    with pytest.raises(LeaseLost):
+        store.set_state("done")
+
+
+def test_a_process_is_not_gone_on_another_machine_nor_while_it_runs() -> None:
+    own = new_owner()
+    assert not is_gone(own)
+    assert own.token != new_owner().token
+
+
+def test_a_study_that_was_taken_over_ends_as_if_one_driver_had_run_it(
+    url: str, tmp_path: Path
+) -> None:
+    config = study_config(tmp_path, f"storage.url='{url}'")
+    taken: list[StudyStore] = []
+
+    def take(_: Progress) -> None:
+        if not taken:
+            taken.append(open_study(url, "t"))
+            taken[0].hold(takeover=True)
+
+    with pytest.raises(LeaseLost):
+        launch(config, take)
+    with open_study(url, "t") as stored:
+        assert stored.state == "searching"
+    taken[0].close()
+    launch(config, _ignore)
+    numbers = [number for number, _, _ in trials(url)]
+    assert numbers == sorted(set(numbers))
+    assert _rows(url, LEASES) == []
