@@ -236,8 +236,10 @@ def test_the_dashboard_serves_the_study_on_loopback_only(storage: str, tmp_path:
     ) as process:
         try:
             assert process.stdout is not None
-            lines = [process.stdout.readline() for _ in range(4)]
-            url = json.loads("".join(lines))["url"]
+            lines = [process.stdout.readline() for _ in range(6)]
+            said = json.loads("".join(lines))
+            url = said["url"]
+            assert said["writable"] is False
             with urllib.request.urlopen(url) as reply:
                 assert reply.status == 200
             with urllib.request.urlopen(url.replace("/dashboard", "/api/studies")) as reply:
@@ -405,6 +407,8 @@ def test_wrong_arguments_are_one_sentence_and_leave_nothing(
         (("train-digits", "-o", "/proc/x"), ("cannot write /proc/x",)),
         (("demo", "-o", tmp_path / "file"), ("cannot make the folder",)),
         (("dashboard", "--port", 99999, *there), ("--port", "99999")),
+        (("dashboard", "--host", "0.0.0.0", *there), ("--host 0.0.0.0", "--password-file")),
+        (("dashboard", "--password-file", tmp_path / "no", *there), ("cannot be read",)),
         (("lanuch", study), ("lanuch", "--help")),
         (("launch", study, "--adress", "inline"), ("--adress", "launch --help")),
         (("launch",), ("STUDY.toml", "launch --help")),

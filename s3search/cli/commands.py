@@ -4,6 +4,7 @@ import typer
 
 from s3search.cli.benchmarks import bench
 from s3search.cli.checkpoints import checkpoint
+from s3search.cli.dashboards import dashboard, publish
 from s3search.cli.exporting import export
 from s3search.cli.jobs import jobs, submit
 from s3search.cli.metrics import metrics, reference
@@ -12,7 +13,7 @@ from s3search.cli.presets import preset
 from s3search.cli.schedules import check, evaluate, import_, schema, show
 from s3search.cli.statistics import statistics
 from s3search.cli.storage import storage_app
-from s3search.cli.studies import best, compare, dashboard, demo, launch, report, status
+from s3search.cli.studies import best, compare, demo, launch, report, status
 from s3search.cli.training import train_digits
 from s3search.cli.transfer import retime, robustness
 
@@ -46,6 +47,7 @@ app.command()(check)
 app.command()(schema)
 app.command("inspect-model")(inspect_model)
 app.command()(dashboard)
+app.command()(publish)
 app.command()(bench)
 app.command("train-digits")(train_digits)
 app.add_typer(statistics)

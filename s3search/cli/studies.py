@@ -212,18 +212,8 @@ def report(
         OUT.print(f"without samples. {written.no_samples}", highlight=False, soft_wrap=True)
 
 
-def dashboard(
-    storage: Storage = None,
-    port: Annotated[int, typer.Option("--port", help="Port on 127.0.0.1.")] = 8080,
-    as_json: AsJson = False,
-) -> None:
-    """Serve Optuna dashboard on the studies' database, for this machine only."""
-    from s3search.dashboard import serve
-
-    serve(storage_url(storage), port, announce=print_json if as_json else _announce)
-
-
 def _launch(config: Any, *, quiet: bool, takeover: bool = False) -> None:
+    from s3search.dashboard.publish import publish_launched
     from s3search.launching import launch as run
     from s3search.study.database import redacted
     from s3search.terminal.progress import progress
@@ -231,6 +221,7 @@ def _launch(config: Any, *, quiet: bool, takeover: bool = False) -> None:
     try:
         with progress(ERR if quiet else OUT) as report:
             run(config, report, takeover=takeover)
+        publish_launched(config)
     except KeyboardInterrupt:
         ERR.print(
             f"interrupted; what was measured is saved in {redacted(config.storage.url)}. "
@@ -301,9 +292,3 @@ def _check_validated(found: dict[str, Any], name: str) -> None:
             f"study {name!r} has no validated schedule yet (it is {found['state']}); "
             "run `s3search launch` to its end first"
         )
-
-
-def _announce(found: dict[str, Any]) -> None:
-    OUT.print(
-        f"Optuna dashboard on {found['url']} (stop with Ctrl-C)", highlight=False, soft_wrap=True
-    )

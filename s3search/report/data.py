@@ -6,12 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from s3search.errors import StudyConflict
 from s3search.evaluation.record import Rung
 from s3search.report.study_file import study_toml
 from s3search.schedules.schedule import Schedule
+from s3search.search.predictor.ranks import rank_correlation
+from s3search.search.worth import number
 from s3search.study.comparison import comparison_of
 from s3search.study.export import best_schedule
 from s3search.study.frame import Scored, best_of, evaluations_frame, status_of, validated
@@ -48,6 +51,17 @@ class Calibrated:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Proxied:
+    """What one proxy said of schedules, and their distance at the search rung."""
+
+    nfe: int
+    proxy: str
+    n_images: int
+    pairs: tuple[tuple[float, float], ...]  # (said, measured)
+    correlation: float | None  # of ranks, over these pairs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pick:
     """A schedule that the page shows."""
 
@@ -81,6 +95,7 @@ class Collected:
     picks: Mapping[int, tuple[Pick, ...]]  # by NFE, best first; the best published among them
     progress: tuple[Progress, ...]
     calibration: tuple[Calibrated, ...]
+    proxies: tuple[Proxied, ...]
     costs: tuple[Cost, ...]
     errors: tuple[tuple[str, int], ...]  # the most frequent, with their count
     provenance: Mapping[str, str]
@@ -88,25 +103,26 @@ class Collected:
     study_file: str
 
 
-def collect(store: StudyStore) -> Collected:
+def collect(store: StudyStore, frame: pd.DataFrame | None = None) -> Collected:
     """Everything that the database says; raises `StudyConflict` before validation."""
-    frame = evaluations_frame(store)
+    frame = evaluations_frame(store) if frame is None else frame
     scored = validated(frame, store.config)
     if not scored:
         raise StudyConflict(
             f"study {store.name!r} has no validated schedule yet (it is {store.state}), and a "
             "report is about those; run `s3search launch` to its end first"
         )
-    status = status_of(store)
+    status = status_of(store, frame)
     known = sorted({row.nfe for row in scored})
     jobs = store.job_costs()
     return Collected(
         status=status,
-        comparison=comparison_of(store),
-        best={nfe: best_schedule(store, nfe) for nfe in known},
+        comparison=comparison_of(store, frame),
+        best={nfe: best_schedule(store, nfe, frame) for nfe in known},
         picks={nfe: _picks(store, [row for row in scored if row.nfe == nfe]) for nfe in known},
         progress=tuple(progress_of(frame, jobs, nfe) for nfe in known),
         calibration=calibration_of(store.notes("calibration")),
+        proxies=proxies_of(store.notes("ladder"), store.config.search.n_images),
         costs=costs_of(status["ledger"]),
         errors=_errors(frame),
         provenance=_provenance(store, frame),
@@ -133,9 +149,10 @@ def progress_of(frame: pd.DataFrame, jobs: Sequence[Mapping[str, Any]], nfe: int
     rows = _complete(searching)
     rows = rows[(rows["rung"] == Rung.SEARCH.value) & (rows["nfe"] == nfe)].sort_values("id")
     found: list[tuple[int, float]] = []
-    for row in rows[~rows["is_baseline"]].to_dict("records"):
-        if not found or row["value"] < found[-1][1]:
-            found.append((int(calls_at[row["id"]]), float(row["value"])))
+    own = rows[~rows["is_baseline"]]
+    for row_id, value in zip(own["id"], own["value"], strict=True):
+        if not found or value < found[-1][1]:
+            found.append((int(calls_at[row_id]), float(value)))
     if found:
         found.append((total, found[-1][1]))
     published = rows[rows["is_baseline"]].sort_values("value").drop_duplicates("solver")
@@ -165,6 +182,25 @@ def calibration_of(notes: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[Cali
         for _, note in notes
     ]
     return tuple(sorted(found, key=lambda each: each.nfe))
+
+
+def proxies_of(
+    notes: Sequence[tuple[str, Mapping[str, Any]]], n_images: int
+) -> tuple[Proxied, ...]:
+    """The latest notes of kind `ladder`, by NFE; those of older studies have no pairs."""
+    latest = {note["nfe"]: note.get("against_whole", {}) for _, note in notes}
+    return tuple(
+        Proxied(
+            nfe=nfe,
+            proxy=proxy,
+            n_images=n_images,
+            pairs=tuple((pair[0], pair[1]) for pair in pairs),
+            correlation=number(rank_correlation(*np.array(pairs).T)),
+        )
+        for nfe, by_proxy in sorted(latest.items())
+        for proxy, pairs in by_proxy.items()
+        if pairs
+    )
 
 
 def costs_of(ledger: Mapping[str, Mapping[str, Any]]) -> tuple[Cost, ...]:

@@ -27,8 +27,17 @@ from s3search.report.svg import svg_of
 _FOLDER = Path(__file__).parent
 
 
-def render(collected: Collected, samples: Samples | NoSamples) -> str:
-    """The whole page as text."""
+def style_sheet() -> str:
+    """What our pages look like."""
+    return _own("page.css")
+
+
+def render(
+    collected: Collected,
+    samples: Samples | NoSamples,
+    links: Sequence[tuple[str, str]] = (),
+) -> str:
+    """The whole page as text; ``links`` (text, address) lead to pages beside it, if there are."""
     script = _own("page.js")
     environment = jinja2.Environment(
         autoescape=True,
@@ -38,7 +47,7 @@ def render(collected: Collected, samples: Samples | NoSamples) -> str:
     )
     environment.filters |= {
         "count": lambda value: f"{value:,}",
-        "number": _number,
+        "number": number,
         "range": _range,
         "share": lambda value: f"{100 * value:.0f} %",
     }
@@ -56,7 +65,8 @@ def render(collected: Collected, samples: Samples | NoSamples) -> str:
         samples=None if isinstance(samples, NoSamples) else samples,
         no_samples=samples.reason if isinstance(samples, NoSamples) else "",
         commands=_commands(collected),
-        style=Markup(_own("page.css")),
+        links=links,
+        style=Markup(style_sheet()),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
@@ -179,7 +189,8 @@ def _data_url(text: str) -> str:
     return f"data:application/json;base64,{base64.b64encode(text.encode()).decode()}"
 
 
-def _number(value: float | None, decimals: int = 4) -> str:
+def number(value: float | None, decimals: int = 4) -> str:
+    """With four decimals; a dash for what is not known."""
     if value is None or not math.isfinite(value):
         return "-"
     return f"{value:.{decimals}f}"

@@ -22,7 +22,14 @@ from s3search.search.predictor.choice import Chosen, choose
 from s3search.search.predictor.ranks import rank_correlation
 from s3search.search.race import checkpoints
 from s3search.search.trajectory import OFFERED, TrajectoryFilter
-from s3search.search.worth import Column, ladder_of, number, race_columns, whole_column
+from s3search.search.worth import (
+    Column,
+    ladder_of,
+    number,
+    points,
+    race_columns,
+    whole_column,
+)
 
 _FREE = (LadderRung.GAUSSIAN, LadderRung.MIXTURE)
 _GROWTH = 1.5  # of the measured schedules between two trainings
@@ -114,12 +121,15 @@ class Guide:
             columns.append((LadderRung.TRAJECTORY, price.images, self._trajectory.errors))
         if self._has(LadderRung.RACE):
             columns += race_columns(known, checkpoints(n_whole))
-        columns += [whole_column(known, n_whole), *finals]
+        whole = whole_column(known, n_whole)
+        proxies = [column for column in columns if column[0] in PROXIES]
+        columns += [whole, *finals]
         content = {
             "when": when,
             "nfe": nfe,
             "rungs": ladder_of(columns),
-            "scored": {name: len(said) for name, _, said in columns if name in PROXIES},
+            "scored": {name: len(said) for name, _, said in proxies},
+            "against_whole": {column[0]: points(column, whole) for column in proxies},
             "trajectory_used": self._trajectory.is_used,
         }
         self._lab.note("ladder", content)

@@ -19,6 +19,7 @@ Column = tuple[str, float, Mapping[str, float]]
 
 _TOP = 0.25
 _LEAST_TOP = 5  # fewer have no correlation worth printing
+_MOST_POINTS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,14 +39,8 @@ class RungWorth:
 
 def worth_of(own: Column, following: Column) -> RungWorth:
     """The worth of a rung as a forecast of the following one."""
-    (name, images, said), (next_name, _, measured) = own, following
-    pairs = np.array(
-        [
-            (said[i], value)
-            for i, value in measured.items()
-            if i in said and not math.isnan(said[i]) and not math.isnan(value)
-        ]
-    ).reshape(-1, 2)
+    (name, images, _), (next_name, _, _) = own, following
+    pairs = np.array(_pairs(own, following)).reshape(-1, 2)
     scores, values = pairs.T
     top = best_share(values, share=_TOP)
     inside = rank_correlation(scores[top], values[top]) if len(top) >= _LEAST_TOP else math.nan
@@ -58,6 +53,15 @@ def worth_of(own: Column, following: Column) -> RungWorth:
         n_top=len(top),
         top_correlation=number(inside),
     )
+
+
+def points(own: Column, following: Column) -> list[list[float]]:
+    """Pairs of what both say of a schedule, for a drawing: four digits, and of many evenly
+    chosen ones.
+    """
+    pairs = sorted(_pairs(own, following), key=lambda pair: pair[1])
+    n = min(len(pairs), _MOST_POINTS)
+    return [[float(f"{x:.4g}") for x in pairs[i * len(pairs) // n]] for i in range(n)]
 
 
 def ladder_of(columns: Sequence[Column]) -> list[dict[str, object]]:
@@ -96,3 +100,13 @@ def signal_per_image(correlation: float, n_images: float) -> float:
 def number(value: float) -> float | None:
     """None for what is not finite, as JSON wants it."""
     return value if math.isfinite(value) else None
+
+
+def _pairs(own: Column, following: Column) -> list[tuple[float, float]]:
+    """What both rungs say of the schedules that both have a number for."""
+    said, measured = own[2], following[2]
+    return [
+        (said[i], value)
+        for i, value in measured.items()
+        if i in said and not math.isnan(said[i]) and not math.isnan(value)
+    ]

@@ -3,6 +3,8 @@
 from enum import StrEnum
 from typing import Any
 
+import pandas as pd
+
 from s3search.metrics.intervals import difference_interval, ratio_interval
 from s3search.study.frame import (
     HeldOut,
@@ -23,11 +25,12 @@ class Verdict(StrEnum):
     UNDECIDED = "undecided"
 
 
-def comparison_of(store: StudyStore) -> dict[str, Any]:
+def comparison_of(store: StudyStore, frame: pd.DataFrame | None = None) -> dict[str, Any]:
     """Per NFE the best found and every solver at its best, each against the winner; what each
     extractor says of found against published; and the distance of real images.
     """
-    scored = validated(evaluations_frame(store), store.config)
+    frame = evaluations_frame(store) if frame is None else frame
+    scored = validated(frame, store.config)
     rows: list[dict[str, Any]] = []
     against = []
     for nfe in store.config.space.nfe:

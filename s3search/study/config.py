@@ -130,9 +130,10 @@ class ValidationTable(_Table):
 
 
 class StorageTable(_Table):
-    """``[storage]``: the database."""
+    """``[storage]``: the database, and a folder for what the dashboard shows beside it."""
 
     url: str = DEFAULT_STORAGE
+    artifacts: str | None = None  # None: beside an SQLite file, else none are written
 
 
 class ClusterTable(_Table):

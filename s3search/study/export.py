@@ -12,7 +12,9 @@ from s3search.study.frame import Scored, best_of, evaluations_frame, validated
 from s3search.study.store import StudyStore
 
 
-def best_schedule(store: StudyStore, nfe: int | None = None) -> tuple[Schedule, Scored]:
+def best_schedule(
+    store: StudyStore, nfe: int | None = None, frame: pd.DataFrame | None = None
+) -> tuple[Schedule, Scored]:
     """The validated schedule with the lowest held-out value at ``nfe``, found or published.
 
     Raises `InvalidConfig` for an NFE that the study does not search and `StudyConflict` before
@@ -26,7 +28,7 @@ def best_schedule(store: StudyStore, nfe: int | None = None) -> tuple[Schedule, 
             f"study {store.name!r} searches NFE {', '.join(map(str, searched))}, asked for {nfe}; "
             "name one of them with --nfe"
         )
-    frame = evaluations_frame(store)
+    frame = evaluations_frame(store) if frame is None else frame
     scored = validated(frame, store.config, nfe)
     if not scored:
         raise StudyConflict(

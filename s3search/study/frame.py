@@ -109,8 +109,10 @@ def validated(frame: pd.DataFrame, config: StudyConfig, nfe: int | None = None) 
     contradicts (`s3search.search.finish.choose_finalist`), so that its held-out value was not
     chosen for being low.
     """
-    searched = {row["schedule_id"]: row for row in _at(frame, Rung.SEARCH).to_dict("records")}
     held_out = _at(frame, Rung.VALIDATION)
+    whole = _at(frame, Rung.SEARCH)
+    kept = whole[whole["schedule_id"].isin(held_out["schedule_id"])]  # few of many
+    searched = {row["schedule_id"]: row for row in kept.to_dict("records")}
     witnessed = _at(frame, Rung.WITNESS)
     of_this_size = witnessed[witnessed["n_images"] == config.validation.n_images]
     witness = {row["schedule_id"]: _held_out(row) for row in of_this_size.to_dict("records")}
@@ -190,9 +192,12 @@ def solvers_at_their_best(scored: list[Scored]) -> list[Scored]:
     return rows
 
 
-def status_of(store: StudyStore) -> dict[str, Any]:
-    """How far a study is, what it found and what it cost, in plain data."""
-    frame = evaluations_frame(store)
+def status_of(store: StudyStore, frame: pd.DataFrame | None = None) -> dict[str, Any]:
+    """How far a study is, what it found and what it cost, in plain data.
+
+    ``frame`` is `evaluations_frame` where it is at hand, here and wherever else it is taken.
+    """
+    frame = evaluations_frame(store) if frame is None else frame
     search = frame[frame["rung"].isin([Rung.SEARCH.value, Rung.RACE.value])]
     jobs, notes = store.job_totals(), store.notes()
     made = frame[(frame["state"] == "complete") & (frame["rung"] != Rung.WITNESS.value)]

@@ -32,7 +32,7 @@ NAME = "<script>alert(1)</script> $a & 'b'"
 _VOID = {"meta", "img", "input", "br", "link", "hr"}
 
 
-class _Page(HTMLParser):
+class Page(HTMLParser):
     """The page as a browser's parser sees it: elements with attributes, text, and balance."""
 
     def __init__(self, text: str) -> None:
@@ -100,7 +100,7 @@ def text(config: StudyConfig, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_the_numbers_are_those_of_compare_and_status(text: str, store: StudyStore) -> None:
-    said = _Page(text).text
+    said = Page(text).text
     compared, status = comparison_of(store), status_of(store)
     assert {row["nfe"] for row in compared["rows"]} == {2, 3}
     for row in compared["rows"]:
@@ -129,7 +129,7 @@ def test_the_numbers_are_those_of_compare_and_status(text: str, store: StudyStor
 
 def test_names_and_notes_are_escaped(text: str, store: StudyStore) -> None:
     assert "<script>alert" not in text
-    page = _Page(text)
+    page = Page(text)
     assert len(page.all("script")) == 1
     assert page.text.startswith(f"{NAME}: s3search report")
     evil = "<img src=x onerror=alert(2)>"
@@ -151,7 +151,7 @@ def test_names_and_notes_are_escaped(text: str, store: StudyStore) -> None:
 def test_the_page_loads_nothing(text: str) -> None:
     for address in re.findall(r"[a-z]+://[^\s\"'<]*", text):
         pytest.fail(f"the page names {address}")
-    page = _Page(text)
+    page = Page(text)
     assert {"link", "iframe", "object", "embed", "base"}.isdisjoint(t for t, _ in page.elements)
     for tag, attributes in page.elements:
         for name, value in attributes.items():
@@ -170,7 +170,7 @@ def test_the_policy_allows_the_script_of_the_page(text: str) -> None:
 
 
 def test_the_page_is_valid_and_accessible(text: str) -> None:
-    page = _Page(text)  # every element is closed in its order
+    page = Page(text)  # every element is closed in its order
     ids = [a["id"] for _, a in page.elements if "id" in a]
     assert len(ids) == len(set(ids))
     for tag, attributes in page.elements:
@@ -192,7 +192,7 @@ def test_the_page_is_valid_and_accessible(text: str) -> None:
 
 
 def test_the_best_can_be_taken_from_the_page(text: str, store: StudyStore) -> None:
-    links = [a for a in _Page(text).all("a") if a.get("download")]
+    links = [a for a in Page(text).all("a") if a.get("download")]
     assert [a["download"] for a in links] == ["schedule-2.json", "schedule-3.json"]
     winners = [r["schedule_id"] for r in comparison_of(store)["rows"] if r["is_winner"]]
     for link, winner in zip(links, winners, strict=True):
@@ -225,7 +225,7 @@ def test_a_model_that_cannot_be_loaded_leaves_a_sentence(
     collected = collect(store)
     missing = make_samples(config.model_copy(update={"model": model}), collected.picks, 4)
     assert isinstance(missing, NoSamples)
-    said = _Page(render(collected, missing)).text
+    said = Page(render(collected, missing)).text
     assert "could not be run on this machine" in said
     assert "no such checkpoint" in said
     there = make_samples(config, collected.picks, 4)

@@ -1,0 +1,99 @@
+"""Makes a finished study worth looking at in Optuna dashboard: note, graphs, artifacts.
+
+All of it hangs on the Optuna study, where the dashboard looks for it; what is published again
+replaces what was there.
+"""
+
+import importlib.util
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+
+from s3search.dashboard.artifacts import artifacts_folder, attach, sample_sheets
+from s3search.dashboard.cards import cards_of
+from s3search.dashboard.choices import choices_of
+from s3search.dashboard.note import merged, note_text
+from s3search.dashboard.storage import open_storage
+from s3search.errors import InvalidConfig, S3SearchError, StudyConflict
+from s3search.report.data import collect
+from s3search.study.config import StudyConfig
+from s3search.study.frame import evaluations_frame, validated
+from s3search.study.store import open_study
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """What a study now shows."""
+
+    study: str
+    cards: tuple[str, ...]  # their ids
+    artifacts: int
+    folder: Path | None  # of the artifacts; None where there is none
+
+
+def publish(
+    url: str, name: str, *, artifacts: str | Path | None = None, n_samples: int = 0
+) -> Published:
+    """Writes note and cards of a study that has validated schedules, and the artifacts of these
+    schedules into the folder named or the database's own (`artifacts_folder`).
+
+    Samples load the study's model in this process.
+
+    Raises `StudyConflict` for a study that is not there or has none yet, and `InvalidConfig`
+    without optuna-dashboard.
+    """
+    if not _is_installed():
+        raise InvalidConfig(
+            "what the dashboard shows is written with optuna-dashboard; "
+            "pip install 's3search[dashboard]'"
+        )
+    with open_study(url, name) as store:
+        collected = collect(store)
+        frame = evaluations_frame(store)
+        choices = [choices_of(store, frame, nfe) for nfe in collected.best]
+        folder = artifacts_folder(url, artifacts)
+        scored = [] if folder is None else validated(frame, store.config)
+        schedules = [store.schedule(each.schedule_id) for each in scored]
+        samples = sample_sheets(store.config, schedules, n_samples)
+    cards = cards_of(collected, [each for each in choices if each is not None])
+    storage = open_storage(url, writable=True)
+    try:
+        study = optuna.load_study(study_name=name, storage=storage)
+        n = 0 if folder is None else attach(study, schedules, samples, folder)
+        _write(study, note_text(collected), cards)
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+    return Published(study=name, cards=tuple(cards), artifacts=n, folder=folder)
+
+
+def publish_launched(config: StudyConfig) -> None:
+    """The same at the end of a launch, which succeeded whatever happens here: nothing without
+    optuna-dashboard or without a validated schedule, and a warning where it fails.
+    """
+    if not _is_installed():
+        return
+    try:
+        publish(config.storage.url, config.study.name, artifacts=config.storage.artifacts)
+    except StudyConflict:
+        return
+    except (S3SearchError, OSError) as error:
+        warnings.warn(
+            f"the study is complete, but the dashboard does not show all of it: {error}; "
+            "`s3search publish` writes them",
+            stacklevel=2,
+        )
+
+
+def _is_installed() -> bool:
+    return importlib.util.find_spec("optuna_dashboard") is not None
+
+
+def _write(study: optuna.Study, text: str, cards: dict[str, object]) -> None:
+    import optuna_dashboard as shown  # type: ignore[import-untyped]  # noqa: PLC0415  # an extra
+
+    shown.save_note(study, merged(text, shown.get_note(study)))
+    for name, figure in cards.items():
+        shown.save_plotly_graph_object(study, figure, graph_object_id=name)
