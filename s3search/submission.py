@@ -18,8 +18,8 @@ from sqlalchemy.engine import URL, make_url
 
 from s3search.errors import InvalidConfig
 from s3search.study.config import StudyConfig
+from s3search.study.database import SECRETS
 
-_SECRETS = frozenset({"password", "sslpassword", "passwd"})  # keys of a URL's query
 _HEAD_STORAGE = (
     ": \"${S3SEARCH_STORAGE:?is not set in the environment of the head's Ray; "
     'set it before ray start}"; '
@@ -99,9 +99,9 @@ def _parsed(url: str) -> URL:
 
 
 def _check_no_secret(url: URL) -> None:
-    if url.password is None and not _SECRETS & set(url.query):
+    if url.password is None and not SECRETS & url.query.keys():
         return
-    shown = url.set(query={k: v for k, v in url.query.items() if k not in _SECRETS})
+    shown = url.set(query={k: v for k, v in url.query.items() if k not in SECRETS})
     raise InvalidConfig(
         f"storage: {shown.render_as_string(hide_password=True)} has a password, and everyone who "
         "reaches the cluster can read what a job is given; leave it out and let the database's "

@@ -1,14 +1,12 @@
 """The command that compares searches."""
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from s3search.cli.options import Address, AsJson, Sets
-from s3search.cli.output import ERR, OUT, print_json
+from s3search.cli.output import ERR, OUT, print_json, this_command
 from s3search.errors import InvalidConfig
 
 if TYPE_CHECKING:
@@ -85,8 +83,7 @@ def bench(  # noqa: PLR0913, PLR0917 (one parameter per option)
         run(plan, tell)
     except KeyboardInterrupt:
         ERR.print(
-            f"interrupted; what was measured is saved in {output}. "
-            f"Resume with: {shlex.join(['s3search', *sys.argv[1:]])}",
+            f"interrupted; what was measured is saved in {output}. Resume with: {this_command()}",
             highlight=False,
             soft_wrap=True,
         )

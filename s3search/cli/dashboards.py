@@ -98,7 +98,6 @@ def publish(
     OUT.print(
         f"{study}: a note, {len(found.cards)} graphs, {where}; look with `s3search dashboard`",
         highlight=False,
-        markup=False,
         soft_wrap=True,
     )
 
@@ -109,6 +108,5 @@ def _announce(found: dict[str, Any]) -> None:
         f"Optuna dashboard on {found['url']}, overview on {found['overview']}, {mode} "
         "(stop with Ctrl-C)",
         highlight=False,
-        markup=False,
         soft_wrap=True,
     )

@@ -152,4 +152,4 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _say(line: str) -> None:
-    OUT.print(line, highlight=False, soft_wrap=True, markup=False)
+    OUT.print(line, highlight=False, soft_wrap=True)

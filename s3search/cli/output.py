@@ -1,6 +1,7 @@
 """What commands print to, and the check that what they write can be written."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ from rich.console import Console
 from s3search.errors import InvalidConfig
 from s3search.files import neighbour
 
-OUT = Console()
-ERR = Console(stderr=True)
+OUT = Console(markup=False)  # names and paths may have brackets
+ERR = Console(stderr=True, markup=False)
 
 
 def print_json(value: Any) -> None:
@@ -31,3 +32,16 @@ def writable(path: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise InvalidConfig(f"cannot write {path}: {error.strerror}") from error
+
+
+def this_command() -> str:
+    """What was typed, to be typed again; without the password of a database URL."""
+    from s3search.study.database import redacted
+
+    words = []
+    for word in sys.argv[1:]:
+        before, separator, after = word.partition("://")
+        option, equals, scheme = before.rpartition("=")
+        url = scheme + separator + after
+        words.append(option + equals + redacted(url) if separator else word)
+    return shlex.join(["s3search", *words])

@@ -46,7 +46,7 @@ def preset(
         if as_json:
             print_json({**said, "text": chosen.text})
         else:
-            OUT.print(chosen.text, end="", highlight=False, markup=False, soft_wrap=True)
+            OUT.print(chosen.text, end="", highlight=False, soft_wrap=True)
         return
     if output.exists():
         raise InvalidConfig(f"--output: {output} exists; name another file, or remove it first")

@@ -45,7 +45,7 @@ def run() -> int:
 def _fail(error: Exception | str, code: int) -> int:
     """One line on stderr, whatever a plug-in's message looks like."""
     sentence = " ".join(f"error: {error}".split())
-    ERR.print(sentence, style="red", highlight=False, soft_wrap=True, markup=False)
+    ERR.print(sentence, style="red", highlight=False, soft_wrap=True)
     return code
 
 

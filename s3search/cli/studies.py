@@ -1,7 +1,5 @@
 """Commands of studies: run one, look at it, take its result."""
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +7,7 @@ import typer
 
 from s3search.cli.comparing import are_files, check_options, compare_files
 from s3search.cli.options import Address, AsJson, Sets, Storage, StudyFile, StudyName
-from s3search.cli.output import ERR, OUT, print_json, writable
+from s3search.cli.output import ERR, OUT, print_json, this_command, writable
 from s3search.cli.settings import config_of, storage_url
 from s3search.cli.watching import watch as keep_watching
 from s3search.errors import InvalidConfig
@@ -225,7 +223,7 @@ def _launch(config: Any, *, quiet: bool, takeover: bool = False) -> None:
     except KeyboardInterrupt:
         ERR.print(
             f"interrupted; what was measured is saved in {redacted(config.storage.url)}. "
-            f"Resume with: {shlex.join(['s3search', *sys.argv[1:]])}",
+            f"Resume with: {this_command()}",
             highlight=False,
             soft_wrap=True,
         )

@@ -20,6 +20,7 @@ from s3search.errors import InvalidConfig, StudyConflict
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _VERSION_TABLE = "s3search_alembic_version"
 _BUSY_SECONDS = 60
+SECRETS = frozenset({"password", "sslpassword", "passwd"})  # keys of a URL's query
 
 
 def open_engine(url: str, *, create: bool) -> Engine:
@@ -55,11 +56,13 @@ def schema_of(url: str) -> str | None:
 
 
 def redacted(url: str) -> str:
-    """The URL without its password, for messages."""
+    """The URL without its password, in the query too, for messages."""
     try:
-        return make_url(url).render_as_string(hide_password=True)
+        parsed = make_url(url)
     except sa.exc.ArgumentError:
         return "the storage URL"
+    hidden = dict.fromkeys(SECRETS & parsed.query.keys(), "hidden")
+    return parsed.update_query_dict(hidden).render_as_string(hide_password=True)
 
 
 def insert_missing(
