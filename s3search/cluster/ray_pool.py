@@ -12,20 +12,19 @@ What Ray 2.60 does, measured, and what follows:
   under way), then READY. An idle worker that dies comes back unnoticed and unloaded; it answers
   None to the next task, and the slot starts again.
 - Only the first unfinished task of a dead slot was running (or had just ended: a reply that is
-  still leaving the process is lost with it, and its task runs again). After two such deaths it
-  is given up as "WorkerDied", so that a schedule that kills its worker cannot stop the search.
+  still leaving the process is lost with it, and its task runs again). After two such deaths on
+  nodes that live on (see ``deaths``) it is given up as "WorkerDied", so that a schedule that kills
+  its worker cannot stop the search.
 - A local worker's ``sys.path`` has the working directory, the script's and $PYTHONPATH, but not
   what the driver (pytest, a notebook) added to its own: that is sent along.
 """
 
-import enum
 import math
 import sys
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Generic, Self
 
@@ -33,6 +32,7 @@ import ray
 import ray.cloudpickle
 import ray.exceptions
 
+from s3search.cluster.deaths import Death, Deaths, Verdict
 from s3search.cluster.pool import (
     TASKS_PER_WORKER,
     Failure,
@@ -49,44 +49,21 @@ from s3search.cluster.ray_cluster import (
     connect,
     cores_of_process,
     first_sentence,
+    living_nodes,
+    lost_connection,
 )
+from s3search.cluster.ray_slots import Call, Slot, SlotState, Unloaded, is_restarting
 from s3search.cluster.ray_worker import RayWorker
 from s3search.cluster.versions import CodeVersion
 from s3search.errors import WorkersUnavailable
 
-MAX_DEATHS = 2  # of workers under one task; then it is in quarantine
 _MAX_FAILED_STARTS = 3  # of one slot in a row
 _PING_SECONDS = 0.25  # between two pings of an actor that does not answer
+_LOOK_SECONDS = 1.0  # between two looks at the nodes while a task is under suspicion
 _PATIENCE_SECONDS = 10.0  # of one wait for a call to end; then look around
 _SILENCE_SECONDS = 300.0  # without any answering process, the pool gives up
 _SETTLE_SECONDS = 10.0  # for the calls of a dead process to fail, after the first did
 _CLOSE_SECONDS = 20.0
-
-
-class _State(enum.Enum):
-    WAKING = enum.auto()
-    LOADING = enum.auto()
-    READY = enum.auto()
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Call(Generic[Request]):
-    task: Task[Request]
-    ref: Any
-    started: float
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Slot(Generic[Request]):
-    """One actor, and what the driver knows of it. ``start`` is the ping or load under way."""
-
-    actor: Any
-    state: _State = _State.WAKING
-    start: Any = None
-    wake_at: float = 0.0
-    n_failed_starts: int = 0
-    worker: str = "a worker"
-    calls: deque[_Call[Request]] = field(default_factory=deque)
 
 
 class RayPool(Generic[Request, Reply]):
@@ -116,8 +93,10 @@ class RayPool(Generic[Request, Reply]):
         self._queue: deque[Task[Request]] = deque()
         self._finished: list[Outcome[Reply]] = []
         self._pending_ids: set[str] = set()
-        self._deaths: Counter[str] = Counter()
-        self._slots: list[_Slot[Request]] = []
+        self._deaths = Deaths()
+        self._suspects: list[Call[Request]] = []  # until their deaths are understood
+        self._look_at = 0.0
+        self._slots: list[Slot[Request]] = []
         self._silent_seconds = 0.0
         self._is_closed = False
         self._factory: bytes = ray.cloudpickle.dumps(make_worker)  # type: ignore[no-untyped-call]  # Ray's
@@ -131,7 +110,7 @@ class RayPool(Generic[Request, Reply]):
                 max_restarts=-1,
                 max_task_retries=0,
             )
-            self._slots = [_Slot(actor=self._actor_class.remote()) for _ in range(n_workers)]
+            self._slots = [Slot(actor=self._actor_class.remote()) for _ in range(n_workers)]
         except BaseException:
             self.close()
             raise
@@ -154,10 +133,11 @@ class RayPool(Generic[Request, Reply]):
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         while self._pending_ids and not self._finished:
             self._wake_slots()
+            self._judge_suspects()
             self._dispatch()
             remaining = deadline - time.monotonic()
             waited_from = time.monotonic()
-            self._wait(max(0.0, min(remaining, self._seconds_to_next_wake())))
+            self._wait(max(0.0, min(remaining, self._seconds_to_next_look())))
             self._check_silence(time.monotonic() - waited_from)
             self._dispatch()  # before the driver thinks: the workers go on
             if remaining <= 0:
@@ -165,7 +145,7 @@ class RayPool(Generic[Request, Reply]):
         outcomes, self._finished = self._finished, []
         for outcome in outcomes:
             self._pending_ids.discard(outcome.task_id)
-            self._deaths.pop(outcome.task_id, None)
+            self._deaths.forget(outcome.task_id)
         return outcomes
 
     def close(self) -> None:
@@ -173,6 +153,7 @@ class RayPool(Generic[Request, Reply]):
             return
         self._is_closed = True
         self._queue.clear()
+        self._suspects.clear()
         self._pending_ids.clear()
         # A thread, because a cluster that is gone would keep Ray's calls waiting for it.
         release = threading.Thread(target=self._release, name="s3search-release-ray", daemon=True)
@@ -205,12 +186,12 @@ class RayPool(Generic[Request, Reply]):
     def _wake_slots(self) -> None:
         now = time.monotonic()
         for slot in self._slots:
-            if slot.state is _State.WAKING and slot.start is None and slot.wake_at <= now:
+            if slot.state is SlotState.WAKING and slot.start is None and slot.wake_at <= now:
                 slot.start = slot.actor.ping.remote()
 
     def _check_silence(self, waited_seconds: float) -> None:
         """Raise when waiting has been in vain for long: the nodes are gone, and none comes."""
-        if any(slot.state is not _State.WAKING for slot in self._slots):
+        if any(slot.state is not SlotState.WAKING for slot in self._slots):
             self._silent_seconds = 0.0
             return
         self._silent_seconds += waited_seconds
@@ -220,19 +201,21 @@ class RayPool(Generic[Request, Reply]):
                 "look at the cluster with `ray status`, then run the same command to resume"
             )
 
-    def _seconds_to_next_wake(self) -> float:
-        asleep = [s for s in self._slots if s.state is _State.WAKING and s.start is None]
-        return min((s.wake_at - time.monotonic() for s in asleep), default=_PATIENCE_SECONDS)
+    def _seconds_to_next_look(self) -> float:
+        asleep = [s for s in self._slots if s.state is SlotState.WAKING and s.start is None]
+        looks = [self._look_at] if self._suspects else []
+        moments = [*looks, *(s.wake_at for s in asleep)]
+        return min((at - time.monotonic() for at in moments), default=_PATIENCE_SECONDS)
 
     def _dispatch(self) -> None:
-        ready = [slot for slot in self._slots if slot.state is _State.READY]
+        ready = [slot for slot in self._slots if slot.state is SlotState.READY]
         while self._queue and ready:
             slot = min(ready, key=lambda slot: len(slot.calls))
             if len(slot.calls) >= TASKS_PER_WORKER:
                 break
             task = self._queue.popleft()
             ref = slot.actor.run.remote(task)
-            slot.calls.append(_Call(task=task, ref=ref, started=time.monotonic()))
+            slot.calls.append(Call(task=task, ref=ref, started=time.monotonic()))
 
     def _wait(self, seconds: float) -> None:
         """Sleep until a call ends, then settle every call that has ended."""
@@ -247,10 +230,7 @@ class RayPool(Generic[Request, Reply]):
             if ended:
                 ended, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
         except ConnectionError as error:
-            raise WorkersUnavailable(
-                f"the connection to the Ray cluster was lost ({error}); when the cluster is back, "
-                "run the same command to resume"
-            ) from error
+            raise lost_connection(error) from error
         for ref in ended:
             slot = slot_of[ref]
             if ref == slot.start:
@@ -258,28 +238,28 @@ class RayPool(Generic[Request, Reply]):
             elif any(ref == call.ref for call in slot.calls):  # not yet settled with its slot
                 self._settle_calls(slot, ref)
 
-    def _settle_start(self, slot: _Slot[Request]) -> None:
+    def _settle_start(self, slot: Slot[Request]) -> None:
         ref, slot.start = slot.start, None
         try:
             answer = ray.get(ref)
         except ray.exceptions.RayError as error:
-            if slot.state is _State.LOADING or not _is_restarting(error):
+            if slot.state is SlotState.LOADING or not is_restarting(error):
                 self._count_failed_start(slot, error)
             self._restart(slot, error)
             return
-        if slot.state is _State.WAKING:
-            slot.worker = answer
-            slot.state = _State.LOADING
+        if slot.state is SlotState.WAKING:
+            slot.worker, slot.node = answer
+            slot.state = SlotState.LOADING
             slot.start = slot.actor.load.remote(
                 self._factory, self._n_threads, self._path, self._version
             )
         elif answer is not None:
             raise answer
         else:
-            slot.state = _State.READY
-            slot.n_failed_starts = 0
+            slot.state = SlotState.READY
+            slot.failed_starts.clear()
 
-    def _settle_calls(self, slot: _Slot[Request], ref: Any) -> None:
+    def _settle_calls(self, slot: Slot[Request], ref: Any) -> None:
         """Settle one call; when it tells that the process died, settle all calls of the slot."""
         call = next(call for call in slot.calls if call.ref == ref)
         death = self._settle_call(slot, call)
@@ -289,70 +269,78 @@ class RayPool(Generic[Request, Reply]):
         calls, slot.calls = list(slot.calls), deque()
         ray.wait([c.ref for c in calls], num_returns=len(calls), timeout=_SETTLE_SECONDS)
         lost = [c for c in calls if c is call or self._settle_call(slot, c) is not None]
-        if not isinstance(death, _Unloaded):
+        if not isinstance(death, Unloaded):
             self._suspect(slot, lost.pop(0), death)
         self._queue.extendleft(c.task for c in reversed(lost))
         self._restart(slot, death)
 
-    def _settle_call(self, slot: _Slot[Request], call: _Call[Request]) -> Exception | None:
+    def _settle_call(self, slot: Slot[Request], call: Call[Request]) -> Exception | None:
         """Record the outcome of a call that has one; otherwise what befell its process."""
         try:
             outcome: Outcome[Reply] | None = ray.get(call.ref, timeout=0)
         except ray.exceptions.RayTaskError as error:  # e.g. a reply that cannot be pickled
             failure = failure_from_exception(error.cause or error)
-            self._finish(slot, call, failure)
+            self._finish(call, failure, slot.worker, time.monotonic())
             return None
         except ray.exceptions.RayError as error:  # GetTimeoutError is one
             return error
         if outcome is None:
-            return _Unloaded("the process was restarted")
+            return Unloaded("the process was restarted")
         self._finished.append(outcome)
         return None
 
-    def _suspect(self, slot: _Slot[Request], call: _Call[Request], death: Exception) -> None:
-        """Run the task that was running at a death again, after the others; or give it up."""
-        self._deaths[call.task.id] += 1
-        if self._deaths[call.task.id] < MAX_DEATHS:
-            self._queue.append(call.task)
-            return
-        message = (
-            f"in quarantine: {MAX_DEATHS} worker processes died while they ran this task, the "
-            f"last was {slot.worker} ({first_sentence(death)}); look for an out-of-memory kill "
-            "(dmesg) or a crash in native code"
+    def _suspect(self, slot: Slot[Request], call: Call[Request], death: Exception) -> None:
+        """Note the death under a task that was running; what becomes of it is judged apart."""
+        cause, now = first_sentence(death), time.monotonic()
+        self._deaths.add(
+            call.task.id, Death(node=slot.node, worker=slot.worker, cause=cause, at=now)
         )
-        self._finish(slot, call, Failure(kind="WorkerDied", message=message, traceback=""))
+        self._suspects.append(call)
+        self._look_at = now
 
-    def _finish(self, slot: _Slot[Request], call: _Call[Request], failure: Failure) -> None:
+    def _judge_suspects(self) -> None:
+        """Run the tasks under which a worker died again, after the others; or give them up."""
+        now = time.monotonic()
+        if not self._suspects or now < self._look_at:
+            return
+        living = living_nodes()
+        suspects, self._suspects = self._suspects, []
+        for call in suspects:
+            match self._deaths.verdict(call.task.id, living, now):
+                case Verdict.RETRY:
+                    self._queue.append(call.task)
+                case Verdict.WAIT:
+                    self._suspects.append(call)
+                case Verdict.QUARANTINE:
+                    message = self._deaths.reason(call.task.id)
+                    failure = Failure(kind="WorkerDied", message=message, traceback="")
+                    last = self._deaths.last(call.task.id)
+                    self._finish(call, failure, last.worker, last.at)
+        self._look_at = now + _LOOK_SECONDS
+
+    def _finish(self, call: Call[Request], failure: Failure, worker: str, ended: float) -> None:
         self._finished.append(
             Outcome(
                 task_id=call.task.id,
                 reply=None,
                 error=failure,
-                worker=slot.worker,
-                seconds=time.monotonic() - call.started,
+                worker=worker,
+                seconds=ended - call.started,
             )
         )
 
-    def _restart(self, slot: _Slot[Request], death: Exception) -> None:
-        if not _is_restarting(death):
+    def _restart(self, slot: Slot[Request], death: Exception) -> None:
+        if not is_restarting(death):
             slot.actor = self._actor_class.remote()  # Ray gave it up
-        slot.state = _State.WAKING
+        slot.state, slot.node = SlotState.WAKING, ""
         slot.wake_at = time.monotonic() + _PING_SECONDS
 
-    def _count_failed_start(self, slot: _Slot[Request], error: Exception) -> None:
-        slot.n_failed_starts += 1
-        if slot.n_failed_starts >= _MAX_FAILED_STARTS:
+    def _count_failed_start(self, slot: Slot[Request], error: Exception) -> None:
+        slot.failed_starts.append(slot.node)
+        blameless = set(slot.failed_starts) - living_nodes() - {""}
+        if sum(node not in blameless for node in slot.failed_starts) >= _MAX_FAILED_STARTS:
             raise WorkersUnavailable(
                 f"{slot.worker} died {_MAX_FAILED_STARTS} times in a row while it started "
                 f"({first_sentence(error)}); look for an out-of-memory kill (dmesg), and check "
                 "that every node has the same s3search and the same RAY_AUTH_MODE"
             ) from error
-
-
-class _Unloaded(Exception):
-    """Never raised: a process was restarted between two tasks and holds no model."""
-
-
-def _is_restarting(error: Exception) -> bool:
-    """Whether Ray brings the actor back by itself (or we only lost sight of it)."""
-    return isinstance(error, ray.exceptions.ActorUnavailableError | ray.exceptions.GetTimeoutError)

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import ray
 import ray.cloudpickle
 
 from s3search.cluster.pool import Outcome, Task, run_task, stopping_error, worker_name
@@ -17,8 +18,9 @@ class RayWorker:
     def __init__(self) -> None:
         self._work: Callable[[Any], Any] | None = None
 
-    def ping(self) -> str:
-        return worker_name()
+    def ping(self) -> tuple[str, str]:
+        """The names of this process and, in Ray's words, of its node."""
+        return worker_name(), ray.get_runtime_context().get_node_id()
 
     def load(
         self, factory: bytes, n_threads: int | None, path: list[str], driver: CodeVersion
