@@ -20,10 +20,16 @@ _VARIANCES = torch.linspace(0.02, 0.4, 9, dtype=torch.float64).reshape(SHAPE)
 
 
 def gaussian(
-    seconds: float = 0.0, kill_once: str = "", kill_at: float = -1.0, fail: bool = False
+    seconds: float = 0.0,
+    kill_once: str = "",
+    kill_at: float = -1.0,
+    fail: bool = False,
+    hold: str = "",
+    hold_at: float = -1.0,
 ) -> Any:
     """A Gaussian whose calls take ``seconds``; the first call kills its process if a file asks,
-    and so does every call at the time ``kill_at``.
+    and so does every call at the time ``kill_at``.  A call at ``hold_at`` leaves its process id
+    in the folder ``hold`` and waits until "go" is there too.
     """
     denoiser = GaussianDenoiser(edm(), _MEAN, _VARIANCES.flatten())
 
@@ -37,6 +43,10 @@ def gaussian(
                 os.kill(os.getpid(), signal.SIGKILL)
             if math.isclose(float(t[0].detach()), kill_at, rel_tol=1e-5):
                 os.kill(os.getpid(), signal.SIGKILL)
+            if math.isclose(float(t[0].detach()), hold_at, rel_tol=1e-5):
+                Path(hold, str(os.getpid())).touch()
+                while not Path(hold, "go").exists():
+                    time.sleep(0.05)
             return denoiser(x, t) * (float("nan") if fail else 1.0)
 
     return Slow()

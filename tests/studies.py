@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+import pytest
 import sqlalchemy as sa
 
+from s3search.launching import launch
 from s3search.study.config import StudyConfig, load_config
 from s3search.study.database import connect_arguments
 from s3search.study.export import best_schedule
@@ -50,6 +52,28 @@ def study_file(folder: Path) -> Path:
 def study_config(folder: Path, *overrides: str) -> StudyConfig:
     """The study of `study_file` with overrides as on the command line."""
     return load_config(study_file(folder), overrides)
+
+
+def undisturbed(folder: Path, *overrides: str) -> dict[str, Any]:
+    """What the study holds when nothing happens to it."""
+    (folder / "undisturbed").mkdir()
+    config = study_config(folder / "undisturbed", *overrides)
+    launch(config, lambda _: None)
+    return content(config)
+
+
+def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Equal but for rounding: a worker process may add numbers up in another order."""
+    assert found["proposals"] == expected["proposals"]
+    assert found["state"] == expected["state"] == "done"
+    assert [row[:5] for row in found["evaluations"]] == [r[:5] for r in expected["evaluations"]]
+    for row, other in zip(found["evaluations"], expected["evaluations"], strict=True):
+        assert row[5] == pytest.approx(other[5], rel=1e-6)
+    assert [t[:2] for t in found["trials"]] == [t[:2] for t in expected["trials"]]
+    assert found["best"].keys() == expected["best"].keys()
+    for nfe, best in found["best"].items():
+        assert best[0] == expected["best"][nfe][0]
+        assert best[1:] == pytest.approx(expected["best"][nfe][1:], rel=1e-6)
 
 
 def content(config: StudyConfig) -> dict[str, Any]:

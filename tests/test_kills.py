@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -19,7 +18,14 @@ from s3search.study.config import StudyConfig
 from s3search.study.progress import Progress
 from s3search.study.store import create_or_resume, open_study
 from tests.conftest import MortalServer
-from tests.studies import content, evaluations, study_config, study_file
+from tests.studies import (
+    assert_same,
+    content,
+    evaluations,
+    study_config,
+    study_file,
+    undisturbed,
+)
 
 ROOT = Path(s3search.__file__).parents[1]
 SLOW = "model.seconds=0.05"  # a network call; an evaluation takes three
@@ -80,27 +86,6 @@ def _ignore(_: Progress) -> None:
     pass
 
 
-def _undisturbed(folder: Path, *overrides: str) -> dict[str, Any]:
-    (folder / "undisturbed").mkdir()
-    config = study_config(folder / "undisturbed", *overrides)
-    launch(config, _ignore)
-    return content(config)
-
-
-def _assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Equal but for rounding: a worker process may add numbers up in another order."""
-    assert found["proposals"] == expected["proposals"]
-    assert found["state"] == expected["state"] == "done"
-    assert [row[:5] for row in found["evaluations"]] == [r[:5] for r in expected["evaluations"]]
-    for row, other in zip(found["evaluations"], expected["evaluations"], strict=True):
-        assert row[5] == pytest.approx(other[5], rel=1e-6)
-    assert [t[:2] for t in found["trials"]] == [t[:2] for t in expected["trials"]]
-    assert found["best"].keys() == expected["best"].keys()
-    for nfe, best in found["best"].items():
-        assert best[0] == expected["best"][nfe][0]
-        assert best[1:] == pytest.approx(expected["best"][nfe][1:], rel=1e-6)
-
-
 def test_a_killed_driver_loses_nothing_and_counts_nothing_twice(
     url: str, tmp_path: Path, cli: Cli
 ) -> None:
@@ -116,7 +101,7 @@ def test_a_killed_driver_loses_nothing_and_counts_nothing_twice(
     launch(config, _ignore)
     found = content(config)
     assert set(kept) <= set(found["evaluations"])
-    _assert_same(found, _undisturbed(tmp_path))
+    assert_same(found, undisturbed(tmp_path))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -132,7 +117,7 @@ def test_an_interrupted_launch_says_how_to_resume_and_resumes(
     launch(config, _ignore)
     found = content(config)
     assert set(kept) <= set(found["evaluations"])
-    _assert_same(found, _undisturbed(tmp_path))
+    assert_same(found, undisturbed(tmp_path))
 
 
 def _assert_interrupted(
@@ -168,7 +153,7 @@ def test_a_second_launch_is_refused_with_exit_code_2_unless_it_takes_over(
         assert "--takeover" in err
         assert evaluations(config.storage.url) == []
         _finish(cli(*command, "--takeover"))
-    _assert_same(content(config), _undisturbed(tmp_path))
+    assert_same(content(config), undisturbed(tmp_path))
 
 
 def test_a_search_rides_out_crashes_and_restarts_of_its_database(
@@ -187,7 +172,7 @@ def test_a_search_rides_out_crashes_and_restarts_of_its_database(
     assert process.returncode == 0, (out, err)
     assert err.count("the database does not answer") == 2
     assert err.count("the database answers again") == 2
-    _assert_same(content(config), _undisturbed(tmp_path))
+    assert_same(content(config), undisturbed(tmp_path))
 
 
 @pytest.mark.cluster
@@ -209,14 +194,14 @@ def test_a_driver_on_ray_that_is_killed_and_terminated_ends_with_the_same_study(
     launch(config, _ignore)  # not on Ray any more: the cluster is no part of a study
     found = content(config)
     assert set(kept) <= set(found["evaluations"])
-    _assert_same(found, _undisturbed(tmp_path, "search.algorithm=random"))
+    assert_same(found, undisturbed(tmp_path, "search.algorithm=random"))
 
 
 @pytest.mark.cluster
 def test_a_schedule_that_kills_its_workers_is_in_quarantine_with_the_reason(
     tmp_path: Path, cli: Cli
 ) -> None:
-    expected = _undisturbed(tmp_path, "search.algorithm=random")
+    expected = undisturbed(tmp_path, "search.algorithm=random")
     poison = expected["proposals"][-1][1]
     with open_study(study_config(tmp_path / "undisturbed").storage.url, "t") as store:
         schedules = {p.schedule.id: p.schedule for p in store.proposals()}
@@ -239,9 +224,9 @@ def test_a_worker_killed_in_an_evaluation_costs_that_evaluation_only(
 ) -> None:
     trap = tmp_path / "trap"
     overrides = [f"model.kill_once='{trap}'", "search.algorithm=random"]
-    expected = _undisturbed(tmp_path, *overrides)
+    expected = undisturbed(tmp_path, *overrides)
     trap.touch()
     config = study_config(tmp_path, *overrides)
     _finish(cli(*_arguments(tmp_path, [*overrides, "cluster.address=local"])))
     assert not trap.exists()
-    _assert_same(content(config), expected)
+    assert_same(content(config), expected)

@@ -1,8 +1,10 @@
 """Nodes of a real Ray cluster, each with its own raylet, all on this machine."""
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -40,13 +42,14 @@ class Said:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RayCluster:
-    """Nodes of one CPU each, with token authentication: a head, and those that `join`."""
+    """Nodes, with token authentication: a head, and those that `join`, of one CPU each."""
 
     gcs: str  # host:port that nodes join
     dashboard: str  # http://host:port of the job server
     client: str  # ray://host:port
     environment: dict[str, str]
     nodes: ExitStack
+    orphans: list[int]  # processes whose raylet was killed, to be ended with the cluster
     shell: "subprocess.Popen[str]"
 
     def join(self, root: Path = ROOT) -> None:
@@ -57,6 +60,19 @@ class RayCluster:
                 self.environment | {"PYTHONPATH": str(root)},
             )
         )
+
+    def kill_raylet_above(self, pid: int) -> None:
+        """kill -9 of the raylet of a worker process, which may live on for a while."""
+        (raylet,) = (p for p in _ancestors(pid) if _name(p) == "raylet")
+        self.orphans.extend(_descendants(raylet))
+        os.kill(raylet, signal.SIGKILL)
+
+    def kill_node_of(self, pid: int) -> None:
+        """kill -9 of everything on the node of a worker process, as when a machine is lost."""
+        (node,) = (p for p in _ancestors(pid) if _name(p) == "ray")
+        for process in (node, *_descendants(node)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
 
     def run(self, *arguments: object) -> Said:
         """`s3search` with ``arguments``, in the one process that knows the token and has Ray
@@ -83,7 +99,7 @@ class RayCluster:
 
 
 @contextmanager
-def ray_cluster(n_more: int, **environment: str) -> Iterator[RayCluster]:
+def ray_cluster(n_more: int, *, head_cpus: int = 1, **environment: str) -> Iterator[RayCluster]:
     """A head with ``environment`` and ``n_more`` nodes; everything ends with the context."""
     folder = Path(tempfile.mkdtemp(prefix="s3", dir="/tmp"))  # Ray's sockets need a short path
     ports = _free_ports(3)
@@ -102,13 +118,16 @@ def ray_cluster(n_more: int, **environment: str) -> Iterator[RayCluster]:
     ]
     try:
         with ExitStack() as nodes:
-            nodes.enter_context(_ray_start(head, common | environment))
+            nodes.enter_context(_ray_start(head, common | environment, head_cpus))
+            orphans: list[int] = []
+            nodes.callback(_end, orphans)
             cluster = RayCluster(
                 gcs=f"127.0.0.1:{ports[0]}",
                 dashboard=f"http://127.0.0.1:{ports[1]}",
                 client=f"ray://127.0.0.1:{ports[2]}",
                 environment=common,
                 nodes=nodes,
+                orphans=orphans,
                 shell=nodes.enter_context(_shell(common)),
             )
             for _ in range(n_more):
@@ -133,9 +152,11 @@ def _shell(environment: dict[str, str]) -> Iterator["subprocess.Popen[str]"]:
 
 
 @contextmanager
-def _ray_start(arguments: list[str], environment: dict[str, str]) -> Iterator[None]:
+def _ray_start(
+    arguments: list[str], environment: dict[str, str], n_cpus: int = 1
+) -> Iterator[None]:
     """`ray start` in the foreground until it says that it runs; SIGTERM ends all that it began."""
-    sizes = ["--num-cpus=1", "--num-gpus=0", "--object-store-memory=100000000"]
+    sizes = [f"--num-cpus={n_cpus}", "--num-gpus=0", "--object-store-memory=100000000"]
     sizes.append("--dashboard-agent-listen-port=0")  # any: the nodes share a machine
     with tempfile.TemporaryFile("w+") as log:
         node = subprocess.Popen(
@@ -159,6 +180,43 @@ def _ray_start(arguments: list[str], environment: dict[str, str]) -> Iterator[No
                 node.wait(_PATIENCE)
             except subprocess.TimeoutExpired:
                 node.kill()
+
+
+def _end(pids: list[int]) -> None:
+    """kill -9 of those that are still processes of Ray's."""
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            if Path("/proc", str(pid), "cmdline").read_text().startswith("ray::"):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _ancestors(pid: int) -> list[int]:
+    parents = _parents()
+    found = [pid]
+    while found[-1] in parents:
+        found.append(parents[found[-1]])
+    return found
+
+
+def _descendants(pid: int) -> list[int]:
+    return [other for other in _parents() if other != pid and pid in _ancestors(other)]
+
+
+def _parents() -> dict[int, int]:
+    """The parent of every process of this machine."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            found[int(folder.name)] = int(
+                (folder / "stat").read_text().rsplit(")", 1)[1].split()[1]
+            )
+    return found
+
+
+def _name(pid: int) -> str:
+    with contextlib.suppress(OSError):
+        return Path("/proc", str(pid), "comm").read_text().strip()
+    return ""
 
 
 def _text(log: "tempfile._TemporaryFileWrapper[str]") -> str:
