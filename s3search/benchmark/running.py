@@ -55,7 +55,7 @@ def _is_done(measurement: Measurement, config: StudyConfig) -> bool:
             return False
         if any(n["budget"] == budget and is_finished(n, config) for n in launches(store)):
             return True
-        n_proposals = len(store.proposals())
+        n_proposals = len(store.proposed())
     if budget is not None and measurement.method.is_resumed and n_proposals > budget:
         raise InvalidConfig(
             f"--budget: {measurement.method.label} has gone on to {n_proposals} evaluations in "
