@@ -18,7 +18,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from s3search.cluster.pool import TASKS_PER_WORKER, Failure, Outcome, Task, check_submit
+from s3search.cluster.pool import TASKS_PER_WORKER, Outcome, Task, check_submit
+from s3search.errors import Failure
 from s3search.evaluation.record import (
     Evaluation,
     EvaluationRequest,

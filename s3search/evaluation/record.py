@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from s3search.errors import Failure
 from s3search.models.diffusers.scheduler_config import OwnSampler
 from s3search.processes import NoiseProcess
 from s3search.rules import EmsNodes
@@ -84,6 +85,32 @@ class Evaluation:
         there.
         """
         return 0 if self.rung is Rung.WITNESS else self.n_images * self.network_batches
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PopulationRequest:
+    """Several schedules to be measured with shared network calls."""
+
+    requests: tuple[EvaluationRequest, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unmeasured:
+    """Why one schedule of a population has no evaluation."""
+
+    failure: Failure
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Population:
+    """What became of each request of a population, in their order.
+
+    Seconds are shared by the network calls that each schedule made; together they are the
+    worker's.
+    """
+
+    members: tuple[Evaluation | Unmeasured, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,10 +237,11 @@ class Floor:
 
 Request = (
     EvaluationRequest
+    | PopulationRequest
     | DescribeRequest
     | ImagesRequest
     | ProxyRequest
     | PolishRequest
     | FloorRequest
 )
-Reply = Evaluation | Description | Tensor | ProxyScores | Polished | tuple[Floor, ...]
+Reply = Evaluation | Population | Description | Tensor | ProxyScores | Polished | tuple[Floor, ...]
