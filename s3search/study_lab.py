@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from s3search.cluster.packing import Packer, PopulationSize
 from s3search.cluster.pool import Outcome, Task, WorkerPool
 from s3search.errors import EvaluationFailed
 from s3search.evaluation.polish import PolishSettings
@@ -63,8 +64,15 @@ class Tally:
 class StudyLab:
     """A `s3search.search.lab.Lab` for one study and one pool."""
 
-    def __init__(self, store: StudyStore, pool: Pool, report: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        store: StudyStore,
+        pool: Pool,
+        report: Callable[[str], None],
+        population: PopulationSize | None = None,
+    ) -> None:
         self._store, self._pool, self._report = store, pool, report
+        self._packer = Packer(pool, population or PopulationSize(fixed=1))
         self._config = store.config
         self.tally = Tally(began=time.monotonic())
         self.best: dict[int, float] = {}
@@ -77,7 +85,8 @@ class StudyLab:
         self._page: dict[int, Proposal] = {}  # of earlier runs, read as the search asks for them
         self._known: dict[str, Searched] = {}
         self._begun: dict[str, EvaluationRequest] = {}
-        self._waiting: deque[str] = deque()  # of these, what no worker has yet
+        self._waiting: deque[EvaluationRequest] = deque()  # of these, what no worker has yet
+        self._are_last = False  # nothing is begun before all that is under way is known
         self._recall()
 
     @property
@@ -119,8 +128,12 @@ class StudyLab:
 
     def measure(self, trials: Sequence[Trial]) -> list[Measured]:
         """Measures on the search's noise; raises `EvaluationFailed` when nothing works."""
-        self.begin(trials)
-        return [self.wait(trial.schedule) for trial in trials]
+        self._are_last = True
+        try:
+            self.begin(trials)
+            return [self.wait(trial.schedule) for trial in trials]
+        finally:
+            self._are_last = False
 
     def begin(self, trials: Sequence[Trial]) -> None:
         """Hands trials to the workers as these get free."""
@@ -128,17 +141,21 @@ class StudyLab:
         for trial in trials:
             schedule_id = trial.schedule.id
             if schedule_id not in self._known and schedule_id not in self._begun:
-                self._begun[schedule_id] = self._request(trial.schedule, Rung.SEARCH, trial.race)
-                self._waiting.append(schedule_id)
-        self._submit()
+                request = self._request(trial.schedule, Rung.SEARCH, trial.race)
+                self._begun[schedule_id] = request
+                self._waiting.append(request)
+        if self._packer.is_urgent(self._waiting):
+            self._submit()
 
     def wait(self, schedule: Schedule) -> Measured:
         """What became of a schedule that was begun; raises `EvaluationFailed` as `measure`."""
         while schedule.id not in self._known:
             self._submit()
-            for outcome in self._pool.collect():
-                request = self._begun.pop(outcome.task_id)
-                self._record_result(request, outcome)
+            for each in self._pool.collect():
+                outcomes, again = self._packer.apart(each)
+                self._waiting.extendleft(reversed(again))
+                for outcome in outcomes:
+                    self._record_result(self._begun.pop(outcome.task_id), outcome)
         known = self._known[schedule.id]
         return Measured(
             schedule=schedule, value=known.value, n_images=known.n_images, path=known.path
@@ -326,9 +343,7 @@ class StudyLab:
         )
 
     def _submit(self) -> None:
-        while self._waiting and self._pool.has_room:
-            schedule_id = self._waiting.popleft()
-            self._pool.submit(Task(id=schedule_id, request=self._begun[schedule_id]))
+        self._packer.submit(self._waiting, are_last=self._are_last)
 
     def _asked(self, requests: Mapping[str, Request]) -> Iterable[tuple[str, Outcome[Reply]]]:
         """Every outcome as it comes; nothing else may be under way."""

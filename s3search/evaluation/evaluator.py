@@ -146,6 +146,8 @@ class Evaluator:
             model_fingerprint=self.model_fingerprint,
             witness=None if self._witness is None else self._witness.names,
             mean_image=self._mean_image,
+            device=str(self._device),
+            batch_size=self._batch_size,
             ems=None if self._ems is None else self._ems.nodes,
             gaussian=self._gaussian,
             own_sampler=getattr(self.denoiser, "own_sampler", None),

@@ -134,6 +134,8 @@ class Description:
     model_fingerprint: str
     witness: tuple[str, str] | None  # extractor and reference digest of the second one
     mean_image: Any  # nested lists (C, H, W); None when the reference is not made of such images
+    device: str
+    batch_size: int  # images through the network at once
     ems: EmsNodes | None = None
     gaussian: GaussianStatistics | None = None
     own_sampler: OwnSampler | None = None  # of a pipeline
