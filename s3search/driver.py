@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from s3search.cluster.packing import PopulationSize
 from s3search.cluster.pool import Outcome, Task
 from s3search.errors import (
     EvaluationFailed,
@@ -153,7 +154,13 @@ class Driver:
         self._search, self._pads = start.search, start.pads
         self._check_unchanged(start.description)
         self._before = start.extension
-        self._lab = StudyLab(store, pool, self._tell_progress, start.extension)
+        self._lab = StudyLab(
+            store,
+            pool,
+            self._tell_progress,
+            population=PopulationSize.of(self._config.cluster.population, start.description),
+            extension=start.extension,
+        )
         self._rate = RecentRate(self._lab.tally.began)
         self._held_out, self._held_out_at = held_out_of(store), time.monotonic()
 

@@ -13,7 +13,11 @@ A message says what was asked, what was found and what would do.
 """
 
 import difflib
+import traceback
 from collections.abc import Iterable
+from dataclasses import dataclass
+
+_TRACEBACK_CHARACTERS = 2000
 
 
 class S3SearchError(Exception):
@@ -46,6 +50,25 @@ class LeaseLost(StudyConflict):
 
 class WorkersUnavailable(S3SearchError, RuntimeError):
     """The pool cannot give the workers that were asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a task has no reply: the exception's type name, its message, its traceback's tail."""
+
+    kind: str
+    message: str
+    traceback: str
+
+
+def failure_from_exception(error: BaseException) -> Failure:
+    """The picklable rest of an exception, fit for a database column."""
+    lines = "".join(traceback.format_exception(error))
+    return Failure(
+        kind=type(error).__name__,
+        message=str(error),
+        traceback=lines[-_TRACEBACK_CHARACTERS:],
+    )
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

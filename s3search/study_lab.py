@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from s3search.cluster.packing import Packer, PopulationSize
 from s3search.cluster.pool import Outcome, Task, WorkerPool
 from s3search.errors import EvaluationFailed
 from s3search.evaluation.polish import PolishSettings
@@ -69,9 +70,12 @@ class StudyLab:
         store: StudyStore,
         pool: Pool,
         report: Callable[[str], None],
+        *,
+        population: PopulationSize | None = None,
         extension: Extension | None = None,
     ) -> None:
         self._store, self._pool, self._report = store, pool, report
+        self._packer = Packer(pool, population or PopulationSize(fixed=1))
         # proposals of earlier versions of the space have numbers below this, and cost nothing now
         self._offset = 0 if extension is None else extension.first_number
         self._spent_before = 0.0 if extension is None else extension.spent
@@ -87,7 +91,8 @@ class StudyLab:
         self._page: dict[int, Proposal] = {}  # of earlier runs, read as the search asks for them
         self._known: dict[str, Searched] = {}
         self._begun: dict[str, EvaluationRequest] = {}
-        self._waiting: deque[str] = deque()  # of these, what no worker has yet
+        self._waiting: deque[EvaluationRequest] = deque()  # of these, what no worker has yet
+        self._are_last = False  # nothing is begun before all that is under way is known
         self._recall()
 
     @property
@@ -133,8 +138,12 @@ class StudyLab:
 
     def measure(self, trials: Sequence[Trial]) -> list[Measured]:
         """Measures on the search's noise; raises `EvaluationFailed` when nothing works."""
-        self.begin(trials)
-        return [self.wait(trial.schedule) for trial in trials]
+        self._are_last = True
+        try:
+            self.begin(trials)
+            return [self.wait(trial.schedule) for trial in trials]
+        finally:
+            self._are_last = False
 
     def begin(self, trials: Sequence[Trial]) -> None:
         """Hands trials to the workers as these get free."""
@@ -142,17 +151,21 @@ class StudyLab:
         for trial in trials:
             schedule_id = trial.schedule.id
             if schedule_id not in self._known and schedule_id not in self._begun:
-                self._begun[schedule_id] = self._request(trial.schedule, Rung.SEARCH, trial.race)
-                self._waiting.append(schedule_id)
-        self._submit()
+                request = self._request(trial.schedule, Rung.SEARCH, trial.race)
+                self._begun[schedule_id] = request
+                self._waiting.append(request)
+        if self._packer.is_urgent(self._waiting):
+            self._submit()
 
     def wait(self, schedule: Schedule) -> Measured:
         """What became of a schedule that was begun; raises `EvaluationFailed` as `measure`."""
         while schedule.id not in self._known:
             self._submit()
-            for outcome in self._pool.collect():
-                request = self._begun.pop(outcome.task_id)
-                self._record_result(request, outcome)
+            for each in self._pool.collect():
+                outcomes, again = self._packer.apart(each)
+                self._waiting.extendleft(reversed(again))
+                for outcome in outcomes:
+                    self._record_result(self._begun.pop(outcome.task_id), outcome)
         known = self._known[schedule.id]
         is_paid = self._first[schedule.id][0] < self._offset
         return Measured(
@@ -345,9 +358,7 @@ class StudyLab:
         )
 
     def _submit(self) -> None:
-        while self._waiting and self._pool.has_room:
-            schedule_id = self._waiting.popleft()
-            self._pool.submit(Task(id=schedule_id, request=self._begun[schedule_id]))
+        self._packer.submit(self._waiting, are_last=self._are_last)
 
     def _asked(self, requests: Mapping[str, Request]) -> Iterable[tuple[str, Outcome[Reply]]]:
         """Every outcome as it comes; nothing else may be under way."""

@@ -18,15 +18,19 @@ from typing import Any, Self
 
 import numpy as np
 
-from s3search.cluster.pool import TASKS_PER_WORKER, Failure, Outcome, Task, check_submit
+from s3search.cluster.pool import TASKS_PER_WORKER, Outcome, Task, check_submit
+from s3search.errors import Failure
 from s3search.evaluation.record import (
     Evaluation,
     EvaluationRequest,
     Polished,
     PolishRequest,
+    Population,
+    PopulationRequest,
     Reply,
     Request,
     Rung,
+    Unmeasured,
 )
 from s3search.solvers.freed import free_table, schedule_of_table
 
@@ -100,7 +104,7 @@ class SimulatedPool:
     def submit(self, task: Task[Request]) -> None:
         check_submit(self, task, self._pending)
         self._pending.add(task.id)
-        if isinstance(task.request, EvaluationRequest | PolishRequest):
+        if isinstance(task.request, EvaluationRequest | PopulationRequest | PolishRequest):
             self._queue.append(task)
             self._advance_by_driver()
             self._dispatch()
@@ -222,6 +226,8 @@ class SimulatedPool:
     # -- answers ---------------------------------------------------------------------------
 
     def _seconds(self, request: Request) -> float:
+        if isinstance(request, PopulationRequest):
+            return sum(map(self._seconds, request.requests))
         images: float
         if isinstance(request, PolishRequest):
             images = 2 * request.iterations * request.n_images
@@ -234,6 +240,8 @@ class SimulatedPool:
 
     def _outcome(self, task: Task[Request], worker: _Worker, seconds: float) -> Outcome[Reply]:
         request: Any = task.request
+        if isinstance(request, PopulationRequest):
+            return self._outcome_of_many(task, request, worker, seconds)
         searching = isinstance(request, PolishRequest) or request.rung is Rung.SEARCH
         if searching and self._random.random() < self._weather.failing:
             failure = Failure(kind="Virtual", message="drawn to fail", traceback="")
@@ -245,6 +253,23 @@ class SimulatedPool:
             if isinstance(request, PolishRequest)
             else self._measured(request)
         )
+        return Outcome(
+            task_id=task.id, reply=reply, error=None, worker=worker.name, seconds=seconds
+        )
+
+    def _outcome_of_many(
+        self, task: Task[Request], request: PopulationRequest, worker: _Worker, seconds: float
+    ) -> Outcome[Reply]:
+        members = list[Evaluation | Unmeasured]()
+        share = seconds / len(request.requests)
+        for each in request.requests:
+            own = self._outcome(Task(id=each.schedule.id, request=each), worker, share)
+            if own.error is None:
+                assert isinstance(own.reply, Evaluation)
+                members.append(own.reply)
+            else:
+                members.append(Unmeasured(failure=own.error, seconds=share))
+        reply = Population(members=tuple(members))
         return Outcome(
             task_id=task.id, reply=reply, error=None, worker=worker.name, seconds=seconds
         )

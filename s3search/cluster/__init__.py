@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable
 
 from s3search.cluster.pool import (
-    Failure,
     InlinePool,
     Outcome,
     Reply,
@@ -12,7 +11,7 @@ from s3search.cluster.pool import (
     Task,
     WorkerPool,
 )
-from s3search.errors import InvalidConfig
+from s3search.errors import Failure, InvalidConfig
 
 __all__ = ["Failure", "InlinePool", "Outcome", "Task", "WorkerPool", "check_address", "open_pool"]
 

@@ -14,7 +14,6 @@ factory means that no task can ever succeed: it leaves ``collect`` and stops the
 import os
 import socket
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,12 +21,12 @@ from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
 from s3search import errors
+from s3search.errors import Failure, failure_from_exception
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
 
 TASKS_PER_WORKER = 2  # one running, one waiting beside it: no worker idles while the driver thinks
-_TRACEBACK_CHARACTERS = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,15 +35,6 @@ class Task(Generic[Request]):
 
     id: str
     request: Request
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
-    """Why a task has no reply: the exception's type name, its message, its traceback's tail."""
-
-    kind: str
-    message: str
-    traceback: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,16 +165,6 @@ def check_submit(
         )
     if task.id in pending_ids:
         raise ValueError(f"submit({task.id!r}): a task of this id is pending; ids are unique")
-
-
-def failure_from_exception(error: BaseException) -> Failure:
-    """The picklable rest of an exception, fit for a database column."""
-    lines = "".join(traceback.format_exception(error))
-    return Failure(
-        kind=type(error).__name__,
-        message=str(error),
-        traceback=lines[-_TRACEBACK_CHARACTERS:],
-    )
 
 
 def stopping_error(error: Exception) -> errors.S3SearchError:

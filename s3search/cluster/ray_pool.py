@@ -35,13 +35,11 @@ import ray.exceptions
 from s3search.cluster.deaths import Death, Deaths, Verdict
 from s3search.cluster.pool import (
     TASKS_PER_WORKER,
-    Failure,
     Outcome,
     Reply,
     Request,
     Task,
     check_submit,
-    failure_from_exception,
 )
 from s3search.cluster.ray_cluster import (
     check_resources,
@@ -55,7 +53,7 @@ from s3search.cluster.ray_cluster import (
 from s3search.cluster.ray_slots import Call, Slot, SlotState, Unloaded, is_restarting
 from s3search.cluster.ray_worker import RayWorker
 from s3search.cluster.versions import CodeVersion
-from s3search.errors import WorkersUnavailable
+from s3search.errors import Failure, WorkersUnavailable, failure_from_exception
 
 _MAX_FAILED_STARTS = 3  # of one slot in a row
 _PING_SECONDS = 0.25  # between two pings of an actor that does not answer

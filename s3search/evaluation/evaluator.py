@@ -1,9 +1,9 @@
 """A schedule in, an evaluation out: the model, the extractor and the reference, loaded once."""
 
+import functools
 import hashlib
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 import s3search
-from s3search.errors import EvaluationFailed, IncompatibleStatistics, InvalidConfig
-from s3search.evaluation.decoding import images_of, network_batches, patched
+from s3search.errors import IncompatibleStatistics, InvalidConfig
+from s3search.evaluation.decoding import network_batches, patched
 from s3search.evaluation.extractor import (
     Witness,
     estimate_of,
@@ -24,10 +24,12 @@ from s3search.evaluation.extractor import (
     load_witness,
     replicates_of,
 )
+from s3search.evaluation.measurement import Measurement
 from s3search.evaluation.memory import BatchSize
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.plugins import MODELS, call_plugin
 from s3search.evaluation.polish import PolishSettings, polish
+from s3search.evaluation.population import Measuring, measure_population
 from s3search.evaluation.proxies import Proxies
 from s3search.evaluation.record import (
     DescribeRequest,
@@ -39,24 +41,23 @@ from s3search.evaluation.record import (
     ImagesRequest,
     Polished,
     PolishRequest,
+    Population,
+    PopulationRequest,
     ProxyRequest,
     ProxyScores,
     Reply,
     Request,
     Rung,
-    statistics_problem,
 )
 from s3search.evaluation.reference import LoadedReference, load_reference
+from s3search.evaluation.sampling import Sampler
 from s3search.metrics.frechet import (
     block_mean,
-    frechet_estimate,
 )
 from s3search.models.layer_skip import blocks_of
 from s3search.rules import EmsStatistics
 from s3search.schedules.layers import Layers
 from s3search.schedules.schedule import Schedule
-from s3search.solvers.plan import compile_plan
-from s3search.solvers.sample import sample
 from s3search.statistics import GaussianStatistics
 
 _BATCH_ELEMENTS = 2**20  # numbers in one batch of states, when no batch size is given
@@ -106,9 +107,9 @@ class Evaluator:
         self._gaussian = None if named is None else load_gaussian(named, tuple(shape))
         automatic = max(1, min(_LARGEST_BATCH, _BATCH_ELEMENTS // int(np.prod(shape))))
         size = spec.batch_size or automatic
-        self._batches = BatchSize(size, "sampling")
         self._gradients = BatchSize(size, "following a gradient")
         self._noise = NoiseBank(self.denoiser, self._device)
+        self._sampler = Sampler(self.denoiser, self._noise, BatchSize(size, "sampling"), self._ems)
         self._mean_image: Any = None
         loaded = self._loaded_reference(spec)
         self._reference_images = loaded.images
@@ -121,6 +122,8 @@ class Evaluator:
         match request:
             case EvaluationRequest():
                 return self.evaluate(request)
+            case PopulationRequest():
+                return self.population(request)
             case ImagesRequest():
                 return self.images(request.schedule, request.n_images, request.noise_seed)
             case ProxyRequest():
@@ -143,6 +146,8 @@ class Evaluator:
             model_fingerprint=self.model_fingerprint,
             witness=None if self._witness is None else self._witness.names,
             mean_image=self._mean_image,
+            device=str(self._device),
+            batch_size=self._batch_size,
             ems=None if self._ems is None else self._ems.nodes,
             gaussian=self._gaussian,
             own_sampler=getattr(self.denoiser, "own_sampler", None),
@@ -158,9 +163,9 @@ class Evaluator:
         self, schedule: Schedule, n_images: int, noise_seed: int
     ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         """Images of a schedule in batches, on this device, with the conditions behind them."""
-        drawn = self._noise.batches(noise_seed, n_images, self._batch_size)
+        drawn = self._sampler.batches(n_images, noise_seed)
         for images, (_, condition) in zip(
-            self._images(schedule, n_images, noise_seed), drawn, strict=True
+            self._sampler.images(schedule, n_images, noise_seed), drawn, strict=True
         ):
             yield images, condition
 
@@ -193,33 +198,49 @@ class Evaluator:
         same images.
         """
         began = time.perf_counter()
-        sampling, features = 0.0, []
-        held_out = request.rung is Rung.VALIDATION
-        witness = self._witness if held_out else None
-        witnessed, witnessing = [], 0.0
-        path: list[tuple[int, float]] = []
-        bars = deque(request.race)
+        sampling = witnessing = 0.0
+        witness = self._witness if request.rung is Rung.VALIDATION else None
+        witnessed = []
+        measurement = Measurement(request, self.reference)
         for images, seconds in self._timed_images(request):
             sampling += seconds
-            features.append(self._extractor.seen(images))
+            measurement.sees(self._extractor.seen(images))
             if witness is not None:
                 before = time.perf_counter()
                 witnessed.append(witness.extractor.seen(images))
                 witnessing += time.perf_counter() - before
-            if bars and sum(map(len, features)) >= bars[0][0]:
-                n_images, bar = bars.popleft()
-                so_far = np.concatenate(features)[:n_images]
-                path.append((n_images, frechet_estimate(self.reference, so_far, n_blocks=1).value))
-                if path[-1][1] > bar:
-                    features = [so_far]
-                    break
-        matrix = np.concatenate(features)
-        n_images = len(matrix)
+            if measurement.has_left:
+                break
+        found = replace(
+            self._finished(measurement),
+            seconds=time.perf_counter() - began - witnessing,
+            sampling_seconds=sampling,
+        )
+        if witness is None:
+            return found
+        return replace(found, witness=witness.says(found, witnessed, witnessing))
+
+    def population(self, request: PopulationRequest) -> Population:
+        """Measures several schedules with shared network calls; one that fails fails alone."""
+        measuring = Measuring(
+            sampler=self._sampler,
+            extractor=self._extractor,
+            reference=self.reference,
+            alone=self.evaluate,
+            finished=self._finished,
+            network_batches=functools.partial(network_batches, self.denoiser),
+        )
+        return Population(members=measure_population(request.requests, measuring))
+
+    def _finished(self, measurement: Measurement) -> Evaluation:
+        """What was seen as an evaluation, times aside."""
+        request, matrix = measurement.request, measurement.features
+        schedule, n_images = request.schedule, len(matrix)
         estimate = estimate_of(self.reference, matrix)
-        resampled = replicates_of(self.reference, matrix) if held_out else None
-        found = Evaluation(
-            schedule_id=request.schedule.id,
-            nfe=request.schedule.nfe,
+        held_out = request.rung is Rung.VALIDATION
+        return Evaluation(
+            schedule_id=schedule.id,
+            nfe=schedule.nfe,
             rung=request.rung if n_images == request.n_images else Rung.RACE,
             metric="frechet",
             extractor=self.extractor,
@@ -230,22 +251,18 @@ class Evaluator:
             block_images=request.block_images,
             block_value=block_mean(self.reference, matrix, request.block_images),
             network_batches=network_batches(
-                patched(self.denoiser, request.schedule),
-                compile_plan(request.schedule, self._ems),
+                patched(self.denoiser, schedule), self._sampler.plan(schedule)
             ),
-            seconds=time.perf_counter() - began - witnessing,
-            sampling_seconds=sampling,
+            seconds=0.0,
+            sampling_seconds=0.0,
             device=str(self._device),
             code_version=s3search.__version__,
             reference_digest=self.reference.digest,
             reference_n=self.reference.n,
             model_fingerprint=self.model_fingerprint,
-            path=tuple(path),
-            replicates=resampled,
+            path=tuple(measurement.path),
+            replicates=replicates_of(self.reference, matrix) if held_out else None,
         )
-        if witness is None:
-            return found
-        return replace(found, witness=witness.says(found, witnessed, witnessing))
 
     def floor(self, request: FloorRequest) -> tuple[Floor, ...]:
         """What real images have for a distance, in every extractor; nothing where the reference
@@ -311,12 +328,12 @@ class Evaluator:
 
     def images(self, schedule: Schedule, n_images: int, noise_seed: int) -> Tensor:
         """The first ``n_images`` images (n, C, H, W) of a noise seed, on the CPU."""
-        batches = self._images(schedule, n_images, noise_seed)
+        batches = self._sampler.images(schedule, n_images, noise_seed)
         return torch.cat([images.cpu() for images in batches])
 
     @property
     def _batch_size(self) -> int:
-        return self._batches.size
+        return self._sampler.batch_size
 
     @cached_property
     def _proxies(self) -> Proxies:
@@ -332,7 +349,7 @@ class Evaluator:
     def _timed_images(self, request: EvaluationRequest) -> Iterator[tuple[Tensor, float]]:
         cuts = [n for n, _ in request.race]
         held_out = request.rung is Rung.VALIDATION
-        batches = self._images(
+        batches = self._sampler.images(
             request.schedule, request.n_images, request.noise_seed, cuts, held_out=held_out
         )
         while True:
@@ -343,34 +360,6 @@ class Evaluator:
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
             yield images, time.perf_counter() - began
-
-    def _images(
-        self,
-        schedule: Schedule,
-        n_images: int,
-        noise_seed: int,
-        cuts: Sequence[int] = (),
-        *,
-        held_out: bool = False,
-    ) -> Iterator[Tensor]:
-        problem = statistics_problem(schedule, None if self._ems is None else self._ems.nodes)
-        if problem is not None:
-            raise EvaluationFailed(problem)
-        plan = compile_plan(schedule, self._ems)
-
-        @torch.inference_mode()
-        def made(noise: Tensor, condition: dict[str, Tensor]) -> Tensor:
-            denoiser = patched(self.denoiser, schedule)  # for one trajectory, so anew each time
-            samples = sample(denoiser, plan, noise, **condition)
-            images = images_of(self.denoiser, samples)
-            if not torch.isfinite(images).all():
-                raise EvaluationFailed("the images are not finite")
-            return images
-
-        size = self._batch_size
-        drawn = self._noise.batches(noise_seed, n_images, size, cuts, held_out=held_out)
-        for noise, condition in drawn:
-            yield self._batches.over(made, noise, condition)
 
     def _loaded_reference(self, spec: EvaluatorSpec) -> LoadedReference:
         found = load_reference(

@@ -29,17 +29,35 @@ class BatchSize:
         condition: Mapping[str, Tensor],  # (b, ...) each
     ) -> Tensor:  # (b, ...)
         """What ``make`` makes of the batch, in portions that the memory takes."""
-        made = list[Tensor]()
+        (made,) = self.over_each(lambda _, part, given: [make(part, given)], 1, batch, condition)
+        return made
+
+    def over_each(
+        self,
+        make: Callable[[slice, Tensor, dict[str, Tensor]], list[Tensor]],
+        n_members: int,
+        batch: Tensor,  # (b, ...)
+        condition: Mapping[str, Tensor],  # (b, ...) each
+    ) -> list[Tensor]:  # (b, ...) each
+        """What ``make`` makes of the batch for each member of a population, for as many members
+        and images at once as the memory takes; images are cut down before members are.
+        """
+        made: list[list[Tensor]] = [[] for _ in range(n_members)]
         start = 0
         while start < len(batch):
 
-            def portion(size: int, first: int = start) -> Tensor:
-                part = slice(first, first + size)
-                return make(batch[part], {key: value[part] for key, value in condition.items()})
+            def portion(size: int, first: int = start) -> list[Tensor]:
+                part = slice(first, first + max(1, size // n_members))
+                noise, given = batch[part], {key: value[part] for key, value in condition.items()}
+                step = max(1, size // len(noise))
+                members = [slice(k, k + step) for k in range(0, n_members, step)]
+                return [own for some in members for own in make(some, noise, given)]
 
-            made.append(self.fitting(portion, len(batch) - start))
-            start += min(self.size, len(batch) - start)
-        return made[0] if len(made) == 1 else torch.cat(made)
+            found = self.fitting(portion, n_members * (len(batch) - start))
+            start += len(found[0])
+            for all_of_one, new in zip(made, found, strict=True):
+                all_of_one.append(new)
+        return [own[0] if len(own) == 1 else torch.cat(own) for own in made]
 
     def fitting(self, run: Callable[[int], T], most: int) -> T:
         """``run(size)`` of the largest of size, size / 2, ... whose memory there is.

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from s3search.errors import Failure
 from s3search.models.diffusers.scheduler_config import OwnSampler
 from s3search.processes import NoiseProcess
 from s3search.rules import EmsNodes
@@ -86,6 +87,32 @@ class Evaluation:
         return 0 if self.rung is Rung.WITNESS else self.n_images * self.network_batches
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PopulationRequest:
+    """Several schedules to be measured with shared network calls."""
+
+    requests: tuple[EvaluationRequest, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unmeasured:
+    """Why one schedule of a population has no evaluation."""
+
+    failure: Failure
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Population:
+    """What became of each request of a population, in their order.
+
+    Seconds are shared by the network calls that each schedule made; together they are the
+    worker's.
+    """
+
+    members: tuple[Evaluation | Unmeasured, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class DescribeRequest:
     """Asks a worker what it has loaded; with ``layers`` also which blocks its network has, which
@@ -107,6 +134,8 @@ class Description:
     model_fingerprint: str
     witness: tuple[str, str] | None  # extractor and reference digest of the second one
     mean_image: Any  # nested lists (C, H, W); None when the reference is not made of such images
+    device: str
+    batch_size: int  # images through the network at once
     ems: EmsNodes | None = None
     gaussian: GaussianStatistics | None = None
     own_sampler: OwnSampler | None = None  # of a pipeline
@@ -210,10 +239,11 @@ class Floor:
 
 Request = (
     EvaluationRequest
+    | PopulationRequest
     | DescribeRequest
     | ImagesRequest
     | ProxyRequest
     | PolishRequest
     | FloorRequest
 )
-Reply = Evaluation | Description | Tensor | ProxyScores | Polished | tuple[Floor, ...]
+Reply = Evaluation | Population | Description | Tensor | ProxyScores | Polished | tuple[Floor, ...]

@@ -41,17 +41,59 @@ def initial_state(plan: Plan, noise: Tensor) -> Tensor:
 
 def run_plan(network: Callable[[Tensor, Tensor], Tensor], plan: Plan, x: Tensor) -> Tensor:
     """Executes the table from the initial state ``x``, already at the first level's scale."""
-    check_shape(plan, x)
-    states: list[Tensor] = [x]
-    predictions: list[Tensor] = []
-    calls = dict(zip(plan.evaluated, plan.network_times, strict=True))
-    for row in range(plan.n_rows):
-        if row:
-            states.append(next_state(plan, row, states, predictions))
-        if row in calls:
-            t = torch.full((x.shape[0],), calls[row], dtype=x.dtype, device=x.device)
-            predictions.append(network(states[row], t))
-    return states[-1]
+    run = Run(plan, x)
+    while not run.is_over:
+        run.answered(network(run.state, run.times))
+    return run.state
+
+
+class Run:
+    """A plan on its way from call to call: at first, and after every answer, it stands at the next
+    row that the network is called at, or at its end.
+    """
+
+    def __init__(self, plan: Plan, x: Tensor) -> None:
+        check_shape(plan, x)
+        self._plan = plan
+        self._states: list[Tensor] = [x]
+        self._predictions: list[Tensor] = []
+        self._calls = dict(zip(plan.evaluated, plan.network_times, strict=True))
+        self._advance()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no call is left."""
+        return len(self._predictions) == len(self._calls)
+
+    @property
+    def state(self) -> Tensor:
+        """Where the plan stands (B, C, H, W)."""
+        return self._states[-1]
+
+    @property
+    def times(self) -> Tensor:
+        """What the network is told there (B,)."""
+        x, t = self.state, self._calls[self._row]
+        return torch.full((x.shape[0],), t, dtype=x.dtype, device=x.device)
+
+    def answered(self, prediction: Tensor) -> None:
+        """Takes the network's answer and goes on to the next call."""
+        self._predictions.append(prediction)
+        if self._row + 1 < self._plan.n_rows:
+            self._states.append(self._next())
+            self._advance()
+
+    @property
+    def _row(self) -> int:
+        return len(self._states) - 1
+
+    def _next(self) -> Tensor:
+        return next_state(self._plan, len(self._states), self._states, self._predictions)
+
+    def _advance(self) -> None:
+        """Over the rows that need no call."""
+        while self._row not in self._calls and len(self._states) < self._plan.n_rows:
+            self._states.append(self._next())
 
 
 def next_state(plan: Plan, row: int, states: list[Tensor], predictions: list[Tensor]) -> Tensor:

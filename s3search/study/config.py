@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -143,6 +143,17 @@ class ClusterTable(_Table):
     workers: int = Field(default=2, ge=1)
     gpus_per_worker: float = Field(default=0.0, ge=0)
     batch_size: int | None = Field(default=None, ge=1)
+    population: int | Literal["auto"] = "auto"  # evaluations in one task, which share calls
+
+    @field_validator("population", mode="before")
+    @classmethod
+    def _size(cls, population: object) -> object:
+        if population != "auto" and not (type(population) is int and population > 0):
+            raise ValueError(
+                "is a whole number of schedules from 1, or 'auto' for as many as fill a batch "
+                f"of the GPU; found {population!r}"
+            )
+        return population
 
 
 class StudyConfig(_Table):

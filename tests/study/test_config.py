@@ -111,3 +111,11 @@ def test_a_study_of_before_a_loss_could_be_chosen_is_the_same_study(tmp_path: Pa
     old["search"].pop("polish_loss")
     assert old["search"]["ladder"] == ["gaussian", "mixture", "race", "predictor", "polish"]
     assert parse_config(old).identity == config.identity
+
+
+@pytest.mark.parametrize("population", ["0", "-1", "1.5", "true", "many"])
+def test_a_population_is_a_number_or_auto(population: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match=r"cluster\.population: is a whole number .*'auto'"):
+        load_config(_file(tmp_path), [f"cluster.population={population}"])
+    found = load_config(_file(tmp_path), ["cluster.population=auto"])
+    assert found.cluster.population == "auto"

@@ -1,0 +1,166 @@
+"""Several requests measured by one worker with shared network calls.
+
+Requests of the same noise whose schedules leave the network as it is are stacked: every batch of
+noise goes through all of them at once, and whoever fails or leaves its race is not in the next
+batch.  A schedule that patches the network, or is validated, is measured alone.  If a stack fails
+as a whole (a plug-in's exception), each of its schedules is measured alone, so that only the one
+at fault has failed.
+
+The seconds of a stack are shared by the network calls that its schedules made; what belongs to no
+schedule is shared equally.  So they sum up to what the worker spent.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from s3search.errors import EvaluationFailed, Failure, S3SearchError, failure_from_exception
+from s3search.evaluation.extractor import Extractor
+from s3search.evaluation.measurement import Measurement
+from s3search.evaluation.record import Evaluation, EvaluationRequest, Rung, Unmeasured
+from s3search.evaluation.sampling import Sampler
+from s3search.metrics.frechet import Array, FrechetReference
+from s3search.solvers.plan import Plan
+
+Member = Evaluation | Unmeasured
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measuring:
+    """What an evaluator lends to its populations."""
+
+    sampler: Sampler
+    extractor: Extractor
+    reference: FrechetReference
+    alone: Callable[[EvaluationRequest], Evaluation]
+    finished: Callable[[Measurement], Evaluation]  # times aside
+    network_batches: Callable[[Plan], int]
+
+
+class _Stacked:
+    """One request of a stack."""
+
+    def __init__(self, request: EvaluationRequest, plan: Plan, measuring: Measuring) -> None:
+        self.plan = plan
+        self.measurement = Measurement(request, measuring.reference)
+        self.failure: Failure | None = None
+        self.network_calls = 0
+        self._each = measuring.network_batches(plan)
+
+    @property
+    def is_under_way(self) -> bool:
+        return self.failure is None and not self.measurement.has_left
+
+    def made(self, images: Tensor) -> bool:
+        """Counts images; whether they may be looked at."""
+        self.network_calls += len(images) * self._each
+        if not torch.isfinite(images).all():
+            self.fails(EvaluationFailed("the images are not finite"))
+        return self.failure is None
+
+    def sees(self, features: Array) -> None:
+        try:
+            self.measurement.sees(features)
+        except EvaluationFailed as error:
+            self.fails(error)
+
+    def fails(self, error: Exception) -> None:
+        self.failure = failure_from_exception(error)
+
+    def member(self, finished: Callable[[Measurement], Evaluation]) -> Member:
+        """What became of it, times aside."""
+        if self.failure is None:
+            try:
+                return finished(self.measurement)
+            except EvaluationFailed as error:
+                self.fails(error)
+        assert self.failure is not None
+        return Unmeasured(failure=self.failure, seconds=0.0)
+
+
+def measure_population(
+    requests: Sequence[EvaluationRequest], measuring: Measuring
+) -> tuple[Member, ...]:
+    """What became of each request, in order."""
+    began = time.perf_counter()
+    found: dict[int, Member] = {}
+    for stack in _stacks(requests, measuring):
+        try:
+            found |= _measured_together(stack, measuring)
+        except Exception:  # "this trial failed", as in the pool: which one is found out below
+            continue
+    for i, request in enumerate(requests):
+        if i not in found:
+            found[i] = _measured_alone(request, measuring)
+    rest = time.perf_counter() - began - sum(member.seconds for member in found.values())
+    return tuple(
+        replace(found[i], seconds=found[i].seconds + rest / len(requests))
+        for i in range(len(requests))
+    )
+
+
+def _stacks(
+    requests: Sequence[EvaluationRequest], measuring: Measuring
+) -> list[dict[int, _Stacked]]:
+    """Requests that can share network calls, by their place; two at least in each stack."""
+    stacks: dict[tuple[object, ...], dict[int, _Stacked]] = {}
+    for i, request in enumerate(requests):
+        if request.schedule.model_patch is not None or request.rung is Rung.VALIDATION:
+            continue
+        try:
+            plan = measuring.sampler.plan(request.schedule)
+        except S3SearchError:  # it fails again alone, and says why
+            continue
+        key = (request.noise_seed, request.n_images)
+        stacks.setdefault(key, {})[i] = _Stacked(request, plan, measuring)
+    found = [stack for stack in stacks.values() if len(stack) > 1]
+    plans = [each.plan for stack in found for each in stack.values()]
+    if not found or not measuring.sampler.can_stack(plans, requests[0].noise_seed):
+        return []
+    return found
+
+
+def _measured_alone(request: EvaluationRequest, measuring: Measuring) -> Member:
+    began = time.perf_counter()
+    try:
+        return measuring.alone(request)
+    except Exception as error:  # "this trial failed", as in the pool
+        seconds = time.perf_counter() - began
+        return Unmeasured(failure=failure_from_exception(error), seconds=seconds)
+
+
+def _measured_together(stack: dict[int, _Stacked], measuring: Measuring) -> dict[int, Member]:
+    began, sampling = time.perf_counter(), 0.0
+    each = list(stack.values())
+    request = each[0].measurement.request
+    cuts = sorted({n for one in each for n, _ in one.measurement.request.race})
+    for noise, condition in measuring.sampler.batches(request.n_images, request.noise_seed, cuts):
+        active = [one for one in each if one.is_under_way]
+        if not active:
+            break
+        before = time.perf_counter()
+        plans = [one.plan for one in active]
+        images = measuring.sampler.images_of_many(plans, noise, condition)
+        seen = [(one, own) for one, own in zip(active, images, strict=True) if one.made(own)]
+        sampling += time.perf_counter() - before  # looking at the images waited for the device
+        if seen:
+            features = measuring.extractor.seen(torch.cat([own for _, own in seen]))
+            for (one, _), own in zip(seen, np.split(features, len(seen)), strict=True):
+                one.sees(own)
+    members = {i: one.member(measuring.finished) for i, one in stack.items()}
+    seconds = time.perf_counter() - began
+    calls = sum(one.network_calls for one in each)
+    return {
+        i: _with_seconds(member, stack[i].network_calls / calls, seconds, sampling)
+        for i, member in members.items()
+    }
+
+
+def _with_seconds(member: Member, share: float, seconds: float, sampling: float) -> Member:
+    if isinstance(member, Unmeasured):
+        return replace(member, seconds=share * seconds)
+    return replace(member, seconds=share * seconds, sampling_seconds=share * sampling)

@@ -1,0 +1,128 @@
+"""Images of schedules: of one in batches, or of several that share their network calls."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from s3search.errors import EvaluationFailed
+from s3search.evaluation.decoding import images_of, patched
+from s3search.evaluation.memory import BatchSize
+from s3search.evaluation.noise import NoiseBank
+from s3search.evaluation.record import statistics_problem
+from s3search.rules import EmsStatistics
+from s3search.schedules.schedule import Schedule
+from s3search.solvers.plan import Plan, compile_plan
+from s3search.solvers.population import sample_population
+from s3search.solvers.sample import sample
+
+Condition = dict[str, Tensor]
+
+_PROBES = 4  # images
+_ALIKE = 0.1  # of what telling another time changes
+_ROUNDING = 1e-3
+
+
+class Sampler:
+    """One denoiser with its noise, and how many images go through it at once."""
+
+    def __init__(
+        self, denoiser: Any, noise: NoiseBank, batches: BatchSize, ems: EmsStatistics | None
+    ) -> None:
+        self._denoiser, self._noise, self._batches, self._ems = denoiser, noise, batches, ems
+        self._reads_every_time: bool | None = None  # unknown
+
+    @property
+    def batch_size(self) -> int:
+        """Images through the network at once."""
+        return self._batches.size
+
+    def plan(self, schedule: Schedule) -> Plan:
+        """The schedule's table; raises `EvaluationFailed` where statistics for it are missing."""
+        problem = statistics_problem(schedule, None if self._ems is None else self._ems.nodes)
+        if problem is not None:
+            raise EvaluationFailed(problem)
+        return compile_plan(schedule, self._ems)
+
+    def batches(
+        self, n_images: int, noise_seed: int, cuts: Sequence[int] = (), *, held_out: bool = False
+    ) -> Iterator[tuple[Tensor, Condition]]:
+        """Noise (b, C, H, W) and what its images are conditioned on; a batch ends at each cut."""
+        return self._noise.batches(noise_seed, n_images, self.batch_size, cuts, held_out=held_out)
+
+    def images(
+        self,
+        schedule: Schedule,
+        n_images: int,
+        noise_seed: int,
+        cuts: Sequence[int] = (),
+        *,
+        held_out: bool = False,
+    ) -> Iterator[Tensor]:
+        """Images (b, C, H, W) of one schedule; raises `EvaluationFailed`."""
+        plan = self.plan(schedule)
+
+        @torch.inference_mode()
+        def made(noise: Tensor, condition: Condition) -> Tensor:
+            denoiser = patched(self._denoiser, schedule)  # for one trajectory, so anew each time
+            samples = sample(denoiser, plan, noise, **condition)
+            images = images_of(self._denoiser, samples)
+            if not torch.isfinite(images).all():
+                raise EvaluationFailed("the images are not finite")
+            return images
+
+        for noise, condition in self.batches(n_images, noise_seed, cuts, held_out=held_out):
+            yield self._batches.over(made, noise, condition)
+
+    def images_of_many(
+        self, plans: Sequence[Plan], noise: Tensor, condition: Condition
+    ) -> list[Tensor]:
+        """Images (b, C, H, W) of each plan of an unpatched network; they may not be finite."""
+
+        @torch.inference_mode()
+        def made(part: slice, noise: Tensor, condition: Condition) -> list[Tensor]:
+            own = plans[part]
+            samples = sample_population(self._denoiser, own, noise, **condition)
+            return list(images_of(self._denoiser, torch.cat(samples)).chunk(len(own)))
+
+        return self._batches.over_each(made, len(plans), noise, condition)
+
+    def can_stack(self, plans: Sequence[Plan], noise_seed: int) -> bool:
+        """Whether the denoiser answers each image at its own time; tried once, with three calls on
+        a few images.
+
+        A denoiser that reads the first of its times alone makes right images of one schedule and
+        wrong ones of several.
+        """
+        probes = min(_PROBES, self.batch_size // 2)
+        times = sorted({t for plan in plans for t in plan.network_times})
+        if self._reads_every_time is None and probes and len(times) > 1:
+            noise, condition = next(iter(self._noise.batches(noise_seed, probes, probes)))
+            ends = (times[-1], times[0])
+            self._reads_every_time = _reads_every_time(self._denoiser, noise, condition, ends)
+            if not self._reads_every_time:
+                warnings.warn(
+                    "the model answers all images at the time of the first: schedules are "
+                    "evaluated one by one. Read t as the tensor (B,) that it is, or set "
+                    "cluster.population to 1",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+        return self._reads_every_time is not False
+
+
+@torch.inference_mode()
+def _reads_every_time(
+    denoiser: Any, noise: Tensor, condition: Condition, times: tuple[float, float]
+) -> bool:
+    """Whether images at the second time are answered alike behind others at the first."""
+    n, process = len(noise), denoiser.process
+    first, second = (noise.new_full((n,), t) for t in times)
+    x, far = (noise * float(process.sigma(t)) for t in reversed(times))
+    alone, other = (denoiser(x, t, **condition) for t in (second, first))
+    twice = {key: torch.cat([value, value]) for key, value in condition.items()}
+    both = denoiser(torch.cat([far, x]), torch.cat([first, second]), **twice)[n:]
+    off, apart, size = (float(y.float().norm()) for y in (both - alone, other - alone, alone))
+    return off <= _ALIKE * apart + _ROUNDING * size

@@ -1,0 +1,240 @@
+"""Populations: what is measured alone, in fewer network calls; who fails or leaves, alone."""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
+from s3search.evaluation.record import (
+    Evaluation,
+    EvaluationRequest,
+    Population,
+    PopulationRequest,
+    Rung,
+    Unmeasured,
+)
+from s3search.models import digits
+from s3search.processes import edm
+from s3search.schedules import published
+from s3search.schedules.schedule import Schedule
+
+SCHEDULES = (
+    published.unipc(edm(), nfe=4),
+    published.ddim(edm(), nfe=2),
+    published.dpmpp_2m(edm(), nfe=4),
+    published.ddim(edm(), nfe=3),
+)
+
+
+class _Watched:
+    """Digits that count the images of their calls, and may be wrong in several ways."""
+
+    def __init__(self, most: int, broken_at: float, nan_at: float, reads: str) -> None:
+        self._inner = digits.load()
+        self.process, self.sample_shape = self._inner.process, self._inner.sample_shape
+        self.condition = self._inner.condition
+        self.sizes = list[int]()
+        self._most, self._broken_at, self._nan_at = most, broken_at, nan_at
+        self._reads_first = reads == "first"
+
+    def __call__(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        self.sizes.append(len(x))
+        if len(x) > self._most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        if torch.isclose(t, torch.tensor(self._broken_at)).any():
+            raise ZeroDivisionError("a plug-in's")
+        answer = self._inner(x, t[0].expand(len(x)) if self._reads_first else t, labels)
+        bad = torch.isclose(t, torch.tensor(self._nan_at))
+        return torch.where(bad.reshape(-1, 1, 1, 1), torch.nan, answer)
+
+
+def watched(
+    most: int = 10**6, broken_at: float = -1.0, nan_at: float = -1.0, reads: str = "all"
+) -> _Watched:
+    """The loader of a study file."""
+    return _Watched(most, broken_at, nan_at, reads)
+
+
+def _evaluator(batch_size: int = 1000, **options: Any) -> Evaluator:
+    model = f"{__name__}:watched"
+    return Evaluator(
+        EvaluatorSpec(
+            model=model,
+            model_options=options,
+            features="digits",
+            reference="digits",
+            batch_size=batch_size,
+        )
+    )
+
+
+def _requests(*schedules: Schedule, n_images: int = 120) -> tuple[EvaluationRequest, ...]:
+    return tuple(
+        EvaluationRequest(schedule=s, rung=Rung.SEARCH, n_images=n_images, noise_seed=3)
+        for s in schedules
+    )
+
+
+@pytest.fixture(scope="module")
+def plain() -> Evaluator:
+    return _evaluator()
+
+
+def _measured(evaluator: Evaluator, requests: tuple[EvaluationRequest, ...]) -> list[Evaluation]:
+    reply = evaluator(PopulationRequest(requests=requests))
+    assert isinstance(reply, Population)
+    return [_evaluation(member) for member in reply.members]
+
+
+def _evaluation(member: Evaluation | Unmeasured) -> Evaluation:
+    assert isinstance(member, Evaluation), member.failure.traceback
+    return member
+
+
+def _assert_alike(found: Evaluation, alone: Evaluation) -> None:
+    """Equal but for rounding and for times."""
+    times = {"seconds": 0.0, "sampling_seconds": 0.0}
+    assert found.value == pytest.approx(alone.value, rel=1e-5)
+    if alone.standard_error is not None:
+        assert found.standard_error == pytest.approx(alone.standard_error, rel=1e-3)
+    assert dict(found.path) == pytest.approx(dict(alone.path), rel=1e-4)
+    numbers = {"value": 0.0, "standard_error": None, "path": ()}
+    assert replace(found, **times, **numbers) == replace(alone, **times, **numbers)
+
+
+def test_each_schedule_is_measured_as_alone_with_a_call_for_all(plain: Evaluator) -> None:
+    requests = _requests(*SCHEDULES)
+    alone = [plain.evaluate(request) for request in requests]
+    _measured(plain, requests)  # the model is tried out once
+    plain.denoiser.sizes.clear()
+    for found, expected in zip(_measured(plain, requests), alone, strict=True):
+        _assert_alike(found, expected)
+    assert plain.denoiser.sizes == [4 * 120, 4 * 120, 3 * 120, 2 * 120]
+
+
+def test_those_beaten_leave_the_population_at_their_checkpoints(plain: Evaluator) -> None:
+    first, second, third, fourth = _requests(*SCHEDULES)
+    raced = (
+        replace(first, race=((30, 1e9), (60, 1e9))),
+        replace(second, race=((30, 0.0), (60, 0.0))),
+        third,
+        replace(fourth, race=((60, 0.0),)),
+    )
+    alone = [plain.evaluate(request) for request in raced]
+    plain.denoiser.sizes.clear()
+    found = _measured(plain, raced)
+    for own, expected in zip(found, alone, strict=True):
+        _assert_alike(own, expected)
+    assert [own.n_images for own in found] == [120, 30, 120, 60]
+    assert [own.rung for own in found] == [Rung.SEARCH, Rung.RACE, Rung.SEARCH, Rung.RACE]
+    assert plain.denoiser.sizes == [
+        *(120, 120, 90, 60),  # 30 images of four schedules
+        *(90, 90, 90, 60),  # 30 more of three
+        *(120, 120, 120, 120),  # the other 60 of two
+    ]
+
+
+def test_the_seconds_of_all_are_the_workers_shared_by_network_calls(plain: Evaluator) -> None:
+    began = time.perf_counter()
+    long, short, *_ = found = _measured(plain, _requests(*SCHEDULES))
+    elapsed = time.perf_counter() - began
+    assert 0.9 * elapsed < sum(own.seconds for own in found) <= elapsed
+    assert long.seconds == pytest.approx(2 * short.seconds, rel=0.05)
+    assert long.sampling_seconds == pytest.approx(2 * short.sampling_seconds)
+    assert all(0 < own.sampling_seconds < own.seconds for own in found)
+    assert [own.network_calls for own in found] == [480, 240, 480, 360]
+
+
+@pytest.mark.parametrize("how", ["nan_at", "broken_at"])
+def test_a_schedule_that_fails_fails_alone(how: str, plain: Evaluator) -> None:
+    bad = SCHEDULES[3]
+    evaluator = _evaluator(**{how: bad.times[1]})
+    reply = evaluator(PopulationRequest(requests=_requests(*SCHEDULES)))
+    assert isinstance(reply, Population)
+    *good, failed = reply.members
+    assert isinstance(failed, Unmeasured)
+    expected = {
+        "nan_at": ("EvaluationFailed", "the images are not finite"),
+        "broken_at": ("ZeroDivisionError", "a plug-in's"),
+    }
+    assert (failed.failure.kind, failed.failure.message) == expected[how]
+    assert failed.seconds > 0
+    for member, request in zip(good, _requests(*SCHEDULES[:3]), strict=True):
+        alone = replace(plain.evaluate(request), model_fingerprint=evaluator.model_fingerprint)
+        _assert_alike(_evaluation(member), alone)
+
+
+def test_patched_and_validated_schedules_are_measured_alone() -> None:
+    spec = EvaluatorSpec(
+        model="tests.plugins:guided", features="tests.plugins:pixels",
+        reference="tests.plugins:images",
+    )  # fmt: skip
+    evaluator = Evaluator(spec)
+    guided = [published.with_guidance(SCHEDULES[0], [1.0, s, 1.0, 1.0]) for s in (1.01, 1.02)]
+    requests = _requests(*guided)
+    for found, request in zip(_measured(evaluator, requests), requests, strict=True):
+        _assert_alike(found, evaluator.evaluate(request))
+    held_out = tuple(
+        replace(request, rung=Rung.VALIDATION) for request in _requests(*SCHEDULES[:2])
+    )
+    witnessed = _gaussian(witness="tests.plugins:squares")
+    for found, request in zip(_measured(witnessed, held_out), held_out, strict=True):
+        assert found.witness is not None
+        assert found.replicates == witnessed.evaluate(request).replicates
+
+
+def _gaussian(**changes: Any) -> Evaluator:
+    spec = {"features": "tests.plugins:pixels", "reference": "tests.plugins:images"}
+    return Evaluator(EvaluatorSpec(model="tests.plugins:gaussian", **(spec | changes)))
+
+
+def test_a_model_that_reads_its_first_time_alone_is_found_out() -> None:
+    evaluator = _evaluator(reads="first")
+    requests = _requests(*SCHEDULES)
+    with pytest.warns(RuntimeWarning, match=r"at the time of the first: .*one by one"):
+        found = _measured(evaluator, requests)
+    for own, request in zip(found, requests, strict=True):
+        assert own.value == evaluator.evaluate(request).value
+    _measured(evaluator, requests)  # without a second warning: warnings are errors here
+
+
+def test_where_memory_runs_out_images_are_fewer_and_then_schedules(plain: Evaluator) -> None:
+    requests = _requests(*SCHEDULES, n_images=20)
+    alone = [plain.evaluate(request).value for request in requests]
+    for most, largest in ((30, 16), (3, 2)):
+        evaluator = _evaluator(64, most=most)
+        evaluator.denoiser._most = 10**6
+        _measured(evaluator, requests)  # the model is tried out
+        evaluator.denoiser._most = most
+        with pytest.warns(RuntimeWarning, match="out of memory while sampling"):
+            found = _measured(evaluator, requests)
+        np.testing.assert_allclose([own.value for own in found], alone, rtol=1e-4)
+        sizes = evaluator.denoiser.sizes
+        sizes.clear()
+        _measured(evaluator, requests)  # what failed is not tried again
+        assert max(sizes) == largest
+
+
+def test_other_noise_and_other_numbers_of_images_are_stacks_of_their_own(
+    plain: Evaluator,
+) -> None:
+    first, second, third, fourth = _requests(*SCHEDULES)
+    requests = (
+        replace(first, noise_seed=8),
+        replace(second, n_images=50),
+        replace(third, noise_seed=8),
+        replace(fourth, n_images=50),
+    )
+    for found, request in zip(_measured(plain, requests), requests, strict=True):
+        _assert_alike(found, plain.evaluate(request))
+
+
+def test_a_population_of_one_is_an_evaluation(plain: Evaluator) -> None:
+    (request,) = _requests(SCHEDULES[0])
+    (found,) = _measured(plain, (request,))
+    assert found.value == plain.evaluate(request).value
