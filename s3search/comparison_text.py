@@ -59,7 +59,9 @@ def comparison_table(found: dict[str, Any]) -> Table:
 
 
 def comparison_lines(found: dict[str, Any]) -> Iterator[str]:
-    """What each extractor says of found against published, and what the floor is."""
+    """What each extractor says of found against published, what the floor is, and what a person
+    left out.
+    """
     for against in found["against_published"]:
         yield from against_lines(against, f"NFE {against['nfe']}, ")
     if found["floor"]:
@@ -67,6 +69,11 @@ def comparison_lines(found: dict[str, Any]) -> Iterator[str]:
             f"{_FLOOR.capitalize()}, are as many draws of the reference images themselves: the "
             "distance's own bias at so many images, which no schedule should be expected to beat "
             "by much."
+        )
+    for each in found["vetoed"]:
+        yield (
+            f"Vetoed, and left out of all this: trial {each['trial']}, {each['name']}, schedule "
+            f"{each['schedule_id'][:8]}: {each['reason'] or 'no reason was given'}."
         )
 
 

@@ -45,6 +45,7 @@ def _found() -> dict[str, Any]:
     return {
         "rows": [found, *published],
         "against_published": [{"nfe": 5, **_against("beats", "beats")}],
+        "vetoed": [],
         "floor": [
             {"extractor": "digits-a", "value": 0.033},
             {"extractor": "digits-b", "value": 0.031},

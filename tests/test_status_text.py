@@ -16,6 +16,7 @@ _STUDY: dict[str, Any] = {
     "network_calls": 1_250_000,
     "worker_seconds": 90.0,
     "best": {},
+    "vetoed": [],
     "ladder": [],
 }
 

@@ -16,6 +16,7 @@ from s3search.cli.storage import storage_app
 from s3search.cli.studies import best, compare, demo, launch, report, status
 from s3search.cli.training import train_digits
 from s3search.cli.transfer import retime, robustness
+from s3search.cli.vetoing import veto
 
 app = typer.Typer(
     name="s3search",
@@ -33,6 +34,7 @@ app.command()(launch)
 app.command()(submit)
 app.command()(status)
 app.command()(best)
+app.command()(veto)
 app.command()(compare)
 app.command()(evaluate)
 app.command()(robustness)

@@ -106,6 +106,8 @@ def best(
     as_json: AsJson = False,
 ) -> None:
     """The best schedule of each NFE, chosen on held-out noise, and the search's optimism."""
+    from dataclasses import asdict
+
     from s3search.study.export import best_schedule
     from s3search.study.store import open_study
 
@@ -114,12 +116,13 @@ def best(
         for calls in [nfe] if nfe is not None else store.config.space.nfe:
             schedule, _ = best_schedule(store, calls)
             rows.append({"schedule_id": schedule.id, "nfe": schedule.nfe, **schedule.provenance})
+        vetoed = list(store.vetoes().values())
     if as_json:
-        print_json({"study": study, "best": rows})
+        print_json({"study": study, "best": rows, "vetoed": [asdict(each) for each in vetoed]})
         return
     from s3search.terminal.results import best_lines
 
-    for line in best_lines(rows):
+    for line in best_lines(rows, [(each.trial, each.reason) for each in vetoed]):
         OUT.print(line, highlight=False, soft_wrap=True)
 
 
@@ -286,6 +289,11 @@ def _print_comparison(url: str, name: str) -> None:
 
 def _check_validated(found: dict[str, Any], name: str) -> None:
     if not found["rows"]:
+        if found["vetoed"]:
+            raise InvalidConfig(
+                f"study {name!r} has no validated schedule that is not vetoed (it is "
+                f"{found['state']}); `s3search veto {name}` lists the vetoes"
+            )
         raise InvalidConfig(
             f"study {name!r} has no validated schedule yet (it is {found['state']}); "
             "run `s3search launch` to its end first"

@@ -28,14 +28,15 @@ class Choices:
 
 
 def choices_of(store: StudyStore, frame: pd.DataFrame, nfe: int) -> Choices | None:
-    """The choices of the best 5 % of the schedules that the search found and measured whole
-    (5 at least, 200 at most); None where it measured none.
+    """The choices of the best 5 % of the schedules that the search found and measured whole, but
+    for the vetoed (5 at least, 200 at most); None where it measured none.
     """
     found = frame[
         (frame["rung"] == Rung.SEARCH.value)
         & (frame["state"] == "complete")
         & (frame["nfe"] == nfe)
         & ~frame["is_baseline"]
+        & ~frame["vetoed"]
     ].sort_values(["value", "id"])
     if found.empty:
         return None

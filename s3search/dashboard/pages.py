@@ -43,6 +43,7 @@ from s3search.report.svg import svg_of
 from s3search.schedules.schedule import Schedule
 from s3search.study.frame import status_of
 from s3search.study.store import StudyStore, study_names
+from s3search.study.vetoes import Veto
 
 _POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; "
@@ -128,11 +129,12 @@ class Pages:
         return _html(text, policy=_OF_REPORT)
 
     def _ranking(self, name: str, query: dict[str, str]) -> Answer:
-        def ranked(store: StudyStore, frame: pd.DataFrame) -> tuple[Any, int]:
+        def ranked(store: StudyStore, frame: pd.DataFrame) -> tuple[Any, int, list[Veto]]:
             config = store.config
-            return ranking(frame, config.validation.n_images), config.search.n_images
+            by_nfe = ranking(frame, config.validation.n_images)
+            return by_nfe, config.search.n_images, list(store.vetoes().values())
 
-        by_nfe, n_images = self._kept.of("ranking", name, ranked)
+        by_nfe, n_images, vetoed = self._kept.of("ranking", name, ranked)
         if not by_nfe:
             raise StudyConflict(f"study {name!r} has no schedule measured yet")
         nfe = _whole(query.get("nfe", ""), min(by_nfe))
@@ -149,6 +151,7 @@ class Pages:
             known=sorted(by_nfe),
             total=len(rows),
             n_images=n_images,
+            vetoed=vetoed,
             address=_address("ranking", name),
             before=max(0, start - PAGE_SIZE) if start else None,
             after=start + PAGE_SIZE if start + PAGE_SIZE < len(rows) else None,

@@ -21,6 +21,7 @@ from s3search.study.database import open_engine
 from s3search.study.frame import evaluations_frame
 from s3search.study.store import StudyStore, open_study
 from s3search.study.tables import EVALUATIONS, JOBS, NOTES, SCHEDULES, STUDIES
+from s3search.study.vetoes import vetoes_of
 
 PAGE_SIZE = 100
 _MOST_KEPT = 256
@@ -67,8 +68,8 @@ class Ranked:
 
 
 def ranking(frame: pd.DataFrame, n_validation: int) -> dict[int, list[Ranked]]:
-    """By NFE every schedule that was measured whole, the nearest first."""
-    done = frame[frame["state"] == "complete"]
+    """By NFE every schedule that was measured whole and not vetoed, the nearest first."""
+    done = frame[(frame["state"] == "complete") & ~frame["vetoed"]]
     is_held_out = (done["rung"] == Rung.VALIDATION.value) & (done["n_images"] == n_validation)
     held_out = done[is_held_out].set_index("schedule_id")["value"].to_dict()
     whole = done[done["rung"] == Rung.SEARCH.value].sort_values(["nfe", "value", "id"])
@@ -152,6 +153,7 @@ def _stamp(url: str, study: str) -> _Stamp:
                 ).one()
                 for table in (EVALUATIONS, JOBS, NOTES)
             ]
-            return (*row, *(tuple(each) for each in counts))
+            vetoed = tuple(vetoes_of(connection, study).values())
+            return (*row, *(tuple(each) for each in counts), vetoed)
     finally:
         engine.dispose()

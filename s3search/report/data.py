@@ -17,7 +17,14 @@ from s3search.search.predictor.ranks import rank_correlation
 from s3search.search.worth import number
 from s3search.study.comparison import comparison_of
 from s3search.study.export import best_schedule
-from s3search.study.frame import Scored, best_of, evaluations_frame, status_of, validated
+from s3search.study.frame import (
+    Scored,
+    best_of,
+    evaluations_frame,
+    status_of,
+    validated,
+    why_nothing,
+)
 from s3search.study.store import StudyStore
 
 _TOP_SCHEDULES = 6
@@ -108,10 +115,7 @@ def collect(store: StudyStore, frame: pd.DataFrame | None = None) -> Collected:
     frame = evaluations_frame(store) if frame is None else frame
     scored = validated(frame, store.config)
     if not scored:
-        raise StudyConflict(
-            f"study {store.name!r} has no validated schedule yet (it is {store.state}), and a "
-            "report is about those; run `s3search launch` to its end first"
-        )
+        raise StudyConflict(f"a report is about validated schedules: {why_nothing(store, frame)}")
     status = status_of(store, frame)
     known = sorted({row.nfe for row in scored})
     jobs = store.job_costs()
@@ -146,7 +150,7 @@ def progress_of(frame: pd.DataFrame, jobs: Sequence[Mapping[str, Any]], nfe: int
     spent["calls"] = spent["network_calls"].astype(float).fillna(0.0).cumsum()
     calls_at = dict(zip(spent["evaluation"], spent["calls"], strict=True))
     total = int(spent["calls"].iloc[-1]) if len(spent) else 0
-    rows = _complete(searching)
+    rows = _complete(searching[~searching["vetoed"]])
     rows = rows[(rows["rung"] == Rung.SEARCH.value) & (rows["nfe"] == nfe)].sort_values("id")
     found: list[tuple[int, float]] = []
     own = rows[~rows["is_baseline"]]

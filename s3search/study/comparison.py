@@ -1,5 +1,6 @@
 """Held-out comparisons in plain data: paired intervals, the second extractor, and the floor."""
 
+from dataclasses import asdict
 from enum import StrEnum
 from typing import Any
 
@@ -46,7 +47,19 @@ def comparison_of(store: StudyStore, frame: pd.DataFrame | None = None) -> dict[
         "rows": rows,
         "against_published": against,
         "floor": floors(store),
+        "vetoed": _vetoed(store, frame),
     }
+
+
+def _vetoed(store: StudyStore, frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """What a person left out of the comparison."""
+    known = store.vetoes()
+    names = frame[frame["schedule_id"].isin(list(known))].drop_duplicates("schedule_id")
+    origins = dict(zip(names["schedule_id"], names["origin"], strict=True))
+    return [
+        {**asdict(each), "name": origins.get(each.schedule_id, "").removeprefix("baseline: ")}
+        for each in known.values()
+    ]
 
 
 def against_published(scored: list[Scored]) -> dict[str, Any] | None:

@@ -8,17 +8,18 @@ from s3search.errors import InvalidConfig, StudyConflict
 from s3search.evaluation.record import Rung
 from s3search.schedules.schedule import Schedule
 from s3search.study.comparison import against_published, floors
-from s3search.study.frame import Scored, best_of, evaluations_frame, validated
+from s3search.study.frame import Scored, best_of, evaluations_frame, validated, why_nothing
 from s3search.study.store import StudyStore
 
 
 def best_schedule(
     store: StudyStore, nfe: int | None = None, frame: pd.DataFrame | None = None
 ) -> tuple[Schedule, Scored]:
-    """The validated schedule with the lowest held-out value at ``nfe``, found or published.
+    """The validated schedule with the lowest held-out value at ``nfe``, found or published, that
+    nobody vetoed.
 
     Raises `InvalidConfig` for an NFE that the study does not search and `StudyConflict` before
-    validation.
+    validation, or if all are vetoed.
     """
     searched = store.config.space.nfe
     if nfe is None and len(searched) == 1:
@@ -31,10 +32,7 @@ def best_schedule(
     frame = evaluations_frame(store) if frame is None else frame
     scored = validated(frame, store.config, nfe)
     if not scored:
-        raise StudyConflict(
-            f"study {store.name!r} has no validated schedule at NFE {nfe} yet "
-            f"(it is {store.state}); run `s3search launch` to its end first"
-        )
+        raise StudyConflict(why_nothing(store, frame, nfe))
     best = scored[0]
     schedule = store.schedule(best.schedule_id)
     return with_provenance(schedule, _provenance(store, frame, best, scored)), best

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pandas as pd
@@ -13,6 +13,7 @@ from s3search.search.finish import Candidate, choose_finalist
 from s3search.study.config import StudyConfig
 from s3search.study.rungs import rung_rows
 from s3search.study.store import StudyStore
+from s3search.study.vetoes import named_vetoes
 
 _BEST_BASELINES = 3  # besides each solver at its best spacing
 _NORMAL_95 = 1.96
@@ -20,20 +21,21 @@ _NORMAL_95 = 1.96
 
 def evaluations_frame(store: StudyStore, *, of_validated: bool = False) -> pd.DataFrame:
     """One row per evaluation (``of_validated``: of the validated schedules), with its proposal's
-    number and origin, as they came.
+    number and origin, and whether its schedule is vetoed, as they came.
     """
     rows = [dict(row) for row in store.rows(of_validated=of_validated)]
     frame = pd.DataFrame(rows, columns=list(store.row_names()))
     frame = frame.drop_duplicates("id")
     frame["origin"] = frame["origin"].fillna("")
     frame["is_baseline"] = frame["origin"].str.startswith("baseline")
+    frame["vetoed"] = frame["schedule_id"].isin(list(store.vetoes()))
     frame["solver"] = frame["origin"].str.removeprefix("baseline: ").str.split(",").str[0]
     return frame
 
 
 def finalists(frame: pd.DataFrame, config: StudyConfig) -> list[str]:
     """Ids of the schedules to validate, best first: the best found (as the finals rank them, where
-    there were any), each baseline solver's best, the best baselines.
+    there were any), each baseline solver's best, the best baselines; nothing that is vetoed.
     """
     measured = _at(frame, Rung.SEARCH)
     again = _at(frame, Rung.FINALS).set_index("schedule_id")["value"].to_dict()
@@ -103,7 +105,8 @@ class Scored:
 
 
 def validated(frame: pd.DataFrame, config: StudyConfig, nfe: int | None = None) -> list[Scored]:
-    """Every validated schedule by its held-out value, but of each NFE the winner first.
+    """Every validated schedule that nobody vetoed by its held-out value, but of each NFE the
+    winner first.
 
     Where finals were held, the winner is the one that they prefer unless held-out noise clearly
     contradicts (`s3search.search.finish.choose_finalist`), so that its held-out value was not
@@ -173,6 +176,26 @@ def _winner(scored: list[Scored], finals: dict[str, float], seed: int) -> Scored
     return known[choose_finalist(candidates, seed=seed).index]
 
 
+def why_nothing(store: StudyStore, frame: pd.DataFrame, nfe: int | None = None) -> str:
+    """Why `validated` is empty, and what would do, as a sentence."""
+    is_it = (frame["rung"] == Rung.VALIDATION.value) & (frame["state"] == "complete")
+    is_it &= frame["n_images"] == store.config.validation.n_images
+    is_it &= True if nfe is None else frame["nfe"] == nfe
+    known = store.vetoes()
+    vetoed = [known[each] for each in frame[is_it]["schedule_id"].unique() if each in known]
+    at = "" if nfe is None else f" at NFE {nfe}"
+    if vetoed:
+        return (
+            f"study {store.name!r}: all {len(vetoed)} validated schedules{at} are vetoed: "
+            f"{named_vetoes(vetoed)}; lift one with `s3search veto {store.name} TRIAL --lift`, or "
+            "let `s3search launch` validate the next best ones"
+        )
+    return (
+        f"study {store.name!r} has no validated schedule{at} yet (it is {store.state}); "
+        "run `s3search launch` to its end first"
+    )
+
+
 def best_of(scored: list[Scored]) -> tuple[Scored | None, Scored | None]:
     """The best found schedule and the best baseline of a list sorted by held-out value."""
     found = next((s for s in scored if not s.is_baseline), None)
@@ -223,6 +246,7 @@ def status_of(store: StudyStore, frame: pd.DataFrame | None = None) -> dict[str,
         "validated": int((frame["rung"] == Rung.VALIDATION.value).sum()),
         "pending": store.n_pending(),
         "best": best,
+        "vetoed": [asdict(each) for each in store.vetoes().values()],
         "network_calls": int(frame["network_calls"].fillna(0).sum())
         + round(_sum(jobs, "network_calls")),
         "ledger": _ledger(frame, jobs),
@@ -265,4 +289,6 @@ def _minimum(frame: pd.DataFrame) -> float | None:
 
 
 def _at(frame: pd.DataFrame, rung: Rung) -> pd.DataFrame:
-    return frame[(frame["rung"] == rung.value) & (frame["state"] == "complete")]
+    """What was measured on a rung, but for what is vetoed."""
+    is_it = (frame["rung"] == rung.value) & (frame["state"] == "complete")
+    return frame[is_it & ~frame["vetoed"]]

@@ -64,6 +64,14 @@ ATTRIBUTES = Table(
     Column("key", String(512)),
     Column("value_json", Text),
 )
+STUDY_ATTRIBUTES = Table(  # which Optuna calls system attributes: they are its own and dashboard's
+    "study_system_attributes",
+    _METADATA,
+    Column("study_system_attribute_id", Integer, primary_key=True),
+    Column("study_id", ForeignKey(STUDIES.c.study_id)),
+    Column("key", String(512)),
+    Column("value_json", Text),
+)
 
 
 def attribute_values(connection: sa.Connection, study_name: str, key: str) -> list[Any]:

@@ -48,6 +48,7 @@ from s3search.study.tables import (
     SCHEDULES,
     STUDIES,
 )
+from s3search.study.vetoes import Veto, vetoes_of
 
 _SEARCHING = (Rung.SEARCH.value, Rung.RACE.value)
 _IDS_PER_QUERY = 500  # a database takes so many parameters and no more
@@ -319,6 +320,12 @@ class StudyStore:
         with self._engine.begin() as connection:
             rows = connection.execute(query.order_by(NOTES.c.id)).all()
         return [(row.kind, json.loads(row.content)) for row in rows]
+
+    @ridden_out
+    def vetoes(self) -> dict[str, Veto]:
+        """What a person has rejected, by schedule id."""
+        with self._engine.begin() as connection:
+            return vetoes_of(connection, self.name)
 
     @ridden_out
     def measured_with(self, *, witness: bool = False) -> tuple[str, str, str] | None:

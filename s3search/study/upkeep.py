@@ -37,6 +37,7 @@ from s3search.study.tables import (
     SCHEDULES,
     STUDIES,
 )
+from s3search.study.trial_notes import renumber_notes
 
 _OF_A_STUDY = (PROPOSALS, EVALUATIONS, JOBS, NOTES, EXTENSIONS)  # their rows name their study
 _CHUNK = 1000  # rows at a time
@@ -221,7 +222,14 @@ def _copy_trials(url: str, target: str, name: str) -> int:
             optuna.copy_study(from_study_name=name, from_storage=source, to_storage=destination)
         except KeyError:  # killed before it had one: made again on resume
             return 0
-        return destination.get_n_trials(destination.get_study_id_from_name(name))
+        ids, copies = (
+            {t.number: t._trial_id for t in each.get_all_trials(study, deepcopy=False)}
+            for each in (source, destination)
+            for study in (each.get_study_id_from_name(name),)
+        )
+        with destination.engine.begin() as connection:  # which name their trial by its old id
+            renumber_notes(connection, name, {ids[number]: i for number, i in copies.items()})
+        return len(copies)
 
 
 def _chosen(engine: Engine, url: str, names: Sequence[str]) -> dict[str, int]:

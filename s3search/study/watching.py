@@ -191,7 +191,11 @@ def _stage(store: StudyStore, state: str, answers: Sequence[Answer]) -> str:
 
 
 def _best(store: StudyStore) -> tuple[dict[int, float], dict[int, float]]:
-    """The least distance at the search rung by NFE, of what was found and of the baselines."""
+    """The least distance at the search rung by NFE, of what was found and of the baselines, but
+    for what is vetoed.
+    """
+
+    vetoed = list(store.vetoes())
 
     def minima(study: int) -> sa.Select[Any]:
         baselines = select(PROPOSALS.c.schedule_id).where(
@@ -202,6 +206,7 @@ def _best(store: StudyStore) -> tuple[dict[int, float], dict[int, float]]:
             EVALUATIONS.c.study_id == study,
             EVALUATIONS.c.rung == Rung.SEARCH.value,
             EVALUATIONS.c.state == "complete",
+            EVALUATIONS.c.schedule_id.not_in(vetoed),
         )
         each = rows.subquery()
         least = select(each.c.nfe, each.c.side, func.min(each.c.value).label("value"))

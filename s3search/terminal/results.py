@@ -1,15 +1,18 @@
 """What was measured, in lines: the best schedules of a study, a single evaluation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from s3search.comparison_text import against_lines
 from s3search.evaluation.record import Evaluation
 
 
-def best_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
+def best_lines(
+    rows: list[dict[str, Any]], vetoed: Sequence[tuple[int, str]] = ()
+) -> Iterator[str]:
     """Lines for each NFE: the held-out value with all that it needs, how optimistic the search
-    was, and what each extractor says of found against published.
+    was, and what each extractor says of found against published; and the trials left out by a
+    person, with the reasons.
     """
     for row in rows:
         held_out, search = row["held_out"], row["search"]
@@ -34,6 +37,8 @@ def best_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
         yield ranked
         if row["against_published"] is not None:
             yield from against_lines(row["against_published"], "  ")
+    for trial, reason in vetoed:
+        yield f"vetoed: trial {trial}: {reason or 'no reason was given'}"
 
 
 def evaluation_line(evaluation: Evaluation) -> str:

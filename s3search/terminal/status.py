@@ -24,6 +24,9 @@ def status_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
                 f"(published {number(best['search_baseline'])}); on held-out noise "
                 f"{number(best['held_out'])} (published {number(best['held_out_baseline'])})"
             )
+        for veto in row["vetoed"]:
+            reason = veto["reason"] or "no reason was given"
+            yield f"  vetoed: trial {veto['trial']}, schedule {veto['schedule_id'][:8]}: {reason}"
         yield from _ledger_lines(row["ledger"])
         yield from _ladder_lines(row["ladder"])
 

@@ -122,7 +122,7 @@ def test_a_long_ranking_is_paged(served: WSGIApplication, monkeypatch: pytest.Mo
         )
         for i in range(1, 2 * PAGE_SIZE + 6)
     ]
-    monkeypatch.setattr("s3search.dashboard.views.Kept.of", lambda *_: ({5: many}, 1000))
+    monkeypatch.setattr("s3search.dashboard.views.Kept.of", lambda *_: ({5: many}, 1000, []))
     starts = []
     path: str | None = f"/ranking/{HERE}"
     while path is not None:

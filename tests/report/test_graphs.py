@@ -28,6 +28,7 @@ def _row(i: int, value: float | None, origin: str = "", **other: Any) -> dict[st
         "network_calls": 500 if value is not None else None,
         "created_at": _BEGAN + timedelta(seconds=i),
         "is_baseline": origin.startswith("baseline"),
+        "vetoed": False,
         "solver": origin.removeprefix("baseline: ").split(",")[0],
         **other,
     }

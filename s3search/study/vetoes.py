@@ -1,0 +1,169 @@
+"""Which schedules a person has rejected, and why: what a search must not build on, nor export.
+
+A veto is a trial's note whose first line begins with "veto" or "reject", whatever comes after that
+word is the reason.  It can be written in Optuna dashboard or with `s3search veto`, while a driver
+runs or not; deleting that line lifts it.
+
+    veto: blurred digits        vetoed, "blurred digits"
+    **Rejected** twice over     vetoed, "twice over"
+    no veto needed              not vetoed
+
+A vetoed schedule counts as one that did not work.  Nothing that was measured is lost: lifted, it
+counts again.  `s3search.search.sequential` and `s3search.search.s3` say what a search does about
+it, `s3search.study.frame` who is validated and exported.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy import select
+
+from s3search.errors import InvalidConfig
+from s3search.study.database import open_engine
+from s3search.study.optuna_tables import ATTRIBUTES, STUDIES, TRIALS
+from s3search.study.trial_notes import notes_of, write_note
+
+_FIRST_LINE = re.compile(r"[\s#>*_]*(?:veto|vetoed|reject|rejected)\b[\s*_:.,;-]*(.*)", re.I)
+_ID = re.compile(r"[0-9a-f]{8,32}")
+_IDS_PER_QUERY = 500  # a database takes so many parameters and no more
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Veto:
+    """A rejected schedule, the number of its trial in Optuna, and the reason as it was given."""
+
+    schedule_id: str
+    trial: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    id: int
+    number: int
+    schedule_id: str
+
+
+def reason_in(note: str) -> str | None:
+    """What a note gives as reason of its veto, perhaps nothing; None if it is no veto."""
+    match = _FIRST_LINE.match(note.strip().partition("\n")[0])
+    return None if match is None else match[1].strip(" *_")
+
+
+def vetoes_of(connection: sa.Connection, study: str) -> dict[str, Veto]:
+    """By schedule id, in the order of their trials."""
+    notes = {i: reason_in(note) for i, note in notes_of(connection, study).items()}
+    reasons = {i: reason for i, reason in notes.items() if reason is not None}
+    trials = _trials(connection, study, list(reasons)) if reasons else []
+    found: dict[str, Veto] = {}
+    for each in trials:
+        own = Veto(schedule_id=each.schedule_id, trial=each.number, reason=reasons[each.id])
+        found.setdefault(each.schedule_id, own)
+    return found
+
+
+def veto(url: str, study: str, named: str, reason: str) -> Veto:
+    """Rejects the schedule that a trial's number or an id's first digits name, beside whatever
+    else its note says; raises `InvalidConfig` where they name none.
+    """
+    engine = open_engine(url, create=True)
+    try:
+        with engine.begin() as connection:
+            first = _named(connection, study, named)[0]
+            said = " ".join(reason.split())
+            rest = _without_veto(notes_of(connection, study).get(first.id, ""))
+            note = f"veto: {said}\n\n{rest}" if rest else f"veto: {said}"
+            write_note(connection, study, first.id, note)
+            return Veto(schedule_id=first.schedule_id, trial=first.number, reason=said)
+    finally:
+        engine.dispose()
+
+
+def lift(url: str, study: str, named: str) -> Veto:
+    """Takes a veto back; raises `InvalidConfig` where there is none."""
+    engine = open_engine(url, create=True)
+    try:
+        with engine.begin() as connection:
+            trials = _named(connection, study, named)
+            known = vetoes_of(connection, study)
+            found = known.get(trials[0].schedule_id)
+            if found is None:
+                raise InvalidConfig(
+                    f"veto: trial {trials[0].number} of study {study!r} was to be freed of its "
+                    f"veto and has none; vetoed are {_listed(known)}"
+                )
+            notes = notes_of(connection, study)
+            for trial in trials:
+                if reason_in(notes.get(trial.id, "")) is not None:
+                    write_note(connection, study, trial.id, _without_veto(notes[trial.id]))
+            return found
+    finally:
+        engine.dispose()
+
+
+def named_vetoes(vetoes: Iterable[Veto]) -> str:
+    """The first of them with their reasons, for a sentence."""
+    every = list(vetoes)
+    words = [f"trial {v.trial}" + (f" ({v.reason})" if v.reason else "") for v in every[:_SHOWN]]
+    more = [f"{len(every) - _SHOWN} more"] if len(every) > _SHOWN else []
+    return ", ".join([*words, *more])
+
+
+def _listed(vetoes: Mapping[str, Veto]) -> str:
+    return named_vetoes(vetoes.values()) or "none"
+
+
+def _without_veto(note: str) -> str:
+    if reason_in(note) is None:
+        return note
+    return note.strip().partition("\n")[2].strip()
+
+
+def _named(connection: sa.Connection, study: str, named: str) -> list[_Trial]:
+    """The trials of one schedule, the first one first."""
+    trials = _trials(connection, study)
+    if named.isascii() and named.isdigit() and len(named) < 8:
+        ids = {each.schedule_id for each in trials if each.number == int(named)}
+        asked = f"trial {named}"
+    elif _ID.fullmatch(named):
+        ids = {each.schedule_id for each in trials if each.schedule_id.startswith(named)}
+        asked = f"schedule {named}"
+    else:
+        raise InvalidConfig(
+            f"veto: {named!r} is neither a trial's number nor a schedule's id (8 to 32 digits of "
+            "0-9a-f); the dashboard and `s3search best` show them"
+        )
+    if len(ids) != 1:
+        found = f"{len(ids)} schedules of that name" if ids else f"{len(trials)} trials, not it"
+        raise InvalidConfig(
+            f"veto: {asked} was asked for, study {study!r} has {found}; what is still being "
+            "measured has no trial yet, and an id may need more digits"
+        )
+    return [each for each in trials if each.schedule_id in ids]
+
+
+def _trials(
+    connection: sa.Connection, study: str, trial_ids: list[int] | None = None
+) -> list[_Trial]:
+    """Those that stand for a schedule, by number; of all, or of some ids."""
+    if not sa.inspect(connection).has_table(ATTRIBUTES.name):
+        return []
+    query = (
+        select(TRIALS.c.trial_id, TRIALS.c.number, ATTRIBUTES.c.value_json)
+        .join(ATTRIBUTES, ATTRIBUTES.c.trial_id == TRIALS.c.trial_id)
+        .join(STUDIES, STUDIES.c.study_id == TRIALS.c.study_id)
+        .where(STUDIES.c.study_name == study, ATTRIBUTES.c.key == "schedule_id")
+        .order_by(TRIALS.c.number)
+    )
+    asked = [query]
+    if trial_ids is not None:
+        parts = [
+            trial_ids[i : i + _IDS_PER_QUERY] for i in range(0, len(trial_ids), _IDS_PER_QUERY)
+        ]
+        asked = [query.where(TRIALS.c.trial_id.in_(part)) for part in parts]
+    rows = [row for each in asked for row in connection.execute(each)]
+    return [_Trial(row.trial_id, row.number, json.loads(row.value_json)) for row in rows]
