@@ -427,7 +427,7 @@ class StudyStore:
     def set_config(
         self,
         config: StudyConfig,
-        space: dict[str, Any],
+        space: dict[str, Any] | None = None,
         extension: Mapping[str, Any] | None = None,
     ) -> None:
         """Replaces the stored study file (a larger budget, another cluster); with an extension
@@ -435,7 +435,7 @@ class StudyStore:
         """
         values = {"config": _stored(config), "updated_at": now()}
         with self._write() as connection:
-            if extension is not None:
+            if space is not None and extension is not None:
                 values["space"] = json.dumps(space)
                 before = {"study_id": self._id, "space_before": json.dumps(self.space)}
                 connection.execute(EXTENSIONS.insert().values(**extension, **before))
