@@ -47,6 +47,11 @@ class _Bench:
     def recorded(self, number: int) -> None:
         return None
 
+    def vetoed(self) -> frozenset[str]:
+        return frozenset()
+
+    vetoed_here = vetoed
+
     def measure(self, trials: Sequence[Trial]) -> list[Measured]:
         self.trials += trials
         found = []
