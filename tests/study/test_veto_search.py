@@ -16,7 +16,7 @@ from s3search.study.store import open_study
 from tests.studies import content, study_config
 
 FEW = ("validation.baselines=false", "validation.n_images=40")
-LADDER = "search.ladder=['race', 'predictor', 'polish']"
+LADDER = "search.ladder=['race', 'polish']"
 S3 = (*FEW, "search.algorithm=s3", "search.evaluations=120", LADDER)
 EVOLUTION = (*FEW, "search.evaluations=10")
 
