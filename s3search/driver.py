@@ -200,7 +200,11 @@ class Driver:
         chosen = finalists(evaluations_frame(self._store), self._config)
         if chosen:
             self._lab.floor()
-        self._validate_these(chosen)
+        asked: set[str] = set()
+        while not asked.issuperset(chosen):  # a veto in the meantime lets the next best one in
+            self._validate_these(chosen)
+            asked.update(chosen)
+            chosen = finalists(evaluations_frame(self._store), self._config)
         if chosen and not validated_of(evaluations_frame(self._store), self._config):
             raise EvaluationFailed(
                 "no finalist could be validated, so there is nothing to export; "
@@ -240,9 +244,11 @@ class Driver:
         while waiting or pending:
             while waiting and self._pool.has_room:
                 schedule = waiting.pop(0)
+                if schedule.id in self._lab.vetoed():
+                    continue
                 pending[schedule.id] = schedule
                 self._pool.submit(Task(id=schedule.id, request=self._request(schedule)))
-            for outcome in self._pool.collect():
+            for outcome in self._pool.collect() if pending else ():
                 request = self._request(pending.pop(outcome.task_id))
                 self._store.add_result(self._lab.result(request, outcome))
             self._tell_progress("validation", total - len(waiting) - len(pending), total)

@@ -41,6 +41,7 @@ from s3search.study.extensions import Extension
 from s3search.study.progress import Quality, Spend, quality_of
 from s3search.study.rows import Job, Result, Searched, Spent, searched
 from s3search.study.store import StudyStore
+from s3search.study.veto_watch import VetoWatch
 from s3search.study.watching import spend_of
 
 Pool = WorkerPool[Request, Reply]
@@ -93,6 +94,10 @@ class StudyLab:
         self._begun: dict[str, EvaluationRequest] = {}
         self._waiting: deque[EvaluationRequest] = deque()  # of these, what no worker has yet
         self._are_last = False  # nothing is begun before all that is under way is known
+        self._vetoes = VetoWatch(store)
+        self._vetoed = self._vetoes.now()  # when `best` was last taken
+        # of all that the search, of this version of the space, has begun and rescored
+        self._point = hashlib.sha256(str(self._offset).encode())
         self._recall()
 
     @property
@@ -136,6 +141,22 @@ class StudyLab:
             self._page = {proposal.number: proposal for proposal in read}
         return replace(self._page[stored], number=number)
 
+    def vetoed(self) -> frozenset[str]:
+        """What a person has rejected, at most a second ago."""
+        found = self._vetoes.now()
+        if found != self._vetoed:
+            self._vetoed = found
+            self.best.clear()
+            self.best_baseline.clear()
+            for known in self._known.values():
+                self._rank(known)
+        return found
+
+    def vetoed_here(self) -> frozenset[str]:
+        """The same, or what was answered when an earlier run had begun and rescored as much."""
+        self.vetoed()
+        return self._vetoes.told_at(self._point.hexdigest()[:32])
+
     def measure(self, trials: Sequence[Trial]) -> list[Measured]:
         """Measures on the search's noise; raises `EvaluationFailed` when nothing works."""
         self._are_last = True
@@ -150,6 +171,7 @@ class StudyLab:
         self._record(trials)
         for trial in trials:
             schedule_id = trial.schedule.id
+            self._point.update(schedule_id.encode())
             if schedule_id not in self._known and schedule_id not in self._begun:
                 request = self._request(trial.schedule, Rung.SEARCH, trial.race)
                 self._begun[schedule_id] = request
@@ -196,6 +218,8 @@ class StudyLab:
             found[schedule_id] = None if own is None else own.value
             self.tally.spent += n_images
             self._report("finals")
+        for schedule in schedules:
+            self._point.update(schedule.id.encode())
         return [found[s.id] for s in schedules]
 
     def scores(self, proxy: str, schedules: Sequence[Schedule]) -> Array:
@@ -380,6 +404,7 @@ class StudyLab:
         self._store.add_result(result)
         self._store.mirror.add(proposal, result)
         self._keep(searched(result))
+        self.vetoed()  # for `best`, whether or not the search asks
         works = result.evaluation is not None
         self._failed_in_a_row = 0 if works else self._failed_in_a_row + 1
         if self._failed_in_a_row == _HOPELESS:
@@ -389,7 +414,10 @@ class StudyLab:
     def _keep(self, found: Searched) -> None:
         self._known[found.schedule_id] = found
         self.tally.spent += found.n_images
-        if found.value is not None:
+        self._rank(found)
+
+    def _rank(self, found: Searched) -> None:
+        if found.value is not None and found.schedule_id not in self._vetoed:
             is_baseline = self._first[found.schedule_id][1].startswith("baseline")
             side = self.best_baseline if is_baseline else self.best
             side[found.nfe] = min(found.value, side.get(found.nfe, math.inf))

@@ -56,6 +56,7 @@ class Guide:
         self._chosen: Chosen | None = None
         self._forecasts: dict[str, tuple[float, float]] = {}
         self._stage = 0
+        self._vetoed: frozenset[str] = frozenset()
 
     @property
     def is_useful(self) -> bool:
@@ -92,6 +93,10 @@ class Guide:
             self._examples.append((example, value))
         self._trajectory.learn(measured)
         self._note_calibration(whole)
+
+    def leave_out(self, vetoed: frozenset[str]) -> None:
+        """Learns nothing from these schedules any more, and forgets what it had learned."""
+        self._vetoed, self._trained_on, self._chosen = vetoed, 0, None
 
     def choose(
         self,
@@ -171,11 +176,12 @@ class Guide:
             self._free = [r for r in self._free if not np.isnan(columns[r.value]).all()]
 
     def _train(self) -> None:
-        n = len(self._examples)
+        examples = self._learned_from()
+        n = len(examples)
         if not self._predicts or n < max(_LEAST, _GROWTH * self._trained_on):
             return
         self._trained_on = n
-        newest = self._examples[-_MOST:]
+        newest = examples[-_MOST:]
         self._chosen = choose(
             [example for example, _ in newest],
             [value for _, value in newest],
@@ -198,6 +204,12 @@ class Guide:
             },
         )
 
+    def _learned_from(self) -> list[tuple[Example, float]]:
+        """What was measured whole, without the vetoed."""
+        if not self._vetoed:
+            return self._examples
+        return [each for each in self._examples if each[0].schedule.id not in self._vetoed]
+
     def _worth(self, proxy: str) -> float | None:
         """The rank correlation of one proxy with what was measured."""
         pairs = self._pairs(proxy)
@@ -205,7 +217,7 @@ class Guide:
 
     def _pairs(self, proxy: str) -> Array:  # (n, 2)
         """The proxy's scores and the distances, where there are both."""
-        known = [(example.proxies[proxy], value) for example, value in self._examples]
+        known = [(example.proxies[proxy], value) for example, value in self._learned_from()]
         pairs: Array = np.array(known, dtype=np.float64).reshape(-1, 2)
         return pairs[~np.isnan(pairs[:, 0])]
 

@@ -70,6 +70,16 @@ class Lab(Protocol):
     def recorded(self, number: int) -> Proposal | None:
         """The proposal of this number if an earlier run of the study made it."""
 
+    def vetoed(self) -> frozenset[str]:
+        """Ids of the schedules that a person has rejected by now: to the search they are such that
+        did not work.
+        """
+
+    def vetoed_here(self) -> frozenset[str]:
+        """The same; but a search that is run again from its beginning is told at each of its
+        points, which are where it has begun or rescored more, what it was told there before.
+        """
+
     def measure(self, trials: Sequence[Trial]) -> list[Measured]:
         """Measures on the search's noise."""
 

@@ -29,8 +29,18 @@ Polished = Callable[[Sequence[Schedule], float, int], list[Measured]]
 """Polishes each of the schedules for so many images, with noise of this number, and measures."""
 
 
+Kept = Callable[[Schedule], bool]
+"""Whether a schedule may still be polished: a person may have vetoed it in the meantime."""
+
+
 def polish_in_rounds(
-    ranked: Sequence[Schedule], images: float, n_images: int, polished: Polished, *, batch: int
+    ranked: Sequence[Schedule],
+    images: float,
+    n_images: int,
+    polished: Polished,
+    kept: Kept,
+    *,
+    batch: int,
 ) -> bool:
     """Polishes some of ``ranked``, the best first, for ``images`` in all, measurements of
     ``n_images`` included, at most ``batch`` at a time; whether anything came of it.
@@ -56,11 +66,14 @@ def polish_in_rounds(
     served = tried[int(np.argmin(values))][0]
     known = [schedule for _, schedule in tried]
     others = [s for s in unlike(ranked, n + 2) if s not in known and s is not ranked[0]]
+    others = [s for s in others if kept(s)]
     if others := [begun_lower(s, served) or s for s in others][: n - len(tried)]:
         found += polished(others, each, 0)
     left = images - len(found) * (each + n_images)
     for i, (share, one_in) in enumerate(_ROUNDS, start=1):
-        best = ranked_of(found)
+        best = [schedule for schedule in ranked_of(found) if kept(schedule)]
+        if not best:
+            break
         most = max(1, min(batch // one_in, len(best)))
         n = int(np.clip(share * left // _LEAST_LONG, 1, most))
         each = max(share * left / n - n_images, _LEAST)

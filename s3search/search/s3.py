@@ -12,13 +12,18 @@ For every number of network calls, fewest first:
                longer for the best of them (`s3search.search.polishing`)
     finals     the best once more, on noise of their own
 
+What a person vetoes counts, from the next batch on, as what did not work: it is no parent, no bar
+of a race, nothing that the predictor learns from; it is not polished, no finalist, and not padded
+for more calls.  What was under way or made of it is kept.  A search that is run again after an
+interruption is told of vetoes at the points where it was told before, so it asks for the same.
+
 Budgets are shares of the images that the study may spend; a polishing iteration costs its images
 twice, forward and backward.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -120,6 +125,7 @@ class _OneNfe:
     keys: set[bytes] = field(default_factory=set)
     stage: int = 0  # of evolution
     polished: list[Schedule] = field(default_factory=list)  # for long, the longest first
+    vetoed: frozenset[str] = frozenset()  # of the known
 
     def __post_init__(self) -> None:
         self.guide = Guide(self.search.has, self.lab)
@@ -139,6 +145,31 @@ class _OneNfe:
         """Images for this number of calls; where the budget is time, by the rate so far."""
         return self.lab.budget() / self.search.n_nfe
 
+    # -- vetoes ----------------------------------------------------------------------------
+
+    def _respect_vetoes(self) -> None:
+        """From here on it is as if what is vetoed had not worked."""
+        ids = {m.schedule.id for m in self.known}
+        vetoed = self.lab.vetoed_here() & ids
+        if vetoed == self.vetoed:
+            return
+        self.vetoed = vetoed
+        self.breeder = self.search.evolution
+        for number, measured in enumerate(self._standing, start=1):
+            self._breed_from(number, measured)
+        self.guide.leave_out(vetoed)
+
+    @property
+    def _standing(self) -> list[Measured]:
+        """What is known, the vetoed without their values."""
+        if not self.vetoed:
+            return self.known
+        return [replace(m, value=None) if m.schedule.id in self.vetoed else m for m in self.known]
+
+    def _is_kept(self, schedule: Schedule) -> bool:
+        self._respect_vetoes()
+        return schedule.id not in self.vetoed
+
     # -- seeds and children ----------------------------------------------------------------
 
     def _measure_seeds(self) -> None:
@@ -157,6 +188,7 @@ class _OneNfe:
         rest = [rest[i] for i in self.guide.order([self.seeds[name] for name in rest])]
         self.guide.note_ladder("seeds", self.known)
         while rest and self.spent < _SEEDS * self.budget and not self.lab.is_over():
+            self._respect_vetoes()
             batch, rest = rest[: self.search.batch], rest[self.search.batch :]
             self._measure([self._seed_trial(name) for name in batch], self._race())
 
@@ -166,6 +198,7 @@ class _OneNfe:
 
     def _evolve(self, share: float) -> None:
         while self.spent < share * self.budget and not self.lab.is_over():
+            self._respect_vetoes()
             children = self._children(self.stage)
             if not children:
                 return
@@ -195,11 +228,11 @@ class _OneNfe:
         n_images = self.lab.n_images
         if not self.search.has(LadderRung.RACE):
             return ()
-        return race_to(self._bar(), self.known, n_images)
+        return race_to(self._bar(), self._standing, n_images)
 
     def _bar(self) -> float:
         """The value of rank `_BAR`, infinite while there are fewer."""
-        values = sorted(m.value for m in self.known if m.value is not None)
+        values = sorted(m.value for m in self._standing if m.value is not None)
         return values[_BAR - 1] if len(values) >= _BAR else math.inf
 
     def _measure(
@@ -216,14 +249,15 @@ class _OneNfe:
             self.known.append(measured)
             self.keys.add(schedule_key(measured.schedule))
             self.spent += measured.n_images
-            self.breeder.tell(
-                Observation(
-                    number=len(self.known), schedule=measured.schedule, value=measured.value
-                )
-            )
+            self._breed_from(len(self.known), measured)
         self.guide.tell(found)
         self.spent += self.guide.bill()
         return found
+
+    def _breed_from(self, number: int, measured: Measured) -> None:
+        self.breeder.tell(
+            Observation(number=number, schedule=measured.schedule, value=measured.value)
+        )
 
     # -- polish ----------------------------------------------------------------------------
 
@@ -231,9 +265,10 @@ class _OneNfe:
         left = (1.0 - _FINALS) * self.budget - self.spent
         if self.lab.is_over():
             return
-        starts = ranked_of(self.known)
-        n_images, batch = self.lab.n_images, self.search.batch
-        if not polish_in_rounds(starts, left, n_images, self._polished, batch=batch):
+        self._respect_vetoes()
+        starts = ranked_of(self._standing)
+        n_images, batch, kept = self.lab.n_images, self.search.batch, self._is_kept
+        if not polish_in_rounds(starts, left, n_images, self._polished, kept, batch=batch):
             self._evolve(1.0 - _FINALS)  # nothing here has a gradient
 
     def _polished(self, starts: Sequence[Schedule], images: float, seed: int) -> list[Measured]:
@@ -258,7 +293,10 @@ class _OneNfe:
         """The best by more images of noise that nobody was chosen on: what was polished for long
         comes first, since it was not chosen on the search's noise, as the others were.
         """
-        best = [*self.polished, *(s for s in ranked_of(self.known) if s not in self.polished)]
+        self._respect_vetoes()
+        polished = [s for s in self.polished if s.id not in self.vetoed]
+        measured = ranked_of(self._standing)
+        best = [*polished, *(s for s in measured if s not in polished)]
         if not best:
             return None
         images = _FINALS * self.budget
@@ -266,13 +304,16 @@ class _OneNfe:
         n = int(max(_LEAST_FINALISTS, min(_FINALISTS, images // least)))
         n_images = int(max(2, min(_IMAGES_PER_FINALIST * self.lab.n_images, images // n)))
         # half of the places at least for what was found by measuring alone
-        best = [*best[: n - n // 2], *ranked_of(self.known), *best]
+        best = [*best[: n - n // 2], *measured, *best]
         best = list({schedule.id: schedule for schedule in best}.values())[:n]
         values = self.lab.rescore(best, n_images)
         again = {s.id: v for s, v in zip(best, values, strict=True) if v is not None}
         self.guide.note_ladder("end", self.known, ("finals", n_images, again))
-        scored = [(v, i) for i, v in enumerate(values) if v is not None]
-        return best[min(scored)[1]] if scored else best[0]
+        left = [i for i, schedule in enumerate(best) if self._is_kept(schedule)]
+        scored = [(v, i) for i in left if (v := values[i]) is not None]
+        if scored:
+            return best[min(scored)[1]]
+        return best[left[0]] if left else None
 
 
 def _spread(names: Sequence[str], n: int) -> list[str]:

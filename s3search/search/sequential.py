@@ -1,6 +1,15 @@
-"""Runs a proposer in a lab: some proposals under way, told in the order of their numbers."""
+"""Runs a proposer in a lab: some proposals under way, told in the order of their numbers.
+
+What a person vetoes is to the proposer a schedule that was measured in vain.  When the vetoes
+have changed, before a proposal that no earlier run made, the proposer is made anew and told all
+that it had been told, in the same order, without the values of the vetoed.  So the next proposals
+are those of a search in which they never worked; what is under way or recorded is kept as it is,
+and a search that is resumed goes on as one that was not interrupted.
+"""
 
 from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
 
 from s3search.search.lab import Lab, Trial
 from s3search.search.proposer import Observation, Proposal, Proposer
@@ -10,17 +19,24 @@ class Sequential:
     """The seeds' and ``evaluations`` further proposals, ``batch`` of them under way.
 
     Proposal k is made when the results up to k - ``batch`` have been told, and no others: so the
-    proposals do not depend on the workers, which always find one waiting.
+    proposals do not depend on the workers, which always find one waiting.  ``make`` makes the
+    proposer, the same every time.
     """
 
     def __init__(
-        self, proposer: Proposer, *, n_seeds: int, evaluations: int | None, batch: int
+        self,
+        make: Callable[[], Proposer],
+        *,
+        n_seeds: int,
+        evaluations: int | None,
+        batch: int,
     ) -> None:
-        self._proposer = proposer
+        self._make, self._proposer = make, make()
         self._n_seeds = n_seeds
         self._last = None if evaluations is None else n_seeds + evaluations
         self._batch = batch
-        self._told: set[str] = set()
+        self._told: dict[str, Observation] = {}
+        self._vetoed: frozenset[str] = frozenset()  # of the told
 
     @property
     def total(self) -> int | None:
@@ -49,10 +65,21 @@ class Sequential:
         schedule = proposal.schedule
         result = lab.wait(schedule)
         if schedule.id not in self._told:  # a space of few schedules repeats itself
-            self._told.add(schedule.id)
-            self._proposer.tell(
-                Observation(number=proposal.number, schedule=schedule, value=result.value)
+            observation = Observation(
+                number=proposal.number, schedule=schedule, value=result.value
             )
+            self._told[schedule.id] = observation
+            self._proposer.tell(observation)
+
+    def _respect(self, vetoed: frozenset[str]) -> None:
+        """Makes the proposer one that was told nothing good of the vetoed."""
+        vetoed &= self._told.keys()
+        if vetoed == self._vetoed:
+            return
+        self._vetoed, self._proposer = vetoed, self._make()
+        for schedule_id, told in self._told.items():
+            is_vetoed = schedule_id in vetoed
+            self._proposer.tell(replace(told, value=None) if is_vetoed else told)
 
     def _next(self, lab: Lab, number: int, under_way: deque[Proposal]) -> list[Proposal]:
         """As many as there is room for beside those under way; none when the budget is spent."""
@@ -63,6 +90,7 @@ class Sequential:
             if proposal is None:
                 if self._is_spent(lab, k):
                     break
+                self._respect(lab.vetoed())
                 proposal = self._proposer.propose(k, [*pending, *(p.schedule for p in found)])
             found.append(proposal)
         return found

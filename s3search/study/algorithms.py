@@ -79,7 +79,7 @@ def make_search(
             settings=settings,
         )
     return Sequential(
-        make_proposer(config, space, process, seeds),
+        lambda: make_proposer(config, space, process, seeds),
         n_seeds=n_seeds,
         evaluations=search.evaluations,
         batch=search.batch,

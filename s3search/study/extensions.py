@@ -200,8 +200,9 @@ def _spent(store: StudyStore, config: StudyConfig, proposed: Sequence[Any]) -> f
 def _warm(
     store: StudyStore, nfe: Sequence[int], version: int, proposed: Sequence[Any]
 ) -> dict[str, Schedule]:
-    """What was proposed but not measured, then the best of each number of calls, by the noise of
-    the search alone; for those without any, what the neighbours' best become there.
+    """What was proposed but not measured, then the best of each number of calls that nobody
+    vetoed, by the noise of the search alone; for those without any, what the neighbours' best
+    become there.
     """
     measured = {each.schedule_id: each.nfe for each in store.searched()}
     unfinished = [row for row in proposed if row.schedule_id not in measured]
@@ -211,7 +212,9 @@ def _warm(
     found = {name: each for name, each in found.items() if each.nfe in nfe}
     values = store.values(Rung.SEARCH, store.config.search.n_images)
     ranked: dict[int, list[str]] = {}
-    for _, schedule_id in sorted((v, i) for i, v in values.items() if v is not None):
+    vetoed = store.vetoes()
+    worked = sorted((v, i) for i, v in values.items() if v is not None and i not in vetoed)
+    for _, schedule_id in worked:
         ranked.setdefault(measured[schedule_id], []).append(schedule_id)
     for n in nfe:
         if n in ranked:

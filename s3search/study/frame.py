@@ -17,6 +17,7 @@ from s3search.study.vetoes import named_vetoes
 
 _BEST_BASELINES = 3  # besides each solver at its best spacing
 _NORMAL_95 = 1.96
+_OF_PREDICTOR = ("predictor", "calibration")  # kinds of a search's notes
 
 
 def evaluations_frame(store: StudyStore, *, of_validated: bool = False) -> pd.DataFrame:
@@ -251,7 +252,7 @@ def status_of(store: StudyStore, frame: pd.DataFrame | None = None) -> dict[str,
         + round(_sum(jobs, "network_calls")),
         "ledger": _ledger(frame, jobs),
         "ladder": rung_rows(frame, notes, jobs),
-        "predictor": [{"kind": kind, **content} for kind, content in notes if kind != "ladder"],
+        "predictor": [{"kind": kind, **note} for kind, note in notes if kind in _OF_PREDICTOR],
         "images": int(made["n_images"].sum()),
         "worker_seconds": float(frame["seconds"].sum()) + _sum(jobs, "seconds"),
     }

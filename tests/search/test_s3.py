@@ -47,6 +47,11 @@ class _Bench:
     def recorded(self, number: int) -> None:
         return None
 
+    def vetoed(self) -> frozenset[str]:
+        return frozenset()
+
+    vetoed_here = vetoed
+
     def measure(self, trials: Sequence[Trial]) -> list[Measured]:
         self.trials += trials
         found = []
@@ -112,6 +117,52 @@ def _searched(bench: _Bench, *ladder: str) -> float:
     )
     search.run(bench)
     return min(_distance(trial.schedule) for trial in bench.trials)
+
+
+class _Vetoing(_Bench):
+    """A lab where a person rejects the best of the first schedules, and what is asked then."""
+
+    def __init__(self, images: float, after: int) -> None:
+        super().__init__(images)
+        self._after = after
+        self._chosen: frozenset[str] = frozenset()
+        self.asked: list[Schedule] = []  # to be polished or rescored, once it is rejected
+        self.later: list[Trial] = []
+
+    def vetoed_here(self) -> frozenset[str]:
+        if not self._chosen and len(self.trials) >= self._after:
+            best = min((t.schedule for t in self.trials), key=_distance)
+            self._chosen = frozenset([best.id])
+        return self._chosen
+
+    def measure(self, trials: Sequence[Trial]) -> list[Measured]:
+        self.later += trials if self._chosen else []
+        return super().measure(trials)
+
+    def polish(
+        self, schedules: Sequence[Schedule], *, iterations: int, n_images: int, seed: int
+    ) -> list[Schedule | None]:
+        self.asked += schedules if self._chosen else []
+        return super().polish(schedules, iterations=iterations, n_images=n_images, seed=seed)
+
+    def rescore(self, schedules: Sequence[Schedule], n_images: int) -> list[float | None]:
+        self.asked += schedules if self._chosen else []
+        return super().rescore(schedules, n_images)
+
+
+@pytest.mark.parametrize("ladder", [("race", "predictor"), ("race", "polish")])
+def test_a_vetoed_schedule_is_no_parent_nor_polished_nor_finalist(
+    ladder: tuple[str, ...],
+) -> None:
+    free, bench = _Bench(6000.0), _Vetoing(6000.0, after=20)
+    _searched(free, *ladder)
+    _searched(bench, *ladder)
+    (vetoed,) = bench.vetoed_here()
+    assert vetoed in {parent for trial in free.trials for parent in trial.parents}
+    assert bench.later
+    assert vetoed not in {parent for trial in bench.later for parent in trial.parents}
+    assert bench.asked
+    assert vetoed not in {schedule.id for schedule in bench.asked}
 
 
 def test_a_true_proxy_finds_better_schedules_for_the_same_images() -> None:
