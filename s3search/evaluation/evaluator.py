@@ -164,10 +164,9 @@ class Evaluator:
     ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         """Images of a schedule in batches, on this device, with the conditions behind them."""
         drawn = self._sampler.batches(n_images, noise_seed)
-        for images, (_, condition) in zip(
-            self._sampler.images(schedule, n_images, noise_seed), drawn, strict=True
-        ):
-            yield images, condition
+        made = self._sampler.images(schedule, n_images, noise_seed)
+        for images, batch in zip(made, drawn, strict=True):
+            yield images, batch.condition
 
     @property
     def device(self) -> torch.device:

@@ -29,31 +29,30 @@ class BatchSize:
         condition: Mapping[str, Tensor],  # (b, ...) each
     ) -> Tensor:  # (b, ...)
         """What ``make`` makes of the batch, in portions that the memory takes."""
-        (made,) = self.over_each(lambda _, part, given: [make(part, given)], 1, batch, condition)
+
+        def of_part(_: slice, part: slice) -> list[Tensor]:
+            return [make(batch[part], {key: value[part] for key, value in condition.items()})]
+
+        (made,) = self.over_each(of_part, 1, len(batch))
         return made
 
     def over_each(
-        self,
-        make: Callable[[slice, Tensor, dict[str, Tensor]], list[Tensor]],
-        n_members: int,
-        batch: Tensor,  # (b, ...)
-        condition: Mapping[str, Tensor],  # (b, ...) each
-    ) -> list[Tensor]:  # (b, ...) each
-        """What ``make`` makes of the batch for each member of a population, for as many members
-        and images at once as the memory takes; images are cut down before members are.
+        self, make: Callable[[slice, slice], list[Tensor]], n_members: int, n_images: int
+    ) -> list[Tensor]:  # (n_images, ...) each
+        """What ``make`` makes of some members of a population and some images, for all of both:
+        for as many at once as the memory takes, images cut down before members are.
         """
         made: list[list[Tensor]] = [[] for _ in range(n_members)]
         start = 0
-        while start < len(batch):
+        while start < n_images:
 
             def portion(size: int, first: int = start) -> list[Tensor]:
-                part = slice(first, first + max(1, size // n_members))
-                noise, given = batch[part], {key: value[part] for key, value in condition.items()}
-                step = max(1, size // len(noise))
+                n = min(max(1, size // n_members), n_images - first)
+                step = max(1, size // n)
                 members = [slice(k, k + step) for k in range(0, n_members, step)]
-                return [own for some in members for own in make(some, noise, given)]
+                return [own for some in members for own in make(some, slice(first, first + n))]
 
-            found = self.fitting(portion, n_members * (len(batch) - start))
+            found = self.fitting(portion, n_members * (n_images - start))
             start += len(found[0])
             for all_of_one, new in zip(made, found, strict=True):
                 all_of_one.append(new)

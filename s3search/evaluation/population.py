@@ -138,13 +138,13 @@ def _measured_together(stack: dict[int, _Stacked], measuring: Measuring) -> dict
     each = list(stack.values())
     request = each[0].measurement.request
     cuts = sorted({n for one in each for n, _ in one.measurement.request.race})
-    for noise, condition in measuring.sampler.batches(request.n_images, request.noise_seed, cuts):
+    for batch in measuring.sampler.batches(request.n_images, request.noise_seed, cuts):
         active = [one for one in each if one.is_under_way]
         if not active:
             break
         before = time.perf_counter()
         plans = [one.plan for one in active]
-        images = measuring.sampler.images_of_many(plans, noise, condition)
+        images = measuring.sampler.images_of_many(plans, batch)
         seen = [(one, own) for one, own in zip(active, images, strict=True) if one.made(own)]
         sampling += time.perf_counter() - before  # looking at the images waited for the device
         if seen:

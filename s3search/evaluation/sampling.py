@@ -1,13 +1,19 @@
-"""Images of schedules: of one in batches, or of several that share their network calls."""
+"""Images of schedules: of one in batches, or of several that share their network calls.
+
+Answers of the network as it is are kept: a schedule that begins as an earlier one did, or as
+another of its population, does not ask for them again (`s3search.evaluation.answers`).
+"""
 
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from s3search.errors import EvaluationFailed
+from s3search.evaluation.answers import AnswerCache, room_for_answers
 from s3search.evaluation.decoding import images_of, patched
 from s3search.evaluation.memory import BatchSize
 from s3search.evaluation.noise import NoiseBank
@@ -15,7 +21,7 @@ from s3search.evaluation.record import statistics_problem
 from s3search.rules import EmsStatistics
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import Plan, compile_plan
-from s3search.solvers.population import sample_population
+from s3search.solvers.population import joined, sample_population
 from s3search.solvers.sample import sample
 
 Condition = dict[str, Tensor]
@@ -25,6 +31,26 @@ _ALIKE = 0.1  # of what telling another time changes
 _ROUNDING = 1e-3
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some images-to-be: whose noise they are, and the place of the first in it."""
+
+    source: tuple[int, bool]  # noise seed, held-out conditions
+    first: int
+    noise: Tensor  # (b, C, H, W)
+    condition: Condition  # (b, ...) each
+
+    @property
+    def name(self) -> tuple[object, ...]:
+        """Different for all images that may differ."""
+        return (*self.source, self.first, len(self.noise))
+
+    def part(self, part: slice) -> "Batch":
+        """Some of them."""
+        condition = {key: value[part] for key, value in self.condition.items()}
+        return Batch(self.source, self.first + part.start, self.noise[part], condition)
+
+
 class Sampler:
     """One denoiser with its noise, and how many images go through it at once."""
 
@@ -32,6 +58,7 @@ class Sampler:
         self, denoiser: Any, noise: NoiseBank, batches: BatchSize, ems: EmsStatistics | None
     ) -> None:
         self._denoiser, self._noise, self._batches, self._ems = denoiser, noise, batches, ems
+        self._answers = AnswerCache(room_for_answers(noise.device))
         self._reads_every_time: bool | None = None  # unknown
 
     @property
@@ -48,9 +75,13 @@ class Sampler:
 
     def batches(
         self, n_images: int, noise_seed: int, cuts: Sequence[int] = (), *, held_out: bool = False
-    ) -> Iterator[tuple[Tensor, Condition]]:
-        """Noise (b, C, H, W) and what its images are conditioned on; a batch ends at each cut."""
-        return self._noise.batches(noise_seed, n_images, self.batch_size, cuts, held_out=held_out)
+    ) -> Iterator["Batch"]:
+        """The noise of all images and what these are conditioned on; a batch ends at each cut."""
+        drawn = self._noise.batches(noise_seed, n_images, self.batch_size, cuts, held_out=held_out)
+        first = 0
+        for noise, condition in drawn:
+            yield Batch((noise_seed, held_out), first, noise, condition)
+            first += len(noise)
 
     def images(
         self,
@@ -63,31 +94,42 @@ class Sampler:
     ) -> Iterator[Tensor]:
         """Images (b, C, H, W) of one schedule; raises `EvaluationFailed`."""
         plan = self.plan(schedule)
-
-        @torch.inference_mode()
-        def made(noise: Tensor, condition: Condition) -> Tensor:
-            denoiser = patched(self._denoiser, schedule)  # for one trajectory, so anew each time
-            samples = sample(denoiser, plan, noise, **condition)
-            images = images_of(self._denoiser, samples)
+        for batch in self.batches(n_images, noise_seed, cuts, held_out=held_out):
+            if schedule.model_patch is None:
+                (images,) = self.images_of_many([plan], batch)
+            else:
+                images = self._patched_images(schedule, plan, batch)
             if not torch.isfinite(images).all():
                 raise EvaluationFailed("the images are not finite")
-            return images
+            yield images
 
-        for noise, condition in self.batches(n_images, noise_seed, cuts, held_out=held_out):
-            yield self._batches.over(made, noise, condition)
-
-    def images_of_many(
-        self, plans: Sequence[Plan], noise: Tensor, condition: Condition
-    ) -> list[Tensor]:
-        """Images (b, C, H, W) of each plan of an unpatched network; they may not be finite."""
+    def images_of_many(self, plans: Sequence[Plan], batch: "Batch") -> list[Tensor]:
+        """Images (b, C, H, W) of each plan of the network as it is; they may not be finite."""
 
         @torch.inference_mode()
-        def made(part: slice, noise: Tensor, condition: Condition) -> list[Tensor]:
-            own = plans[part]
-            samples = sample_population(self._denoiser, own, noise, **condition)
-            return list(images_of(self._denoiser, torch.cat(samples)).chunk(len(own)))
+        def made(members: slice, part: slice) -> list[Tensor]:
+            own, few = plans[members], batch.part(part)
+            answers = self._answers.of(few.name)
+            try:
+                samples = sample_population(
+                    self._denoiser, own, few.noise, answers, **few.condition
+                )
+                return list(images_of(self._denoiser, joined(samples)).chunk(len(own)))
+            except torch.cuda.OutOfMemoryError:
+                self._answers.clear()
+                raise
 
-        return self._batches.over_each(made, len(plans), noise, condition)
+        return self._batches.over_each(made, len(plans), len(batch.noise))
+
+    def _patched_images(self, schedule: Schedule, plan: Plan, batch: "Batch") -> Tensor:
+        @torch.inference_mode()
+        def made(part: slice) -> Tensor:
+            denoiser = patched(self._denoiser, schedule)  # for one trajectory, so anew each time
+            few = batch.part(part)
+            return images_of(self._denoiser, sample(denoiser, plan, few.noise, **few.condition))
+
+        (images,) = self._batches.over_each(lambda _, part: [made(part)], 1, len(batch.noise))
+        return images
 
     def can_stack(self, plans: Sequence[Plan], noise_seed: int) -> bool:
         """Whether the denoiser answers each image at its own time; tried once, with three calls on

@@ -63,7 +63,12 @@ class Run:
     @property
     def is_over(self) -> bool:
         """Whether no call is left."""
-        return len(self._predictions) == len(self._calls)
+        return self.n_calls == len(self._calls)
+
+    @property
+    def n_calls(self) -> int:
+        """Calls that were answered."""
+        return len(self._predictions)
 
     @property
     def state(self) -> Tensor:

@@ -45,21 +45,41 @@ def test_each_image_keeps_its_condition_in_every_plan() -> None:
         torch.testing.assert_close(found, alone, rtol=1e-4, atol=1e-4)
 
 
+class _Counted:
+    """Notes the images of every call."""
+
+    def __init__(self) -> None:
+        self._inner = gaussian(edm())
+        self.process, self.sample_shape = self._inner.process, self._inner.sample_shape
+        self.sizes = list[int]()
+
+    def __call__(self, x: Tensor, t: Tensor, **condition: Any) -> Tensor:
+        assert len(x) == len(t)
+        self.sizes.append(len(x))
+        return self._inner(x, t)
+
+
 def test_call_j_of_all_plans_is_one_call_and_finished_plans_are_in_it_no_more() -> None:
-    inner, sizes = gaussian(edm()), list[int]()
+    counted = _Counted()
+    sample_population(counted, _plans(edm()), noise(5))  # of 6, 3, 5 and 1 calls; the first alike
+    assert counted.sizes == [5, 15, 15, 10, 10, 5]
 
-    class Counted:
-        process, sample_shape = inner.process, inner.sample_shape
 
-        def __call__(self, x: Tensor, t: Tensor, **condition: Any) -> Tensor:
-            assert len(x) == len(t)
-            sizes.append(len(x))
-            return inner(x, t)
+class _Kept(dict[str, Tensor]):
+    def keep(self, key: str, call: int, answer: Tensor) -> None:
+        self[key] = answer
 
-    plans = _plans(edm())
-    sample_population(Counted(), plans, noise(5))
-    calls = [plan.nfe for plan in plans]
-    assert sizes == [5 * sum(n > j for n in calls) for j in range(max(calls))]
+
+def test_answers_that_were_kept_are_not_asked_for_again() -> None:
+    plans, z, kept, counted = _plans(edm()), noise(5), _Kept(), _Counted()
+    first = sample_population(counted, plans[:2], z, kept)
+    counted.sizes.clear()
+    again = sample_population(counted, plans, z, kept)
+    assert counted.sizes == [5, 5, 5, 5]  # of the third plan alone, behind its first call
+    for one, other in zip(first, again, strict=False):
+        assert torch.equal(one, other)
+    for plan, found in zip(plans, again, strict=True):
+        torch.testing.assert_close(found, sample(_Counted(), plan, z), rtol=1e-12, atol=1e-12)
 
 
 def test_a_plan_of_another_process_is_refused_before_any_call() -> None:
