@@ -247,7 +247,7 @@ class Driver:
                 self._config.search,
                 images=None if total is None else (total - done) * lab.n_images,
                 images_per_second=rate,
-                worker_seconds=sum(each.seconds for each in lab.spend.values()),
+                worker_seconds=lab.worker_seconds,
                 workers_busy=busy,
                 elapsed=now - lab.tally.began,
             )
