@@ -10,7 +10,7 @@ alone.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from s3search.cluster.packing import PopulationSize
@@ -276,7 +276,7 @@ class Driver:
                 self._config.search,
                 images=None if total is None else (total - done) * lab.n_images,
                 images_per_second=rate,
-                worker_seconds=sum(each.seconds for each in lab.spend.values()),
+                worker_seconds=lab.worker_seconds,
                 workers_busy=busy,
                 elapsed=now - lab.tally.began,
             )
@@ -338,8 +338,10 @@ class Driver:
 def _ask(pool: Pool, task_id: str, request: Request) -> Reply:
     """One request to an otherwise idle pool."""
     pool.submit(Task(id=task_id, request=request))
-    outcomes: Iterable[Outcome[Reply]] = pool.collect()
-    outcome = next(iter(outcomes))
+    outcomes: list[Outcome[Reply]] = []
+    while not outcomes:
+        outcomes = pool.collect()
+    (outcome,) = outcomes
     if outcome.reply is None:
         raise _failure(outcome)
     return outcome.reply

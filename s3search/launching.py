@@ -78,7 +78,14 @@ def workers(config: StudyConfig) -> Iterator[Pool]:
     make_worker = functools.partial(Evaluator, config.evaluator_spec)
     cluster = config.cluster
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    with open_pool(cluster.address, make_worker, cluster.workers, cluster.gpus_per_worker) as pool:
+    with open_pool(
+        cluster.address,
+        make_worker,
+        cluster.workers,
+        cluster.gpus_per_worker,
+        min_workers=cluster.min_workers,
+        task_seconds=cluster.task_seconds,
+    ) as pool:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_sigterm)  # Ray sets its own, which exits with 15
         yield pool

@@ -105,6 +105,13 @@ class StudyLab:
         """Images of a whole measurement."""
         return self._config.search.n_images
 
+    @property
+    def worker_seconds(self) -> float:
+        """Of all that was measured, failures and earlier runs included: the sum of the database,
+        kept here, since it is asked for after every result.
+        """
+        return sum(each.seconds for each in self.spend.values())
+
     def budget(self) -> float:
         """Images, from the number of evaluations, else from the time and the rate so far."""
         return self._whole_budget() - self._spent_before * self.n_images
@@ -113,7 +120,7 @@ class StudyLab:
         search = self._config.search
         if search.evaluations is not None:
             return float(search.evaluations * search.n_images)
-        worked = max(self._store.seconds_spent(), 1e-9)
+        worked = max(self.worker_seconds, 1e-9)
         if search.gpu_seconds is not None and search.wall_seconds is None:
             return self.tally.spent / worked * search.gpu_seconds
         assert search.wall_seconds is not None
@@ -129,7 +136,7 @@ class StudyLab:
         if search.wall_seconds is not None and elapsed >= search.wall_seconds:
             return True
         limit = search.gpu_seconds
-        return limit is not None and self._store.seconds_spent() >= limit
+        return limit is not None and self.worker_seconds >= limit
 
     def recorded(self, number: int) -> Proposal | None:
         """The proposal of this number if an earlier run made it."""

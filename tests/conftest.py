@@ -44,6 +44,12 @@ def postgres_server() -> Iterator[Any]:
         yield server
 
 
+def socket_of(server: Any) -> str:
+    """The Unix socket that a server listens on."""
+    info = server.get_postmaster_info()
+    return str(Path(info.socket_dir) / f".s.PGSQL.{info.port}")
+
+
 class MortalServer:
     """A PostgreSQL server that a test may stop, kill and start again."""
 
@@ -57,8 +63,7 @@ class MortalServer:
     @property
     def socket(self) -> str:
         """The Unix socket that it listens on."""
-        info = self._server.get_postmaster_info()
-        return str(Path(info.socket_dir) / f".s.PGSQL.{info.port}")
+        return socket_of(self._server)
 
     def crash(self) -> None:
         """Ends it as a crash does: connections are cut, the log is replayed at the next start."""

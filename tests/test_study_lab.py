@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from s3search.cluster import InlinePool
 from s3search.errors import StudyConflict
@@ -14,6 +15,7 @@ from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.record import PolishRequest, ProxyRequest, Reply, Request
 from s3search.processes import edm
 from s3search.schedules.published import baselines
+from s3search.search.lab import Trial
 from s3search.study.config import StudyConfig
 from s3search.study.store import create_or_resume
 from s3search.study_lab import StudyLab
@@ -85,3 +87,40 @@ def test_a_study_does_not_change_its_loss(tmp_path: Path) -> None:
         pass
     with pytest.raises(StudyConflict, match=r"search\.polish_loss = 'frechet'"):
         create_or_resume(study_config(tmp_path, "search.polish_loss=trajectory"), {})
+
+
+def test_the_worker_seconds_are_those_of_the_database_without_a_question(tmp_path: Path) -> None:
+    config = study_config(tmp_path, "search.gpu_seconds=1000")
+    trials = [Trial(schedule=schedule, origin="test") for schedule in SCHEDULES]
+    asked: list[Request] = []
+    with _lab(config, asked) as lab:
+        lab.measure(trials[:3])
+        lab.scores("trajectory", SCHEDULES)
+        lab.floor()
+        seconds = lab.worker_seconds
+        assert 0 < seconds == pytest.approx(lab._store.seconds_spent())
+    with _lab(config, asked) as lab:  # resumed
+        assert lab.worker_seconds == pytest.approx(seconds)
+        lab.measure(trials[3:])
+        assert seconds < lab.worker_seconds == pytest.approx(lab._store.seconds_spent())
+        questions: list[str] = []
+        sa.event.listen(
+            lab._store._engine, "before_cursor_execute", lambda *told: questions.append(told[2])
+        )
+        assert not lab.is_over()
+        assert questions == []
+        lab.budget()
+        assert questions == []
+        (gone,) = SCHEDULES[5:]
+        lab.rescore([gone], 10)
+        assert questions  # they are heard
+
+
+def test_worker_seconds_end_a_search_also_when_earlier_runs_spent_them(tmp_path: Path) -> None:
+    config = study_config(tmp_path, "search.gpu_seconds=1e-6")
+    with _lab(config, []) as lab:
+        assert not lab.is_over()
+        lab.measure([Trial(schedule=SCHEDULES[0], origin="test")])
+        assert lab.is_over()
+    with _lab(config, []) as lab:
+        assert lab.is_over()

@@ -11,6 +11,7 @@ from s3search.cluster.pool import (
     Task,
     WorkerPool,
 )
+from s3search.cluster.sizes import Sizes
 from s3search.errors import Failure, InvalidConfig
 
 __all__ = ["Failure", "InlinePool", "Outcome", "Task", "WorkerPool", "check_address", "open_pool"]
@@ -34,17 +35,29 @@ def open_pool(
     make_worker: Callable[[], Callable[[Request], Reply]],
     n_workers: int,
     gpus_per_worker: float,
+    *,
+    min_workers: int | None = None,
     threads_per_worker: int | None = None,
+    task_seconds: float | None = None,
 ) -> WorkerPool[Request, Reply]:
-    """The pool that an address names; "inline" has one worker, whatever ``n_workers`` says."""
+    """The pool that an address names; "inline" has one worker, whatever the sizes say.
+
+    It opens when ``min_workers`` fit (None: all); the others join when there is a place for them.
+    A task that runs for more than ``task_seconds`` (None: any time) costs its worker process.
+    """
+    sizes = Sizes(
+        n_workers=n_workers,
+        min_workers=n_workers if min_workers is None else min_workers,
+        gpus_per_worker=gpus_per_worker,
+    )
     if check_address(address) == "inline":
         return InlinePool(make_worker)
-    from s3search.cluster.ray_pool import RayPool  # noqa: PLC0415  Ray takes a second to import
+    from s3search.cluster.ray_pool import RayPool  # noqa: PLC0415  Ray takes a second
 
     return RayPool(
         make_worker,
         address=address,
-        n_workers=n_workers,
-        gpus_per_worker=gpus_per_worker,
+        sizes=sizes,
         threads_per_worker=threads_per_worker,
+        task_seconds=task_seconds,
     )

@@ -55,7 +55,8 @@ class WorkerPool(Protocol[Request, Reply]):
     """Bounded, unordered execution of tasks; a context manager that closes itself."""
 
     @property
-    def n_workers(self) -> int: ...
+    def n_workers(self) -> int:
+        """Workers that are there now; it changes where they come and go."""
 
     @property
     def n_pending(self) -> int:
@@ -63,7 +64,9 @@ class WorkerPool(Protocol[Request, Reply]):
 
     @property
     def has_room(self) -> bool:
-        """Whether ``submit`` takes another task: at most two per worker are pending."""
+        """Whether ``submit`` takes another task: at most two per worker (that is there, or one
+        that is awaited) are pending.
+        """
 
     def submit(self, task: Task[Request]) -> None:
         """Queue a task; RuntimeError without room, ValueError if its id is still pending."""
@@ -71,8 +74,9 @@ class WorkerPool(Protocol[Request, Reply]):
     def collect(self, timeout: float | None = None) -> list[Outcome[Reply]]:
         """Every finished outcome, after waiting ``timeout`` seconds for at least one.
 
-        Returns [] at once when nothing is pending, and [] when the time is up. Raises when a
-        worker cannot be made: the factory's own S3SearchError, else WorkersUnavailable.
+        Returns [] at once when nothing is pending, and [] when the time is up or workers have
+        joined that could do more. Raises when a worker cannot be made: the factory's own
+        S3SearchError, else WorkersUnavailable.
         """
 
     def close(self) -> None:

@@ -25,18 +25,12 @@ from urllib.parse import urlsplit
 import ray
 import ray.exceptions
 
-from s3search.errors import InvalidConfig, WorkersUnavailable
+from s3search.cluster.sizes import Sizes
+from s3search.errors import WorkersUnavailable
 
 _PROBE_SECONDS = 5.0
 _RESOURCES_SECONDS = 10.0  # for nodes to join and for a closed pool's actors to go
 _OBJECT_STORE_BYTES = 256 * 2**20
-
-
-def check_sizes(n_workers: int, gpus_per_worker: float) -> None:
-    if n_workers < 1:
-        raise InvalidConfig(f"{n_workers=}: a pool needs at least one worker")
-    if gpus_per_worker < 0 or (gpus_per_worker > 1 and gpus_per_worker != int(gpus_per_worker)):
-        raise InvalidConfig(f"{gpus_per_worker=}: use 0, a share of one GPU, or a whole number")
 
 
 def cores_of_process() -> int:
@@ -114,8 +108,9 @@ def probe(address: str, *, default_port: int | None = None, hint: str = "") -> N
         ) from error
 
 
-def check_resources(n_workers: int, n_cpus: int, n_gpus: float) -> None:
-    """Raise unless the workers fit now: Ray would let an actor that does not wait for ever."""
+def check_resources(sizes: Sizes) -> None:
+    """Raise unless ``min_workers`` fit now: Ray would let an actor that does not wait for ever."""
+    least, n_cpus, n_gpus = sizes.min_workers, sizes.n_cpus, sizes.gpus_per_worker
     deadline = time.monotonic() + _RESOURCES_SECONDS
     while True:
         known = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's
@@ -124,17 +119,20 @@ def check_resources(n_workers: int, n_cpus: int, n_gpus: float) -> None:
         unit, each = ("GPU", n_gpus) if n_gpus else ("CPU", n_cpus)
         idle = ray.available_resources()  # type: ignore[no-untyped-call]  # Ray's
         free = idle.get(unit, 0.0)
-        if room >= n_workers and free >= n_workers * each - 1e-6:
+        if room >= least and free >= least * each - 1e-6:
             return
-        if time.monotonic() > deadline or (room < n_workers and len(nodes) == 1):
+        if time.monotonic() > deadline or (room < least and len(nodes) == 1):
             break
         time.sleep(0.25)
     total = sum(node.get(unit, 0.0) for node in nodes)
+    asked = f"{least} workers with {each:g} {unit} each"
+    if least < sizes.n_workers:
+        asked += f" to begin with (min_workers, of {sizes.n_workers})"
     raise WorkersUnavailable(
-        f"asked for {n_workers} workers with {each:g} {unit} each; the Ray cluster has {total:g} "
-        f"{unit}s on {len(nodes)} nodes, {free:g} of them free, with room for {room} such workers "
-        "in all; ask for fewer workers, set gpus_per_worker (0 runs on CPUs, 0.5 shares a GPU), "
-        "or start more nodes"
+        f"asked for {asked}; the Ray cluster has {total:g} {unit}s on {len(nodes)} nodes, "
+        f"{free:g} of them free, with room for {room} such workers in all; ask for fewer workers, "
+        "begin with fewer (min_workers) where nodes are still to join, set gpus_per_worker "
+        "(0 runs on CPUs, 0.5 shares a GPU), or start more nodes"
     )
 
 

@@ -11,7 +11,7 @@ from s3search.cluster.pool import Request, Task
 
 
 class SlotState(enum.Enum):
-    """A slot's process, on its way from started to loaded."""
+    """A slot's process, on its way from wished for to loaded."""
 
     WAKING = enum.auto()
     LOADING = enum.auto()
@@ -31,6 +31,8 @@ class Call(Generic[Request]):
 class Slot(Generic[Request]):
     """One actor. ``start`` is the ping or load under way; ``worker`` is the last process that
     answered, ``node`` (Ray's id) where it runs, "" while it is being restarted.
+
+    The process takes its ``calls`` one by one: the first has run since ``busy_since`` at most.
     """
 
     actor: Any
@@ -41,6 +43,19 @@ class Slot(Generic[Request]):
     worker: str = "a worker"
     node: str = ""
     calls: deque[Call[Request]] = field(default_factory=deque)
+    busy_since: float = 0.0
+
+    def call(self, task: Task[Request], now: float) -> None:
+        """Send a task to the actor."""
+        if not self.calls:
+            self.busy_since = now
+        ref = self.actor.run.remote(task)
+        self.calls.append(Call(task=task, ref=ref, started=now))
+
+    def forget(self, call: Call[Request], now: float) -> None:
+        """After its end; the next has begun."""
+        self.calls.remove(call)
+        self.busy_since = now
 
 
 class Unloaded(Exception):

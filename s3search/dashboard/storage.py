@@ -26,7 +26,8 @@ def open_storage(url: str, *, writable: bool) -> RDBStorage:
     arguments = connect_arguments(url)
     is_sqlite = make_url(url).get_backend_name() == "sqlite"
     if not writable and not is_sqlite:
-        arguments["connect_args"] = {"options": "-c default_transaction_read_only=on"}
+        read_only = {"options": "-c default_transaction_read_only=on"}
+        arguments["connect_args"] = arguments.get("connect_args", {}) | read_only
     try:
         storage = RDBStorage(url, engine_kwargs=arguments)
     except RuntimeError as error:  # Optuna's word for a schema of another version

@@ -141,9 +141,11 @@ class ClusterTable(_Table):
 
     address: str = "local"
     workers: int = Field(default=2, ge=1)
+    min_workers: int | None = Field(default=None, ge=0)  # None: all of them
     gpus_per_worker: float = Field(default=0.0, ge=0)
     batch_size: int | None = Field(default=None, ge=1)
     population: int | Literal["auto"] = "auto"  # evaluations in one task, which share calls
+    task_seconds: float | None = Field(default=None, gt=0)  # None: a task may take any time
 
     @field_validator("population", mode="before")
     @classmethod
@@ -154,6 +156,15 @@ class ClusterTable(_Table):
                 f"of the GPU; found {population!r}"
             )
         return population
+
+    @model_validator(mode="after")
+    def _begins_with_no_more_than_all(self) -> "ClusterTable":
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(
+                f"min_workers = {self.min_workers} of workers = {self.workers}: a search cannot "
+                "wait for more workers than it asks for; raise workers, or lower min_workers"
+            )
+        return self
 
 
 class StudyConfig(_Table):

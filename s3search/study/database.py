@@ -20,6 +20,14 @@ from s3search.errors import InvalidConfig, StudyConflict
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _VERSION_TABLE = "s3search_alembic_version"
 _BUSY_SECONDS = 60
+_LIBPQ = {  # a dead connection fails within a minute, well within the patience of `retries`
+    "connect_timeout": 10,  # seconds, of each address
+    "keepalives": 1,
+    "keepalives_idle": 20,  # of silence, then a probe; Linux' own default is two hours
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,  # milliseconds that what was sent may stay unacknowledged
+}
 SECRETS = frozenset({"password", "sslpassword", "passwd"})  # keys of a URL's query
 
 
@@ -102,11 +110,17 @@ def make_safe_for_processes(engine: Engine, *, writes: bool) -> None:
 
 def connect_arguments(url: str) -> dict[str, Any]:
     """Engine arguments for ``url``: how long SQLite waits for a lock, and dead connections noticed
-    elsewhere.
+    elsewhere, even where the network swallows what is sent.
+
+    A URL's own query parameters of those names win.
     """
-    if make_url(url).get_backend_name() == "sqlite":
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
         return {"connect_args": {"timeout": _BUSY_SECONDS}}
-    return {"pool_pre_ping": True}
+    if parsed.get_driver_name() not in ("psycopg", "psycopg2"):
+        return {"pool_pre_ping": True}
+    own = {key: value for key, value in _LIBPQ.items() if key not in parsed.query}
+    return {"pool_pre_ping": True, "connect_args": own}
 
 
 def _engine(url: str, *, create: bool) -> Engine:

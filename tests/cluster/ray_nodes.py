@@ -74,6 +74,11 @@ class RayCluster:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
 
+    def end_node_of(self, pid: int) -> None:
+        """SIGTERM for the node of a worker process, as when a machine is drained."""
+        (node,) = (p for p in _ancestors(pid) if _name(p) == "ray")
+        os.kill(node, signal.SIGTERM)
+
     def run(self, *arguments: object) -> Said:
         """`s3search` with ``arguments``, in the one process that knows the token and has Ray
         loaded: that takes two seconds.

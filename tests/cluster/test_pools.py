@@ -8,7 +8,15 @@ import pytest
 
 from s3search.cluster import InlinePool, Task, check_address, open_pool
 from s3search.errors import InvalidConfig
-from tests.suites.pool_suite import AnyPool, OpenPool, PoolSuite, make_squarer, start_ray
+from tests.suites.pool_suite import (
+    AnyPool,
+    OpenPool,
+    PoolSuite,
+    collect_some,
+    make_squarer,
+    run_all,
+    start_ray,
+)
 
 
 class TestInlinePool(PoolSuite):
@@ -52,17 +60,14 @@ class TestRayPool(PoolSuite):
         pool.submit(Task(id="asleep", request="sleep"))
         assert pool.collect(timeout=0.05) == []
         assert pool.n_pending == 1
-        (outcome,) = pool.collect()
+        (outcome,) = collect_some(pool)
         assert outcome.reply == "slept"
 
     def test_both_workers_work_at_the_same_time(self, open_pool: OpenPool) -> None:
         pool = open_pool(make_squarer)
-        for i in range(4):
-            pool.submit(Task(id=f"nap-{i}", request="sleep"))
-        workers = set()
-        while pool.n_pending:
-            workers |= {outcome.worker for outcome in pool.collect()}
-        assert len(workers) == 2
+        tasks = [Task(id=f"nap-{i}", request="sleep") for i in range(4)]
+        outcomes = run_all(pool, tasks).values()
+        assert len({outcome.worker for outcome in outcomes}) == 2
 
 
 def make_interrupted() -> Callable[[Any], Any]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -53,11 +54,18 @@ def make_diarist(diary: Path) -> Callable[[Any], Any]:
         name, what = request
         with diary.open("a") as file:
             file.write(f"{name} {os.getpid()}\n")
-        if what == "die":
+        if what in ("die", "stop"):
             time.sleep(0.1)  # the reply of the task before it leaves the process first
+        if what == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         if what == "generator":
             return (i for i in range(3))
+        if what == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        while what == "spin":  # never gives the interpreter's lock away
+            re.match("(a*)*b", "a" * 40)
+        if what == "hang once":
+            what = "600" if len(starts(diary)) == 1 else "0"
         time.sleep(float(what))
         return name
 
@@ -75,6 +83,15 @@ def starts(diary: Path) -> list[tuple[str, int]]:
     return [(name, int(pid)) for name, pid in (line.split() for line in lines)]
 
 
+def all_here(pool: AnyPool, diary: Path) -> None:
+    """Waits until the pool has both its workers."""
+    for i in range(1000):
+        if pool.n_workers == 2:
+            break
+        run_all(pool, [Task(id=f"first-{i}", request=(f"first-{i}", "0.05"))])
+    diary.unlink(missing_ok=True)
+
+
 def diary_tasks(**seconds: str) -> list[Task[tuple[str, str]]]:
     return [Task(id=name, request=(name, what)) for name, what in seconds.items()]
 
@@ -82,6 +99,7 @@ def diary_tasks(**seconds: str) -> list[Task[tuple[str, str]]]:
 def test_tasks_of_a_killed_worker_run_again_and_have_one_outcome_each(
     pool: AnyPool, diary: Path
 ) -> None:
+    all_here(pool, diary)
     tasks = diary_tasks(a="2", b="2", c="0.1", d="0.1", e="0.1")
     for task in tasks[:4]:
         pool.submit(task)
@@ -119,6 +137,7 @@ def test_a_task_that_kills_two_workers_is_in_quarantine_and_the_others_finish(
 
 
 def test_a_worker_killed_between_tasks_loads_its_model_again(pool: AnyPool, diary: Path) -> None:
+    all_here(pool, diary)
     first = run_all(pool, diary_tasks(a="0.3", b="0.3"))
     pids = {int(o.worker.split("/")[1]) for o in first.values()}
     for pid in pids:
@@ -158,6 +177,48 @@ def test_half_a_gpu_each_lets_two_workers_share_one() -> None:
 def test_sizes_that_mean_nothing_are_refused(n_workers: int, gpus_per_worker: float) -> None:
     with pytest.raises(InvalidConfig, match=r"n_workers=0|gpus_per_worker=-?1"):
         open_pool("local", make_squarer, n_workers, gpus_per_worker)
+
+
+@pytest.mark.parametrize("least", [-1, 3])
+def test_a_search_waits_for_none_up_to_all_of_its_workers(least: int) -> None:
+    with pytest.raises(InvalidConfig, match=f"min_workers={least} with n_workers=2"):
+        open_pool("local", make_squarer, 2, 0, min_workers=least)
+
+
+def test_a_pool_opens_with_the_workers_that_fit_and_leaves_the_others_pending() -> None:
+    with open_pool("local", make_squarer, 3, 1.0, min_workers=1) as pool:
+        assert len(run_all(pool, tasks_of([1, 2, 3]))) == 3
+        assert pool.n_workers == 1
+        pool.submit(Task(id="a", request=1))
+        pool.submit(Task(id="b", request=1))
+        assert not pool.has_room  # those who wait for a GPU make none
+
+
+@pytest.mark.parametrize("how", ["stop", "spin"])
+def test_a_task_that_hangs_costs_two_workers_and_has_one_outcome(tmp_path: Path, how: str) -> None:
+    diary = tmp_path / "diary"
+    make = partial(make_diarist, diary)
+    with open_pool("local", make, 1, 0, task_seconds=2.0) as pool:
+        outcomes = run_all(pool, diary_tasks(a="0", hangs=how, b="1.2", c="1.2"))
+    error = outcomes["hangs"].error
+    assert error is not None
+    assert error.kind == "TaskTimedOut"
+    assert "more than cluster.task_seconds=2 on" in error.message
+    assert 4.0 < outcomes["hangs"].seconds < 12.0
+    assert {name: outcomes[name].reply for name in "abc"} == {name: name for name in "abc"}
+    begun = starts(diary)
+    assert Counter(name for name, _ in begun) == {"a": 1, "hangs": 2, "b": 1, "c": 1}
+    pids = {pid for name, pid in begun if name == "hangs"}
+    assert len(pids) == 2
+    assert not [pid for pid in pids if Path("/proc", str(pid)).exists()]
+
+
+def test_a_worker_that_hung_once_is_replaced_and_its_task_measured(tmp_path: Path) -> None:
+    diary = tmp_path / "diary"
+    with open_pool("local", partial(make_diarist, diary), 1, 0, task_seconds=2.0) as pool:
+        (outcome,) = run_all(pool, diary_tasks(a="hang once")).values()
+    assert outcome.reply == "a"
+    assert len(starts(diary)) == 2
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,9 @@ def test_a_second_extractor_takes_the_remaining_keys_of_its_table(tmp_path: Path
         ("validation.metric.network=b", r"validation.metric.features: missing"),
         ("validation.metric.features=digits", r"validation.metric: is the extractor of \[metric"),
         ("evaluations=3", r"--set takes table.key=value"),
+        ("cluster.min_workers=3", r"min_workers = 3 of workers = 2: .* raise workers, or lower"),
+        ("cluster.min_workers=-1", r"cluster.min_workers: .*greater than or equal to 0"),
+        ("cluster.task_seconds=0", r"cluster.task_seconds: .*greater than 0"),
     ],
 )
 def test_a_wrong_value_names_its_key(tmp_path: Path, override: str, message: str) -> None:

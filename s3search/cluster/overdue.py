@@ -1,0 +1,50 @@
+"""Tasks that ran longer than a task may: their workers are taken to hang.
+
+A worker can hang for a reason of its own (a driver of its GPU, a lost file server), so the task
+runs once more; the second time the task is at fault, and is given up with the reason.
+"""
+
+from dataclasses import dataclass
+
+from s3search.errors import Failure
+
+MAX_OVERRUNS = 2  # of one task; then it is given up
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overrun:
+    """A worker process that was ended because its task took too long."""
+
+    worker: str
+    seconds: float
+
+
+class Overruns:
+    """Those of each pending task, where a task may run for ``limit`` seconds (None: for ever)."""
+
+    def __init__(self, limit: float | None) -> None:
+        self.limit = limit
+        self._of: dict[str, list[Overrun]] = {}
+
+    def add(self, task_id: str, overrun: Overrun) -> bool:
+        """Note one more; whether that was the last that the task is granted."""
+        found = self._of.setdefault(task_id, [])
+        found.append(overrun)
+        return len(found) >= MAX_OVERRUNS
+
+    def forget(self, task_id: str) -> None:
+        self._of.pop(task_id, None)
+
+    def seconds(self, task_id: str) -> float:
+        """What the task cost in vain."""
+        return sum(overrun.seconds for overrun in self._of[task_id])
+
+    def failure(self, task_id: str) -> Failure:
+        """Why the task is given up, and what would help."""
+        workers = " and ".join(overrun.worker for overrun in self._of[task_id])
+        message = (
+            f"it ran for more than cluster.task_seconds={self.limit:g} on {workers}, which were "
+            "ended; raise cluster.task_seconds if that is not long for this model and number of "
+            "images, otherwise look for what makes a worker hang"
+        )
+        return Failure(kind="TaskTimedOut", message=message, traceback="")
