@@ -82,7 +82,7 @@ def collected(store: StudyStore) -> Collected:
 
 
 def test_every_card_is_there_once(cards: dict[str, Any], collected: Collected) -> None:
-    expected = {"s3search-cost"}
+    expected = {"s3search-cost", "s3search-front"}
     for nfe in (2, 3):
         kinds = ("progress", "times", "compared", "choices")
         expected |= {f"s3search-{kind}-nfe{nfe}" for kind in kinds}
