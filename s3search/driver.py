@@ -10,8 +10,10 @@ alone.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from s3search.cluster.packing import PopulationSize
 from s3search.cluster.pool import Outcome, Task
@@ -78,18 +80,22 @@ def evaluate_all(
     """Evaluations outside any study by all workers of an idle pool, in order; a failure stands in
     the place of its evaluation.
     """
-    found: dict[str, Evaluation | EvaluationFailed] = {}
-    waiting = list(enumerate(requests))
-    while len(found) < len(requests):
-        while waiting and pool.has_room:
-            i, request = waiting.pop(0)
-            pool.submit(Task(id=str(i), request=request))
-        for outcome in pool.collect():
-            if isinstance(outcome.reply, Evaluation):
-                found[outcome.task_id] = outcome.reply
-            else:
-                found[outcome.task_id] = _failure(outcome)
-    return [found[str(i)] for i in range(len(requests))]
+    found: dict[int, Evaluation | EvaluationFailed] = {}
+    for i, outcome in _ask_all(pool, requests):
+        reply = outcome.reply
+        found[i] = reply if isinstance(reply, Evaluation) else _failure(outcome)
+    return [found[i] for i in range(len(requests))]
+
+
+def images_of_all(
+    pool: Pool, requests: Sequence[ImagesRequest]
+) -> Iterator[tuple[Schedule, Tensor]]:
+    """Images of many schedules by all workers of an idle pool, as they come; a schedule that fails
+    has none.
+    """
+    for i, outcome in _ask_all(pool, requests):
+        if isinstance(outcome.reply, Tensor):
+            yield requests[i].schedule, outcome.reply
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -345,6 +351,19 @@ def _ask(pool: Pool, task_id: str, request: Request) -> Reply:
     if outcome.reply is None:
         raise _failure(outcome)
     return outcome.reply
+
+
+def _ask_all(pool: Pool, requests: Sequence[Request]) -> Iterator[tuple[int, Outcome[Reply]]]:
+    """What becomes of each request, with its place among them, as it comes."""
+    waiting = list(enumerate(requests))
+    left = len(waiting)
+    while left:
+        while waiting and pool.has_room:
+            i, request = waiting.pop(0)
+            pool.submit(Task(id=str(i), request=request))
+        for outcome in pool.collect():
+            left -= 1
+            yield int(outcome.task_id), outcome
 
 
 def _failure(outcome: Outcome[Reply]) -> EvaluationFailed:

@@ -3,7 +3,7 @@
 import functools
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from s3search.cluster import open_pool
@@ -19,9 +19,15 @@ from s3search.study.store import StudyStore, create_or_resume
 from s3search.study_lab import Pool
 
 
-def launch(config: StudyConfig, report: Report, *, takeover: bool = False) -> None:
+def launch(
+    config: StudyConfig,
+    report: Report,
+    *,
+    takeover: bool = False,
+    afterwards: Callable[[Pool], None] | None = None,
+) -> None:
     """Runs the study to its end, creating or resuming it; nothing is written before all input is
-    proven good.
+    proven good.  ``afterwards`` has the idle workers once the study is done.
 
     Raises `StudyConflict` if another driver runs it, unless this one is to take it over.
     """
@@ -30,6 +36,8 @@ def launch(config: StudyConfig, report: Report, *, takeover: bool = False) -> No
         check_free(config.storage.url, config.study.name)
     with workers(config) as pool:
         launch_on(pool, config, space, report, takeover=takeover)
+        if afterwards is not None:
+            afterwards(pool)
 
 
 def launch_on(

@@ -221,8 +221,12 @@ def _launch(config: Any, *, quiet: bool, takeover: bool = False) -> None:
 
     try:
         with progress(ERR if quiet else OUT) as report:
-            run(config, report, takeover=takeover)
-        publish_launched(config)
+            run(
+                config,
+                report,
+                takeover=takeover,
+                afterwards=lambda pool: publish_launched(config, pool),
+            )
     except KeyboardInterrupt:
         ERR.print(
             f"interrupted; what was measured is saved in {redacted(config.storage.url)}. "

@@ -17,14 +17,18 @@ from typing import BinaryIO
 
 import optuna
 from sqlalchemy.engine import make_url
+from torch import Tensor
 
+from s3search.driver import images_of_all
 from s3search.errors import InvalidConfig
 from s3search.evaluation.evaluator import Evaluator
+from s3search.evaluation.record import ImagesRequest
 from s3search.files import write_bytes, write_text
 from s3search.pictures import draw_schedule
 from s3search.report.samples import sheet
 from s3search.schedules.schedule import Schedule
 from s3search.study.config import StudyConfig
+from s3search.study_lab import Pool
 
 _NAMESPACE = uuid.UUID("5f0a3c64-0f53-4d5c-9a53-8e1f6a3f7d21")
 _KEY = "dashboard:artifacts:{trial}:{artifact}"  # as optuna-dashboard 0.21 looks for it
@@ -82,8 +86,8 @@ def attach(
     samples: Mapping[str, Picture],
     folder: Path,
 ) -> int:
-    """Writes drawing, JSON and samples (by schedule id, where there are some) of these schedules
-    and lists them at their trials; how many artifacts these are.
+    """Writes drawing, JSON and samples (by schedule id, else those that are there) of these
+    schedules and lists them at their trials; how many artifacts these are.
 
     Raises `InvalidConfig` for a folder that cannot be written.
     """
@@ -95,7 +99,9 @@ def attach(
         for schedule in schedules:
             if schedule.id not in trials:
                 continue
-            for name, mimetype, write in _files(schedule, samples.get(schedule.id)):
+            there = samples_of(folder, [study.study_name], schedule)
+            shown = samples.get(schedule.id) or next(iter(there), None)
+            for name, mimetype, write in _files(schedule, shown):
                 artifact = _artifact_id(study.study_name, schedule.id, name)
                 write(folder / artifact)
                 key = _KEY.format(trial=trials[schedule.id], artifact=artifact)
@@ -111,7 +117,7 @@ def attach(
     return n
 
 
-def sample_sheets(
+def sheets_made_here(
     config: StudyConfig, schedules: Sequence[Schedule], n_images: int
 ) -> dict[str, Picture]:
     """By schedule id, images from the same held-out noise; loads the study's model here."""
@@ -119,12 +125,23 @@ def sample_sheets(
         return {}
     evaluator = Evaluator(replace(config.evaluator_spec, witness=None))
     seed = config.validation_noise_seed
-    found = {}
-    for schedule in schedules:
-        made = sheet(schedule.id[:8], evaluator.images(schedule, n_images, seed))
-        mimetype, _, encoded = made.source.removeprefix("data:").partition(";base64,")
-        found[schedule.id] = Picture(base64.b64decode(encoded), mimetype)
-    return found
+    return {
+        schedule.id: _picture(schedule, evaluator.images(schedule, n_images, seed))
+        for schedule in schedules
+    }
+
+
+def sheets_of_workers(
+    pool: Pool, config: StudyConfig, schedules: Sequence[Schedule], n_images: int
+) -> dict[str, Picture]:
+    """The same by workers that are there; a schedule that fails has none."""
+    seed = config.validation_noise_seed
+    requests = [
+        ImagesRequest(schedule=schedule, n_images=n_images, noise_seed=seed)
+        for schedule in schedules
+    ]
+    made = images_of_all(pool, requests)
+    return {schedule.id: _picture(schedule, images) for schedule, images in made}
 
 
 def samples_of(folder: Path | None, studies: Iterable[str], schedule: Schedule) -> list[Picture]:
@@ -138,6 +155,12 @@ def samples_of(folder: Path | None, studies: Iterable[str], schedule: Schedule) 
             if path.is_file():
                 found.append(Picture(path.read_bytes(), mimetype))
     return found
+
+
+def _picture(schedule: Schedule, images: Tensor) -> Picture:
+    made = sheet(schedule.id[:8], images)
+    mimetype, _, encoded = made.source.removeprefix("data:").partition(";base64,")
+    return Picture(base64.b64decode(encoded), mimetype)
 
 
 def _artifact_id(study: str, schedule_id: str, name: str) -> str:

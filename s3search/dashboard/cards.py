@@ -26,6 +26,8 @@ _SHOWN = 30.0  # times the smallest: what an axis shows before one zooms out
 def cards_of(collected: Collected, choices: Sequence[Choices]) -> dict[str, go.Figure]:
     """All cards of a study by their id."""
     cards = {"s3search-cost": cost_card(collected.costs)}
+    if len(collected.best) > 1:
+        cards["s3search-front"] = front_card(collected.comparison["rows"])
     for progress in collected.progress:
         cards[f"s3search-progress-nfe{progress.nfe}"] = progress_card(progress)
     for nfe, picks in collected.picks.items():
@@ -86,7 +88,6 @@ def comparison_card(nfe: int, rows: Sequence[Mapping[str, Any]]) -> go.Figure:
     points = []
     for is_baseline in (False, True):
         own = [row for row in shown if row["is_baseline"] is is_baseline]
-        between = [row["interval_95"] or (row["value"], row["value"]) for row in own]
         points.append(
             {
                 "type": "scatter",
@@ -95,12 +96,7 @@ def comparison_card(nfe: int, rows: Sequence[Mapping[str, Any]]) -> go.Figure:
                 "name": "published" if is_baseline else "found",
                 "x": _short([row["value"] for row in own]),
                 "y": [html.escape(row_name(row)) for row in own],
-                "error_x": {
-                    "type": "data",
-                    "symmetric": False,
-                    "array": _short([b[1] - row["value"] for b, row in _both(between, own)]),
-                    "arrayminus": _short([row["value"] - b[0] for b, row in _both(between, own)]),
-                },
+                "error_x": _whiskers(own),
             }
         )
     names = [html.escape(row_name(row)) for row in reversed(shown)]
@@ -110,6 +106,38 @@ def comparison_card(nfe: int, rows: Sequence[Mapping[str, Any]]) -> go.Figure:
         f"NFE {nfe}: distance on held-out noise, 95 % interval",
         x=_log_axis("distance", [row["value"] for row in shown]),
         y={"type": "category", **order},
+    )
+
+
+def front_card(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
+    """Held-out distance of the best found and the best published schedule against their calls."""
+    lines = []
+    for is_baseline, name in ((False, "found"), (True, "best published")):
+        of_kind = [row for row in rows if row["is_baseline"] is is_baseline]
+        nearest = {
+            row["nfe"]: row for row in sorted(of_kind, key=lambda row: (row["nfe"], -row["value"]))
+        }
+        best = list(nearest.values())
+        lines.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "line": {
+                    "color": SERIES[1 if is_baseline else 0],
+                    "dash": "dash" if is_baseline else "solid",
+                },
+                "name": name,
+                "x": [row["nfe"] for row in best],
+                "y": _short([row["value"] for row in best]),
+                "text": [html.escape(row_name(row)) for row in best],
+                "error_y": _whiskers(best),
+            }
+        )
+    return _figure(
+        lines,
+        "Distance against network calls, on held-out noise, 95 % interval",
+        x={"title": {"text": "network calls per image (NFE)"}, "dtick": 1},
+        y=_log_axis("distance", [row["value"] for row in rows]),
     )
 
 
@@ -278,7 +306,12 @@ def _short(values: Sequence[float]) -> list[float]:
     return [float(f"{value:.6g}") for value in values]
 
 
-def _both(
-    a: Sequence[tuple[float, float]], b: Sequence[Mapping[str, Any]]
-) -> list[tuple[tuple[float, float], Mapping[str, Any]]]:
-    return list(zip(a, b, strict=True))
+def _whiskers(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The 95 % intervals around the values; none where it is not known."""
+    ends = [(row["value"], *(row["interval_95"] or (row["value"],) * 2)) for row in rows]
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": _short([high - value for value, _, high in ends]),
+        "arrayminus": _short([value - low for value, low, _ in ends]),
+    }

@@ -116,7 +116,10 @@ class Pages:
 
     def _study(self, name: str) -> Answer:
         def report(store: StudyStore, frame: pd.DataFrame) -> str:
-            reason = "`s3search publish --samples 24` puts samples on the pages of schedules."
+            reason = (
+                "A launch puts samples on the pages of schedules, and so does "
+                "`s3search publish --samples 24`."
+            )
             with self._drawing:
                 return render(collect(store, frame), NoSamples(reason), self._links(name))
 

@@ -6,21 +6,36 @@ replaces what was there.
 
 import importlib.util
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
 
-from s3search.dashboard.artifacts import artifacts_folder, attach, sample_sheets
+from s3search.dashboard.artifacts import (
+    Picture,
+    artifacts_folder,
+    attach,
+    samples_of,
+    sheets_made_here,
+    sheets_of_workers,
+)
 from s3search.dashboard.cards import cards_of
 from s3search.dashboard.choices import choices_of
 from s3search.dashboard.note import merged, note_text
 from s3search.dashboard.storage import open_storage
 from s3search.errors import InvalidConfig, S3SearchError, StudyConflict
 from s3search.report.data import collect
+from s3search.schedules.schedule import Schedule
 from s3search.study.config import StudyConfig
 from s3search.study.frame import evaluations_frame, validated
 from s3search.study.store import open_study
+from s3search.study_lab import Pool
+
+SAMPLES = 12
+"""Images of each validated schedule that a launch has its workers make."""
+
+_Sheets = Callable[[StudyConfig, Sequence[Schedule]], dict[str, Picture]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,14 +64,47 @@ def publish(
             "what the dashboard shows is written with optuna-dashboard; "
             "pip install 's3search[dashboard]'"
         )
+    folder = artifacts_folder(url, artifacts)
+    return _publish(
+        url, name, folder, lambda config, them: sheets_made_here(config, them, n_samples)
+    )
+
+
+def publish_launched(config: StudyConfig, pool: Pool) -> None:
+    """The same at the end of a launch, whose workers make the samples that are not there.  The
+    launch succeeded whatever happens here: nothing without optuna-dashboard or without a validated
+    schedule, and a warning where it fails.
+    """
+    if not _is_installed():
+        return
+    url, name = config.storage.url, config.study.name
+    folder = artifacts_folder(url, config.storage.artifacts)
+
+    def sheets(config: StudyConfig, schedules: Sequence[Schedule]) -> dict[str, Picture]:
+        missing = [each for each in schedules if not samples_of(folder, [name], each)]
+        try:
+            return sheets_of_workers(pool, config, missing, SAMPLES)
+        except S3SearchError as error:
+            _warn(f"samples of its schedules: {error}")
+            return {}
+
+    try:
+        _publish(url, name, folder, sheets)
+    except StudyConflict:
+        return
+    except (S3SearchError, OSError) as error:
+        _warn(f"all of it: {error}")
+
+
+def _publish(url: str, name: str, folder: Path | None, sheets: _Sheets) -> Published:
     with open_study(url, name) as store:
-        collected = collect(store)
         frame = evaluations_frame(store)
+        collected = collect(store, frame)
         choices = [choices_of(store, frame, nfe) for nfe in collected.best]
-        folder = artifacts_folder(url, artifacts)
         scored = [] if folder is None else validated(frame, store.config)
         schedules = [store.schedule(each.schedule_id) for each in scored]
-        samples = sample_sheets(store.config, schedules, n_samples)
+        config = store.config
+    samples = sheets(config, schedules) if schedules else {}
     cards = cards_of(collected, [each for each in choices if each is not None])
     storage = open_storage(url, writable=True)
     try:
@@ -69,22 +117,12 @@ def publish(
     return Published(study=name, cards=tuple(cards), artifacts=n, folder=folder)
 
 
-def publish_launched(config: StudyConfig) -> None:
-    """The same at the end of a launch, which succeeded whatever happens here: nothing without
-    optuna-dashboard or without a validated schedule, and a warning where it fails.
-    """
-    if not _is_installed():
-        return
-    try:
-        publish(config.storage.url, config.study.name, artifacts=config.storage.artifacts)
-    except StudyConflict:
-        return
-    except (S3SearchError, OSError) as error:
-        warnings.warn(
-            f"the study is complete, but the dashboard does not show all of it: {error}; "
-            "`s3search publish` writes them",
-            stacklevel=2,
-        )
+def _warn(what: str) -> None:
+    warnings.warn(
+        f"the study is complete, but the dashboard does not show {what}; "
+        "`s3search publish` does, with `--samples` these too",
+        stacklevel=3,
+    )
 
 
 def _is_installed() -> bool:

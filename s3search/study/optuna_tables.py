@@ -21,6 +21,7 @@ from sqlalchemy import Column, DateTime, Enum, Float, ForeignKey, Integer, Strin
 SCHEMA = "v3.2.0.a"
 
 _METADATA = sa.MetaData()
+_KINDS = ("FINITE", "INF_POS", "INF_NEG")  # of a value; only what is finite stands in a number
 
 STUDIES = Table(
     "studies",
@@ -45,7 +46,7 @@ VALUES = Table(
     Column("trial_id", ForeignKey(TRIALS.c.trial_id), nullable=False),
     Column("objective", Integer, nullable=False),
     Column("value", Float),
-    Column("value_type", Enum("FINITE", "INF_POS", "INF_NEG", name="trialvaluetype")),
+    Column("value_type", Enum(*_KINDS, name="trialvaluetype")),
 )
 PARAMETERS = Table(
     "trial_params",
@@ -71,6 +72,24 @@ STUDY_ATTRIBUTES = Table(  # which Optuna calls system attributes: they are its 
     Column("study_id", ForeignKey(STUDIES.c.study_id)),
     Column("key", String(512)),
     Column("value_json", Text),
+)
+
+SYSTEM_ATTRIBUTES = Table(
+    "trial_system_attributes",
+    _METADATA,
+    Column("trial_system_attribute_id", Integer, primary_key=True),
+    Column("trial_id", ForeignKey(TRIALS.c.trial_id)),
+    Column("key", String(512)),
+    Column("value_json", Text),
+)
+INTERMEDIATE_VALUES = Table(
+    "trial_intermediate_values",
+    _METADATA,
+    Column("trial_intermediate_value_id", Integer, primary_key=True),
+    Column("trial_id", ForeignKey(TRIALS.c.trial_id), nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("intermediate_value", Float),
+    Column("intermediate_value_type", Enum(*_KINDS, "NAN", name="trialintermediatevaluetype")),
 )
 
 

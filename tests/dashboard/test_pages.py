@@ -13,12 +13,12 @@ import pytest
 from s3search.cli import run
 from s3search.dashboard import Access, application
 from s3search.dashboard.publish import publish
-from s3search.dashboard.views import PAGE_SIZE, Ranked
+from s3search.dashboard.views import PAGE_SIZE, Ranked, ranking
 from s3search.launching import launch
 from s3search.schedules.schedule import Schedule
 from s3search.study.comparison import comparison_of
 from s3search.study.config import StudyConfig
-from s3search.study.frame import status_of
+from s3search.study.frame import evaluations_frame, status_of
 from s3search.study.store import open_study
 from tests.dashboard.client import Answer, ask
 from tests.dashboard.conftest import NAME
@@ -106,10 +106,14 @@ def test_a_study_s_page_is_its_report_with_links(served: WSGIApplication, url: s
 
 
 def test_the_ranking_is_by_distance(served: WSGIApplication, url: str) -> None:
+    with open_study(url, NAME) as store:
+        known = ranking(evaluations_frame(store), store.config.validation.n_images)
     for nfe in (2, 3):
         page = Page(ask(served, f"/ranking/{HERE}?nfe={nfe}").text)
-        values = [float(v) for v in re.findall(r" (\d+\.\d{4}) (?:\d+\.\d{4}|-) ", page.text)]
-        assert len(values) >= 6 and values == sorted(values)
+        values = [
+            float(v) for v in re.findall(r" (\d+\.\d{4}) (?:\d+\.\d{4}|-)(?: |$)", page.text)
+        ]
+        assert len(values) == len(known[nfe]) > 5 and values == sorted(values)
     assert ask(served, f"/ranking/{HERE}?nfe=9").status == 404
     assert ask(served, f"/ranking/{HERE}?nfe=x&from=-4").status == 200
     assert ask(served, f"/ranking/{HERE}?from=999999").status == 200
@@ -198,11 +202,8 @@ def test_a_study_without_validation_has_its_ranking(tmp_path: Path) -> None:
     config = study_config(tmp_path)
     launch(config, lambda _: None)
     with open_study(config.storage.url, "t") as store:
-        store.set_config(
-            config.model_copy(
-                update={"validation": config.validation.model_copy(update={"n_images": 61})}
-            )
-        )
+        validation = config.validation.model_copy(update={"n_images": 61})
+        store.set_config(config.model_copy(update={"validation": validation}), store.space)
     with application(config.storage.url, Access()) as shown:
         found = ask(shown, "/studies/t")
         assert found.status == 200 and "no validated schedule yet" in found.text

@@ -1,5 +1,6 @@
 """What a study shows in Optuna dashboard is what `compare` and `status` say of it."""
 
+import base64
 import json
 import shutil
 from collections.abc import Iterator
@@ -10,19 +11,24 @@ from wsgiref.types import WSGIApplication
 import pytest
 
 from s3search.cli import run
+from s3search.cluster.pool import InlinePool
 from s3search.dashboard import Access, application
-from s3search.dashboard.artifacts import artifacts_folder
+from s3search.dashboard.artifacts import artifacts_folder, samples_of
 from s3search.dashboard.choices import choices_of, counted
 from s3search.dashboard.note import merged, note_text, plain
-from s3search.dashboard.publish import publish, publish_launched
+from s3search.dashboard.publish import SAMPLES, publish, publish_launched
 from s3search.errors import InvalidConfig, StudyConflict
+from s3search.evaluation.evaluator import Evaluator
+from s3search.launching import launch
 from s3search.processes import edm
 from s3search.report.data import Collected, collect
+from s3search.report.samples import sheet
 from s3search.schedules import published
 from s3search.study.comparison import comparison_of
 from s3search.study.config import StudyConfig
-from s3search.study.frame import evaluations_frame, status_of
+from s3search.study.frame import evaluations_frame, status_of, validated
 from s3search.study.store import StudyStore, create_or_resume, open_study
+from s3search.study_lab import Pool
 from tests.dashboard.client import ask
 from tests.dashboard.conftest import NAME
 from tests.studies import study_config, study_file
@@ -37,6 +43,13 @@ def url(finished: StudyConfig, tmp_path_factory: pytest.TempPathFactory) -> str:
     first = publish(url, NAME)
     assert publish(url, NAME) == first
     return url
+
+
+def _no_workers() -> Pool:
+    def fail() -> Any:
+        raise InvalidConfig("no such model")
+
+    return InlinePool(fail)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +82,7 @@ def collected(store: StudyStore) -> Collected:
 
 
 def test_every_card_is_there_once(cards: dict[str, Any], collected: Collected) -> None:
-    expected = {"s3search-cost"}
+    expected = {"s3search-cost", "s3search-front"}
     for nfe in (2, 3):
         kinds = ("progress", "times", "compared", "choices")
         expected |= {f"s3search-{kind}-nfe{nfe}" for kind in kinds}
@@ -208,7 +221,7 @@ def test_a_study_that_is_not_validated_shows_nothing_yet(tmp_path: Path) -> None
     create_or_resume(config, {}).close()
     with pytest.raises(StudyConflict, match="no validated schedule yet"):
         publish(config.storage.url, "t")
-    publish_launched(config)  # and a launch that found nothing says nothing
+    publish_launched(config, _no_workers())  # and a launch that found nothing says nothing
 
 
 def test_a_launch_whose_graphs_cannot_be_written_says_so_and_succeeds(
@@ -217,7 +230,21 @@ def test_a_launch_whose_graphs_cannot_be_written_says_so_and_succeeds(
     nowhere = finished.storage.model_copy(update={"url": f"sqlite:///{tmp_path}/none.db"})
     config = finished.model_copy(update={"storage": nowhere})
     with pytest.warns(UserWarning, match="no database file.*s3search publish"):
-        publish_launched(config)
+        publish_launched(config, _no_workers())
+
+
+def test_a_launch_whose_samples_cannot_be_made_shows_the_rest(
+    finished: StudyConfig, tmp_path: Path
+) -> None:
+    file = tmp_path / "study.db"
+    shutil.copy(finished.storage.url.removeprefix("sqlite:///"), file)
+    copied = finished.storage.model_copy(update={"url": f"sqlite:///{file}"})
+    config = finished.model_copy(update={"storage": copied})
+    with pytest.warns(UserWarning, match="samples of its schedules: no such model"):
+        publish_launched(config, _no_workers())
+    with application(copied.url, Access()) as shown:
+        page = ask(shown, "/api/studies/1").json
+    assert page["plotly_graph_objects"] and any(t["artifacts"] for t in page["trials"])
 
 
 def test_a_launch_ends_with_note_graphs_and_drawings(
@@ -235,7 +262,23 @@ def test_a_launch_ends_with_note_graphs_and_drawings(
     validated = json.loads(capsys.readouterr().out)["rows"]
     drawn = [trial for trial in page["trials"] if trial["artifacts"]]
     assert len(drawn) >= len(validated) > 0
-    assert len(list((tmp_path / "study.db.artifacts").iterdir())) == 2 * len(drawn)
+    assert len(list((tmp_path / "study.db.artifacts").iterdir())) == 3 * len(drawn)
+
+
+def test_the_samples_of_a_launch_are_of_the_same_held_out_noise(tmp_path: Path) -> None:
+    config = study_config(tmp_path)
+    launch(config, lambda _: None, afterwards=lambda pool: publish_launched(config, pool))
+    folder = artifacts_folder(config.storage.url)
+    evaluator, seed = Evaluator(config.evaluator_spec), config.validation_noise_seed
+    with open_study(config.storage.url, "t") as store:
+        known = validated(evaluations_frame(store), store.config)
+        schedules = [store.schedule(row.schedule_id) for row in known]
+    assert {row.is_baseline for row in known} == {False, True}
+    for schedule in schedules:
+        (kept,) = samples_of(folder, ["t"], schedule)
+        made = sheet("", evaluator.images(schedule, SAMPLES, seed)).source
+        assert base64.b64encode(kept.content).decode() == made.rpartition(",")[2]
+    publish_launched(config, _no_workers())  # launched again, nothing is left to make
 
 
 def test_without_optuna_dashboard_a_search_finishes_without_cards(
@@ -244,7 +287,7 @@ def test_without_optuna_dashboard_a_search_finishes_without_cards(
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(InvalidConfig, match=r"s3search\[dashboard\]"):
         publish(url, NAME)
-    publish_launched(finished)
+    publish_launched(finished, _no_workers())
     with open_study(finished.storage.url, NAME) as store:
         assert store.state == "done"
     assert artifacts_folder(finished.storage.url) not in Path(
