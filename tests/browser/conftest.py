@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 
 from s3search.dashboard.publish import publish
 from s3search.report import write_report
@@ -15,6 +16,9 @@ from s3search.study.config import StudyConfig
 from tests.browser.chromium import Watched, chromium, chromium_path
 from tests.browser.served import dashboard
 from tests.studies import EVIL_NAME
+
+_PATIENCE_MS = 100_000  # of a busy machine; what is there is found at once
+expect.set_options(timeout=_PATIENCE_MS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ def visit(browser: Any, shown: Shown, tmp_path: Path) -> Iterator[Open]:
             is_report = address == shown.report
             context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}} | options)
             contexts.callback(context.close)
-            context.set_default_timeout(30_000)
+            context.set_default_timeout(_PATIENCE_MS)
             page = context.new_page()
             watched = Watched(page, shown.report if is_report else shown.address)
             opened.append(watched)
