@@ -1,5 +1,6 @@
-"""Databases for tests: a SQLite file, and a PostgreSQL server of our own."""
+"""What many tests start from: a finished study, and databases of both kinds."""
 
+import json
 import signal
 import uuid
 from collections.abc import Iterator
@@ -10,7 +11,12 @@ from typing import Any
 
 import pytest
 
+from s3search.launching import launch
+from s3search.study.config import StudyConfig
+
 pytest.register_assert_rewrite("tests.studies")  # it has an assertion that tests share
+
+from tests.studies import EVIL_NAME, study_config  # noqa: E402  # after it is registered
 
 
 def pytest_configure() -> None:
@@ -19,6 +25,24 @@ def pytest_configure() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> StudyConfig:
+    """A finished study with an evil name, for tests that only look: two numbers of calls, a
+    predictor, a race and a second extractor.
+    """
+    config = study_config(
+        tmp_path_factory.mktemp("study"),
+        f"study.name={json.dumps(EVIL_NAME)}",
+        "space.nfe=[2, 3]",
+        "search.algorithm=s3",
+        "search.evaluations=40",
+        "validation.metric.features=tests.plugins:squares",
+        "validation.n_images=200",
+    )
+    launch(config, lambda _: None)
+    return config
 
 
 @contextmanager

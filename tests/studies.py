@@ -15,6 +15,7 @@ from s3search.study.mirror import NUMBER_ATTRIBUTE
 from s3search.study.store import open_study
 from s3search.study.tables import EVALUATIONS
 
+EVIL_NAME = "<script>alert(1)</script> | $a & [b](javascript:c) 'd'"
 STUDY = """\
 [study]
 name = "t"

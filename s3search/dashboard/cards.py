@@ -104,7 +104,11 @@ def comparison_card(nfe: int, rows: Sequence[Mapping[str, Any]]) -> go.Figure:
     return _figure(
         points,
         f"NFE {nfe}: distance on held-out noise, 95 % interval",
-        x=_log_axis("distance", [row["value"] for row in shown]),
+        x=_log_axis(
+            "distance",
+            [row["value"] for row in shown],
+            [row["interval_95"][0] for row in shown if row["interval_95"]],
+        ),
         y={"type": "category", **order},
     )
 
@@ -291,13 +295,16 @@ def _figure(
     return go.Figure(data=list(traces), layout=layout)
 
 
-def _log_axis(title: str, values: Sequence[float]) -> dict[str, Any]:
-    """A logarithmic axis that a single poor value does not squeeze."""
+def _log_axis(title: str, values: Sequence[float], lower: Sequence[float] = ()) -> dict[str, Any]:
+    """A logarithmic axis that a single poor value does not squeeze, and that begins below the
+    ``lower`` ends of intervals, but for those near zero.
+    """
     axis: dict[str, Any] = {"title": {"text": title}, "type": "log"}
     known = [value for value in values if value > 0]
     if known and max(known) > _SHOWN * min(known):
         most = max(value for value in known if value <= _SHOWN * min(known))
-        axis["range"] = _short([math.log10(min(known) / 1.2), math.log10(most * 1.2)])
+        least = min([*known, *(end for end in lower if end * _SHOWN > min(known))])
+        axis["range"] = _short([math.log10(least / 1.2), math.log10(most * 1.2)])
     return axis
 
 

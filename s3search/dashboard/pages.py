@@ -175,7 +175,8 @@ class Pages:
                 content,
             )
         if wanted[2] == ".png":
-            return "200 OK", {"Content-Type": "image/png"}, self._png(schedule)
+            headers = {"Content-Type": "image/png", "Content-Security-Policy": _POLICY}
+            return "200 OK", headers, self._png(schedule)  # browsers style a picture by itself
         others = [query["with"]] if _ID.fullmatch(query.get("with", "")) else []
         schedules = [schedule, *(schedule_of(self._url, each) for each in others)]
         return self._page(

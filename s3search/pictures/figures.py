@@ -69,7 +69,7 @@ def draw_comparison(
     for strip, schedule, name in zip(strips, schedules, names, strict=True):
         _draw_strip(strip, schedule, differing)
         strip.set_ylabel(name, fontsize=8, parse_math=False)
-        strip.set_xlim(-0.3, n_steps + 0.3)
+        strip.set_xlim(-0.3, n_steps + 0.5)
     strips[-1].set_xlabel("time index")
     _explain(strips[-1], schedules, framed=bool(differing))
     save_figure(figure, path)
@@ -158,7 +158,7 @@ def _draw_strip(axes: Axes, schedule: Schedule, framed: Sequence[int] = ()) -> N
     axes.set_yticks([])
     if has_words:
         axes.set_xticks(range(schedule.n_steps + 1))
-    axes.set_xlim(-0.3, schedule.n_steps + 0.3)
+    axes.set_xlim(-0.3, schedule.n_steps + 0.5)  # room for the last number
 
 
 def _explain(strip: Axes, schedules: Sequence[Schedule], *, framed: bool = False) -> None:
@@ -174,7 +174,7 @@ def _explain(strip: Axes, schedules: Sequence[Schedule], *, framed: bool = False
     strip.legend(
         handles=handles,
         loc="upper center",
-        bbox_to_anchor=(0.5, -0.35),
+        bbox_to_anchor=(0.5, -0.5),
         ncols=len(handles),
         fontsize=8,
     )

@@ -19,7 +19,7 @@ from s3search.study.frame import evaluations_frame, validated
 from s3search.study.store import open_study
 from s3search.study.upkeep import copy_studies
 from tests.dashboard.client import ask
-from tests.dashboard.conftest import NAME
+from tests.studies import EVIL_NAME as NAME
 from tests.studies import study_config
 
 

@@ -21,8 +21,8 @@ from s3search.study.config import StudyConfig
 from s3search.study.frame import evaluations_frame, status_of
 from s3search.study.store import open_study
 from tests.dashboard.client import Answer, ask
-from tests.dashboard.conftest import NAME
 from tests.report.test_report import Page
+from tests.studies import EVIL_NAME as NAME
 from tests.studies import study_config
 
 HERE = quote(NAME, safe="")

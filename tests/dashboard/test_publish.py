@@ -30,7 +30,7 @@ from s3search.study.frame import evaluations_frame, status_of, validated
 from s3search.study.store import StudyStore, create_or_resume, open_study
 from s3search.study_lab import Pool
 from tests.dashboard.client import ask
-from tests.dashboard.conftest import NAME
+from tests.studies import EVIL_NAME as NAME
 from tests.studies import study_config, study_file
 
 

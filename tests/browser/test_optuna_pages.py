@@ -1,0 +1,98 @@
+"""Optuna's pages inside our server: they show what we published, and change nothing."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+from playwright.sync_api import expect
+
+from s3search.dashboard.storage import open_storage
+from tests.browser.chromium import Watched
+from tests.browser.conftest import Open, Shown
+from tests.studies import EVIL_NAME
+
+
+def _take_refusal(watched: Watched, address: str) -> None:
+    """Takes one refused change off a page's complaints: its status, and the browser's line about
+    it.
+    """
+    line = "Failed to load resource: the server responded with a status of 403 (Forbidden)"
+    for complaint in (f"status 403: {address}", f"console: {line}"):
+        watched.complaints.remove(complaint)
+
+
+@pytest.fixture(scope="module")
+def trial(shown: Shown) -> optuna.trial.FrozenTrial:
+    """A trial with artifacts."""
+    storage = open_storage(shown.url, writable=False)
+    try:
+        study = optuna.load_study(study_name=EVIL_NAME, storage=storage)
+        listed = storage.get_study_system_attrs(study._study_id)
+        (key, *_) = [key for key in listed if key.startswith("dashboard:artifacts:")]
+        number = int(key.split(":")[2])
+        return next(each for each in study.trials if each._trial_id == number)
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def test_a_study_is_listed_by_its_name_and_cannot_be_deleted(shown: Shown, visit: Open) -> None:
+    watched = visit("/dashboard")
+    page = watched.page
+    name = page.get_by_text(EVIL_NAME)
+    expect(name).to_be_visible()
+    page.get_by_label("delete study").click()
+    address = f"{shown.address}/api/studies/1"
+    with page.expect_response(lambda reply: reply.request.method == "DELETE") as refused:
+        page.get_by_role("button", name="Yes").click()
+    assert refused.value.status == 403
+    expect(page.get_by_role("alert")).to_have_text("Failed to delete study (id=1)")
+    page.reload()
+    expect(name).to_be_visible()
+    _take_refusal(watched, address)
+
+
+def test_a_study_shows_our_graphs_and_a_note_that_leads_to_our_page(visit: Open) -> None:
+    watched = visit("/dashboard/studies/1")
+    page = watched.page
+    for nfe in (2, 3):
+        for title in ("best so far", "distance on held-out noise", "times of the best", "choices"):
+            expect(page.locator(".gtitle", has_text=f"NFE {nfe}: {title}")).to_be_visible()
+    expect(page.locator(".gtitle", has_text="What the study cost")).to_be_visible()
+    expect(
+        page.locator(".js-line").nth(9)
+    ).to_be_attached()  # published solvers, what was found, times
+    page.locator("a[href$='/note']").click()
+    expect(page.get_by_role("heading", name=EVIL_NAME)).to_be_visible()
+    expect(page.get_by_role("heading", name="Found")).to_be_visible()
+    expect(page.locator("table tr").nth(10)).to_be_attached()
+    assert page.locator("a[href^=javascript]").count() == 0
+    page.get_by_role("link", name="its own page").click()
+    expect(page.locator("h1")).to_have_text(EVIL_NAME)
+
+
+def test_a_trial_shows_its_pictures_and_gives_its_schedule(
+    visit: Open, trial: optuna.trial.FrozenTrial, tmp_path: Path
+) -> None:
+    page = visit(f"/dashboard/studies/1/trials?numbers={trial.number}").page
+    short = trial.user_attrs["schedule_id"][:8]
+    for name in (f"schedule-{short}.png", f"samples-{short}.png"):
+        picture = page.get_by_alt_text(name)
+        expect(picture).to_be_visible()
+        page.wait_for_function(
+            "e => e.complete && e.naturalWidth > 0", arg=picture.element_handle()
+        )
+    downloads = page.get_by_label("download artifact")
+    expect(downloads).to_have_count(3)
+    kept = {}
+    for place in range(3):
+        with page.expect_download() as caught:
+            downloads.nth(place).click()
+        name = caught.value.suggested_filename
+        caught.value.save_as(tmp_path / name)
+        kept[name] = tmp_path / name
+    assert kept[f"schedule-{short}.png"].read_bytes().startswith(b"\x89PNG")
+    command = [sys.executable, "-m", "s3search", "check", str(kept[f"schedule-{short}.json"])]
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 0
