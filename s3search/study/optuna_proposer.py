@@ -38,7 +38,7 @@ from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind
 from s3search.schedules.spacing import EndRule, noisy_time
 from s3search.search.draft import Draft, draft_of, finished, problem, random_schedule
 from s3search.search.evolution import Seeds, Seen
-from s3search.search.proposer import Observation, Proposal, schedule_key
+from s3search.search.proposer import Proposal, Told, schedule_key
 from s3search.search.recipe import (
     FINISH,
     Choice,
@@ -84,10 +84,10 @@ class OptunaProposer:
                 n: optuna.create_study(sampler=make_sampler(sampler, seed)) for n in self._nfe
             }
 
-    def tell(self, observation: Observation) -> None:
+    def tell(self, observation: Told) -> None:
         """Replays the observation into the sampler, if the parameters can write its schedule."""
         schedule, value = observation.schedule, observation.value
-        is_new = self._seen.add(schedule)
+        is_new = self._seen.add(observation.key)
         study = self._studies.get(schedule.nfe)
         params = self._encoded(schedule) if is_new and study is not None else None
         if study is None or params is None:
