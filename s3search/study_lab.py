@@ -106,7 +106,7 @@ class StudyLab:
         search = self._config.search
         if search.evaluations is not None:
             return float(search.evaluations * search.n_images)
-        worked = max(self._store.seconds_spent(), 1e-9)
+        worked = max(self._seconds_spent, 1e-9)
         if search.gpu_seconds is not None and search.wall_seconds is None:
             return self.tally.spent / worked * search.gpu_seconds
         assert search.wall_seconds is not None
@@ -122,7 +122,12 @@ class StudyLab:
         if search.wall_seconds is not None and elapsed >= search.wall_seconds:
             return True
         limit = search.gpu_seconds
-        return limit is not None and self._store.seconds_spent() >= limit
+        return limit is not None and self._seconds_spent >= limit
+
+    @property
+    def _seconds_spent(self) -> float:
+        """Of workers, as `StudyStore.seconds_spent` adds them up anew."""
+        return sum(each.seconds for each in self.spend.values())
 
     def recorded(self, number: int) -> Proposal | None:
         """The proposal of this number if an earlier run made it."""

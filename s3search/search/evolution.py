@@ -17,7 +17,7 @@ from s3search.errors import InvalidConfig
 from s3search.processes import NoiseProcess
 from s3search.schedules.schedule import Schedule
 from s3search.search.draft import random_schedule
-from s3search.search.proposer import Proposal, Told, schedule_key
+from s3search.search.proposer import Proposal, Told, schedule_key, schedule_keys
 from s3search.search.space import SearchSpace
 from s3search.search.variation import crossover, migrate, mutate
 
@@ -99,7 +99,7 @@ class Seen:
 
     def with_pending(self, pending: Sequence[Schedule]) -> Container[bytes]:
         """Keys of everything told or pending."""
-        return _Either(self._keys, {schedule_key(s) for s in pending})
+        return _Either(self._keys, schedule_keys(pending))
 
 
 Population = list[tuple[float, int, Told]]

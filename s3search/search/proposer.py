@@ -20,7 +20,7 @@ A value is a distance: lower is better.
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -149,6 +149,12 @@ def plan_key(plan: Plan) -> bytes:
         digest.update(repr(table.shape).encode())
         digest.update((np.round(table, _KEY_DECIMALS) + 0.0).tobytes())
     return digest.digest()
+
+
+def schedule_keys(schedules: Iterable[Schedule]) -> set[bytes]:
+    """The keys of many that were asked for before: those under way, at every proposal."""
+    known = _REMEMBERED
+    return {known.get(schedule.id) or schedule_key(schedule) for schedule in schedules}
 
 
 _REMEMBERED: OrderedDict[str, bytes] = OrderedDict()
