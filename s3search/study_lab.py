@@ -4,6 +4,7 @@ A proposal is in the database before a worker sees it, an answer before the sear
 What was answered in an earlier run of the study is not asked again.
 """
 
+import functools
 import hashlib
 import json
 import math
@@ -33,9 +34,10 @@ from s3search.evaluation.record import (
     Rung,
 )
 from s3search.schedules.schedule import Schedule
+from s3search.search.evolution import SEED
 from s3search.search.lab import Array, Measured, Price, Trial
 from s3search.search.ladder import LadderRung
-from s3search.search.proposer import Proposal
+from s3search.search.proposer import Proposal, StoredObservation
 from s3search.search.race import checkpoints
 from s3search.study.extensions import Extension
 from s3search.study.progress import Quality, Spend, quality_of
@@ -89,7 +91,8 @@ class StudyLab:
         self._failed_in_a_row = 0
         self._numbers: set[int] = set()
         self._first: dict[str, tuple[int, str]] = {}  # number and origin of a schedule's proposal
-        self._page: dict[int, Proposal] = {}  # of earlier runs, read as the search asks for them
+        self._rows: dict[int, Any] = {}  # of the proposals of earlier runs
+        self._page: dict[int, Proposal] = {}  # some of them, read as the search asks for them
         self._known: dict[str, Searched] = {}
         self._begun: dict[str, EvaluationRequest] = {}
         self._waiting: deque[EvaluationRequest] = deque()  # of these, what no worker has yet
@@ -163,6 +166,22 @@ class StudyLab:
         """The same, or what was answered when an earlier run had begun and rescored as much."""
         self.vetoed()
         return self._vetoes.told_at(self._point.hexdigest()[:32])
+
+    def observed(self, number: int) -> StoredObservation | None:
+        """The same if its result is known and the search itself made it, its schedule unread."""
+        row = self._rows.get(number + self._offset)
+        if row is None or row.plan_key is None or row.schedule_id not in self._known:
+            return None
+        if row.origin.startswith(("baseline", SEED)):
+            return None
+        return StoredObservation(
+            number=number,
+            id=row.schedule_id,
+            nfe=row.nfe,
+            key=bytes.fromhex(row.plan_key),
+            value=self._known[row.schedule_id].value,
+            read=functools.partial(self._store.schedule, row.schedule_id),
+        )
 
     def measure(self, trials: Sequence[Trial]) -> list[Measured]:
         """Measures on the search's noise; raises `EvaluationFailed` when nothing works."""
@@ -338,6 +357,7 @@ class StudyLab:
         """
         for row in self._store.proposed():
             self._numbers.add(row.number)
+            self._rows[row.number] = row
             self._first.setdefault(row.schedule_id, (row.number, row.origin))
         self._store.mirror.open()
         mirrored = self._store.mirror.numbers()

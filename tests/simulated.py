@@ -2,8 +2,9 @@
 
 Time is virtual.  A task takes as long as it is drawn to take, and what the driver needs between
 two calls of the pool is added as it really passed, so that a driver that is too slow leaves its
-workers idle here as it would there.  Tasks fail, nodes are preempted with what they were running
-and come back; all of it drawn from one seed.
+workers idle here as it would there (``driver_clock`` may count processor seconds instead, on a
+machine that is busy with other things).  Tasks fail, nodes are preempted with what they were
+running and come back; all of it drawn from one seed.
 """
 
 import heapq
@@ -11,7 +12,7 @@ import itertools
 import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
@@ -72,12 +73,15 @@ class SimulatedPool:
         n_workers: int,
         weather: Weather,
         seed: int,
+        driver_clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.n_workers = n_workers
         self.n_preempted = 0
-        self.busy_seconds = 0.0  # of all workers, on tasks whose end they reached or not
-        self.up_seconds = 0.0  # of all workers, loaded
         self.driver_seconds = 0.0
+        self.last_begun = 0.0  # when the search handed out its last evaluation
+        self._busy: list[tuple[float, float]] = []  # of workers, whether they reached the end
+        self._up: list[tuple[float, float]] = []  # of workers, loaded
+        self._driver_clock = driver_clock
         self.clock = 0.0
         self._weather, self._random = weather, np.random.default_rng(seed)
         self._real = make_worker()
@@ -87,7 +91,7 @@ class SimulatedPool:
         self._order = itertools.count()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._finished: list[Outcome[Reply]] = []
-        self._left = time.perf_counter()
+        self._left = self._driver_clock()
         self._workers = [_Worker(name=f"virtual/{i}") for i in range(n_workers)]
         self._free: deque[_Worker] = deque()
         for worker in self._workers:
@@ -107,13 +111,15 @@ class SimulatedPool:
         if isinstance(task.request, EvaluationRequest | PopulationRequest | PolishRequest):
             self._queue.append(task)
             self._advance_by_driver()
+            if isinstance(task.request, EvaluationRequest) and task.request.rung is Rung.SEARCH:
+                self.last_begun = self.clock
             self._dispatch()
         else:
             reply = self._real(task.request)
             self._finished.append(
                 Outcome(task_id=task.id, reply=reply, error=None, worker="real/0", seconds=0.0)
             )
-            self._left = time.perf_counter()  # the real worker's time is not the driver's
+            self._left = self._driver_clock()  # the real worker's time is not the driver's
 
     def collect(self, timeout: float | None = None) -> list[Outcome[Reply]]:
         self._advance_by_driver()
@@ -122,7 +128,7 @@ class SimulatedPool:
             self._next_event()
         outcomes, self._finished = self._finished, []
         self._pending -= {outcome.task_id for outcome in outcomes}
-        self._left = time.perf_counter()
+        self._left = self._driver_clock()
         return outcomes
 
     def close(self) -> None:
@@ -144,7 +150,7 @@ class SimulatedPool:
 
     def _advance_by_driver(self) -> None:
         """What the workers did while the driver was away."""
-        now = time.perf_counter()
+        now = self._driver_clock()
         away, self._left = now - self._left, now
         self.driver_seconds += away
         until = self.clock + away
@@ -177,8 +183,8 @@ class SimulatedPool:
         """The node is gone; what it held is run again elsewhere, before all else."""
         self.n_preempted += 1
         if worker.tasks:
-            self.busy_seconds += self.clock - worker.began
-        self.up_seconds += self.clock - worker.up_since
+            self._busy.append((worker.began, self.clock))
+        self._up.append((worker.up_since, self.clock))
         self._queue.extendleft(reversed(worker.tasks))
         worker.tasks.clear()
         worker.is_up, worker.life = False, worker.life + 1
@@ -206,7 +212,7 @@ class SimulatedPool:
         def end() -> None:
             if worker.life != life:
                 return
-            self.busy_seconds += seconds
+            self._busy.append((worker.began, self.clock))
             worker.tasks.popleft()
             if len(worker.tasks) == TASKS_PER_WORKER - 1:
                 self._free.append(worker)
@@ -217,11 +223,13 @@ class SimulatedPool:
 
         self._at(seconds, end)
 
-    def settle(self) -> None:
-        """Counts the time of workers that are still up; call it once, after the search."""
-        for worker in self._workers:
-            if worker.is_up:
-                self.up_seconds += self.clock - worker.up_since
+    def busy_share(self, until: float = math.inf) -> float:
+        """The part of the workers' loaded time, up to that moment, in which they were busy."""
+        until = min(until, self.clock)
+        still_up = [(each.up_since, until) for each in self._workers if each.is_up]
+        running = [(each.began, until) for each in self._workers if each.tasks]
+        busy = _seconds([*self._busy, *running], until)
+        return busy / _seconds([*self._up, *still_up], until)
 
     # -- answers ---------------------------------------------------------------------------
 
@@ -295,3 +303,7 @@ class SimulatedPool:
         calls = 2 * request.iterations * request.n_images * request.schedule.nfe
         schedule = schedule_of_table(free_table(request.schedule))
         return Polished(schedule=schedule, losses=(), network_calls=calls)
+
+
+def _seconds(spans: Iterable[tuple[float, float]], until: float) -> float:
+    return sum(max(0.0, min(end, until) - began) for began, end in spans)

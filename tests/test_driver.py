@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from s3search.cluster import InlinePool
 from s3search.driver import Driver, evaluate, prepare
@@ -25,6 +26,7 @@ from s3search.study.frame import status_of
 from s3search.study.mirror import OptunaMirror
 from s3search.study.progress import Progress
 from s3search.study.store import StudyStore, create_or_resume, open_study
+from s3search.study.tables import SCHEDULES
 from tests.studies import content, study_config
 
 BUDGET = 6
@@ -221,6 +223,25 @@ def test_an_interruption_changes_nothing(
     assert content(config) == undisturbed
 
 
+def test_a_study_of_before_the_plan_keys_goes_on_as_exactly(
+    tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    config, reports = study_config(tmp_path), iter(range(100))
+
+    def interrupt(_: Progress) -> None:
+        if next(reports) == len(undisturbed["proposals"]) - 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        launch(config, interrupt)
+    engine = sa.create_engine(config.storage.url)
+    with engine.begin() as connection:
+        connection.execute(SCHEDULES.update().values(plan_key=None))
+    engine.dispose()
+    launch(config, _ignore)
+    assert content(config) == undisturbed
+
+
 def test_an_interruption_after_every_evaluation_changes_nothing(
     tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
@@ -253,7 +274,7 @@ def test_an_interruption_inside_every_second_evaluation_changes_nothing(
     assert content(config) == undisturbed
 
 
-@pytest.mark.parametrize("algorithm", ["random", "optuna:tpe", "s3"])
+@pytest.mark.parametrize("algorithm", ["random", "usf", "optuna:tpe", "s3"])
 def test_other_algorithms_resume_as_exactly(tmp_path: Path, algorithm: str) -> None:
     kept = []
     for at in (0, 8):

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -15,7 +16,12 @@ from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.record import PolishRequest, ProxyRequest, Reply, Request
 from s3search.processes import edm
 from s3search.schedules.published import baselines
+from s3search.schedules.schedule import Schedule
+from s3search.search.evolution import RandomSearch
 from s3search.search.lab import Trial
+from s3search.search.proposer import Told
+from s3search.search.sequential import Sequential
+from s3search.search.space import load_space
 from s3search.study.config import StudyConfig
 from s3search.study.store import create_or_resume
 from s3search.study_lab import StudyLab
@@ -80,6 +86,34 @@ def test_a_polish_of_before_the_loss_could_be_chosen_is_not_asked_again(tmp_path
         parts = ("polish", SCHEDULES[0].id, 2, 4, 0, False)  # as written by version 0.1
         digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
         assert lab._store.jobs([digest]).keys() == {digest}
+
+
+def test_what_the_search_made_and_measured_is_told_again_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, asked = study_config(tmp_path), list[Request]()
+    told: list[list[tuple[int, str, float | None]]] = []
+    for _ in range(2):
+        search = _Listening(load_space("usf"), edm(), nfe=[3], seed=0)
+        with _lab(config, asked) as lab:
+            Sequential(search, n_seeds=0, evaluations=6, batch=2).run(lab)
+        told.append(search.told)
+        monkeypatch.setattr(Schedule, "from_dict", None)
+    assert told[0] == told[1]
+    assert [number for number, *_ in told[0]] == list(range(6))
+    assert len(asked) == 6
+
+
+class _Listening(RandomSearch):
+    """Writes down what it is told."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.told: list[tuple[int, str, float | None]] = []
+
+    def tell(self, observation: Told) -> None:
+        self.told.append((observation.number, observation.id, observation.value))
+        super().tell(observation)
 
 
 def test_a_study_does_not_change_its_loss(tmp_path: Path) -> None:

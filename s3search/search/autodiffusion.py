@@ -29,7 +29,7 @@ from s3search.schedules.schedule import Schedule
 from s3search.schedules.spacing import Spacing, noisy_time, spaced
 from s3search.search.draft import draft_of, settle_times
 from s3search.search.evolution import Seeds, Seen
-from s3search.search.proposer import Observation, Proposal, schedule_key
+from s3search.search.proposer import Proposal, Told, schedule_key
 from s3search.search.space import SearchSpace
 
 Genes = npt.NDArray[np.int64]  # (n,), rising indices into the grid
@@ -46,7 +46,7 @@ _FIRST_RATE = 0.1  # the same in the first generation
 _N_GRID = 1000
 TRIES = 30  # draws until a proposal is new
 
-Told = tuple[float, int, Schedule]
+Scored = tuple[float, int, Schedule]
 
 
 class AutoDiffusion:
@@ -72,19 +72,20 @@ class AutoDiffusion:
         self._seeds, self._seen = Seeds(seeds or {}), Seen()
         self._seed_keys = {schedule_key(schedule) for schedule in (seeds or {}).values()}
         # per number of calls: what was told, in order; None where nothing was measured
-        self._told_seeds: dict[int, list[Told]] = {}
-        self._told: dict[int, list[Told | None]] = {}
+        self._told_seeds: dict[int, list[Scored]] = {}
+        self._told: dict[int, list[Scored | None]] = {}
 
-    def tell(self, observation: Observation) -> None:
+    def tell(self, observation: Told) -> None:
         """Remembers the schedule; a finite value makes it a possible parent of later
         generations.
         """
-        schedule, value = observation.schedule, observation.value
-        if not self._seen.add(schedule) or schedule.process != self._process:
+        value = observation.value
+        if not self._seen.add(observation.key) or not observation.is_for(self._process):
             return
+        schedule = observation.schedule
         is_measured = value is not None and math.isfinite(value)
         told = (value, observation.number, schedule) if value is not None and is_measured else None
-        if schedule_key(schedule) not in self._seed_keys:
+        if observation.key not in self._seed_keys:
             self._told.setdefault(schedule.nfe, []).append(told)
         elif told is not None:
             self._told_seeds.setdefault(schedule.nfe, []).append(told)
@@ -121,7 +122,7 @@ class AutoDiffusion:
         return min(seeds, key=lambda m: m[:2])[2]
 
     def _parents(
-        self, genes: "TimeGenes", nfe: int, told: Sequence[Told | None]
+        self, genes: "TimeGenes", nfe: int, told: Sequence[Scored | None]
     ) -> list[Schedule] | None:
         """The best so far that have the solver's steps, best first; None in the first
         generation.

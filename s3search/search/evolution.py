@@ -17,7 +17,7 @@ from s3search.errors import InvalidConfig
 from s3search.processes import NoiseProcess
 from s3search.schedules.schedule import Schedule
 from s3search.search.draft import random_schedule
-from s3search.search.proposer import Observation, Proposal, schedule_key
+from s3search.search.proposer import Proposal, Told, schedule_key, schedule_keys
 from s3search.search.space import SearchSpace
 from s3search.search.variation import crossover, migrate, mutate
 
@@ -91,25 +91,29 @@ class Seen:
     def __init__(self) -> None:
         self._keys: set[bytes] = set()
 
-    def add(self, schedule: Schedule) -> bool:
-        """Remembers the plan of ``schedule``; whether it was new."""
+    def add(self, key: bytes) -> bool:
+        """Remembers the key of a plan; whether it was new."""
         before = len(self._keys)
-        self._keys.add(schedule_key(schedule))
+        self._keys.add(key)
         return len(self._keys) > before
 
     def with_pending(self, pending: Sequence[Schedule]) -> Container[bytes]:
         """Keys of everything told or pending."""
-        return _Either(self._keys, {schedule_key(s) for s in pending})
+        return _Either(self._keys, schedule_keys(pending))
 
 
-Populations = dict[int, list[tuple[float, int, Schedule]]]
-"""(value, number, schedule) of possible parents by nfe, the best first."""
+Population = list[tuple[float, int, Told]]
+"""(value, number, observation) of possible parents of one nfe, the best first."""
+
+Populations = dict[int, Population]
+"""By nfe."""
 
 
-def insert(populations: Populations, value: float, observation: Observation) -> None:
-    """Puts a measured schedule in its place."""
-    population = populations.setdefault(observation.schedule.nfe, [])
-    insort(population, (value, observation.number, observation.schedule), key=lambda m: m[:2])
+def insert(populations: Populations, value: float, observation: Told, *, most: int) -> None:
+    """Puts a measured schedule in its place among the best ``most``."""
+    population = populations.setdefault(observation.nfe, [])
+    insort(population, (value, observation.number, observation), key=lambda m: m[:2])
+    del population[most:]
 
 
 class RandomSearch:
@@ -127,9 +131,9 @@ class RandomSearch:
         self._space, self._process, self._nfe, self._seed = space, process, tuple(nfe), seed
         self._seeds, self._seen = Seeds(seeds or {}), Seen()
 
-    def tell(self, observation: Observation) -> None:
+    def tell(self, observation: Told) -> None:
         """Remembers that the schedule was measured."""
-        self._seen.add(observation.schedule)
+        self._seen.add(observation.key)
 
     def propose(self, number: int, pending: Sequence[Schedule]) -> Proposal:
         """The next seed, or a random schedule."""
@@ -164,13 +168,13 @@ class Evolution:
         self._seeds, self._seen = Seeds(seeds or {}), Seen()
         self._populations: Populations = {}
 
-    def tell(self, observation: Observation) -> None:
+    def tell(self, observation: Told) -> None:
         """Remembers the schedule; a finite value makes it a possible parent."""
-        schedule, value = observation.schedule, observation.value
-        if not self._seen.add(schedule) or schedule.process != self._process:
+        value = observation.value
+        if not self._seen.add(observation.key) or not observation.is_for(self._process):
             return
         if value is not None and math.isfinite(value):
-            insert(self._populations, value, observation)
+            insert(self._populations, value, observation, most=self._settings.rank_bar)
 
     def propose(self, number: int, pending: Sequence[Schedule]) -> Proposal:
         """The next seed, or a child of what was told."""
@@ -209,15 +213,12 @@ class Evolution:
                 return child, "crossover", (a.id, b.id)
         return mutate(self._space, a, rng), "mutation", (a.id,)
 
-    def _parent(
-        self, population: list[tuple[float, int, Schedule]], rng: np.random.Generator
-    ) -> Schedule:
-        """The winner of a tournament among the best ``rank_bar``; the population is sorted."""
-        n = min(len(population), self._settings.rank_bar)
-        winner = int(rng.integers(n, size=self._settings.tournament).min())
-        return population[winner][2]
+    def _parent(self, population: Population, rng: np.random.Generator) -> Schedule:
+        """The winner of a tournament among the best ``rank_bar``, which is all there are."""
+        winner = int(rng.integers(len(population), size=self._settings.tournament).min())
+        return population[winner][2].schedule
 
-    def _neighbours(self, nfe: int) -> list[list[tuple[float, int, Schedule]]]:
+    def _neighbours(self, nfe: int) -> list[Population]:
         """The populations of the nearest lower and higher nfe that hold anything."""
         lower = [other for other in self._populations if other < nfe]
         higher = [other for other in self._populations if other > nfe]

@@ -16,7 +16,7 @@ import numpy as np
 
 from s3search.schedules.published import with_guidance
 from s3search.schedules.schedule import ModelPatch, Schedule
-from s3search.search.proposer import Observation, Proposal, Proposer
+from s3search.search.proposer import Observation, Proposal, Proposer, Told
 
 _TAG = 0x67756964  # keeps these draws apart from those of the proposer of schedules
 _ALONE = 0.4  # share of the proposals that change nothing but scales
@@ -40,7 +40,7 @@ class GuidedSearch:
         self._firsts: dict[str, Schedule] = {}  # by the id of the schedule without its scales
         self._best: dict[int, list[tuple[float, int, Schedule]]] = {}
 
-    def tell(self, observation: Observation) -> None:
+    def tell(self, observation: Told) -> None:
         """Remembers the scales here and the schedule there."""
         schedule, value = observation.schedule, observation.value
         plain = without_guidance(schedule)
@@ -49,7 +49,7 @@ class GuidedSearch:
         if value is not None and np.isfinite(value):
             ranked = self._best.setdefault(schedule.nfe, [])
             insort(ranked, (value, observation.number, schedule), key=lambda m: m[:2])
-        self._proposer.tell(replace(observation, schedule=plain))
+        self._proposer.tell(Observation(number=observation.number, schedule=plain, value=value))
 
     def propose(self, number: int, pending: Sequence[Schedule]) -> Proposal:
         """A schedule of the other proposer with scales, or one of the best with others."""

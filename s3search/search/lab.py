@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from s3search.schedules.schedule import Schedule
-from s3search.search.proposer import Proposal
+from s3search.search.proposer import Proposal, StoredObservation
 
 Array = npt.NDArray[np.float64]
 Race = tuple[tuple[int, float], ...]
@@ -69,6 +69,11 @@ class Lab(Protocol):
 
     def recorded(self, number: int) -> Proposal | None:
         """The proposal of this number if an earlier run of the study made it."""
+
+    def observed(self, number: int) -> StoredObservation | None:
+        """The same if its result is known too and the search itself made it, its schedule unread:
+        so tens of thousands are told again in seconds.
+        """
 
     def vetoed(self) -> frozenset[str]:
         """Ids of the schedules that a person has rejected by now: to the search they are such that

@@ -46,7 +46,7 @@ from s3search.search.autodiffusion import (
     Genes,
     TimeGenes,
 )
-from s3search.search.proposer import Observation, Proposal
+from s3search.search.proposer import Proposal, Told
 from s3search.search.space import SearchSpace
 
 FIRST_STAGE = 5 * POPULATION
@@ -92,10 +92,10 @@ class LayeredAutoDiffusion:
         self._told_seeds: list[_Told] = []
         self._told: list[_Told | None] = []  # in order; None where nothing was measured
 
-    def tell(self, observation: Observation) -> None:
+    def tell(self, observation: Told) -> None:
         """Remembers the schedule; a finite value makes it a possible parent."""
         schedule, value = observation.schedule, observation.value
-        if schedule.id in self._ids or schedule.process != self._process:
+        if schedule.id in self._ids or not observation.is_for(self._process):
             return
         self._ids.add(schedule.id)
         if not skips_layers(schedule):

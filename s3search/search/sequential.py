@@ -12,7 +12,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from s3search.search.lab import Lab, Trial
-from s3search.search.proposer import Observation, Proposal, Proposer
+from s3search.search.proposer import Observation, Proposal, Proposer, StoredObservation
+
+_UnderWay = Proposal | StoredObservation
 
 
 class Sequential:
@@ -35,7 +37,7 @@ class Sequential:
         self._n_seeds = n_seeds
         self._last = None if evaluations is None else n_seeds + evaluations
         self._batch = batch
-        self._told: dict[str, Observation] = {}
+        self._told: dict[str, Observation | StoredObservation] = {}
         self._vetoed: frozenset[str] = frozenset()  # of the told
 
     @property
@@ -46,13 +48,14 @@ class Sequential:
     def run(self, lab: Lab) -> None:
         """Searches until the budget is spent."""
         number = 0
-        under_way: deque[Proposal] = deque()
+        under_way: deque[_UnderWay] = deque()
         while True:
             begun = self._next(lab, number, under_way)
             lab.begin(
                 [
                     Trial(schedule=p.schedule, origin=p.origin, parents=p.parents, number=p.number)
                     for p in begun
+                    if isinstance(p, Proposal)
                 ]
             )
             number += len(begun)
@@ -61,15 +64,16 @@ class Sequential:
                 return
             self._tell(lab, under_way.popleft())
 
-    def _tell(self, lab: Lab, proposal: Proposal) -> None:
-        schedule = proposal.schedule
-        result = lab.wait(schedule)
-        if schedule.id not in self._told:  # a space of few schedules repeats itself
-            observation = Observation(
-                number=proposal.number, schedule=schedule, value=result.value
-            )
-            self._told[schedule.id] = observation
-            self._proposer.tell(observation)
+    def _tell(self, lab: Lab, done: _UnderWay) -> None:
+        told: Observation | StoredObservation
+        if isinstance(done, Proposal):
+            value = lab.wait(done.schedule).value
+            told = Observation(number=done.number, schedule=done.schedule, value=value)
+        else:
+            told = done
+        if told.id not in self._told:  # a space of few schedules repeats itself
+            self._told[told.id] = told
+            self._proposer.tell(told)
 
     def _respect(self, vetoed: frozenset[str]) -> None:
         """Makes the proposer one that was told nothing good of the vetoed."""
@@ -81,18 +85,18 @@ class Sequential:
             is_vetoed = schedule_id in vetoed
             self._proposer.tell(replace(told, value=None) if is_vetoed else told)
 
-    def _next(self, lab: Lab, number: int, under_way: deque[Proposal]) -> list[Proposal]:
+    def _next(self, lab: Lab, number: int, under_way: deque[_UnderWay]) -> list[_UnderWay]:
         """As many as there is room for beside those under way; none when the budget is spent."""
-        pending = [p.schedule for p in under_way]
-        found: list[Proposal] = []
-        for k in range(number, number + self._batch - len(pending)):
-            proposal = lab.recorded(k)
-            if proposal is None:
+        found: list[_UnderWay] = []
+        for k in range(number, number + self._batch - len(under_way)):
+            known = lab.observed(k) or lab.recorded(k)
+            if known is None:
                 if self._is_spent(lab, k):
                     break
+                pending = [each.schedule for each in (*under_way, *found)]
                 self._respect(lab.vetoed())
-                proposal = self._proposer.propose(k, [*pending, *(p.schedule for p in found)])
-            found.append(proposal)
+                known = self._proposer.propose(k, pending)
+            found.append(known)
         return found
 
     def _is_spent(self, lab: Lab, number: int) -> bool:

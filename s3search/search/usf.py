@@ -31,7 +31,7 @@ from s3search.rules import Prediction
 from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind
 from s3search.search.draft import Draft, draft_of, finished, random_schedule
 from s3search.search.evolution import Populations, Seeds, Seen, insert
-from s3search.search.proposer import Observation, Proposal, schedule_key
+from s3search.search.proposer import Proposal, Told, schedule_key
 from s3search.search.recipe import (
     Choice,
     kind_of,
@@ -93,13 +93,13 @@ class UsfEvolution:
         self._seeds, self._seen = Seeds(seeds or {}), Seen()
         self._populations: Populations = {}
 
-    def tell(self, observation: Observation) -> None:
+    def tell(self, observation: Told) -> None:
         """Remembers the schedule; a finite value makes it a possible parent."""
-        schedule, value = observation.schedule, observation.value
-        if not self._seen.add(schedule) or schedule.process != self._process:
+        value = observation.value
+        if not self._seen.add(observation.key) or not observation.is_for(self._process):
             return
         if value is not None and math.isfinite(value):
-            insert(self._populations, value, observation)
+            insert(self._populations, value, observation, most=RANK_BAR)
 
     def propose(self, number: int, pending: Sequence[Schedule]) -> Proposal:
         """The next seed, or a child of what was told."""
@@ -113,8 +113,8 @@ class UsfEvolution:
         for _ in range(_TRIES):
             if len(population) < N_START:
                 break
-            first, second = rng.choice(min(len(population), RANK_BAR), 2, replace=False)
-            a, b = population[int(first)][2], population[int(second)][2]
+            first, second = rng.choice(len(population), 2, replace=False)
+            a, b = (population[int(i)][2].schedule for i in (first, second))
             child, parents = usf_child(self._space, a, b, self._nfe, rng)
             if child is not None and schedule_key(child) not in taken:
                 origin = "mutation" if len(parents) == 1 else "crossover"

@@ -19,7 +19,7 @@ from sqlalchemy.engine import Engine
 from s3search.errors import LeaseLost, StudyConflict, nearest
 from s3search.evaluation.record import Rung
 from s3search.schedules.schedule import Schedule
-from s3search.search.proposer import Proposal
+from s3search.search.proposer import Proposal, schedule_key
 from s3search.search.space import SearchSpace
 from s3search.study.config import StudyConfig, parse_config
 from s3search.study.database import insert_missing, open_engine, redacted
@@ -174,9 +174,13 @@ class StudyStore:
 
     @ridden_out
     def proposed(self) -> Sequence[Any]:
-        """(number, schedule_id, origin) of all proposals, in order."""
+        """(number, schedule_id, origin, nfe, plan_key) of all proposals, in order."""
         columns = (PROPOSALS.c.number, PROPOSALS.c.schedule_id, PROPOSALS.c.origin)
-        query = select(*columns).where(PROPOSALS.c.study_id == self._id)
+        query = (
+            select(*columns, SCHEDULES.c.nfe, SCHEDULES.c.plan_key)
+            .join(SCHEDULES, SCHEDULES.c.id == PROPOSALS.c.schedule_id)
+            .where(PROPOSALS.c.study_id == self._id)
+        )
         with self._engine.begin() as connection:
             return connection.execute(query.order_by(PROPOSALS.c.number)).all()
 
@@ -569,7 +573,12 @@ def _add_schedules(connection: sa.Connection, schedules: Sequence[Schedule]) -> 
     for known in connection.execute(query).scalars().all():
         del wanted[known]
     rows = [
-        {"id": own.id, "nfe": own.nfe, "content": json.dumps(own.to_dict())}
+        {
+            "id": own.id,
+            "nfe": own.nfe,
+            "content": json.dumps(own.to_dict()),
+            "plan_key": schedule_key(own).hex(),
+        }
         for own in wanted.values()
     ]
     insert_missing(connection, SCHEDULES, rows)

@@ -41,6 +41,7 @@ SCHEDULES = Table(
     Column("id", String(32), primary_key=True),  # content hash
     Column("nfe", Integer, nullable=False),
     Column("content", Text, nullable=False),  # wire format
+    Column("plan_key", String(32)),  # equal where plans are equal; null in rows of before 0006
 )
 
 PROPOSALS = Table(

@@ -1,11 +1,13 @@
 """What the driver itself costs: ``python -m tests.benchmarks.bench_driver [--full] [--study]
-[--postgres URL]``.
+[--postgres URL] [--only DATABASE] [--algorithms NAME ...]``.
 
 Into studies with 0, 1,000 and 10,000 stored evaluations (``--full``: 50,000 too) go 200 more, one
 at a time, as the lab does it: milliseconds of a proposal, of its result and of its Optuna trial,
 and of this process's processor for all three.
-Then such a study is resumed: seconds until the lab knows all that was measured, of these for the
-trials that Optuna has, and after them to read every proposal's schedule.  SQLite, and PostgreSQL
+Then such a study is resumed: seconds until the lab knows all that was measured, and of these for
+the trials that Optuna has.  For each algorithm follow the seconds from the start of a resumed
+driver to its first new proposal, milliseconds of a proposal then (16 under way, told as they
+come), and these with the bookkeeping.  SQLite, and PostgreSQL
 where a server answers (each run makes a database of its own and drops it).  ``--study`` measures
 instead the driver's own share of a search of the digits model with 150 evaluations in this
 process: the wall time less what the worker's calls took.
@@ -17,8 +19,9 @@ import json
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +36,10 @@ from s3search.launching import space_of, workers
 from s3search.processes import edm
 from s3search.schedules.schedule import Schedule
 from s3search.search.draft import random_schedule
-from s3search.search.proposer import Proposal
+from s3search.search.proposer import Observation, Proposal, Proposer, schedule_key
+from s3search.search.sequential import Sequential
 from s3search.search.space import load_space
+from s3search.study.algorithms import make_proposer
 from s3search.study.config import StudyConfig, parse_config
 from s3search.study.rows import Result, Spent, proposal_rows, result_row
 from s3search.study.store import StudyStore, create_or_resume
@@ -44,6 +49,8 @@ from s3search.study_lab import StudyLab
 Seconds = npt.NDArray[np.float64]
 
 _MORE = 200
+_UNDER_WAY = 16
+_ALGORITHMS = ("random", "evolution", "usf")
 _NFE = 5
 _POSTGRES = "postgresql+psycopg://postgres@127.0.0.1:5432/postgres"
 
@@ -116,7 +123,13 @@ def _fill(store: StudyStore, first: int, n: int) -> None:
     for chunk in _chunks(_made(store.config, first, n)):
         schedules = [proposal.schedule for proposal, _ in chunk]
         content = [
-            {"id": s.id, "nfe": s.nfe, "content": json.dumps(s.to_dict())} for s in schedules
+            {
+                "id": s.id,
+                "nfe": s.nfe,
+                "content": json.dumps(s.to_dict()),
+                "plan_key": schedule_key(s).hex(),
+            }
+            for s in schedules
         ]
         with engine.begin() as connection:
             connection.execute(SCHEDULES.insert(), content)
@@ -147,28 +160,67 @@ def _add(store: StudyStore, first: int, n: int) -> Seconds:
     return seconds
 
 
-def _resume(config: StudyConfig) -> tuple[float, float, float]:
-    """Seconds of a lab that recalls a study, of those for its trials, and of reading all proposals
-    after that, which only searches that propose one by one do.
-    """
+def _idle() -> Any:
+    raise AssertionError("nothing is asked of the workers")
 
-    def idle() -> Any:
-        raise AssertionError("nothing is asked of the workers")
 
+def _resume(config: StudyConfig) -> tuple[float, float]:
+    """Seconds of a lab that recalls a study, and of those for its trials."""
     began = time.perf_counter()
     with create_or_resume(config, {}) as store:
         opened = time.perf_counter()
         store.mirror.numbers()
         mirrored = time.perf_counter() - opened
-        pool: InlinePool[Request, Reply] = InlinePool(idle)
-        lab = StudyLab(store, pool, lambda _: None)
-        recalled = time.perf_counter()
-        n = sum(1 for _ in itertools.takewhile(lab.recorded, itertools.count()))
-        assert n == len(store.proposed())
-        return recalled - began, mirrored, time.perf_counter() - recalled
+        pool: InlinePool[Request, Reply] = InlinePool(_idle)
+        StudyLab(store, pool, lambda _: None)
+        return time.perf_counter() - began, mirrored
 
 
-def _bookkeeping(url: str, sizes: tuple[int, ...]) -> None:
+class _Replayed(Exception):
+    """All that was stored is told."""
+
+
+class _Stopping:
+    """A proposer that stops where the first new proposal is asked of it."""
+
+    def __init__(self, proposer: Proposer) -> None:
+        self.proposer = proposer
+        self.tell = proposer.tell
+
+    def propose(self, number: int, pending: Sequence[Schedule]) -> Proposal:
+        self.proposer.propose(number, pending)
+        raise _Replayed
+
+
+def _clocks() -> Seconds:
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+def _proposals(config: StudyConfig, algorithm: str) -> tuple[Seconds, Seconds]:
+    """Seconds from the start to the first new proposal, and milliseconds of those after it: as
+    they passed, and of this process's processor.
+    """
+    began = _clocks()
+    with create_or_resume(config, {}) as store:
+        lab = StudyLab(store, InlinePool(_idle), lambda _: None)
+        named = _config(config.storage.url, algorithm)
+        proposer = make_proposer(named, load_space("usf"), edm(), {})
+        search = Sequential(_Stopping(proposer), n_seeds=0, evaluations=None, batch=_UNDER_WAY)
+        with suppress(_Replayed):
+            search.run(lab)
+        replayed = _clocks() - began
+        n, rng = len(store.proposed()), np.random.default_rng(0)
+    pending: deque[Proposal] = deque()
+    began = _clocks()
+    for k in range(n, n + _MORE):
+        pending.append(proposer.propose(k, [p.schedule for p in pending]))
+        if len(pending) == _UNDER_WAY:
+            done, value = pending.popleft(), float(rng.exponential())
+            proposer.tell(Observation(number=done.number, schedule=done.schedule, value=value))
+    return replayed, 1000 * (_clocks() - began) / _MORE
+
+
+def _bookkeeping(url: str, sizes: tuple[int, ...], algorithms: Sequence[str]) -> None:
     config, n = _config(url), 0
     database = sa.make_url(url).get_backend_name()
     for size in sizes:
@@ -178,11 +230,20 @@ def _bookkeeping(url: str, sizes: tuple[int, ...]) -> None:
             per_one = 1000 * _add(store, size, _MORE) / _MORE
         n = size + _MORE
         resumed = " ".join(f"{seconds:9.2f}" for seconds in _resume(config))
+        own = float(per_one[:3].sum())
         print(
             f"{database:18} {size:8,} {per_one[0]:11.2f} {per_one[1]:9.2f} "
-            f"{per_one[2]:8.2f} {per_one[:3].sum():8.2f} {per_one[3]:8.2f} {resumed}",
+            f"{per_one[2]:8.2f} {own:8.2f} {per_one[3]:8.2f} {resumed}",
             flush=True,
         )
+        for algorithm in algorithms:
+            replayed, proposing = _proposals(config, algorithm)
+            print(
+                f"  {algorithm:16} first new proposal after {replayed[0]:6.2f} s (processor "
+                f"{replayed[1]:6.2f}), then {proposing[0]:6.2f} ms each ({proposing[1]:6.2f}), "
+                f"with the rows {proposing[0] + own:6.2f} ({proposing[1] + per_one[3]:6.2f})",
+                flush=True,
+            )
 
 
 @contextmanager
@@ -204,19 +265,24 @@ def _postgres(url: str) -> Iterator[str | None]:
             connection.execute(sa.text(f"drop database {name}"))
 
 
-def bookkeeping(sizes: tuple[int, ...], postgres: str) -> None:
-    """Prints the costs in both databases."""
+def bookkeeping(
+    sizes: tuple[int, ...], postgres: str, algorithms: Sequence[str], only: str | None
+) -> None:
+    """Prints the costs in both databases, or in the one."""
     print(
         "database             stored proposal ms result ms trial ms   sum ms   cpu ms  resume s  "
-        "trials s    read s"
+        "trials s"
     )
-    with tempfile.TemporaryDirectory() as folder:
-        _bookkeeping(f"sqlite:///{Path(folder) / 'study.db'}", sizes)
+    if only != "postgresql":
+        with tempfile.TemporaryDirectory() as folder:
+            _bookkeeping(f"sqlite:///{Path(folder) / 'study.db'}", sizes, algorithms)
+    if only == "sqlite":
+        return
     with _postgres(postgres) as url:
         if url is None:
             print("no PostgreSQL answers: name one with --postgres")
         else:
-            _bookkeeping(url, sizes)
+            _bookkeeping(url, sizes, algorithms)
 
 
 def share(algorithm: str) -> None:
@@ -243,13 +309,21 @@ def share(algorithm: str) -> None:
     print(f"{algorithm:10} wall {wall:6.1f} s, driver {own:5.2f} s, {100 * own / wall:4.1f} %")
 
 
-def main(*, full: bool = False, study: bool = False, postgres: str = _POSTGRES) -> None:
+def main(
+    *,
+    full: bool = False,
+    study: bool = False,
+    postgres: str = _POSTGRES,
+    algorithms: Sequence[str] = _ALGORITHMS,
+    only: str | None = None,
+) -> None:
     """Prints the bookkeeping, or the share of a study."""
     if study:
         for algorithm in ("random", "s3"):
             share(algorithm)
     else:
-        bookkeeping((0, 1_000, 10_000, *((50_000,) if full else ())), postgres)
+        sizes = (0, 1_000, 10_000, *((50_000,) if full else ()))
+        bookkeeping(sizes, postgres, algorithms, only)
 
 
 if __name__ == "__main__":
@@ -257,4 +331,6 @@ if __name__ == "__main__":
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--study", action="store_true")
     parser.add_argument("--postgres", default=_POSTGRES, metavar="URL")
+    parser.add_argument("--only", choices=("sqlite", "postgresql"))
+    parser.add_argument("--algorithms", default=_ALGORITHMS, nargs="*", metavar="NAME")
     main(**vars(parser.parse_args()))

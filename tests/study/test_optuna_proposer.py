@@ -12,6 +12,7 @@ from s3search.processes import NoiseProcess, edm, flow, vp_discrete
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
 from s3search.search import Observation, Proposal, load_space, problem, random_schedule
+from s3search.study import optuna_proposer as module
 from s3search.study.optuna_proposer import OptunaProposer, make_sampler
 
 SPACE = load_space("usf")
@@ -126,3 +127,15 @@ def test_optunas_logging_is_left_as_it_was() -> None:
     optuna.logging.set_verbosity(logging.INFO)
     run(make("random"), 4)
     assert optuna.logging.get_verbosity() == logging.INFO
+
+
+def test_a_sampler_forgets_what_is_neither_new_nor_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST", 12)
+    monkeypatch.setattr(module, "_KEPT", 3)
+    proposer = make("random")
+    values = [distance(p.schedule) for p in run(proposer, 14) if p.number not in (0, 1, 8)]
+    (study,) = proposer._studies.values()
+    kept = [trial.value for trial in study.trials]
+    assert len(kept) < 12
+    assert min(values) in kept
+    assert kept[-1] == values[-1]

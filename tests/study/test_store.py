@@ -22,7 +22,7 @@ from s3search.processes import edm
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
 from s3search.search.evolution import distinct
-from s3search.search.proposer import Proposal
+from s3search.search.proposer import Proposal, schedule_key
 from s3search.study import store as module
 from s3search.study.config import StudyConfig, parse_config
 from s3search.study.database import _MIGRATIONS, open_engine, redacted
@@ -189,7 +189,8 @@ def test_what_a_resumed_search_must_know_is_read_without_any_schedule(
         assert store.searched() == [searched(result) for result in expected]
         assert [found.value for found in store.searched()] == [0.5, 0.25, None, None]
         assert [tuple(row) for row in store.proposed()] == [
-            (n, SCHEDULES[n].id, _proposal(n).origin) for n in range(4)
+            (n, SCHEDULES[n].id, _proposal(n).origin, 3, schedule_key(SCHEDULES[n]).hex())
+            for n in range(4)
         ]
 
 
