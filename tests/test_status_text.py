@@ -37,3 +37,9 @@ def test_the_ledger_is_a_line_for_each_rung_the_dearest_first() -> None:
 
 def test_a_study_that_spent_nothing_has_no_ledger() -> None:
     assert len(list(status_lines([{**_STUDY, "ledger": {}}]))) == 1
+
+
+def test_what_is_vetoed_is_named_with_its_reason() -> None:
+    vetoed = [{"trial": 7, "schedule_id": "0123456789", "reason": "grey"}]
+    lines = list(status_lines([{**_STUDY, "ledger": {}, "vetoed": vetoed}]))
+    assert lines[1:] == ["  vetoed: trial 7, schedule 01234567: grey"]
