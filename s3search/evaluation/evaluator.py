@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -63,6 +63,12 @@ from s3search.statistics import GaussianStatistics
 _BATCH_ELEMENTS = 2**20  # numbers in one batch of states, when no batch size is given
 _LARGEST_BATCH = 1000
 
+Precision = Literal["float32", "bfloat16"]
+_PRECISIONS: Mapping[Precision, torch.dtype | None] = {
+    "float32": None,  # whatever the model's own dtype is
+    "bfloat16": torch.bfloat16,
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluatorSpec:
@@ -80,6 +86,7 @@ class EvaluatorSpec:
     gaussian: str | None = None
     device: str = "cpu"
     batch_size: int | None = None
+    precision: Precision = "float32"
 
 
 class Evaluator:
@@ -109,7 +116,13 @@ class Evaluator:
         size = spec.batch_size or automatic
         self._gradients = BatchSize(size, "following a gradient")
         self._noise = NoiseBank(self.denoiser, self._device)
-        self._sampler = Sampler(self.denoiser, self._noise, BatchSize(size, "sampling"), self._ems)
+        self._sampler = Sampler(
+            self.denoiser,
+            self._noise,
+            BatchSize(size, "sampling"),
+            self._ems,
+            _PRECISIONS[spec.precision],
+        )
         self._mean_image: Any = None
         loaded = self._loaded_reference(spec)
         self._reference_images = loaded.images
@@ -433,8 +446,12 @@ def load_gaussian(path: str | Path, shape: tuple[int, ...] | None = None) -> Gau
 
 
 def fingerprint(spec: EvaluatorSpec, denoiser: Any) -> str:
-    """Hash of the model's options and, where it has any, parameters; 16 hexadecimal digits."""
+    """Hash of the model's options, its precision and, where it has any, parameters; 16 hexadecimal
+    digits.
+    """
     digest = hashlib.sha256(f"{spec.model}{sorted(spec.model_options.items())}".encode())
+    if spec.precision != "float32":
+        digest.update(spec.precision.encode())
     if isinstance(denoiser, torch.nn.Module):
         for name, tensor in sorted(denoiser.state_dict().items()):
             digest.update(name.encode())
