@@ -25,7 +25,7 @@ from s3search.evaluation.extractor import (
     replicates_of,
 )
 from s3search.evaluation.measurement import Measurement
-from s3search.evaluation.memory import BatchSize
+from s3search.evaluation.memory import BatchSize, size_for_memory
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.plugins import MODELS, call_plugin
 from s3search.evaluation.polish import PolishSettings, polish
@@ -113,9 +113,9 @@ class Evaluator:
         named = spec.gaussian
         self._gaussian = None if named is None else load_gaussian(named, tuple(shape))
         automatic = max(1, min(_LARGEST_BATCH, _BATCH_ELEMENTS // int(np.prod(shape))))
-        size = spec.batch_size or automatic
-        self._gradients = BatchSize(size, "following a gradient")
+        self._gradients = BatchSize(spec.batch_size or automatic, "following a gradient")
         self._noise = NoiseBank(self.denoiser, self._device)
+        size = spec.batch_size or self._size_for_device(automatic)
         self._sampler = Sampler(
             self.denoiser,
             self._noise,
@@ -372,6 +372,26 @@ class Evaluator:
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
             yield images, time.perf_counter() - began
+
+    def _size_for_device(self, least: int) -> int:
+        """As many images as fit on a GPU, at least ``least``; OOM later halves it still."""
+        if self._device.type != "cuda":
+            return least
+
+        @torch.inference_mode()
+        def peak_of(n_images: int) -> int:
+            noise, condition = next(iter(self._noise.batches(0, n_images, n_images)))
+            t = noise.new_full((n_images,), self.denoiser.process.time_range[1])
+            torch.cuda.reset_peak_memory_stats(self._device)
+            before = torch.cuda.memory_allocated(self._device)
+            self.denoiser(noise, t, **condition)
+            return torch.cuda.max_memory_allocated(self._device) - before
+
+        try:
+            free = torch.cuda.mem_get_info(self._device)[0]
+            return max(least, size_for_memory(peak_of, free, _LARGEST_BATCH))
+        except torch.cuda.OutOfMemoryError:
+            return least
 
     def _loaded_reference(self, spec: EvaluatorSpec) -> LoadedReference:
         found = load_reference(

@@ -12,6 +12,19 @@ from s3search.errors import EvaluationFailed
 T = TypeVar("T")
 
 
+_SHARE = 0.5  # of the free memory
+_FEW, _SOME = 2, 8  # images of the calls that are measured
+
+
+def size_for_memory(peak_of: Callable[[int], int], free_bytes: int, most: int) -> int:
+    """Images, at most ``most``, whose call takes half of the free memory; ``peak_of`` makes a call
+    on some images and says how many bytes that took.
+    """
+    peak_of(_FEW)  # what is loaded at the first call is no image's
+    each = (peak_of(_SOME) - peak_of(_FEW)) / (_SOME - _FEW)
+    return max(1, min(most, int(_SHARE * free_bytes / max(each, 1.0))))
+
+
 class BatchSize:
     """How many images go through a network at once; what was too many is not tried again.
 
