@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from s3search.errors import EvaluationFailed
-from s3search.evaluation.answers import AnswerCache, room_for_answers
+from s3search.evaluation.answers import AnswerCache
 from s3search.evaluation.decoding import images_of, patched
-from s3search.evaluation.memory import BatchSize
+from s3search.evaluation.memory import BatchSize, room_on
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.record import statistics_problem
 from s3search.rules import EmsStatistics
@@ -67,7 +67,7 @@ class Sampler:
     ) -> None:
         self._denoiser, self._noise, self._batches, self._ems = denoiser, noise, batches, ems
         self._precision = precision
-        self._answers = AnswerCache(room_for_answers(noise.device))
+        self._answers = AnswerCache(room_on(noise.device))
         self._reads_every_time: bool | None = None  # unknown
 
     @property
