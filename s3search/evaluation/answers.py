@@ -8,18 +8,9 @@ first, the oldest of them, since far more schedules share a first call than a th
 from collections import OrderedDict, defaultdict
 from collections.abc import Hashable
 
-import torch
 from torch import Tensor
 
-_CPU_BYTES = 2**28
-_GPU_SHARE = 1 / 16  # of its memory
-
-
-def room_for_answers(device: torch.device) -> int:
-    """Bytes that a cache may take."""
-    if device.type != "cuda":
-        return _CPU_BYTES
-    return int(torch.cuda.get_device_properties(device).total_memory * _GPU_SHARE)
+from s3search.evaluation.memory import bytes_of
 
 
 class AnswerCache:
@@ -43,7 +34,7 @@ class AnswerCache:
         return kept[key]
 
     def keep(self, key: Hashable, call: int, answer: Tensor) -> None:
-        size = _bytes_of(answer)
+        size = bytes_of(answer)
         if key in self._call_of or size > self._max_bytes:
             return
         self._call_of[key] = call
@@ -62,7 +53,7 @@ class AnswerCache:
         latest = max(call for call, kept in self._by_call.items() if kept)
         key, answer = self._by_call[latest].popitem(last=False)
         del self._call_of[key]
-        self._bytes -= _bytes_of(answer)
+        self._bytes -= bytes_of(answer)
 
 
 class AnswersTo:
@@ -76,7 +67,3 @@ class AnswersTo:
 
     def keep(self, key: str, call: int, answer: Tensor) -> None:
         self._cache.keep((self._images, key), call, answer)
-
-
-def _bytes_of(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from s3search.evaluation.extractor import (
     replicates_of,
 )
 from s3search.evaluation.measurement import Measurement
-from s3search.evaluation.memory import BatchSize
+from s3search.evaluation.memory import BatchSize, size_for_memory
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.plugins import MODELS, call_plugin
 from s3search.evaluation.polish import PolishSettings, polish
@@ -63,6 +63,12 @@ from s3search.statistics import GaussianStatistics
 _BATCH_ELEMENTS = 2**20  # numbers in one batch of states, when no batch size is given
 _LARGEST_BATCH = 1000
 
+Precision = Literal["float32", "bfloat16"]
+_PRECISIONS: Mapping[Precision, torch.dtype | None] = {
+    "float32": None,  # whatever the model's own dtype is
+    "bfloat16": torch.bfloat16,
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluatorSpec:
@@ -80,6 +86,7 @@ class EvaluatorSpec:
     gaussian: str | None = None
     device: str = "cpu"
     batch_size: int | None = None
+    precision: Precision = "float32"
 
 
 class Evaluator:
@@ -106,10 +113,16 @@ class Evaluator:
         named = spec.gaussian
         self._gaussian = None if named is None else load_gaussian(named, tuple(shape))
         automatic = max(1, min(_LARGEST_BATCH, _BATCH_ELEMENTS // int(np.prod(shape))))
-        size = spec.batch_size or automatic
-        self._gradients = BatchSize(size, "following a gradient")
+        self._gradients = BatchSize(spec.batch_size or automatic, "following a gradient")
         self._noise = NoiseBank(self.denoiser, self._device)
-        self._sampler = Sampler(self.denoiser, self._noise, BatchSize(size, "sampling"), self._ems)
+        size = spec.batch_size or self._size_for_device(automatic)
+        self._sampler = Sampler(
+            self.denoiser,
+            self._noise,
+            BatchSize(size, "sampling"),
+            self._ems,
+            _PRECISIONS[spec.precision],
+        )
         self._mean_image: Any = None
         loaded = self._loaded_reference(spec)
         self._reference_images = loaded.images
@@ -360,6 +373,26 @@ class Evaluator:
                 torch.cuda.synchronize(self._device)
             yield images, time.perf_counter() - began
 
+    def _size_for_device(self, least: int) -> int:
+        """As many images as fit on a GPU, at least ``least``; OOM later halves it still."""
+        if self._device.type != "cuda":
+            return least
+
+        @torch.inference_mode()
+        def peak_of(n_images: int) -> int:
+            noise, condition = next(iter(self._noise.batches(0, n_images, n_images)))
+            t = noise.new_full((n_images,), self.denoiser.process.time_range[1])
+            torch.cuda.reset_peak_memory_stats(self._device)
+            before = torch.cuda.memory_allocated(self._device)
+            self.denoiser(noise, t, **condition)
+            return torch.cuda.max_memory_allocated(self._device) - before
+
+        try:
+            free = torch.cuda.mem_get_info(self._device)[0]
+            return max(least, size_for_memory(peak_of, free, _LARGEST_BATCH))
+        except torch.cuda.OutOfMemoryError:
+            return least
+
     def _loaded_reference(self, spec: EvaluatorSpec) -> LoadedReference:
         found = load_reference(
             spec.reference,
@@ -433,8 +466,12 @@ def load_gaussian(path: str | Path, shape: tuple[int, ...] | None = None) -> Gau
 
 
 def fingerprint(spec: EvaluatorSpec, denoiser: Any) -> str:
-    """Hash of the model's options and, where it has any, parameters; 16 hexadecimal digits."""
+    """Hash of the model's options, its precision and, where it has any, parameters; 16 hexadecimal
+    digits.
+    """
     digest = hashlib.sha256(f"{spec.model}{sorted(spec.model_options.items())}".encode())
+    if spec.precision != "float32":
+        digest.update(spec.precision.encode())
     if isinstance(denoiser, torch.nn.Module):
         for name, tensor in sorted(denoiser.state_dict().items()):
             digest.update(name.encode())

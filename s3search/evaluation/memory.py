@@ -12,6 +12,33 @@ from s3search.errors import EvaluationFailed
 T = TypeVar("T")
 
 
+_SHARE = 0.5  # of the free memory
+_KEPT_CPU_BYTES = 2**28
+_KEPT_GPU_SHARE = 1 / 16  # of all its memory
+_FEW, _SOME = 2, 8  # images of the calls that are measured
+
+
+def size_for_memory(peak_of: Callable[[int], int], free_bytes: int, most: int) -> int:
+    """Images, at most ``most``, whose call takes half of the free memory; ``peak_of`` makes a call
+    on some images and says how many bytes that took.
+    """
+    peak_of(_FEW)  # what is loaded at the first call is no image's
+    each = (peak_of(_SOME) - peak_of(_FEW)) / (_SOME - _FEW)
+    return max(1, min(most, int(_SHARE * free_bytes / max(each, 1.0))))
+
+
+def room_on(device: torch.device) -> int:
+    """Bytes that each of the things may take which are kept only to save time."""
+    if device.type != "cuda":
+        return _KEPT_CPU_BYTES
+    return int(torch.cuda.get_device_properties(device).total_memory * _KEPT_GPU_SHARE)
+
+
+def bytes_of(tensor: Tensor) -> int:
+    """What its numbers take."""
+    return tensor.numel() * tensor.element_size()
+
+
 class BatchSize:
     """How many images go through a network at once; what was too many is not tried again.
 

@@ -14,7 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from s3search.evaluation.memory import bytes_of, room_on
+
 BLOCK = 100
+
+Block = tuple[Tensor, dict[str, Tensor]]  # noise (BLOCK, C, H, W), condition (BLOCK, ...)
 
 
 def block_generator(seed: int, block: int) -> torch.Generator:
@@ -24,13 +28,15 @@ def block_generator(seed: int, block: int) -> torch.Generator:
 
 
 class NoiseBank:
-    """Noise and conditions for one denoiser; the latest are kept, up to ``max_bytes``."""
+    """Noise and conditions for one denoiser, kept on its device up to ``max_bytes``: of the seed
+    that was asked for last as much as there is room for, then of others.
+    """
 
-    def __init__(self, denoiser: Any, device: torch.device, max_bytes: int = 2**28) -> None:
+    def __init__(self, denoiser: Any, device: torch.device, max_bytes: int | None = None) -> None:
         self._denoiser = denoiser
         self.device = device
-        self._max_bytes = max_bytes
-        self._kept: dict[tuple[int, int, bool], tuple[Tensor, dict[str, Tensor]]] = {}
+        self._max_bytes = room_on(device) if max_bytes is None else max_bytes
+        self._kept: dict[tuple[int, int, bool], Block] = {}
         self._kept_bytes = 0
         condition = getattr(denoiser, "condition", None)
         self._knows_held_out = condition is not None and (
@@ -67,7 +73,7 @@ class NoiseBank:
         noise = torch.cat([noise for noise, _ in drawn])[inside]
         return noise, {key: torch.cat([c[key] for _, c in drawn])[inside] for key in drawn[0][1]}
 
-    def _block(self, seed: int, block: int, held_out: bool) -> tuple[Tensor, dict[str, Tensor]]:
+    def _block(self, seed: int, block: int, held_out: bool) -> Block:
         found = self._kept.get((seed, block, held_out))
         if found is not None:
             return found
@@ -81,10 +87,20 @@ class NoiseBank:
             noise.to(self.device),
             {key: value.to(self.device) for key, value in condition.items()},
         )
-        size = noise.numel() * noise.element_size()
-        if self._kept_bytes + size > self._max_bytes:
-            self._kept.clear()
-            self._kept_bytes = 0
-        self._kept[(seed, block, held_out)] = drawn
-        self._kept_bytes += size
+        self._keep((seed, block, held_out), drawn)
         return drawn
+
+    def _keep(self, key: tuple[int, int, bool], drawn: Block) -> None:
+        """Keeps a block; where there is no room, others of its seed are of more use."""
+        others = [k for k in self._kept if (k[0], k[2]) != (key[0], key[2])]
+        size = _bytes_of_block(drawn)
+        while others and self._kept_bytes + size > self._max_bytes:
+            self._kept_bytes -= _bytes_of_block(self._kept.pop(others.pop(0)))
+        if self._kept_bytes + size <= self._max_bytes:
+            self._kept[key] = drawn
+            self._kept_bytes += size
+
+
+def _bytes_of_block(drawn: Block) -> int:
+    noise, condition = drawn
+    return bytes_of(noise) + sum(map(bytes_of, condition.values()))

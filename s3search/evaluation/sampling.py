@@ -7,22 +7,22 @@ another of its population, does not ask for them again (`s3search.evaluation.ans
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from s3search.errors import EvaluationFailed
-from s3search.evaluation.answers import AnswerCache, room_for_answers
+from s3search.evaluation.answers import AnswerCache
 from s3search.evaluation.decoding import images_of, patched
-from s3search.evaluation.memory import BatchSize
+from s3search.evaluation.memory import BatchSize, room_on
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.record import statistics_problem
 from s3search.rules import EmsStatistics
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import Plan, compile_plan
 from s3search.solvers.population import joined, sample_population
-from s3search.solvers.sample import sample
+from s3search.solvers.sample import Denoiser, sample
 
 Condition = dict[str, Tensor]
 
@@ -52,13 +52,22 @@ class Batch:
 
 
 class Sampler:
-    """One denoiser with its noise, and how many images go through it at once."""
+    """One denoiser with its noise, and how many images go through it at once.
+
+    ``precision`` None leaves the network in the numbers that it has.
+    """
 
     def __init__(
-        self, denoiser: Any, noise: NoiseBank, batches: BatchSize, ems: EmsStatistics | None
+        self,
+        denoiser: Any,
+        noise: NoiseBank,
+        batches: BatchSize,
+        ems: EmsStatistics | None,
+        precision: torch.dtype | None = None,
     ) -> None:
         self._denoiser, self._noise, self._batches, self._ems = denoiser, noise, batches, ems
-        self._answers = AnswerCache(room_for_answers(noise.device))
+        self._precision = precision
+        self._answers = AnswerCache(room_on(noise.device))
         self._reads_every_time: bool | None = None  # unknown
 
     @property
@@ -112,7 +121,7 @@ class Sampler:
             answers = self._answers.of(few.name)
             try:
                 samples = sample_population(
-                    self._denoiser, own, few.noise, answers, **few.condition
+                    self._network(self._denoiser), own, few.noise, answers, **few.condition
                 )
                 return list(images_of(self._denoiser, joined(samples)).chunk(len(own)))
             except torch.cuda.OutOfMemoryError:
@@ -121,12 +130,19 @@ class Sampler:
 
         return self._batches.over_each(made, len(plans), len(batch.noise))
 
+    def _network(self, denoiser: Any) -> Denoiser:
+        if self._precision is None:
+            return cast(Denoiser, denoiser)
+        return _Autocast(denoiser, self._noise.device, self._precision)
+
     def _patched_images(self, schedule: Schedule, plan: Plan, batch: "Batch") -> Tensor:
         @torch.inference_mode()
         def made(part: slice) -> Tensor:
-            denoiser = patched(self._denoiser, schedule)  # for one trajectory, so anew each time
+            changed = patched(self._denoiser, schedule)  # for one trajectory, so anew each time
             few = batch.part(part)
-            return images_of(self._denoiser, sample(denoiser, plan, few.noise, **few.condition))
+            return images_of(
+                self._denoiser, sample(self._network(changed), plan, few.noise, **few.condition)
+            )
 
         (images,) = self._batches.over_each(lambda _, part: [made(part)], 1, len(batch.noise))
         return images
@@ -143,7 +159,9 @@ class Sampler:
         if self._reads_every_time is None and probes and len(times) > 1:
             noise, condition = next(iter(self._noise.batches(noise_seed, probes, probes)))
             ends = (times[-1], times[0])
-            self._reads_every_time = _reads_every_time(self._denoiser, noise, condition, ends)
+            self._reads_every_time = _reads_every_time(
+                self._network(self._denoiser), noise, condition, ends
+            )
             if not self._reads_every_time:
                 warnings.warn(
                     "the model answers all images at the time of the first: schedules are "
@@ -155,9 +173,21 @@ class Sampler:
         return self._reads_every_time is not False
 
 
+class _Autocast:
+    """A denoiser whose products run in fewer digits; it takes and answers states as they are."""
+
+    def __init__(self, denoiser: Denoiser, device: torch.device, dtype: torch.dtype) -> None:
+        self.process, self.sample_shape = denoiser.process, denoiser.sample_shape
+        self._denoiser, self._device, self._dtype = denoiser, device, dtype
+
+    def __call__(self, x: Tensor, t: Tensor, **condition: Any) -> Tensor:
+        with torch.autocast(self._device.type, dtype=self._dtype):
+            return self._denoiser(x, t, **condition).to(x.dtype)
+
+
 @torch.inference_mode()
 def _reads_every_time(
-    denoiser: Any, noise: Tensor, condition: Condition, times: tuple[float, float]
+    denoiser: Denoiser, noise: Tensor, condition: Condition, times: tuple[float, float]
 ) -> bool:
     """Whether images at the second time are answered alike behind others at the first."""
     n, process = len(noise), denoiser.process

@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from s3search.errors import InvalidConfig, nearest
-from s3search.evaluation.evaluator import EvaluatorSpec
+from s3search.evaluation.evaluator import EvaluatorSpec, Precision
 from s3search.evaluation.record import PolishLoss
 from s3search.search.ladder import DEFAULT_LADDER, LadderRung
 from s3search.study.protocols import with_protocol
@@ -144,6 +144,7 @@ class ClusterTable(_Table):
     min_workers: int | None = Field(default=None, ge=0)  # None: all of them
     gpus_per_worker: float = Field(default=0.0, ge=0)
     batch_size: int | None = Field(default=None, ge=1)
+    precision: Precision = "float32"  # of the network's products while sampling
     population: int | Literal["auto"] = "auto"  # evaluations in one task, which share calls
     task_seconds: float | None = Field(default=None, gt=0)  # None: a task may take any time
 
@@ -207,6 +208,7 @@ class StudyConfig(_Table):
             gaussian=self.statistics.gaussian,
             device="cuda" if self.cluster.gpus_per_worker > 0 else "cpu",
             batch_size=self.cluster.batch_size,
+            precision=self.cluster.precision,
         )
 
     @property

@@ -185,6 +185,24 @@ def test_a_full_noise_bank_forgets_and_draws_the_same_again() -> None:
     assert all(map(torch.equal, first, again))
 
 
+def test_a_bank_too_small_for_an_evaluation_keeps_what_it_can_of_the_latest_seed() -> None:
+    drawn = list[int]()
+
+    class Counting:
+        process, sample_shape = edm(), (1, 8, 8)
+
+        def condition(self, n: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+            drawn.append(n)
+            return {"labels": torch.zeros(n, dtype=torch.int64)}
+
+    block_bytes = BLOCK * (4 * 64 + 8)
+    bank = NoiseBank(Counting(), torch.device("cpu"), max_bytes=3 * block_bytes)
+    for seed, expected in ((0, 5), (0, 2), (1, 5), (1, 2), (0, 5)):
+        drawn.clear()
+        list(bank.batches(seed, 5 * BLOCK, BLOCK))
+        assert len(drawn) == expected
+
+
 def test_images_that_are_not_finite_fail_with_the_reason() -> None:
     with pytest.raises(EvaluationFailed, match="not finite"):
         Evaluator(_spec(model_options={"fail": True})).evaluate(_request())

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from s3search.errors import EvaluationFailed
 from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
-from s3search.evaluation.memory import BatchSize
+from s3search.evaluation.memory import BatchSize, size_for_memory
 from s3search.evaluation.record import EvaluationRequest, PolishRequest, ProxyRequest, Rung
 from s3search.models import digits
 from s3search.processes import edm
@@ -112,3 +112,17 @@ def test_a_polish_starts_again_with_smaller_batches() -> None:
         found = _evaluator(most=6).polish(request)
     expected = _evaluator(most=1000, batch_size=4).polish(request)
     np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-6)
+
+
+def test_a_batch_takes_half_of_the_memory_that_is_free() -> None:
+    sizes = list[int]()
+
+    def peak_of(n: int) -> int:
+        sizes.append(n)
+        return (10_000 if len(sizes) == 1 else 500) + 30 * n
+
+    assert size_for_memory(peak_of, 60_000, 10_000) == 1000
+    assert size_for_memory(peak_of, 60_000, 64) == 64
+    assert size_for_memory(peak_of, 10, 64) == 1
+    assert max(sizes) == 8
+    assert size_for_memory(lambda n: 7, 60_000, 256) == 256
