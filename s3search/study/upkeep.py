@@ -27,6 +27,7 @@ from s3search.study.database import (
     schema_of,
 )
 from s3search.study.lease import check_free
+from s3search.study.optuna_renumbering import renumber_attributes
 from s3search.study.tables import (
     EVALUATIONS,
     EXTENSIONS,
@@ -215,12 +216,13 @@ def _insert(connection: sa.Connection, table: sa.Table, rows: Iterable[Mapping[A
 
 
 def _copy_trials(url: str, target: str, name: str) -> int:
-    """Optuna's study with its trials, notes and graphs; how many trials."""
+    """Optuna's study with its trials, notes, graphs and lists of artifacts; how many trials."""
     with _optuna(url) as source, _optuna(target) as destination:
         try:
             optuna.copy_study(from_study_name=name, from_storage=source, to_storage=destination)
         except KeyError:  # killed before it had one: made again on resume
             return 0
+        renumber_attributes(source, destination, name)
         return destination.get_n_trials(destination.get_study_id_from_name(name))
 
 

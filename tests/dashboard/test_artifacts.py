@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from s3search.cli.commands import app
 from s3search.dashboard import Access, application
 from s3search.dashboard.artifacts import artifacts_folder
 from s3search.dashboard.publish import Published, publish
 from s3search.errors import InvalidConfig
 from s3search.launching import launch
 from s3search.schedules.schedule import Schedule
+from s3search.study import optuna_tables
 from s3search.study.config import StudyConfig
 from s3search.study.frame import evaluations_frame, validated
 from s3search.study.store import open_study
@@ -81,29 +84,65 @@ def test_publishing_again_replaces(database: str) -> None:
     assert set(folder.iterdir()) == set(before)
 
 
-def test_a_copied_study_shows_every_schedule_at_its_own_trial(
-    database: str, tmp_path: Path
-) -> None:
+def test_a_copied_study_shows_the_same_at_its_own_trials(database: str, tmp_path: Path) -> None:
     """Optuna numbers the copies' trials anew, beside those of another study."""
     url = f"sqlite:///{tmp_path}/study.db"
     launch(study_config(tmp_path), lambda _: None)
-    copy_studies(database, url, [NAME], lambda _: None)
-    folder = artifacts_folder(database)
-    publish(url, NAME, artifacts=folder)
-    with application(url, Access(), artifacts=folder) as shown:
+    with application(database, Access(writable=True)) as shown:
+        before = _listed(shown)
+        last = ask(shown, "/api/studies/1").json["trials"][-1]["trial_id"]
+        note = {"body": "look *here*", "version": 1}
+        assert ask(shown, f"/api/studies/1/{last}/note", "PUT", content=note).status == 204
+    arguments = ["storage", "copy", NAME, "--to", url, "--storage", database]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    with application(url, Access()) as shown:
         ids = {
             s["study_name"]: s["study_id"]
             for s in ask(shown, "/api/studies").json["study_summaries"]
         }
-        listed = _listed(shown, ids[NAME])
-        assert len(listed) > 2
-        for schedule_id, files in listed.items():
-            assert {f["filename"][-12:-4] for f in files if f["filename"].endswith("png")} == {
-                schedule_id[:8]
-            }
-            for file in files:
-                if file["filename"].endswith(".json"):
-                    assert Schedule.from_dict(ask(shown, file["path"]).json).id == schedule_id
+        _check_copied(shown, ids[NAME], before)
+        trials = ask(shown, f"/api/studies/{ids[NAME]}").json["trials"]
+        notes = [trial["note"]["body"] for trial in trials]
+        assert notes == [*[""] * (len(trials) - 1), "look *here*"]
+        assert not _listed(shown, ids["t"])
+    publish(url, NAME)  # changes nothing
+    with application(url, Access()) as shown:
+        _check_copied(shown, ids[NAME], before)
+
+
+def test_publishing_puts_a_copy_of_an_unknown_schema_right(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    launch(study_config(tmp_path), lambda _: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna_tables, "SCHEMA", "of a later Optuna")
+        copy_studies(database, url, [NAME], lambda _: None)
+    folder = artifacts_folder(database)
+    publish(url, NAME, artifacts=folder)
+    with (
+        application(database, Access()) as source,
+        application(url, Access(), artifacts=folder) as shown,
+    ):
+        summaries = ask(shown, "/api/studies").json["study_summaries"]
+        (copied,) = [s["study_id"] for s in summaries if s["study_name"] == NAME]
+        _check_copied(shown, copied, _listed(source))
+
+
+def _check_copied(shown: Any, study: int, before: dict[str, list[dict[str, Any]]]) -> None:
+    listed = _listed(shown, study)
+    assert {
+        schedule_id: {file["artifact_id"] for file in files}
+        for schedule_id, files in listed.items()
+    } == {
+        schedule_id: {file["artifact_id"] for file in files}
+        for schedule_id, files in before.items()
+    }
+    for schedule_id, files in listed.items():
+        assert {ask(shown, file["path"]).status for file in files} == {200}
+        (told,) = [file for file in files if file["filename"].endswith(".json")]
+        assert Schedule.from_dict(ask(shown, told["path"]).json).id == schedule_id
 
 
 def test_a_folder_that_is_not_there_is_a_plain_404(database: str, tmp_path: Path) -> None:
