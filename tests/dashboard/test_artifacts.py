@@ -6,15 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from s3search.cli.commands import app
+from s3search.cluster.pool import InlinePool
 from s3search.dashboard import Access, application
-from s3search.dashboard.artifacts import artifacts_folder
+from s3search.dashboard.artifacts import artifacts_folder, sheets_of_workers
 from s3search.dashboard.publish import Published, publish
 from s3search.errors import InvalidConfig
+from s3search.evaluation.record import ImagesRequest, Reply, Request
 from s3search.launching import launch
+from s3search.processes import edm
+from s3search.schedules.published import ddim
 from s3search.schedules.schedule import Schedule
 from s3search.study import optuna_tables
 from s3search.study.config import StudyConfig
@@ -69,6 +74,23 @@ def test_every_validated_schedule_has_its_artifacts(database: str) -> None:
                 with Image.open(io.BytesIO(content[name].body)) as picture:
                     assert picture.format == "PNG" and picture.width > picture.height
                 assert content[name].headers["content-type"] == "image/png"
+
+
+def test_a_schedule_whose_samples_fail_has_none_and_the_others_have(
+    finished: StudyConfig,
+) -> None:
+    good, bad = (ddim(edm(), nfe=n, spacing="karras") for n in (2, 3))
+
+    def work(request: Request) -> Reply:
+        assert isinstance(request, ImagesRequest)
+        if request.schedule == bad:
+            raise ValueError("no images")
+        assert request.noise_seed == finished.validation_noise_seed
+        return torch.zeros(request.n_images, 1, 4, 4)
+
+    with InlinePool(lambda: work) as pool:
+        found = sheets_of_workers(pool, finished, [bad, good, bad], 3)
+    assert list(found) == [good.id]
 
 
 def test_publishing_again_replaces(database: str) -> None:
