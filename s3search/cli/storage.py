@@ -29,6 +29,7 @@ def copy(
     as_json: AsJson = False,
 ) -> None:
     """Copy studies (all of them, if none is named) to another database, with their trials."""
+    from s3search.dashboard.artifacts import carry_files
     from s3search.study.database import redacted
     from s3search.study.upkeep import copy_studies
 
@@ -39,8 +40,11 @@ def copy(
         if not as_json:
             line = f"copied {copied.study}: {_counts(copied.rows)}, {copied.trials} Optuna trials"
             OUT.print(line, highlight=False, soft_wrap=True)
+        if copied.trials:
+            carry_files(url, target, copied.study)
 
-    copy_studies(storage_url(storage), target, studies or [], announce)
+    url = storage_url(storage)
+    copy_studies(url, target, studies or [], announce)
     if as_json:
         print_json({"to": redacted(target), "studies": done})
 

@@ -19,6 +19,7 @@ import optuna
 from sqlalchemy.engine import make_url
 from torch import Tensor
 
+from s3search.dashboard.storage import open_storage
 from s3search.driver import images_of_all
 from s3search.errors import InvalidConfig
 from s3search.evaluation.evaluator import Evaluator
@@ -142,6 +143,38 @@ def sheets_of_workers(
     ]
     made = images_of_all(pool, requests)
     return {schedule.id: _picture(schedule, images) for schedule, images in made}
+
+
+def carry_files(url: str, target: str, study_name: str) -> int:
+    """Copies the files of a study's artifacts to the folder of the database that it was copied to;
+    how many.  None where a database has no folder of its own: then the folder is shared or moved
+    by hand.
+
+    Raises `InvalidConfig` for a folder that cannot be written.
+    """
+    here, there = artifacts_folder(url), artifacts_folder(target)
+    if here is None or there is None or not here.is_dir():
+        return 0
+    storage = open_storage(target, writable=False)
+    try:
+        study_id = storage.get_study_id_from_name(study_name)
+        listed = storage.get_study_system_attrs(study_id)
+    except KeyError:  # killed before it had a trial
+        return 0
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+    ids = [key.rpartition(":")[2] for key in listed if _LISTED.match(key)]
+    known = [artifact for artifact in ids if (here / artifact).is_file()]
+    try:
+        there.mkdir(parents=True, exist_ok=True)
+        for artifact in known:
+            write_bytes(there / artifact, (here / artifact).read_bytes())
+    except OSError as error:
+        raise InvalidConfig(
+            f"artifacts: cannot copy from {here} to {there} ({error.strerror})"
+        ) from error
+    return len(known)
 
 
 def samples_of(folder: Path | None, studies: Iterable[str], schedule: Schedule) -> list[Picture]:

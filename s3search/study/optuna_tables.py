@@ -29,6 +29,14 @@ STUDIES = Table(
     Column("study_id", Integer, primary_key=True),
     Column("study_name", String(512), nullable=False),
 )
+STUDY_ATTRIBUTES = Table(
+    "study_system_attributes",
+    _METADATA,
+    Column("study_system_attribute_id", Integer, primary_key=True),
+    Column("study_id", ForeignKey(STUDIES.c.study_id)),
+    Column("key", String(512)),
+    Column("value_json", Text),
+)
 TRIALS = Table(
     "trials",
     _METADATA,

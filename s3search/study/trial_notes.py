@@ -13,7 +13,7 @@ the dashboard need not be installed.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import sqlalchemy as sa
 from sqlalchemy import select
@@ -53,24 +53,6 @@ def write_note(connection: sa.Connection, study_name: str, trial_id: int, text: 
         else:
             row = {"study_id": study_id, "key": key, **content}
             connection.execute(table.insert().values(row))
-
-
-def renumber_notes(
-    connection: sa.Connection, study_name: str, trial_ids: Mapping[int, int]
-) -> None:
-    """Gives the notes of a copied study to its own trials, by their ids in the study that it is a
-    copy of; the notes of trials that were not copied go.
-    """
-    found = _rows(connection, study_name)
-    study_id = _study_id(connection, study_name) if found else None
-    table = STUDY_ATTRIBUTES
-    for key, *_ in found:
-        connection.execute(table.delete().where(table.c.study_id == study_id, table.c.key == key))
-    for key, trial_id, _, value in found:
-        if trial_id in trial_ids:
-            rest = key.removeprefix(f"dashboard:{trial_id}:")
-            own = {"study_id": study_id, "key": f"dashboard:{trial_ids[trial_id]}:{rest}"}
-            connection.execute(table.insert().values(**own, value_json=json.dumps(value)))
 
 
 def _rows(connection: sa.Connection, study_name: str) -> list[tuple[str, int, int | None, str]]:

@@ -27,6 +27,7 @@ from s3search.study.database import (
     schema_of,
 )
 from s3search.study.lease import check_free
+from s3search.study.optuna_renumbering import renumber_attributes
 from s3search.study.tables import (
     EVALUATIONS,
     EXTENSIONS,
@@ -37,7 +38,6 @@ from s3search.study.tables import (
     SCHEDULES,
     STUDIES,
 )
-from s3search.study.trial_notes import renumber_notes
 
 _OF_A_STUDY = (PROPOSALS, EVALUATIONS, JOBS, NOTES, EXTENSIONS)  # their rows name their study
 _CHUNK = 1000  # rows at a time
@@ -216,20 +216,14 @@ def _insert(connection: sa.Connection, table: sa.Table, rows: Iterable[Mapping[A
 
 
 def _copy_trials(url: str, target: str, name: str) -> int:
-    """Optuna's study with its trials, notes and graphs; how many trials."""
+    """Optuna's study with its trials, notes, graphs and lists of artifacts; how many trials."""
     with _optuna(url) as source, _optuna(target) as destination:
         try:
             optuna.copy_study(from_study_name=name, from_storage=source, to_storage=destination)
         except KeyError:  # killed before it had one: made again on resume
             return 0
-        ids, copies = (
-            {t.number: t._trial_id for t in each.get_all_trials(study, deepcopy=False)}
-            for each in (source, destination)
-            for study in (each.get_study_id_from_name(name),)
-        )
-        with destination.engine.begin() as connection:  # which name their trial by its old id
-            renumber_notes(connection, name, {ids[number]: i for number, i in copies.items()})
-        return len(copies)
+        renumber_attributes(source, destination, name)
+        return destination.get_n_trials(destination.get_study_id_from_name(name))
 
 
 def _chosen(engine: Engine, url: str, names: Sequence[str]) -> dict[str, int]:

@@ -6,14 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
+from typer.testing import CliRunner
 
+from s3search.cli.commands import app
+from s3search.cluster.pool import InlinePool
 from s3search.dashboard import Access, application
-from s3search.dashboard.artifacts import artifacts_folder
+from s3search.dashboard.artifacts import artifacts_folder, sheets_of_workers
 from s3search.dashboard.publish import Published, publish
 from s3search.errors import InvalidConfig
+from s3search.evaluation.record import ImagesRequest, Reply, Request
 from s3search.launching import launch
+from s3search.processes import edm
+from s3search.schedules.published import ddim
 from s3search.schedules.schedule import Schedule
+from s3search.study import optuna_tables
 from s3search.study.config import StudyConfig
 from s3search.study.frame import evaluations_frame, validated
 from s3search.study.store import open_study
@@ -68,6 +76,23 @@ def test_every_validated_schedule_has_its_artifacts(database: str) -> None:
                 assert content[name].headers["content-type"] == "image/png"
 
 
+def test_a_schedule_whose_samples_fail_has_none_and_the_others_have(
+    finished: StudyConfig,
+) -> None:
+    good, bad = (ddim(edm(), nfe=n, spacing="karras") for n in (2, 3))
+
+    def work(request: Request) -> Reply:
+        assert isinstance(request, ImagesRequest)
+        if request.schedule == bad:
+            raise ValueError("no images")
+        assert request.noise_seed == finished.validation_noise_seed
+        return torch.zeros(request.n_images, 1, 4, 4)
+
+    with InlinePool(lambda: work) as pool:
+        found = sheets_of_workers(pool, finished, [bad, good, bad], 3)
+    assert list(found) == [good.id]
+
+
 def test_publishing_again_replaces(database: str) -> None:
     folder = artifacts_folder(database)
     assert folder is not None and folder.parent == Path(database.removeprefix("sqlite:///")).parent
@@ -81,29 +106,65 @@ def test_publishing_again_replaces(database: str) -> None:
     assert set(folder.iterdir()) == set(before)
 
 
-def test_a_copied_study_shows_every_schedule_at_its_own_trial(
-    database: str, tmp_path: Path
-) -> None:
+def test_a_copied_study_shows_the_same_at_its_own_trials(database: str, tmp_path: Path) -> None:
     """Optuna numbers the copies' trials anew, beside those of another study."""
     url = f"sqlite:///{tmp_path}/study.db"
     launch(study_config(tmp_path), lambda _: None)
-    copy_studies(database, url, [NAME], lambda _: None)
-    folder = artifacts_folder(database)
-    publish(url, NAME, artifacts=folder)
-    with application(url, Access(), artifacts=folder) as shown:
+    with application(database, Access(writable=True)) as shown:
+        before = _listed(shown)
+        last = ask(shown, "/api/studies/1").json["trials"][-1]["trial_id"]
+        note = {"body": "look *here*", "version": 1}
+        assert ask(shown, f"/api/studies/1/{last}/note", "PUT", content=note).status == 204
+    arguments = ["storage", "copy", NAME, "--to", url, "--storage", database]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    with application(url, Access()) as shown:
         ids = {
             s["study_name"]: s["study_id"]
             for s in ask(shown, "/api/studies").json["study_summaries"]
         }
-        listed = _listed(shown, ids[NAME])
-        assert len(listed) > 2
-        for schedule_id, files in listed.items():
-            assert {f["filename"][-12:-4] for f in files if f["filename"].endswith("png")} == {
-                schedule_id[:8]
-            }
-            for file in files:
-                if file["filename"].endswith(".json"):
-                    assert Schedule.from_dict(ask(shown, file["path"]).json).id == schedule_id
+        _check_copied(shown, ids[NAME], before)
+        trials = ask(shown, f"/api/studies/{ids[NAME]}").json["trials"]
+        notes = [trial["note"]["body"] for trial in trials]
+        assert notes == [*[""] * (len(trials) - 1), "look *here*"]
+        assert not _listed(shown, ids["t"])
+    publish(url, NAME)  # changes nothing
+    with application(url, Access()) as shown:
+        _check_copied(shown, ids[NAME], before)
+
+
+def test_publishing_puts_a_copy_of_an_unknown_schema_right(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    launch(study_config(tmp_path), lambda _: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna_tables, "SCHEMA", "of a later Optuna")
+        copy_studies(database, url, [NAME], lambda _: None)
+    folder = artifacts_folder(database)
+    publish(url, NAME, artifacts=folder)
+    with (
+        application(database, Access()) as source,
+        application(url, Access(), artifacts=folder) as shown,
+    ):
+        summaries = ask(shown, "/api/studies").json["study_summaries"]
+        (copied,) = [s["study_id"] for s in summaries if s["study_name"] == NAME]
+        _check_copied(shown, copied, _listed(source))
+
+
+def _check_copied(shown: Any, study: int, before: dict[str, list[dict[str, Any]]]) -> None:
+    listed = _listed(shown, study)
+    assert {
+        schedule_id: {file["artifact_id"] for file in files}
+        for schedule_id, files in listed.items()
+    } == {
+        schedule_id: {file["artifact_id"] for file in files}
+        for schedule_id, files in before.items()
+    }
+    for schedule_id, files in listed.items():
+        assert {ask(shown, file["path"]).status for file in files} == {200}
+        (told,) = [file for file in files if file["filename"].endswith(".json")]
+        assert Schedule.from_dict(ask(shown, told["path"]).json).id == schedule_id
 
 
 def test_a_folder_that_is_not_there_is_a_plain_404(database: str, tmp_path: Path) -> None:
