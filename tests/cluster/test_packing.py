@@ -128,7 +128,7 @@ def test_workers_are_busy_with_populations(tmp_path: Path) -> None:
 def _lab_of(config: StudyConfig, work: Callable[[Request], Reply]) -> Any:
     store = create_or_resume(config, {})
     pool: InlinePool[Request, Reply] = InlinePool(lambda: work)
-    return store, StudyLab(store, pool, lambda _: None, PopulationSize(fixed=4))
+    return store, StudyLab(store, pool, lambda _: None, population=PopulationSize(fixed=4))
 
 
 def test_a_population_without_a_reply_is_asked_again_one_by_one(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_only_the_schedule_that_kills_its_workers_is_given_up(tmp_path: Path) ->
         open_pool("local", functools.partial(make_killer, bad.id), 1, 0) as pool,
         create_or_resume(config, {}) as store,
     ):
-        lab = StudyLab(store, pool, lambda _: None, PopulationSize(fixed=4))
+        lab = StudyLab(store, pool, lambda _: None, population=PopulationSize(fixed=4))
         measured = lab.measure([Trial(schedule=s, origin="mutation") for s in SCHEDULES[:8]])
         assert [m.value is None for m in measured] == [s is bad for s in SCHEDULES[:8]]
         results = store.search_results([s.id for s in SCHEDULES[:8]])
