@@ -111,7 +111,7 @@ class SimulatedPool:
         if isinstance(task.request, EvaluationRequest | PopulationRequest | PolishRequest):
             self._queue.append(task)
             self._advance_by_driver()
-            if isinstance(task.request, EvaluationRequest) and task.request.rung is Rung.SEARCH:
+            if _is_searching(task.request):
                 self.last_begun = self.clock
             self._dispatch()
         else:
@@ -307,3 +307,9 @@ class SimulatedPool:
 
 def _seconds(spans: Iterable[tuple[float, float]], until: float) -> float:
     return sum(max(0.0, min(end, until) - began) for began, end in spans)
+
+
+def _is_searching(request: Request) -> bool:
+    if isinstance(request, PopulationRequest):
+        return all(map(_is_searching, request.requests))
+    return isinstance(request, EvaluationRequest) and request.rung is Rung.SEARCH

@@ -96,7 +96,7 @@ def test_what_the_search_made_and_measured_is_told_again_unread(
     for _ in range(2):
         search = _Listening(load_space("usf"), edm(), nfe=[3], seed=0)
         with _lab(config, asked) as lab:
-            Sequential(search, n_seeds=0, evaluations=6, batch=2).run(lab)
+            Sequential(lambda own=search: own, n_seeds=0, evaluations=6, batch=2).run(lab)
         told.append(search.told)
         monkeypatch.setattr(Schedule, "from_dict", None)
     assert told[0] == told[1]

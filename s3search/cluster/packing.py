@@ -82,7 +82,8 @@ class Packer:
                 continue
             task_id = f"{members[0].schedule.id} and {len(members) - 1} more"
             self._members[task_id] = members
-            pool.submit(Task(id=task_id, request=PopulationRequest(requests=members)))
+            request = PopulationRequest(requests=members)
+            pool.submit(Task(id=task_id, request=request, n_parts=len(members)))
 
     def apart(
         self, outcome: Outcome[Reply]

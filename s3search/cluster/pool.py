@@ -31,10 +31,14 @@ TASKS_PER_WORKER = 2  # one running, one waiting beside it: no worker idles whil
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task(Generic[Request]):
-    """A request and the driver's name for it; no two tasks of a pool share an ``id``."""
+    """A request and the driver's name for it; no two tasks of a pool share an ``id``.
+
+    ``n_parts``: how many times as long as a task of one it may take.
+    """
 
     id: str
     request: Request
+    n_parts: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

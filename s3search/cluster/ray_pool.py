@@ -170,7 +170,11 @@ class RayPool(Generic[Request, Reply]):
         if self._suspects:
             moments.append(self._look_at)
         if limit is not None:
-            moments += [slot.busy_since + limit for slot in self._crew.ready if slot.calls]
+            moments += [
+                slot.busy_since + limit * slot.calls[0].task.n_parts
+                for slot in self._crew.ready
+                if slot.calls
+            ]
         return min((at - time.monotonic() for at in moments), default=_PATIENCE_SECONDS)
 
     def _dispatch(self) -> None:
@@ -277,9 +281,11 @@ class RayPool(Generic[Request, Reply]):
         """End the processes whose task takes too long; it runs again after the others, once."""
         now, limit = time.monotonic(), self._overruns.limit
         for slot in self._crew.ready:
-            if limit is None or not slot.calls or now - slot.busy_since <= limit:
+            if limit is None or not slot.calls:
                 continue
             call, *behind = slot.calls
+            if now - slot.busy_since <= limit * call.task.n_parts:
+                continue
             overrun = Overrun(worker=slot.worker, seconds=now - slot.busy_since)
             self._crew.kill(slot)
             self._queue.extendleft(other.task for other in reversed(behind))

@@ -29,7 +29,7 @@ STUDIES = Table(
     Column("study_id", Integer, primary_key=True),
     Column("study_name", String(512), nullable=False),
 )
-STUDY_ATTRIBUTES = Table(
+STUDY_ATTRIBUTES = Table(  # which Optuna calls system attributes: they are its own and dashboard's
     "study_system_attributes",
     _METADATA,
     Column("study_system_attribute_id", Integer, primary_key=True),
@@ -73,15 +73,6 @@ ATTRIBUTES = Table(
     Column("key", String(512)),
     Column("value_json", Text),
 )
-STUDY_ATTRIBUTES = Table(  # which Optuna calls system attributes: they are its own and dashboard's
-    "study_system_attributes",
-    _METADATA,
-    Column("study_system_attribute_id", Integer, primary_key=True),
-    Column("study_id", ForeignKey(STUDIES.c.study_id)),
-    Column("key", String(512)),
-    Column("value_json", Text),
-)
-
 SYSTEM_ATTRIBUTES = Table(
     "trial_system_attributes",
     _METADATA,
