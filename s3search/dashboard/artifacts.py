@@ -7,6 +7,7 @@ publishing again replaces it, and files that are there are not drawn again.
 """
 
 import base64
+import io
 import json
 import re
 import uuid
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import optuna
+from PIL import Image
 from sqlalchemy.engine import make_url
 from torch import Tensor
 
@@ -34,6 +36,7 @@ from s3search.study_lab import Pool
 _NAMESPACE = uuid.UUID("5f0a3c64-0f53-4d5c-9a53-8e1f6a3f7d21")
 _KEY = "dashboard:artifacts:{trial}:{artifact}"  # as optuna-dashboard 0.21 looks for it
 _LISTED = re.compile(r"dashboard:artifacts:(\d+):")
+_NARROW = 320  # pixels; a narrower sheet is shown in larger squares
 _OURS = re.compile(r"(schedule|samples)-[0-9a-f]{8}\.\w+")
 
 
@@ -193,7 +196,15 @@ def samples_of(folder: Path | None, studies: Iterable[str], schedule: Schedule) 
 def _picture(schedule: Schedule, images: Tensor) -> Picture:
     made = sheet(schedule.id[:8], images)
     mimetype, _, encoded = made.source.removeprefix("data:").partition(";base64,")
-    return Picture(base64.b64decode(encoded), mimetype)
+    content = base64.b64decode(encoded)
+    if made.is_pixelated and made.width < _NARROW:  # a card of the dashboard would blur it
+        times = -(-_NARROW // made.width)
+        with Image.open(io.BytesIO(content)) as small:
+            size = (times * made.width, times * made.height)
+            buffer = io.BytesIO()
+            small.resize(size, Image.Resampling.NEAREST).save(buffer, "PNG", optimize=True)
+        content = buffer.getvalue()
+    return Picture(content, mimetype)
 
 
 def _artifact_id(study: str, schedule_id: str, name: str) -> str:
