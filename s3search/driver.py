@@ -39,6 +39,7 @@ from s3search.search.padding import padded
 from s3search.search.space import SearchSpace
 from s3search.study.algorithms import Search, baseline_seeds, given_seeds, make_search
 from s3search.study.config import StudyConfig
+from s3search.study.extensions import Extension
 from s3search.study.frame import evaluations_frame, finalists
 from s3search.study.frame import validated as validated_of
 from s3search.study.progress import Progress, RecentRate, seconds_left
@@ -98,11 +99,16 @@ class Start:
 
     description: Description
     search: Search | None  # None: only what is asked for is validated
+    extension: Extension | None = None  # the version of the space that is searched
     pads: bool = True  # a call that changes nothing costs nothing here
 
 
-def prepare(config: StudyConfig, space: SearchSpace, pool: Pool) -> Start:
-    """Asks the workers what they loaded and makes the search; raises for anything wrong."""
+def prepare(
+    config: StudyConfig, space: SearchSpace, pool: Pool, extension: Extension | None = None
+) -> Start:
+    """Asks the workers what they loaded and makes the search, from what its version of the space
+    begins with; raises for anything wrong.
+    """
     description = describe(pool, layers=space.cost is not None)
     if space.cost is not None:
         if description.layers is None or not description.layers.layers:
@@ -123,8 +129,17 @@ def prepare(config: StudyConfig, space: SearchSpace, pool: Pool) -> Start:
         space = space.with_gaussian(description.gaussian, description.process)
     published = baseline_seeds(config, description.process, description.own_sampler)
     seeds = distinct({**published, **given_seeds(config, description)})
+    if extension is not None:
+        seeds = {n: s for n, s in seeds.items() if s.nfe in extension.nfe}
+        seeds = distinct({**extension.warm, **seeds})
+        config = extension.applied(config)
     search = make_search(config, space, description.process, seeds)
-    return Start(description=description, search=search, pads=space.cost is None)
+    return Start(
+        description=description,
+        search=search,
+        extension=extension,
+        pads=space.cost is None,
+    )
 
 
 class Driver:
@@ -137,7 +152,8 @@ class Driver:
         self._config = store.config
         self._search, self._pads = start.search, start.pads
         self._check_unchanged(start.description)
-        self._lab = StudyLab(store, pool, self._tell_progress)
+        self._before = start.extension
+        self._lab = StudyLab(store, pool, self._tell_progress, start.extension)
         self._rate = RecentRate(self._lab.tally.began)
         self._held_out, self._held_out_at = held_out_of(store), time.monotonic()
 
@@ -242,7 +258,7 @@ class Driver:
         busy = min(self._pool.n_pending, self._pool.n_workers)
         if done is None:
             done = round(lab.tally.spent / lab.n_images)
-            total = None if self._search is None else self._search.total
+            total = self._total
             left = seconds_left(
                 self._config.search,
                 images=None if total is None else (total - done) * lab.n_images,
@@ -274,6 +290,16 @@ class Driver:
                 spend=dict(lab.spend),
             )
         )
+
+    @property
+    def _total(self) -> int | None:
+        """The budget in measurements, of all versions of the space."""
+        total = None if self._search is None else self._search.total
+        if total is None or self._before is None:
+            return total
+        is_counted_in_images = self._config.search.algorithm == "s3"
+        before = self._before.spent if is_counted_in_images else self._before.first_number
+        return total + round(before)
 
     def _check_unchanged(self, description: Description) -> None:
         found = self._store.measured_with()

@@ -12,6 +12,7 @@ from s3search.evaluation.evaluator import Evaluator
 from s3search.schedules.schedule import Schedule
 from s3search.search.space import SearchSpace, load_space
 from s3search.study.config import StudyConfig
+from s3search.study.extensions import extension_of, extension_row
 from s3search.study.lease import check_free
 from s3search.study.schedulers import schedulers_of
 from s3search.study.store import StudyStore, create_or_resume
@@ -35,9 +36,11 @@ def launch_on(
     pool: Pool, config: StudyConfig, space: SearchSpace, report: Report, *, takeover: bool = False
 ) -> None:
     """The same on workers that are there already and have loaded what the study file names."""
-    start = prepare(config, space, pool)
+    extension = extension_of(config, space)
+    start = prepare(config, space, pool, extension)
     content = {**space.model_dump(mode="json"), "statistics": start.description.statistics}
-    with create_or_resume(config, content, takeover=takeover) as store:
+    row = extension_row(extension) if extension is not None and extension.is_new else None
+    with create_or_resume(config, content, takeover=takeover, extension=row) as store:
         Driver(store, pool, start, report).run()
 
 

@@ -10,7 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ from s3search.search.lab import Array, Measured, Price, Trial
 from s3search.search.ladder import LadderRung
 from s3search.search.proposer import Proposal
 from s3search.search.race import checkpoints
+from s3search.study.extensions import Extension
 from s3search.study.progress import Quality, Spend, quality_of
 from s3search.study.rows import Job, Result, Searched, Spent, searched
 from s3search.study.store import StudyStore
@@ -63,8 +64,17 @@ class Tally:
 class StudyLab:
     """A `s3search.search.lab.Lab` for one study and one pool."""
 
-    def __init__(self, store: StudyStore, pool: Pool, report: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        store: StudyStore,
+        pool: Pool,
+        report: Callable[[str], None],
+        extension: Extension | None = None,
+    ) -> None:
         self._store, self._pool, self._report = store, pool, report
+        # proposals of earlier versions of the space have numbers below this, and cost nothing now
+        self._offset = 0 if extension is None else extension.first_number
+        self._spent_before = 0.0 if extension is None else extension.spent
         self._config = store.config
         self.tally = Tally(began=time.monotonic())
         self.best: dict[int, float] = {}
@@ -94,6 +104,9 @@ class StudyLab:
 
     def budget(self) -> float:
         """Images, from the number of evaluations, else from the time and the rate so far."""
+        return self._whole_budget() - self._spent_before * self.n_images
+
+    def _whole_budget(self) -> float:
         search = self._config.search
         if search.evaluations is not None:
             return float(search.evaluations * search.n_images)
@@ -117,12 +130,13 @@ class StudyLab:
 
     def recorded(self, number: int) -> Proposal | None:
         """The proposal of this number if an earlier run made it."""
-        if number not in self._numbers:
+        stored = number + self._offset
+        if stored not in self._numbers:
             return None
-        if number not in self._page:
-            read = self._store.proposals(first=number, n=_PROPOSALS_PER_PAGE)
+        if stored not in self._page:
+            read = self._store.proposals(first=stored, n=_PROPOSALS_PER_PAGE)
             self._page = {proposal.number: proposal for proposal in read}
-        return self._page[number]
+        return replace(self._page[stored], number=number)
 
     def measure(self, trials: Sequence[Trial]) -> list[Measured]:
         """Measures on the search's noise; raises `EvaluationFailed` when nothing works."""
@@ -147,8 +161,12 @@ class StudyLab:
                 request = self._begun.pop(outcome.task_id)
                 self._record_result(request, outcome)
         known = self._known[schedule.id]
+        is_paid = self._first[schedule.id][0] < self._offset
         return Measured(
-            schedule=schedule, value=known.value, n_images=known.n_images, path=known.path
+            schedule=schedule,
+            value=known.value,
+            n_images=0 if is_paid else known.n_images,
+            path=known.path,
         )
 
     def rescore(self, schedules: Sequence[Schedule], n_images: int) -> list[float | None]:
@@ -303,13 +321,14 @@ class StudyLab:
     def _record(self, trials: Sequence[Trial]) -> None:
         new: dict[int, Proposal] = {}
         for trial in trials:
-            number = trial.number
-            if number is None:
+            if trial.number is None:
                 if trial.schedule.id in self._first:
                     continue
                 number = len(self._numbers) + len(new)
-            elif number in self._numbers:
-                continue
+            else:
+                number = trial.number + self._offset
+                if number in self._numbers:
+                    continue
             new[number] = Proposal(
                 number=number,
                 schedule=trial.schedule,

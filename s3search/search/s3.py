@@ -147,7 +147,11 @@ class _OneNfe:
         names = [names[i] for i in order]
         n_whole = self.lab.n_images
         n_first = int(max(4, min(_CALIBRATED, _SEEDS * self.budget / n_whole / 2)))
-        first = _spread(names, n_first)
+        given = [name for name in names if name.startswith(SEED)]
+        first = [
+            *given,
+            *_spread([n for n in names if n not in given], max(4, n_first - len(given))),
+        ]
         self._measure([self._seed_trial(name) for name in first], open_race(n_whole))
         rest = [name for name in self.seeds if name not in set(first)]
         rest = [rest[i] for i in self.guide.order([self.seeds[name] for name in rest])]

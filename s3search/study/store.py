@@ -39,7 +39,15 @@ from s3search.study.rows import (
     result_row,
     searched_of,
 )
-from s3search.study.tables import EVALUATIONS, JOBS, NOTES, PROPOSALS, SCHEDULES, STUDIES
+from s3search.study.tables import (
+    EVALUATIONS,
+    EXTENSIONS,
+    JOBS,
+    NOTES,
+    PROPOSALS,
+    SCHEDULES,
+    STUDIES,
+)
 
 _SEARCHING = (Rung.SEARCH.value, Rung.RACE.value)
 _IDS_PER_QUERY = 500  # a database takes so many parameters and no more
@@ -346,6 +354,16 @@ class StudyStore:
         return seconds + sum(each["seconds"] for each in self.job_totals().values())
 
     @ridden_out
+    def images_searched(self) -> int:
+        """Images of all evaluations but the validation's, failed ones too."""
+        rungs = (*_SEARCHING, Rung.FINALS.value)
+        query = select(sa.func.coalesce(sa.func.sum(EVALUATIONS.c.n_images), 0)).where(
+            EVALUATIONS.c.study_id == self._id, EVALUATIONS.c.rung.in_(rungs)
+        )
+        with self._engine.begin() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    @ridden_out
     def read(self, query: Callable[[int], sa.Select[Any]]) -> Sequence[Any]:
         """The rows of a query made for the id of this study, as mappings."""
         with self._engine.begin() as connection:
@@ -399,20 +417,35 @@ class StudyStore:
             connection.execute(change.values(state=state, updated_at=now()))
 
     @ridden_out
-    def set_config(self, config: StudyConfig) -> None:
-        """Replaces the stored study file (a larger budget, another cluster)."""
-        change = STUDIES.update().where(STUDIES.c.id == self._id)
+    def set_config(
+        self,
+        config: StudyConfig,
+        space: dict[str, Any],
+        extension: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Replaces the stored study file (a larger budget, another cluster); with an extension
+        the space as well, which is kept beside it.
+        """
+        values = {"config": _stored(config), "updated_at": now()}
         with self._write() as connection:
-            content = _stored(config)
-            connection.execute(change.values(config=content, updated_at=now()))
+            if extension is not None:
+                values["space"] = json.dumps(space)
+                before = {"study_id": self._id, "space_before": json.dumps(self.space)}
+                connection.execute(EXTENSIONS.insert().values(**extension, **before))
+                self.space = space
+            connection.execute(STUDIES.update().where(STUDIES.c.id == self._id).values(**values))
         self.config = config
 
 
 def create_or_resume(
-    config: StudyConfig, space: dict[str, Any], *, takeover: bool = False
+    config: StudyConfig,
+    space: dict[str, Any],
+    *,
+    takeover: bool = False,
+    extension: Mapping[str, Any] | None = None,
 ) -> StudyStore:
     """The study that ``config`` names, for its only driver: made if it is new, resumed if it is
-    there.
+    there; with ``extension``, a row to add of `s3search.study.extensions`, in another space.
 
     Raises `StudyConflict` if the stored study asks for something else than ``config``, or has
     another driver and this one is not to take it over.
@@ -435,10 +468,10 @@ def create_or_resume(
                 )
                 row = _row(connection, config.study.name)
         store = StudyStore(engine, url, row)
-        _check_same(store, config, space)
+        _check_same(store, config, space, is_extended=extension is not None)
         try:
             store.hold(takeover=takeover)
-            store.set_config(config)
+            store.set_config(config, space, extension)
         except BaseException:
             store.close()
             raise
@@ -486,30 +519,40 @@ def _stored(config: StudyConfig) -> str:
     return config.model_dump_json(exclude={"storage"})
 
 
-def _check_same(store: StudyStore, config: StudyConfig, space: dict[str, Any]) -> None:
-    old, new = _flat(store.config.identity), _flat(config.identity)
-    asked, defaults = _flat(space), _flat(SearchSpace().model_dump(mode="json"))
-    # a study of an earlier release has fields that came later at their defaults, which are off
-    kept = {key: defaults[key] for key in asked if key in defaults} | _flat(store.space)
-    old |= {f"space.{key}": value for key, value in kept.items()}
-    new |= {f"space.{key}": value for key, value in asked.items()}
+def space_fields(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The stored space, flat: a study of an earlier release has fields that came later at their
+    defaults, which are off.
+    """
+    defaults = flat(SearchSpace().model_dump(mode="json"))
+    return {key: defaults[key] for key in flat(asked) if key in defaults} | flat(stored)
+
+
+def _check_same(
+    store: StudyStore, config: StudyConfig, space: dict[str, Any], *, is_extended: bool
+) -> None:
+    old, new = flat(store.config.identity), flat(config.identity)
+    old |= {f"space.{key}": value for key, value in space_fields(store.space, space).items()}
+    new |= {f"space.{key}": value for key, value in flat(space).items()}
     for key in sorted(old.keys() | new.keys()):
+        if is_extended and key.startswith("space.") and not key.startswith("space.statistics"):
+            continue
         if old.get(key) != new.get(key):
             raise StudyConflict(
                 f"study {store.name!r} exists with {key} = {old.get(key)!r}, asked for "
-                f"{new.get(key)!r}; only budgets, validation, storage and cluster may change: "
-                "give the new study another name"
+                f"{new.get(key)!r}; only budgets, validation, storage and cluster may change, "
+                "and the space grow: give the new study another name"
             )
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested tables by their paths, "mutation.times"."""
+    found: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 def _add_schedules(connection: sa.Connection, schedules: Sequence[Schedule]) -> None:

@@ -120,6 +120,21 @@ NOTES = Table(
     UniqueConstraint("study_id", "digest"),
 )
 
+EXTENSIONS = Table(
+    "s3search_extensions",  # where a study went on in a wider space
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("study_id", ForeignKey(STUDIES.c.id), nullable=False, index=True),
+    Column("version", Integer, nullable=False),  # of the space; the first has no row
+    Column("nfe", Text, nullable=False),  # JSON list: what is searched from here on
+    Column("first_number", Integer, nullable=False),  # of the proposals of this version
+    Column("spent", Float, nullable=False),  # of the budget before, in evaluations
+    Column("warm", Text, nullable=False),  # JSON: schedules to begin with, by origin
+    Column("space_before", Text, nullable=False),  # JSON: the resolved space until here
+    Column("created_at", DateTime, nullable=False),
+    UniqueConstraint("study_id", "version"),
+)
+
 LEASES = Table(
     "s3search_leases",  # who drives a study, while someone does
     METADATA,

@@ -29,6 +29,7 @@ from s3search.study.database import (
 from s3search.study.lease import check_free
 from s3search.study.tables import (
     EVALUATIONS,
+    EXTENSIONS,
     JOBS,
     LEASES,
     NOTES,
@@ -37,7 +38,7 @@ from s3search.study.tables import (
     STUDIES,
 )
 
-_OF_A_STUDY = (PROPOSALS, EVALUATIONS, JOBS, NOTES)  # their rows name their study
+_OF_A_STUDY = (PROPOSALS, EVALUATIONS, JOBS, NOTES, EXTENSIONS)  # their rows name their study
 _CHUNK = 1000  # rows at a time
 
 

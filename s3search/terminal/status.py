@@ -24,7 +24,24 @@ def status_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
                 f"(published {number(best['search_baseline'])}); on held-out noise "
                 f"{number(best['held_out'])} (published {number(best['held_out_baseline'])})"
             )
+        yield from _ledger_lines(row["ledger"])
         yield from _ladder_lines(row["ladder"])
+
+
+def _ledger_lines(ledger: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """What each rung and each kind of job cost, the dearest first."""
+    if not ledger:
+        return
+    yield "  spent on:"
+    yield "  " + _ledger_line(("", "count", "network calls", "worker seconds"))
+    for name, cost in sorted(ledger.items(), key=lambda item: -item[1]["seconds"]):
+        cells = (f"{cost['count']:,}", f"{cost['network_calls']:,}", f"{cost['seconds']:,.1f}")
+        yield "  " + _ledger_line((name, *cells))
+
+
+def _ledger_line(cells: Sequence[str]) -> str:
+    name, count, calls, seconds = cells
+    return f"  {name:<12}{count:>8}{calls:>16}{seconds:>17}"
 
 
 def _ladder_lines(rungs: list[dict[str, Any]]) -> Iterator[str]:

@@ -1,0 +1,249 @@
+"""A study that goes on in a wider space, or at further numbers of network calls.
+
+A wider space has every choice of the one before, and more; then the old evaluations are
+evaluations of the new space as well, on the same noise.  What changed is a new *version* of the
+space: the search begins anew with what is left of the budget, from the best that earlier versions
+measured and from their neighbours at other numbers of calls.  A schedule that an earlier version
+measured is not measured again and costs nothing.  What each version began with is a row of
+`s3search.study.tables.EXTENSIONS`, so that a resumed search begins with the same.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import select
+
+from s3search.errors import InvalidConfig, InvalidSchedule, S3SearchError
+from s3search.evaluation.record import Rung
+from s3search.schedules.schedule import Schedule
+from s3search.schedules.stretch import with_nfe
+from s3search.search.evolution import SEED, distinct
+from s3search.search.padding import padded
+from s3search.search.space import SearchSpace
+from s3search.study.config import StudyConfig
+from s3search.study.rows import now
+from s3search.study.store import StudyStore, flat, open_study, space_fields
+from s3search.study.tables import EXTENSIONS
+
+_CHOICES = frozenset(
+    {
+        "nfe",
+        "predictions",
+        "orders",
+        "low_order_estimates",
+        "relaxations",
+        "correctors",
+        "starts",
+        "end_rules",
+        "families",
+        "solvers",
+        "start_points",
+        "compensations",
+    }
+)
+_RANGES = frozenset(
+    {"end_sigma", "beta", "gamma", "dc_ratio", "dualfast_coefficient", "jump_sigma"}
+)
+_LIMITS = {"coefficient_limit": 1, "network_shift": 1, "jump_modes": 1, "min_gap": -1}
+_MOVES = ("coefficient_sigma", "time_sigma", "changes", "mutation.")  # how children are drawn
+_OWN_BEST = 8  # of a number of calls, to begin with there
+_NEIGHBOURS = 4  # of each neighbouring number of calls, where there is nothing of its own
+_ENOUGH = 64  # schedules looked at for these: polished ones cannot be stretched
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extension:
+    """One version of a study's space after the first; ``spent`` is in evaluations."""
+
+    version: int
+    nfe: tuple[int, ...]  # what is searched from here on
+    first_number: int  # of its proposals
+    spent: float  # of the budget, by earlier versions
+    warm: Mapping[str, Schedule]  # what it begins with, by origin
+    is_new: bool = False  # not in the database yet
+
+    def applied(self, config: StudyConfig) -> StudyConfig:
+        """What this version's search is asked for: its numbers of calls, the rest of the budget,
+        random numbers of its own.
+        """
+        search = config.search
+        if search.evaluations is not None:
+            left = max(0, round(search.evaluations - self.spent))
+            search = search.model_copy(update={"evaluations": left})
+        seed = config.study.seed + 2**32 * (self.version - 1)
+        return config.model_copy(
+            update={
+                "study": config.study.model_copy(update={"seed": seed}),
+                "space": config.space.model_copy(update={"nfe": self.nfe}),
+                "search": search,
+            }
+        )
+
+
+def extension_of(config: StudyConfig, space: SearchSpace) -> Extension | None:
+    """The version that a launch goes on with, None for the first one; nothing is written.
+
+    Where the space is neither the stored one nor wider that is for the store to refuse. Raises
+    `InvalidConfig` where no budget is left for a wider one.
+    """
+    try:
+        store = open_study(config.storage.url, config.study.name)
+    except S3SearchError:  # new, of an older schema, or wrong: all told when it is opened to write
+        return None
+    with store:
+        asked = space.model_dump(mode="json")
+        changed = _changed(store.space, asked)
+        if not changed or not all(_is_wider(*change) for change in changed):
+            return newest(store)
+        return _planned(store, config, {key.partition(".")[0] for key, *_ in changed})
+
+
+def newest(store: StudyStore) -> Extension | None:
+    """The latest version of a study's space, None where there was only one."""
+    rows = store.read(
+        lambda study: (
+            select(EXTENSIONS)
+            .where(EXTENSIONS.c.study_id == study)
+            .order_by(EXTENSIONS.c.version.desc())
+            .limit(1)
+        )
+    )
+    if not rows:
+        return None
+    row = rows[0]
+    warm = {name: Schedule.from_dict(each) for name, each in json.loads(row["warm"]).items()}
+    return Extension(
+        version=row["version"],
+        nfe=tuple(json.loads(row["nfe"])),
+        first_number=row["first_number"],
+        spent=row["spent"],
+        warm=warm,
+    )
+
+
+def extension_row(extension: Extension) -> dict[str, Any]:
+    """What `s3search.study.store.create_or_resume` adds to a study for a new version."""
+    return {
+        "version": extension.version,
+        "nfe": json.dumps(extension.nfe),
+        "first_number": extension.first_number,
+        "spent": extension.spent,
+        "warm": json.dumps({name: each.to_dict() for name, each in extension.warm.items()}),
+        "created_at": now(),
+    }
+
+
+# -- what is wider -------------------------------------------------------------------------
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(field, before, after) of what differs; numbers of tables by their paths."""
+    before, after = space_fields(old, new), flat(new)
+    return [(key, before.get(key), after[key]) for key in after if before.get(key) != after[key]]
+
+
+def _is_wider(key: str, old: Any, new: Any) -> bool:
+    """Whether a field allows all that it did; how children are drawn may be anything."""
+    if key in _CHOICES:
+        return set(old or ()) <= set(new)
+    if key in _RANGES:
+        return old is None or (new is not None and new[0] <= old[0] and old[1] <= new[1])
+    if key in _LIMITS:
+        return bool(_LIMITS[key] * (new - old) >= 0)
+    return key.startswith(_MOVES)
+
+
+# -- a new version -------------------------------------------------------------------------
+
+
+def _planned(store: StudyStore, config: StudyConfig, changed: set[str]) -> Extension:
+    last, proposed = newest(store), store.proposed()
+    known = set(store.config.space.nfe)
+    further = tuple(n for n in config.space.nfe if n not in known)
+    is_finished = store.state == "done" and changed == {"nfe"}
+    nfe = further if is_finished else config.space.nfe
+    spent = _spent(store, config, proposed)
+    asked = config.search.evaluations
+    if asked is not None and spent > asked - 1:
+        calls = ", ".join(map(str, nfe))
+        raise InvalidConfig(
+            f"search.evaluations: study {store.name!r} has spent {spent:.4g} of {asked}, and the "
+            f"wider space is to be searched at NFE {calls}; ask for more, for example "
+            f"--set search.evaluations={round(spent) + max(asked, 2)}"
+        )
+    version = 2 if last is None else last.version + 1
+    return Extension(
+        version=version,
+        nfe=nfe,
+        first_number=1 + max((row.number for row in proposed), default=-1),
+        spent=spent,
+        warm=_warm(store, nfe, version - 1, proposed),
+        is_new=True,
+    )
+
+
+def _spent(store: StudyStore, config: StudyConfig, proposed: Sequence[Any]) -> float:
+    """Of the budget, in evaluations: of `s3` all images, of other searches the proposals that are
+    no seeds.
+    """
+    if config.search.algorithm != "s3":
+        seeds = ("baseline", SEED)
+        return float(sum(not row.origin.startswith(seeds) for row in proposed))
+    nfe = sum(store.config.space.nfe) / len(store.config.space.nfe)  # jobs do not say theirs
+    jobs = sum(each["network_calls"] for each in store.job_totals().values()) / nfe
+    return (store.images_searched() + jobs) / config.search.n_images
+
+
+def _warm(
+    store: StudyStore, nfe: Sequence[int], version: int, proposed: Sequence[Any]
+) -> dict[str, Schedule]:
+    """What was proposed but not measured, then the best of each number of calls, by the noise of
+    the search alone; for those without any, what the neighbours' best become there.
+    """
+    measured = {each.schedule_id: each.nfe for each in store.searched()}
+    unfinished = [row for row in proposed if row.schedule_id not in measured]
+    found = {
+        f"{SEED}unfinished {row.number}": store.schedule(row.schedule_id) for row in unfinished
+    }
+    found = {name: each for name, each in found.items() if each.nfe in nfe}
+    values = store.values(Rung.SEARCH, store.config.search.n_images)
+    ranked: dict[int, list[str]] = {}
+    for _, schedule_id in sorted((v, i) for i, v in values.items() if v is not None):
+        ranked.setdefault(measured[schedule_id], []).append(schedule_id)
+    for n in nfe:
+        if n in ranked:
+            best = [store.schedule(i) for i in ranked[n][:_OWN_BEST]]
+        else:
+            best = list(_from_neighbours(store, ranked, n))
+        for rank, schedule in enumerate(best, start=1):
+            found[f"{SEED}space {version}, NFE {n}, {rank}"] = schedule
+    return distinct(found)
+
+
+def _from_neighbours(
+    store: StudyStore, ranked: Mapping[int, Sequence[str]], nfe: int
+) -> Iterator[Schedule]:
+    """The winner with fewer calls, padded, and the best of both sides, stretched."""
+    fewer = [max(n for n in ranked if n < nfe)] if any(n < nfe for n in ranked) else []
+    more = [min(n for n in ranked if n > nfe)] if any(n > nfe for n in ranked) else []
+    for n in fewer:
+        winner: Schedule | None = store.schedule(ranked[n][0])
+        while winner is not None and winner.nfe < nfe:
+            winner = padded(winner)
+        if winner is not None:
+            yield winner
+    for n in (*fewer, *more):
+        some = (store.schedule(i) for i in ranked[n][:_ENOUGH])
+        yield from islice(_stretched(some, nfe), _NEIGHBOURS)
+
+
+def _stretched(schedules: Iterable[Schedule], nfe: int) -> Iterator[Schedule]:
+    """Those that can be, which polished ones cannot."""
+    for schedule in schedules:
+        try:
+            yield with_nfe(schedule, nfe).schedule
+        except InvalidSchedule:
+            continue
