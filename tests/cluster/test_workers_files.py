@@ -61,6 +61,20 @@ def test_no_node_starts_without_a_token(arguments: list[str]) -> None:
     assert "set RAY_AUTH_MODE=token" in told.stderr
 
 
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_a_node_says_where_no_head_answers() -> None:
+    told = subprocess.run(
+        ["bash", WORKERS / "join.sh", "127.0.0.1:1"],
+        env=os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "of-this-test"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert told.returncode == 1
+    assert "nothing answers at 127.0.0.1:1; start the head first" in told.stderr
+
+
 def test_the_readme_names_every_file_of_the_folder() -> None:
     readme = text("README.md")
     names = [path.name for path in WORKERS.iterdir() if path.name != "README.md"]
