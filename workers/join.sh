@@ -11,5 +11,9 @@ if [ "${RAY_AUTH_MODE:-}" != token ]; then
 fi
 address=$1
 shift
+if ! timeout 5 bash -c ": < /dev/tcp/${address%:*}/${address##*:}" 2>/dev/null; then # `ray start` would wait for it
+  echo "join.sh: nothing answers at $address; start the head first (head.sh), and let this node reach its port" >&2
+  exit 1
+fi
 export RAY_USAGE_STATS_ENABLED=0
 exec ray start --address="$address" "$@"

@@ -23,6 +23,7 @@ from s3search.cluster.ray_cluster import (
     cores_of_process,
     first_sentence,
     living_nodes,
+    lost_connection,
 )
 from s3search.cluster.ray_slots import Slot, SlotState, is_restarting
 from s3search.cluster.ray_worker import RayWorker
@@ -111,7 +112,10 @@ class Crew(Generic[Request]):
 
     def kill(self, slot: Slot[Request]) -> None:
         """End its process, whatever that does, and start another; its calls are given up."""
-        ray.kill(slot.actor, no_restart=True)
+        try:
+            ray.kill(slot.actor, no_restart=True)
+        except (ray.exceptions.RayError, ConnectionError) as error:
+            raise lost_connection(error) from error
         slot.calls.clear()
         slot.actor = self._actor_class.remote()
         slot.state, slot.node, slot.start = SlotState.WAKING, "", None

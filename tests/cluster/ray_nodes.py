@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,8 +195,8 @@ def _end(pids: list[int]) -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
-def _ancestors(pid: int) -> list[int]:
-    parents = _parents()
+def _ancestors(pid: int, parents: Mapping[int, int] | None = None) -> list[int]:
+    parents = _parents() if parents is None else parents
     found = [pid]
     while found[-1] in parents:
         found.append(parents[found[-1]])
@@ -204,7 +204,8 @@ def _ancestors(pid: int) -> list[int]:
 
 
 def _descendants(pid: int) -> list[int]:
-    return [other for other in _parents() if other != pid and pid in _ancestors(other)]
+    parents = _parents()
+    return [other for other in parents if other != pid and pid in _ancestors(other, parents)]
 
 
 def _parents() -> dict[int, int]:

@@ -61,6 +61,20 @@ def test_no_node_starts_without_a_token(arguments: list[str]) -> None:
     assert "set RAY_AUTH_MODE=token" in told.stderr
 
 
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_a_node_says_where_no_head_answers() -> None:
+    told = subprocess.run(
+        ["bash", WORKERS / "join.sh", "127.0.0.1:1"],
+        env=os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "of-this-test"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert told.returncode == 1
+    assert "nothing answers at 127.0.0.1:1; start the head first" in told.stderr
+
+
 def test_the_readme_names_every_file_of_the_folder() -> None:
     readme = text("README.md")
     names = [path.name for path in WORKERS.iterdir() if path.name != "README.md"]
@@ -118,16 +132,22 @@ def _list_of(item: dict[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": item, "minItems": 1}
 
 
-_WORD, _NUMBER, _ANY = {"type": "string"}, {"type": "integer", "minimum": 0}, {"type": "object"}
+_WORD, _NUMBER = {"type": "string"}, {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
 _WORDS = {"type": "object", "additionalProperties": _WORD}
+_PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
+_NAME = {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "maxLength": 63}
+_QUANTITIES = {
+    "type": "object",
+    "additionalProperties": {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(m|[kMGT]i?)?$"},
+}
 _CONTAINER = _table(
     "env ports volumeMounts",
-    name=_WORD,
+    name=_NAME,
     image=_WORD,
-    env=_list_of(_table(name=_WORD, valueFrom=_table(secretKeyRef=_table(name=_WORD, key=_WORD)))),
-    ports=_list_of(_table(name=_WORD, containerPort=_NUMBER)),
-    resources=_table(requests=_WORDS, limits=_WORDS),
-    volumeMounts=_list_of(_table(name=_WORD, mountPath=_WORD, readOnly={"type": "boolean"})),
+    env=_list_of(_table(name=_WORD, valueFrom=_table(secretKeyRef=_table(name=_NAME, key=_WORD)))),
+    ports=_list_of(_table(name=_NAME, containerPort=_PORT)),
+    resources=_table(requests=_QUANTITIES, limits=_QUANTITIES),
+    volumeMounts=_list_of(_table(name=_NAME, mountPath=_WORD, readOnly={"type": "boolean"})),
 )
 _PODS = {
     "rayStartParams": _WORDS,
@@ -135,18 +155,18 @@ _PODS = {
         spec=_table(
             "volumes terminationGracePeriodSeconds",
             containers=_list_of(_CONTAINER),
-            volumes=_list_of(_table(name=_WORD, configMap=_table(name=_WORD))),
+            volumes=_list_of(_table(name=_NAME, configMap=_table(name=_NAME))),
             terminationGracePeriodSeconds=_NUMBER,
         )
     ),
 }
 _GROUP = _table(
-    **_PODS, groupName=_WORD, replicas=_NUMBER, minReplicas=_NUMBER, maxReplicas=_NUMBER
+    **_PODS, groupName=_NAME, replicas=_NUMBER, minReplicas=_NUMBER, maxReplicas=_NUMBER
 )
 RAY_JOB = _table(
     apiVersion={"const": "ray.io/v1"},
     kind={"const": "RayJob"},
-    metadata=_table(name=_WORD),
+    metadata=_table(name=_NAME | {"maxLength": 47}),  # the operator's own limit
     spec=_table(
         entrypoint=_WORD,
         runtimeEnvYAML=_WORD,
@@ -175,13 +195,15 @@ def test_the_kubernetes_job_has_kuberays_fields_and_its_parts_agree(tmp_path: Pa
     (head,) = head_pod["containers"]
     (worker,) = group["template"]["spec"]["containers"]
     assert cluster["authOptions"]["mode"] == "token"
+    assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
     assert head["image"] == worker["image"]
 
     options = launch_options(job["spec"]["entrypoint"])
     assert options["address"] == "auto"
     config = study_config(tmp_path, *options["sets"]).cluster
     gpus = int(worker["resources"]["limits"]["nvidia.com/gpu"])
-    assert config.workers * config.gpus_per_worker == group["replicas"] * gpus
+    assert config.workers * config.gpus_per_worker == group["maxReplicas"] * gpus
+    assert config.min_workers == 1  # the search begins with the first pod
     (volume,), (mount,) = head_pod["volumes"], head["volumeMounts"]
     assert volume["name"] == mount["name"]
     assert Path(options["study"]).parent == Path(mount["mountPath"])
@@ -189,6 +211,33 @@ def test_the_kubernetes_job_has_kuberays_fields_and_its_parts_agree(tmp_path: Pa
     assert all(isinstance(value, str) for value in environment.values())
     (storage,) = head["env"]
     assert storage["name"] == "S3SEARCH_STORAGE"  # from a secret, says the schema
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("spec.backofLimit", 3),
+        ("spec.backoffLimit", "3"),
+        ("spec.rayClusterSpec.authOptions.mode", "tokens"),
+        ("spec.rayClusterSpec.headGroupSpec.rayStartParams.num-cpus", 0),
+        ("spec.rayClusterSpec.headGroupSpec.template.spec.containers.0.imagePolicy", "Always"),
+        ("spec.rayClusterSpec.workerGroupSpecs.0.maxReplicas", 2**31),
+        ("spec.rayClusterSpec.workerGroupSpecs.0.template.spec.containers.0.name", "ray worker"),
+        (
+            "spec.rayClusterSpec.workerGroupSpecs.0.template.spec.containers.0.resources.limits.cpu",
+            "four",
+        ),
+    ],
+)
+def test_a_slip_in_the_kubernetes_job_would_be_found(path: str, value: object) -> None:
+    job = yaml.safe_load(text("rayjob.yaml"))
+    *parents, last = path.split(".")
+    target = job
+    for parent in parents:
+        target = target[int(parent) if parent.isdigit() else parent]
+    target[last] = value
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(job, RAY_JOB)
 
 
 def test_the_slurm_template_gives_launch_options_that_it_has() -> None:
