@@ -83,6 +83,17 @@ def test_every_field_of_a_space_is_documented(field: str) -> None:
     assert f"| `{field}` |" in SPACES.read_text(encoding="utf-8")
 
 
+def test_pictures_are_there_small_and_described() -> None:
+    pictures = {
+        (page.parent / path, words)
+        for page in (README, *(ROOT / "docs").glob("*.md"))
+        for words, path in re.findall(r"!\[(.*?)\]\((.*?)\)", page.read_text(encoding="utf-8"))
+    }
+    assert len(pictures) >= 6
+    assert [path for path, words in pictures if len(words) < 20] == []
+    assert [path for path, _ in pictures if path.stat().st_size > 150_000] == []
+
+
 def test_the_examples_of_the_readme_run(
     readme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -232,6 +232,10 @@ def cost_card(costs: Sequence[Cost]) -> go.Figure:
             "y": [html.escape(cost.name) for cost in shown],
             "x": _short([100 * share for share in shares]),
             "text": [f"{amount:,.0f}" for amount in amounts],
+            "textposition": "outside",  # inside, plotly shrinks it to the bar
+            "textfont": {"size": 10},
+            "constraintext": "none",
+            "cliponaxis": False,
         }
         for name, colour, shares, amounts in (
             (

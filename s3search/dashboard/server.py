@@ -15,6 +15,7 @@ from optuna.storages import BaseStorage
 
 from s3search.dashboard.artifacts import ArtifactFolder, artifacts_folder
 from s3search.dashboard.guard import Access, guarded
+from s3search.dashboard.order import keep_order
 from s3search.dashboard.pages import Pages
 from s3search.dashboard.storage import open_storage
 from s3search.errors import InvalidConfig
@@ -101,6 +102,7 @@ def application(
         raise InvalidConfig(
             "the dashboard needs optuna-dashboard; pip install 's3search[dashboard]'"
         ) from error
+    keep_order()
     folder = artifacts_folder(url, artifacts)
     rdb = open_storage(url, writable=access.writable)
     cached: BaseStorage = optuna.storages.get_storage(rdb)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Locator, expect
 
 from s3search.dashboard.storage import open_storage
 from tests.browser.chromium import Watched
@@ -61,9 +61,13 @@ def test_a_study_shows_our_graphs_and_a_note_that_leads_to_our_page(visit: Open)
         for title in ("best so far", "distance on held-out noise", "times of the best", "choices"):
             expect(page.locator(".gtitle", has_text=f"NFE {nfe}: {title}")).to_be_visible()
     expect(page.locator(".gtitle", has_text="What the study cost")).to_be_visible()
-    expect(
-        page.locator(".js-line").nth(9)
-    ).to_be_attached()  # published solvers, what was found, times
+    titles = " ".join(page.locator(".gtitle").all_text_contents())
+    places = [titles.index(f"{each}: best so far") for each in ("NFE 2", "NFE 3")]
+    assert places[0] < places[1] < titles.index("What the study cost")
+    expect(page.locator(".js-line").nth(9)).to_be_attached()  # published, found, times
+    amounts = page.locator(".bartext-outside")
+    expect(amounts.nth(9)).to_be_attached()
+    assert min(box["height"] for box in map(Locator.bounding_box, amounts.all()) if box) > 8
     page.locator("a[href$='/note']").click()
     expect(page.get_by_role("heading", name=EVIL_NAME)).to_be_visible()
     expect(page.get_by_role("heading", name="Found")).to_be_visible()
