@@ -108,6 +108,7 @@ def comparison_card(nfe: int, rows: Sequence[Mapping[str, Any]]) -> go.Figure:
             "distance",
             [row["value"] for row in shown],
             [row["interval_95"][0] for row in shown if row["interval_95"]],
+            is_whole=True,
         ),
         y={"type": "category", **order},
     )
@@ -141,7 +142,7 @@ def front_card(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
         lines,
         "Distance against network calls, on held-out noise, 95 % interval",
         x={"title": {"text": "network calls per image (NFE)"}, "dtick": 1},
-        y=_log_axis("distance", [row["value"] for row in rows]),
+        y=_log_axis("distance", [row["value"] for row in rows], is_whole=True),
     )
 
 
@@ -299,14 +300,16 @@ def _figure(
     return go.Figure(data=list(traces), layout=layout)
 
 
-def _log_axis(title: str, values: Sequence[float], lower: Sequence[float] = ()) -> dict[str, Any]:
-    """A logarithmic axis that a single poor value does not squeeze, and that begins below the
-    ``lower`` ends of intervals, but for those near zero.
+def _log_axis(
+    title: str, values: Sequence[float], lower: Sequence[float] = (), *, is_whole: bool = False
+) -> dict[str, Any]:
+    """A logarithmic axis that begins below the ``lower`` ends of intervals, but for those near
+    zero, and unless it is whole is not squeezed by a single poor value.
     """
     axis: dict[str, Any] = {"title": {"text": title}, "type": "log"}
     known = [value for value in values if value > 0]
     if known and max(known) > _SHOWN * min(known):
-        most = max(value for value in known if value <= _SHOWN * min(known))
+        most = max(v for v in known if is_whole or v <= _SHOWN * min(known))
         least = min([*known, *(end for end in lower if end * _SHOWN > min(known))])
         axis["range"] = _short([math.log10(least / 1.2), math.log10(most * 1.2)])
     return axis
