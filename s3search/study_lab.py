@@ -394,7 +394,7 @@ class StudyLab:
             )
             self._first.setdefault(trial.schedule.id, (number, trial.origin))
         self._store.add_proposals(list(new.values()))
-        self._numbers |= new.keys()
+        self._numbers.update(new)  # NOTE: |= of a set with keys makes a new set
 
     def _request(
         self, schedule: Schedule, rung: Rung, race: tuple[tuple[int, float], ...] = ()

@@ -80,11 +80,18 @@ def insert_missing(
 
     In the order of their ``id``, so that two transactions never wait for each other.
     """
-    if not rows:
-        return
-    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-    ordered = sorted((dict(row) for row in rows), key=lambda row: str(row["id"]))
-    connection.execute(insert(table).on_conflict_do_nothing(), ordered)
+    if rows:
+        ordered = sorted((dict(row) for row in rows), key=lambda row: str(row["id"]))
+        connection.execute(insert_or_leave(connection, table), ordered)
+
+
+def insert_or_leave(
+    connection: sa.Connection, table: sa.Table
+) -> sqlite.Insert | postgresql.Insert:
+    """An insert that leaves rows alone whose key is taken."""
+    if connection.dialect.name == "sqlite":
+        return sqlite.insert(table).on_conflict_do_nothing()
+    return postgresql.insert(table).on_conflict_do_nothing()
 
 
 def make_safe_for_processes(engine: Engine, *, writes: bool) -> None:

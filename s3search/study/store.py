@@ -22,7 +22,7 @@ from s3search.schedules.schedule import Schedule
 from s3search.search.proposer import Proposal, schedule_key
 from s3search.search.space import SearchSpace
 from s3search.study.config import StudyConfig, parse_config
-from s3search.study.database import insert_missing, open_engine, redacted
+from s3search.study.database import insert_missing, insert_or_leave, open_engine, redacted
 from s3search.study.lease import Lease
 from s3search.study.mirror import DATABASE_ERRORS, OptunaMirror
 from s3search.study.retries import ridden_out, without_waiting
@@ -52,7 +52,6 @@ from s3search.study.vetoes import Veto, vetoes_of
 
 _SEARCHING = (Rung.SEARCH.value, Rung.RACE.value)
 _IDS_PER_QUERY = 500  # a database takes so many parameters and no more
-_UNIQUE = ("schedule_id", "rung", "n_images", "noise_seed")
 
 
 class StudyStore:
@@ -69,6 +68,7 @@ class StudyStore:
         metric = f"FD@{self.config.search.n_images} ({self.config.metric.features})"
         self.mirror = OptunaMirror(engine, url, self.name, metric, self._write)
         self._lease: Lease | None = None
+        self._stored: set[str] = set()  # schedules that need not be added again
 
     def __enter__(self) -> "StudyStore":
         return self
@@ -115,24 +115,24 @@ class StudyStore:
         if not rows:
             return
         with self._write() as connection:
-            _add_schedules(connection, [proposal.schedule for proposal in proposals])
-            known = self._numbered(connection, [proposal.number for proposal in proposals])
-            for row in rows:
-                if known.get(row["number"], row["schedule_id"]) != row["schedule_id"]:
-                    raise StudyConflict(
-                        f"study {self.name!r}: proposal {row['number']} already exists; "
-                        "another driver is running this study, stop one of them"
-                    )
-            new = [row for row in rows if row["number"] not in known]
-            if new:
-                connection.execute(PROPOSALS.insert(), new)
+            self._add_schedules(connection, [proposal.schedule for proposal in proposals])
+            inserted = connection.execute(insert_or_leave(connection, PROPOSALS), rows)
+            if inserted.rowcount != len(rows):  # some are there: the answer of a commit was lost
+                self._check_numbers(connection, rows)
+        self._stored |= {row["schedule_id"] for row in rows}
 
-    def _numbered(self, connection: sa.Connection, numbers: Sequence[int]) -> dict[int, str]:
-        """Schedule ids of the proposals among these that are there (a lost answer of a commit)."""
+    def _check_numbers(self, connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
         query = select(PROPOSALS.c.number, PROPOSALS.c.schedule_id).where(
-            PROPOSALS.c.study_id == self._id, PROPOSALS.c.number.in_(numbers)
+            PROPOSALS.c.study_id == self._id,
+            PROPOSALS.c.number.in_([row["number"] for row in rows]),
         )
-        return {row.number: row.schedule_id for row in connection.execute(query)}
+        known = {row.number: row.schedule_id for row in connection.execute(query)}
+        for row in rows:
+            if known[row["number"]] != row["schedule_id"]:
+                raise StudyConflict(
+                    f"study {self.name!r}: proposal {row['number']} already exists; "
+                    "another driver is running this study, stop one of them"
+                )
 
     @ridden_out
     def add_result(self, result: Result) -> bool:
@@ -140,23 +140,35 @@ class StudyStore:
         known already (it is not written again).
         """
         with self._write() as connection:
-            _add_schedules(connection, [result.request.schedule])
+            self._add_schedules(connection, [result.request.schedule])
             is_new = self._add_row(connection, result)
             witness = None if result.evaluation is None else result.evaluation.witness
             if witness is not None:
                 self._add_row(connection, replace(result, evaluation=witness))
+        self._stored.add(result.request.schedule.id)
         return is_new
 
     def _add_row(self, connection: sa.Connection, result: Result) -> bool:
-        values = result_row(self._id, result)
-        known = select(EVALUATIONS.c.id).where(
-            EVALUATIONS.c.study_id == self._id,
-            *(EVALUATIONS.c[key] == values[key] for key in _UNIQUE),
-        )
-        if connection.execute(known).first() is not None:
-            return False
-        connection.execute(EVALUATIONS.insert().values(**values))
-        return True
+        insert = insert_or_leave(connection, EVALUATIONS).returning(EVALUATIONS.c.id)
+        row = connection.execute(insert, result_row(self._id, result)).first()
+        return row is not None
+
+    def _add_schedules(self, connection: sa.Connection, schedules: Sequence[Schedule]) -> None:
+        """Adds those that are new; drivers of other studies may be adding the same at this
+        moment.
+        """
+        wanted = {schedule.id: schedule for schedule in schedules}
+        rows = [
+            {
+                "id": own.id,
+                "nfe": own.nfe,
+                "content": json.dumps(own.to_dict()),
+                "plan_key": schedule_key(own).hex(),
+            }
+            for own in wanted.values()
+            if own.id not in self._stored
+        ]
+        insert_missing(connection, SCHEDULES, rows)
 
     @ridden_out
     def proposals(self, *, first: int = 0, n: int | None = None) -> list[Proposal]:
@@ -564,21 +576,3 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             found[f"{prefix}{key}"] = value
     return found
-
-
-def _add_schedules(connection: sa.Connection, schedules: Sequence[Schedule]) -> None:
-    """Adds those that are new; drivers of other studies may be adding the same at this moment."""
-    wanted = {schedule.id: schedule for schedule in schedules}
-    query = select(SCHEDULES.c.id).where(SCHEDULES.c.id.in_(wanted))
-    for known in connection.execute(query).scalars().all():
-        del wanted[known]
-    rows = [
-        {
-            "id": own.id,
-            "nfe": own.nfe,
-            "content": json.dumps(own.to_dict()),
-            "plan_key": schedule_key(own).hex(),
-        }
-        for own in wanted.values()
-    ]
-    insert_missing(connection, SCHEDULES, rows)

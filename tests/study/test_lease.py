@@ -129,7 +129,7 @@ def test_who_lost_its_lease_writes_no_row_more(url: str, store: StudyStore, how:
         for write in (
             lambda: store.add_note("second", {}),
             lambda: store.set_state("done"),
-            lambda: store.set_config(store.config),
+            lambda: store.set_config(store.config, store.space),
             waiting.flush,
         ):
             with pytest.raises(LeaseLost, match=r"taken over by another driver \(host"):
