@@ -11,7 +11,7 @@ demo: $(VENV)/installed
 	$(BIN)/s3search demo --output demo
 
 test: $(VENV)/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m "not cluster"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadgroup -m "not cluster"
 	$(BIN)/pytest -m cluster
 
 lint: $(VENV)/installed-dev

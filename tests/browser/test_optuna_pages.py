@@ -13,6 +13,8 @@ from tests.browser.chromium import Watched
 from tests.browser.conftest import Open, Shown
 from tests.studies import EVIL_NAME
 
+pytestmark = pytest.mark.xdist_group("browser")  # one browser and one study for all
+
 
 def _take_refusal(watched: Watched, address: str) -> None:
     """Takes one refused change off a page's complaints: its status, and the browser's line about

@@ -10,6 +10,8 @@ from tests.browser.conftest import Open
 from tests.browser.test_report_page import PHONE, READABLE
 from tests.studies import EVIL_NAME
 
+pytestmark = pytest.mark.xdist_group("browser")  # one browser and one study for all
+
 
 def test_from_the_overview_to_two_schedules_side_by_side(visit: Open, tmp_path: Path) -> None:
     watched = visit("/studies")

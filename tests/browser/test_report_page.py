@@ -10,6 +10,9 @@ from s3search.schedules.schedule import Schedule
 from tests.browser.conftest import Open, Shown
 from tests.studies import EVIL_NAME
 
+pytestmark = pytest.mark.xdist_group("browser")  # one browser and one study for all
+
+
 READABLE = 4.5  # WCAG 2.2, 1.4.3: contrast of text against what is behind it
 PHONE = {"width": 390, "height": 844}
 
