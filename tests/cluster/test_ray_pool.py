@@ -204,13 +204,16 @@ def test_a_task_that_hangs_costs_two_workers_and_has_one_outcome(tmp_path: Path,
     assert error is not None
     assert error.kind == "TaskTimedOut"
     assert "more than cluster.task_seconds=2 on" in error.message
-    assert 4.0 < outcomes["hangs"].seconds < 12.0
+    assert outcomes["hangs"].seconds > 4.0  # both times
     assert {name: outcomes[name].reply for name in "abc"} == {name: name for name in "abc"}
     begun = starts(diary)
     assert Counter(name for name, _ in begun) == {"a": 1, "hangs": 2, "b": 1, "c": 1}
     pids = {pid for name, pid in begun if name == "hangs"}
     assert len(pids) == 2
-    assert not [pid for pid in pids if Path("/proc", str(pid)).exists()]
+    deadline = time.monotonic() + 60.0  # Ray asks first, and then kills
+    while any(Path("/proc", str(pid), "exe").exists() for pid in pids):
+        assert time.monotonic() < deadline, pids
+        time.sleep(0.1)
 
 
 def test_a_worker_that_hung_once_is_replaced_and_its_task_measured(tmp_path: Path) -> None:
