@@ -7,7 +7,7 @@ of their loaded time that workers were busy, over the whole study and until its 
 handed out, evaluations a minute, the driver's milliseconds per evaluation, and what the database
 holds in the end against what was proposed.
 
-Without --full: 8 and 64 workers; with it 1,000 alone, 40 evaluations each, which takes a quarter
+Without --full: 8 and 64 workers; with it 1,000 alone, 60 evaluations each, which takes a quarter
 of an hour.  ``--processor`` counts the driver's processor seconds instead of the time that passed:
 on a machine that does other things, and in a database in this process (SQLite).
 """
@@ -44,7 +44,7 @@ _SMALL = (
     *(Pool(n_workers=n, each=40, batch=b, algorithm="evolution") for n in (8, 64) for b in (2, 4)),
     *(Pool(n_workers=n, each=40, batch=b, algorithm="s3") for n in (8, 64) for b in (2, 8)),
 )
-_FULL = (Pool(n_workers=1000, each=40, batch=4, algorithm="evolution"),)
+_FULL = (Pool(n_workers=1000, each=60, batch=4, algorithm="evolution"),)
 
 
 def simulate(row: Pool, clock: Callable[[], float], storage: str | None) -> None:
