@@ -11,8 +11,7 @@ demo: $(VENV)/installed
 	$(BIN)/s3search demo --output demo
 
 test: $(VENV)/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadgroup -m "not cluster"
-	$(BIN)/pytest -m cluster
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadgroup
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

@@ -212,6 +212,7 @@ def test_every_command_has_help(cli: Cli) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.cluster
 def test_the_demo_leaves_a_study_a_schedule_and_pictures(cli: Cli, tmp_path: Path) -> None:
     said = cli("demo", "--quick", "-o", tmp_path / "demo", "--json")
     assert said.err.splitlines()[-1].startswith("validation: ")  # progress is not in the JSON
