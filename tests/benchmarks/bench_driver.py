@@ -205,7 +205,8 @@ def _proposals(config: StudyConfig, algorithm: str) -> tuple[Seconds, Seconds]:
         lab = StudyLab(store, InlinePool(_idle), lambda _: None)
         named = _config(config.storage.url, algorithm)
         proposer = make_proposer(named, load_space("usf"), edm(), {})
-        search = Sequential(_Stopping(proposer), n_seeds=0, evaluations=None, batch=_UNDER_WAY)
+        stopping = _Stopping(proposer)
+    search = Sequential(lambda: stopping, n_seeds=0, evaluations=None, batch=_UNDER_WAY)
         with suppress(_Replayed):
             search.run(lab)
         replayed = _clocks() - began
