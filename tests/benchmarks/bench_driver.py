@@ -206,7 +206,7 @@ def _proposals(config: StudyConfig, algorithm: str) -> tuple[Seconds, Seconds]:
         named = _config(config.storage.url, algorithm)
         proposer = make_proposer(named, load_space("usf"), edm(), {})
         stopping = _Stopping(proposer)
-    search = Sequential(lambda: stopping, n_seeds=0, evaluations=None, batch=_UNDER_WAY)
+        search = Sequential(lambda: stopping, n_seeds=0, evaluations=None, batch=_UNDER_WAY)
         with suppress(_Replayed):
             search.run(lab)
         replayed = _clocks() - began
