@@ -77,7 +77,8 @@ class Lease:
     def __init__(self, url: str, study_id: int, study: str) -> None:
         self._engine = sa.create_engine(url, poolclass=NullPool, **connect_arguments(url))
         make_safe_for_processes(self._engine, writes=True)
-        self._where = f"study {study!r} in {redacted(url)}"
+        self._study = f"study {study!r}"
+        self._where = f"{self._study} in {redacted(url)}"
         self._of_study = LEASES.c.study_id == study_id
         self._study_id = study_id
         self._owner = new_owner()
@@ -149,7 +150,8 @@ class Lease:
         why = "as asked" if takeover else found.left_it
         if why is None:
             raise StudyConflict(_refusal(self._where, found))
-        _log.warning("%s: taken over from another driver, %s (%s)", self._where, why, found)
+        # without its database: the log of a job is read by more people than know the head's
+        _log.warning("%s: taken over from another driver, %s (%s)", self._study, why, found)
 
     def _keep(self) -> None:
         """Renews until the end, or until another driver has it: the next write will notice."""
