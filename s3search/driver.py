@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from s3search.cluster.packing import PopulationSize
-from s3search.cluster.pool import Outcome, Task
+from s3search.cluster.pool import Outcome, Task, outcomes_of
 from s3search.errors import (
     EvaluationFailed,
     InvalidConfig,
@@ -343,11 +343,7 @@ class Driver:
 
 def _ask(pool: Pool, task_id: str, request: Request) -> Reply:
     """One request to an otherwise idle pool."""
-    pool.submit(Task(id=task_id, request=request))
-    outcomes: list[Outcome[Reply]] = []
-    while not outcomes:
-        outcomes = pool.collect()
-    (outcome,) = outcomes
+    (outcome,) = outcomes_of(pool, [Task(id=task_id, request=request)])
     if outcome.reply is None:
         raise _failure(outcome)
     return outcome.reply
@@ -355,15 +351,9 @@ def _ask(pool: Pool, task_id: str, request: Request) -> Reply:
 
 def _ask_all(pool: Pool, requests: Sequence[Request]) -> Iterator[tuple[int, Outcome[Reply]]]:
     """What becomes of each request, with its place among them, as it comes."""
-    waiting = list(enumerate(requests))
-    left = len(waiting)
-    while left:
-        while waiting and pool.has_room:
-            i, request = waiting.pop(0)
-            pool.submit(Task(id=str(i), request=request))
-        for outcome in pool.collect():
-            left -= 1
-            yield int(outcome.task_id), outcome
+    tasks = [Task(id=str(i), request=request) for i, request in enumerate(requests)]
+    for outcome in outcomes_of(pool, tasks):
+        yield int(outcome.task_id), outcome
 
 
 def _failure(outcome: Outcome[Reply]) -> EvaluationFailed:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from s3search.cluster.packing import Packer, PopulationSize
-from s3search.cluster.pool import Outcome, Task, WorkerPool
+from s3search.cluster.pool import Outcome, Task, WorkerPool, outcomes_of
 from s3search.errors import EvaluationFailed
 from s3search.evaluation.polish import PolishSettings
 from s3search.evaluation.proxies import ProxySettings
@@ -414,16 +414,9 @@ class StudyLab:
     def _asked(self, requests: Mapping[str, Request]) -> Iterable[tuple[str, Outcome[Reply]]]:
         """Every outcome as it comes; nothing else may be under way."""
         assert not self._begun
-        waiting = list(requests.items())
-        pending = 0
-        while waiting or pending:
-            while waiting and self._pool.has_room:
-                task_id, request = waiting.pop(0)
-                self._pool.submit(Task(id=task_id, request=request))
-                pending += 1
-            for outcome in self._pool.collect():
-                pending -= 1
-                yield outcome.task_id, outcome
+        tasks = [Task(id=task_id, request=request) for task_id, request in requests.items()]
+        for outcome in outcomes_of(self._pool, tasks):
+            yield outcome.task_id, outcome
 
     def _record_result(self, request: EvaluationRequest, outcome: Outcome[Reply]) -> None:
         result = self.result(request, outcome)
