@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from s3search.launching import launch
-from s3search.study.config import StudyConfig
+from s3search.run.launching import launch
+from s3search.study.file.config import StudyConfig
 
 pytest.register_assert_rewrite("tests.studies")  # it has an assertion that tests share
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from s3search.importers.diffusers import INEXACT, schedule_of
+from s3search.formats.importers.diffusers import INEXACT, schedule_of
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.sample import Denoiser
 from tests.helpers import NoSchedule

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from s3search.evaluation.evaluator import Evaluator
-from s3search.exporters.schedule_json import save_export
-from s3search.launching import launch
-from s3search.study.config import StudyConfig, parse_config
-from s3search.study.export import best_schedule
-from s3search.study.store import open_study
+from s3search.formats.exporters.schedule_json import save_export
+from s3search.run.launching import launch
+from s3search.study.database.store import open_study
+from s3search.study.file.config import StudyConfig, parse_config
+from s3search.study.results.export import best_schedule
 
 
 def pooled() -> Callable[[Tensor], Tensor]:

@@ -33,7 +33,7 @@ from s3search.evaluation.record import (
     Rung,
     Unmeasured,
 )
-from s3search.solvers.freed import free_table, schedule_of_table
+from s3search.solvers.coefficients import free_table, schedule_of_table
 
 _HOUR = 3600.0
 

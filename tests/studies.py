@@ -7,13 +7,13 @@ import optuna
 import pytest
 import sqlalchemy as sa
 
-from s3search.launching import launch
-from s3search.study.config import StudyConfig, load_config
-from s3search.study.database import connect_arguments
-from s3search.study.export import best_schedule
-from s3search.study.mirror import NUMBER_ATTRIBUTE
-from s3search.study.store import open_study
-from s3search.study.tables import EVALUATIONS
+from s3search.run.launching import launch
+from s3search.study.database.engine import connect_arguments
+from s3search.study.database.store import open_study
+from s3search.study.database.tables import EVALUATIONS
+from s3search.study.file.config import StudyConfig, load_config
+from s3search.study.optuna.mirror import NUMBER_ATTRIBUTE
+from s3search.study.results.export import best_schedule
 
 EVIL_NAME = "<script>alert(1)</script> | $a & [b](javascript:c) 'd'"
 STUDY = """\

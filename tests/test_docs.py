@@ -13,12 +13,12 @@ from pydantic import BaseModel
 import s3search
 from s3search.cli import app
 from s3search.evaluation.plugins import FEATURES, REFERENCES
+from s3search.metrics.references import ImageSource
 from s3search.processes import vp_linear
-from s3search.references import ImageSource
 from s3search.rules import AnyRule, level
-from s3search.search.space import SearchSpace
-from s3search.study.config import StudyConfig
-from s3search.study.protocols import PROTOCOLS
+from s3search.search.space.space import SearchSpace
+from s3search.study.file.config import StudyConfig
+from s3search.study.file.protocols import PROTOCOLS
 from tests.helpers import exact_trajectory, max_abs
 
 ROOT = Path(s3search.__file__).parents[1]

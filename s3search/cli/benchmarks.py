@@ -10,7 +10,7 @@ from s3search.cli.output import ERR, OUT, print_json, this_command
 from s3search.errors import InvalidConfig
 
 if TYPE_CHECKING:
-    from s3search.benchmark.running import Made
+    from s3search.tasks.benchmark.running import Made
 
 
 def bench(  # noqa: PLR0913, PLR0917 (one parameter per option)
@@ -53,10 +53,10 @@ def bench(  # noqa: PLR0913, PLR0917 (one parameter per option)
     """Compare searches: what each finds against the network calls that it spends."""
     from dataclasses import asdict
 
-    from s3search.benchmark import report
-    from s3search.benchmark.plan import DEFAULT_ALGORITHMS, Choices, make_plan
-    from s3search.benchmark.running import run
-    from s3search.benchmark.tables import progress_line
+    from s3search.tasks.benchmark import report
+    from s3search.tasks.benchmark.plan import DEFAULT_ALGORITHMS, Choices, make_plan
+    from s3search.tasks.benchmark.running import run
+    from s3search.tasks.benchmark.tables import progress_line
 
     try:
         output.mkdir(parents=True, exist_ok=True)

@@ -48,7 +48,7 @@ def check_options(context: typer.Context, *, files: bool) -> None:
 
 def compare_files(first: str, second: str, picture: Path | None, *, as_json: bool) -> None:
     """Prints, and draws where asked, how two schedules differ."""
-    from s3search.pictures import compare_schedules, comparison_drawing, draw_comparison
+    from s3search.show.pictures import compare_schedules, comparison_drawing, draw_comparison
 
     names = (first, second)
     schedules = (Schedule.load(first), Schedule.load(second))

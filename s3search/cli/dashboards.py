@@ -55,7 +55,7 @@ def dashboard(
     """Serve Optuna dashboard on the studies' database, read-only and for this machine unless told
     otherwise.
     """
-    from s3search.dashboard import Access, Address, Login, serve
+    from s3search.show.dashboard import Access, Address, Login, serve
 
     access = Access(
         hosts=frozenset(name.lower() for name in allow_host or ()),
@@ -86,7 +86,7 @@ def publish(
     """
     from dataclasses import asdict
 
-    from s3search.dashboard.publish import publish as written
+    from s3search.show.dashboard.publish import publish as written
 
     found = written(storage_url(storage), study, artifacts=artifacts, n_samples=samples)
     if as_json:

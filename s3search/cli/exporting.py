@@ -39,9 +39,9 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option)
     """Write the best schedule of a study, or a schedule file, for a runtime, and say what is lost
     there: docs/export.md.
     """
-    from s3search.comparison_text import against_lines
-    from s3search.exporters import ExportRequest, export_schedule
-    from s3search.exporters.formats import format_named
+    from s3search.formats.exporters import ExportRequest, export_schedule
+    from s3search.formats.exporters.formats import format_named
+    from s3search.show.terminal.comparison import against_lines
 
     if output is None:
         raise InvalidConfig("--output: names no file to write; add -o FILE")
@@ -84,8 +84,8 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option)
 def _best(url: str, study: str, nfe: int | None) -> tuple[Schedule, float, Path | None]:
     """The schedule, its held-out value and the study's EMS file."""
     from s3search.evaluation.evaluator import load_ems
-    from s3search.study.export import best_schedule
-    from s3search.study.store import open_study
+    from s3search.study.database.store import open_study
+    from s3search.study.results.export import best_schedule
 
     with open_study(url, study) as store:
         schedule, chosen = best_schedule(store, nfe)

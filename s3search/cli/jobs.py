@@ -57,8 +57,8 @@ def submit(
 ) -> None:
     """Run the study of a study file as a job on a Ray cluster; run it again to resume."""
     from s3search.cluster.jobs import JobServer
-    from s3search.study.config import load_config
-    from s3search.submission import submission_of, travelling_folder
+    from s3search.study.file.config import load_config
+    from s3search.tasks.submit import submission_of, travelling_folder
 
     if head_storage and storage is not None:
         raise InvalidConfig("--storage and --head-storage both name a database; give one of them")

@@ -36,8 +36,8 @@ def metrics(  # noqa: PLR0913, PLR0917 (one parameter per option)
 
     from rich.table import Table
 
-    from s3search.quality import ClipOptions, measure_quality, report_lines
     from s3search.schedules.schedule import Schedule
+    from s3search.tasks.metrics import ClipOptions, measure_quality, report_lines
 
     report = measure_quality(
         config_of(study, None, None, sets),
@@ -70,7 +70,7 @@ def reference(
 ) -> None:
     """Write the statistics of a study's real images, to be read instead of measured again."""
     from s3search.evaluation.evaluator import Evaluator
-    from s3search.references import StatisticsFile
+    from s3search.metrics.references import StatisticsFile
 
     if output.suffix != ".npz":
         raise InvalidConfig(f"--output: statistics are written as .npz, found {output.name!r}")

@@ -22,7 +22,7 @@ def inspect_model(
     from s3search.cli.settings import config_of
     from s3search.evaluation.inspection import inspect_model as inspected
     from s3search.schedules.schedule import Schedule
-    from s3search.terminal.models import blocks_table, costs_table, inspection_lines
+    from s3search.show.terminal.models import blocks_table, costs_table, inspection_lines
 
     loaded = None if schedule is None else Schedule.load(schedule)
     found = inspected(config_of(study, None, None, sets).evaluator_spec)

@@ -36,7 +36,7 @@ def writable(path: Path) -> None:
 
 def this_command() -> str:
     """What was typed, to be typed again; without the password of a database URL."""
-    from s3search.study.database import redacted
+    from s3search.study.database.engine import redacted
 
     words = []
     for word in sys.argv[1:]:

@@ -24,7 +24,7 @@ def preset(
     """List or write study files of well-known models (EDM, ADM, LDM, Stable Diffusion, Flux, DiT)
     to complete.
     """
-    from s3search.study.presets import study_preset, study_presets
+    from s3search.study.file.presets import study_preset, study_presets
 
     if name is None:
         if output is not None:

@@ -25,11 +25,11 @@ def evaluate(
     """Measure one schedule with a study file's model, metric and reference; nothing is stored."""
     from dataclasses import asdict
 
-    from s3search.driver import describe
-    from s3search.driver import evaluate as measure
     from s3search.evaluation.record import EvaluationRequest, Rung, statistics_problem
-    from s3search.launching import workers
-    from s3search.terminal.results import evaluation_line
+    from s3search.run.driver import describe
+    from s3search.run.driver import evaluate as measure
+    from s3search.run.launching import workers
+    from s3search.show.terminal.results import evaluation_line
 
     loaded = Schedule.load(schedule)
     config = config_of(study, None, address, sets)
@@ -60,7 +60,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Draw a schedule: noise levels and the choice made at each step."""
-    from s3search.pictures import draw_schedule, terminal_drawing
+    from s3search.show.pictures import draw_schedule, terminal_drawing
 
     loaded = Schedule.load(schedule)
     if png is not None:
@@ -104,7 +104,7 @@ def import_(  # noqa: PLR0913, PLR0917 (one parameter per option)
     as_json: AsJson = False,
 ) -> None:
     """Turn another project's schedule into one of ours: usf, diffusers, sigmas, ays, ..."""
-    from s3search.importers import Request, import_schedule, process_named
+    from s3search.formats.importers import Request, import_schedule, process_named
 
     writable(output)
     request = Request(
@@ -141,8 +141,8 @@ def check(
     if file.suffix == ".toml":
         from s3search.cluster import check_address
         from s3search.evaluation.evaluator import load_ems, load_gaussian
-        from s3search.launching import space_of
-        from s3search.study.config import load_config
+        from s3search.run.launching import space_of
+        from s3search.study.file.config import load_config
 
         config = load_config(file)
         space_of(config)

@@ -10,7 +10,7 @@ def config_of(
     study: Path, storage: str | None, address: str | None, sets: list[str] | None
 ) -> Any:
     """The study's configuration; options win over overrides, these over the environment."""
-    from s3search.study.config import load_config
+    from s3search.study.file.config import load_config
 
     overrides = list(sets or [])
     if storage is not None:
@@ -24,6 +24,6 @@ def config_of(
 
 def storage_url(storage: str | None) -> str:
     """The database: the option, else the environment, else the default."""
-    from s3search.study.config import DEFAULT_STORAGE
+    from s3search.study.file.config import DEFAULT_STORAGE
 
     return storage or os.environ.get("S3SEARCH_STORAGE") or DEFAULT_STORAGE

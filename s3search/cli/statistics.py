@@ -44,8 +44,8 @@ def statistics_ems(
     as_json: AsJson = False,
 ) -> None:
     """Measure the EMS of DPM-Solver-v3 for the study's model; run it again to resume."""
-    from s3search.measuring import measure_ems
-    from s3search.study.config import load_config
+    from s3search.study.file.config import load_config
+    from s3search.tasks.statistics import measure_ems
 
     config = load_config(study)
     writable(output)
@@ -75,8 +75,8 @@ def statistics_gaussian(
     as_json: AsJson = False,
 ) -> None:
     """Measure mean and leading eigenvectors of the images of the study's model."""
-    from s3search.measuring import measure_gaussian
-    from s3search.study.config import load_config
+    from s3search.study.file.config import load_config
+    from s3search.tasks.statistics import measure_gaussian
 
     config = load_config(study)
     writable(output)
@@ -94,7 +94,7 @@ def statistics_gaussian(
 
 
 def _source(name: str) -> Any:
-    from s3search.measuring import Source
+    from s3search.tasks.statistics import Source
 
     try:
         return Source(name)

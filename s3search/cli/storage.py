@@ -29,9 +29,9 @@ def copy(
     as_json: AsJson = False,
 ) -> None:
     """Copy studies (all of them, if none is named) to another database, with their trials."""
-    from s3search.dashboard.artifacts import carry_files
-    from s3search.study.database import redacted
-    from s3search.study.upkeep import copy_studies
+    from s3search.show.dashboard.artifacts import carry_files
+    from s3search.study.database.engine import redacted
+    from s3search.study.database.upkeep import copy_studies
 
     done: list[dict[str, Any]] = []
 
@@ -52,8 +52,8 @@ def copy(
 @storage_app.command()
 def upgrade(storage: Storage = None, as_json: AsJson = False) -> None:
     """Bring the tables of an earlier release up to this one's; make a backup first."""
-    from s3search.study.database import redacted
-    from s3search.study.upkeep import upgrade as upgraded
+    from s3search.study.database.engine import redacted
+    from s3search.study.database.upkeep import upgrade as upgraded
 
     url = storage_url(storage)
     before, after = upgraded(url)
@@ -76,8 +76,8 @@ def prune(
     as_json: AsJson = False,
 ) -> None:
     """Remove the named studies for good, and every schedule that no study names."""
-    from s3search.study.upkeep import prunable
-    from s3search.study.upkeep import prune as pruned
+    from s3search.study.database.upkeep import prunable
+    from s3search.study.database.upkeep import prune as pruned
 
     url = storage_url(storage)
     found = pruned(url, studies or []) if yes else prunable(url, studies or [])

@@ -24,8 +24,8 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Search five-call schedules for the embedded digits model; three minutes on two cores."""
-    from s3search import demo as demonstration
-    from s3search.study.config import load_config
+    from s3search.study.file.config import load_config
+    from s3search.tasks import demo as demonstration
 
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -82,8 +82,8 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """How far a study is (all studies without a name), what it found and what it cost."""
-    from s3search.study.store import study_names
-    from s3search.terminal.status import status_lines
+    from s3search.show.terminal.status import status_lines
+    from s3search.study.database.store import study_names
 
     url = storage_url(storage)
     if watch:
@@ -108,8 +108,8 @@ def best(
     """The best schedule of each NFE, chosen on held-out noise, and the search's optimism."""
     from dataclasses import asdict
 
-    from s3search.study.export import best_schedule
-    from s3search.study.store import open_study
+    from s3search.study.database.store import open_study
+    from s3search.study.results.export import best_schedule
 
     rows = []
     with open_study(storage_url(storage), study) as store:
@@ -120,7 +120,7 @@ def best(
     if as_json:
         print_json({"study": study, "best": rows, "vetoed": [asdict(each) for each in vetoed]})
         return
-    from s3search.terminal.results import best_lines
+    from s3search.show.terminal.results import best_lines
 
     for line in best_lines(rows, [(each.trial, each.reason) for each in vetoed]):
         OUT.print(line, highlight=False, soft_wrap=True)
@@ -200,7 +200,7 @@ def report(
     """
     from dataclasses import asdict
 
-    from s3search.report import write_report
+    from s3search.show.report import write_report
 
     writable(output)
     n_samples = 0 if no_samples else samples
@@ -214,10 +214,10 @@ def report(
 
 
 def _launch(config: Any, *, quiet: bool, takeover: bool = False) -> None:
-    from s3search.dashboard.publish import publish_launched
-    from s3search.launching import launch as run
-    from s3search.study.database import redacted
-    from s3search.terminal.progress import progress
+    from s3search.run.launching import launch as run
+    from s3search.show.dashboard.publish import publish_launched
+    from s3search.show.terminal.progress import progress
+    from s3search.study.database.engine import redacted
 
     try:
         with progress(ERR if quiet else OUT) as report:
@@ -238,16 +238,16 @@ def _launch(config: Any, *, quiet: bool, takeover: bool = False) -> None:
 
 
 def _status(url: str, name: str) -> dict[str, Any]:
-    from s3search.study.frame import status_of
-    from s3search.study.store import open_study
+    from s3search.study.database.store import open_study
+    from s3search.study.results.frame import status_of
 
     with open_study(url, name) as store:
         return status_of(store)
 
 
 def _comparison(url: str, name: str) -> dict[str, Any]:
-    from s3search.study.comparison import comparison_of
-    from s3search.study.store import open_study
+    from s3search.study.database.store import open_study
+    from s3search.study.results.comparison import comparison_of
 
     with open_study(url, name) as store:
         return comparison_of(store)
@@ -259,10 +259,10 @@ def _extended(
     """Measures and draws what `compare` was asked for; which schedulers there are not, and why."""
     if not schedulers and grid is None:
         return {}
-    from s3search.launching import validate_schedulers, workers
-    from s3search.sheets import draw_comparison
-    from s3search.study.store import open_study
-    from s3search.terminal.progress import progress
+    from s3search.run.launching import validate_schedulers, workers
+    from s3search.show.pictures.grids import draw_comparison
+    from s3search.show.terminal.progress import progress
+    from s3search.study.database.store import open_study
 
     _check_validated(_comparison(url, name), name)
     missing: dict[str, str] = {}
@@ -282,7 +282,7 @@ def _extended(
 
 
 def _print_comparison(url: str, name: str) -> None:
-    from s3search.comparison_text import comparison_lines, comparison_table
+    from s3search.show.terminal.comparison import comparison_lines, comparison_table
 
     found = _comparison(url, name)
     _check_validated(found, name)

@@ -36,8 +36,8 @@ def retime(  # noqa: PLR0913, PLR0917 (one parameter per option)
     as_json: AsJson = False,
 ) -> None:
     """Move a schedule to another number of calls or another process; say what is approximated."""
-    from s3search.importers import process_named
-    from s3search.transfer import Move, moved, process_of_study
+    from s3search.formats.importers import process_named
+    from s3search.tasks.retime import Move, moved, process_of_study
 
     if process is not None and study is not None:
         raise InvalidConfig("--process and --study name two processes; give one")
@@ -96,9 +96,9 @@ def robustness(
     as_json: AsJson = False,
 ) -> None:
     """Measure schedules under variants of a model, beside the best published solver there."""
-    from s3search.robustness import carried, variants_of
-    from s3search.robustness import robustness as measure
-    from s3search.robustness_text import robustness_lines, robustness_table
+    from s3search.show.terminal.robustness import robustness_lines, robustness_table
+    from s3search.tasks.robustness import carried, variants_of
+    from s3search.tasks.robustness import robustness as measure
 
     loaded = carried(schedules)
     configs = [(study.name, config_of(study, None, address, None))]

@@ -31,7 +31,7 @@ def veto(
     """Reject a schedule, while the search runs or later: nothing is bred from it, it is neither
     validated nor exported. The same as a note "veto: REASON" at its trial in the dashboard.
     """
-    from s3search.study.store import open_study
+    from s3search.study.database.store import open_study
 
     _check(trial, reason, lift=lift)
     url = storage_url(storage)

@@ -15,8 +15,8 @@ def watch(url: str, study: str | None, every: float, *, as_json: bool) -> None:
 
     An interrupted study is waited for: whoever stopped it may resume it.
     """
-    from s3search.study.store import study_names
-    from s3search.terminal.watching import only_changes, watching
+    from s3search.show.terminal.watching import only_changes, watching
+    from s3search.study.database.store import study_names
 
     if study is None and not study_names(url):
         raise InvalidConfig("there is no study to watch yet; `s3search launch` makes one")
@@ -35,8 +35,8 @@ def watch(url: str, study: str | None, every: float, *, as_json: bool) -> None:
 
 def _until_over(url: str, study: str | None, every: float, show: Any) -> list[Any]:
     """The last look, at which every study was done or had failed."""
-    from s3search.study.store import open_study, study_names
-    from s3search.study.watching import look
+    from s3search.study.database.store import open_study, study_names
+    from s3search.study.results.watching import look
 
     while True:
         seen = []
@@ -50,7 +50,7 @@ def _until_over(url: str, study: str | None, every: float, show: Any) -> list[An
 
 
 def _print_line(seen: Any) -> None:
-    from s3search.terminal.watching import watched_json
+    from s3search.show.terminal.watching import watched_json
 
     sys.stdout.write(json.dumps(watched_json(seen)) + "\n")
     sys.stdout.flush()

@@ -52,7 +52,7 @@ def open_pool(
     )
     if check_address(address) == "inline":
         return InlinePool(make_worker)
-    from s3search.cluster.ray_pool import RayPool  # noqa: PLC0415  Ray takes a second
+    from s3search.cluster.ray.pool import RayPool  # noqa: PLC0415  Ray takes a second
 
     return RayPool(
         make_worker,

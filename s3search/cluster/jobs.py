@@ -29,7 +29,7 @@ from typing import Any
 import ray.exceptions
 
 import s3search
-from s3search.cluster.ray_cluster import first_sentence, probe
+from s3search.cluster.ray.cluster import first_sentence, probe
 from s3search.errors import InvalidConfig, WorkersUnavailable
 
 STOP_SECONDS = 60  # that a stopped search has to close its study and leave its workers

@@ -28,7 +28,7 @@ from s3search.evaluation.measurement import Measurement
 from s3search.evaluation.memory import BatchSize, size_for_memory
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.plugins import MODELS, call_plugin
-from s3search.evaluation.polish import PolishSettings, polish
+from s3search.evaluation.polish.polishing import PolishSettings, polish
 from s3search.evaluation.population import Measuring, measure_population
 from s3search.evaluation.proxies import Proxies
 from s3search.evaluation.record import (
@@ -55,10 +55,10 @@ from s3search.metrics.frechet import (
     block_mean,
 )
 from s3search.models.layer_skip import blocks_of
+from s3search.models.statistics import GaussianStatistics
 from s3search.rules import EmsStatistics
 from s3search.schedules.layers import Layers
 from s3search.schedules.schedule import Schedule
-from s3search.statistics import GaussianStatistics
 
 _BATCH_ELEMENTS = 2**20  # numbers in one batch of states, when no batch size is given
 _LARGEST_BATCH = 1000

@@ -20,15 +20,15 @@ MODELS = {
 }
 FEATURES = {
     "digits": "s3search.models.digits:features",
-    "inception": "s3search.extractors.inception:load",
-    "dinov2": "s3search.extractors.dinov2:load",
-    "clip": "s3search.extractors.clip:load",
+    "inception": "s3search.metrics.extractors.inception:load",
+    "dinov2": "s3search.metrics.extractors.dinov2:load",
+    "clip": "s3search.metrics.extractors.clip:load",
 }
 REFERENCES = {
     "digits": "s3search.models.digits:images",
-    "folder": "s3search.references.folder:load",
-    "dataset": "s3search.references.dataset:load",
-    "npz": "s3search.references.npz:load",
+    "folder": "s3search.metrics.references.folder:load",
+    "dataset": "s3search.metrics.references.dataset:load",
+    "npz": "s3search.metrics.references.npz:load",
 }
 
 

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from s3search.errors import Failure
 from s3search.models.diffusers.scheduler_config import OwnSampler
+from s3search.models.statistics import GaussianStatistics
 from s3search.processes import NoiseProcess
 from s3search.rules import EmsNodes
 from s3search.schedules.layers import Layers
 from s3search.schedules.schedule import Schedule
-from s3search.statistics import GaussianStatistics
 
 PolishLoss = Literal["frechet", "trajectory"]
-"""What gradient descent lowers (`s3search.evaluation.polish`)."""
+"""What gradient descent lowers (`s3search.evaluation.polish.polishing`)."""
 
 
 class Rung(StrEnum):

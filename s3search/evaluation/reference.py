@@ -11,8 +11,8 @@ from torch import Tensor
 from s3search.errors import InvalidConfig
 from s3search.evaluation.plugins import REFERENCES, call_plugin
 from s3search.metrics.frechet import FeatureStatistics, FrechetReference
-from s3search.references import ImageSource, StatisticsFile, evenly_chosen, in_batches
-from s3search.references.source import check_images
+from s3search.metrics.references import ImageSource, StatisticsFile, evenly_chosen, in_batches
+from s3search.metrics.references.source import check_images
 
 IMAGES_KEPT = 4096  # of a source, for what looks at images: proxies, nearest neighbours
 NUMBERS_KEPT = 2**28  # in them at most: 1 GiB

@@ -1,7 +1,7 @@
 """Images of schedules: of one in batches, or of several that share their network calls.
 
 Answers of the network as it is are kept: a schedule that begins as an earlier one did, or as
-another of its population, does not ask for them again (`s3search.evaluation.answers`).
+another of its population, does not ask for them again (`s3search.evaluation.denoiser_cache`).
 """
 
 import warnings
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from s3search.errors import EvaluationFailed
-from s3search.evaluation.answers import AnswerCache
 from s3search.evaluation.decoding import images_of, patched
+from s3search.evaluation.denoiser_cache import AnswerCache
 from s3search.evaluation.memory import BatchSize, room_on
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.record import statistics_problem

@@ -50,10 +50,10 @@ from s3search.models.diffusers.scheduler_config import PipelineModel, model_of
 from s3search.rules import EmsStatistics, level
 from s3search.schedules.retime import retime
 from s3search.schedules.schedule import Schedule
+from s3search.solvers.image_to_image import tail_of
 from s3search.solvers.plan import Plan, compile_plan
 from s3search.solvers.sample import next_state
 from s3search.solvers.start_map import jumped
-from s3search.solvers.tail import tail_of
 
 _log = logging.get_logger(__name__)
 

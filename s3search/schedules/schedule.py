@@ -372,7 +372,7 @@ class Schedule(_Frozen):
 
     def to_dict(self) -> dict[str, Any]:
         """The wire format, without the compiled table (see
-        `s3search.exporters.schedule_json`)."""
+        `s3search.formats.exporters.schedule_json`)."""
         return {
             "format": FORMAT,
             "version": VERSION,

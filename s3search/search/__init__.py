@@ -1,8 +1,16 @@
 """Pure search: spaces, variation and proposers; randomness is a generator passed in."""
 
-from s3search.search.autodiffusion import AutoDiffusion
-from s3search.search.draft import problem, random_schedule
-from s3search.search.evolution import Evolution, EvolutionSettings, RandomSearch, distinct
+from s3search.search.algorithms.autodiffusion import AutoDiffusion
+from s3search.search.algorithms.evolution import (
+    Evolution,
+    EvolutionSettings,
+    RandomSearch,
+    distinct,
+)
+from s3search.search.algorithms.usf import UsfEvolution
+from s3search.search.edit.draft import problem, random_schedule
+from s3search.search.edit.extend_nfe import padded
+from s3search.search.edit.variation import crossover, migrate, mutate
 from s3search.search.finish import (
     Candidate,
     Chosen,
@@ -10,11 +18,8 @@ from s3search.search.finish import (
     choose_finalist,
     monotone_by_nfe,
 )
-from s3search.search.padding import padded
 from s3search.search.proposer import Observation, Proposal, Proposer, plan_key, schedule_key
-from s3search.search.space import SearchSpace, load_space, parse_space, preset_names
-from s3search.search.usf import UsfEvolution
-from s3search.search.variation import crossover, migrate, mutate
+from s3search.search.space.space import SearchSpace, load_space, parse_space, preset_names
 
 __all__ = [
     "AutoDiffusion",

@@ -32,8 +32,8 @@ from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import Plan, compile_plan
 
 # of a plan's coefficients; rounding in double precision stays near 1e-13
-# NOTE: keys are stored (`s3search.study.tables.SCHEDULES`); a change here takes a migration that
-# clears them
+# NOTE: keys are stored (`s3search.study.database.tables.SCHEDULES`); a change here takes a
+# migration that clears them
 _KEY_DECIMALS = 8
 
 

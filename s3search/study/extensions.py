@@ -5,7 +5,7 @@ evaluations of the new space as well, on the same noise.  What changed is a new 
 space: the search begins anew with what is left of the budget, from the best that earlier versions
 measured and from their neighbours at other numbers of calls.  A schedule that an earlier version
 measured is not measured again and costs nothing.  What each version began with is a row of
-`s3search.study.tables.EXTENSIONS`, so that a resumed search begins with the same.
+`s3search.study.database.tables.EXTENSIONS`, so that a resumed search begins with the same.
 """
 
 import json
@@ -20,13 +20,13 @@ from s3search.errors import InvalidConfig, InvalidSchedule, S3SearchError
 from s3search.evaluation.record import Rung
 from s3search.schedules.schedule import Schedule
 from s3search.schedules.stretch import with_nfe
-from s3search.search.evolution import SEED, distinct
-from s3search.search.padding import padded
-from s3search.search.space import SearchSpace
-from s3search.study.config import StudyConfig
-from s3search.study.rows import now
-from s3search.study.store import StudyStore, flat, open_study, space_fields
-from s3search.study.tables import EXTENSIONS
+from s3search.search.algorithms.evolution import SEED, distinct
+from s3search.search.edit.extend_nfe import padded
+from s3search.search.space.space import SearchSpace
+from s3search.study.database.rows import now
+from s3search.study.database.store import StudyStore, flat, open_study, space_fields
+from s3search.study.database.tables import EXTENSIONS
+from s3search.study.file.config import StudyConfig
 
 _CHOICES = frozenset(
     {
@@ -125,7 +125,7 @@ def newest(store: StudyStore) -> Extension | None:
 
 
 def extension_row(extension: Extension) -> dict[str, Any]:
-    """What `s3search.study.store.create_or_resume` adds to a study for a new version."""
+    """What `s3search.study.database.store.create_or_resume` adds to a study for a new version."""
     return {
         "version": extension.version,
         "nfe": json.dumps(extension.nfe),

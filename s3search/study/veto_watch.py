@@ -8,7 +8,7 @@ told_at(point)  what the search was told at a point of its way the first time th
 
 import time
 
-from s3search.study.store import StudyStore
+from s3search.study.database.store import StudyStore
 
 NOTE = "vetoed"
 SECONDS = 1.0  # between two looks at the database

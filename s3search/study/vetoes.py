@@ -9,8 +9,8 @@ runs or not; deleting that line lifts it.
     no veto needed              not vetoed
 
 A vetoed schedule counts as one that did not work.  Nothing that was measured is lost: lifted, it
-counts again.  `s3search.search.sequential` and `s3search.search.s3` say what a search does about
-it, `s3search.study.frame` who is validated and exported.
+counts again.  `s3search.search.algorithms.sequential` and `s3search.search.algorithms.s3` say
+what a search does about it, `s3search.study.results.frame` who is validated and exported.
 """
 
 import json
@@ -22,9 +22,9 @@ import sqlalchemy as sa
 from sqlalchemy import select
 
 from s3search.errors import InvalidConfig
-from s3search.study.database import open_engine
-from s3search.study.optuna_tables import ATTRIBUTES, STUDIES, TRIALS
-from s3search.study.trial_notes import notes_of, write_note
+from s3search.study.database.engine import open_engine
+from s3search.study.optuna.notes import notes_of, write_note
+from s3search.study.optuna.tables import ATTRIBUTES, STUDIES, TRIALS
 
 _FIRST_LINE = re.compile(r"[\s#>*_]*(?:veto|vetoed|reject|rejected)\b[\s*_:.,;-]*(.*)", re.I)
 _ID = re.compile(r"[0-9a-f]{8,32}")

@@ -18,16 +18,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from s3search.launching import launch
 from s3search.models import digits
 from s3search.models.diffusers.conditions import Classes, Given
 from s3search.models.diffusers.denoiser import Pipeline, PipelineDenoiser
 from s3search.models.diffusers.guidance import Guidance
 from s3search.models.diffusers.scheduler_config import OwnSampler, model_of
+from s3search.run.launching import launch
 from s3search.schedules.schedule import Schedule
-from s3search.study.config import StudyConfig, config_from_text
-from s3search.study.frame import best_of, evaluations_frame, validated
-from s3search.study.store import open_study
+from s3search.study.database.store import open_study
+from s3search.study.file.config import StudyConfig, config_from_text
+from s3search.study.results.frame import best_of, evaluations_frame, validated
 
 N_CLASSES, NULL_CLASS = 10, 10
 DROPOUT = 0.1  # of the class, so that the null class is learned

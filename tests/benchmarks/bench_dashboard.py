@@ -14,11 +14,11 @@ from wsgiref.types import WSGIApplication
 import numpy as np
 import sqlalchemy as sa
 
-from s3search.dashboard import Access, application
-from s3search.dashboard.publish import publish
-from s3search.launching import launch
+from s3search.run.launching import launch
+from s3search.show.dashboard import Access, application
+from s3search.show.dashboard.publish import publish
 from tests.benchmarks.bench_report import grow
-from tests.dashboard.client import ask
+from tests.show.dashboard.client import ask
 from tests.studies import study_config
 
 _PATHS = ("/studies", "/studies/t", "/api/studies/1", "/api/studies/1?after=10000")

@@ -30,21 +30,21 @@ import numpy.typing as npt
 import sqlalchemy as sa
 
 from s3search.cluster import InlinePool
-from s3search.driver import Driver, prepare
 from s3search.evaluation.record import Evaluation, EvaluationRequest, Reply, Request, Rung
-from s3search.launching import space_of, workers
 from s3search.processes import edm
+from s3search.run.algorithms import make_proposer
+from s3search.run.driver import Driver, prepare
+from s3search.run.launching import space_of, workers
+from s3search.run.study_lab import StudyLab
 from s3search.schedules.schedule import Schedule
-from s3search.search.draft import random_schedule
+from s3search.search.algorithms.sequential import Sequential
+from s3search.search.edit.draft import random_schedule
 from s3search.search.proposer import Observation, Proposal, Proposer, schedule_key
-from s3search.search.sequential import Sequential
-from s3search.search.space import load_space
-from s3search.study.algorithms import make_proposer
-from s3search.study.config import StudyConfig, parse_config
-from s3search.study.rows import Result, Spent, proposal_rows, result_row
-from s3search.study.store import StudyStore, create_or_resume
-from s3search.study.tables import EVALUATIONS, PROPOSALS, SCHEDULES
-from s3search.study_lab import StudyLab
+from s3search.search.space.space import load_space
+from s3search.study.database.rows import Result, Spent, proposal_rows, result_row
+from s3search.study.database.store import StudyStore, create_or_resume
+from s3search.study.database.tables import EVALUATIONS, PROPOSALS, SCHEDULES
+from s3search.study.file.config import StudyConfig, parse_config
 
 Seconds = npt.NDArray[np.float64]
 

@@ -14,8 +14,8 @@ from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec, Precision
 from s3search.evaluation.record import EvaluationRequest, Rung
 from s3search.processes import edm
 from s3search.schedules.schedule import Schedule
-from s3search.search.draft import random_schedule
-from s3search.search.space import load_space
+from s3search.search.edit.draft import random_schedule
+from s3search.search.space.space import load_space
 
 
 def distances(

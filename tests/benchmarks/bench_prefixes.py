@@ -15,11 +15,11 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from s3search.launching import launch
+from s3search.run.launching import launch
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.prefix import call_keys
-from s3search.study.config import StudyConfig, parse_config
-from s3search.study.store import open_study
+from s3search.study.database.store import open_study
+from s3search.study.file.config import StudyConfig, parse_config
 
 _ROOMS = (64, 16, 8)
 _WORKERS = 8

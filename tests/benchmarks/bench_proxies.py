@@ -22,8 +22,8 @@ from s3search.evaluation.record import EvaluationRequest, Rung
 from s3search.metrics.paired import Pairing
 from s3search.models import digits
 from s3search.schedules.schedule import Schedule
-from s3search.search.draft import random_schedule
-from s3search.search.space import load_space
+from s3search.search.edit.draft import random_schedule
+from s3search.search.space.space import load_space
 
 Array = npt.NDArray[np.float64]
 Ranking = Callable[[list[Schedule]], Array]

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import sqlalchemy as sa
 
-from s3search.launching import launch
-from s3search.report import write_report
-from s3search.study.tables import EVALUATIONS, PROPOSALS, SCHEDULES
+from s3search.run.launching import launch
+from s3search.show.report import write_report
+from s3search.study.database.tables import EVALUATIONS, PROPOSALS, SCHEDULES
 from tests.studies import study_config
 
 

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from s3search.evaluation.evaluator import Evaluator
-from s3search.launching import launch_on, space_of
-from s3search.study.store import open_study
+from s3search.run.launching import launch_on, space_of
+from s3search.study.database.store import open_study
 from tests.simulated import SimulatedPool, Weather
 from tests.studies import evaluations, study_config
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from s3search.dashboard.publish import publish
-from s3search.report import write_report
-from s3search.study.config import StudyConfig
+from s3search.show.dashboard.publish import publish
+from s3search.show.report import write_report
+from s3search.study.file.config import StudyConfig
 from tests.browser.chromium import Watched, chromium, chromium_path
 from tests.browser.served import dashboard
 from tests.studies import EVIL_NAME

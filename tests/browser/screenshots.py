@@ -12,10 +12,10 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
-from s3search.dashboard.publish import publish
-from s3search.launching import launch
-from s3search.report import write_report
-from s3search.study.config import load_config
+from s3search.run.launching import launch
+from s3search.show.dashboard.publish import publish
+from s3search.show.report import write_report
+from s3search.study.file.config import load_config
 from tests.browser.chromium import chromium, chromium_path
 from tests.browser.served import dashboard
 

@@ -8,7 +8,7 @@ import optuna
 import pytest
 from playwright.sync_api import Locator, expect
 
-from s3search.dashboard.storage import open_storage
+from s3search.show.dashboard.storage import open_storage
 from tests.browser.chromium import Watched
 from tests.browser.conftest import Open, Shown
 from tests.studies import EVIL_NAME

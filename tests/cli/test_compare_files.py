@@ -8,7 +8,7 @@ import pytest
 from s3search.processes import flow
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
-from tests.test_cli import Cli
+from tests.cli.test_cli import Cli
 
 
 @pytest.fixture

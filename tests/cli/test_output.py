@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from s3search.cli.output import OUT, this_command
-from s3search.study.database import redacted
+from s3search.study.database.engine import redacted
 
 
 @pytest.mark.parametrize(

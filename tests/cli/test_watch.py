@@ -16,11 +16,11 @@ import pytest
 import sqlalchemy as sa
 
 import s3search
-from s3search.study.store import open_study
-from s3search.study.watching import Watched, look
-from s3search.terminal.watching import only_changes
+from s3search.show.terminal.watching import only_changes
+from s3search.study.database.store import open_study
+from s3search.study.results.watching import Watched, look
+from tests.cli.test_cli import Cli
 from tests.studies import evaluations, study_file
-from tests.test_cli import Cli
 
 ROOT = Path(s3search.__file__).parents[1]
 PATIENCE_SECONDS = 200.0

@@ -1,6 +1,6 @@
 """Deaths of workers: which ones a task answers for."""
 
-from s3search.cluster.deaths import DOUBT_SECONDS, MAX_LOSSES, Death, Deaths, Verdict
+from s3search.cluster.ray.deaths import DOUBT_SECONDS, MAX_LOSSES, Death, Deaths, Verdict
 
 
 def _deaths(*nodes: str) -> Deaths:

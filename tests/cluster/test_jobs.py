@@ -15,7 +15,7 @@ import sqlalchemy as sa
 import s3search
 from s3search.cluster.jobs import JobServer
 from s3search.errors import InvalidConfig, WorkersUnavailable
-from s3search.study.store import open_study
+from s3search.study.database.store import open_study
 from tests.cluster.ray_nodes import ROOT, RayCluster, ray_cluster
 from tests.studies import study_file
 

@@ -1,6 +1,6 @@
 """When a task that runs too long is given up, and what is said of it."""
 
-from s3search.cluster.overdue import Overrun, Overruns
+from s3search.cluster.ray.timeouts import Overrun, Overruns
 
 
 def test_a_task_is_given_up_the_second_time_with_both_workers_and_what_it_cost() -> None:

@@ -21,13 +21,13 @@ from s3search.evaluation.record import (
     Request,
     Rung,
 )
-from s3search.launching import launch, launch_on, space_of
 from s3search.processes import edm
+from s3search.run.launching import launch, launch_on, space_of
+from s3search.run.study_lab import StudyLab
 from s3search.schedules.published import baselines
 from s3search.search.lab import Trial
-from s3search.study.config import StudyConfig
-from s3search.study.store import create_or_resume
-from s3search.study_lab import StudyLab
+from s3search.study.database.store import create_or_resume
+from s3search.study.file.config import StudyConfig
 from tests.simulated import SimulatedPool, Weather
 from tests.studies import assert_same, content, study_config, undisturbed
 from tests.suites.pool_suite import start_ray

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from s3search.study.store import open_study
+from s3search.study.database.store import open_study
 from tests.cluster.ray_nodes import Said, ray_cluster
 from tests.studies import assert_same, content, study_config, study_file, undisturbed
 

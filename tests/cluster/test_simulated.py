@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from s3search.evaluation.evaluator import Evaluator
-from s3search.launching import launch_on, space_of
+from s3search.run.launching import launch_on, space_of
 from tests.simulated import SimulatedPool, Weather
 from tests.studies import content, study_config
 

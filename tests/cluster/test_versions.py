@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import s3search
-from s3search.cluster.ray_worker import RayWorker
+from s3search.cluster.ray.worker import RayWorker
 from s3search.cluster.versions import CodeVersion, mismatch, source_digest
 from s3search.errors import WorkersUnavailable
 from tests.suites.pool_suite import make_squarer

@@ -2,7 +2,7 @@
 
 import torch
 
-from s3search.evaluation.answers import AnswerCache
+from s3search.evaluation.denoiser_cache import AnswerCache
 
 _SIZE = 4 * 8
 

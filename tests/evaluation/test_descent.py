@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s3search.evaluation.descent import Descent
+from s3search.evaluation.polish.adam import Descent
 
 
 def test_a_descent_that_meets_nan_goes_on_from_the_last_good_values_more_slowly() -> None:

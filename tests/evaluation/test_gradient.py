@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from s3search.evaluation.gradient import TableGradient
 from s3search.evaluation.noise import NoiseBank
+from s3search.evaluation.polish.gradient import TableGradient
 from s3search.metrics.frechet_loss import FrechetLoss
 from s3search.processes import NoiseProcess, edm
 from s3search.schedules import published
@@ -19,10 +19,10 @@ from s3search.schedules.schedule import (
     StartKind,
 )
 from s3search.search import load_space, random_schedule
-from s3search.solvers.freed import free_table, schedule_of_table
-from s3search.solvers.movable import Freedom, MovableTable, run_rows, trained_range
+from s3search.solvers.coefficients import free_table, schedule_of_table
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
+from s3search.solvers.trainable import Freedom, MovableTable, run_rows, trained_range
 from tests.helpers import PROCESSES, gaussian, gaussian_reference, noise
 
 _CPU = torch.device("cpu")
@@ -158,7 +158,7 @@ def test_batches_that_fit_together_are_run_once(monkeypatch: pytest.MonkeyPatch)
     loss_of = FrechetLoss(gaussian_reference(denoiser), _CPU)
     found, paid = [], []
     room = [10**9]
-    monkeypatch.setattr("s3search.evaluation.gradient._allowed", lambda _: room[0])
+    monkeypatch.setattr("s3search.evaluation.polish.gradient._allowed", lambda _: room[0])
     for _ in range(3):  # unknown at first; then known to be enough; then decided, whatever comes
         before = made.network_calls
         found.append(made(batches, loss_of))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from s3search.errors import EvaluationFailed, InvalidConfig, InvalidSchedule
 from s3search.evaluation.noise import NoiseBank
-from s3search.evaluation.polish import Polished, PolishSettings, polish
+from s3search.evaluation.polish.polishing import Polished, PolishSettings, polish
 from s3search.models.gaussian import gaussian_distance
 from s3search.processes import NoiseProcess, edm
 from s3search.rules import Prediction, Taylor
@@ -21,10 +21,10 @@ from s3search.schedules.schedule import (
     StatisticsReference,
     Step,
 )
-from s3search.solvers.freed import free_table
-from s3search.solvers.movable import Freedom
+from s3search.solvers.coefficients import free_table
 from s3search.solvers.plan import compile_plan, compile_plans
 from s3search.solvers.sample import sample
+from s3search.solvers.trainable import Freedom
 from tests.helpers import PROCESSES, gaussian, gaussian_reference, noise
 
 _CPU = torch.device("cpu")

@@ -11,8 +11,8 @@ from scipy.stats import spearmanr
 from s3search.errors import StudyConflict
 from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
 from s3search.evaluation.record import EvaluationRequest, Rung
-from s3search.launching import launch
 from s3search.processes import edm
+from s3search.run.launching import launch
 from s3search.schedules import published
 from tests.studies import study_config
 

@@ -12,9 +12,9 @@ from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.proxies import Proxies, ProxySettings
 from s3search.metrics.frechet import FeatureStatistics, FrechetReference
 from s3search.metrics.paired import Pairing
+from s3search.metrics.references import StatisticsFile
 from s3search.models.gaussian import gaussian_distance
 from s3search.processes import NoiseProcess, edm, vp_linear
-from s3search.references import StatisticsFile
 from s3search.rules import EmsStatistics
 from s3search.schedules import published
 from s3search.schedules.jump import GaussianJump

@@ -13,10 +13,10 @@ from s3search.errors import InvalidConfig
 from s3search.evaluation import reference
 from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
 from s3search.evaluation.record import EvaluationRequest, ProxyRequest, Rung
+from s3search.metrics.references import FolderImages, StatisticsFile
+from s3search.metrics.references.pictures import Preparation
 from s3search.models import digits
 from s3search.processes import edm
-from s3search.references import FolderImages, StatisticsFile
-from s3search.references.pictures import Preparation
 from s3search.schedules import published
 
 N = 150

@@ -48,7 +48,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from s3search import Schedule, compile_plan, published, sample
 from s3search.errors import IncompatibleStatistics, InvalidSchedule
-from s3search.importers.diffusers import schedule_of
+from s3search.formats.importers.diffusers import schedule_of
 from s3search.integrations.diffusers import S3Scheduler
 from s3search.models.diffusers.scheduler_config import process_of
 from s3search.processes import NoiseProcess, edm, flow, vp_discrete, vp_linear
@@ -64,7 +64,7 @@ from s3search.schedules.schedule import (
     Step,
 )
 from s3search.schedules.spacing import End, EndRule
-from s3search.solvers.freed import freed
+from s3search.solvers.coefficients import freed
 from s3search.solvers.sample import run_plan
 
 pytestmark = pytest.mark.filterwarnings(

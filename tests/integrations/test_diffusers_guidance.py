@@ -21,15 +21,15 @@ from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.record import EvaluationRequest, Rung
 from s3search.integrations.diffusers import S3Scheduler
 from s3search.integrations.diffusers_guidance import guided
-from s3search.launching import launch
 from s3search.models.diffusers import load
+from s3search.run.launching import launch
 from s3search.schedules import published
 from s3search.schedules.schedule import ModelPatch, Schedule
+from s3search.solvers.image_to_image import tail_of
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import run_plan, sample
-from s3search.solvers.tail import tail_of
-from s3search.study.frame import evaluations_frame
-from s3search.study.store import open_study
+from s3search.study.database.store import open_study
+from s3search.study.results.frame import evaluations_frame
 from tests import pipelines
 
 pytestmark = pytest.mark.filterwarnings(

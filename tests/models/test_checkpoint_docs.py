@@ -11,12 +11,12 @@ import torch
 
 import s3search
 from s3search import cli
-from s3search.launching import space_of
 from s3search.models.edm.unets import SongConfig
 from s3search.models.guided_diffusion.settings import AdmConfig, ClassifierConfig
 from s3search.processes import vp_linear
+from s3search.run.launching import space_of
 from s3search.schedules import published
-from s3search.study.config import parse_config
+from s3search.study.file.config import parse_config
 
 PAGE = (Path(s3search.__file__).parents[1] / "docs" / "models-checkpoints.md").read_text("utf-8")
 STUDIES = re.findall(r"<!-- study -->\n```toml\n(.*?)```", PAGE, re.DOTALL)

@@ -8,7 +8,7 @@ from s3search.rules import Free
 from s3search.schedules import published
 from s3search.schedules.retime import retime
 from s3search.schedules.schedule import Corrector, CorrectorKind, Step
-from s3search.solvers.freed import freed
+from s3search.solvers.coefficients import freed
 from s3search.solvers.sample import run_plan
 from tests.helpers import PROCESSES, gaussian, noise
 

@@ -14,7 +14,7 @@ from s3search.schedules.retime import retime
 from s3search.schedules.schedule import Schedule
 from s3search.schedules.spacing import noisy_time
 from s3search.schedules.stretch import fitted, with_nfe
-from s3search.solvers.freed import freed
+from s3search.solvers.coefficients import freed
 from s3search.solvers.sample import run_plan
 from tests.helpers import PROCESSES, gaussian, max_abs, noise
 

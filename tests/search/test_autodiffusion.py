@@ -10,7 +10,7 @@ from s3search.processes import NoiseProcess, edm, flow, vp_discrete, vp_linear
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
 from s3search.search import Observation, Proposal, load_space
-from s3search.search.autodiffusion import POPULATION, AutoDiffusion
+from s3search.search.algorithms.autodiffusion import POPULATION, AutoDiffusion
 from tests.search.test_evolution import best_of, gaussian_error, seeds
 
 SPACE = load_space("usf")

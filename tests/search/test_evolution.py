@@ -21,8 +21,8 @@ from s3search.search import (
     load_space,
     schedule_key,
 )
-from s3search.search.autodiffusion import AutoDiffusion
-from s3search.search.usf import UsfEvolution
+from s3search.search.algorithms.autodiffusion import AutoDiffusion
+from s3search.search.algorithms.usf import UsfEvolution
 from s3search.solvers.plan import compile_plan
 
 SPACE = load_space("usf")

@@ -10,7 +10,7 @@ from s3search.rules import LINEAR_PREDICTIONS, Prediction
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
 from s3search.schedules.spacing import End, EndRule
-from s3search.search.fit_dc import fit_dc_ratios
+from s3search.search.edit.fit_dc import fit_dc_ratios
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
 from tests.helpers import noise

@@ -12,9 +12,9 @@ from s3search.rules import Adams, Free, Taylor
 from s3search.schedules import published
 from s3search.schedules.schedule import Corrector, CorrectorKind, Step
 from s3search.search import crossover, load_space, migrate, mutate, problem, random_schedule
-from s3search.search.draft import draft_of, finished
-from s3search.search.space import SearchSpace
-from s3search.solvers.freed import free_table, freed, schedule_of_table
+from s3search.search.edit.draft import draft_of, finished
+from s3search.search.space.space import SearchSpace
+from s3search.solvers.coefficients import free_table, freed, schedule_of_table
 from tests.helpers import PROCESSES
 
 _SPACES: dict[str, SearchSpace] = {

@@ -6,8 +6,8 @@ import pytest
 from s3search.processes import edm
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
-from s3search.search.evolution import Evolution
-from s3search.search.guided import (
+from s3search.search.algorithms.evolution import Evolution
+from s3search.search.algorithms.guided import (
     GuidedSearch,
     changed_scales,
     drawn_scales,
@@ -16,7 +16,7 @@ from s3search.search.guided import (
     without_guidance,
 )
 from s3search.search.proposer import Observation, Proposal
-from s3search.search.space import SearchSpace
+from s3search.search.space.space import SearchSpace
 
 LIMITS = (1.0, 8.0)
 N = 4

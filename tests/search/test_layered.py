@@ -8,7 +8,7 @@ from s3search.schedules import published
 from s3search.schedules.layers import Layer, Layers, lists_of, skips_layers, whole
 from s3search.schedules.schedule import Schedule
 from s3search.search import Observation, Proposal, load_space
-from s3search.search.layered import LayeredAutoDiffusion, affordable, within
+from s3search.search.algorithms.layered import LayeredAutoDiffusion, affordable, within
 from tests.search.test_evolution import gaussian_error
 
 SPACE = load_space("timesteps")

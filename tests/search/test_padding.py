@@ -8,8 +8,8 @@ from s3search.rules.compensation import Interpolation
 from s3search.schedules import published
 from s3search.schedules.schedule import ModelPatch, Schedule
 from s3search.search import load_space, problem, random_schedule
-from s3search.search.padding import padded
-from s3search.solvers.freed import freed
+from s3search.search.edit.extend_nfe import padded
+from s3search.solvers.coefficients import freed
 from s3search.solvers.plan import compile_plan
 
 STDS = np.geomspace(0.02, 0.6, 12)

@@ -4,8 +4,8 @@ import math
 
 from s3search.processes import edm
 from s3search.schedules.published import ddim
+from s3search.search.early_stopping import checkpoints, open_race, race_to
 from s3search.search.lab import Measured
-from s3search.search.race import checkpoints, open_race, race_to
 
 SCHEDULE = ddim(edm(), nfe=3)
 

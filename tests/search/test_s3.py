@@ -7,20 +7,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from s3search.launching import launch
 from s3search.processes import edm
+from s3search.run.launching import launch
 from s3search.schedules.published import baselines
 from s3search.schedules.schedule import Schedule
+from s3search.search.algorithms.polishing import polish_size
+from s3search.search.algorithms.s3 import S3, S3Settings
 from s3search.search.finish import Candidate, choose_finalist
 from s3search.search.lab import Measured, Price, Trial
 from s3search.search.ladder import LadderRung
-from s3search.search.polishing import polish_size
-from s3search.search.s3 import S3, S3Settings
-from s3search.search.space import load_space
+from s3search.search.space.space import load_space
 from s3search.solvers.plan import compile_plan
-from s3search.study.export import best_schedule
-from s3search.study.frame import evaluations_frame, status_of, validated
-from s3search.study.store import open_study
+from s3search.study.database.store import open_study
+from s3search.study.results.export import best_schedule
+from s3search.study.results.frame import evaluations_frame, status_of, validated
 from tests.studies import content, study_config
 
 PROCESS = edm()

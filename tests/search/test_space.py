@@ -12,7 +12,7 @@ from s3search.rules import Prediction
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule, StartKind
 from s3search.search import load_space, parse_space, preset_names, problem, random_schedule
-from s3search.search.space import MutationRates, SearchSpace
+from s3search.search.space.space import MutationRates, SearchSpace
 
 README = Path(__file__).resolve().parents[2] / "search_spaces" / "README.md"
 

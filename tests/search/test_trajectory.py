@@ -10,7 +10,7 @@ from s3search.processes import edm
 from s3search.schedules.published import baselines
 from s3search.schedules.schedule import Schedule
 from s3search.search.lab import Measured, Price
-from s3search.search.trajectory import TrajectoryFilter
+from s3search.search.predictor.trajectory import TrajectoryFilter
 
 SCHEDULES = list(baselines(edm(), 4).values())[:40]
 TRUE = {s.id: 1.0 + i for i, s in enumerate(SCHEDULES)}

@@ -18,9 +18,9 @@ from s3search.search import (
     random_schedule,
     schedule_key,
 )
-from s3search.search.recipe import choice_of
-from s3search.search.space import RelaxationChoice
-from s3search.search.usf import RANK_BAR, UsfEvolution, usf_child
+from s3search.search.algorithms.usf import RANK_BAR, UsfEvolution, usf_child
+from s3search.search.edit.recipe import choice_of
+from s3search.search.space.space import RelaxationChoice
 from tests.search.test_evolution import best_of
 
 SPACE = load_space("usf")

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3search.errors import InvalidSchedule
+from s3search.models.statistics import GaussianStatistics, gaussian_statistics
 from s3search.processes import (
     NoiseProcess,
     VpDiscrete,
@@ -44,13 +45,12 @@ from s3search.search import (
     problem,
     random_schedule,
 )
-from s3search.search.draft import draft_of, finished
-from s3search.search.families import WITH_CORRECTOR, fitted, solver_of
-from s3search.search.recipe import choice_of, corrector_rule, step_of
-from s3search.search.space import Solver
-from s3search.search.told import Shift
+from s3search.search.edit.draft import draft_of, finished
+from s3search.search.edit.families import WITH_CORRECTOR, fitted, solver_of
+from s3search.search.edit.network_time import Shift
+from s3search.search.edit.recipe import choice_of, corrector_rule, step_of
+from s3search.search.space.space import Solver
 from s3search.solvers.plan import compile_plan
-from s3search.statistics import GaussianStatistics, gaussian_statistics
 
 PROCESSES: dict[str, NoiseProcess] = {
     "edm": edm(),

@@ -7,7 +7,7 @@ import pytest
 from s3search.processes import edm
 from s3search.schedules.published import ddim
 from s3search.search.lab import Measured
-from s3search.search.worth import (
+from s3search.search.predictor.proxy_correlation import (
     ladder_of,
     race_columns,
     signal_per_image,

@@ -12,18 +12,18 @@ import pytest
 from s3search.cluster import InlinePool
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.record import Reply, Request
-from s3search.launching import space_of
 from s3search.processes import edm
+from s3search.run.launching import space_of
+from s3search.run.study_lab import StudyLab
 from s3search.schedules.published import baselines
 from s3search.schedules.schedule import Schedule
-from s3search.search.evolution import distinct
-from s3search.search.guide import Guide
+from s3search.search.algorithms.evolution import distinct
+from s3search.search.algorithms.s3 import S3, S3Settings
 from s3search.search.lab import Measured
 from s3search.search.ladder import LadderRung
-from s3search.search.s3 import S3, S3Settings
-from s3search.study.config import StudyConfig, parse_config
-from s3search.study.store import create_or_resume
-from s3search.study_lab import StudyLab
+from s3search.search.predictor.surrogate import Guide
+from s3search.study.database.store import create_or_resume
+from s3search.study.file.config import StudyConfig, parse_config
 
 SEEDS = list(distinct(baselines(edm(), 4)).values())[:40]
 

@@ -6,9 +6,9 @@ from s3search.errors import InvalidSchedule
 from s3search.rules import Free, Taylor, UniPC
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule, Step
+from s3search.solvers.image_to_image import tail_of
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import run_plan
-from s3search.solvers.tail import tail_of
 from tests.helpers import PROCESSES, gaussian, max_abs, noise
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from s3search.errors import InvalidConfig
 from s3search.processes import edm
+from s3search.run.algorithms import ALGORITHMS, baseline_seeds, make_proposer, make_search
 from s3search.search import Observation, load_space
-from s3search.study.algorithms import ALGORITHMS, baseline_seeds, make_proposer, make_search
 from tests.studies import study_config
 
 

@@ -11,14 +11,14 @@ import sqlalchemy as sa
 
 from s3search.errors import StudyConflict
 from s3search.evaluation.evaluator import Evaluator
-from s3search.launching import launch
 from s3search.metrics.frechet import FeatureStatistics, FrechetReference
 from s3search.metrics.intervals import replicates
-from s3search.study.comparison import against_published, comparison_of
-from s3search.study.config import StudyConfig
-from s3search.study.export import best_schedule
-from s3search.study.frame import HeldOut, Scored, evaluations_frame, status_of, validated
-from s3search.study.store import StudyStore, open_study
+from s3search.run.launching import launch
+from s3search.study.database.store import StudyStore, open_study
+from s3search.study.file.config import StudyConfig
+from s3search.study.results.comparison import against_published, comparison_of
+from s3search.study.results.export import best_schedule
+from s3search.study.results.frame import HeldOut, Scored, evaluations_frame, status_of, validated
 from tests import plugins
 from tests.studies import content, study_config
 

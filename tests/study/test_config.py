@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from s3search.errors import InvalidConfig
-from s3search.study.config import load_config, parse_config
+from s3search.study.file.config import load_config, parse_config
 
 STUDY = """
 [study]

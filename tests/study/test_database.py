@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from s3search.study.database import connect_arguments
-from s3search.study.retries import PATIENCE_SECONDS
+from s3search.study.database.engine import connect_arguments
+from s3search.study.database.retries import PATIENCE_SECONDS
 from tests.conftest import socket_of
 from tests.cut_network import CutNetwork
 

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from s3search.errors import InvalidConfig, StudyConflict
-from s3search.launching import launch, space_of
+from s3search.run.launching import launch, space_of
 from s3search.schedules.schedule import Schedule
-from s3search.search.evolution import SEED
-from s3search.study.config import StudyConfig
-from s3search.study.export import best_schedule
+from s3search.search.algorithms.evolution import SEED
+from s3search.study.database.store import open_study
+from s3search.study.database.upkeep import copy_studies
 from s3search.study.extensions import Extension, extension_of, newest
-from s3search.study.store import open_study
-from s3search.study.upkeep import copy_studies
+from s3search.study.file.config import StudyConfig
+from s3search.study.results.export import best_schedule
 from tests.studies import content, study_config
 
 _MORE = "search.evaluations=40"

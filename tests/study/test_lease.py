@@ -16,25 +16,25 @@ import sqlalchemy as sa
 import s3search
 from s3search.errors import LeaseLost, StudyConflict
 from s3search.evaluation.record import EvaluationRequest, Rung
-from s3search.launching import launch
 from s3search.processes import edm
+from s3search.run.launching import launch
 from s3search.schedules.published import ddim
 from s3search.search.proposer import Proposal
-from s3search.study.database import connect_arguments
-from s3search.study.lease import EXPIRED_SECONDS, check_free
-from s3search.study.owners import is_gone, new_owner
-from s3search.study.progress import Progress
-from s3search.study.rows import Result, Spent
-from s3search.study.store import StudyStore, create_or_resume, open_study, study_names
-from s3search.study.tables import LEASES, NOTES
-from s3search.study.upkeep import prune
+from s3search.study.database.engine import connect_arguments
+from s3search.study.database.lease import EXPIRED_SECONDS, check_free
+from s3search.study.database.owners import is_gone, new_owner
+from s3search.study.database.rows import Result, Spent
+from s3search.study.database.store import StudyStore, create_or_resume, open_study, study_names
+from s3search.study.database.tables import LEASES, NOTES
+from s3search.study.database.upkeep import prune
+from s3search.study.results.progress import Progress
 from tests.studies import study_config, trials
 
 ROOT = Path(s3search.__file__).parents[1]
 
 HOLD = """
 import sys
-from s3search.study.store import open_study
+from s3search.study.database.store import open_study
 store = open_study(sys.argv[1], "t")
 store.hold()
 print("held", flush=True)
@@ -121,7 +121,9 @@ def test_a_closed_study_is_free(url: str, store: StudyStore) -> None:
 def test_who_lost_its_lease_writes_no_row_more(
     url: str, store: StudyStore, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("s3search.study.mirror._SECONDS", math.inf)  # trials wait on slow machines
+    monkeypatch.setattr(
+        "s3search.study.optuna.mirror._SECONDS", math.inf
+    )  # trials wait on slow machines
     store.mirror.open()
     store.add_note("first", {})
     if how == "expired":

@@ -14,12 +14,12 @@ from optuna.trial import FrozenTrial
 
 from s3search.evaluation.record import Rung
 from s3search.search.proposer import Proposal
-from s3search.study import mirror as module
-from s3search.study import optuna_tables
-from s3search.study.mirror import NUMBER_ATTRIBUTE, OptunaMirror
-from s3search.study.retries import without_waiting
-from s3search.study.rows import Result
-from s3search.study.store import StudyStore, create_or_resume
+from s3search.study.database.retries import without_waiting
+from s3search.study.database.rows import Result
+from s3search.study.database.store import StudyStore, create_or_resume
+from s3search.study.optuna import mirror as module
+from s3search.study.optuna import tables as optuna_tables
+from s3search.study.optuna.mirror import NUMBER_ATTRIBUTE, OptunaMirror
 from tests.study.test_store import SCHEDULES, _config, _proposal, _result
 
 DATABASE_GONE = sa.exc.OperationalError("insert", {}, Exception("server closed the connection"))

@@ -12,8 +12,8 @@ from s3search.processes import NoiseProcess, edm, flow, vp_discrete
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
 from s3search.search import Observation, Proposal, load_space, problem, random_schedule
-from s3search.study import optuna_proposer as module
-from s3search.study.optuna_proposer import OptunaProposer, make_sampler
+from s3search.search.algorithms import optuna as module
+from s3search.search.algorithms.optuna import OptunaProposer, make_sampler
 
 SPACE = load_space("usf")
 SAMPLERS = ["tpe", "random", "cmaes", "nsgaii"]

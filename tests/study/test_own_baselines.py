@@ -7,9 +7,9 @@ import pytest
 
 from s3search.models.diffusers.scheduler_config import OwnSampler, flow_shift, process_of
 from s3search.processes import edm, flow
+from s3search.run.algorithms import baseline_seeds
+from s3search.run.own_baselines import own_baselines
 from s3search.schedules.published import flow_euler
-from s3search.study.algorithms import baseline_seeds
-from s3search.study.own_baselines import own_baselines
 from tests.studies import study_config
 
 DDIM = {

@@ -16,15 +16,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from s3search.cli import run
-from s3search.launching import space_of
 from s3search.models.edm.denoiser import EdmDenoiser
 from s3search.models.edm.unets import SongConfig
 from s3search.models.guided_diffusion import AdmDenoiser
 from s3search.models.guided_diffusion.settings import AdmConfig, ClassifierConfig
-from s3search.search.space import preset_folder
-from s3search.study.config import config_from_text
-from s3search.study.presets import study_preset, study_presets
-from s3search.study.protocols import PROTOCOLS
+from s3search.run.launching import space_of
+from s3search.search.space.space import preset_folder
+from s3search.study.file.config import config_from_text
+from s3search.study.file.presets import study_preset, study_presets
+from s3search.study.file.protocols import PROTOCOLS
 from tests import pipelines
 from tests.models.edm.pickled import with_weights
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from s3search.errors import InvalidConfig
-from s3search.study.config import StudyConfig, parse_config
-from s3search.study.protocols import PROTOCOLS
+from s3search.study.file.config import StudyConfig, parse_config
+from s3search.study.file.protocols import PROTOCOLS
 
 
 def _study(protocol: str, **tables: Any) -> dict[str, Any]:

@@ -8,9 +8,9 @@ import pytest
 import sqlalchemy as sa
 from optuna.exceptions import StorageInternalError
 
-from s3search.launching import launch
-from s3search.study.progress import Progress
-from s3search.study.retries import is_passing, persist, ridden_out
+from s3search.run.launching import launch
+from s3search.study.database.retries import is_passing, persist, ridden_out
+from s3search.study.results.progress import Progress
 from tests.conftest import MortalServer
 from tests.cut_network import CutNetwork
 from tests.studies import content, study_config

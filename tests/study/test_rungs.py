@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from s3search.launching import launch
-from s3search.study.frame import status_of
-from s3search.study.store import open_study
-from s3search.terminal.status import status_lines
+from s3search.run.launching import launch
+from s3search.show.terminal.status import status_lines
+from s3search.study.database.store import open_study
+from s3search.study.results.frame import status_of
 from tests.studies import study_config
 
 _LADDER = 'search.ladder=["gaussian", "trajectory", "race", "polish"]'

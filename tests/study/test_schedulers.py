@@ -10,7 +10,7 @@ from s3search.errors import InvalidConfig
 from s3search.models.diffusers import load
 from s3search.models.diffusers.scheduler_config import OwnSampler, process_of
 from s3search.processes import edm, flow, vp_linear
-from s3search.study.schedulers import schedulers_of
+from s3search.run.schedulers import schedulers_of
 from tests import pipelines
 
 PNDM = {

@@ -21,15 +21,15 @@ from s3search.evaluation.record import Evaluation, EvaluationRequest, Rung
 from s3search.processes import edm
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
-from s3search.search.evolution import distinct
+from s3search.search.algorithms.evolution import distinct
 from s3search.search.proposer import Proposal, schedule_key
-from s3search.study import store as module
-from s3search.study.config import StudyConfig, parse_config
-from s3search.study.database import _MIGRATIONS, open_engine, redacted
-from s3search.study.rows import Job, Result, Spent, searched
-from s3search.study.store import StudyStore, create_or_resume, open_study, study_names
-from s3search.study.tables import METADATA
-from s3search.study.tables import SCHEDULES as SCHEDULE_ROWS
+from s3search.study.database import store as module
+from s3search.study.database.engine import _MIGRATIONS, open_engine, redacted
+from s3search.study.database.rows import Job, Result, Spent, searched
+from s3search.study.database.store import StudyStore, create_or_resume, open_study, study_names
+from s3search.study.database.tables import METADATA
+from s3search.study.database.tables import SCHEDULES as SCHEDULE_ROWS
+from s3search.study.file.config import StudyConfig, parse_config
 
 SCHEDULES = list(distinct(published.baselines(edm(), 3)).values())[:5]
 

@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 from s3search.cli.commands import app
 from s3search.errors import StudyConflict
-from s3search.launching import launch
-from s3search.study.config import StudyConfig
-from s3search.study.database import _MIGRATIONS
-from s3search.study.store import study_names
-from s3search.study.tables import SCHEDULES
-from s3search.study.upkeep import Copied, copy_studies, prunable, prune, upgrade
+from s3search.run.launching import launch
+from s3search.study.database.engine import _MIGRATIONS
+from s3search.study.database.store import study_names
+from s3search.study.database.tables import SCHEDULES
+from s3search.study.database.upkeep import Copied, copy_studies, prunable, prune, upgrade
+from s3search.study.file.config import StudyConfig
 from tests.studies import content, study_config
 
 

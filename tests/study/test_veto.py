@@ -9,21 +9,21 @@ import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from s3search.cli.commands import app
-from s3search.dashboard import Access, application
-from s3search.dashboard.storage import open_storage
 from s3search.errors import InvalidConfig, StudyConflict
-from s3search.launching import launch
+from s3search.run.launching import launch
+from s3search.show.dashboard import Access, application
+from s3search.show.dashboard.storage import open_storage
 from s3search.study import vetoes
-from s3search.study.comparison import comparison_of
-from s3search.study.config import StudyConfig
-from s3search.study.database import open_engine
-from s3search.study.export import best_schedule
-from s3search.study.frame import evaluations_frame, finalists, status_of, validated
-from s3search.study.store import open_study
-from s3search.study.trial_notes import notes_of, write_note
-from s3search.study.upkeep import copy_studies
-from s3search.study.watching import look
-from tests.dashboard.client import ask
+from s3search.study.database.engine import open_engine
+from s3search.study.database.store import open_study
+from s3search.study.database.upkeep import copy_studies
+from s3search.study.file.config import StudyConfig
+from s3search.study.optuna.notes import notes_of, write_note
+from s3search.study.results.comparison import comparison_of
+from s3search.study.results.export import best_schedule
+from s3search.study.results.frame import evaluations_frame, finalists, status_of, validated
+from s3search.study.results.watching import look
+from tests.show.dashboard.client import ask
 from tests.studies import study_config
 
 

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from s3search.evaluation.record import Rung
-from s3search.launching import launch
-from s3search.study import mirror, veto_watch, vetoes
-from s3search.study.config import StudyConfig
-from s3search.study.frame import evaluations_frame, status_of, validated
-from s3search.study.progress import Progress
-from s3search.study.store import open_study
+from s3search.run.launching import launch
+from s3search.study import veto_watch, vetoes
+from s3search.study.database.store import open_study
+from s3search.study.file.config import StudyConfig
+from s3search.study.optuna import mirror
+from s3search.study.results.frame import evaluations_frame, status_of, validated
+from s3search.study.results.progress import Progress
 from tests.studies import content, study_config
 
 FEW = ("validation.baselines=false", "validation.n_images=40")

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from s3search.errors import EvaluationFailed
-from s3search.launching import launch
-from s3search.study.frame import status_of
-from s3search.study.progress import Progress, RecentRate, Spend, seconds_left
-from s3search.study.recent import Answer, images_per_second, n_workers
-from s3search.study.store import open_study
-from s3search.study.watching import Watched, look
+from s3search.run.launching import launch
+from s3search.study.database.store import open_study
+from s3search.study.results.frame import status_of
+from s3search.study.results.progress import Progress, RecentRate, Spend, seconds_left
+from s3search.study.results.recent import Answer, images_per_second, n_workers
+from s3search.study.results.watching import Watched, look
 from tests.studies import study_config
 
 _NOON = datetime(2026, 1, 1, 12)

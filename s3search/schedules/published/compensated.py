@@ -1,7 +1,7 @@
 """Solvers whose newest prediction is compensated: DC-Solver and DualFast.
 
 The formulas stand in `s3search.rules.compensation`.  DC-Solver (arXiv:2409.03755) publishes ratios
-for its models only; `s3search.search.fit_dc` fits them.  For DualFast (arXiv:2506.13058)
+for its models only; `s3search.search.edit.fit_dc` fits them.  For DualFast (arXiv:2506.13058)
 neither published code nor the method's text was at hand, and no golden case: the formula is the
 one our notes ascribe to the paper, with the earlier call fixed at the first, the noisiest, and the
 changed prediction kept in the history.  That the coefficients fall along the run is the paper's

@@ -22,10 +22,10 @@ import numpy as np
 from s3search.rules import AnyRule, Prediction
 from s3search.rules.taylor import RelaxationKind
 from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind, Step
-from s3search.search.families import solver_of
+from s3search.search.edit.families import solver_of
+from s3search.search.edit.recipe import choice_of, strength_of
 from s3search.search.predictor.base import Array, Example, Mask
-from s3search.search.recipe import choice_of, strength_of
-from s3search.search.space import Solver
+from s3search.search.space.space import Solver
 
 _CLEAN, _NOISY = 1.0, 2.0  # in lam, beyond the finite levels
 _PLACES = 8  # rows of `flat`

@@ -19,11 +19,11 @@ pytest.importorskip(
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.noise import BLOCK, NoiseBank, block_generator
 from s3search.evaluation.record import EvaluationRequest, Rung
-from s3search.launching import launch
+from s3search.run.launching import launch
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
-from s3search.study.store import open_study
+from s3search.study.database.store import open_study
 from tests import pipelines
 
 pytestmark = pytest.mark.filterwarnings(

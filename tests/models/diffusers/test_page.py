@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 import s3search
-from s3search.launching import space_of
 from s3search.models.diffusers import load
 from s3search.models.diffusers.loading import PIPELINES
 from s3search.processes import vp_discrete
+from s3search.run.launching import space_of
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
-from s3search.study.config import parse_config
+from s3search.study.file.config import parse_config
 
 PAGE = Path(s3search.__file__).parents[1] / "docs" / "models-diffusers.md"
 TEXT = PAGE.read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ pytest.importorskip(
 )
 
 from s3search.errors import S3SearchError
-from s3search.launching import launch
+from s3search.run.launching import launch
 from s3search.schedules.schedule import Schedule
 from tests import pipelines
 from tests.suites.pool_suite import start_ray

@@ -1,6 +1,0 @@
-"""Optuna dashboard on a study database, behind a guard: who may look, and who may change."""
-
-from s3search.dashboard.guard import Access, Login
-from s3search.dashboard.server import Address, application, serve
-
-__all__ = ["Access", "Address", "Login", "application", "serve"]

@@ -1,0 +1,1 @@
+"""Schedules from and to the files of other programs."""

@@ -1,0 +1,100 @@
+"""A custom node for ComfyUI: its sigmas with its own sampler, or with ours and our table."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from s3search.errors import InvalidSchedule
+from s3search.files import write_text
+from s3search.formats.exporters.image_to_image import image_to_image_losses
+from s3search.formats.exporters.k_diffusion import exact_part, refused_part, start_scale
+from s3search.formats.exporters.measured import rounded_times
+from s3search.formats.exporters.plain import plain_sampler
+from s3search.formats.exporters.python_file import python_file
+from s3search.formats.exporters.report import Approximation, LossReport
+from s3search.formats.exporters.request import Exported, ExportRequest
+from s3search.formats.exporters.runtime.comfy_node import S3Schedule, S3Sigmas, comfy_samplers
+from s3search.formats.exporters.runtime.k_sampler import sample_s3, table_of
+from s3search.formats.exporters.sigma_table import sigma_tables
+from s3search.processes import Flow, VpDiscrete
+from s3search.schedules.schedule import Schedule
+from s3search.solvers.plan import compile_plan
+
+_USAGE = """\
+A custom node for ComfyUI. Put this file into ComfyUI/custom_nodes, restart, add the node
+{title!r} and connect both of its outputs to SamplerCustom or
+SamplerCustomAdvanced. Image-to-image: skipped_levels says how many levels to leave out."""
+
+_IMPORTS = """\
+import importlib
+from typing import Any
+
+import torch"""
+
+
+def write_comfyui(request: ExportRequest) -> Exported:
+    """Writes the file; raises `InvalidSchedule` for what no table in sigmas holds and for guidance
+    call by call: ComfyUI's guider has one scale.
+    """
+    schedule = request.schedule
+    patch = schedule.model_patch
+    if patch is not None and patch.guidance_scale is not None:
+        raise InvalidSchedule(
+            "model_patch.guidance_scale: ComfyUI's guider has one scale for all calls; use "
+            "--format diffusers or k-diffusion, or search with a fixed guidance_scale in [model]"
+        )
+    tables = sigma_tables(schedule, "comfyui")
+    plain = plain_sampler(schedule, tables[0])
+    report = LossReport(
+        exact=(exact_part(plain),),
+        approximated=(*_start(schedule), *_told(schedule), *image_to_image_losses(schedule)),
+        refused=("guidance call by call", *refused_part(schedule, plain)),
+    )
+    title = f"s3search {schedule.nfe} calls, {schedule.id[:8]}"
+    data: dict[str, Any]
+    code: tuple[Callable[..., Any] | type, ...]
+    if plain is None:
+        data = {"TABLES": [table.to_dict() for table in tables]}
+        code = (sample_s3, table_of, S3Schedule, comfy_samplers)
+    else:
+        data = {"SIGMAS": [*plain.sigmas], "SAMPLER": plain.name}
+        code = (S3Sigmas, comfy_samplers)
+    node = "S3Schedule" if plain is None else "S3Sigmas"
+    key = f"S3Search_{schedule.id[:8]}"
+    text = python_file(
+        schedule,
+        report,
+        usage=_USAGE.format(title=title),
+        imports=_IMPORTS,
+        data=data,
+        code=code,
+        end=f"NODE_CLASS_MAPPINGS = {{{key!r}: {node}}}\n"
+        f"NODE_DISPLAY_NAME_MAPPINGS = {{{key!r}: {title!r}}}",
+    )
+    write_text(request.output, text)
+    return Exported(files=(request.output,), report=report)
+
+
+def _start(schedule: Schedule) -> tuple[Approximation, ...]:
+    if isinstance(schedule.process, Flow):
+        return ()
+    first = schedule.process.lam(schedule.times[0])
+    sigma = math.exp(-first)
+    what = (
+        "where the first sigma is the model's noisiest, ComfyUI begins at sqrt(1 + sigma^2) noise "
+        "and not at sigma noise; by how much the images change"
+    )
+    return (start_scale(schedule, math.hypot(1.0, sigma) / sigma, what),)
+
+
+def _told(schedule: Schedule) -> tuple[Approximation, ...]:
+    if not isinstance(schedule.process, VpDiscrete):
+        return ()
+    times = compile_plan(schedule).network_times
+    return (
+        Approximation(
+            what="ComfyUI tells the network the nearest whole training step; the largest rounding",
+            measured=rounded_times(times),
+            unit="training steps",
+        ),
+    )

@@ -1,0 +1,149 @@
+"""A plan in the parametrization of k-diffusion and ComfyUI.
+
+They keep y = x / alpha, name levels by s = sigma / alpha, and call model(y, s) -> D.  Flow models
+are kept as they are there, x = s noise + (1 - s) x_0, so that y = x and s = t.  With a_r = alpha
+(or 1 for a flow) of row r, and a = 1 for the last, which is the image itself:
+
+    y_r = sum_k (p[r, k] a_k / a_r) y_k + sum_j (q[r, j] / a_r) D_j + r_const[r] / a_r c
+    D_j = model(y_r a_r / a', s')        at the level (a', s') that the network is told
+
+Nothing is approximated.  Sums over pixels (Gaussian jumps) and weights per pixel (DPM-Solver-v3)
+have no place in such a table.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from s3search.errors import InvalidSchedule
+from s3search.processes import Flow
+from s3search.rules import Level
+from s3search.schedules.schedule import ModelPatch, Schedule
+from s3search.solvers.image_to_image import Tail, tail_of
+from s3search.solvers.plan import Plan, compile_plan
+
+Weights = tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigmaRow:
+    """One state: the weights that are not 0, by index, and the (scale, sigma) of a call on it."""
+
+    p: Weights
+    q: Weights
+    constant: float
+    call: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigmaTable:
+    """A plan in sigmas; the legend stands in the module's docstring.
+
+    ``sigmas`` names the levels from the first to the image, for which it says 0; ``guidance`` has
+    one scale per call where the schedule carries them.
+    """
+
+    sigmas: tuple[float, ...]
+    rows: tuple[SigmaRow, ...]
+    image: Any
+    guidance: tuple[float, ...] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as it is written into a file."""
+        return {
+            "sigmas": [*self.sigmas],
+            "rows": [
+                {"p": row.p, "q": row.q, "constant": row.constant, "call": row.call}
+                for row in self.rows
+            ],
+            "image": self.image,
+            "guidance": self.guidance,
+        }
+
+
+def sigma_tables(schedule: Schedule, form: str) -> tuple[SigmaTable, ...]:
+    """The table of the whole schedule, and of every later level that a run may begin at.
+
+    Raises `InvalidSchedule` for what no such table holds; ``form`` is the format's name.
+    """
+    refuse_unsayable(schedule, form)
+    patch = schedule.model_patch or ModelPatch()
+    tables = [sigma_table(compile_plan(schedule), patch.guidance_scale)]
+    for rest in inner_tails(schedule):
+        plan = compile_plan(rest.schedule)
+        scales = patch.guidance_scale
+        tables.append(sigma_table(plan, None if scales is None else scales[-plan.nfe :]))
+    return tuple(tables)
+
+
+def inner_tails(schedule: Schedule) -> tuple[Tail, ...]:
+    """What is left from each level after the first; none where the network is told other times."""
+    told = [schedule.start.network_time, *(step.network_time for step in schedule.steps)]
+    if any(t is not None for t in told):
+        return ()
+    starts = sorted(set(schedule.times[1:-1]) - set(schedule.times[-1:]), reverse=True)
+    return tuple(tail_of(schedule, t) for t in starts)
+
+
+def sigma_table(plan: Plan, guidance: tuple[float, ...] | None = None) -> SigmaTable:
+    """The table of one plan whose weights are numbers."""
+    last = plan.n_rows - 1
+    scale = [_scale(plan, at) for at in plan.levels]
+    scale[last] = 1.0
+    calls = dict(zip(plan.evaluated, plan.call_levels, strict=True))
+    rows = []
+    for r in range(plan.n_rows):
+        told = calls.get(r)
+        p = [(k, w * scale[k] / scale[r]) for k, w in enumerate(plan.p[r, :r].tolist()) if w]
+        q = [(j, w / scale[r]) for j, w in enumerate(plan.q[r].tolist()) if w]
+        call = None if told is None else (scale[r] / _scale(plan, told), sigma_of(plan, told))
+        constant = float(plan.constant[r]) / scale[r]
+        rows.append(SigmaRow(p=tuple(p), q=tuple(q), constant=constant, call=call))
+    levels = dict.fromkeys(sigma_of(plan, at) for at in plan.levels[:-1])
+    end = sigma_of(plan, plan.levels[last])
+    return SigmaTable(
+        sigmas=(*(sigma for sigma in levels if sigma != end), 0.0),
+        rows=tuple(rows),
+        image=None if plan.image is None else plan.image.tolist(),
+        guidance=guidance,
+    )
+
+
+def sigma_of(plan: Plan, at: Level) -> float:
+    """The name of a level: sigma / alpha, but t for a flow."""
+    return at.sigma if isinstance(plan.process, Flow) else at.sigma / at.alpha
+
+
+def refuse_unsayable(schedule: Schedule, form: str) -> None:
+    """Raises `InvalidSchedule` for what a table of numbers in sigmas cannot hold."""
+    other = "use --format json or diffusers"
+    if schedule.start.jump is not None:
+        raise InvalidSchedule(
+            f"start.jump: --format {form} has no place for a Gaussian jump, which mixes pixels "
+            f'before the first call; {other}, or search with starts = ["network"]'
+        )
+    if schedule.statistics is not None:
+        raise InvalidSchedule(
+            f"statistics: --format {form} holds numbers, and DPM-Solver-v3 steps have weights per "
+            f"pixel; {other}"
+        )
+    refuse_changed_network(schedule, form)
+
+
+def refuse_changed_network(schedule: Schedule, form: str) -> None:
+    """Raises `InvalidSchedule` for a patch of the network itself, guidance aside."""
+    patch = schedule.model_patch or ModelPatch()
+    for name in ("skip_layers", "skip_scale"):
+        if getattr(patch, name) is not None:
+            raise InvalidSchedule(
+                f"model_patch.{name}: the schedule was searched with a changed network, which "
+                f"--format {form} cannot replay; use --format json and patch the network "
+                "yourself, or search without it"
+            )
+
+
+def _scale(plan: Plan, at: Level) -> float:
+    if isinstance(plan.process, Flow):
+        return 1.0
+    assert math.isfinite(at.lam) or at.alpha > 0.0, "only a flow has alpha = 0"
+    return at.alpha

@@ -1,6 +1,0 @@
-"""Scheduler configs of diffusers; the library itself is not needed."""
-
-from s3search.importers.diffusers.reader import SCHEDULERS, read, schedule_of
-from s3search.importers.diffusers.solvers import INEXACT
-
-__all__ = ["INEXACT", "SCHEDULERS", "read", "schedule_of"]

@@ -1,0 +1,99 @@
+"""From a study file to a finished study: what `launch`, `demo` and `evaluate` share."""
+
+import functools
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from s3search.cluster import open_pool
+from s3search.evaluation.evaluator import Evaluator
+from s3search.run.driver import Driver, Report, Start, describe, prepare
+from s3search.run.schedulers import schedulers_of
+from s3search.run.study_lab import Pool
+from s3search.schedules.schedule import Schedule
+from s3search.search.space.space import SearchSpace, load_space
+from s3search.study.database.lease import check_free
+from s3search.study.database.store import StudyStore, create_or_resume
+from s3search.study.extensions import extension_of, extension_row
+from s3search.study.file.config import StudyConfig
+
+
+def launch(
+    config: StudyConfig,
+    report: Report,
+    *,
+    takeover: bool = False,
+    afterwards: Callable[[Pool], None] | None = None,
+) -> None:
+    """Runs the study to its end, creating or resuming it; nothing is written before all input is
+    proven good.  ``afterwards`` has the idle workers once the study is done.
+
+    Raises `StudyConflict` if another driver runs it, unless this one is to take it over.
+    """
+    space = space_of(config)
+    if not takeover:
+        check_free(config.storage.url, config.study.name)
+    with workers(config) as pool:
+        launch_on(pool, config, space, report, takeover=takeover)
+        if afterwards is not None:
+            afterwards(pool)
+
+
+def launch_on(
+    pool: Pool, config: StudyConfig, space: SearchSpace, report: Report, *, takeover: bool = False
+) -> None:
+    """The same on workers that are there already and have loaded what the study file names."""
+    extension = extension_of(config, space)
+    start = prepare(config, space, pool, extension)
+    content = {**space.model_dump(mode="json"), "statistics": start.description.statistics}
+    row = extension_row(extension) if extension is not None and extension.is_new else None
+    with create_or_resume(config, content, takeover=takeover, extension=row) as store:
+        Driver(store, pool, start, report).run()
+
+
+def validate_schedulers(store: StudyStore, pool: Pool, report: Report) -> dict[str, str]:
+    """Validates diffusers' schedulers beside the study's own schedules, for all its numbers of
+    calls; why some are not among them, by name.
+
+    Raises `InvalidConfig` where the study's model has no scheduler config to make them of, and
+    `StudyConflict` while a driver runs the study.
+    """
+    store.hold()
+    description = describe(pool)
+    config = store.config
+    found: dict[str, Schedule] = {}
+    missing: dict[str, str] = {}
+    for nfe in config.space.nfe:
+        tail = f", NFE {nfe}" if len(config.space.nfe) > 1 else ""
+        made, without = schedulers_of(description.own_sampler, description.process, nfe)
+        found |= {f"{name}, pipeline's config{tail}": own for name, own in made.items()}
+        missing |= {f"{name}{tail}": why for name, why in without.items()}
+    start = Start(description=description, search=None)
+    Driver(store, pool, start, report).validate_also(found)
+    return missing
+
+
+def space_of(config: StudyConfig) -> SearchSpace:
+    """The preset with the study file's changes; raises `InvalidConfig`."""
+    table = config.space
+    return load_space(table.preset, {**table.options, "nfe": table.nfe})
+
+
+@contextmanager
+def workers(config: StudyConfig) -> Iterator[Pool]:
+    """The pool that the study file asks for, every worker with its evaluator."""
+    make_worker = functools.partial(Evaluator, config.evaluator_spec)
+    cluster = config.cluster
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    with open_pool(
+        cluster.address,
+        make_worker,
+        cluster.workers,
+        cluster.gpus_per_worker,
+        min_workers=cluster.min_workers,
+        task_seconds=cluster.task_seconds,
+    ) as pool:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray sets its own, which exits with 15
+        yield pool

@@ -1,0 +1,1 @@
+"""The searches that ``search.algorithm`` names."""

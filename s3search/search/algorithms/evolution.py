@@ -1,0 +1,226 @@
+"""Evolution of schedules, steady-state, one population per number of network calls.
+
+As in USF (arXiv:2312.07243, app.): parents are drawn from the best ``rank_bar``, crossed with some
+probability and mutated.  On top of that: it starts from given schedules (tuned published solvers),
+never proposes a plan twice, and a child of one nfe may come from the population of a
+neighbouring nfe by inserting or removing steps.
+"""
+
+import math
+from bisect import insort
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from s3search.errors import InvalidConfig
+from s3search.processes import NoiseProcess
+from s3search.schedules.schedule import Schedule
+from s3search.search.edit.draft import random_schedule
+from s3search.search.edit.variation import crossover, migrate, mutate
+from s3search.search.proposer import Proposal, Told, schedule_key, schedule_keys
+from s3search.search.space.space import SearchSpace
+
+_TRIES = 30  # draws until a proposal is new; a space smaller than this repeats itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvolutionSettings:
+    """How parents are chosen; the probabilities are per proposal."""
+
+    rank_bar: int = 15  # parents are among the best so many of their nfe
+    tournament: int = 3  # a parent is the best of so many drawn
+    crossover: float = 0.3
+    crossover_mutates: float = 0.5  # a crossed child is mutated as well
+    random: float = 0.05
+    migration: float = 0.1  # the parent comes from a neighbouring nfe
+
+    def __post_init__(self) -> None:
+        if self.rank_bar < 1 or self.tournament < 1:
+            raise InvalidConfig(
+                f"search: rank_bar and tournament must be at least 1, "
+                f"found {self.rank_bar}, {self.tournament}"
+            )
+        for name in ("crossover", "crossover_mutates", "random", "migration"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise InvalidConfig(
+                    f"search.{name}: must be a probability, found {getattr(self, name)}"
+                )
+
+
+def distinct(schedules: Mapping[str, Schedule]) -> dict[str, Schedule]:
+    """Those with different plans, under the first name of each."""
+    found: dict[bytes, str] = {}
+    for name, schedule in schedules.items():
+        found.setdefault(schedule_key(schedule), name)
+    return {name: schedules[name] for name in found.values()}
+
+
+SEED = "seed: "
+"""What the names of a user's own seeds begin with; every other seed is a baseline."""
+
+
+class Seeds:
+    """Named schedules that are proposed first, in order; those with one plan count once."""
+
+    def __init__(self, seeds: Mapping[str, Schedule]) -> None:
+        self._named = [(schedule_key(s), name, s) for name, s in distinct(seeds).items()]
+
+    def next(self, number: int, taken: Container[bytes]) -> Proposal | None:
+        """The first whose plan is not among the keys taken."""
+        for key, name, schedule in self._named:
+            if key not in taken:
+                origin = name if name.startswith(SEED) else f"baseline: {name}"
+                return Proposal(number=number, schedule=schedule, origin=origin)
+        return None
+
+
+class _Either(Container[bytes]):
+    """Two sets as one; the first grows with the study and is not copied."""
+
+    def __init__(self, *sets: set[bytes]) -> None:
+        self._sets = sets
+
+    def __contains__(self, key: object) -> bool:
+        return any(key in each for each in self._sets)
+
+
+class Seen:
+    """Which plans were told."""
+
+    def __init__(self) -> None:
+        self._keys: set[bytes] = set()
+
+    def add(self, key: bytes) -> bool:
+        """Remembers the key of a plan; whether it was new."""
+        before = len(self._keys)
+        self._keys.add(key)
+        return len(self._keys) > before
+
+    def with_pending(self, pending: Sequence[Schedule]) -> Container[bytes]:
+        """Keys of everything told or pending."""
+        return _Either(self._keys, schedule_keys(pending))
+
+
+Population = list[tuple[float, int, Told]]
+"""(value, number, observation) of possible parents of one nfe, the best first."""
+
+Populations = dict[int, Population]
+"""By nfe."""
+
+
+def insert(populations: Populations, value: float, observation: Told, *, most: int) -> None:
+    """Puts a measured schedule in its place among the best ``most``."""
+    population = populations.setdefault(observation.nfe, [])
+    insort(population, (value, observation.number, observation), key=lambda m: m[:2])
+    del population[most:]
+
+
+class RandomSearch:
+    """The seeds, then random schedules of the space; the numbers of calls take turns."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        process: NoiseProcess,
+        *,
+        nfe: Sequence[int],
+        seed: int,
+        seeds: Mapping[str, Schedule] | None = None,
+    ) -> None:
+        self._space, self._process, self._nfe, self._seed = space, process, tuple(nfe), seed
+        self._seeds, self._seen = Seeds(seeds or {}), Seen()
+
+    def tell(self, observation: Told) -> None:
+        """Remembers that the schedule was measured."""
+        self._seen.add(observation.key)
+
+    def propose(self, number: int, pending: Sequence[Schedule]) -> Proposal:
+        """The next seed, or a random schedule."""
+        taken = self._seen.with_pending(pending)
+        seed = self._seeds.next(number, taken)
+        if seed is not None:
+            return seed
+        rng = np.random.default_rng([self._seed, number])
+        nfe = self._nfe[number % len(self._nfe)]
+        for _ in range(_TRIES):
+            schedule = random_schedule(self._space, self._process, nfe, rng)
+            if schedule_key(schedule) not in taken:
+                break
+        return Proposal(number=number, schedule=schedule, origin="random")
+
+
+class Evolution:
+    """Steady-state evolution; the module's docstring says how, `EvolutionSettings` how much."""
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        process: NoiseProcess,
+        *,
+        nfe: Sequence[int],
+        seed: int,
+        seeds: Mapping[str, Schedule] | None = None,
+        settings: EvolutionSettings | None = None,
+    ) -> None:
+        self._space, self._process, self._nfe, self._seed = space, process, tuple(nfe), seed
+        self._settings = settings or EvolutionSettings()
+        self._seeds, self._seen = Seeds(seeds or {}), Seen()
+        self._populations: Populations = {}
+
+    def tell(self, observation: Told) -> None:
+        """Remembers the schedule; a finite value makes it a possible parent."""
+        value = observation.value
+        if not self._seen.add(observation.key) or not observation.is_for(self._process):
+            return
+        if value is not None and math.isfinite(value):
+            insert(self._populations, value, observation, most=self._settings.rank_bar)
+
+    def propose(self, number: int, pending: Sequence[Schedule]) -> Proposal:
+        """The next seed, or a child of what was told."""
+        taken = self._seen.with_pending(pending)
+        seed = self._seeds.next(number, taken)
+        if seed is not None:
+            return seed
+        rng = np.random.default_rng([self._seed, number])
+        nfe = self._nfe[number % len(self._nfe)]
+        for _ in range(_TRIES):
+            schedule, origin, parents = self.child(nfe, rng)
+            if schedule_key(schedule) not in taken:
+                break
+        return Proposal(number=number, schedule=schedule, origin=origin, parents=parents)
+
+    def child(self, nfe: int, rng: np.random.Generator) -> tuple[Schedule, str, tuple[str, ...]]:
+        """A child of what was told, its origin in words and its parents' ids; may be known."""
+        own, settings = self._populations.get(nfe, []), self._settings
+        others = self._neighbours(nfe)
+        draw = rng.random()
+        if (not own and not others) or draw < settings.random:
+            return random_schedule(self._space, self._process, nfe, rng), "random", ()
+        if others and (not own or draw < settings.random + settings.migration):
+            parent = self._parent(others[int(rng.integers(len(others)))], rng)
+            child = migrate(self._space, parent, nfe, rng)
+            if own and rng.random() < 0.5:
+                child = mutate(self._space, child, rng)
+            return child, f"migration from nfe {parent.nfe}", (parent.id,)
+        a = self._parent(own, rng)
+        if len(own) > 1 and rng.random() < settings.crossover:
+            b = self._parent(own, rng)
+            if a is not b:
+                child = crossover(self._space, a, b, rng)
+                if rng.random() < settings.crossover_mutates:
+                    child = mutate(self._space, child, rng)
+                return child, "crossover", (a.id, b.id)
+        return mutate(self._space, a, rng), "mutation", (a.id,)
+
+    def _parent(self, population: Population, rng: np.random.Generator) -> Schedule:
+        """The winner of a tournament among the best ``rank_bar``, which is all there are."""
+        winner = int(rng.integers(len(population), size=self._settings.tournament).min())
+        return population[winner][2].schedule
+
+    def _neighbours(self, nfe: int) -> list[Population]:
+        """The populations of the nearest lower and higher nfe that hold anything."""
+        lower = [other for other in self._populations if other < nfe]
+        higher = [other for other in self._populations if other > nfe]
+        nearest = [*([max(lower)] if lower else []), *([min(higher)] if higher else [])]
+        return [self._populations[other] for other in nearest]

@@ -1,0 +1,1 @@
+"""How a schedule is drawn, changed, crossed, extended: pure, with a generator passed in."""

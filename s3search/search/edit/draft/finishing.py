@@ -1,0 +1,53 @@
+"""From a draft back to a schedule."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from s3search.schedules.schedule import Schedule, Start, StartKind, StatisticsReference, needs_ems
+from s3search.search.edit.draft.form import Draft
+from s3search.search.edit.draft.settling import settle, settle_end, settle_first
+from s3search.search.space.space import SearchSpace
+
+
+def finished(space: SearchSpace, draft: Draft, nfe: int, rng: np.random.Generator) -> Schedule:
+    """The schedule of ``nfe`` calls nearest to the draft that lies in the space.
+
+    Uses up the draft.  Steps are removed or inserted at random places until the calls are right.
+    """
+    process = draft.process
+    settle_first(space, draft)
+    settle_end(space, draft)
+    starts = space.starts_for(process, draft.times[0])
+    if draft.start not in starts:
+        draft.start = starts[0]
+    settle(space, draft)
+    while draft.n_calls > nfe:
+        if len(draft.choices) == 1:
+            draft.choices[0] = replace(draft.choices[0], corrector=None)
+        else:
+            draft.remove_step(rng)
+        settle(space, draft)
+    while draft.n_calls < nfe:
+        draft.insert_step(space, rng)
+        settle(space, draft)
+    clean = (process.clean_time,) if draft.denoises else ()
+    image = space.mean_image if draft.start is StartKind.AVERAGE_X0 else None
+    first = draft.first_shift
+    told = None if first is None else first.time(process, draft.times[0])
+    steps = draft.steps()
+    named = None
+    if space.ems is not None and needs_ems(steps) is not None:
+        named = StatisticsReference(digest=space.ems.digest)
+    return Schedule(
+        process=process,
+        times=(*draft.times, *clean),
+        start=Start(
+            kind=draft.start,
+            image=image,
+            network_time=told,
+            jump=space.jump if draft.jumps else None,
+        ),
+        steps=steps,
+        statistics=named,
+    )

@@ -1,0 +1,193 @@
+"""Changes of one step of a draft: its rule, its corrector, its compensation."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from s3search.rules import Relaxation, RelaxationKind
+from s3search.schedules.schedule import CorrectorKind
+from s3search.search.edit.compensating import moved_compensation
+from s3search.search.edit.draft import Draft, pick, random_coefficient, with_solver
+from s3search.search.edit.families import WITH_CORRECTOR, moved, solver_of, with_order
+from s3search.search.edit.recipe import (
+    Choice,
+    kind_of,
+    possible_estimates,
+    possible_orders,
+    relaxation_of,
+    strength_of,
+    with_rule,
+)
+from s3search.search.space.space import CorrectorChoice, RelaxationChoice, SearchSpace
+
+WITH_COEFFICIENT = (RelaxationChoice.LINEAR, RelaxationChoice.SCALE)
+
+
+def change_prediction(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+    """Another prediction at one step, as a Taylor step."""
+    i = _some_step(draft, rng)
+    others = [p for p in space.usable_predictions if p is not draft.choices[i].prediction]
+    if others:
+        draft.choices[i] = replace(draft.choices[i], prediction=pick(others, rng), published=None)
+
+
+def change_order(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+    """Another order at one step; its derivatives are then estimated from all its points.
+
+    A step of one of the space's other families stays in its family where that has the order.
+    """
+    i = _some_step(draft, rng)
+    choice = draft.choices[i]
+    others = [o for o in possible_orders(space, i + 1) if o != choice.order]
+    if not others:
+        return
+    order = pick(others, rng)
+    if _has_own_family(space, choice):
+        rule = choice.published and with_order(choice.published, order)
+        if rule is not None:
+            draft.choices[i] = with_rule(choice, rule)
+            return
+    relaxation = choice.relaxation
+    if order > 1 and choice.order == 1:
+        relaxation = relaxation_of(pick(space.relaxations, rng), random_coefficient(space, rng))
+    draft.choices[i] = replace(
+        choice,
+        order=order,
+        first_points=order - 1,
+        relaxation=relaxation if order > 1 else None,
+        published=None,
+    )
+
+
+def change_relaxation(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+    """Another kind, or a step of the coefficient's random walk, at one step of order 2 or more.
+
+    A walk from a kind without coefficient starts at the linear relaxation of the same factor.
+    """
+    i = _some_step(draft, rng, _has_derivative)
+    choice = draft.choices[i]
+    if choice.order < 2:
+        return
+    walks = kind_of(choice.relaxation) in WITH_COEFFICIENT
+    has_linear = RelaxationChoice.LINEAR in space.relaxations
+    others = [kind for kind in space.relaxations if kind is not kind_of(choice.relaxation)]
+    if (walks or has_linear) and (not others or rng.random() < 0.6):
+        kind = kind_of(choice.relaxation) if walks else RelaxationChoice.LINEAR
+        strength = strength_of(choice.relaxation) if walks else as_linear(draft, i)
+        size = space.coefficient_sigma * math.exp(rng.normal(0.0, 0.7))
+        limit = space.coefficient_limit
+        new = relaxation_of(kind, float(np.clip(strength + rng.normal(0.0, size), -limit, limit)))
+    elif others:
+        new = relaxation_of(pick(others, rng), random_coefficient(space, rng))
+    else:
+        return
+    draft.choices[i] = replace(choice, relaxation=new, published=None)
+
+
+def as_linear(draft: Draft, i: int) -> float:
+    """The c for which 1 + c h is the factor that step ``i`` has now."""
+    relaxation, lams = draft.choices[i].relaxation, draft.lams()
+    if relaxation is None or i + 1 >= len(lams):
+        return 0.0
+    h = lams[i + 1] - lams[i]
+    return (_factor(relaxation, h, draft.choices[i]) - 1.0) / h if h > 0 else 0.0
+
+
+def _factor(relaxation: Relaxation, h: float, choice: Choice) -> float:
+    if relaxation.kind is RelaxationKind.SCALE:
+        return relaxation.coefficient or 0.0
+    return relaxation.factor(h, choice.prediction)
+
+
+def change_estimation(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+    """Another number of points for the first derivative, at one step of order 3 or more."""
+    i = _some_step(draft, rng, _has_estimates)
+    choice = draft.choices[i]
+    if choice.order < 3:
+        return
+    others = [m for m in possible_estimates(space, choice.order) if m != choice.first_points]
+    if others:
+        draft.choices[i] = replace(choice, first_points=pick(others, rng), published=None)
+
+
+def change_corrector(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+    """Another corrector at one step; on the last one it can only be removed."""
+    n = len(draft.choices)
+    i = int(rng.integers(n))
+    now = draft.choices[i].corrector
+    kinds = [
+        None if c is CorrectorChoice.NONE else CorrectorKind(c.value) for c in space.correctors
+    ]
+    others = [None] if i == n - 1 else [kind for kind in {*kinds, None} if kind is not now]
+    if _has_own_family(space, draft.choices[i]):
+        solver = solver_of(draft.choices[i].published)
+        others = others if solver in WITH_CORRECTOR else [None]
+    others.sort(key=str)
+    draft.choices[i] = replace(draft.choices[i], corrector=pick(others, rng))
+
+
+def change_solver(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+    """A small move of one step's beta or gamma, or a step of another family in its place.
+
+    The first step is left out where there are others: with one point the families are one.
+    """
+    n = max(1, len(draft.choices) - draft.denoises)
+    i = int(rng.integers(min(1, n - 1), n))
+    choice = draft.choices[i]
+    now = solver_of(choice.published)
+    rule = moved(space, choice.published, rng) if now in space.solvers else None
+    if rule is not None and rng.random() < 0.6:
+        draft.choices[i] = with_rule(choice, rule)
+        return
+    others = [s for s in space.solvers_for(draft.process) if s is not now]
+    if others:
+        solver = pick(others, rng)
+        draft.choices[i] = with_solver(space, draft.process, solver, choice, i + 1, rng)
+
+
+def _has_own_family(space: SearchSpace, choice: Choice) -> bool:
+    """Whether the step is of a family that the space draws, other than Taylor's."""
+    return choice.published is not None and solver_of(choice.published) in space.solvers
+
+
+def change_start_point(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+    """Another point for one step to start from; a step of order 1 becomes one of order 2."""
+    i = _some_step(draft, rng, _has_derivative)
+    choice = draft.choices[i]
+    others = [start for start in space.start_points if start != choice.start and -start <= i + 1]
+    if not others or i == 0:
+        return
+    if choice.order < 2:
+        choice = replace(choice, order=2, first_points=1)
+    draft.choices[i] = replace(choice, start=pick(others, rng), published=None)
+
+
+def change_compensation(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+    """Another compensation at one step, or a small move of its number; it takes the place of the
+    schedule's network-time shifts.
+    """
+    n = max(1, len(draft.choices) - draft.denoises)
+    i = int(rng.integers(min(1, n - 1), n))
+    new = moved_compensation(space, draft.choices[i].compensation, i + 1, rng)
+    draft.choices[i] = replace(draft.choices[i], compensation=new)
+    if new is not None:
+        draft.forget_shifts()
+
+
+def _some_step(
+    draft: Draft, rng: np.random.Generator, wanted: Callable[[Choice], bool] | None = None
+) -> int:
+    """A step before the one to the clean end, one of the wanted if there is any."""
+    n = max(1, len(draft.choices) - draft.denoises)
+    fitting = [i for i in range(n) if wanted is None or wanted(draft.choices[i])]
+    return pick(fitting or range(n), rng)
+
+
+def _has_derivative(choice: Choice) -> bool:
+    return choice.order > 1
+
+
+def _has_estimates(choice: Choice) -> bool:
+    return choice.order > 2

@@ -1,0 +1,137 @@
+"""Makes a finished study worth looking at in Optuna dashboard: note, graphs, artifacts.
+
+All of it hangs on the Optuna study, where the dashboard looks for it; what is published again
+replaces what was there.
+"""
+
+import importlib.util
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+
+from s3search.errors import InvalidConfig, S3SearchError, StudyConflict
+from s3search.run.study_lab import Pool
+from s3search.schedules.schedule import Schedule
+from s3search.show.dashboard.artifacts import (
+    Picture,
+    artifacts_folder,
+    attach,
+    samples_of,
+    sheets_made_here,
+    sheets_of_workers,
+)
+from s3search.show.dashboard.cards import cards_of
+from s3search.show.dashboard.choices import choices_of
+from s3search.show.dashboard.note import merged, note_text
+from s3search.show.dashboard.storage import open_storage
+from s3search.show.report.data import collect
+from s3search.study.database.store import open_study
+from s3search.study.file.config import StudyConfig
+from s3search.study.results.frame import evaluations_frame, validated
+
+SAMPLES = 12
+"""Images of each validated schedule that a launch has its workers make."""
+
+_Sheets = Callable[[StudyConfig, Sequence[Schedule]], dict[str, Picture]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """What a study now shows."""
+
+    study: str
+    cards: tuple[str, ...]  # their ids
+    artifacts: int
+    folder: Path | None  # of the artifacts; None where there is none
+
+
+def publish(
+    url: str, name: str, *, artifacts: str | Path | None = None, n_samples: int = 0
+) -> Published:
+    """Writes note and cards of a study that has validated schedules, and the artifacts of these
+    schedules into the folder named or the database's own (`artifacts_folder`).
+
+    Samples load the study's model in this process.
+
+    Raises `StudyConflict` for a study that is not there or has none yet, and `InvalidConfig`
+    without optuna-dashboard.
+    """
+    if not _is_installed():
+        raise InvalidConfig(
+            "what the dashboard shows is written with optuna-dashboard; "
+            "pip install 's3search[dashboard]'"
+        )
+    folder = artifacts_folder(url, artifacts)
+    return _publish(
+        url, name, folder, lambda config, them: sheets_made_here(config, them, n_samples)
+    )
+
+
+def publish_launched(config: StudyConfig, pool: Pool) -> None:
+    """The same at the end of a launch, whose workers make the samples that are not there.  The
+    launch succeeded whatever happens here: nothing without optuna-dashboard or without a validated
+    schedule, and a warning where it fails.
+    """
+    if not _is_installed():
+        return
+    url, name = config.storage.url, config.study.name
+    folder = artifacts_folder(url, config.storage.artifacts)
+
+    def sheets(config: StudyConfig, schedules: Sequence[Schedule]) -> dict[str, Picture]:
+        missing = [each for each in schedules if not samples_of(folder, [name], each)]
+        try:
+            return sheets_of_workers(pool, config, missing, SAMPLES)
+        except S3SearchError as error:
+            _warn(f"samples of its schedules: {error}")
+            return {}
+
+    try:
+        _publish(url, name, folder, sheets)
+    except StudyConflict:
+        return
+    except (S3SearchError, OSError) as error:
+        _warn(f"all of it: {error}")
+
+
+def _publish(url: str, name: str, folder: Path | None, sheets: _Sheets) -> Published:
+    with open_study(url, name) as store:
+        frame = evaluations_frame(store)
+        collected = collect(store, frame)
+        choices = [choices_of(store, frame, nfe) for nfe in collected.best]
+        scored = [] if folder is None else validated(frame, store.config)
+        schedules = [store.schedule(each.schedule_id) for each in scored]
+        config = store.config
+    samples = sheets(config, schedules) if schedules else {}
+    cards = cards_of(collected, [each for each in choices if each is not None])
+    storage = open_storage(url, writable=True)
+    try:
+        study = optuna.load_study(study_name=name, storage=storage)
+        n = 0 if folder is None else attach(study, schedules, samples, folder)
+        _write(study, note_text(collected), cards)
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+    return Published(study=name, cards=tuple(cards), artifacts=n, folder=folder)
+
+
+def _warn(what: str) -> None:
+    warnings.warn(
+        f"the study is complete, but the dashboard does not show {what}; "
+        "`s3search publish` does, with `--samples` these too",
+        stacklevel=3,
+    )
+
+
+def _is_installed() -> bool:
+    return importlib.util.find_spec("optuna_dashboard") is not None
+
+
+def _write(study: optuna.Study, text: str, cards: dict[str, object]) -> None:
+    import optuna_dashboard as shown  # type: ignore[import-untyped]  # noqa: PLC0415  # an extra
+
+    shown.save_note(study, merged(text, shown.get_note(study)))
+    for name, figure in cards.items():
+        shown.save_plotly_graph_object(study, figure, graph_object_id=name)

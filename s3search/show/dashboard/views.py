@@ -1,0 +1,159 @@
+"""What our own pages say, from the database alone and kept until it changes.
+
+A study's page takes seconds to compute at ten thousand trials and is asked for again and again:
+it is kept with a stamp of the study's tables, and computed anew when the stamp has changed.
+"""
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import sqlalchemy as sa
+from sqlalchemy import select
+
+from s3search.errors import StudyConflict
+from s3search.evaluation.record import Rung
+from s3search.schedules.schedule import Schedule
+from s3search.study.database.engine import open_engine
+from s3search.study.database.store import StudyStore, open_study
+from s3search.study.database.tables import EVALUATIONS, JOBS, NOTES, SCHEDULES, STUDIES
+from s3search.study.results.frame import evaluations_frame
+from s3search.study.vetoes import vetoes_of
+
+PAGE_SIZE = 100
+_MOST_KEPT = 256
+
+_Key = tuple[str, str]
+_Stamp = tuple[object, ...]
+
+
+class Kept:
+    """Results by what they are of and the study's stamp; one thread computes, others wait."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._lock = threading.Lock()
+        self._found: dict[_Key, tuple[_Stamp, Any]] = {}
+
+    def of(self, kind: str, study: str, compute: Callable[[StudyStore, pd.DataFrame], Any]) -> Any:
+        """``compute(store, frame)`` of a study, unless it is known; raises `StudyConflict` for a
+        study that is not there.
+        """
+        with self._lock:
+            stamp = _stamp(self._url, study)
+            known = self._found.get((kind, study))
+            if known is not None and known[0] == stamp:
+                return known[1]
+            with open_study(self._url, study) as store:
+                found = compute(store, evaluations_frame(store))
+            self._found[kind, study] = (stamp, found)
+            while len(self._found) > _MOST_KEPT:
+                self._found.pop(next(iter(self._found)))
+            return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranked:
+    """A schedule among those of its NFE."""
+
+    rank: int
+    schedule_id: str
+    origin: str
+    is_baseline: bool
+    value: float  # at the search rung
+    held_out: float | None
+
+
+def ranking(frame: pd.DataFrame, n_validation: int) -> dict[int, list[Ranked]]:
+    """By NFE every schedule that was measured whole and not vetoed, the nearest first."""
+    done = frame[(frame["state"] == "complete") & ~frame["vetoed"]]
+    is_held_out = (done["rung"] == Rung.VALIDATION.value) & (done["n_images"] == n_validation)
+    held_out = done[is_held_out].set_index("schedule_id")["value"].to_dict()
+    whole = done[done["rung"] == Rung.SEARCH.value].sort_values(["nfe", "value", "id"])
+    found: dict[int, list[Ranked]] = {}
+    columns = ("nfe", "schedule_id", "origin", "is_baseline", "value")
+    for nfe, schedule_id, origin, is_baseline, value in zip(
+        *(whole[name] for name in columns), strict=True
+    ):
+        rows = found.setdefault(int(nfe), [])
+        rows.append(
+            Ranked(
+                rank=len(rows) + 1,
+                schedule_id=schedule_id,
+                origin=origin,
+                is_baseline=bool(is_baseline),
+                value=float(value),
+                held_out=held_out.get(schedule_id),
+            )
+        )
+    return found
+
+
+def schedule_of(url: str, prefix: str) -> Schedule:
+    """The one schedule whose id begins so; raises `StudyConflict` for none or several."""
+    engine = open_engine(url, create=False)
+    query = select(SCHEDULES).where(SCHEDULES.c.id.like(f"{prefix}%")).limit(2)
+    try:
+        with engine.begin() as connection:
+            rows = connection.execute(query).all()
+    finally:
+        engine.dispose()
+    if len(rows) != 1:
+        found = "several schedules" if rows else "no schedule"
+        raise StudyConflict(f"there is {found} in this database whose id begins with {prefix}")
+    return Schedule.from_dict(json.loads(rows[0].content))
+
+
+def measurements(url: str, schedule_id: str) -> list[dict[str, Any]]:
+    """Every evaluation of a schedule, with its study's name."""
+    engine = open_engine(url, create=False)
+    query = (
+        select(EVALUATIONS, STUDIES.c.name.label("study"))
+        .join(STUDIES, STUDIES.c.id == EVALUATIONS.c.study_id)
+        .where(EVALUATIONS.c.schedule_id == schedule_id)
+        .order_by(STUDIES.c.name, EVALUATIONS.c.id)
+    )
+    try:
+        with engine.begin() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+    finally:
+        engine.dispose()
+
+
+def optuna_ids(url: str) -> dict[str, int]:
+    """Optuna's numbers of the studies, by name."""
+    engine = open_engine(url, create=False)
+    try:
+        with engine.begin() as connection:
+            rows = connection.execute(sa.text("select study_name, study_id from studies")).all()
+            return {row[0]: row[1] for row in rows}
+    finally:
+        engine.dispose()
+
+
+def _stamp(url: str, study: str) -> _Stamp:
+    """What is different once anything of the study is."""
+    engine = open_engine(url, create=False)
+    own = select(STUDIES.c.id, STUDIES.c.state, STUDIES.c.updated_at).where(
+        STUDIES.c.name == study
+    )
+    try:
+        with engine.begin() as connection:
+            row = connection.execute(own).first()
+            if row is None:
+                return ()
+            counts = [
+                connection.execute(
+                    select(sa.func.count(), sa.func.max(table.c.id)).where(
+                        table.c.study_id == row.id
+                    )
+                ).one()
+                for table in (EVALUATIONS, JOBS, NOTES)
+            ]
+            vetoed = tuple(vetoes_of(connection, study).values())
+            return (*row, *(tuple(each) for each in counts), vetoed)
+    finally:
+        engine.dispose()

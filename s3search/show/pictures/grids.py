@@ -1,0 +1,56 @@
+"""Sheets of images: the same noise in every column, a schedule in every row."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from s3search.evaluation.record import ImagesRequest
+from s3search.run.driver import describe, images
+from s3search.run.study_lab import Pool
+from s3search.schedules.schedule import Schedule
+from s3search.show.pictures import draw_samples
+from s3search.study.database.store import StudyStore
+from s3search.study.results.frame import Scored, best_of, evaluations_frame, validated
+
+N_IMAGES = 16
+
+
+def draw_sheet(
+    pool: Pool, rows: Sequence[tuple[str, Schedule]], path: Path, *, noise_seed: int
+) -> None:
+    """Writes a PNG of the first images of every labelled schedule."""
+    drawn = []
+    for label, schedule in rows:
+        request = ImagesRequest(schedule=schedule, n_images=N_IMAGES, noise_seed=noise_seed)
+        made = images(pool, request)
+        assert isinstance(made, Tensor)
+        drawn.append((label, made))
+    draw_samples(drawn, path, "same noise in every column")
+
+
+def draw_comparison(store: StudyStore, pool: Pool, path: Path) -> list[str]:
+    """Writes, for every number of calls, the best found schedule, the best published one and what
+    the pipeline's own scheduler makes, if that was validated; the labels of the rows.
+    """
+    own = describe(pool).own_sampler
+    scored = validated(evaluations_frame(store), store.config)
+    rows: list[tuple[str, Scored]] = []
+    for nfe in store.config.space.nfe:
+        of_nfe = [row for row in scored if row.nfe == nfe]
+        found, published = best_of(of_nfe)
+        usual = None
+        if own is not None:
+            usual = next((row for row in of_nfe if row.name.startswith(own.scheduler)), None)
+        named = (("s3search", found), ("best published", published), ("pipeline's own", usual))
+        rows += [(label, row) for label, row in named if row is not None]
+    labelled = [
+        (
+            f"{label}, NFE {row.nfe}\n{row.name if row.is_baseline else row.schedule_id[:8]}\n"
+            f"distance {row.value:.3f}",
+            store.schedule(row.schedule_id),
+        )
+        for label, row in rows
+    ]
+    draw_sheet(pool, labelled, path, noise_seed=store.config.validation_noise_seed)
+    return [label for label, _ in labelled]

@@ -1,0 +1,149 @@
+"""Images of a page: what the best found and the best published schedule make of the same noise,
+beside a fine solve of it and real images.
+"""
+
+import base64
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from s3search.errors import S3SearchError
+from s3search.evaluation.evaluator import Evaluator
+from s3search.schedules.published import dpmpp_2m
+from s3search.schedules.schedule import Schedule
+from s3search.schedules.spacing import End, EndRule
+from s3search.show.pictures import displayable
+from s3search.show.report.data import Pick
+from s3search.study.file.config import StudyConfig
+
+REFERENCE_CALLS = 100
+_COLUMNS = 6
+_LARGEST_SIDE = 192  # pixels of an image on the page
+_LOSSLESS_SIDE = 64  # smaller images are shown pixel by pixel
+_QUALITY = 88
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sheet:
+    """Images side by side, as the address of one picture."""
+
+    label: str
+    source: str  # data:image/...
+    width: int
+    height: int
+    is_pixelated: bool
+    same_noise: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """Sheets by NFE, and real images."""
+
+    n_images: int
+    noise_seed: int
+    sheets: Mapping[int, tuple[Sheet, ...]]
+    real: Sheet | None
+
+
+@dataclass(frozen=True, slots=True)
+class NoSamples:
+    """Why there are none."""
+
+    reason: str
+
+
+def make_samples(
+    config: StudyConfig, picks: Mapping[int, Sequence[Pick]], n_images: int
+) -> Samples | NoSamples:
+    """Samples of every NFE from the noise of the validation; the model is loaded in this
+    process.
+    """
+    if n_images == 0:
+        return NoSamples("They were not asked for.")
+    try:
+        evaluator = Evaluator(replace(config.evaluator_spec, witness=None))
+        return _samples(config, evaluator, picks, n_images)
+    except S3SearchError as error:
+        return NoSamples(f"The model could not be run on this machine: {error}")
+
+
+def _samples(
+    config: StudyConfig, evaluator: Evaluator, picks: Mapping[int, Sequence[Pick]], n_images: int
+) -> Samples:
+    seed = config.validation_noise_seed
+    end = End(rule=EndRule.DENOISE)
+    fine = dpmpp_2m(evaluator.denoiser.process, nfe=REFERENCE_CALLS, spacing="karras", end=end)
+
+    def made(label: str, schedule: Schedule) -> Sheet:
+        return sheet(label, evaluator.images(schedule, n_images, seed))
+
+    reference = made(f"fine solve, {REFERENCE_CALLS} calls", fine)
+    sheets = {
+        nfe: (
+            reference,
+            *(made(f"{p.label}, distance {p.value:.3f}", p.schedule) for p in _two(own)),
+        )
+        for nfe, own in picks.items()
+    }
+    real = evaluator.reference_images
+    return Samples(
+        n_images=n_images,
+        noise_seed=seed,
+        sheets=sheets,
+        real=None
+        if real is None or len(real) == 0
+        else replace(sheet("real images", real[_spread(len(real), n_images)]), same_noise=False),
+    )
+
+
+def sheet(label: str, images: Tensor) -> Sheet:  # (n, C, H, W) in [-1, 1]
+    """A picture of images in rows."""
+    tiles = [_tile(image) for image in images]
+    height, width = tiles[0].shape[:2]
+    gap = max(1, width // 32)
+    columns = min(_COLUMNS, len(tiles))
+    rows = -(-len(tiles) // columns)
+    size = (columns * (width + gap) - gap, rows * (height + gap) - gap)
+    picture = Image.new("RGB", size, (128, 128, 128))
+    for i, tile in enumerate(tiles):
+        row, column = divmod(i, columns)
+        picture.paste(Image.fromarray(tile), (column * (width + gap), row * (height + gap)))
+    is_small = max(width, height) <= _LOSSLESS_SIDE
+    buffer = io.BytesIO()
+    if is_small:
+        picture.save(buffer, "PNG", optimize=True)
+    else:
+        picture.save(buffer, "JPEG", quality=_QUALITY)
+    encoded = base64.b64encode(buffer.getvalue()).decode()
+    return Sheet(
+        label=label,
+        source=f"data:image/{'png' if is_small else 'jpeg'};base64,{encoded}",
+        width=size[0],
+        height=size[1],
+        is_pixelated=is_small,
+        same_noise=True,
+    )
+
+
+def _two(picks: Sequence[Pick]) -> Iterator[Pick]:
+    """The best published and the best found, as far as there are both."""
+    for is_baseline in (True, False):
+        yield from [pick for pick in picks if pick.is_baseline is is_baseline][:1]
+
+
+def _tile(image: Tensor) -> np.ndarray:
+    pixels = np.round(255 * displayable(image)).astype(np.uint8)
+    picture = Image.fromarray(pixels).convert("RGB")
+    picture.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE), Image.Resampling.LANCZOS)
+    return np.asarray(picture)
+
+
+def _spread(n: int, k: int) -> Tensor:
+    """Indices of ``k`` of ``n`` images, evenly chosen."""
+    k = min(k, n)
+    return torch.arange(k) * n // k

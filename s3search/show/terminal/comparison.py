@@ -1,0 +1,150 @@
+"""A held-out comparison as text: one table, what each extractor says, and the metric's floor."""
+
+import math
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+_NAME_WIDTH = 18  # so that the table fits 100 columns
+_NAMES_SHOWN = 10  # published solvers of each NFE
+_FLOOR = "real images, resampled"
+_SAYS = {
+    "beats": "the found schedule beats the best published one",
+    "loses": "the best published schedule beats the found one",
+    "undecided": "held-out noise does not tell the found schedule from the best published one",
+}
+
+
+def comparison_table(found: dict[str, Any]) -> Table:
+    """The best found schedule against every published solver at its best spacing, on held-out
+    noise; ``found`` is `s3search.study.results.comparison.comparison_of`, with a row at least.
+    """
+    rows = found["rows"]
+    first, second = rows[0], _second_extractor(rows)
+    table = Table(
+        title=f"Fréchet distance of {first['n_images']:,} images, held-out noise (seed "
+        f"{first['noise_seed']}), 95 % intervals over other noise below; 'search' is the distance "
+        f"of {first['search_n_images']:,} images that ranked it",
+        title_justify="left",
+        box=box.SIMPLE,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("NFE", justify="right")
+    table.add_column("schedule", overflow="fold")
+    for heading in (first["extractor"], "less winner", "of winner", "search"):
+        table.add_column(heading, justify="right", overflow="fold")
+    if second is not None:
+        table.add_column(f"{second}\n(second)", justify="right", overflow="fold")
+    for nfe in sorted({row["nfe"] for row in rows}):
+        for row in sorted(_shown(rows, nfe), key=lambda r: r["value"]):
+            table.add_row(*_cells(row, second), style="" if row["is_baseline"] else "bold green")
+        table.add_section()
+    if found["floor"]:
+        value = {each["extractor"]: f"{each['value']:.4f}" for each in found["floor"]}
+        cells = (
+            "",
+            textwrap.fill(_FLOOR, _NAME_WIDTH),
+            value.get(first["extractor"], ""),
+            "",
+            "",
+            "",
+        )
+        table.add_row(*cells, *([] if second is None else [value.get(second, "")]), style="dim")
+    return table
+
+
+def comparison_lines(found: dict[str, Any]) -> Iterator[str]:
+    """What each extractor says of found against published, what the floor is, and what a person
+    left out.
+    """
+    for against in found["against_published"]:
+        yield from against_lines(against, f"NFE {against['nfe']}, ")
+    if found["floor"]:
+        yield (
+            f"{_FLOOR.capitalize()}, are as many draws of the reference images themselves: the "
+            "distance's own bias at so many images, which no schedule should be expected to beat "
+            "by much."
+        )
+    for each in found["vetoed"]:
+        yield (
+            f"Vetoed, and left out of all this: trial {each['trial']}, {each['name']}, schedule "
+            f"{each['schedule_id'][:8]}: {each['reason'] or 'no reason was given'}."
+        )
+
+
+def against_lines(against: dict[str, Any], opening: str = "") -> Iterator[str]:
+    """A line for the extractor of the search, and one for the second extractor if there is one."""
+    verdict, witness = against["verdict"], against["witness"]
+    yield (
+        f"{opening}{against['extractor']}: {_SAYS[verdict]}; {against['published']} is "
+        f"{_times(against)}"
+    )
+    if witness is None:
+        return
+    match witness["verdict"]:
+        case "undecided":
+            stands = "cannot tell them apart"
+        case same if same == verdict:
+            stands = "agrees"
+        case other:
+            stands = f"{'decides' if verdict == 'undecided' else 'disagrees'}: {_SAYS[other]}"
+    yield (
+        f"{opening}{witness['extractor']}, a second extractor that chose nothing, {stands}: "
+        f"{_times(witness)}"
+    )
+
+
+def _times(against: dict[str, Any]) -> str:
+    if against["ratio"] is None:
+        return f"farther by {against['difference']:.4f}"
+    return f"{against['ratio']:.2f} times as far{_between(against['ratio_95'])}"
+
+
+def _between(interval: Any) -> str:
+    return "" if interval is None else f" (95 % {interval[0]:.2f} to {interval[1]:.2f})"
+
+
+def _shown(rows: list[dict[str, Any]], nfe: int) -> list[dict[str, Any]]:
+    of_nfe = [row for row in rows if row["nfe"] == nfe]
+    published = [row for row in of_nfe if row["is_baseline"]]
+    named = [row for row in published[_NAMES_SHOWN:] if "Scheduler" in row["name"]]  # asked for
+    found = [row for row in of_nfe if not row["is_baseline"]]
+    return [*found, *published[:_NAMES_SHOWN], *named]
+
+
+def _second_extractor(rows: list[dict[str, Any]]) -> str | None:
+    return next((row["witness"]["extractor"] for row in rows if row["witness"]), None)
+
+
+def _cells(row: dict[str, Any], second: str | None) -> list[str]:
+    name = row["name"] if row["is_baseline"] else f"s3search ({row['schedule_id'][:8]})"
+    cells = [str(row["nfe"]), textwrap.fill(name, _NAME_WIDTH), _with_interval(row)]
+    if row["is_winner"]:
+        cells += ["winner", "1.00x"]
+    else:
+        difference = _range(row["difference_95"], sign="+")
+        ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}x"
+        between = _range(row["ratio_95"], decimals=2)
+        cells += [f"{row['difference']:+.4f}{difference}", ratio + between]
+    cells.append(f"{row['search_value']:.4f}")
+    if second is not None:
+        cells.append(_with_interval(row["witness"]) if row["witness"] else "-")
+    return cells
+
+
+def _with_interval(measured: dict[str, Any]) -> str:
+    return f"{measured['value']:.4f}{_range(measured['interval_95'])}"
+
+
+def _range(interval: Any, sign: str = "", decimals: int = 3) -> str:
+    """The interval on a line of its own, with more decimals if it is small, fewer if large."""
+    if interval is None:
+        return ""
+    magnitude = math.floor(math.log10(max(*map(abs, interval), 1e-9)))
+    form = f"{sign}.{max(1, max(decimals, 1 - magnitude) - max(0, magnitude))}f"
+    return f"\n{interval[0]:{form}} to {interval[1]:{form}}"

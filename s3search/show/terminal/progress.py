@@ -1,0 +1,133 @@
+"""The progress of a search: a live table, or plain lines."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from s3search.run.driver import Report
+from s3search.show.terminal.numbers import duration, number
+from s3search.study.results.progress import Progress, Quality
+
+_PLAIN_SECONDS = 10.0
+
+
+@contextmanager
+def progress(console: Console) -> Iterator[Report]:
+    """A live table on a terminal; elsewhere a plain line now and then."""
+    if not console.is_terminal:
+        yield _plain_lines(console)
+        return
+    with Live(console=console, refresh_per_second=4, transient=True) as live:
+        yield lambda now: live.update(progress_table(now))
+
+
+def _plain_lines(console: Console) -> Report:
+    last: dict[str, float] = {}
+
+    def report(now: Progress) -> None:
+        is_end = now.total is not None and now.done >= now.total
+        if is_end or time.monotonic() - last.get(now.stage, -_PLAIN_SECONDS) >= _PLAIN_SECONDS:
+            last[now.stage] = time.monotonic()
+            console.print(progress_line(now), highlight=False, soft_wrap=True)
+
+    return report
+
+
+def progress_line(now: Progress) -> str:
+    """All of it on one line."""
+    parts = [f"{now.stage}: {_count(now)}"]
+    for nfe in _numbers_of_calls(now):
+        found, baseline = now.best.get(nfe), now.best_baseline.get(nfe)
+        text = f"NFE {nfe}: best found {number(found)}, best baseline {number(baseline)}"
+        if nfe in now.held_out or nfe in now.held_out_baseline:
+            held_out = now.held_out.get(nfe), now.held_out_baseline.get(nfe)
+            text += f", held-out {number(held_out[0])} (baseline {number(held_out[1])})"
+        if nfe in now.predictor:
+            text += f", predictor {_quality(now.predictor[nfe])}"
+        parts.append(text)
+    parts += [*_pace(now), _cost(now)]
+    return "  |  ".join(parts)
+
+
+def progress_table(now: Progress, study: str = "") -> RenderableType:
+    """A row for each NFE, above it how far and how fast, below it what was spent on what."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    headings = ["NFE", "best found", "baseline", "ratio"]
+    columns = [_searched(now)]
+    if now.held_out or now.held_out_baseline:
+        headings += ["held-out", "baseline", "ratio"]
+        columns.append(_held_out(now))
+    if now.predictor:
+        headings.append("predictor")
+        columns.append({nfe: [_quality(own)] for nfe, own in now.predictor.items()})
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for nfe in _numbers_of_calls(now):
+        cells = [cell for column in columns for cell in column.get(nfe, [])]
+        table.add_row(str(nfe), *cells)
+    name = f"{study}: " if study else ""
+    title = f"{name}{', '.join((f'{now.stage}: {_count(now)}', *_pace(now)))}"
+    rungs = sorted(now.spend.items(), key=lambda each: -each[1].seconds)
+    details = "; ".join(
+        f"{rung} {spend.count:,}x, {spend.network_calls:,} calls, {spend.seconds:,.0f} s"
+        for rung, spend in rungs
+    )
+    return Group(Text(title, style="italic"), table, Text(_cost(now)), Text(details, style="dim"))
+
+
+def _numbers_of_calls(now: Progress) -> list[int]:
+    return sorted({*now.best, *now.best_baseline, *now.held_out, *now.held_out_baseline})
+
+
+def _searched(now: Progress) -> dict[int, list[str]]:
+    return _pairs(_numbers_of_calls(now), now.best, now.best_baseline)
+
+
+def _held_out(now: Progress) -> dict[int, list[str]]:
+    return _pairs(_numbers_of_calls(now), now.held_out, now.held_out_baseline)
+
+
+def _pairs(
+    calls: Sequence[int], found: Mapping[int, float], baselines: Mapping[int, float]
+) -> dict[int, list[str]]:
+    """Found, baseline, and how many times as far the baseline is."""
+    rows = {}
+    for nfe in calls:
+        own, other = found.get(nfe), baselines.get(nfe)
+        ratio = "" if not own or other is None else f"{other / own:.2f}x"
+        rows[nfe] = [number(own), number(other), ratio]
+    return rows
+
+
+def _quality(quality: Quality) -> str:
+    """Spearman's correlation in the last batch that the predictor chose."""
+    text = "-" if quality.correlation is None else f"{quality.correlation:.2f}"
+    return f"{text} (of {quality.n})"
+
+
+def _pace(now: Progress) -> list[str]:
+    parts = []
+    if now.images_per_second:
+        parts.append(f"{now.images_per_second:,.0f} images/s")
+    if now.seconds_left is not None:
+        parts.append(f"about {duration(now.seconds_left)} left")
+    if now.workers:
+        parts.append(f"{now.workers_busy} of {now.workers} workers busy")
+    if now.failed:
+        parts.append(f"{now.failed} failed")
+    return parts
+
+
+def _cost(now: Progress) -> str:
+    return f"{now.network_calls:,} network calls, {now.worker_seconds:,.0f} worker seconds"
+
+
+def _count(now: Progress) -> str:
+    return (
+        f"{now.done} evaluations" if now.total is None else f"{now.done}/{now.total} evaluations"
+    )

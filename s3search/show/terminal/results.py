@@ -1,0 +1,54 @@
+"""What was measured, in lines: the best schedules of a study, a single evaluation."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from s3search.evaluation.record import Evaluation
+from s3search.show.terminal.comparison import against_lines
+
+
+def best_lines(
+    rows: list[dict[str, Any]], vetoed: Sequence[tuple[int, str]] = ()
+) -> Iterator[str]:
+    """Lines for each NFE: the held-out value with all that it needs, how optimistic the search
+    was, and what each extractor says of found against published; and the trials left out by a
+    person, with the reasons.
+    """
+    for row in rows:
+        held_out, search = row["held_out"], row["search"]
+        interval = held_out["interval_95"]
+        shown = "" if interval is None else f" (95 % {interval[0]:.4f} to {interval[1]:.4f})"
+        yield f"NFE {row['nfe']}: {row['origin']}, schedule {row['schedule_id']}"
+        yield (
+            f"  {row['metric']} distance {held_out['value']:.4f}{shown}: "
+            f"{held_out['n_images']:,} images, "
+            f"held-out noise seed {held_out['noise_seed']}, extractor {row['extractor']}, "
+            f"reference {row['reference_digest']}, model {row['model_fingerprint']}"
+        )
+        ranked = (
+            f"  ranked in the search by {search['value']:.4f} "
+            f"({search['n_images']:,} images, noise seed {search['noise_seed']})"
+        )
+        if row["optimism"] is not None:
+            ranked += (
+                f"; as many held-out images give {search['held_out_value']:.4f}: "
+                f"the search was optimistic by {row['optimism']:.4f}"
+            )
+        yield ranked
+        if row["against_published"] is not None:
+            yield from against_lines(row["against_published"], "  ")
+    for trial, reason in vetoed:
+        yield f"vetoed: trial {trial}: {reason or 'no reason was given'}"
+
+
+def evaluation_line(evaluation: Evaluation) -> str:
+    """One measurement with everything it needs."""
+    error = evaluation.standard_error
+    spread = "" if error is None else f" (standard error {error:.4f})"
+    return (
+        f"{evaluation.metric} distance {evaluation.value:.4f}{spread}: "
+        f"{evaluation.n_images:,} images, noise seed {evaluation.noise_seed}, "
+        f"NFE {evaluation.nfe}, extractor {evaluation.extractor}, "
+        f"reference {evaluation.reference_digest}, model {evaluation.model_fingerprint}, "
+        f"{evaluation.seconds:.2f} s on {evaluation.device}"
+    )

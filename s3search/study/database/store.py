@@ -1,0 +1,578 @@
+"""The study database: one Optuna study per search, and our own tables beside it.
+
+The driver is the only writer.  Every change is one transaction in our tables first; the Optuna
+trial follows (`s3search.study.optuna.mirror`).  An evaluation is unique by (study, schedule, rung,
+images, noise seed), so nothing is ever counted twice.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import select
+from sqlalchemy.engine import Engine
+
+from s3search.errors import LeaseLost, StudyConflict, nearest
+from s3search.evaluation.record import Rung
+from s3search.schedules.schedule import Schedule
+from s3search.search.proposer import Proposal, schedule_key
+from s3search.search.space.space import SearchSpace
+from s3search.study.database.engine import insert_missing, insert_or_leave, open_engine, redacted
+from s3search.study.database.lease import Lease
+from s3search.study.database.retries import ridden_out, without_waiting
+from s3search.study.database.rows import (
+    Job,
+    Result,
+    Searched,
+    job_of,
+    job_row,
+    now,
+    proposal_of,
+    proposal_rows,
+    result_of,
+    result_row,
+    searched_of,
+)
+from s3search.study.database.tables import (
+    EVALUATIONS,
+    EXTENSIONS,
+    JOBS,
+    NOTES,
+    PROPOSALS,
+    SCHEDULES,
+    STUDIES,
+)
+from s3search.study.file.config import StudyConfig, parse_config
+from s3search.study.optuna.mirror import DATABASE_ERRORS, OptunaMirror
+from s3search.study.vetoes import Veto, vetoes_of
+
+_SEARCHING = (Rung.SEARCH.value, Rung.RACE.value)
+_IDS_PER_QUERY = 500  # a database takes so many parameters and no more
+
+
+class StudyStore:
+    """One study in one database; open it with `create_or_resume` or `open_study`."""
+
+    def __init__(self, engine: Engine, url: str, row: Any) -> None:
+        self._engine = engine
+        self._url = url
+        self._id: int = row.id
+        self.name: str = row.name
+        stored = {**json.loads(row.config), "storage": {"url": url}}
+        self.config = parse_config(stored, source=f"study {row.name!r}")
+        self.space: dict[str, Any] = json.loads(row.space)
+        metric = f"FD@{self.config.search.n_images} ({self.config.metric.features})"
+        self.mirror = OptunaMirror(engine, url, self.name, metric, self._write)
+        self._lease: Lease | None = None
+        self._stored: set[str] = set()  # schedules that need not be added again
+
+    def __enter__(self) -> "StudyStore":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            with nullcontext() if kind is None else without_waiting():
+                self.close()
+        except (*DATABASE_ERRORS, LeaseLost):
+            if kind is None:  # else it would hide what ended the run; a resume mirrors again
+                raise
+
+    def hold(self, *, takeover: bool = False) -> None:
+        """Makes this the only driver of the study until `close`; raises `StudyConflict` if there
+        is another one, unless this one is to take the study over.
+        """
+        if self._lease is None:
+            self._lease = Lease.take(self._url, self._id, self.name, takeover=takeover)
+
+    @contextmanager
+    def _write(self) -> Iterator[sa.Connection]:
+        """A transaction that writes; raises `LeaseLost` if another driver has the study."""
+        with self._engine.begin() as connection:
+            if self._lease is not None:
+                self._lease.check(connection)
+            yield connection
+
+    def close(self) -> None:
+        """Mirrors what waits, and gives the study free and the connections back."""
+        try:
+            self.mirror.flush()
+        finally:
+            self.mirror.close()
+            if self._lease is not None:
+                self._lease.release()  # and kept: what comes later finds it gone
+            self._engine.dispose()
+
+    # -- the search ------------------------------------------------------------------------
+
+    @ridden_out
+    def add_proposals(self, proposals: Sequence[Proposal]) -> None:
+        """Records proposals before they are sent to workers."""
+        rows = proposal_rows(self._id, proposals)
+        if not rows:
+            return
+        with self._write() as connection:
+            self._add_schedules(connection, [proposal.schedule for proposal in proposals])
+            inserted = connection.execute(insert_or_leave(connection, PROPOSALS), rows)
+            if inserted.rowcount != len(rows):  # some are there: the answer of a commit was lost
+                self._check_numbers(connection, rows)
+        self._stored |= {row["schedule_id"] for row in rows}
+
+    def _check_numbers(self, connection: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
+        query = select(PROPOSALS.c.number, PROPOSALS.c.schedule_id).where(
+            PROPOSALS.c.study_id == self._id,
+            PROPOSALS.c.number.in_([row["number"] for row in rows]),
+        )
+        known = {row.number: row.schedule_id for row in connection.execute(query)}
+        for row in rows:
+            if known[row["number"]] != row["schedule_id"]:
+                raise StudyConflict(
+                    f"study {self.name!r}: proposal {row['number']} already exists; "
+                    "another driver is running this study, stop one of them"
+                )
+
+    @ridden_out
+    def add_result(self, result: Result) -> bool:
+        """Records what became of a request, and what the witness says; False if the former was
+        known already (it is not written again).
+        """
+        with self._write() as connection:
+            self._add_schedules(connection, [result.request.schedule])
+            is_new = self._add_row(connection, result)
+            witness = None if result.evaluation is None else result.evaluation.witness
+            if witness is not None:
+                self._add_row(connection, replace(result, evaluation=witness))
+        self._stored.add(result.request.schedule.id)
+        return is_new
+
+    def _add_row(self, connection: sa.Connection, result: Result) -> bool:
+        insert = insert_or_leave(connection, EVALUATIONS).returning(EVALUATIONS.c.id)
+        row = connection.execute(insert, result_row(self._id, result)).first()
+        return row is not None
+
+    def _add_schedules(self, connection: sa.Connection, schedules: Sequence[Schedule]) -> None:
+        """Adds those that are new; drivers of other studies may be adding the same at this
+        moment.
+        """
+        wanted = {schedule.id: schedule for schedule in schedules}
+        rows = [
+            {
+                "id": own.id,
+                "nfe": own.nfe,
+                "content": json.dumps(own.to_dict()),
+                "plan_key": schedule_key(own).hex(),
+            }
+            for own in wanted.values()
+            if own.id not in self._stored
+        ]
+        insert_missing(connection, SCHEDULES, rows)
+
+    @ridden_out
+    def proposals(self, *, first: int = 0, n: int | None = None) -> list[Proposal]:
+        """Proposals in order, from number ``first`` on, at most ``n``."""
+        query = (
+            select(PROPOSALS, SCHEDULES.c.content)
+            .join(SCHEDULES, SCHEDULES.c.id == PROPOSALS.c.schedule_id)
+            .where(PROPOSALS.c.study_id == self._id, PROPOSALS.c.number >= first)
+            .order_by(PROPOSALS.c.number)
+            .limit(n)
+        )
+        with self._engine.begin() as connection:
+            rows = connection.execute(query).all()
+        return [proposal_of(row) for row in rows]
+
+    @ridden_out
+    def proposed(self) -> Sequence[Any]:
+        """(number, schedule_id, origin, nfe, plan_key) of all proposals, in order."""
+        columns = (PROPOSALS.c.number, PROPOSALS.c.schedule_id, PROPOSALS.c.origin)
+        query = (
+            select(*columns, SCHEDULES.c.nfe, SCHEDULES.c.plan_key)
+            .join(SCHEDULES, SCHEDULES.c.id == PROPOSALS.c.schedule_id)
+            .where(PROPOSALS.c.study_id == self._id)
+        )
+        with self._engine.begin() as connection:
+            return connection.execute(query.order_by(PROPOSALS.c.number)).all()
+
+    @ridden_out
+    def values(self, rung: Rung, n_images: int) -> dict[str, float | None]:
+        """Values by schedule id of one rung and size, None if failed."""
+        query = select(EVALUATIONS.c.schedule_id, EVALUATIONS.c.value).where(
+            EVALUATIONS.c.study_id == self._id,
+            EVALUATIONS.c.rung == rung.value,
+            EVALUATIONS.c.n_images == n_images,
+        )
+        with self._engine.begin() as connection:
+            return {row.schedule_id: row.value for row in connection.execute(query)}
+
+    @ridden_out
+    def n_pending(self) -> int:
+        """Proposals without a result at the search rung; a resumed driver runs them first."""
+        measured = select(EVALUATIONS.c.schedule_id).where(
+            EVALUATIONS.c.study_id == self._id, EVALUATIONS.c.rung.in_(_SEARCHING)
+        )
+        query = select(sa.func.count()).where(
+            PROPOSALS.c.study_id == self._id, PROPOSALS.c.schedule_id.not_in(measured)
+        )
+        with self._engine.begin() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    @ridden_out
+    def schedule(self, schedule_id: str) -> Schedule:
+        """The schedule behind an id of this study."""
+        query = select(SCHEDULES.c.content).where(SCHEDULES.c.id == schedule_id)
+        with self._engine.begin() as connection:
+            content = connection.execute(query).scalar_one()
+        return Schedule.from_dict(json.loads(content))
+
+    @ridden_out
+    def search_results(self, schedule_ids: Sequence[str] | None = None) -> list[Result]:
+        """What became of the search's trials, in order: of all, or of those of some schedules."""
+        query = (
+            select(EVALUATIONS, SCHEDULES.c.content)
+            .join(SCHEDULES, SCHEDULES.c.id == EVALUATIONS.c.schedule_id)
+            .where(EVALUATIONS.c.study_id == self._id, EVALUATIONS.c.rung.in_(_SEARCHING))
+            .order_by(EVALUATIONS.c.id)
+        )
+        asked = [query]
+        if schedule_ids is not None:
+            size = _IDS_PER_QUERY
+            parts = [schedule_ids[i : i + size] for i in range(0, len(schedule_ids), size)]
+            asked = [query.where(EVALUATIONS.c.schedule_id.in_(part)) for part in parts]
+        rows: list[Any] = []
+        with self._engine.begin() as connection:
+            for each in asked:
+                rows += connection.execute(each).all()
+        return [result_of(row) for row in sorted(rows, key=lambda row: row.id)]
+
+    @ridden_out
+    def searched(self) -> list[Searched]:
+        """What a resumed search must know of its trials, in order, without their schedules."""
+        names = ("schedule_id", "nfe", "rung", "n_images", "value", "path")
+        query = select(*(EVALUATIONS.c[name] for name in names)).where(
+            EVALUATIONS.c.study_id == self._id, EVALUATIONS.c.rung.in_(_SEARCHING)
+        )
+        with self._engine.begin() as connection:
+            rows = connection.execute(query.order_by(EVALUATIONS.c.id)).all()
+        return [searched_of(row) for row in rows]
+
+    # -- the workers' other jobs -----------------------------------------------------------
+
+    @ridden_out
+    def add_job(self, job: Job) -> None:
+        """Records the answer to a question; one that has an answer keeps it."""
+        known = select(JOBS.c.id).where(JOBS.c.study_id == self._id, JOBS.c.digest == job.digest)
+        row = JOBS.insert().values(**job_row(self._id, job))
+        with self._write() as connection:
+            if connection.execute(known).first() is None:
+                connection.execute(row)
+
+    @ridden_out
+    def jobs(self, digests: Sequence[str]) -> dict[str, Job]:
+        """The questions among these that have an answer."""
+        query = select(JOBS).where(JOBS.c.study_id == self._id, JOBS.c.digest.in_(digests))
+        with self._engine.begin() as connection:
+            rows = connection.execute(query).all()
+        return {row.digest: job_of(row) for row in rows}
+
+    @ridden_out
+    def answers(self, kind: str) -> list[Any]:
+        """The answers to all questions of a kind, the latest last."""
+        query = select(JOBS.c.result).where(
+            JOBS.c.study_id == self._id, JOBS.c.kind == kind, JOBS.c.state == "complete"
+        )
+        with self._engine.begin() as connection:
+            found = connection.execute(query.order_by(JOBS.c.id)).scalars().all()
+        return [json.loads(content) for content in found]
+
+    @ridden_out
+    def job_totals(self) -> dict[str, dict[str, float]]:
+        """Count, image-calls and seconds of each kind of job, failures among them."""
+        query = (
+            select(
+                JOBS.c.kind,
+                sa.func.count().label("count"),
+                sa.func.sum(sa.case((JOBS.c.state == "failed", 1), else_=0)).label("failed"),
+                sa.func.sum(JOBS.c.network_calls).label("network_calls"),
+                sa.func.sum(JOBS.c.seconds).label("seconds"),
+            )
+            .where(JOBS.c.study_id == self._id)
+            .group_by(JOBS.c.kind)
+            .order_by(JOBS.c.kind)
+        )
+        with self._engine.begin() as connection:
+            rows = connection.execute(query).mappings().all()
+        return {
+            row["kind"]: {key: float(row[key]) for key in row if key != "kind"} for row in rows
+        }
+
+    @ridden_out
+    def job_costs(self) -> Sequence[Any]:
+        """(kind, network_calls, created_at) of every job, in order."""
+        query = select(JOBS.c.kind, JOBS.c.network_calls, JOBS.c.created_at)
+        with self._engine.begin() as connection:
+            of_study = query.where(JOBS.c.study_id == self._id).order_by(JOBS.c.id)
+            return connection.execute(of_study).mappings().all()
+
+    @ridden_out
+    def add_note(self, kind: str, content: Mapping[str, Any]) -> None:
+        """Keeps what a search learned about itself; the same note is kept once."""
+        text = json.dumps(dict(content), sort_keys=True)
+        digest = hashlib.sha256(f"{kind}{text}".encode()).hexdigest()[:32]
+        known = select(NOTES.c.id).where(NOTES.c.study_id == self._id, NOTES.c.digest == digest)
+        with self._write() as connection:
+            if connection.execute(known).first() is None:
+                row = {"study_id": self._id, "kind": kind, "digest": digest, "content": text}
+                connection.execute(NOTES.insert().values(**row, created_at=now()))
+
+    @ridden_out
+    def notes(self, kind: str | None = None) -> list[tuple[str, dict[str, Any]]]:
+        """(kind, content) of what was noted, in order."""
+        query = select(NOTES.c.kind, NOTES.c.content).where(NOTES.c.study_id == self._id)
+        if kind is not None:
+            query = query.where(NOTES.c.kind == kind)
+        with self._engine.begin() as connection:
+            rows = connection.execute(query.order_by(NOTES.c.id)).all()
+        return [(row.kind, json.loads(row.content)) for row in rows]
+
+    @ridden_out
+    def vetoes(self) -> dict[str, Veto]:
+        """What a person has rejected, by schedule id."""
+        with self._engine.begin() as connection:
+            return vetoes_of(connection, self.name)
+
+    @ridden_out
+    def measured_with(self, *, witness: bool = False) -> tuple[str, str, str] | None:
+        """Model fingerprint, reference digest and extractor of the first evaluation (of the
+        witness's first one); None without one.
+        """
+        of_witness = EVALUATIONS.c.rung == Rung.WITNESS.value
+        query = (
+            select(
+                EVALUATIONS.c.model_fingerprint,
+                EVALUATIONS.c.reference_digest,
+                EVALUATIONS.c.extractor,
+            )
+            .where(
+                EVALUATIONS.c.study_id == self._id,
+                EVALUATIONS.c.state == "complete",
+                of_witness if witness else sa.not_(of_witness),
+            )
+            .order_by(EVALUATIONS.c.id)
+            .limit(1)
+        )
+        with self._engine.begin() as connection:
+            row = connection.execute(query).first()
+        return None if row is None else (row[0], row[1], row[2])
+
+    @ridden_out
+    def seconds_spent(self) -> float:
+        """Worker seconds of all evaluations, failed ones too."""
+        query = select(sa.func.coalesce(sa.func.sum(EVALUATIONS.c.seconds), 0.0))
+        with self._engine.begin() as connection:
+            of_study = query.where(EVALUATIONS.c.study_id == self._id)
+            seconds = float(connection.execute(of_study).scalar_one())
+        return seconds + sum(each["seconds"] for each in self.job_totals().values())
+
+    @ridden_out
+    def images_searched(self) -> int:
+        """Images of all evaluations but the validation's, failed ones too."""
+        rungs = (*_SEARCHING, Rung.FINALS.value)
+        query = select(sa.func.coalesce(sa.func.sum(EVALUATIONS.c.n_images), 0)).where(
+            EVALUATIONS.c.study_id == self._id, EVALUATIONS.c.rung.in_(rungs)
+        )
+        with self._engine.begin() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    @ridden_out
+    def read(self, query: Callable[[int], sa.Select[Any]]) -> Sequence[Any]:
+        """The rows of a query made for the id of this study, as mappings."""
+        with self._engine.begin() as connection:
+            return connection.execute(query(self._id)).mappings().all()
+
+    @staticmethod
+    def row_names() -> list[str]:
+        """The columns of `rows`."""
+        return [*EVALUATIONS.c.keys(), "number", "origin"]
+
+    @ridden_out
+    def rows(self, *, of_validated: bool = False) -> Sequence[Any]:
+        """Every evaluation (``of_validated``: of the validated schedules) with its first
+        proposal's number and origin where it has one; for `frame`.
+        """
+        evaluations = select(EVALUATIONS).where(EVALUATIONS.c.study_id == self._id)
+        columns = (PROPOSALS.c.schedule_id, PROPOSALS.c.number, PROPOSALS.c.origin)
+        proposals = select(*columns).where(PROPOSALS.c.study_id == self._id)
+        if of_validated:
+            validated = select(EVALUATIONS.c.schedule_id).where(
+                EVALUATIONS.c.study_id == self._id,
+                EVALUATIONS.c.rung == Rung.VALIDATION.value,
+            )
+            evaluations = evaluations.where(EVALUATIONS.c.schedule_id.in_(validated))
+            proposals = proposals.where(PROPOSALS.c.schedule_id.in_(validated))
+        with self._engine.begin() as connection:
+            rows = connection.execute(evaluations.order_by(EVALUATIONS.c.id)).mappings().all()
+            latest_first = proposals.order_by(PROPOSALS.c.number.desc())
+            first = {row.schedule_id: row for row in connection.execute(latest_first)}
+        # NOTE: joined here; without an index on both columns SQLite takes time quadratic in trials
+        joined = []
+        for row in rows:
+            proposal = first.get(row["schedule_id"])
+            known = (None, None) if proposal is None else (proposal.number, proposal.origin)
+            joined.append({**row, "number": known[0], "origin": known[1]})
+        return joined
+
+    @property
+    @ridden_out
+    def state(self) -> str:
+        """searching, validating, done, interrupted or failed."""
+        query = select(STUDIES.c.state).where(STUDIES.c.id == self._id)
+        with self._engine.begin() as connection:
+            return str(connection.execute(query).scalar_one())
+
+    @ridden_out
+    def set_state(self, state: str) -> None:
+        """Records how far the study is."""
+        change = STUDIES.update().where(STUDIES.c.id == self._id)
+        with self._write() as connection:
+            connection.execute(change.values(state=state, updated_at=now()))
+
+    @ridden_out
+    def set_config(
+        self,
+        config: StudyConfig,
+        space: dict[str, Any] | None = None,
+        extension: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Replaces the stored study file (a larger budget, another cluster); with an extension
+        the space as well, which is kept beside it.
+        """
+        values = {"config": _stored(config), "updated_at": now()}
+        with self._write() as connection:
+            if space is not None and extension is not None:
+                values["space"] = json.dumps(space)
+                before = {"study_id": self._id, "space_before": json.dumps(self.space)}
+                connection.execute(EXTENSIONS.insert().values(**extension, **before))
+                self.space = space
+            connection.execute(STUDIES.update().where(STUDIES.c.id == self._id).values(**values))
+        self.config = config
+
+
+def create_or_resume(
+    config: StudyConfig,
+    space: dict[str, Any],
+    *,
+    takeover: bool = False,
+    extension: Mapping[str, Any] | None = None,
+) -> StudyStore:
+    """The study that ``config`` names, for its only driver: made if it is new, resumed if it is
+    there; with ``extension``, a row to add of `s3search.study.extensions`, in another space.
+
+    Raises `StudyConflict` if the stored study asks for something else than ``config``, or has
+    another driver and this one is not to take it over.
+    """
+    url = config.storage.url
+    engine = open_engine(url, create=True)
+    try:
+        with engine.begin() as connection:
+            row = _row(connection, config.study.name)
+            if row is None:
+                connection.execute(
+                    STUDIES.insert().values(
+                        name=config.study.name,
+                        config=_stored(config),
+                        space=json.dumps(space),
+                        state="searching",
+                        created_at=now(),
+                        updated_at=now(),
+                    )
+                )
+                row = _row(connection, config.study.name)
+        store = StudyStore(engine, url, row)
+        _check_same(store, config, space, is_extended=extension is not None)
+        try:
+            store.hold(takeover=takeover)
+            store.set_config(config, space, extension)
+        except BaseException:
+            store.close()
+            raise
+    except BaseException:
+        engine.dispose()
+        raise
+    return store
+
+
+def open_study(url: str, name: str) -> StudyStore:
+    """An existing study, for reading; raises `InvalidConfig` or `StudyConflict` if it is not
+    there.
+    """
+    engine = open_engine(url, create=False)
+    try:
+        with engine.begin() as connection:
+            row = _row(connection, name)
+            names = connection.execute(select(STUDIES.c.name)).scalars().all()
+        if row is None:
+            raise StudyConflict(
+                f"there is no study {name!r} in {redacted(url)}; "
+                + (nearest(name, names) if names else "the database holds no study yet")
+            )
+        return StudyStore(engine, url, row)
+    except BaseException:
+        engine.dispose()
+        raise
+
+
+def study_names(url: str) -> list[str]:
+    """Names of all studies in a database."""
+    engine = open_engine(url, create=False)
+    with engine.begin() as connection:
+        names = connection.execute(select(STUDIES.c.name).order_by(STUDIES.c.name)).scalars().all()
+    engine.dispose()
+    return list(names)
+
+
+def _row(connection: sa.Connection, name: str) -> Any:
+    return connection.execute(select(STUDIES).where(STUDIES.c.name == name)).first()
+
+
+def _stored(config: StudyConfig) -> str:
+    """The study file as the database keeps it: without its own URL, which may hold a password."""
+    return config.model_dump_json(exclude={"storage"})
+
+
+def space_fields(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The stored space, flat: a study of an earlier release has fields that came later at their
+    defaults, which are off.
+    """
+    defaults = flat(SearchSpace().model_dump(mode="json"))
+    return {key: defaults[key] for key in flat(asked) if key in defaults} | flat(stored)
+
+
+def _check_same(
+    store: StudyStore, config: StudyConfig, space: dict[str, Any], *, is_extended: bool
+) -> None:
+    old, new = flat(store.config.identity), flat(config.identity)
+    old |= {f"space.{key}": value for key, value in space_fields(store.space, space).items()}
+    new |= {f"space.{key}": value for key, value in flat(space).items()}
+    for key in sorted(old.keys() | new.keys()):
+        if is_extended and key.startswith("space.") and not key.startswith("space.statistics"):
+            continue
+        if old.get(key) != new.get(key):
+            raise StudyConflict(
+                f"study {store.name!r} exists with {key} = {old.get(key)!r}, asked for "
+                f"{new.get(key)!r}; only budgets, validation, storage and cluster may change, "
+                "and the space grow: give the new study another name"
+            )
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested tables by their paths, "mutation.times"."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found

@@ -1,0 +1,1 @@
+"""The study file: TOML to typed tables."""

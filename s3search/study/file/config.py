@@ -1,0 +1,326 @@
+"""The study file: TOML in, typed values out.
+
+Unknown keys are errors that name the nearest right key; every table but ``[study]``, ``[model]``,
+``[space]``, ``[metric]`` and ``[reference]`` may be left out.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from s3search.errors import InvalidConfig, nearest
+from s3search.evaluation.evaluator import EvaluatorSpec, Precision
+from s3search.evaluation.record import PolishLoss
+from s3search.search.ladder import DEFAULT_LADDER, LadderRung
+from s3search.study.file.protocols import with_protocol
+
+DEFAULT_STORAGE = "sqlite:///s3search.db"
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class _OpenTable(BaseModel):
+    """A table whose remaining keys go to the function that it names."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The remaining keys."""
+        return dict(self.model_extra or {})
+
+
+class StudyTable(_Table):
+    """``[study]``."""
+
+    name: str = Field(min_length=1, max_length=200)
+    seed: int = Field(default=0, ge=0, lt=2**62)
+
+    @field_validator("name")
+    @classmethod
+    def _printable(cls, name: str) -> str:
+        if not name.isprintable() or name != name.strip():
+            raise ValueError("a study's name is printable and has no spaces around it")
+        return name
+
+
+class ModelTable(_OpenTable):
+    """``[model]``: a loader and its keys."""
+
+    loader: str
+
+
+class SpaceTable(_OpenTable):
+    """``[space]``: a preset, the numbers of network calls, and any field of the preset."""
+
+    preset: str = "usf"
+    nfe: tuple[int, ...] = Field(min_length=1)
+
+    @field_validator("nfe")
+    @classmethod
+    def _counts(cls, nfe: tuple[int, ...]) -> tuple[int, ...]:
+        if min(nfe) < 1 or max(nfe) > 100 or len(set(nfe)) != len(nfe):
+            raise ValueError("nfe lists different numbers of network calls from 1 to 100")
+        return tuple(sorted(nfe))
+
+
+class MetricTable(_OpenTable):
+    """``[metric]``: the feature extractor of the Fréchet distance, or a protocol that fixes it."""
+
+    features: str
+    protocol: str | None = None
+
+
+class ReferenceTable(_OpenTable):
+    """``[reference]``: real images or their statistics."""
+
+    images: str
+
+
+class StatisticsTable(_Table):
+    """``[statistics]``: files that `s3search statistics` wrote for this model."""
+
+    ems: str | None = None
+    gaussian: str | None = None
+
+
+class SearchTable(_Table):
+    """``[search]``: how long, how fine, and by which algorithm."""
+
+    algorithm: str = "s3"  # "evolution", "usf", "autodiffusion", "random", "optuna:tpe", ...
+    evaluations: int | None = Field(default=None, ge=0)
+    wall_seconds: float | None = Field(default=None, gt=0)
+    gpu_seconds: float | None = Field(default=None, gt=0)
+    n_images: int = Field(default=1000, ge=2)
+    baselines: bool = True
+    seeds: tuple[str, ...] = ()  # schedule files
+    batch: int = Field(default=16, ge=1)  # proposals under way at once
+    ladder: tuple[LadderRung, ...] = DEFAULT_LADDER  # of s3
+    keep_invariants: bool = False  # polished rows carry constants exactly
+    polish_loss: PolishLoss = "frechet"
+
+    @model_validator(mode="after")
+    def _has_a_budget(self) -> "SearchTable":
+        if self.evaluations is None and self.wall_seconds is None and self.gpu_seconds is None:
+            raise ValueError("give a budget: evaluations, wall_seconds or gpu_seconds")
+        return self
+
+
+class ValidationTable(_Table):
+    """``[validation]``: how the finalists are re-scored on noise that the search never saw."""
+
+    n_images: int = Field(default=10_000, ge=2)
+    finalists: int = Field(default=8, ge=1)
+    baselines: bool = True  # the best published solvers beside them
+    metric: MetricTable | None = None  # a second extractor, which chooses nothing
+
+
+class StorageTable(_Table):
+    """``[storage]``: the database, and a folder for what the dashboard shows beside it."""
+
+    url: str = DEFAULT_STORAGE
+    artifacts: str | None = None  # None: beside an SQLite file, else none are written
+
+
+class ClusterTable(_Table):
+    """``[cluster]``: where schedules are evaluated."""
+
+    address: str = "local"
+    workers: int = Field(default=2, ge=1)
+    min_workers: int | None = Field(default=None, ge=0)  # None: all of them
+    gpus_per_worker: float = Field(default=0.0, ge=0)
+    batch_size: int | None = Field(default=None, ge=1)
+    precision: Precision = "float32"  # of the network's products while sampling
+    population: int | Literal["auto"] = "auto"  # evaluations in one task, which share calls
+    task_seconds: float | None = Field(default=None, gt=0)  # None: a task may take any time
+
+    @field_validator("population", mode="before")
+    @classmethod
+    def _size(cls, population: object) -> object:
+        if population != "auto" and not (type(population) is int and population > 0):
+            raise ValueError(
+                "is a whole number of schedules from 1, or 'auto' for as many as fill a batch "
+                f"of the GPU; found {population!r}"
+            )
+        return population
+
+    @model_validator(mode="after")
+    def _begins_with_no_more_than_all(self) -> "ClusterTable":
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(
+                f"min_workers = {self.min_workers} of workers = {self.workers}: a search cannot "
+                "wait for more workers than it asks for; raise workers, or lower min_workers"
+            )
+        return self
+
+
+class StudyConfig(_Table):
+    """A whole study file."""
+
+    study: StudyTable
+    model: ModelTable
+    space: SpaceTable
+    metric: MetricTable
+    reference: ReferenceTable
+    statistics: StatisticsTable = StatisticsTable()
+    search: SearchTable = SearchTable(evaluations=300)
+    validation: ValidationTable = ValidationTable()
+    storage: StorageTable = StorageTable()
+    cluster: ClusterTable = ClusterTable()
+
+    @model_validator(mode="after")
+    def _has_another_witness(self) -> "StudyConfig":
+        if self.validation.metric == self.metric:
+            raise ValueError(
+                "validation.metric: is the extractor of [metric] again; name another one, or "
+                "leave it out"
+            )
+        return self
+
+    @property
+    def evaluator_spec(self) -> EvaluatorSpec:
+        """What a worker needs."""
+        witness = self.validation.metric
+        return EvaluatorSpec(
+            model=self.model.loader,
+            model_options=self.model.options,
+            features=self.metric.features,
+            features_options=self.metric.options,
+            reference=self.reference.images,
+            reference_options=self.reference.options,
+            witness=None if witness is None else witness.features,
+            witness_options={} if witness is None else witness.options,
+            ems=self.statistics.ems,
+            gaussian=self.statistics.gaussian,
+            device="cuda" if self.cluster.gpus_per_worker > 0 else "cpu",
+            batch_size=self.cluster.batch_size,
+            precision=self.cluster.precision,
+        )
+
+    @property
+    def measuring_spec(self) -> EvaluatorSpec:
+        """The same for an evaluator that measures its reference, whatever was measured before."""
+        options = {k: v for k, v in self.reference.options.items() if k != "statistics"}
+        return replace(self.evaluator_spec, reference_options=options)
+
+    @property
+    def search_noise_seed(self) -> int:
+        """Seed of the noise that ranks candidates."""
+        return 2 * self.study.seed
+
+    @property
+    def validation_noise_seed(self) -> int:
+        """Seed of the held-out noise; never a search seed of any study."""
+        return 2 * self.study.seed + 1
+
+    @property
+    def finals_noise_seed(self) -> int:
+        """Seed of the noise that re-scores the best before the held-out one is looked at."""
+        return 2**63 + self.study.seed
+
+    @property
+    def trajectory_noise_seed(self) -> int:
+        """Seed of the noises whose fine solve schedules are compared with."""
+        return 2**64 + self.study.seed
+
+    @property
+    def polish_noise_seed(self) -> int:
+        """First of the seeds that gradient descent draws fresh noise from."""
+        return 2**65 + 2**32 * self.study.seed
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What must not change between two launches of one study: all but budget and machines.
+
+        Statistics must not change either; they are compared by digest, wherever their files lie.
+        """
+        apart = {"storage", "cluster", "validation", "statistics"}
+        content = self.model_dump(mode="json", exclude=apart)
+        for key in ("evaluations", "wall_seconds", "gpu_seconds"):
+            content["search"].pop(key)
+        return content
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
+    """The study file at ``path`` with ``table.key=value`` overrides; raises `InvalidConfig`."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidConfig(f"{path}: cannot be read ({error})") from error
+    return config_from_text(text, str(path), overrides)
+
+
+def config_from_text(text: str, source: str, overrides: Sequence[str] = ()) -> StudyConfig:
+    """The same for the text of a study file; messages begin with ``source``."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidConfig(f"{source}: not valid TOML ({error})") from error
+    for override in overrides:
+        _apply(data, override)
+    return parse_config(data, source=source)
+
+
+def parse_config(data: Mapping[str, Any], source: str = "study") -> StudyConfig:
+    """The typed form of a study; raises `InvalidConfig` with the path of the key at fault."""
+    try:
+        return StudyConfig.model_validate(with_protocol(data))
+    except InvalidConfig as error:
+        raise InvalidConfig(f"{source}: {error}") from error
+    except ValidationError as error:
+        raise InvalidConfig(f"{source}: {_sentence(error)}") from error
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    match = re.fullmatch(r"([\w-]+)\.([\w.-]+)=(.*)", override, flags=re.DOTALL)
+    if match is None:
+        raise InvalidConfig(f"--set takes table.key=value, found {override!r}")
+    table, key, raw = match.groups()
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw  # a bare word is a string
+    *parents, last = key.split(".")
+    target: Any = data
+    for parent in [table, *parents]:
+        target = target.setdefault(parent, {})
+        if not isinstance(target, dict):
+            raise InvalidConfig(f"--set {override}: {parent!r} is not a table")
+    target[last] = value
+
+
+_TABLES: dict[str, type[BaseModel]] = {
+    name: field.annotation
+    for name, field in StudyConfig.model_fields.items()
+    if isinstance(field.annotation, type)
+}
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"])
+    match first["type"]:
+        case "extra_forbidden":
+            *parents, key = (str(part) for part in first["loc"])
+            known = _TABLES[parents[0]].model_fields if parents else StudyConfig.model_fields
+            return f"{path}: unknown key; {nearest(key, known)}"
+        case "missing":
+            return f"{path}: missing; see `s3search demo` for a complete study file"
+        case "value_error":
+            return f"{path}: {first['ctx']['error']}" if path else str(first["ctx"]["error"])
+        case _:
+            return f"{path}: {first['msg']} (found {first['input']!r})"

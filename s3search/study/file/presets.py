@@ -1,0 +1,61 @@
+"""Study files of well-known models, to copy and complete: ``search_spaces/studies/*.toml``.
+
+The first line of each says in a comment what it is; lines that end in ``# fill in`` (with what
+belongs there after a colon) hold the values that are the user's own.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from s3search.errors import InvalidConfig, nearest
+from s3search.search.space.space import preset_folder
+
+_TABLE = re.compile(r"\[([\w.]+)\]")
+_BLANK = re.compile(r"(\w+) = .*# fill in(?:: (.*))?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyPreset:
+    """One study file as it was installed."""
+
+    name: str
+    text: str
+
+    @property
+    def summary(self) -> str:
+        """What it searches, in one line."""
+        return self.text.partition("\n")[0].removeprefix("# ")
+
+    @property
+    def blanks(self) -> dict[str, str]:
+        """The keys to fill in, as ``table.key``, and what belongs there."""
+        found, table = {}, ""
+        for line in self.text.splitlines():
+            if heading := _TABLE.match(line):
+                table = heading[1]
+            elif blank := _BLANK.fullmatch(line):
+                found[f"{table}.{blank[1]}"] = blank[2] or ""
+        return found
+
+
+def study_presets() -> tuple[StudyPreset, ...]:
+    """All that were installed with the package, by name."""
+    folder = preset_folder()
+    files = sorted((folder / "studies").glob("*.toml")) if folder is not None else []
+    return tuple(_read(file) for file in files)
+
+
+def study_preset(name: str) -> StudyPreset:
+    """The one of this name; raises `InvalidConfig`, which names the nearest."""
+    known = {preset.name: preset for preset in study_presets()}
+    if name not in known:
+        raise InvalidConfig(
+            f"no preset {name!r}; presets: {', '.join(known) or 'none installed'}; "
+            f"{nearest(name, known)}"
+        )
+    return known[name]
+
+
+def _read(file: Path) -> StudyPreset:
+    return StudyPreset(name=file.stem, text=file.read_text(encoding="utf-8"))

@@ -1,0 +1,1 @@
+"""The Optuna study that mirrors ours, for every tool that reads one."""

@@ -1,0 +1,184 @@
+"""The Optuna study of a search: one trial for every proposal that has a result.
+
+It is a mirror.  Our own tables are the truth, so trials may be written late, many in one
+transaction: at most `_SECONDS` or `_TRIALS` behind while results come, and all of them when the
+driver flushes or the study is closed, by an interruption or a failure too.  What a kill cut off is
+missing in Optuna alone, and is added on resume.  A trial is known by its proposal's number and is
+never written twice.
+"""
+
+import json
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+
+from s3search.errors import StudyConflict
+from s3search.evaluation.record import Rung
+from s3search.search.proposer import Proposal
+from s3search.study.database.engine import connect_arguments, make_safe_for_processes, redacted
+from s3search.study.database.retries import ridden_out
+from s3search.study.database.rows import Result
+from s3search.study.optuna import tables as optuna_tables
+from s3search.study.optuna.summary import DISTRIBUTIONS, summary
+
+NUMBER_ATTRIBUTE = "s3search:number"
+DATABASE_ERRORS = (DBAPIError, StorageInternalError)
+
+Begin = Callable[[], AbstractContextManager[Connection]]
+
+_SECONDS = 1.0
+_TRIALS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _Optuna:
+    study: optuna.Study
+    storage: RDBStorage
+    schema: str
+
+
+class OptunaMirror:
+    """The Optuna study ``name``, made when it is first asked for; flush it before the engine is
+    disposed of.  ``begin`` opens the transactions that write.
+    """
+
+    def __init__(self, engine: Engine, url: str, name: str, metric: str, begin: Begin) -> None:
+        self._engine, self._url, self._name, self._begin = engine, url, name, begin
+        self._metric_names = [metric, "NFE"]
+        self._optuna: _Optuna | None = None
+        self._known: set[int] | None = None  # None: only the database knows
+        self._pending: dict[int, FrozenTrial] = {}
+        self._flushed_at = time.monotonic()
+
+    @ridden_out
+    def open(self) -> None:
+        """Makes the study where there is none, so that it is seen before its first trial."""
+        self._opened()
+
+    @ridden_out
+    def numbers(self) -> set[int]:
+        """Numbers of the proposals that have their trial, in the database or soon."""
+        return self._written() | self._pending.keys()
+
+    @ridden_out
+    def add(self, proposal: Proposal, result: Result) -> None:
+        """Adds a proposal's result at the search rung as one trial, unless it has one."""
+        if proposal.number in self._pending or proposal.number in self._written():
+            return
+        self._pending[proposal.number] = _trial(proposal, result)
+        is_late = time.monotonic() - self._flushed_at >= _SECONDS
+        if is_late or len(self._pending) >= _TRIALS:
+            self.flush()
+
+    @ridden_out
+    def flush(self) -> None:
+        """Writes all trials that wait, in their order; what fails waits on."""
+        known = self._written() if self._pending else set()
+        waiting = {n: trial for n, trial in self._pending.items() if n not in known}
+        if waiting:
+            self._known = None  # an error may hide a commit that was made: then it is read again
+            self._write(list(waiting.values()))
+            self._known = known | waiting.keys()
+        self._pending.clear()
+        self._flushed_at = time.monotonic()
+
+    def close(self) -> None:
+        """Gives the connections back; what was not flushed is left to the next run."""
+        if self._optuna is not None:
+            _close(self._optuna.storage)
+            self._optuna = None
+
+    def _write(self, trials: Sequence[FrozenTrial]) -> None:
+        found = self._opened()
+        if found.schema == optuna_tables.SCHEMA:
+            with self._begin() as connection:
+                optuna_tables.insert_trials(connection, self._name, trials)
+        else:
+            with self._begin():  # raises where another driver has the study
+                pass
+            for trial in trials:
+                found.study.add_trial(trial)
+
+    def _written(self) -> set[int]:
+        if self._known is None:
+            self._opened()  # makes the tables
+            key = NUMBER_ATTRIBUTE
+            with self._engine.begin() as connection:
+                self._known = set(optuna_tables.attribute_values(connection, self._name, key))
+        return self._known
+
+    def _opened(self) -> _Optuna:
+        if self._optuna is None:
+            self._optuna = _open(self._url, self._name, self._metric_names)
+        return self._optuna
+
+
+def _trial(proposal: Proposal, result: Result) -> FrozenTrial:
+    schedule, evaluation = proposal.schedule, result.evaluation
+    attributes: dict[str, Any] = {
+        NUMBER_ATTRIBUTE: proposal.number,
+        "origin": proposal.origin,
+        "schedule_id": schedule.id,
+        "schedule": json.dumps(schedule.to_dict()),
+        "n_images": result.request.n_images,
+    }
+    values = None
+    if evaluation is None:
+        state = TrialState.FAIL
+        attributes["error"] = result.error
+    else:
+        attributes["standard_error"] = evaluation.standard_error
+        if evaluation.rung is Rung.RACE:  # its distance is of fewer images than the others'
+            state = TrialState.PRUNED
+            attributes["n_images"] = evaluation.n_images
+            attributes["left_race_at"] = evaluation.value
+        else:
+            state = TrialState.COMPLETE
+            values = [evaluation.value, float(schedule.nfe)]
+    return create_trial(
+        state=state,
+        values=values,
+        params=summary(schedule, is_baseline=proposal.origin.startswith("baseline")),
+        distributions=DISTRIBUTIONS,
+        user_attrs=attributes,
+    )
+
+
+def _open(url: str, name: str, metrics: list[str]) -> _Optuna:
+    optuna.logging.get_logger("optuna").setLevel(optuna.logging.WARNING)
+    try:
+        storage = RDBStorage(url, engine_kwargs=connect_arguments(url))
+    except RuntimeError as error:  # Optuna's word for a schema of another version
+        raise StudyConflict(f"storage: {redacted(url)}: {error}") from error
+    try:
+        make_safe_for_processes(storage.engine, writes=True)
+        storage.engine.dispose()
+        study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            directions=["minimize", "minimize"],
+            load_if_exists=True,
+        )
+        if study.metric_names is None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                study.set_metric_names(metrics)
+        return _Optuna(study, storage, storage.get_current_version())
+    except BaseException:
+        _close(storage)
+        raise
+
+
+def _close(storage: RDBStorage) -> None:
+    storage.remove_session()
+    storage.engine.dispose()

@@ -1,0 +1,1 @@
+"""Studies as tables: who was measured, validated, chosen."""

@@ -1,0 +1,91 @@
+"""Out of the study: the best schedule of each NFE, with its provenance."""
+
+from typing import Any
+
+import pandas as pd
+
+from s3search.errors import InvalidConfig, StudyConflict
+from s3search.evaluation.record import Rung
+from s3search.schedules.schedule import Schedule
+from s3search.study.database.store import StudyStore
+from s3search.study.results.comparison import against_published, floors
+from s3search.study.results.frame import Scored, best_of, evaluations_frame, validated, why_nothing
+
+
+def best_schedule(
+    store: StudyStore, nfe: int | None = None, frame: pd.DataFrame | None = None
+) -> tuple[Schedule, Scored]:
+    """The validated schedule with the lowest held-out value at ``nfe``, found or published, that
+    nobody vetoed.
+
+    Raises `InvalidConfig` for an NFE that the study does not search and `StudyConflict` before
+    validation, or if all are vetoed.
+    """
+    searched = store.config.space.nfe
+    if nfe is None and len(searched) == 1:
+        nfe = searched[0]
+    if nfe not in searched:
+        raise InvalidConfig(
+            f"study {store.name!r} searches NFE {', '.join(map(str, searched))}, asked for {nfe}; "
+            "name one of them with --nfe"
+        )
+    frame = evaluations_frame(store) if frame is None else frame
+    scored = validated(frame, store.config, nfe)
+    if not scored:
+        raise StudyConflict(why_nothing(store, frame, nfe))
+    best = scored[0]
+    schedule = store.schedule(best.schedule_id)
+    return with_provenance(schedule, _provenance(store, frame, best, scored)), best
+
+
+def _provenance(
+    store: StudyStore, frame: pd.DataFrame, best: Scored, scored: list[Scored]
+) -> dict[str, Any]:
+    """Where a schedule comes from and how good it is, in plain data; a distance names all it
+    needs.
+    """
+    row = frame[
+        (frame["schedule_id"] == best.schedule_id) & (frame["rung"] == Rung.VALIDATION.value)
+    ].iloc[-1]
+    _, baseline = best_of(scored)
+    return {
+        "study": store.name,
+        "origin": best.name,
+        "metric": row["metric"],
+        "extractor": row["extractor"],
+        "reference_digest": row["reference_digest"],
+        "model_fingerprint": row["model_fingerprint"],
+        "code_version": row["code_version"],
+        "held_out": {
+            "value": best.value,
+            "standard_error": best.standard_error,
+            "interval_95": best.held_out.interval,
+            "n_images": best.n_images,
+            "noise_seed": best.noise_seed,
+        },
+        "search": {
+            "value": best.search_value,
+            "n_images": best.search_n_images,
+            "noise_seed": store.config.search_noise_seed,
+            "held_out_value": best.block_value,
+        },
+        "optimism": best.optimism,
+        "best_baseline": None
+        if baseline is None
+        else {"name": baseline.name, "held_out": baseline.value},
+        "against_published": against_published(scored),
+        "witness": None
+        if best.witness is None
+        else {
+            "extractor": best.witness.extractor,
+            "reference_digest": best.witness.reference_digest,
+            "value": best.witness.value,
+            "interval_95": best.witness.interval,
+        },
+        "floor": floors(store),
+    }
+
+
+def with_provenance(schedule: Schedule, where_from: dict[str, Any]) -> Schedule:
+    """The same schedule (same id) that says where it comes from."""
+    return schedule.model_copy(update={"provenance": where_from})

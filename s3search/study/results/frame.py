@@ -1,0 +1,295 @@
+"""Studies as pandas tables: every evaluation, who goes to validation, who won, and by how much."""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+
+from s3search.evaluation.record import Rung
+from s3search.metrics.intervals import interval
+from s3search.search.finish import Candidate, choose_finalist
+from s3search.study.database.store import StudyStore
+from s3search.study.file.config import StudyConfig
+from s3search.study.results.rungs import rung_rows
+from s3search.study.vetoes import named_vetoes
+
+_BEST_BASELINES = 3  # besides each solver at its best spacing
+_NORMAL_95 = 1.96
+_OF_PREDICTOR = ("predictor", "calibration")  # kinds of a search's notes
+
+
+def evaluations_frame(store: StudyStore, *, of_validated: bool = False) -> pd.DataFrame:
+    """One row per evaluation (``of_validated``: of the validated schedules), with its proposal's
+    number and origin, and whether its schedule is vetoed, as they came.
+    """
+    rows = [dict(row) for row in store.rows(of_validated=of_validated)]
+    frame = pd.DataFrame(rows, columns=list(store.row_names()))
+    frame = frame.drop_duplicates("id")
+    frame["origin"] = frame["origin"].fillna("")
+    frame["is_baseline"] = frame["origin"].str.startswith("baseline")
+    frame["vetoed"] = frame["schedule_id"].isin(list(store.vetoes()))
+    frame["solver"] = frame["origin"].str.removeprefix("baseline: ").str.split(",").str[0]
+    return frame
+
+
+def finalists(frame: pd.DataFrame, config: StudyConfig) -> list[str]:
+    """Ids of the schedules to validate, best first: the best found (as the finals rank them, where
+    there were any), each baseline solver's best, the best baselines; nothing that is vetoed.
+    """
+    measured = _at(frame, Rung.SEARCH)
+    again = _at(frame, Rung.FINALS).set_index("schedule_id")["value"].to_dict()
+    measured = measured.assign(finals=measured["schedule_id"].map(again))
+    chosen: list[str] = []
+    for _, group in measured.groupby("nfe"):
+        ranked = group.sort_values(["finals", "value", "id"])  # those without finals last
+        found = ranked[~ranked["is_baseline"]].head(config.validation.finalists)
+        is_peer = group["is_baseline"] & config.validation.baselines
+        baselines = group[is_peer].sort_values(["value", "id"])
+        peers = pd.concat([baselines.head(_BEST_BASELINES), baselines.drop_duplicates("solver")])
+        chosen += [*found["schedule_id"], *peers["schedule_id"].drop_duplicates()]
+    return chosen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldOut:
+    """A distance on held-out noise in one extractor, and what it could be on other noise."""
+
+    extractor: str
+    reference_digest: str
+    value: float
+    standard_error: float | None
+    replicates: tuple[float, ...] | None  # none in rows of before they existed, or of few images
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval over other noise: of the replicates, else the normal one."""
+        if self.replicates is not None:
+            return interval(self.replicates)
+        if self.standard_error is None:
+            return None
+        half = _NORMAL_95 * self.standard_error
+        return self.value - half, self.value + half
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """A validated schedule: what the search thought of it and what held-out noise says."""
+
+    schedule_id: str
+    name: str
+    is_baseline: bool
+    nfe: int
+    search_value: float
+    held_out: HeldOut
+    witness: HeldOut | None  # the same images in the second extractor
+    n_images: int
+    noise_seed: int
+    search_n_images: int
+    block_value: float | None
+
+    @property
+    def value(self) -> float:
+        """The distance on held-out noise, in the extractor of the search."""
+        return self.held_out.value
+
+    @property
+    def standard_error(self) -> float | None:
+        """That of `value`, over other noise."""
+        return self.held_out.standard_error
+
+    @property
+    def optimism(self) -> float | None:
+        """By how much the search's score beats scores of as many images on held-out noise."""
+        return None if self.block_value is None else self.block_value - self.search_value
+
+
+def validated(frame: pd.DataFrame, config: StudyConfig, nfe: int | None = None) -> list[Scored]:
+    """Every validated schedule that nobody vetoed by its held-out value, but of each NFE the
+    winner first.
+
+    Where finals were held, the winner is the one that they prefer unless held-out noise clearly
+    contradicts (`s3search.search.finish.choose_finalist`), so that its held-out value was not
+    chosen for being low.
+    """
+    held_out = _at(frame, Rung.VALIDATION)
+    whole = _at(frame, Rung.SEARCH)
+    kept = whole[whole["schedule_id"].isin(held_out["schedule_id"])]  # few of many
+    searched = {row["schedule_id"]: row for row in kept.to_dict("records")}
+    witnessed = _at(frame, Rung.WITNESS)
+    of_this_size = witnessed[witnessed["n_images"] == config.validation.n_images]
+    witness = {row["schedule_id"]: _held_out(row) for row in of_this_size.to_dict("records")}
+    current = held_out["n_images"] == config.validation.n_images
+    if nfe is not None:
+        current &= held_out["nfe"] == nfe
+    rows = held_out[current].sort_values(["nfe", "value", "id"]).to_dict("records")
+    scored = [
+        Scored(
+            schedule_id=row["schedule_id"],
+            name=row["origin"].removeprefix("baseline: "),
+            is_baseline=bool(row["is_baseline"]),
+            nfe=int(row["nfe"]),
+            search_value=float(searched[row["schedule_id"]]["value"]),
+            held_out=_held_out(row),
+            witness=witness.get(row["schedule_id"]),
+            n_images=int(row["n_images"]),
+            noise_seed=int(row["noise_seed"]),
+            search_n_images=int(searched[row["schedule_id"]]["n_images"]),
+            block_value=_number(row["block_value"]),
+        )
+        for row in rows
+    ]
+    again = _at(frame, Rung.FINALS)
+    finals = dict(zip(again["schedule_id"], again["value"], strict=True))
+    for each in sorted({row.nfe for row in scored}):
+        winner = _winner([row for row in scored if row.nfe == each], finals, config.study.seed)
+        scored.remove(winner)
+        scored.insert(next((i for i, row in enumerate(scored) if row.nfe == each), 0), winner)
+    return sorted(scored, key=lambda row: row.nfe)
+
+
+def _held_out(row: dict[Any, Any]) -> HeldOut:
+    stored = row["replicates"]
+    return HeldOut(
+        extractor=row["extractor"],
+        reference_digest=row["reference_digest"],
+        value=float(row["value"]),
+        standard_error=_number(row["standard_error"]),
+        replicates=tuple(json.loads(stored)) if isinstance(stored, str) else None,
+    )
+
+
+def _winner(scored: list[Scored], finals: dict[str, float], seed: int) -> Scored:
+    """The first of ``scored``, sorted by value, or whom the finals prefer."""
+    known = [row for row in scored if row.schedule_id in finals and row.standard_error]
+    best = scored[0]
+    if len(known) < 2 or best not in known:
+        return best
+    candidates = [
+        Candidate(
+            search_value=finals[row.schedule_id],
+            held_out_value=row.value,
+            standard_error=row.standard_error or 0.0,
+        )
+        for row in known
+    ]
+    return known[choose_finalist(candidates, seed=seed).index]
+
+
+def why_nothing(store: StudyStore, frame: pd.DataFrame, nfe: int | None = None) -> str:
+    """Why `validated` is empty, and what would do, as a sentence."""
+    is_it = (frame["rung"] == Rung.VALIDATION.value) & (frame["state"] == "complete")
+    is_it &= frame["n_images"] == store.config.validation.n_images
+    is_it &= True if nfe is None else frame["nfe"] == nfe
+    known = store.vetoes()
+    vetoed = [known[each] for each in frame[is_it]["schedule_id"].unique() if each in known]
+    at = "" if nfe is None else f" at NFE {nfe}"
+    if vetoed:
+        return (
+            f"study {store.name!r}: all {len(vetoed)} validated schedules{at} are vetoed: "
+            f"{named_vetoes(vetoed)}; lift one with `s3search veto {store.name} TRIAL --lift`, or "
+            "let `s3search launch` validate the next best ones"
+        )
+    return (
+        f"study {store.name!r} has no validated schedule{at} yet (it is {store.state}); "
+        "run `s3search launch` to its end first"
+    )
+
+
+def best_of(scored: list[Scored]) -> tuple[Scored | None, Scored | None]:
+    """The best found schedule and the best baseline of a list sorted by held-out value."""
+    found = next((s for s in scored if not s.is_baseline), None)
+    baseline = next((s for s in scored if s.is_baseline), None)
+    return found, baseline
+
+
+def solvers_at_their_best(scored: list[Scored]) -> list[Scored]:
+    """Each baseline solver's best held-out row, best first."""
+    seen: set[str] = set()
+    rows = []
+    for row in scored:
+        solver = row.name.split(",")[0]
+        if row.is_baseline and solver not in seen:
+            seen.add(solver)
+            rows.append(row)
+    return rows
+
+
+def status_of(store: StudyStore, frame: pd.DataFrame | None = None) -> dict[str, Any]:
+    """How far a study is, what it found and what it cost, in plain data.
+
+    ``frame`` is `evaluations_frame` where it is at hand, here and wherever else it is taken.
+    """
+    frame = evaluations_frame(store) if frame is None else frame
+    search = frame[frame["rung"].isin([Rung.SEARCH.value, Rung.RACE.value])]
+    jobs, notes = store.job_totals(), store.notes()
+    made = frame[(frame["state"] == "complete") & (frame["rung"] != Rung.WITNESS.value)]
+    best: dict[str, Any] = {}
+    scored = validated(frame, store.config)
+    for nfe in store.config.space.nfe:
+        measured = _at(frame[frame["nfe"] == nfe], Rung.SEARCH)
+        found, baseline = best_of([row for row in scored if row.nfe == nfe])
+        best[str(nfe)] = {
+            "search": _minimum(measured[~measured["is_baseline"]]),
+            "search_baseline": _minimum(measured[measured["is_baseline"]]),
+            "held_out": None if found is None else found.value,
+            "held_out_baseline": None if baseline is None else baseline.value,
+        }
+    return {
+        "study": store.name,
+        "state": store.state,
+        "evaluations": int((~search["is_baseline"]).sum()),
+        "budget": store.config.search.evaluations,
+        "baselines": int(search["is_baseline"].sum()),
+        "left_race": int((frame["rung"] == Rung.RACE.value).sum()),
+        "failed": int((frame["state"] == "failed").sum()) + round(_sum(jobs, "failed")),
+        "validated": int((frame["rung"] == Rung.VALIDATION.value).sum()),
+        "pending": store.n_pending(),
+        "best": best,
+        "vetoed": [asdict(each) for each in store.vetoes().values()],
+        "network_calls": int(frame["network_calls"].fillna(0).sum())
+        + round(_sum(jobs, "network_calls")),
+        "ledger": _ledger(frame, jobs),
+        "ladder": rung_rows(frame, notes, jobs),
+        "predictor": [{"kind": kind, **note} for kind, note in notes if kind in _OF_PREDICTOR],
+        "images": int(made["n_images"].sum()),
+        "worker_seconds": float(frame["seconds"].sum()) + _sum(jobs, "seconds"),
+    }
+
+
+def _ledger(frame: pd.DataFrame, jobs: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """What each rung cost: how often, image-calls of the network, seconds of workers."""
+    rungs = {
+        str(rung): {
+            "count": len(rows),
+            "network_calls": int(rows["network_calls"].fillna(0).sum()),
+            "seconds": float(rows["seconds"].sum()),
+        }
+        for rung, rows in frame.groupby("rung")
+    }
+    for kind, total in jobs.items():
+        rungs[kind] = {
+            "count": round(total["count"]),
+            "network_calls": round(total["network_calls"]),
+            "seconds": total["seconds"],
+        }
+    return rungs
+
+
+def _sum(jobs: dict[str, dict[str, float]], key: str) -> float:
+    return sum(each[key] for each in jobs.values())
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else float(value)
+
+
+def _minimum(frame: pd.DataFrame) -> float | None:
+    return None if frame.empty else float(frame["value"].min())
+
+
+def _at(frame: pd.DataFrame, rung: Rung) -> pd.DataFrame:
+    """What was measured on a rung, but for what is vetoed."""
+    is_it = (frame["rung"] == rung.value) & (frame["state"] == "complete")
+    return frame[is_it & ~frame["vetoed"]]

@@ -1,0 +1,122 @@
+"""What a person who waits wants to know of a study, whoever tells it: the driver of what it did,
+`s3search.study.results.watching` of what the database holds.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from s3search.study.file.config import SearchTable
+
+RECENT_SECONDS = 60.0
+RECENT_RESULTS = 8  # fewer in the last minute: the window of the rate reaches back to so many
+
+_SAMPLE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Spend:
+    """What one rung, or one kind of job, cost so far."""
+
+    count: int = 0
+    network_calls: int = 0  # image-calls, forward and backward
+    seconds: float = 0.0  # of workers
+
+    def plus(self, network_calls: int, seconds: float) -> "Spend":
+        """With one result more."""
+        return Spend(self.count + 1, self.network_calls + network_calls, self.seconds + seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How the predictor ranked the last batch that it chose, against what was then measured."""
+
+    correlation: float | None  # Spearman's; None where the batch was all ties
+    n: int  # schedules in the batch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a study is; mappings of ints are by NFE."""
+
+    stage: str  # "baselines", "search", a rung of the ladder, "finals", "validation"
+    done: int  # in measurements of search.n_images
+    total: int | None  # None when the budget is time
+    best: Mapping[int, float]  # of searched schedules, at the search rung
+    best_baseline: Mapping[int, float]
+    held_out: Mapping[int, float]  # of the found winner, as far as it is validated
+    held_out_baseline: Mapping[int, float]
+    predictor: Mapping[int, Quality]
+    failed: int
+    images_per_second: float  # of late
+    seconds_left: float | None
+    workers_busy: int
+    workers: int  # of the driver; 0 where none runs
+    spend: Mapping[str, Spend]  # by rung and kind of job
+
+    @property
+    def network_calls(self) -> int:
+        """Image-calls of all rungs."""
+        return sum(each.network_calls for each in self.spend.values())
+
+    @property
+    def worker_seconds(self) -> float:
+        """Of all rungs."""
+        return sum(each.seconds for each in self.spend.values())
+
+    @property
+    def found(self) -> tuple[object, ...]:
+        """All that a result changes, and time alone does not."""
+        bests = (self.best, self.best_baseline, self.held_out, self.held_out_baseline)
+        counts = sorted((name, each.count) for name, each in self.spend.items())
+        return (self.stage, self.done, self.total, *map(dict, bests), self.failed, counts)
+
+
+class RecentRate:
+    """How fast a count grows of late, from looks at it."""
+
+    def __init__(self, now: float) -> None:
+        self._looks = deque([(now, 0.0)])
+
+    def per_second(self, now: float, count: float) -> float:
+        """Since the last look that is a minute old, or the first one; looks closer than a second
+        are one.
+        """
+        if now - self._looks[-1][0] >= _SAMPLE_SECONDS:
+            self._looks.append((now, count))
+        while len(self._looks) > RECENT_RESULTS and now - self._looks[1][0] >= RECENT_SECONDS:
+            self._looks.popleft()
+        began, before = self._looks[0]
+        return (count - before) / (now - began) if now > began else 0.0
+
+
+def seconds_left(
+    search: SearchTable,
+    *,
+    images: float | None,
+    images_per_second: float,
+    worker_seconds: float,
+    workers_busy: int,
+    elapsed: float,
+) -> float | None:
+    """Until the first budget of a search is spent: ``images`` are still to make (None where that
+    is no budget), ``worker_seconds`` are spent, the run has gone on for ``elapsed`` seconds.
+    """
+    left = []
+    if images is not None and images_per_second > 0:
+        left.append(images / images_per_second)
+    if search.gpu_seconds is not None and workers_busy > 0:
+        left.append((search.gpu_seconds - worker_seconds) / workers_busy)
+    if search.wall_seconds is not None:
+        left.append(search.wall_seconds - elapsed)
+    return max(0.0, min(left)) if left else None
+
+
+def quality_of(kind: str, content: Mapping[str, object]) -> tuple[int, Quality] | None:
+    """NFE and quality, if a search's note is of a calibration."""
+    if kind != "calibration":
+        return None
+    nfe, n, correlation = content["nfe"], content["n"], content["spearman"]
+    assert isinstance(nfe, int)
+    assert isinstance(n, int)
+    return nfe, Quality(correlation if isinstance(correlation, float) else None, n)

@@ -1,0 +1,224 @@
+"""How far a study is, from its database alone: what another machine sees of a running search.
+
+Sums and minima are taken by the database, so that a look at 50,000 trials costs as little as one
+at 50.  A schedule that was published counts as a baseline, whoever proposed it again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import func, select
+
+from s3search.evaluation.record import Rung
+from s3search.search.algorithms.evolution import SEED
+from s3search.study.database.store import StudyStore
+from s3search.study.database.tables import EVALUATIONS, PROPOSALS, STUDIES
+from s3search.study.results.frame import best_of, evaluations_frame, validated
+from s3search.study.results.progress import Progress, Quality, Spend, quality_of, seconds_left
+from s3search.study.results.recent import Answer, answers_of, images_per_second, n_workers
+
+_SEARCHING = (Rung.SEARCH.value, Rung.RACE.value)
+_BUDGETED = (*_SEARCHING, Rung.FINALS.value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """One look at a study."""
+
+    study: str
+    state: str  # searching, validating, done, interrupted, failed
+    progress: Progress
+    silent_seconds: float | None  # since the newest answer of a worker; None before the first
+
+    @property
+    def is_running(self) -> bool:
+        """As far as its driver could say; one that was killed could not."""
+        return self.state in ("searching", "validating")
+
+
+def look(store: StudyStore) -> Watched:
+    """How far a study is now."""
+    state, since = _state(store)
+    answers, totals, jobs = answers_of(store), _totals(store), store.job_totals()
+    newest = answers[-1].at if answers else None
+    now = datetime.now(UTC).replace(tzinfo=None)
+    now = max(now, since, newest or now)  # the driver's clock may be ahead of this one
+    is_running = state in ("searching", "validating")
+    rate = images_per_second(answers, since, now) if is_running else 0.0
+    workers = store.config.cluster.workers
+    busy = min(n_workers(answers, now), workers) if is_running else 0
+    spend = _spend(totals, jobs)
+    spent = sum(row["n_images"] * row["count"] for row in totals if row["rung"] in _BUDGETED)
+    spent += sum(each["network_calls"] for each in jobs.values()) / _nfe(store)
+    search, total = store.config.search, _total(store)
+    left = seconds_left(
+        search,
+        images=None if total is None else total * search.n_images - spent,
+        images_per_second=rate,
+        worker_seconds=sum(each.seconds for each in spend.values()),
+        workers_busy=busy,
+        elapsed=(now - since).total_seconds(),
+    )
+    done, of = round(spent / search.n_images), total
+    if state == "validating":  # how many there will be is not known here
+        done, of = _n_validated(store, totals), None
+    best, best_baseline = _best(store)
+    held_out, held_out_baseline = held_out_of(store)
+    failed = sum(row["count"] for row in totals if row["state"] == "failed")
+    progress = Progress(
+        stage=_stage(store, state, answers),
+        done=done,
+        total=of,
+        best=best,
+        best_baseline=best_baseline,
+        held_out=held_out,
+        held_out_baseline=held_out_baseline,
+        predictor=_predictor(store),
+        failed=failed + round(sum(each["failed"] for each in jobs.values())),
+        images_per_second=rate,
+        seconds_left=left if state == "searching" else None,
+        workers_busy=busy,
+        workers=workers if is_running else 0,
+        spend=spend,
+    )
+    silent = None if newest is None else (now - newest).total_seconds()
+    return Watched(study=store.name, state=state, progress=progress, silent_seconds=silent)
+
+
+def spend_of(store: StudyStore) -> dict[str, Spend]:
+    """What each rung and each kind of job cost so far."""
+    return _spend(_totals(store), store.job_totals())
+
+
+def held_out_of(store: StudyStore) -> tuple[dict[int, float], dict[int, float]]:
+    """Held-out distances of the found winner and of the best baseline, by NFE."""
+    scored = validated(evaluations_frame(store, of_validated=True), store.config)
+    found: dict[int, float] = {}
+    published: dict[int, float] = {}
+    for nfe in {row.nfe for row in scored}:
+        best, baseline = best_of([row for row in scored if row.nfe == nfe])
+        if best is not None:
+            found[nfe] = best.value
+        if baseline is not None:
+            published[nfe] = baseline.value
+    return found, published
+
+
+def _state(store: StudyStore) -> tuple[str, datetime]:
+    """The state, and since when."""
+    (row,) = store.read(
+        lambda study: select(STUDIES.c.state, STUDIES.c.updated_at).where(STUDIES.c.id == study)
+    )
+    return row["state"], row["updated_at"]
+
+
+def _totals(store: StudyStore) -> Sequence[Any]:
+    """Count, network calls and seconds by rung, state and number of images."""
+    group = (EVALUATIONS.c.rung, EVALUATIONS.c.state, EVALUATIONS.c.n_images)
+    return store.read(
+        lambda study: (
+            select(
+                *group,
+                func.count().label("count"),
+                func.coalesce(func.sum(EVALUATIONS.c.network_calls), 0).label("network_calls"),
+                func.sum(EVALUATIONS.c.seconds).label("seconds"),
+            )
+            .where(EVALUATIONS.c.study_id == study)
+            .group_by(*group)
+        )
+    )
+
+
+def _spend(totals: Sequence[Any], jobs: dict[str, dict[str, float]]) -> dict[str, Spend]:
+    kinds = [{"rung": kind, **each} for kind, each in jobs.items()]
+    spend: dict[str, Spend] = {}
+    for row in (*totals, *kinds):
+        before = spend.get(row["rung"], Spend())
+        spend[row["rung"]] = Spend(
+            before.count + round(row["count"]),
+            before.network_calls + round(row["network_calls"]),
+            before.seconds + float(row["seconds"]),
+        )
+    return spend
+
+
+def _nfe(store: StudyStore) -> float:
+    """Of a job, which does not say: the mean of what the study searches."""
+    return sum(store.config.space.nfe) / len(store.config.space.nfe)
+
+
+def _total(store: StudyStore) -> int | None:
+    """The budget in measurements: all of `s3`, of other searches what comes on top of the seeds
+    that are proposed so far.
+    """
+    search = store.config.search
+    if search.evaluations is None or search.algorithm == "s3":
+        return search.evaluations
+    (row,) = store.read(
+        lambda study: select(func.count().label("n")).where(
+            PROPOSALS.c.study_id == study,
+            PROPOSALS.c.origin.like("baseline%") | PROPOSALS.c.origin.like(f"{SEED}%"),
+        )
+    )
+    return search.evaluations + int(row["n"])
+
+
+def _n_validated(store: StudyStore, totals: Sequence[Any]) -> int:
+    size = store.config.validation.n_images
+    validation = [row for row in totals if row["rung"] == Rung.VALIDATION.value]
+    return sum(row["count"] for row in validation if row["n_images"] == size)
+
+
+def _stage(store: StudyStore, state: str, answers: Sequence[Answer]) -> str:
+    """As the driver calls it: by the newest answer while it searches."""
+    if state == "validating":
+        return "validation"
+    if state != "searching" or not answers:
+        return state
+    newest = answers[-1]
+    if newest.name not in _SEARCHING:
+        return newest.name
+    origins = store.read(
+        lambda study: select(PROPOSALS.c.origin).where(
+            PROPOSALS.c.study_id == study, PROPOSALS.c.schedule_id == newest.schedule_id
+        )
+    )
+    is_baseline = any(row["origin"].startswith("baseline") for row in origins)
+    return "baselines" if is_baseline else "search"
+
+
+def _best(store: StudyStore) -> tuple[dict[int, float], dict[int, float]]:
+    """The least distance at the search rung by NFE, of what was found and of the baselines, but
+    for what is vetoed.
+    """
+
+    vetoed = list(store.vetoes())
+
+    def minima(study: int) -> sa.Select[Any]:
+        baselines = select(PROPOSALS.c.schedule_id).where(
+            PROPOSALS.c.study_id == study, PROPOSALS.c.origin.like("baseline%")
+        )
+        side = sa.case((EVALUATIONS.c.schedule_id.in_(baselines), 1), else_=0).label("side")
+        rows = select(EVALUATIONS.c.nfe, side, EVALUATIONS.c.value).where(
+            EVALUATIONS.c.study_id == study,
+            EVALUATIONS.c.rung == Rung.SEARCH.value,
+            EVALUATIONS.c.state == "complete",
+            EVALUATIONS.c.schedule_id.not_in(vetoed),
+        )
+        each = rows.subquery()
+        least = select(each.c.nfe, each.c.side, func.min(each.c.value).label("value"))
+        return least.group_by(each.c.nfe, each.c.side)
+
+    sides: tuple[dict[int, float], dict[int, float]] = ({}, {})
+    for row in store.read(minima):
+        sides[row["side"]][row["nfe"]] = row["value"]
+    return sides
+
+
+def _predictor(store: StudyStore) -> dict[int, Quality]:
+    """That of the latest calibration of each NFE."""
+    noted = [quality_of(kind, content) for kind, content in store.notes("calibration")]
+    return dict(each for each in noted if each is not None)

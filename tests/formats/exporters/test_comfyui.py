@@ -1,0 +1,132 @@
+"""ComfyUI's node file, in a stand-in for the parts of ComfyUI that it meets.
+
+The stand-in does what ComfyUI's KSAMPLER does with a sampler function and with noise (EPS and
+CONST models); ComfyUI itself is not run.
+"""
+
+import math
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from s3search.errors import InvalidSchedule
+from s3search.processes import Flow, NoiseProcess, edm, flow, vp_discrete
+from s3search.schedules import published
+from s3search.schedules.schedule import Schedule
+from s3search.solvers.image_to_image import tail_of
+from s3search.solvers.plan import compile_plan
+from s3search.solvers.sample import run_plan
+from tests.formats.exporters.files import SigmaDenoiser, exported
+from tests.helpers import PROCESSES, gaussian, max_abs, noise
+
+
+@dataclass
+class _KSampler:
+    """Scales the noise, calls the sampler function, unscales what it returns."""
+
+    function: Callable[..., Tensor]
+
+    def sample(self, process: NoiseProcess, sigmas: Tensor, latent: Tensor, seen: Any) -> Tensor:
+        first, last = float(sigmas[0]), float(sigmas[-1])
+        if isinstance(process, Flow):
+            x = first * noise() + (1 - first) * latent
+        else:
+            is_noisiest = first >= math.exp(-process.lam(process.time_range[1])) * (1 - 1e-5)
+            x = noise() * (math.hypot(1.0, first) if is_noisiest else first) + latent
+        found = self.function(
+            SigmaDenoiser(process), x, sigmas, extra_args={}, callback=seen, disable=True
+        )
+        return found / (1 - last) if isinstance(process, Flow) else found
+
+
+@pytest.fixture
+def comfy(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    package, samplers = ModuleType("comfy"), ModuleType("comfy.samplers")
+    samplers.KSAMPLER = _KSampler  # type: ignore[attr-defined]
+    samplers.sampler_object = lambda name: f"sampler {name}"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "comfy", package)
+    monkeypatch.setitem(sys.modules, "comfy.samplers", samplers)
+    yield samplers
+
+
+def _node(schedule: Schedule, folder: Path) -> tuple[Any, Any]:
+    names, report = exported("comfyui", schedule, folder)
+    (key,) = names["NODE_CLASS_MAPPINGS"]
+    assert names["NODE_DISPLAY_NAME_MAPPINGS"][key].startswith("s3search")
+    kind = names["NODE_CLASS_MAPPINGS"][key]
+    assert kind.RETURN_TYPES == ("SIGMAS", "SAMPLER")
+    node = kind()
+    assert hasattr(node, kind.FUNCTION)
+    return node, report
+
+
+@pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES.keys())
+@pytest.mark.parametrize("skipped", [0, 2])
+def test_the_node_makes_the_images_of_our_loop(
+    process: NoiseProcess, skipped: int, comfy: ModuleType, tmp_path: Path
+) -> None:
+    schedule = published.unipc(process, nfe=5, order=3)
+    node, report = _node(schedule, tmp_path)
+    limits = node.INPUT_TYPES()["required"]["skipped_levels"][1]
+    assert (limits["min"], limits["max"]) == (0, 4)
+    sigmas, sampler = getattr(node, node.FUNCTION)(skipped)
+    assert sigmas.dtype == torch.float32
+    assert len(sigmas) == 6 - skipped
+    latent = torch.full((4, 1, 2, 2), 0.3 if skipped else 0.0, dtype=torch.float64)
+    seen: list[Any] = []
+    found = sampler.sample(process, sigmas, latent, seen.append)
+    assert len(seen) == 5 - skipped
+    t = schedule.times[skipped]
+    rest = tail_of(schedule, t).schedule if skipped else schedule
+    alpha, sigma = process.alpha(t), process.sigma(t)
+    x = alpha * latent + sigma * noise()
+    exact = run_plan(gaussian(process), compile_plan(rest), x)
+    assert max_abs(found - exact) < (1e-5 if skipped or isinstance(process, Flow) else 2e-2)
+    if not skipped and not isinstance(process, Flow):  # begun as ComfyUI does, it is exact again
+        factor = math.hypot(alpha, sigma) / sigma
+        scaled = run_plan(gaussian(process), compile_plan(rest), factor * x)
+        is_full = t >= process.time_range[1] * (1 - 1e-5)
+        assert max_abs(found - (scaled if is_full else exact)) < 1e-5
+        assert any("sqrt(1 + sigma^2)" in item.what for item in report.approximated)
+
+
+def test_the_rounding_of_training_steps_is_measured(comfy: ModuleType, tmp_path: Path) -> None:
+    fractional = published.ddim(vp_discrete(), nfe=3, spacing="logsnr")
+    _, report = _node(fractional, tmp_path)
+    told = next(item for item in report.approximated if "whole training step" in item.what)
+    times = compile_plan(fractional).network_times
+    assert told.measured == pytest.approx(max(abs(t - round(t)) for t in times))
+    assert told.measured > 0.01
+    whole = published.ddim_on(vp_discrete(), [999, 500, 10])
+    _, report = _node(whole, tmp_path)
+    told = next(item for item in report.approximated if "whole training step" in item.what)
+    assert told.measured == 0
+
+
+def test_known_samplers_are_comfyuis_own(comfy: ModuleType, tmp_path: Path) -> None:
+    schedule = published.flow_euler(flow(), nfe=4)
+    node, report = _node(schedule, tmp_path)
+    sigmas, sampler = getattr(node, node.FUNCTION)(1)
+    assert sampler == "sampler euler"
+    assert sigmas.tolist() == pytest.approx(schedule.times[1:])
+    assert report.approximated == ()
+    assert node.INPUT_TYPES()["required"]["skipped_levels"][1]["max"] == 3
+
+
+def test_outside_comfyui_the_node_says_where_it_belongs(tmp_path: Path) -> None:
+    node, _ = _node(published.unipc(edm(), nfe=3), tmp_path)
+    with pytest.raises(RuntimeError, match="ComfyUI/custom_nodes"):
+        getattr(node, node.FUNCTION)()
+
+
+def test_guidance_call_by_call_is_refused(tmp_path: Path) -> None:
+    schedule = published.with_guidance(published.ddim(edm(), nfe=2), [1.0, 3.0])
+    with pytest.raises(InvalidSchedule, match="one scale for all calls; use --format diffusers"):
+        exported("comfyui", schedule, tmp_path)

@@ -1,0 +1,231 @@
+"""Files for k-diffusion make the images of our loop, and say when one of its samplers does."""
+
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from s3search.errors import InvalidSchedule
+from s3search.formats.exporters.plain import plain_sampler
+from s3search.formats.exporters.sigma_table import sigma_tables
+from s3search.processes import Flow, NoiseProcess, edm, vp_linear
+from s3search.rules import Free
+from s3search.schedules import published
+from s3search.schedules.schedule import CorrectorKind, ModelPatch, Schedule, Start, Step
+from s3search.solvers.image_to_image import tail_of
+from s3search.solvers.plan import compile_plan
+from s3search.solvers.sample import run_plan, sample
+from tests.formats.exporters.files import SigmaDenoiser, exported
+from tests.helpers import PROCESSES, gaussian, max_abs, noise
+
+_EACH = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES.keys())
+
+
+def _multistep(process: NoiseProcess) -> Schedule:
+    return published.unipc(process, nfe=5, order=3)
+
+
+def _implicit(process: NoiseProcess) -> Schedule:
+    base = _multistep(process)
+    kind = {"kind": CorrectorKind.IMPLICIT}
+    steps = [
+        step
+        if step.corrector is None
+        else step.model_copy(update={"corrector": step.corrector.model_copy(update=kind)})
+        for step in base.steps[:-1]
+    ]
+    return base.model_copy(update={"steps": (*steps, base.steps[-1])})
+
+
+def _free(process: NoiseProcess) -> Schedule:
+    base = published.dpmpp_2m(process, nfe=4)
+    free = Step(predictor=Free(p=((-2, 0.1), (-1, 0.2)), q=(0.3, 0.4), carries=False))
+    return base.model_copy(update={"steps": (*base.steps[:3], free)})
+
+
+def _analytic(process: NoiseProcess) -> Schedule:
+    image = (((0.1, 0.2), (0.3, -0.4)),)
+    return _multistep(process).model_copy(update={"start": Start(kind="average_x0", image=image)})
+
+
+_SCHEDULES = {
+    "multistep": _multistep,
+    "implicit": _implicit,
+    "free": _free,
+    "analytic": _analytic,
+}
+
+
+@_EACH
+@pytest.mark.parametrize("name", _SCHEDULES)
+def test_the_file_makes_the_images_of_our_loop(
+    process: NoiseProcess, name: str, tmp_path: Path
+) -> None:
+    schedule = _SCHEDULES[name](process)
+    names, _ = exported("k-diffusion", schedule, tmp_path)
+    model, seen = SigmaDenoiser(process), []
+    found = names["sample_s3"](model, noise() * names["sigmas"][0], callback=seen.append)
+    expected = sample(gaussian(process), compile_plan(schedule), noise())
+    assert max_abs(found - expected) < 1e-9
+    assert len(model.sigmas) == len(seen) == schedule.nfe
+    assert [float(now["sigma"]) for now in seen] == model.sigmas
+    assert max(now["i"] for now in seen) <= len(names["sigmas"]) - 2
+
+
+@_EACH
+def test_image_to_image_begins_at_any_later_sigma(process: NoiseProcess, tmp_path: Path) -> None:
+    schedule = _multistep(process)
+    names, report = exported("k-diffusion", schedule, tmp_path)
+    images = torch.full((4, 1, 2, 2), 0.3, dtype=torch.float64)
+    for k in range(1, len(schedule.times) - 1):
+        t, s = schedule.times[k], names["sigmas"][k]
+        signal = 1 - s if isinstance(process, Flow) else 1.0
+        x = signal * images + s * noise()
+        found = names["sample_s3"](SigmaDenoiser(process), x, names["sigmas"][k:])
+        own = process.alpha(t) * images + process.sigma(t) * noise()
+        plan = compile_plan(tail_of(schedule, t).schedule)
+        assert max_abs(found - run_plan(gaussian(process), plan, own)) < 1e-9
+    said = [item for item in report.approximated if item.what.startswith("image-to-image")]
+    assert len(said) == sum(bool(tail_of(schedule, t).lowered) for t in schedule.times[1:-1]) > 0
+    assert all(0 < item.measured < 100 for item in said)
+
+
+def test_other_sigmas_are_refused(tmp_path: Path) -> None:
+    names, _ = exported("k-diffusion", _multistep(edm()), tmp_path)
+    for sigmas in (names["sigmas"][:-1], [*names["sigmas"][:2], 0.5, 0.0], [1.0, 0.0]):
+        with pytest.raises(ValueError, match=r"sigmas: .* were asked, this file's table is for"):
+            names["sample_s3"](SigmaDenoiser(edm()), noise(), sigmas)
+
+
+def test_the_network_is_told_what_the_schedule_says(tmp_path: Path) -> None:
+    process = vp_linear()
+    base = published.ddim(process, nfe=4)
+    schedule = published.with_network_times(base, [None, *(0.97 * t for t in base.times[1:-1])])
+    names, report = exported("k-diffusion", schedule, tmp_path)
+    model = SigmaDenoiser(process)
+    found = names["sample_s3"](model, noise() * names["sigmas"][0])
+    expected = sample(gaussian(process), compile_plan(schedule), noise())
+    assert max_abs(found - expected) < 1e-9
+    told = [math.exp(-process.lam(t)) for t in compile_plan(schedule).network_times]
+    assert model.sigmas == pytest.approx(told)
+    assert any("network_time" in item for item in report.refused)
+
+
+def test_guidance_is_passed_call_by_call(tmp_path: Path) -> None:
+    scales = [1.0, 4.0, 2.5, 1.0]
+    schedule = published.with_guidance(published.ddim(vp_linear(), nfe=4), scales)
+    names, report = exported("k-diffusion", schedule, tmp_path)
+    model = SigmaDenoiser(vp_linear())
+    extra = {"cond_scale": 7.0, "cond": 1}
+    names["sample_s3"](model, noise() * names["sigmas"][0], extra_args=extra)
+    assert [given["cond_scale"] for given in model.extra] == scales
+    assert extra == {"cond_scale": 7.0, "cond": 1}
+    names["sample_s3"](model, noise(), names["sigmas"][2:], extra_args=extra)
+    assert [given["cond_scale"] for given in model.extra[4:]] == scales[2:]
+    assert any("cond_scale" in item for item in report.exact)
+    with pytest.raises(ValueError, match="found no cond_scale"):
+        names["sample_s3"](model, noise())
+
+
+# ---- schedules that are a sampler of k-diffusion
+
+
+def _to_d(x: Any, sigma: Any, denoised: Any) -> Any:
+    return (x - denoised) / sigma
+
+
+def _euler(model: Any, x: Any, sigmas: Any) -> Any:
+    for s, t in pairwise(sigmas):
+        x = x + (t - s) * _to_d(x, s, model(x, s.expand(len(x))))
+    return x
+
+
+def _heun(model: Any, x: Any, sigmas: Any) -> Any:
+    for s, t in pairwise(sigmas):
+        d = _to_d(x, s, model(x, s.expand(len(x))))
+        end = x + (t - s) * d
+        if t > 0:
+            d = (d + _to_d(end, t, model(end, t.expand(len(x))))) / 2
+        x = x + (t - s) * d
+    return x
+
+
+def _dpmpp_2m(model: Any, x: Any, sigmas: Any) -> Any:
+    old = None
+    for i, (s, t) in enumerate(pairwise(sigmas)):
+        denoised = model(x, s.expand(len(x)))
+        mixed = denoised
+        if old is not None and t > 0:
+            r = (sigmas[i - 1] / s).log() / (s / t).log()
+            mixed = denoised + (denoised - old) / (2 * r)
+        x, old = (t / s) * x + (1 - t / s) * mixed, denoised
+    return x
+
+
+_WRITTEN = {"euler": _euler, "heun": _heun, "dpmpp_2m": _dpmpp_2m}
+"""The samplers by their published formulas (arXiv:2206.00364 alg. 1; arXiv:2211.01095 alg. 2)."""
+
+
+def _plain(name: str, process: NoiseProcess) -> Schedule:
+    if isinstance(process, Flow):
+        return {"euler": published.flow_euler, "heun": published.flow_heun}[name](process, nfe=5)
+    base = published.euler(process, nfe=5)  # its times reach the clean end
+    times = (*base.times[:-1], process.clean_time)
+    n = len(times) - 1
+    steps = {
+        "euler": published.ddim_steps(n),
+        "heun": published.heun_steps(n, ends_clean=True),
+        "dpmpp_2m": published.dpm_multistep_steps(n, order=2, lower_order_final=False),
+    }[name]
+    return published.on_times(process, times, steps)
+
+
+@_EACH
+@pytest.mark.parametrize("name", _WRITTEN)
+def test_known_samplers_are_named_and_make_our_images(
+    process: NoiseProcess, name: str, tmp_path: Path
+) -> None:
+    if isinstance(process, Flow) and name == "dpmpp_2m":
+        process, schedule = edm(), _plain(name, edm())
+    else:
+        schedule = _plain(name, process)
+    names, report = exported("k-diffusion", schedule, tmp_path)
+    assert names["sampler"] == f"sample_{name}"
+    assert any(f"sample_{name}" in item for item in report.exact)
+    sigmas = torch.tensor(names["sigmas"], dtype=torch.float64)
+    found = _WRITTEN[name](SigmaDenoiser(process), noise() * sigmas[0], sigmas)
+    expected = sample(gaussian(process), compile_plan(schedule), noise())
+    assert max_abs(found - expected) < 1e-9
+
+
+def test_lms_and_dpm_2_are_recognised(tmp_path: Path) -> None:
+    times = (80.0, 20.0, 5.0, 1.0, 0.2, 0.0)
+    lms = Schedule(process=edm(), times=times, steps=published.rho_ab_steps(5, 4))
+    names, _ = exported("k-diffusion", lms, tmp_path)
+    assert (names["sampler"], names["sigmas"]) == ("sample_lms", [*times])
+    names, _ = exported("k-diffusion", published.dpm2(vp_linear(), nfe=5), tmp_path)
+    assert names["sampler"] == "sample_dpm_2"
+    assert len(names["sigmas"]) == 4
+
+
+def test_a_changed_number_is_no_known_sampler() -> None:
+    schedule = _plain("euler", edm())
+    free = Step(predictor=Free(p=((-1, 0.0),), q=(1.0 + 1e-6,), carries=False))
+    changed = schedule.model_copy(update={"steps": (*schedule.steps[:-1], free)})
+    assert plain_sampler(schedule, sigma_tables(schedule, "k-diffusion")[0])
+    assert plain_sampler(changed, sigma_tables(changed, "k-diffusion")[0]) is None
+
+
+@pytest.mark.parametrize("form", ["k-diffusion", "comfyui"])
+def test_changed_networks_are_refused(form: str, tmp_path: Path) -> None:
+    plain = published.ddim(edm(), nfe=3)
+    for patch, said in (
+        (ModelPatch(skip_scale=(0.9,)), r"model_patch\.skip_scale"),
+        (ModelPatch(skip_layers=((0,), (), (1,))), r"model_patch\.skip_layers"),
+    ):
+        schedule = plain.model_copy(update={"model_patch": patch})
+        with pytest.raises(InvalidSchedule, match=f"{said}: .* use --format json"):
+            exported(form, schedule, tmp_path)

@@ -1,0 +1,221 @@
+"""Scheduler configs of diffusers: levels and solvers are those of the library itself.
+
+tests/test_golden.py compares whole trajectories; here are the grids of more configs, and errors.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s3search.errors import InvalidConfig, InvalidSchedule
+from s3search.formats.importers import Request, import_schedule
+from s3search.formats.importers.diffusers import INEXACT, schedule_of
+from s3search.processes import Flow
+from s3search.schedules.schedule import Schedule
+from s3search.solvers.plan import compile_plan
+
+diffusers = pytest.importorskip("diffusers")
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+_SD = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+_FLOAT32 = 2e-4  # diffusers' own rounding, in a ratio of sigma to alpha
+_CONFIGS: dict[str, tuple[str, dict[str, Any], int]] = {
+    "multistep leading": (
+        "DPMSolverMultistepScheduler",
+        {"timestep_spacing": "leading", "steps_offset": 1, "solver_order": 3},
+        9,
+    ),
+    "multistep trailing": ("DPMSolverMultistepScheduler", {"timestep_spacing": "trailing"}, 7),
+    "multistep one step": ("DPMSolverMultistepScheduler", {}, 1),
+    "multistep many steps": ("DPMSolverMultistepScheduler", {"solver_order": 3}, 50),
+    "multistep exponential": ("DPMSolverMultistepScheduler", {"use_exponential_sigmas": True}, 6),
+    "multistep cosine": (
+        "DPMSolverMultistepScheduler",
+        {"beta_schedule": "squaredcos_cap_v2", "lambda_min_clipped": -5.1},
+        8,
+    ),
+    "multistep flow": (
+        "DPMSolverMultistepScheduler",
+        {"use_flow_sigmas": True, "flow_shift": 5.0, "prediction_type": "flow_prediction"},
+        6,
+    ),
+    "singlestep odd": ("DPMSolverSinglestepScheduler", {"solver_order": 3}, 7),
+    "singlestep beta": ("DPMSolverSinglestepScheduler", {"use_beta_sigmas": True}, 5),
+    "unipc leading": ("UniPCMultistepScheduler", {"timestep_spacing": "leading"}, 6),
+    "unipc exponential": ("UniPCMultistepScheduler", {"use_exponential_sigmas": True}, 6),
+    "unipc flow": (
+        "UniPCMultistepScheduler",
+        {"use_flow_sigmas": True, "flow_shift": 3.0, "prediction_type": "flow_prediction"},
+        8,
+    ),
+    "euler linspace": ("EulerDiscreteScheduler", {}, 7),
+    "euler leading": ("EulerDiscreteScheduler", {"timestep_spacing": "leading"}, 7),
+    "euler sigma min": (
+        "EulerDiscreteScheduler",
+        {"final_sigmas_type": "sigma_min", "timestep_spacing": "trailing"},
+        5,
+    ),
+    "euler exponential": ("EulerDiscreteScheduler", {"use_exponential_sigmas": True}, 6),
+    "lms karras": ("LMSDiscreteScheduler", {"use_karras_sigmas": True}, 6),
+    "flow euler": ("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}, 6),
+    "flow euler beta": ("FlowMatchEulerDiscreteScheduler", {"use_beta_sigmas": True}, 6),
+    "edm euler": ("EDMEulerScheduler", {"sigma_max": 60.0}, 5),
+    "edm euler one step": ("EDMEulerScheduler", {}, 1),
+    "deis": ("DEISMultistepScheduler", {"solver_order": 1}, 6),
+    "deis order 3": ("DEISMultistepScheduler", {"solver_order": 3}, 16),
+}
+
+
+def _config(name: str, changed: dict[str, Any]) -> dict[str, Any]:
+    takes_betas = not name.startswith(("EDM", "Flow"))
+    return {**(_SD if takes_betas else {}), **changed}
+
+
+@pytest.mark.parametrize("key", _CONFIGS)
+def test_levels_are_those_of_the_scheduler(key: str, tmp_path: Path) -> None:
+    name, changed, n = _CONFIGS[key]
+    scheduler = getattr(diffusers, name)(**_config(name, changed))
+    scheduler.set_timesteps(n)
+    scheduler.save_config(tmp_path)
+    schedule = import_schedule("diffusers", Request(source=str(tmp_path), steps=n))
+    process = schedule.process
+    if isinstance(process, Flow):
+        found = list(schedule.times)
+    else:
+        found = [process.sigma(t) / process.alpha(t) for t in schedule.times]
+    assert found == pytest.approx(scheduler.sigmas.tolist(), rel=_FLOAT32, abs=1e-6)
+    assert compile_plan(schedule).nfe == schedule.nfe == n
+    assert schedule.provenance["imported"]["scheduler"] == name
+    assert Schedule.from_dict(schedule.to_dict()).id == schedule.id
+
+
+@pytest.mark.parametrize("n", [1, 2, 6])
+def test_flow_heun_visits_the_schedulers_levels_twice(n: int, tmp_path: Path) -> None:
+    scheduler = diffusers.FlowMatchHeunDiscreteScheduler(shift=3.0)
+    scheduler.set_timesteps(n)
+    scheduler.save_config(tmp_path)
+    schedule = import_schedule("diffusers", Request(source=str(tmp_path), steps=n))
+    visited = list(dict.fromkeys(scheduler.sigmas.tolist()))
+    assert schedule.times == pytest.approx(visited, rel=_FLOAT32, abs=1e-6)
+    assert schedule.nfe == len(scheduler.timesteps) == 2 * n - 1
+
+
+def test_folder_of_a_pipeline_is_found(tmp_path: Path) -> None:
+    diffusers.EulerDiscreteScheduler(**_SD).save_config(tmp_path / "scheduler")
+    assert import_schedule("diffusers", Request(source=str(tmp_path), steps=4)).nfe == 4
+
+
+def test_a_silent_config_takes_the_constructors_defaults() -> None:
+    for name, changed, n in _CONFIGS.values():
+        config = _config(name, changed)
+        full = dict(getattr(diffusers, name)(**config).config)
+        assert schedule_of(name, config, n).id == schedule_of(name, full, n).id, name
+
+
+def test_user_timesteps_are_taken_as_they_are() -> None:
+    schedule = schedule_of("DPMSolverMultistepScheduler", _SD, 0, [999, 600, 200])
+    assert schedule.times == (999.0, 600.0, 200.0, -1.0)
+
+
+def test_ddim_says_where_it_misses_its_own_timesteps() -> None:
+    aligned = schedule_of("DDIMScheduler", {**_SD, "clip_sample": False}, 10)
+    assert aligned.provenance["notes"] == ()
+    missing = schedule_of("DDIMScheduler", {**_SD, "timestep_spacing": "trailing"}, 6)
+    notes = missing.provenance["notes"]
+    assert notes[0].startswith(INEXACT)
+    assert notes[1].startswith("clip_sample")  # on unless the config says otherwise
+
+
+@pytest.mark.parametrize(
+    ("changed", "n", "nfe"),
+    [
+        ({"skip_prk_steps": True, "steps_offset": 1}, 7, 8),
+        ({"skip_prk_steps": True, "steps_offset": 1}, 1, 1),
+        ({"skip_prk_steps": True}, 2, 2),  # its last step stays where it is
+        ({"steps_offset": 1}, 4, 13),
+        ({"steps_offset": 1, "set_alpha_to_one": True}, 10, 19),
+    ],
+)
+def test_pndm_visits_the_schedulers_timesteps(changed: dict[str, Any], n: int, nfe: int) -> None:
+    scheduler = diffusers.PNDMScheduler(**_SD, **changed)
+    scheduler.set_timesteps(n)
+    schedule = schedule_of("PNDMScheduler", {**_SD, **changed}, n)
+    visited = sorted(set(map(float, scheduler.timesteps)), reverse=True)
+    assert list(schedule.times[: len(visited)]) == visited
+    assert compile_plan(schedule).nfe == schedule.nfe == nfe
+    assert not any(note.startswith(INEXACT) for note in schedule.provenance["notes"])
+
+
+def test_pndm_needs_its_runge_kutta_steps_and_says_where_they_miss() -> None:
+    with pytest.raises(InvalidSchedule, match="at least 4 steps"):
+        schedule_of("PNDMScheduler", _SD, 3)
+    with pytest.raises(InvalidSchedule, match="takes no timesteps"):
+        schedule_of("PNDMScheduler", _SD, 0, [800, 400, 0])
+    halves = schedule_of("PNDMScheduler", {**_SD, "steps_offset": 1}, 8)
+    assert "halves of 62" in halves.provenance["notes"][0]
+
+
+_REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "PNDM of v": (
+        {"_class_name": "PNDMScheduler", "prediction_type": "v_prediction"},
+        "only 'epsilon'",
+    ),
+    "DEIS": ({"_class_name": "DEISMultistepScheduler", "solver_order": 4}, "solver_order"),
+    "stochastic flow": (
+        {"_class_name": "FlowMatchEulerDiscreteScheduler", "stochastic_sampling": True},
+        "deterministic",
+    ),
+    "stochastic": ({"_class_name": "DDPMScheduler"}, "deterministic"),
+    "sde": (
+        {"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++"},
+        "deterministic",
+    ),
+    "noise to the clean end": (
+        {"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver"},
+        "sigma_min",
+    ),
+    "bh1 to the clean end": (
+        {"_class_name": "UniPCMultistepScheduler", "solver_type": "bh1"},
+        "NaN",
+    ),
+    "dynamic shift": (
+        {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True},
+        r"exp\(mu\)",
+    ),
+    "unknown class": ({"_class_name": "EulerDiscretScheduler"}, "EulerDiscreteScheduler"),
+    "no class": ({"solver_order": 2}, "_class_name"),
+    "no list": ([], "_class_name"),  # type: ignore[dict-item]
+    "unknown spacing": (
+        {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leadin"},
+        "timestep_spacing",
+    ),
+    "unknown betas": ({"_class_name": "EulerDiscreteScheduler", "beta_schedule": "x"}, "beta_s"),
+    "betas that are none": (
+        {"_class_name": "EulerDiscreteScheduler", "beta_start": "low"},
+        "no noise process",
+    ),
+    "no noise left": ({"_class_name": "EDMEulerScheduler", "sigma_min": 0}, "sigma_min"),
+    "order": ({"_class_name": "DPMSolverMultistepScheduler", "solver_order": 4}, "solver_order"),
+}
+
+
+@pytest.mark.parametrize("key", _REFUSED)
+def test_what_cannot_be_run_is_refused_with_a_reason(key: str, tmp_path: Path) -> None:
+    config, message = _REFUSED[key]
+    path = tmp_path / "scheduler_config.json"
+    path.write_text(json.dumps(config))
+    with pytest.raises((InvalidConfig, InvalidSchedule), match=message):
+        import_schedule("diffusers", Request(source=str(path), steps=5))
+
+
+def test_number_of_steps_is_needed(tmp_path: Path) -> None:
+    diffusers.EulerDiscreteScheduler(**_SD).save_config(tmp_path)
+    with pytest.raises(InvalidConfig, match="--steps"):
+        import_schedule("diffusers", Request(source=str(tmp_path)))
+
+
+def test_more_steps_than_training_times_are_refused() -> None:
+    with pytest.raises(InvalidSchedule, match="times"):
+        schedule_of("DPMSolverMultistepScheduler", _SD, 1500)

@@ -1,0 +1,128 @@
+"""The printed comparison: it fits 100 columns and says what the numbers say."""
+
+from typing import Any
+
+from rich.console import Console
+
+from s3search.show.terminal.comparison import against_lines, comparison_lines, comparison_table
+
+_NAMES = ("DPM-Solver++(3M), quadratic, denoise 0.06", "UniPC-3 bh2, logsnr, stop 0.02")
+
+
+def _measured(extractor: str, value: float) -> dict[str, Any]:
+    return {
+        "extractor": extractor,
+        "value": value,
+        "interval_95": (0.9 * value, 1.1 * value),
+        "difference": value - 0.04,
+        "difference_95": (value - 0.05, value - 0.03),
+        "ratio": value / 0.04,
+        "ratio_95": (value / 0.05, value / 0.03),
+    }
+
+
+def _row(name: str, value: float, *, is_baseline: bool = True) -> dict[str, Any]:
+    return {
+        **_measured("digits-a", value),
+        "schedule_id": "0123456789abcdef",
+        "name": name,
+        "is_baseline": is_baseline,
+        "is_winner": not is_baseline,
+        "nfe": 5,
+        "n_images": 10_000,
+        "noise_seed": 1,
+        "search_n_images": 1000,
+        "search_value": 0.38,
+        "witness": _measured("digits-b", 1.1 * value),
+    }
+
+
+def _found() -> dict[str, Any]:
+    found, *published = (
+        _row("polish", 0.04, is_baseline=False),
+        *(_row(name, value) for name, value in zip(_NAMES, (24.1523, 0.0973), strict=True)),
+    )
+    return {
+        "rows": [found, *published],
+        "against_published": [{"nfe": 5, **_against("beats", "beats")}],
+        "vetoed": [],
+        "floor": [
+            {"extractor": "digits-a", "value": 0.033},
+            {"extractor": "digits-b", "value": 0.031},
+        ],
+    }
+
+
+def _against(verdict: str, second: str | None) -> dict[str, Any]:
+    numbers = {"ratio": 2.4, "ratio_95": (1.9, 3.1), "difference": 0.06}
+    witness = None
+    if second is not None:
+        witness = {"extractor": "b", "verdict": second, **numbers, "ratio": 1.8, "ratio_95": None}
+    first = {"extractor": "a", "verdict": verdict, "published": "DDIM", **numbers}
+    return {**first, "witness": witness}
+
+
+def _printed(width: int) -> str:
+    console = Console(width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(comparison_table(_found()))
+    return capture.get()
+
+
+def test_the_table_fits_100_columns_without_a_cut() -> None:
+    text = _printed(100)
+    assert max(map(len, text.splitlines())) <= 100
+    for cell in (
+        "0.0973",
+        "0.088 to 0.107",  # the interval
+        "+0.0573",
+        "+0.047 to +0.067",  # the paired difference
+        "2.43x",
+        "1.95 to 3.24",  # the paired ratio
+        "21.74 to 26.57",
+        "483.0 to 805.1",
+        "0.0330",  # the floor in the first extractor
+        "0.0310",
+        "DPM-Solver++(3M),",
+        "winner",
+    ):
+        assert cell in text
+    assert text.index("0.0400") < text.index("0.0973") < text.index("24.1523")
+
+
+def test_a_narrow_screen_cuts_nothing_either() -> None:
+    text = _printed(80)
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_database_of_before_replicates_prints_without_intervals_of_pairs() -> None:
+    found = _found() | {"floor": [], "against_published": []}
+    for row in found["rows"]:
+        row |= {"difference_95": None, "ratio_95": None, "witness": None}
+    console = Console(width=100, color_system=None)
+    with console.capture() as capture:
+        console.print(comparison_table(found))
+    text = capture.get()
+    assert "0.088 to 0.107" in text
+    assert "resampled" not in text
+    assert "digits-b" not in text
+    assert list(comparison_lines(found)) == []
+
+
+def test_the_lines_say_who_beats_whom_and_whether_the_second_extractor_agrees() -> None:
+    first, second, floor = comparison_lines(_found())
+    assert first == (
+        "NFE 5, a: the found schedule beats the best published one; DDIM is 2.40 times as far "
+        "(95 % 1.90 to 3.10)"
+    )
+    assert second.endswith("that chose nothing, agrees: 1.80 times as far")
+    assert "no schedule should be expected to beat by much" in floor
+
+    def of_second(verdict: str, witness: str) -> str:
+        return list(against_lines(_against(verdict, witness)))[1]
+
+    assert "disagrees: the best published schedule beats" in of_second("beats", "loses")
+    assert "cannot tell them apart: 1.80" in of_second("beats", "undecided")
+    assert "decides: the found schedule beats" in of_second("undecided", "beats")
+    assert len(list(against_lines(_against("loses", None)))) == 1

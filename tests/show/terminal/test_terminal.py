@@ -1,0 +1,116 @@
+"""What a running search shows: all of it at 80 columns, and nothing that is not known."""
+
+from dataclasses import replace
+
+from rich.console import Console, RenderableType
+
+from s3search.show.terminal.progress import progress, progress_line, progress_table
+from s3search.show.terminal.watching import watched_line, watching
+from s3search.study.results.progress import Progress, Quality, Spend
+from s3search.study.results.watching import Watched
+
+_EARLY = Progress(
+    stage="baselines",
+    done=3,
+    total=400,
+    best={},
+    best_baseline={5: 12.5},
+    held_out={},
+    held_out_baseline={},
+    predictor={},
+    failed=0,
+    images_per_second=0.0,
+    seconds_left=None,
+    workers_busy=2,
+    workers=4,
+    spend={"search": Spend(3, 15_000, 6.4)},
+)
+_LATE = replace(
+    _EARLY,
+    stage="search",
+    done=321,
+    best={5: 8.0, 10: 4.0},
+    best_baseline={5: 12.0, 10: 5.0},
+    held_out={5: 8.2},
+    held_out_baseline={5: 12.3, 10: 5.1},
+    predictor={5: Quality(0.714, 16), 10: Quality(None, 4)},
+    failed=2,
+    images_per_second=1234.5,
+    seconds_left=3725.0,
+    spend={"search": Spend(300, 1_500_000, 3000.0), "polish": Spend(8, 400_000, 900.6)},
+)
+
+
+def _text(drawing: RenderableType) -> str:
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(drawing)
+    return shown.get()
+
+
+def test_the_table_has_all_that_is_known() -> None:
+    lines = _text(progress_table(_LATE, "mine")).splitlines()
+    whole = " ".join(lines)
+    assert "…" not in whole
+    for words in (
+        "mine: search: 321/400 evaluations, 1,234 images/s, about 1 h 02 min left",
+        "2 of 4 workers busy",
+        "2 failed",
+        "1,900,000 network calls, 3,901 worker seconds",
+        "search 300x, 1,500,000 calls, 3,000 s; polish 8x, 400,000 calls, 901 s",
+    ):
+        assert words in whole
+    rows = [" ".join(line.split()) for line in lines if line.split()[0] in ("5", "10")]
+    assert rows == [
+        "5 8.0000 12.0000 1.50x 8.2000 12.3000 1.50x 0.71 (of 16)",
+        "10 4.0000 5.0000 1.25x - 5.1000 - (of 4)",
+    ]
+
+
+def test_the_table_has_no_column_for_what_is_not_known() -> None:
+    shown = _text(progress_table(_EARLY))
+    assert "baselines: 3/400 evaluations, 2 of 4 workers busy\n" in shown
+    for word in ("held-out", "predictor", "images/s", "left", "failed"):
+        assert word not in shown
+
+
+def test_the_line_has_the_same() -> None:
+    assert progress_line(_LATE) == (
+        "search: 321/400 evaluations  |  NFE 5: best found 8.0000, best baseline 12.0000, "
+        "held-out 8.2000 (baseline 12.3000), predictor 0.71 (of 16)  |  NFE 10: best found "
+        "4.0000, best baseline 5.0000, held-out - (baseline 5.1000), predictor - (of 4)  |  "
+        "1,234 images/s  |  about 1 h 02 min left  |  2 of 4 workers busy  |  2 failed  |  "
+        "1,900,000 network calls, 3,901 worker seconds"
+    )
+    assert "held-out" not in progress_line(_EARLY)
+
+
+def test_a_launch_elsewhere_than_on_a_terminal_prints_few_lines() -> None:
+    console = Console(width=80, force_terminal=False)
+    with console.capture() as shown, progress(console) as report:
+        for done in (1, 2, 3, 400):
+            report(replace(_EARLY, done=done))
+    assert [line.split()[1] for line in shown.get().splitlines()] == ["1/400", "400/400"]
+
+
+def test_a_launch_on_a_terminal_clears_its_table_at_the_end() -> None:
+    console = Console(width=80, force_terminal=True, color_system=None)
+    with console.capture() as shown, progress(console) as report:
+        report(_EARLY)
+    assert "2 of 4 workers busy" in shown.get()
+    assert shown.get().endswith("\x1b[1A\x1b[2K")
+
+
+def test_silence_and_interruptions_are_said() -> None:
+    seen = Watched(study="mine", state="searching", progress=_EARLY, silent_seconds=50.0)
+    assert "answered" not in watched_line(seen)
+    silent = replace(seen, silent_seconds=754.0)
+    assert watched_line(silent).endswith("  |  no worker has answered for 12:34 min")
+    stopped = watched_line(replace(silent, state="interrupted"))
+    assert stopped.endswith("interrupted; the same `s3search launch` resumes it")
+    console = Console(width=80, force_terminal=True, color_system=None)
+    with console.capture() as shown, watching(console) as show:
+        show([seen, replace(silent, study="other")])
+    assert "mine: baselines: 3/400" in shown.get()
+    assert "other: baselines: 3/400" in shown.get()
+    assert "no worker has answered for 12:34 min" in shown.get()
