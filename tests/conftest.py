@@ -14,9 +14,9 @@ import pytest
 from s3search.run.launching import launch
 from s3search.study.file.config import StudyConfig
 
-pytest.register_assert_rewrite("tests.studies")  # it has an assertion that tests share
+pytest.register_assert_rewrite("tests.support.studies")  # it has an assertion that tests share
 
-from tests.studies import EVIL_NAME, study_config  # noqa: E402  # after it is registered
+from tests.support.studies import EVIL_NAME, study_config  # noqa: E402  # after it is registered
 
 
 def pytest_configure() -> None:
@@ -46,7 +46,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> StudyConfig:
         "space.nfe=[2, 3]",
         "search.algorithm=s3",
         "search.evaluations=40",
-        "validation.metric.features=tests.plugins:squares",
+        "validation.metric.features=tests.support.plugins:squares",
         "validation.n_images=200",
     )
     launch(config, lambda _: None)

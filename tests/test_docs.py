@@ -19,7 +19,7 @@ from s3search.rules import AnyRule, level
 from s3search.search.space.space import SearchSpace
 from s3search.study.file.config import StudyConfig
 from s3search.study.file.protocols import PROTOCOLS
-from tests.helpers import exact_trajectory, max_abs
+from tests.support.helpers import exact_trajectory, max_abs
 
 ROOT = Path(s3search.__file__).parents[1]
 README = ROOT / "README.md"

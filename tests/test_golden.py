@@ -13,8 +13,8 @@ from torch import Tensor
 from s3search.errors import InvalidSchedule
 from s3search.solvers.plan import Plan, compile_plan
 from s3search.solvers.sample import check_process, run_plan
-from tests.golden_cases import Case, Problem, case_files, problem_of, tensor
-from tests.helpers import NoSchedule, Waits
+from tests.support.golden.cases import Case, Problem, case_files, problem_of, tensor
+from tests.support.helpers import NoSchedule, Waits
 
 _FILES = case_files()
 _TRACE_DIGITS = 1e-5  # the trace is rounded to six decimals

@@ -16,7 +16,7 @@ from s3search.processes import (
     vp_discrete,
     vp_linear,
 )
-from tests.helpers import PROCESSES
+from tests.support.helpers import PROCESSES
 
 _EACH = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES.keys())
 

@@ -19,7 +19,7 @@ from s3search.show.dashboard import Access, application
 from s3search.show.dashboard.publish import publish
 from tests.benchmarks.bench_report import grow
 from tests.show.dashboard.client import ask
-from tests.studies import study_config
+from tests.support.studies import study_config
 
 _PATHS = ("/studies", "/studies/t", "/api/studies/1", "/api/studies/1?after=10000")
 

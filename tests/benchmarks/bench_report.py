@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from s3search.run.launching import launch
 from s3search.show.report import write_report
 from s3search.study.database.tables import EVALUATIONS, PROPOSALS, SCHEDULES
-from tests.studies import study_config
+from tests.support.studies import study_config
 
 
 def grow(url: str, n: int) -> None:

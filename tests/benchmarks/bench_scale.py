@@ -1,11 +1,11 @@
 """What many GPUs would give: ``python -m tests.benchmarks.bench_scale [--full] [--processor]
 [--storage URL]``.
 
-The real driver, search and database with virtual workers (`tests.simulated`): evaluations of 30 s
-each, 5 % of them failing, 20 % of the workers preempted an hour.  Printed for each pool: the share
-of their loaded time that workers were busy, over the whole study and until its last evaluation was
-handed out, evaluations a minute, the driver's milliseconds per evaluation, and what the database
-holds in the end against what was proposed.
+The real driver, search and database with virtual workers (`tests.support.simulated`): evaluations
+of 30 s each, 5 % of them failing, 20 % of the workers preempted an hour. Printed for each pool:
+the share of their loaded time that workers were busy, over the whole study and until its last
+evaluation was handed out, evaluations a minute, the driver's milliseconds per evaluation, and what
+the database holds in the end against what was proposed.
 
 Without --full: 8 and 64 workers; with it 1,000 alone, 60 evaluations each, which takes a quarter
 of an hour.  ``--processor`` counts the driver's processor seconds instead of the time that passed:
@@ -24,8 +24,8 @@ from pathlib import Path
 from s3search.evaluation.evaluator import Evaluator
 from s3search.run.launching import launch_on, space_of
 from s3search.study.database.store import open_study
-from tests.simulated import SimulatedPool, Weather
-from tests.studies import evaluations, study_config
+from tests.support.simulated import SimulatedPool, Weather
+from tests.support.studies import evaluations, study_config
 
 _WEATHER = Weather()
 

@@ -15,7 +15,7 @@ from s3search.show.report import write_report
 from s3search.study.file.config import StudyConfig
 from tests.browser.chromium import Watched, chromium, chromium_path
 from tests.browser.served import dashboard
-from tests.studies import EVIL_NAME
+from tests.support.studies import EVIL_NAME
 
 _PATIENCE_MS = 100_000  # of a busy machine; what is there is found at once
 expect.set_options(timeout=_PATIENCE_MS)

@@ -11,7 +11,7 @@ from playwright.sync_api import Locator, expect
 from s3search.show.dashboard.storage import open_storage
 from tests.browser.chromium import Watched
 from tests.browser.conftest import Open, Shown
-from tests.studies import EVIL_NAME
+from tests.support.studies import EVIL_NAME
 
 pytestmark = pytest.mark.xdist_group("browser")  # one browser and one study for all
 

@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 from s3search.schedules.schedule import Schedule
 from tests.browser.conftest import Open
 from tests.browser.test_report_page import PHONE, READABLE
-from tests.studies import EVIL_NAME
+from tests.support.studies import EVIL_NAME
 
 pytestmark = pytest.mark.xdist_group("browser")  # one browser and one study for all
 

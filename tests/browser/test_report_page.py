@@ -8,7 +8,7 @@ import pytest
 
 from s3search.schedules.schedule import Schedule
 from tests.browser.conftest import Open, Shown
-from tests.studies import EVIL_NAME
+from tests.support.studies import EVIL_NAME
 
 pytestmark = pytest.mark.xdist_group("browser")  # one browser and one study for all
 

@@ -21,7 +21,7 @@ from s3search.processes import flow
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import check_table
-from tests.studies import study_file
+from tests.support.studies import study_file
 
 ROOT = Path(s3search.__file__).parents[1]
 
@@ -298,11 +298,11 @@ def _assert_refused(said: Said, tree: Path, before: set[Path], *words: str) -> N
         ("cluster.workers=0", ("cluster.workers",)),
         ("model.loader=digit", ("'digit'", "'digits'")),
         ("model.loader=no_such_package:load", ("cannot import 'no_such_package'", "PYTHONPATH")),
-        ("model.loader=tests.plugins:gauss", ("no function 'gauss'", "'gaussian'")),
-        ("model.loader=tests.plugins:broken", ("no such checkpoint",)),
-        ("model.loader=tests.plugins:nothing", ("'process'",)),
+        ("model.loader=tests.support.plugins:gauss", ("no function 'gauss'", "'gaussian'")),
+        ("model.loader=tests.support.plugins:broken", ("no such checkpoint",)),
+        ("model.loader=tests.support.plugins:nothing", ("'process'",)),
         ("model.sceonds=1", ("[model]", "'seconds'")),
-        ("reference.images=tests.plugins:bytes_images", ("reference.images", "uint8")),
+        ("reference.images=tests.support.plugins:bytes_images", ("reference.images", "uint8")),
         ("storage.url=nonsense", ("no database URL", "sqlite:///")),
         ("model.loader.a.b=1", ("'loader' is not a table",)),
         ("search", ("--set takes table.key=value",)),

@@ -20,7 +20,7 @@ from s3search.show.terminal.watching import only_changes
 from s3search.study.database.store import open_study
 from s3search.study.results.watching import Watched, look
 from tests.cli.test_cli import Cli
-from tests.studies import evaluations, study_file
+from tests.support.studies import evaluations, study_file
 
 ROOT = Path(s3search.__file__).parents[1]
 PATIENCE_SECONDS = 200.0

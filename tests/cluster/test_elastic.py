@@ -13,7 +13,7 @@ import pytest
 
 from s3search.study.database.store import open_study
 from tests.cluster.ray_nodes import Said, ray_cluster
-from tests.studies import assert_same, content, study_config, study_file, undisturbed
+from tests.support.studies import assert_same, content, study_config, study_file, undisturbed
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from s3search.cluster.jobs import JobServer
 from s3search.errors import InvalidConfig, WorkersUnavailable
 from s3search.study.database.store import open_study
 from tests.cluster.ray_nodes import ROOT, RayCluster, ray_cluster
-from tests.studies import study_file
+from tests.support.studies import study_file
 
 SECRET = "known-to-the-head-only"  # part of the URL of its database
 

@@ -28,9 +28,9 @@ from s3search.schedules.published import baselines
 from s3search.search.lab import Trial
 from s3search.study.database.store import create_or_resume
 from s3search.study.file.config import StudyConfig
-from tests.simulated import SimulatedPool, Weather
-from tests.studies import assert_same, content, study_config, undisturbed
 from tests.suites.pool_suite import start_ray
+from tests.support.simulated import SimulatedPool, Weather
+from tests.support.studies import assert_same, content, study_config, undisturbed
 
 SCHEDULES = list({s.id: s for s in baselines(edm(), 3).values()}.values())
 OF_FOUR = "cluster.population=4"
@@ -156,9 +156,9 @@ def test_a_population_without_a_reply_is_asked_again_one_by_one(tmp_path: Path) 
 def make_killer(kill: str) -> Callable[[Any], Any]:
     """A worker whose process dies under one schedule, alone or among others."""
     spec = EvaluatorSpec(
-        model="tests.plugins:gaussian",
-        features="tests.plugins:pixels",
-        reference="tests.plugins:images",
+        model="tests.support.plugins:gaussian",
+        features="tests.support.plugins:pixels",
+        reference="tests.support.plugins:images",
     )
     evaluator = Evaluator(spec)
 

@@ -9,7 +9,7 @@ import pytest
 
 from s3search.study.database.store import open_study
 from tests.cluster.ray_nodes import Said, ray_cluster
-from tests.studies import assert_same, content, study_config, study_file, undisturbed
+from tests.support.studies import assert_same, content, study_config, study_file, undisturbed
 
 _SOON = {"RAY_health_check_failure_threshold": "2"}  # of a node: known after 5 s, not 14
 _PATIENCE = 120.0  # seconds for an evaluation to begin on a busy machine

@@ -9,8 +9,8 @@ import pytest
 
 from s3search.evaluation.evaluator import Evaluator
 from s3search.run.launching import launch_on, space_of
-from tests.simulated import SimulatedPool, Weather
-from tests.studies import content, study_config
+from tests.support.simulated import SimulatedPool, Weather
+from tests.support.studies import content, study_config
 
 STORMY = Weather(preempted_an_hour=20.0, failing=0.05, away=60.0, starting=10.0)
 CALM = Weather(preempted_an_hour=0.0, failing=0.0, spread=0.0)

@@ -16,7 +16,7 @@ import pytest
 
 from tests.cluster.ray_nodes import RayCluster, ray_cluster
 from tests.conftest import MortalServer
-from tests.studies import (
+from tests.support.studies import (
     assert_same,
     content,
     evaluations,

@@ -19,7 +19,7 @@ import yaml
 
 import s3search
 from s3search.cli import app
-from tests.studies import study_config
+from tests.support.studies import study_config
 
 ROOT = Path(s3search.__file__).parents[1]
 WORKERS = ROOT / "workers"

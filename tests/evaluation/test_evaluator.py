@@ -17,17 +17,17 @@ from s3search.models import digits
 from s3search.processes import edm
 from s3search.schedules import published
 from s3search.schedules.schedule import ModelPatch
-from tests import plugins
+from tests.support import plugins
 
-WITNESS = {"witness": "tests.plugins:squares", "witness_options": {"power": 2}}
+WITNESS = {"witness": "tests.support.plugins:squares", "witness_options": {"power": 2}}
 SCHEDULE = published.unipc(edm(), nfe=4)
 
 
 def _spec(**changes: Any) -> EvaluatorSpec:
     fields: dict[str, Any] = {
-        "model": "tests.plugins:gaussian",
-        "features": "tests.plugins:pixels",
-        "reference": "tests.plugins:images",
+        "model": "tests.support.plugins:gaussian",
+        "features": "tests.support.plugins:pixels",
+        "reference": "tests.support.plugins:images",
     }
     return EvaluatorSpec(**(fields | changes))
 
@@ -41,7 +41,7 @@ def _request(
 def test_an_evaluation_says_everything_it_needs() -> None:
     found = Evaluator(_spec()).evaluate(_request())
     assert found.schedule_id == SCHEDULE.id
-    assert (found.metric, found.extractor) == ("frechet", "tests.plugins:pixels")
+    assert (found.metric, found.extractor) == ("frechet", "tests.support.plugins:pixels")
     assert (found.n_images, found.noise_seed, found.nfe) == (250, 0, 4)
     assert found.network_calls == 4 * 250
     assert found.reference_n == 500
@@ -62,7 +62,7 @@ def test_the_value_does_not_depend_on_the_batch_size() -> None:
 def test_guidance_call_by_call_begins_anew_with_every_batch() -> None:
     schedule = published.with_guidance(SCHEDULE, [1.0, 1.01, 1.02, 1.03])
     values = [
-        Evaluator(_spec(model="tests.plugins:guided", batch_size=size))
+        Evaluator(_spec(model="tests.support.plugins:guided", batch_size=size))
         .evaluate(_request(350, schedule=schedule))
         .value
         for size in (1000, 100, 64)
@@ -99,7 +99,7 @@ def test_a_validation_has_the_replicates_of_its_features() -> None:
 
 def test_the_witness_sees_the_same_images_and_changes_nothing() -> None:
     alone, both = Evaluator(_spec()), Evaluator(_spec(**WITNESS))
-    other = Evaluator(_spec(features="tests.plugins:squares"))
+    other = Evaluator(_spec(features="tests.support.plugins:squares"))
     first, found, expected = (
         e.evaluate(_request(rung=Rung.VALIDATION)) for e in (alone, both, other)
     )
@@ -131,7 +131,10 @@ def test_the_floor_is_the_distance_of_resampled_real_images() -> None:
         np.testing.assert_allclose(floor.values, expected, rtol=1e-5)
         assert floor.value == pytest.approx(np.mean(expected), rel=1e-5)
         assert (floor.reference_n, floor.n_images, floor.seed) == (500, 120, 1)
-    names = ("tests.plugins:pixels", evaluator.reference.digest), evaluator.describe().witness
+    names = (
+        ("tests.support.plugins:pixels", evaluator.reference.digest),
+        evaluator.describe().witness,
+    )
     assert tuple((floor.extractor, floor.reference_digest) for floor in floors) == names
 
 
@@ -139,7 +142,7 @@ def test_a_file_of_statistics_has_no_floor_and_no_witness(tmp_path: Path) -> Non
     path = tmp_path / "statistics.npz"
     np.savez(path, mu=np.zeros(9), sigma=np.eye(9))
     of_file = {
-        "reference": "tests.plugins:statistics",
+        "reference": "tests.support.plugins:statistics",
         "reference_options": {"path": str(path)},
     }
     assert Evaluator(_spec(**of_file)).floor(FloorRequest(n_images=100, seed=1)) == ()
@@ -148,7 +151,7 @@ def test_a_file_of_statistics_has_no_floor_and_no_witness(tmp_path: Path) -> Non
 
 
 def test_validation_alone_draws_the_conditions_that_are_held_out() -> None:
-    evaluator = Evaluator(_spec(model="tests.plugins:prompted"))
+    evaluator = Evaluator(_spec(model="tests.support.plugins:prompted"))
     values = {
         rung: evaluator.evaluate(_request(rung=rung)).value
         for rung in (Rung.SEARCH, Rung.FINALS, Rung.USER, Rung.VALIDATION)
@@ -219,7 +222,7 @@ def test_a_reference_may_be_a_file_of_statistics(tmp_path: Path) -> None:
     path = tmp_path / "statistics.npz"
     np.savez(path, mu=by_images.reference.mean, sigma=by_images.reference.covariance)
     by_file = Evaluator(
-        _spec(reference="tests.plugins:statistics", reference_options={"path": str(path)})
+        _spec(reference="tests.support.plugins:statistics", reference_options={"path": str(path)})
     )
     assert by_file.reference.n is None
     found = by_file.evaluate(_request()).value
@@ -240,19 +243,22 @@ def test_the_fingerprint_names_parameters_and_options() -> None:
     [
         ({"model": "digitz"}, "did you mean 'digits'"),
         ({"model": "no_such_package:load"}, "cannot import 'no_such_package'"),
-        ({"model": "tests.plugins:gausian"}, "did you mean 'gaussian'"),
+        ({"model": "tests.support.plugins:gausian"}, "did you mean 'gaussian'"),
         ({"model_options": {"second": 1}}, "did you mean 'seconds'"),
-        ({"model": "tests.plugins:broken"}, "RuntimeError: no such checkpoint"),
-        ({"model": "tests.plugins:nothing"}, "without 'process'"),
-        ({"features": "tests.plugins:images"}, "not a callable"),
-        ({"reference": "tests.plugins:bytes_images"}, "expected a float tensor"),
+        ({"model": "tests.support.plugins:broken"}, "RuntimeError: no such checkpoint"),
+        ({"model": "tests.support.plugins:nothing"}, "without 'process'"),
+        ({"features": "tests.support.plugins:images"}, "not a callable"),
+        ({"reference": "tests.support.plugins:bytes_images"}, "expected a float tensor"),
         (
-            {"reference": "tests.plugins:statistics", "reference_options": {"path": "/no.npz"}},
+            {
+                "reference": "tests.support.plugins:statistics",
+                "reference_options": {"path": "/no.npz"},
+            },
             "/no.npz holds no mu and sigma",
         ),
         ({"witness": "digitz"}, "validation.metric.features: .*did you mean 'digits'"),
         (
-            {"witness": "tests.plugins:squares", "witness_options": {"pwoer": 3}},
+            {"witness": "tests.support.plugins:squares", "witness_options": {"pwoer": 3}},
             r"\[validation\.metric\] does not fit .*did you mean 'power'",
         ),
         ({"device": "cuda"}, "torch sees none"),

@@ -23,7 +23,7 @@ from s3search.solvers.coefficients import free_table, schedule_of_table
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
 from s3search.solvers.trainable import Freedom, MovableTable, run_rows, trained_range
-from tests.helpers import PROCESSES, gaussian, gaussian_reference, noise
+from tests.support.helpers import PROCESSES, gaussian, gaussian_reference, noise
 
 _CPU = torch.device("cpu")
 _EACH = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES.keys())

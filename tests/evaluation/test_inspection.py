@@ -12,9 +12,9 @@ from s3search.models import digits
 from s3search.processes import edm, vp_linear
 from s3search.schedules import published
 from s3search.schedules.layers import with_skipped
-from tests.studies import STUDY
+from tests.support.studies import STUDY
 
-DIGITS = STUDY.replace("tests.plugins:gaussian", "digits")
+DIGITS = STUDY.replace("tests.support.plugins:gaussian", "digits")
 
 
 @pytest.fixture(name="study")
@@ -76,10 +76,10 @@ def test_what_does_not_fit_the_model_is_one_sentence(
 def test_a_model_without_modules_has_no_blocks(
     study: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    told = _said(monkeypatch, capfd, study, "--set", "model.loader=tests.plugins:gaussian")
+    told = _said(monkeypatch, capfd, study, "--set", "model.loader=tests.support.plugins:gaussian")
     assert told[0] == 0 and "no block can be left out of a call" in told[1]
     plain = study.with_name("schedule.json")
     published.ddim(edm(), nfe=2).save(plain)
-    override = ("--set", "model.loader=tests.plugins:gaussian", "--json")
+    override = ("--set", "model.loader=tests.support.plugins:gaussian", "--json")
     code, out, _ = _said(monkeypatch, capfd, study, *override, "--schedule", plain)
     assert code == 0 and json.loads(out)["schedule"]["cost"] == 2.0

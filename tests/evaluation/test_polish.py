@@ -25,7 +25,7 @@ from s3search.solvers.coefficients import free_table
 from s3search.solvers.plan import compile_plan, compile_plans
 from s3search.solvers.sample import sample
 from s3search.solvers.trainable import Freedom
-from tests.helpers import PROCESSES, gaussian, gaussian_reference, noise
+from tests.support.helpers import PROCESSES, gaussian, gaussian_reference, noise
 
 _CPU = torch.device("cpu")
 _EACH = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES.keys())

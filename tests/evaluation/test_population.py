@@ -178,8 +178,8 @@ def test_a_schedule_that_fails_fails_alone(how: str, plain: Evaluator) -> None:
 
 def test_patched_and_validated_schedules_are_measured_alone() -> None:
     spec = EvaluatorSpec(
-        model="tests.plugins:guided", features="tests.plugins:pixels",
-        reference="tests.plugins:images",
+        model="tests.support.plugins:guided", features="tests.support.plugins:pixels",
+        reference="tests.support.plugins:images",
     )  # fmt: skip
     evaluator = Evaluator(spec)
     guided = [published.with_guidance(SCHEDULES[0], [1.0, s, 1.0, 1.0]) for s in (1.01, 1.02)]
@@ -189,15 +189,18 @@ def test_patched_and_validated_schedules_are_measured_alone() -> None:
     held_out = tuple(
         replace(request, rung=Rung.VALIDATION) for request in _requests(*SCHEDULES[:2])
     )
-    witnessed = _gaussian(witness="tests.plugins:squares")
+    witnessed = _gaussian(witness="tests.support.plugins:squares")
     for found, request in zip(_measured(witnessed, held_out), held_out, strict=True):
         assert found.witness is not None
         assert found.replicates == witnessed.evaluate(request).replicates
 
 
 def _gaussian(**changes: Any) -> Evaluator:
-    spec = {"features": "tests.plugins:pixels", "reference": "tests.plugins:images"}
-    return Evaluator(EvaluatorSpec(model="tests.plugins:gaussian", **(spec | changes)))
+    spec = {
+        "features": "tests.support.plugins:pixels",
+        "reference": "tests.support.plugins:images",
+    }
+    return Evaluator(EvaluatorSpec(model="tests.support.plugins:gaussian", **(spec | changes)))
 
 
 def test_a_model_that_reads_its_first_time_alone_is_found_out() -> None:

@@ -14,7 +14,7 @@ from s3search.evaluation.record import EvaluationRequest, Rung
 from s3search.processes import edm
 from s3search.run.launching import launch
 from s3search.schedules import published
-from tests.studies import study_config
+from tests.support.studies import study_config
 
 SPEC = EvaluatorSpec(model="digits", features="digits", reference="digits")
 

@@ -20,7 +20,7 @@ from s3search.schedules import published
 from s3search.schedules.jump import GaussianJump
 from s3search.schedules.schedule import ModelPatch, Schedule
 from s3search.solvers.plan import compile_plans
-from tests.helpers import PROCESSES, gaussian
+from tests.support.helpers import PROCESSES, gaussian
 
 _CPU = torch.device("cpu")
 _EACH = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES.keys())

@@ -30,7 +30,7 @@ from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import run_plan, sample
 from s3search.study.database.store import open_study
 from s3search.study.results.frame import evaluations_frame
-from tests import pipelines
+from tests.support import pipelines
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::FutureWarning:diffusers.*", "ignore::DeprecationWarning"
@@ -110,7 +110,7 @@ def test_a_strength_is_asked_for_and_must_leave_a_call(tmp_path: Path) -> None:
 def test_guidance_call_by_call_is_measured_and_counted(tmp_path: Path) -> None:
     folder = pipelines.stable_diffusion(tmp_path / "pipe")
     model = {"path": str(folder), "prompts": [PROMPT], "held_out": 0, "cache": str(tmp_path)}
-    images = {"images": "tests.pipelines:references", "size": 16}
+    images = {"images": "tests.support.pipelines:references", "size": 16}
     evaluator = Evaluator(pipelines.study(tmp_path, model, reference=images).evaluator_spec)
     plain = published.ddim(evaluator.denoiser.process, nfe=4)
 
@@ -133,7 +133,7 @@ def test_guidance_is_searched_exported_and_followed(tmp_path: Path) -> None:
         model,
         space={"guidance": [1.0, 9.0]},
         search={"evaluations": 8},
-        reference={"images": "tests.pipelines:references", "size": 16},
+        reference={"images": "tests.support.pipelines:references", "size": 16},
     )
     output = tmp_path / "schedule.json"
     evaluator = pipelines.searched(config, output)
@@ -166,7 +166,7 @@ def test_guidance_is_not_searched_where_there_is_none(tmp_path: Path) -> None:
         model,
         space={"guidance": [1.0, 9.0]},
         search={"algorithm": "s3"},
-        reference={"images": "tests.pipelines:references", "size": 16},
+        reference={"images": "tests.support.pipelines:references", "size": 16},
     )
     with pytest.raises(InvalidConfig, match=r"'s3' searches no guidance; use one of evolution"):
         launch(config, lambda _: None)

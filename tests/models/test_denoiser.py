@@ -9,7 +9,7 @@ from torch import Tensor
 from s3search.errors import InvalidConfig
 from s3search.models.denoiser import thresholded, variance_matched
 from s3search.processes import NoiseProcess, edm, flow, vp_discrete, vp_linear
-from tests.helpers import SHAPE, gaussian, noise
+from tests.support.helpers import SHAPE, gaussian, noise
 
 
 class _Echo:

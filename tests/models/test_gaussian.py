@@ -17,7 +17,7 @@ from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import compile_plan, compile_plans
 from s3search.solvers.sample import sample
-from tests.helpers import EXAMPLES, PROCESSES, gaussian, max_abs, noise, schedules
+from tests.support.helpers import EXAMPLES, PROCESSES, gaussian, max_abs, noise, schedules
 
 _EACH = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES.keys())
 

@@ -310,7 +310,7 @@ def test_a_guided_evaluation_counts_every_pass(tmp_path: Path) -> None:
             "classifier_config": GUIDE,
             "clip": True,
         },
-        features="tests.plugins:pixels",
+        features="tests.support.plugins:pixels",
         reference="tests.models.test_guided_diffusion:real",
     )
     schedule = published.ddim(original.process, nfe=2)

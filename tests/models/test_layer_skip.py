@@ -29,9 +29,9 @@ from s3search.processes import edm, vp_linear
 from s3search.schedules import published
 from s3search.schedules.layers import skipped_by_call, with_skipped
 from s3search.schedules.schedule import ModelPatch, Start
-from tests import plugins
 from tests.models.edm.pickled import with_weights
-from tests.pipelines import unet
+from tests.support import plugins
+from tests.support.pipelines import unet
 
 Answer = Callable[[Any, Tensor, Tensor], Tensor]
 

@@ -14,7 +14,7 @@ from s3search.schedules.jump import GaussianJump
 from s3search.schedules.schedule import Start, StartKind
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
-from tests.helpers import PROCESSES, max_abs
+from tests.support.helpers import PROCESSES, max_abs
 
 _EACH = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES.keys())
 

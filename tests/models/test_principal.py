@@ -11,7 +11,7 @@ from s3search.processes import NoiseProcess
 from s3search.schedules import published
 from s3search.schedules.schedule import Start, StartKind
 from s3search.solvers.plan import compile_plans
-from tests.helpers import PROCESSES
+from tests.support.helpers import PROCESSES
 
 _EACH = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES.keys())
 

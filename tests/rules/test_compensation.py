@@ -19,7 +19,7 @@ from s3search.schedules.retime import retime
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import run_plan
-from tests.helpers import EXAMPLES, gaussian, max_abs, noise, schedules
+from tests.support.helpers import EXAMPLES, gaussian, max_abs, noise, schedules
 
 
 @EXAMPLES

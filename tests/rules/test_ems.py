@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from s3search.errors import IncompatibleStatistics
 from s3search.rules import EmsStatistics, Prediction, Taylor, UniPC, Variant, level
-from tests.helpers import PROCESSES
+from tests.support.helpers import PROCESSES
 
 _LOW, _HIGH = -4.0, 5.0
 

@@ -15,7 +15,7 @@ from s3search.rules import Free, Taylor, level
 from s3search.rules.base import Prediction
 from s3search.rules.free import euler
 from s3search.schedules.schedule import Start, StartKind, Step, json_schema
-from tests.helpers import EXAMPLES, PROCESSES, exact_trajectory, max_abs
+from tests.support.helpers import EXAMPLES, PROCESSES, exact_trajectory, max_abs
 
 _VP = vp_linear()
 _ONE_STEP = {

@@ -27,7 +27,7 @@ from s3search.rules import (
     level,
 )
 from s3search.rules.momentum import adams_bashforth
-from tests.helpers import exact_trajectory, max_abs
+from tests.support.helpers import exact_trajectory, max_abs
 
 _EDM, _VP, _FLOW = edm(), vp_linear(), flow()
 

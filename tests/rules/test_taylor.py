@@ -18,7 +18,7 @@ from s3search.rules import (
 from s3search.rules.base import Level, Point
 from s3search.rules.linear_form import LinearForm, data, state
 from s3search.rules.taylor import derivative_weights
-from tests.helpers import exact_trajectory, max_abs
+from tests.support.helpers import exact_trajectory, max_abs
 
 _VP = vp_linear()
 

@@ -8,7 +8,7 @@ import pytest
 from s3search.processes import edm, flow, vp_linear
 from s3search.rules import LINEAR_PREDICTIONS, Adams, Prediction, Taylor, UniPC, Variant, level
 from s3search.rules.adams import integrated_basis
-from tests.helpers import exact_trajectory, max_abs
+from tests.support.helpers import exact_trajectory, max_abs
 
 _VP, _EDM = vp_linear(), edm()
 

@@ -15,8 +15,8 @@ from s3search.show.pictures.grids import draw_comparison
 from s3search.study.database.store import open_study
 from s3search.study.file.config import StudyConfig
 from s3search.study.results.comparison import comparison_of
-from tests import pipelines
-from tests.studies import evaluations, study_config
+from tests.support import pipelines
+from tests.support.studies import evaluations, study_config
 
 Cli = Callable[..., tuple[int, str, str]]
 

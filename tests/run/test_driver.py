@@ -27,7 +27,7 @@ from s3search.study.optuna.mirror import OptunaMirror
 from s3search.study.results.export import best_schedule
 from s3search.study.results.frame import status_of
 from s3search.study.results.progress import Progress
-from tests.studies import content, study_config
+from tests.support.studies import content, study_config
 
 BUDGET = 6
 
@@ -418,7 +418,7 @@ def test_a_schedule_that_fails_is_a_result_and_the_search_goes_on(tmp_path: Path
 def test_a_model_that_changed_under_the_study_is_a_conflict(tmp_path: Path) -> None:
     weights = tmp_path / "weights"
     weights.write_text("1.0")
-    options = ("model.loader='tests.plugins:trained'", f"model.weights='{weights}'")
+    options = ("model.loader='tests.support.plugins:trained'", f"model.weights='{weights}'")
     config = study_config(tmp_path, *options)
     launch(config, _ignore)
     before = content(config)

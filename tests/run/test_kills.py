@@ -18,7 +18,7 @@ from s3search.study.database.store import create_or_resume, open_study
 from s3search.study.file.config import StudyConfig
 from s3search.study.results.progress import Progress
 from tests.conftest import MortalServer
-from tests.studies import (
+from tests.support.studies import (
     assert_same,
     content,
     evaluations,

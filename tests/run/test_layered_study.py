@@ -24,7 +24,7 @@ from s3search.study.database.store import open_study
 from s3search.study.file.config import StudyConfig, config_from_text
 from s3search.study.results.export import best_schedule
 from s3search.study.results.progress import Progress
-from tests import pipelines
+from tests.support import pipelines
 
 TABLES = """
 [study]
@@ -86,7 +86,10 @@ def test_a_study_stays_within_its_cost_and_exports_the_patch(tmp_path: Path) -> 
         ("search.algorithm='s3'", "space.cost: 's3' leaves no blocks out; use 'autodiffusion'"),
         ("space.nfe=[3]", "afford none of the numbers of calls 3 whole"),
         ("space.nfe=[2,9]", "never pay for 9 calls"),
-        ("model.loader='tests.plugins:gaussian'", "this model has no block that can be left out"),
+        (
+            "model.loader='tests.support.plugins:gaussian'",
+            "this model has no block that can be left out",
+        ),
     ],
 )
 def test_what_cannot_be_searched_is_refused_before_anything_is_written(
@@ -94,7 +97,10 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_written(
 ) -> None:
     overrides = [override]
     if "gaussian" in override:
-        plain = ("features='tests.plugins:pixels'", "images='tests.plugins:images'")
+        plain = (
+            "features='tests.support.plugins:pixels'",
+            "images='tests.support.plugins:images'",
+        )
         overrides += [f"metric.{plain[0]}", f"reference.{plain[1]}"]
     with pytest.raises(InvalidConfig, match=message):
         launch(_config(tmp_path, *overrides), _ignore)

@@ -23,8 +23,8 @@ from s3search.schedules.schedule import ModelPatch, Schedule
 from s3search.solvers.plan import check_table
 from s3search.study.database.store import open_study
 from s3search.study.results.progress import Progress
-from tests.plugins import SHAPE, images
-from tests.studies import content, study_config, study_file
+from tests.support.plugins import SHAPE, images
+from tests.support.studies import content, study_config, study_file
 
 
 def _ems(shift: float = 0.0, shape: tuple[int, ...] = SHAPE) -> EmsStatistics:

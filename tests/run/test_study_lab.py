@@ -25,7 +25,7 @@ from s3search.search.proposer import Told
 from s3search.search.space.space import load_space
 from s3search.study.database.store import create_or_resume
 from s3search.study.file.config import StudyConfig
-from tests.studies import study_config
+from tests.support.studies import study_config
 
 SCHEDULES = list(baselines(edm(), 3).values())[:6]
 

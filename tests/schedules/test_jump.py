@@ -21,7 +21,7 @@ from s3search.schedules.spacing import noisy_time
 from s3search.search.proposer import schedule_key
 from s3search.solvers.plan import check_table, compile_plan
 from s3search.solvers.sample import initial_state, sample
-from tests.helpers import PROCESSES, gaussian, max_abs, noise
+from tests.support.helpers import PROCESSES, gaussian, max_abs, noise
 
 _MEAN = [[[0.3, -0.5], [0.1, 0.8]]]
 _EACH_PROCESS = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES.keys())

@@ -10,7 +10,7 @@ from s3search.rules import Taylor
 from s3search.schedules import published
 from s3search.schedules.spacing import End, EndRule, Spacing, grid
 from s3search.solvers.plan import compile_plan
-from tests.helpers import PROCESSES
+from tests.support.helpers import PROCESSES
 
 _EACH = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES.keys())
 

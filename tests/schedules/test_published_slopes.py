@@ -13,8 +13,8 @@ from s3search.schedules.schedule import Schedule
 from s3search.schedules.spacing import End, EndRule
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
-from tests.golden_cases import case_files
-from tests.helpers import gaussian, max_abs, noise
+from tests.support.golden.cases import case_files
+from tests.support.helpers import gaussian, max_abs, noise
 
 _DENOISE = End(rule=EndRule.DENOISE)
 _TAB = {name: path for name, path in case_files().items() if name.startswith("deis_tab")}

@@ -10,7 +10,7 @@ from s3search.schedules.retime import retime
 from s3search.schedules.schedule import Corrector, CorrectorKind, Step
 from s3search.solvers.coefficients import freed
 from s3search.solvers.sample import run_plan
-from tests.helpers import PROCESSES, gaussian, noise
+from tests.support.helpers import PROCESSES, gaussian, noise
 
 _TARGETS = [name for name in PROCESSES if name != "edm"]
 

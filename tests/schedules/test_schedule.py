@@ -28,7 +28,7 @@ from s3search.schedules.schedule import (
     json_schema,
 )
 from s3search.solvers.plan import compile_plan
-from tests.helpers import EXAMPLES, schedules
+from tests.support.helpers import EXAMPLES, schedules
 
 _SCHEMA = jsonschema.Draft202012Validator(json_schema())
 

@@ -16,7 +16,7 @@ from s3search.schedules.spacing import noisy_time
 from s3search.schedules.stretch import fitted, with_nfe
 from s3search.solvers.coefficients import freed
 from s3search.solvers.sample import run_plan
-from tests.helpers import PROCESSES, gaussian, max_abs, noise
+from tests.support.helpers import PROCESSES, gaussian, max_abs, noise
 
 _SOLVERS = (
     "DPM-Solver++(3M), karras, denoise",

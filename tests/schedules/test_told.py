@@ -17,7 +17,7 @@ from s3search.schedules.retime import retime
 from s3search.schedules.schedule import Schedule, Start, StartKind, Step
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import run_plan, sample
-from tests.helpers import EXAMPLES, gaussian, max_abs, noise, schedules
+from tests.support.helpers import EXAMPLES, gaussian, max_abs, noise, schedules
 
 
 def _shifted(process: NoiseProcess, factor: float = 0.9) -> Schedule:

@@ -13,7 +13,7 @@ from s3search.schedules.spacing import End, EndRule
 from s3search.search.edit.fit_dc import fit_dc_ratios
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
-from tests.helpers import noise
+from tests.support.helpers import noise
 
 
 def _mixture(process: NoiseProcess) -> GaussianMixture:

@@ -15,7 +15,7 @@ from s3search.search import crossover, load_space, migrate, mutate, problem, ran
 from s3search.search.edit.draft import draft_of, finished
 from s3search.search.space.space import SearchSpace
 from s3search.solvers.coefficients import free_table, freed, schedule_of_table
-from tests.helpers import PROCESSES
+from tests.support.helpers import PROCESSES
 
 _SPACES: dict[str, SearchSpace] = {
     "usf": load_space("usf", {"correctors": ["none", "pseudo", "implicit"]}),

@@ -21,7 +21,7 @@ from s3search.solvers.plan import compile_plan
 from s3search.study.database.store import open_study
 from s3search.study.results.export import best_schedule
 from s3search.study.results.frame import evaluations_frame, status_of, validated
-from tests.studies import content, study_config
+from tests.support.studies import content, study_config
 
 PROCESS = edm()
 EIGENVALUES = np.array([1.0, 0.3, 0.05, 0.01])

@@ -32,7 +32,7 @@ from s3search.rules import (
 )
 from s3search.rules.linear_form import OFFSET, LinearForm, data, state
 from s3search.schedules import published
-from tests.helpers import Trajectory, exact_trajectory, max_abs, slope_over_halvings
+from tests.support.helpers import Trajectory, exact_trajectory, max_abs, slope_over_halvings
 
 _TOLERANCE = 0.15
 _VP = vp_linear()

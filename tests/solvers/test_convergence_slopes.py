@@ -21,7 +21,7 @@ from s3search.rules import (
 )
 from s3search.schedules import published
 from s3search.schedules.schedule import Step
-from tests.helpers import Trajectory, exact_trajectory, max_abs, slope_over_halvings
+from tests.support.helpers import Trajectory, exact_trajectory, max_abs, slope_over_halvings
 
 _TOLERANCE = 0.15
 _EDM, _VP, _FLOW = edm(), vp_linear(), flow()

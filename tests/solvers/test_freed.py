@@ -26,7 +26,7 @@ from s3search.schedules.schedule import (
 )
 from s3search.search import load_space, random_schedule
 from s3search.solvers.coefficients import FreeTable, free_table, freed, schedule_of_table
-from tests.helpers import EXAMPLES, gaussian, max_abs, noise, schedules
+from tests.support.helpers import EXAMPLES, gaussian, max_abs, noise, schedules
 
 _PROCESSES: dict[str, NoiseProcess] = {"edm": edm(), "vp_linear": vp_linear(), "flow": flow()}
 _DDIM = Taylor(prediction=Prediction.DATA, order=1)

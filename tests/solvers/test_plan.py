@@ -25,7 +25,7 @@ from s3search.schedules.schedule import (
 from s3search.schedules.spacing import End, EndRule
 from s3search.solvers.plan import compile_plan, compile_plans
 from s3search.solvers.sample import run_plan, sample
-from tests.helpers import EXAMPLES, gaussian, max_abs, noise, schedules
+from tests.support.helpers import EXAMPLES, gaussian, max_abs, noise, schedules
 
 
 @EXAMPLES

@@ -13,7 +13,7 @@ from s3search.schedules import published
 from s3search.solvers.plan import Plan, compile_plan
 from s3search.solvers.population import sample_population
 from s3search.solvers.sample import sample
-from tests.helpers import PROCESSES, gaussian, noise
+from tests.support.helpers import PROCESSES, gaussian, noise
 
 
 def _plans(process: NoiseProcess) -> list[Plan]:

@@ -12,8 +12,8 @@ from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.prefix import call_keys
 from s3search.solvers.sample import sample
-from tests.helpers import gaussian, noise
 from tests.solvers.test_v3 import _ems, _schedule
+from tests.support.helpers import gaussian, noise
 
 
 def _keys(schedule: Schedule) -> tuple[str | None, ...]:

@@ -11,7 +11,7 @@ from s3search.processes import NoiseProcess, edm, vp_linear
 from s3search.schedules import published
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
-from tests.helpers import PROCESSES, gaussian, max_abs, noise
+from tests.support.helpers import PROCESSES, gaussian, max_abs, noise
 
 _EACH = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES.keys())
 

@@ -9,7 +9,7 @@ from s3search.schedules.schedule import Schedule, Step
 from s3search.solvers.image_to_image import tail_of
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import run_plan
-from tests.helpers import PROCESSES, gaussian, max_abs, noise
+from tests.support.helpers import PROCESSES, gaussian, max_abs, noise
 
 
 def test_steps_keep_the_order_that_their_new_history_allows() -> None:

@@ -27,7 +27,7 @@ from s3search.schedules.schedule import (
 from s3search.schedules.spacing import End, EndRule
 from s3search.solvers.plan import PlanBatch, check_table, compile_plan, compile_plans
 from s3search.solvers.sample import run_plan, sample
-from tests.helpers import PROCESSES, SHAPE, gaussian, max_abs, noise
+from tests.support.helpers import PROCESSES, SHAPE, gaussian, max_abs, noise
 
 
 def _ems(n: int = 120) -> EmsStatistics:

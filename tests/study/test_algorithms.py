@@ -8,7 +8,7 @@ from s3search.errors import InvalidConfig
 from s3search.processes import edm
 from s3search.run.algorithms import ALGORITHMS, baseline_seeds, make_proposer, make_search
 from s3search.search import Observation, load_space
-from tests.studies import study_config
+from tests.support.studies import study_config
 
 
 @pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "s3"])

@@ -19,10 +19,10 @@ from s3search.study.file.config import StudyConfig
 from s3search.study.results.comparison import against_published, comparison_of
 from s3search.study.results.export import best_schedule
 from s3search.study.results.frame import HeldOut, Scored, evaluations_frame, status_of, validated
-from tests import plugins
-from tests.studies import content, study_config
+from tests.support import plugins
+from tests.support.studies import content, study_config
 
-WITNESS = "validation.metric.features=tests.plugins:squares"
+WITNESS = "validation.metric.features=tests.support.plugins:squares"
 
 
 def _launched(folder: Path, *overrides: str) -> StudyConfig:
@@ -152,7 +152,7 @@ def test_a_second_extractor_may_come_later_but_not_change(tmp_path: Path) -> Non
     assert rungs["witness"] == rungs["validation"]
     with open_study(config.storage.url, "t") as store:
         assert [floor["extractor"] for floor in comparison_of(store)["floor"]] == [
-            "tests.plugins:pixels",
+            "tests.support.plugins:pixels",
             "squares-2",
         ]
     launch(config, lambda _: None)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from s3search.study.database.engine import connect_arguments
 from s3search.study.database.retries import PATIENCE_SECONDS
 from tests.conftest import socket_of
-from tests.cut_network import CutNetwork
+from tests.support.cut_network import CutNetwork
 
 _OPTIONS = {
     "keepalives_idle": socket.TCP_KEEPIDLE,

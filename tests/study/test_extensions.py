@@ -13,7 +13,7 @@ from s3search.study.database.upkeep import copy_studies
 from s3search.study.extensions import Extension, extension_of, newest
 from s3search.study.file.config import StudyConfig
 from s3search.study.results.export import best_schedule
-from tests.studies import content, study_config
+from tests.support.studies import content, study_config
 
 _MORE = "search.evaluations=40"
 _SMALL = ("space.orders=[1,2]", "space.solvers=['taylor']", "search.baselines=false")

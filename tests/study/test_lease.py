@@ -28,7 +28,7 @@ from s3search.study.database.store import StudyStore, create_or_resume, open_stu
 from s3search.study.database.tables import LEASES, NOTES
 from s3search.study.database.upkeep import prune
 from s3search.study.results.progress import Progress
-from tests.studies import study_config, trials
+from tests.support.studies import study_config, trials
 
 ROOT = Path(s3search.__file__).parents[1]
 

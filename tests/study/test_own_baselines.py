@@ -10,7 +10,7 @@ from s3search.processes import edm, flow
 from s3search.run.algorithms import baseline_seeds
 from s3search.run.own_baselines import own_baselines
 from s3search.schedules.published import flow_euler
-from tests.studies import study_config
+from tests.support.studies import study_config
 
 DDIM = {
     "beta_start": 0.00085,

@@ -25,8 +25,8 @@ from s3search.search.space.space import preset_folder
 from s3search.study.file.config import config_from_text
 from s3search.study.file.presets import study_preset, study_presets
 from s3search.study.file.protocols import PROTOCOLS
-from tests import pipelines
 from tests.models.edm.pickled import with_weights
+from tests.support import pipelines
 
 NAMES = ("cifar10-edm", "dit", "flux", "imagenet64-adm", "ldm-bedroom", "sd15", "sd3", "sdxl")
 N_VALIDATED = 8

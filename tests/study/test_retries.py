@@ -12,8 +12,8 @@ from s3search.run.launching import launch
 from s3search.study.database.retries import is_passing, persist, ridden_out
 from s3search.study.results.progress import Progress
 from tests.conftest import MortalServer
-from tests.cut_network import CutNetwork
-from tests.studies import content, study_config
+from tests.support.cut_network import CutNetwork
+from tests.support.studies import content, study_config
 
 
 def _ignore(_: Progress) -> None:

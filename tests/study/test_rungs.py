@@ -10,7 +10,7 @@ from s3search.run.launching import launch
 from s3search.show.terminal.status import status_lines
 from s3search.study.database.store import open_study
 from s3search.study.results.frame import status_of
-from tests.studies import study_config
+from tests.support.studies import study_config
 
 _LADDER = 'search.ladder=["gaussian", "trajectory", "race", "polish"]'
 

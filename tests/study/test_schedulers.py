@@ -11,7 +11,7 @@ from s3search.models.diffusers import load
 from s3search.models.diffusers.scheduler_config import OwnSampler, process_of
 from s3search.processes import edm, flow, vp_linear
 from s3search.run.schedulers import schedulers_of
-from tests import pipelines
+from tests.support import pipelines
 
 PNDM = {
     "beta_start": 0.00085,

@@ -20,7 +20,7 @@ from s3search.study.database.store import study_names
 from s3search.study.database.tables import SCHEDULES
 from s3search.study.database.upkeep import Copied, copy_studies, prunable, prune, upgrade
 from s3search.study.file.config import StudyConfig
-from tests.studies import content, study_config
+from tests.support.studies import content, study_config
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from s3search.study.results.export import best_schedule
 from s3search.study.results.frame import evaluations_frame, finalists, status_of, validated
 from s3search.study.results.watching import look
 from tests.show.dashboard.client import ask
-from tests.studies import study_config
+from tests.support.studies import study_config
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from s3search.study.file.config import StudyConfig
 from s3search.study.optuna import mirror
 from s3search.study.results.frame import evaluations_frame, status_of, validated
 from s3search.study.results.progress import Progress
-from tests.studies import content, study_config
+from tests.support.studies import content, study_config
 
 FEW = ("validation.baselines=false", "validation.n_images=40")
 LADDER = "search.ladder=['race', 'polish']"

@@ -13,7 +13,7 @@ from s3search.study.results.frame import status_of
 from s3search.study.results.progress import Progress, RecentRate, Spend, seconds_left
 from s3search.study.results.recent import Answer, images_per_second, n_workers
 from s3search.study.results.watching import Watched, look
-from tests.studies import study_config
+from tests.support.studies import study_config
 
 _NOON = datetime(2026, 1, 1, 12)
 

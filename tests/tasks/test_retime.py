@@ -14,7 +14,7 @@ from s3search.rules import Taylor
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.coefficients import freed
-from tests.studies import study_file
+from tests.support.studies import study_file
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -155,8 +155,8 @@ def study(tmp_path: Path) -> Path:
     (tmp_path / "one").write_text("1.0")
     (tmp_path / "two").write_text("0.9")
     text = path.read_text().replace(
-        'loader = "tests.plugins:gaussian"',
-        f'loader = "tests.plugins:trained"\nweights = "{tmp_path / "one"}"',
+        'loader = "tests.support.plugins:gaussian"',
+        f'loader = "tests.support.plugins:trained"\nweights = "{tmp_path / "one"}"',
     )
     path.write_text(text)
     return path

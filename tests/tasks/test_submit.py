@@ -7,7 +7,7 @@ import pytest
 
 from s3search.errors import InvalidConfig
 from s3search.tasks.submit import Submission, submission_of, travelling_folder
-from tests.studies import study_config, study_file
+from tests.support.studies import study_config, study_file
 
 REMOTE = "postgresql+psycopg://ann@db.example/s3"
 

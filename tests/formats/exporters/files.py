@@ -10,7 +10,7 @@ from s3search.formats.exporters import ExportRequest, LossReport, export_schedul
 from s3search.models.gaussian import GaussianDenoiser
 from s3search.processes import Flow, NoiseProcess
 from s3search.schedules.schedule import Schedule
-from tests.helpers import gaussian
+from tests.support.helpers import gaussian
 
 
 class SigmaDenoiser:

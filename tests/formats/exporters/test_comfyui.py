@@ -24,7 +24,7 @@ from s3search.solvers.image_to_image import tail_of
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import run_plan
 from tests.formats.exporters.files import SigmaDenoiser, exported
-from tests.helpers import PROCESSES, gaussian, max_abs, noise
+from tests.support.helpers import PROCESSES, gaussian, max_abs, noise
 
 
 @dataclass

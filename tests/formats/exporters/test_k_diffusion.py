@@ -19,7 +19,7 @@ from s3search.solvers.image_to_image import tail_of
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import run_plan, sample
 from tests.formats.exporters.files import SigmaDenoiser, exported
-from tests.helpers import PROCESSES, gaussian, max_abs, noise
+from tests.support.helpers import PROCESSES, gaussian, max_abs, noise
 
 _EACH = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES.keys())
 

@@ -15,7 +15,7 @@ from s3search.schedules.jump import GaussianJump
 from s3search.schedules.schedule import Schedule, StatisticsReference
 from s3search.solvers.image_to_image import tail_of
 from s3search.solvers.plan import compile_plan
-from tests.helpers import PROCESSES
+from tests.support.helpers import PROCESSES
 
 
 def _report(form: str, schedule: Schedule, folder: Path, ems: Path | None = None) -> LossReport:

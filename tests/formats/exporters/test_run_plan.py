@@ -19,7 +19,7 @@ from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
-from tests.helpers import EXAMPLES, gaussian, max_abs, noise, schedules
+from tests.support.helpers import EXAMPLES, gaussian, max_abs, noise, schedules
 
 _FILE = Path(module.__file__)
 _RUN = runpy.run_path(str(_FILE))["run_plan"]

@@ -16,9 +16,16 @@ from s3search.rules import EmsStatistics, RelaxationKind, Taylor
 from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import run_plan
-from tests import golden_ems
 from tests.formats.importers.files import decisions, usf_file
-from tests.golden_cases import Waits, case_files, golden_folder, mixture, problem_of, tensor
+from tests.support.golden import ems as golden_ems
+from tests.support.golden.cases import (
+    Waits,
+    case_files,
+    golden_folder,
+    mixture,
+    problem_of,
+    tensor,
+)
 
 _FAMILIES = {"adm": "adm", "edm": "edm", "lsun": "lsun", "sd": "sd", "sde": "score_sde"}
 _PUBLISHED = sorted(golden_folder().glob("usf_published/*.pth"))

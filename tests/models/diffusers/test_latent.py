@@ -24,7 +24,7 @@ from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
 from s3search.study.database.store import open_study
-from tests import pipelines
+from tests.support import pipelines
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::FutureWarning:diffusers.*", "ignore::DeprecationWarning"
@@ -46,7 +46,7 @@ def _searched(tmp_path: Path, folder: Path, **model: Any) -> tuple[Evaluator, Sc
     config = pipelines.study(
         tmp_path,
         {"path": str(folder), **model},
-        reference={"images": "tests.pipelines:references", "size": 16},
+        reference={"images": "tests.support.pipelines:references", "size": 16},
     )
     return pipelines.searched(config, output), Schedule.load(output), output
 
@@ -140,7 +140,7 @@ def test_the_usual_search_measures_the_pipelines_own_solver_and_polishes(tmp_pat
     config = pipelines.study(
         tmp_path,
         {"path": str(folder), "prompts": PROMPTS, "cache": str(tmp_path)},
-        reference={"images": "tests.pipelines:references", "size": 16},
+        reference={"images": "tests.support.pipelines:references", "size": 16},
         search={"algorithm": "s3", "baselines": True, "evaluations": 40},
     )
     launch(config, lambda _: None)

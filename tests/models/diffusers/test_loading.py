@@ -28,7 +28,7 @@ from s3search.models.diffusers import load
 from s3search.schedules import published
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
-from tests import pipelines
+from tests.support import pipelines
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::FutureWarning:diffusers.*", "ignore::DeprecationWarning"
@@ -250,7 +250,7 @@ def test_an_interval_of_guidance_is_counted_and_changes_the_images(
     sd: Path, tmp_path: Path
 ) -> None:
     model = {"path": str(sd), "prompts": PROMPTS, "held_out": 0, "cache": str(tmp_path)}
-    images = {"images": "tests.pipelines:references", "size": 16}
+    images = {"images": "tests.support.pipelines:references", "size": 16}
     found = {}
     for name, interval in {"all": [0, 999], "part": [200, 700], "none": [0, 0.5]}.items():
         limited = {**model, "guidance_interval": interval}

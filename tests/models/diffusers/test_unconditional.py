@@ -14,7 +14,7 @@ from s3search.processes import edm
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
-from tests import pipelines
+from tests.support import pipelines
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:diffusers.*")
 
@@ -40,7 +40,7 @@ def test_a_latent_model_without_condition_is_searched_exported_and_replayed(
     tmp_path: Path,
 ) -> None:
     folder = pipelines.ldm(tmp_path / "pipe")
-    images = {"images": "tests.pipelines:references", "size": 16}
+    images = {"images": "tests.support.pipelines:references", "size": 16}
     config = pipelines.study(tmp_path, {"path": str(folder)}, reference=images)
     output = tmp_path / "schedule.json"
     evaluator = pipelines.searched(config, output)

@@ -15,8 +15,8 @@ pytest.importorskip(
 from s3search.errors import S3SearchError
 from s3search.run.launching import launch
 from s3search.schedules.schedule import Schedule
-from tests import pipelines
 from tests.suites.pool_suite import start_ray
+from tests.support import pipelines
 
 pytestmark = [
     pytest.mark.cluster,
@@ -44,7 +44,7 @@ def test_ray_workers_find_what_one_process_finds(tmp_path: Path, kind: str) -> N
         config = pipelines.study(
             own,
             model,
-            reference={"images": "tests.pipelines:references", "size": size},
+            reference={"images": "tests.support.pipelines:references", "size": size},
             cluster={"address": address, "workers": workers},
         )
         evaluator = pipelines.searched(config, own / "schedule.json")

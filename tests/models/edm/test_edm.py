@@ -314,7 +314,7 @@ def test_an_evaluation_runs_from_a_file_by_its_short_name(tmp_path: Path) -> Non
     spec = EvaluatorSpec(
         model="edm",
         model_options={"path": str(tmp_path / "net.safetensors")},
-        features="tests.plugins:pixels",
+        features="tests.support.plugins:pixels",
         reference="tests.models.edm.test_edm:stored_images",
         reference_options={"path": str(tmp_path / "images.safetensors")},
     )

@@ -16,7 +16,7 @@ from s3search.processes import NoiseProcess, vp_linear
 from s3search.schedules import published
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
-from tests.helpers import PROCESSES, SHAPE, gaussian, max_abs, noise
+from tests.support.helpers import PROCESSES, SHAPE, gaussian, max_abs, noise
 
 # torch compiles parts of forward-mode differentiation with what it deprecated itself
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")

@@ -15,8 +15,8 @@ from s3search.search.predictor.base import Array
 from s3search.search.predictor.features import Proxies, compact, flat, proxy_names, tokens
 from s3search.search.predictor.process import _negative_evidence, kept_rows
 from s3search.search.predictor.ranks import rank_correlation
-from tests.helpers import PROCESSES
 from tests.search.predictor.examples import examples, measured
+from tests.support.helpers import PROCESSES
 
 N = 100
 MODELS = {name: make for name, make in CANDIDATES.items() if name != "decisions"}

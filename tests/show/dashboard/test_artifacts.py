@@ -27,8 +27,8 @@ from s3search.study.file.config import StudyConfig
 from s3search.study.optuna import tables as optuna_tables
 from s3search.study.results.frame import evaluations_frame, validated
 from tests.show.dashboard.client import ask
-from tests.studies import EVIL_NAME as NAME
-from tests.studies import study_config
+from tests.support.studies import EVIL_NAME as NAME
+from tests.support.studies import study_config
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from s3search.show.report.data import Collected, collect
 from s3search.study.database.rows import Job, Result, Spent
 from s3search.study.database.store import StudyStore, create_or_resume
 from s3search.study.results.frame import evaluations_frame
-from tests.studies import study_config
+from tests.support.studies import study_config
 
 PROCESS = edm()
 DDIM, DDIM_KARRAS = (published.ddim(PROCESS, nfe=3, spacing=s) for s in ("uniform", "karras"))

@@ -22,8 +22,8 @@ from s3search.study.results.comparison import comparison_of
 from s3search.study.results.frame import evaluations_frame, status_of
 from tests.show.dashboard.client import Answer, ask
 from tests.show.report.test_report import Page
-from tests.studies import EVIL_NAME as NAME
-from tests.studies import study_config
+from tests.support.studies import EVIL_NAME as NAME
+from tests.support.studies import study_config
 
 HERE = quote(NAME, safe="")
 

@@ -32,8 +32,8 @@ from s3search.study.file.config import StudyConfig
 from s3search.study.results.comparison import comparison_of
 from s3search.study.results.frame import evaluations_frame, status_of, validated
 from tests.show.dashboard.client import ask
-from tests.studies import EVIL_NAME as NAME
-from tests.studies import study_config, study_file
+from tests.support.studies import EVIL_NAME as NAME
+from tests.support.studies import study_config, study_file
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from s3search.show.pictures import (
 )
 from s3search.solvers.coefficients import freed
 from s3search.study.optuna.summary import DISTRIBUTIONS, summary
-from tests.helpers import EXAMPLES, schedules
+from tests.support.helpers import EXAMPLES, schedules
 
 _PNG = b"\x89PNG"
 

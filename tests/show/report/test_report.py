@@ -26,7 +26,7 @@ from s3search.study.database.store import StudyStore, open_study
 from s3search.study.file.config import ModelTable, StudyConfig, parse_config
 from s3search.study.results.comparison import comparison_of
 from s3search.study.results.frame import status_of
-from tests.studies import study_config
+from tests.support.studies import study_config
 
 NAME = "<script>alert(1)</script> $a & 'b'"
 _VOID = {"meta", "img", "input", "br", "link", "hr"}
@@ -76,7 +76,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> StudyConfig:
         "space.nfe=[2, 3]",
         "search.algorithm=s3",
         "search.evaluations=40",
-        "validation.metric.features=tests.plugins:squares",
+        "validation.metric.features=tests.support.plugins:squares",
         "validation.n_images=200",
     )
     launch(config, lambda _: None)
@@ -221,7 +221,7 @@ def test_values_that_sound_secret_are_left_out(tmp_path: Path) -> None:
 def test_a_model_that_cannot_be_loaded_leaves_a_sentence(
     config: StudyConfig, store: StudyStore
 ) -> None:
-    model = config.model.model_copy(update={"loader": "tests.plugins:broken"})
+    model = config.model.model_copy(update={"loader": "tests.support.plugins:broken"})
     collected = collect(store)
     missing = make_samples(config.model_copy(update={"model": model}), collected.picks, 4)
     assert isinstance(missing, NoSamples)

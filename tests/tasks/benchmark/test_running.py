@@ -19,7 +19,7 @@ from s3search.search.algorithms.evolution import distinct
 from s3search.tasks.benchmark.plan import PUBLISHED, Choices, Plan, make_plan
 from s3search.tasks.benchmark.results import Row, read_rows
 from s3search.tasks.benchmark.running import Made, run
-from tests.studies import study_file
+from tests.support.studies import study_file
 
 SETS = ("search.n_images=20", "validation.n_images=40")
 CHOICES = Choices(

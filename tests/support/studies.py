@@ -20,13 +20,13 @@ STUDY = """\
 [study]
 name = "t"
 [model]
-loader = "tests.plugins:gaussian"
+loader = "tests.support.plugins:gaussian"
 [space]
 nfe = [3]
 [metric]
-features = "tests.plugins:pixels"
+features = "tests.support.plugins:pixels"
 [reference]
-images = "tests.plugins:images"
+images = "tests.support.plugins:images"
 [search]
 algorithm = "evolution"
 batch = 4

@@ -20,7 +20,7 @@ from s3search.schedules.schedule import (
     StartKind,
     Step,
 )
-from tests.helpers import NoSchedule, Waits
+from tests.support.helpers import NoSchedule, Waits
 
 Case = Mapping[str, Any]
 Times = Sequence[float]

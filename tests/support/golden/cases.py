@@ -30,10 +30,13 @@ from s3search.rules import (
 from s3search.schedules import published
 from s3search.schedules.schedule import Corrector, Schedule, Start, StartKind, Step, needs_ems
 from s3search.solvers.sample import Denoiser
-from tests import golden_diffusers, golden_ems, golden_misc, golden_slopes
-from tests.helpers import NoSchedule, Waits
+from tests.support.golden import diffusers as golden_diffusers
+from tests.support.golden import ems as golden_ems
+from tests.support.golden import misc as golden_misc
+from tests.support.golden import slopes as golden_slopes
+from tests.support.helpers import NoSchedule, Waits
 
-_REPOSITORY = Path(__file__).resolve().parents[1]
+_REPOSITORY = Path(__file__).resolve().parents[3]
 Case = Mapping[str, Any]
 _Adaptor = Callable[[Case, NoiseProcess], Schedule]
 

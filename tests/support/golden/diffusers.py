@@ -13,7 +13,7 @@ from torch import Tensor
 from s3search.formats.importers.diffusers import INEXACT, schedule_of
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.sample import Denoiser
-from tests.helpers import NoSchedule
+from tests.support.helpers import NoSchedule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,8 +42,8 @@ def study(folder: Path, model: dict[str, Any], **tables: Any) -> StudyConfig:
         "study": {"name": "t"},
         "model": {"loader": "diffusers", **model},
         "space": {"nfe": [3], "starts": ["network"]},  # DDPM, SD3 and Flux replay no other
-        "metric": {"features": "tests.pipelines:pooled"},
-        "reference": {"images": "tests.pipelines:references"},
+        "metric": {"features": "tests.support.pipelines:pooled"},
+        "reference": {"images": "tests.support.pipelines:references"},
         "search": {
             "algorithm": "evolution",
             "baselines": False,

@@ -1,4 +1,4 @@
-"""A user's own model, extractor and reference, named in study files as ``tests.plugins:...``."""
+"""A user's own model, extractor and reference; study files name them by import path."""
 
 import math
 import os

@@ -1,0 +1,1 @@
+"""The golden cases: outputs of the official codes, read and rebuilt as schedules."""
