@@ -2,10 +2,11 @@
 network calls.
 """
 
+from s3search.evaluation.code_version import CODE_VERSION
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import Plan, compile_plan, compile_plans
 from s3search.solvers.sample import sample
 
 __all__ = ["Plan", "Schedule", "compile_plan", "compile_plans", "published", "sample"]
-__version__ = "0.1.0"
+__version__ = CODE_VERSION

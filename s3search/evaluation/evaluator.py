@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import s3search
 from s3search.errors import IncompatibleStatistics, InvalidConfig
+from s3search.evaluation.code_version import CODE_VERSION
 from s3search.evaluation.decoding import network_batches, patched
 from s3search.evaluation.extractor import (
     Witness,
@@ -268,7 +268,7 @@ class Evaluator:
             seconds=0.0,
             sampling_seconds=0.0,
             device=str(self._device),
-            code_version=s3search.__version__,
+            code_version=CODE_VERSION,
             reference_digest=self.reference.digest,
             reference_n=self.reference.n,
             model_fingerprint=self.model_fingerprint,

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import s3search
 from s3search.errors import InvalidConfig
+from s3search.evaluation.code_version import CODE_VERSION
 from s3search.evaluation.memory import BatchSize
 from s3search.evaluation.plugins import FEATURES, call_plugin
 from s3search.evaluation.record import Evaluation, Floor, FloorRequest, Rung
@@ -163,5 +163,5 @@ def floor_of(
         seed=request.seed,
         value=float(np.mean(values)),
         values=tuple(values),
-        code_version=s3search.__version__,
+        code_version=CODE_VERSION,
     )
