@@ -15,6 +15,7 @@ from torch import Tensor
 
 from s3search.errors import InvalidConfig
 from s3search.evaluation.code_version import CODE_VERSION
+from s3search.evaluation.live import LIVE
 from s3search.evaluation.memory import BatchSize
 from s3search.evaluation.plugins import FEATURES, call_plugin
 from s3search.evaluation.record import Evaluation, Floor, FloorRequest, Rung
@@ -65,10 +66,12 @@ class Extractor:
 
 
 def load_extractor(
-    where: str, name: str, options: Mapping[str, Any], device: torch.device
+    where: str, name: str, options: Mapping[str, Any], device: torch.device, live: Any = None
 ) -> Extractor:
-    """The extractor that the study file names at ``where``; raises `InvalidConfig`."""
-    features = call_plugin(where, name, options, FEATURES)
+    """The extractor that the study file names at ``where``, or the ``live`` one; raises
+    `InvalidConfig`.
+    """
+    features = call_plugin(where, name, options, FEATURES, live)
     if not callable(features):
         raise InvalidConfig(
             f"{where}: {name!r} returned a {type(features).__name__}, "
@@ -76,7 +79,7 @@ def load_extractor(
         )
     if isinstance(features, torch.nn.Module):
         features = features.to(device)
-    own = getattr(features, "name", name)
+    own = options["object"] if name == LIVE else getattr(features, "name", name)
     fits = BatchSize(_LARGEST_BATCH, "extracting features")
     return Extractor(where=where, name=own, features=features, device=device, fits=fits)
 
@@ -135,11 +138,13 @@ def load_witness(
     device: torch.device,
     real_images: Tensor | None,
     batch_size: int,
+    *,
+    live: Any = None,
 ) -> Witness:
-    """The extractor of ``[validation.metric]`` with its view of the real images; raises
-    `InvalidConfig`.
+    """The extractor of ``[validation.metric]``, or the ``live`` one, with its view of the real
+    images; raises `InvalidConfig`.
     """
-    extractor = load_extractor("validation.metric.features", name, options, device)
+    extractor = load_extractor("validation.metric.features", name, options, device, live)
     if real_images is None:
         raise InvalidConfig(
             "validation.metric: a second extractor needs real images to compare with, "
