@@ -34,8 +34,8 @@ def text_fingerprint(pipe: Any) -> str:
 
 @contextmanager
 def on_device(pipe: Any, device: torch.device) -> Iterator[None]:
-    """The text encoders are there, in evaluation mode, as long as prompts are encoded; then they are
-    where and as they were.
+    """The text encoders are on ``device`` and in evaluation mode as long as prompts are encoded,
+    then where and as they were.
     """
     found = [(own, own.training, next(own.parameters()).device) for own in text_encoders(pipe)]
     try:
