@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
+import s3search
 from s3search.cli.options import Address, AsJson, ScheduleFile, Sets, StudyFile
 from s3search.cli.output import OUT, print_json, writable
 from s3search.cli.settings import config_of
-from s3search.errors import InvalidSchedule
 from s3search.schedules.schedule import Schedule, json_schema
 
 
@@ -25,31 +25,20 @@ def evaluate(
     """Measure one schedule with a study file's model, metric and reference; nothing is stored."""
     from dataclasses import asdict
 
-    from s3search.evaluation.record import EvaluationRequest, Rung, statistics_problem
-    from s3search.run.driver import describe
-    from s3search.run.driver import evaluate as measure
-    from s3search.run.launching import workers
     from s3search.show.terminal.results import evaluation_line
 
-    loaded = Schedule.load(schedule)
     config = config_of(study, None, address, sets)
-    request = EvaluationRequest(
-        schedule=loaded, rung=Rung.USER, n_images=n_images, noise_seed=seed
-    )
-    with workers(config) as pool:
-        description = describe(pool)
-        process = description.process
-        if not loaded.process.same_levels(process):
-            raise InvalidSchedule(
-                f"{schedule}: process: this is a schedule for {loaded.process!r}, "
-                f"the model of {study} has {process!r}"
-            )
-        problem = statistics_problem(loaded, description.ems)
-        if problem is not None:
-            raise InvalidSchedule(f"{schedule}: {problem}")
-        evaluation = measure(pool, request)
+    evaluation = s3search.evaluate(schedule, config, n_images=n_images, seed=seed)
     if as_json:
-        print_json(asdict(evaluation) | {"network_calls": evaluation.network_calls})
+        found = asdict(evaluation)
+        del found["replicates"]  # the interval says what they say
+        print_json(
+            {
+                **found,
+                "interval_95": evaluation.interval,
+                "network_calls": evaluation.network_calls,
+            }
+        )
     else:
         OUT.print(evaluation_line(evaluation), highlight=False, soft_wrap=True)
 

@@ -260,7 +260,7 @@ class Evaluator:
         request, matrix = measurement.request, measurement.features
         schedule, n_images = request.schedule, len(matrix)
         estimate = estimate_of(self.reference, matrix)
-        held_out = request.rung is Rung.VALIDATION
+        is_reported = request.rung in (Rung.VALIDATION, Rung.USER)
         return Evaluation(
             schedule_id=schedule.id,
             nfe=schedule.nfe,
@@ -284,7 +284,7 @@ class Evaluator:
             reference_n=self.reference.n,
             model_fingerprint=self.model_fingerprint,
             path=tuple(measurement.path),
-            replicates=replicates_of(self.reference, matrix) if held_out else None,
+            replicates=replicates_of(self.reference, matrix) if is_reported else None,
         )
 
     def floor(self, request: FloorRequest) -> tuple[Floor, ...]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from s3search.errors import Failure
+from s3search.metrics.intervals import interval_of
 from s3search.models.diffusers.scheduler_config import OwnSampler
 from s3search.models.statistics import GaussianStatistics
 from s3search.processes import NoiseProcess
@@ -78,6 +79,11 @@ class Evaluation:
     path: tuple[tuple[int, float], ...] = ()  # (images, distance) at the bars of a race
     replicates: tuple[float, ...] | None = None  # see `s3search.metrics.intervals`
     witness: "Evaluation | None" = None  # the same images in the second extractor
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval of ``value`` over other noise; None where too little is known."""
+        return interval_of(self.value, self.standard_error, self.replicates)
 
     @property
     def network_calls(self) -> int:

@@ -43,8 +43,11 @@ def best_lines(
 
 def evaluation_line(evaluation: Evaluation) -> str:
     """One measurement with everything it needs."""
-    error = evaluation.standard_error
-    spread = "" if error is None else f" (standard error {error:.4f})"
+    error, between = evaluation.standard_error, evaluation.interval
+    spread = "" if error is None else f"standard error {error:.4f}"
+    if between is not None:
+        spread += f"{', ' if spread else ''}95 % {between[0]:.4f} to {between[1]:.4f}"
+    spread = f" ({spread})" if spread else ""
     return (
         f"{evaluation.metric} distance {evaluation.value:.4f}{spread}: "
         f"{evaluation.n_images:,} images, noise seed {evaluation.noise_seed}, "
