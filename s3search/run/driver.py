@@ -19,7 +19,7 @@ from s3search.run.prepare import Start
 from s3search.run.tally import Report, Tally
 from s3search.run.validation import Validation
 from s3search.search.conversation import Answers, Ask, Conversation
-from s3search.search.questions import Answer, Job, Measure, Measurement, Rung
+from s3search.search.questions import Answer, Job, Measure, Measurement, RealImages, Rung
 from s3search.search.trial import Trial
 from s3search.study.database.store import StudyStore
 from s3search.study.log import Log
@@ -107,6 +107,8 @@ class Driver:
                 raise EvaluationFailed(
                     f"{_HOPELESS} evaluations in a row failed: {self._failures[-1]}"
                 )
+        if isinstance(answer.question, RealImages):  # nobody waits for it
+            return
         validated = None
         if self._validation is not None and stage == Rung.VALIDATION.value:
             validated = self._validation.count(answer)

@@ -33,6 +33,7 @@ def trial_of(row: Any, read: Callable[[], Schedule]) -> Trial:
         id=row.schedule_id,
         nfe=row.nfe,
         origin=Origin.of_text(row.origin),
+        parents=tuple(json.loads(row.parents)),
         number=row.number,
         source=read,
         stored_key=None if row.plan_key is None else bytes.fromhex(row.plan_key),

@@ -157,7 +157,8 @@ class StudyStore:
     @ridden_out
     def trials(self) -> list[Trial]:
         """All trials in order, their schedules unread: there may be tens of thousands."""
-        columns = (PROPOSALS.c.number, PROPOSALS.c.schedule_id, PROPOSALS.c.origin)
+        names = ("number", "schedule_id", "origin", "parents")
+        columns = (PROPOSALS.c[name] for name in names)
         query = (
             select(*columns, SCHEDULES.c.nfe, SCHEDULES.c.plan_key)
             .join(SCHEDULES, SCHEDULES.c.id == PROPOSALS.c.schedule_id)
