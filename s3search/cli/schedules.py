@@ -23,24 +23,17 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure one schedule with a study file's model, metric and reference; nothing is stored."""
-    from dataclasses import asdict
-
     from s3search.show.terminal.results import evaluation_line
 
     config = config_of(study, None, address, sets)
     evaluation = s3search.evaluate(schedule, config, n_images=n_images, seed=seed)
     if as_json:
-        found = asdict(evaluation)
+        found = evaluation.measurement.table()
         del found["replicates"]  # the interval says what they say
-        print_json(
-            {
-                **found,
-                "interval_95": evaluation.interval,
-                "network_calls": evaluation.network_calls,
-            }
-        )
+        print_json({**found, "interval_95": evaluation.interval})
     else:
-        OUT.print(evaluation_line(evaluation), highlight=False, soft_wrap=True)
+        line = evaluation_line(evaluation.measurement, evaluation.interval)
+        OUT.print(line, highlight=False, soft_wrap=True)
 
 
 def show(

@@ -1,7 +1,7 @@
-"""What a search found, whatever becomes of its database."""
+"""What the front door returns: what a search found, and how good one schedule is."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -10,7 +10,9 @@ import pandas as pd
 
 from s3search.errors import InvalidConfig, StudyConflict, nearest
 from s3search.formats.exporters import Exported, ExportRequest, export_schedule
+from s3search.metrics.intervals import interval_of
 from s3search.schedules.schedule import Schedule
+from s3search.search.questions import Measurement
 from s3search.study.database.engine import redacted
 from s3search.study.database.store import StudyStore
 from s3search.study.results.comparison import comparison_of
@@ -127,6 +129,47 @@ class SearchResult:
             known = [str(each) for each in self.schedules]
             raise InvalidConfig(f"{nfe=}: nothing was found there; {nearest(str(nfe), known)}")
         return self.schedules[wanted]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What `s3search.evaluate` returns: a distance, and all that it means nothing without."""
+
+    value: float
+    standard_error: float | None  # over other noise; None where it costs too much
+    interval: tuple[float, float] | None  # 95 %, over other noise
+    metric: str  # "frechet"
+    extractor: str
+    n_images: int
+    noise_seed: int
+    reference_digest: str
+    reference_n: int | None  # None of a file of statistics that does not say
+    model_fingerprint: str
+    schedule_id: str
+    nfe: int
+    network_calls: int  # of all images together
+    measurement: Measurement = field(repr=False)  # with seconds, device, code version
+
+    @classmethod
+    def of(cls, found: Measurement) -> Self:
+        """The measurement in short; it must have a distance."""
+        assert found.distance is not None
+        return cls(
+            value=found.distance,
+            standard_error=found.standard_error,
+            interval=interval_of(found.distance, found.standard_error, found.replicates),
+            metric=str(found.metric),
+            extractor=str(found.extractor),
+            n_images=found.n_images,
+            noise_seed=found.question.noise_seed,
+            reference_digest=str(found.reference_digest),
+            reference_n=found.reference_n,
+            model_fingerprint=str(found.model_fingerprint),
+            schedule_id=found.trial.id,
+            nfe=found.trial.nfe,
+            network_calls=found.network_calls,
+            measurement=found,
+        )
 
 
 def _said(schedule: Schedule) -> str:

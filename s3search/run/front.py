@@ -3,16 +3,15 @@
 Importing this costs nothing: what the two functions need is imported when they are called.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from s3search.evaluation.record import Evaluation
     from s3search.processes import NoiseProcess
-    from s3search.run.found import SearchResult
+    from s3search.run.found import Evaluation, SearchResult
     from s3search.schedules.schedule import Schedule
-    from s3search.study.results.progress import Progress
+    from s3search.study.results.progress import Report
 
 Table = Mapping[str, Any]
 
@@ -38,7 +37,7 @@ def search(  # noqa: PLR0913  # the keys of a study file, each by its name
     storage: str | Table | None = None,
     name: str | None = None,
     workers: str = "inline",
-    progress: "bool | Callable[[Progress], None] | None" = None,
+    progress: "bool | Report | None" = None,
     takeover: bool = False,
     **more: Any,
 ) -> "SearchResult":
@@ -54,10 +53,10 @@ def search(  # noqa: PLR0913  # the keys of a study file, each by its name
     >>> found.save("schedule.json")
     """
     keywords = locals()
-    from s3search.run.asked import Asked
+    from s3search.run.keywords import SearchKeywords
     from s3search.run.searching import search_for
 
-    return search_for(Asked(**keywords))
+    return search_for(SearchKeywords(**keywords))
 
 
 def evaluate(  # noqa: PLR0913  # as above
@@ -84,10 +83,10 @@ def evaluate(  # noqa: PLR0913  # as above
 
     >>> s3search.evaluate(found.schedule, model, reference=images, features=extractor).value
     """
-    from s3search.run.asked import Asked
+    from s3search.run.keywords import SearchKeywords
     from s3search.run.searching import evaluate_for
 
-    asked = Asked(
+    asked = SearchKeywords(
         model=model,
         reference=reference,
         features=features,

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from s3search.errors import InvalidConfig, InvalidSchedule
-from s3search.evaluation.record import Evaluation, EvaluationRequest, Rung, statistics_problem
-from s3search.run.asked import Asked, study_of
-from s3search.run.driver import describe
-from s3search.run.driver import evaluate as measure
-from s3search.run.found import SearchResult
+from s3search.cluster.asking import described, measured_by
+from s3search.errors import EvaluationFailed, InvalidConfig, InvalidSchedule
+from s3search.evaluation.record import statistics_problem
+from s3search.run.found import Evaluation, SearchResult
+from s3search.run.keywords import SearchKeywords, study_of
 from s3search.run.launching import launch, workers
 from s3search.schedules.schedule import Schedule
+from s3search.search.questions import Rung, measure
 from s3search.show.dashboard.publish import publish_launched
 from s3search.show.terminal.progress import shown
 from s3search.study.database.engine import redacted
@@ -20,7 +20,7 @@ from s3search.study.database.store import open_study
 from s3search.study.file.config import StorageTable, StudyConfig
 
 
-def search_for(asked: Asked) -> SearchResult:
+def search_for(asked: SearchKeywords) -> SearchResult:
     """Runs the study that is asked for to its end, or goes on with it; see `s3search.search`."""
     config, live = study_of(asked)
     is_kept = asked.is_study or asked.storage is not None
@@ -41,7 +41,7 @@ def search_for(asked: Asked) -> SearchResult:
 
 
 def evaluate_for(
-    schedule: Schedule | str | Path, asked: Asked, *, n_images: int, seed: int
+    schedule: Schedule | str | Path, asked: SearchKeywords, *, n_images: int, seed: int
 ) -> Evaluation:
     """Measures one schedule outside any study; see `s3search.evaluate`."""
     named = schedule if isinstance(schedule, str | Path) else "schedule"
@@ -50,11 +50,9 @@ def evaluate_for(
         if not isinstance(value, int) or value < least:
             raise InvalidConfig(f"{key}: needs a whole number from {least}, found {value!r}")
     config, live = study_of(asked)
-    request = EvaluationRequest(
-        schedule=loaded, rung=Rung.USER, n_images=n_images, noise_seed=seed
-    )
+    question = measure(loaded, rung=Rung.USER, n_images=n_images, noise_seed=seed)
     with live.borrowed(), workers(config, live) as pool:
-        description = describe(pool)
+        description = described(pool)
         if not loaded.process.same_levels(description.process):
             raise InvalidSchedule(
                 f"{named}: process: this is a schedule for {loaded.process!r}, the model has "
@@ -63,7 +61,10 @@ def evaluate_for(
         problem = statistics_problem(loaded, description.ems)
         if problem is not None:
             raise InvalidSchedule(f"{named}: {problem}")
-        return measure(pool, request)
+        (measured,) = measured_by(pool, [question])
+    if measured.distance is None:
+        raise EvaluationFailed(str(measured.error))
+    return Evaluation.of(measured)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ def packed(make_worker: Callable[[], object]) -> bytes:
         raise InvalidConfig(
             f"workers: an object cannot travel to other processes ({type(error).__name__}: "
             f"{error}); name a function that makes it there ('package.module:function'), or use "
-            "workers=\"inline\""
+            'workers="inline"'
         ) from error
     return content.getvalue()
 

@@ -11,9 +11,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from s3search.run.driver import Report
 from s3search.show.terminal.numbers import duration, number
-from s3search.study.results.progress import Progress, Quality
+from s3search.study.results.progress import Progress, Quality, Report
 
 _PLAIN_SECONDS = 10.0
 _BAR_WIDTH = 60

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from s3search.evaluation.record import Evaluation
+from s3search.search.questions import Measurement
 from s3search.show.terminal.comparison import against_lines
 
 
@@ -41,17 +41,16 @@ def best_lines(
         yield f"vetoed: trial {trial}: {reason or 'no reason was given'}"
 
 
-def evaluation_line(evaluation: Evaluation) -> str:
-    """One measurement with everything it needs."""
-    error, between = evaluation.standard_error, evaluation.interval
-    spread = "" if error is None else f"standard error {error:.4f}"
-    if between is not None:
-        spread += f"{', ' if spread else ''}95 % {between[0]:.4f} to {between[1]:.4f}"
-    spread = f" ({spread})" if spread else ""
+def evaluation_line(evaluation: Measurement, between: tuple[float, float] | None) -> str:
+    """One measurement with everything it needs, ``between`` being its 95 % interval."""
+    error, question = evaluation.standard_error, evaluation.question
+    said = [] if error is None else [f"standard error {error:.4f}"]
+    said += [] if between is None else [f"95 % {between[0]:.4f} to {between[1]:.4f}"]
+    spread = f" ({', '.join(said)})" if said else ""
     return (
         f"{evaluation.metric} distance {evaluation.value:.4f}{spread}: "
-        f"{evaluation.n_images:,} images, noise seed {evaluation.noise_seed}, "
-        f"NFE {evaluation.nfe}, extractor {evaluation.extractor}, "
+        f"{evaluation.n_images:,} images, noise seed {question.noise_seed}, "
+        f"NFE {evaluation.trial.nfe}, extractor {evaluation.extractor}, "
         f"reference {evaluation.reference_digest}, model {evaluation.model_fingerprint}, "
         f"{evaluation.seconds:.2f} s on {evaluation.device}"
     )

@@ -1,6 +1,6 @@
 """The keywords of `s3search.search`, and the study that they ask for."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from s3search.evaluation.live import LiveObjects
 from s3search.processes import NoiseProcess
 from s3search.run.brought import Brought, features_of, model_of, options_of, reference_of
 from s3search.study.file.config import StudyConfig, load_config, parse_config
-from s3search.study.results.progress import Progress
+from s3search.study.results.progress import Report
 
 Table = Mapping[str, Any]
 
@@ -41,7 +41,7 @@ _TABLES = ("space", "statistics", "search", "validation", "cluster")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Asked:
+class SearchKeywords:
     """All keywords, as they were given; `s3search.search` explains them."""
 
     model: Any
@@ -63,7 +63,7 @@ class Asked:
     storage: str | Table | None = None
     name: str | None = None
     workers: str = "inline"
-    progress: bool | Callable[[Progress], None] | None = None
+    progress: bool | Report | None = None
     takeover: bool = False
     more: Table = field(default_factory=dict)
 
@@ -75,7 +75,7 @@ class Asked:
         return isinstance(self.model, StudyConfig | Path)
 
 
-def study_of(asked: Asked) -> tuple[StudyConfig, LiveObjects]:
+def study_of(asked: SearchKeywords) -> tuple[StudyConfig, LiveObjects]:
     """The study, and the objects that it says are live; raises `InvalidConfig`.
 
     Without a storage the study has the default one, and whoever runs it another.
@@ -102,7 +102,7 @@ def study_of(asked: Asked) -> tuple[StudyConfig, LiveObjects]:
 
 
 def _tables(
-    asked: Asked, model: Brought, live: LiveObjects, second: Brought | None
+    asked: SearchKeywords, model: Brought, live: LiveObjects, second: Brought | None
 ) -> dict[str, Table]:
     """All tables of the study but those of model, metric and reference."""
     nfe = list(asked.nfe) if isinstance(asked.nfe, Sequence) else [asked.nfe]
@@ -137,7 +137,7 @@ def _name(model: Table, nfe: Sequence[int]) -> str:
     return "-".join([str(label), f"nfe{'.'.join(map(str, nfe))}", *known])
 
 
-def _refuse_unknown(asked: Asked) -> None:
+def _refuse_unknown(asked: SearchKeywords) -> None:
     """Raises `InvalidConfig` for what neither the search nor the model's loader takes, and for
     what stands in the wrong place.
     """
@@ -170,14 +170,14 @@ def _hint(key: str, options: Sequence[str]) -> str:
         table = StudyConfig.model_fields[name].annotation
         if isinstance(table, type) and key in getattr(table, "model_fields", {}):
             return f"unknown keyword; it is a key of a table: {name}={{{key!r}: ...}}"
-    keywords = [own.name for own in fields(Asked) if own.name != "more"]
+    keywords = [own.name for own in fields(SearchKeywords) if own.name != "more"]
     return f"unknown keyword; {nearest(key, [*keywords, *options])}"
 
 
-def _refuse_beside_study(asked: Asked) -> None:
+def _refuse_beside_study(asked: SearchKeywords) -> None:
     """Raises `InvalidConfig` for a keyword that a study answers itself."""
-    usual = Asked(model=None)
-    for own in fields(Asked):
+    usual = SearchKeywords(model=None)
+    for own in fields(SearchKeywords):
         given, default = getattr(asked, own.name), getattr(usual, own.name)
         is_said = given is not default and (type(given) is not type(default) or given != default)
         if is_said and own.name not in ("model", "progress", "takeover"):

@@ -2,10 +2,11 @@
 
 import math
 
+from s3search.search.lab import Measured
+
 from s3search.processes import edm
 from s3search.schedules.published import ddim
 from s3search.search.early_stopping import checkpoints, open_race, race_to
-from s3search.search.lab import Measured
 
 SCHEDULE = ddim(edm(), nfe=3)
 

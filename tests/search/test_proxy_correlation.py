@@ -3,10 +3,10 @@
 import math
 
 import pytest
+from s3search.search.lab import Measured
 
 from s3search.processes import edm
 from s3search.schedules.published import ddim
-from s3search.search.lab import Measured
 from s3search.search.predictor.proxy_correlation import (
     ladder_of,
     race_columns,
