@@ -21,7 +21,7 @@ from s3search.evaluation.plugins import FEATURES, MODELS, REFERENCES, parameters
 from s3search.metrics.references import ImageSource
 from s3search.metrics.references.source import check_images
 from s3search.models.diffusers.loading import denoiser_of, is_pipeline
-from s3search.models.given import GivenDenoiser
+from s3search.models.given import given_denoiser
 from s3search.processes import NoiseProcess
 
 _PROCESSES = get_args(get_args(NoiseProcess)[0])
@@ -65,8 +65,8 @@ def model_of(
         case _ if is_pipeline(model):
             return _pipeline(model, options)
     denoiser = _denoiser(model, process, sample_shape)
-    told = (denoiser.process.model_dump_json(), tuple(denoiser.sample_shape))
-    return _live("loader", denoiser, label_of(model), fingerprint_of(model, *told))
+    known = (denoiser.process.model_dump_json(), tuple(denoiser.sample_shape))
+    return _live("loader", denoiser, label_of(model), fingerprint_of(model, *known))
 
 
 def features_of(keyword: str, features: Any) -> Brought:
@@ -117,8 +117,8 @@ def _pipeline(pipe: Any, options: Mapping[str, Any]) -> Brought:
         denoiser = denoiser_of(pipe, **options)
     except InvalidConfig as error:  # whose words are those of a study file
         raise InvalidConfig(f"model: {str(error).removeprefix('path: ')}") from error
-    told = (denoiser.process.model_dump_json(), denoiser.sample_shape)
-    return _live("loader", denoiser, type(pipe).__name__, fingerprint_of(denoiser, *told))
+    known = (denoiser.process.model_dump_json(), denoiser.sample_shape)
+    return _live("loader", denoiser, type(pipe).__name__, fingerprint_of(denoiser, *known))
 
 
 def _denoiser(model: Any, process: NoiseProcess | None, sample_shape: Sequence[int] | None) -> Any:
@@ -145,7 +145,7 @@ def _denoiser(model: Any, process: NoiseProcess | None, sample_shape: Sequence[i
     shape = _shape(own_shape)
     if process is None and sample_shape is None:
         return model
-    return GivenDenoiser(model, own_process, shape)
+    return given_denoiser(model, own_process, shape)
 
 
 def _shape(found: Any) -> tuple[int, int, int]:

@@ -174,8 +174,8 @@ class Evaluation:
 
 def _said(schedule: Schedule) -> str:
     """One sentence on a winner, from its provenance."""
-    told = schedule.provenance
-    held_out, against = told["held_out"], told["against_published"]
+    source = schedule.provenance
+    held_out, against = source["held_out"], source["against_published"]
     between = _between(held_out["interval_95"])
     said = f"distance {held_out['value']:.4f}{between} of {held_out['n_images']:,} held-out images"
     if against is not None and against["ratio"] is not None:

@@ -75,16 +75,20 @@ class SearchKeywords:
         return isinstance(self.model, StudyConfig | Path)
 
 
-def study_of(asked: SearchKeywords) -> tuple[StudyConfig, LiveObjects]:
+def study_of(
+    asked: SearchKeywords, keywords: Sequence[str] | None = None
+) -> tuple[StudyConfig, LiveObjects]:
     """The study, and the objects that it says are live; raises `InvalidConfig`.
 
-    Without a storage the study has the default one, and whoever runs it another.
+    ``keywords`` are those that the caller takes, None: all.  Without a storage the study has the
+    default one, and whoever runs it another.
     """
     if asked.is_study:
         _refuse_beside_study(asked)
         own = asked.model
         return (own if isinstance(own, StudyConfig) else load_config(own)), LiveObjects()
-    _refuse_unknown(asked)
+    _refuse_unknown(asked, keywords or [own.name for own in fields(SearchKeywords)][:-1])
+    _refuse_misplaced(asked)
     model = model_of(asked.model, asked.process, asked.sample_shape, asked.more)
     features = features_of("features", asked.features)
     reference = reference_of(asked.reference, model.live)
@@ -131,20 +135,25 @@ def _tables(
 
 
 def _name(model: Table, nfe: Sequence[int]) -> str:
-    """The same for every search of one model at these numbers of calls."""
+    """A name that follows from the model and the numbers of calls, so that the call that made it
+    resumes it.
+    """
     label = model.get("object", model.get("loader", "model"))
     known = (model[key][:8] for key in ("fingerprint",) if key in model)
     return "-".join([str(label), f"nfe{'.'.join(map(str, nfe))}", *known])
 
 
-def _refuse_unknown(asked: SearchKeywords) -> None:
-    """Raises `InvalidConfig` for what neither the search nor the model's loader takes, and for
-    what stands in the wrong place.
-    """
-    options = options_of(asked.model)
+def _refuse_unknown(asked: SearchKeywords, keywords: Sequence[str]) -> None:
+    """Raises `InvalidConfig` for what neither the caller nor the model's loader takes."""
+    options = options_of(asked.model) if asked.more else None
     unknown = [] if options is None else [key for key in asked.more if key not in options]
     if unknown:
-        raise InvalidConfig(f"{unknown[0]}: {_hint(unknown[0], options or ())}")
+        hint = _hint(unknown[0], keywords, options or ())
+        raise InvalidConfig(f"{unknown[0]}: unknown keyword; {hint}")
+
+
+def _refuse_misplaced(asked: SearchKeywords) -> None:
+    """Raises `InvalidConfig` for tables that are none, and for their keys that are keywords."""
     for name in _TABLES:
         given = getattr(asked, name)
         if not isinstance(given, Mapping | None) and name != "space":
@@ -163,15 +172,17 @@ def _refuse_unknown(asked: SearchKeywords) -> None:
     check_address(asked.workers)
 
 
-def _hint(key: str, options: Sequence[str]) -> str:
-    if key in _ELSEWHERE:
-        return f"unknown keyword; here it is {_ELSEWHERE[key]}"
+def _hint(key: str, keywords: Sequence[str], options: Sequence[str]) -> str:
+    """What is meant, as far as others' words, the tables and the nearest word tell."""
+    elsewhere = _ELSEWHERE.get(key, "")
+    if elsewhere.partition("=")[0] in keywords:
+        return f"here it is {elsewhere}"
     for name in _TABLES:
         table = StudyConfig.model_fields[name].annotation
-        if isinstance(table, type) and key in getattr(table, "model_fields", {}):
-            return f"unknown keyword; it is a key of a table: {name}={{{key!r}: ...}}"
-    keywords = [own.name for own in fields(SearchKeywords) if own.name != "more"]
-    return f"unknown keyword; {nearest(key, [*keywords, *options])}"
+        fields_of_table = getattr(table, "model_fields", {})
+        if name in keywords and key in fields_of_table and (name, key) not in _KEYWORDS:
+            return f"it is a key of a table: {name}={{{key!r}: ...}}"
+    return nearest(key, [*keywords, *options])
 
 
 def _refuse_beside_study(asked: SearchKeywords) -> None:

@@ -19,6 +19,12 @@ from s3search.study.database.engine import redacted
 from s3search.study.database.store import open_study
 from s3search.study.file.config import StorageTable, StudyConfig
 
+EVALUATE = (
+    *("schedule", "model", "reference", "features", "n_images", "seed", "process"),
+    *("sample_shape", "statistics", "cluster", "workers"),
+)
+"""The keywords of `s3search.evaluate`."""
+
 
 def search_for(asked: SearchKeywords) -> SearchResult:
     """Runs the study that is asked for to its end, or goes on with it; see `s3search.search`."""
@@ -49,7 +55,7 @@ def evaluate_for(
     for key, value, least in (("n_images", n_images, 2), ("seed", seed, 0)):
         if not isinstance(value, int) or value < least:
             raise InvalidConfig(f"{key}: needs a whole number from {least}, found {value!r}")
-    config, live = study_of(asked)
+    config, live = study_of(asked, EVALUATE)
     question = measure(loaded, rung=Rung.USER, n_images=n_images, noise_seed=seed)
     with live.borrowed(), workers(config, live) as pool:
         description = described(pool)

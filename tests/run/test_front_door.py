@@ -1,5 +1,7 @@
 """Searching from Python: objects of the program in, schedules and a table out."""
 
+import dataclasses
+import inspect
 import re
 import subprocess
 import sys
@@ -20,6 +22,8 @@ from s3search.cli import run
 from s3search.errors import InvalidConfig, InvalidSchedule, S3SearchError, StudyConflict
 from s3search.processes import edm, flow
 from s3search.run.found import SearchResult
+from s3search.run.keywords import SearchKeywords
+from s3search.run.searching import EVALUATE
 from s3search.schedules import published
 from s3search.study.results.progress import Progress
 from tests.suites.pool_suite import start_ray
@@ -78,6 +82,13 @@ def test_a_callable_is_told_its_process_and_shape() -> None:
     found = small_search(network, process=edm(), sample_shape=SHAPE)
     assert found.schedule.process == edm()
     assert found.name.startswith("network-nfe5-")
+
+
+def test_a_module_is_found_inside_a_function() -> None:
+    net = Net()  # refuses calls in training mode, in which it is
+    found = small_search(lambda x, t: 1.0 * net(x, t), process=edm(), sample_shape=SHAPE)
+    assert found.schedule.nfe == 5
+    assert net.training and net.variances.requires_grad
 
 
 def test_the_model_is_left_as_it_was_found() -> None:
@@ -259,8 +270,24 @@ def test_evaluate_refuses_a_schedule_of_another_process(found: SearchResult) -> 
     other = published.flow_euler(flow(), nfe=3)
     with pytest.raises(InvalidSchedule, match="schedule: process: this is a schedule for Flow"):
         s3search.evaluate(other, Net(), reference=IMAGES, features=pixels)
-    with pytest.raises(InvalidConfig, match="n_images: needs a whole number from 2, found 1"):
-        s3search.evaluate(found.schedule, Net(), reference=IMAGES, features=pixels, n_images=1)
+    arguments: dict[str, Any] = {"reference": IMAGES, "features": pixels}
+    for wrong, words in (
+        ({"n_images": 1}, "n_images: needs a whole number from 2, found 1"),
+        ({"num_images": 9}, "num_images: unknown keyword; did you mean 'n_images'?"),
+        ({"random_state": 9}, "random_state: unknown keyword; here it is seed"),
+    ):
+        with pytest.raises(InvalidConfig, match=re.escape(words)):
+            s3search.evaluate(found.schedule, Net(), **arguments, **wrong)
+
+
+def test_the_keywords_of_both_functions_are_known() -> None:
+    parameters = inspect.signature(s3search.evaluate).parameters
+    assert set(EVALUATE) == set(parameters) - {"more"}
+    of_search = inspect.signature(s3search.search).parameters.values()
+    fields = {own.name: own for own in dataclasses.fields(SearchKeywords)}
+    assert [own.name for own in of_search] == list(fields)
+    for own in list(of_search)[1:-1]:
+        assert own.default == fields[own.name].default
 
 
 # -- what is kept --------------------------------------------------------------------------
@@ -414,6 +441,7 @@ def _wrong(**changes: Any) -> dict[str, Any]:
         (_wrong(features=None), r"features: needs a callable .*, found None"),
         (_wrong(features="incepton"), r"did you mean 'inception'"),
         (_wrong(validation_metric=3), r"validation_metric: needs a callable .*, found 3"),
+        (_wrong(image=3), r"image: unknown keyword; did you mean 'n_images'\?"),
         (_wrong(evalutions=3), r"evalutions: unknown keyword; did you mean 'evaluations'\?"),
         (_wrong(n_trials=3), r"n_trials: unknown keyword; here it is evaluations"),
         (_wrong(finalists=3), r"it is a key of a table: validation=\{'finalists': \.\.\.\}"),
