@@ -65,16 +65,16 @@ class Measure:
     noise_seed: int
     block_images: int | None = None  # also measure disjoint blocks of so many images
     thresholds: Thresholds = ()  # images rising
+    key: str = field(init=False, repr=False)  # a rung has one noise seed in a study
+
+    def __post_init__(self) -> None:
+        key = f"{self.rung.value} {self.trial.id} {self.n_images}"
+        object.__setattr__(self, "key", key)
 
     @property
     def schedule(self) -> Schedule:
         """The trial's schedule."""
         return self.trial.schedule
-
-    @property
-    def key(self) -> str:
-        """Rung, schedule and number of images; a rung has one noise seed in a study."""
-        return f"{self.rung.value} {self.trial.id} {self.n_images}"
 
 
 def measure(

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,7 @@ class Origin:
         return (SEED if self.kind is OriginKind.SEED else "") + self.label
 
     @staticmethod
+    @lru_cache(maxsize=4096)
     def of_text(text: str) -> "Origin":
         """The origin of its stored form; the one place that reads such a text.
 
@@ -161,6 +162,8 @@ class Trial:
 
     def numbered(self, number: int) -> "Trial":
         """This trial under a number, with what is known of it."""
+        if self.number == number:
+            return self
         source, key = self.__dict__.get("schedule"), self.__dict__.get("key")
         return replace(
             self,

@@ -11,7 +11,7 @@ by, it is told what holds now.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -58,7 +58,8 @@ class Log:
         self._decisions = self._stored_decisions()
         self._events = self._stored_events()
         self._point = hashlib.sha256(str(first_number).encode())
-        self._told_at: str | None = None
+        self._n_begun = 0
+        self._told_at = -1
         self._told: Outside | None = None
         self._read_measurements()
 
@@ -70,6 +71,8 @@ class Log:
         for note in ask.notes:
             self.note(note)
         questions = [q for q in (*ask.begin, *ask.wait) if not isinstance(q, Recall)]
+        if not questions:
+            return []
         jobs = [q for q in questions if not isinstance(q, Measure)]
         self._jobs = self._store.answered(jobs) if jobs else {}
         unknown = {q.key: q for q in questions if q not in self}
@@ -107,7 +110,7 @@ class Log:
             self._store.mirror.add(first.number, _under(answer.trial, first), answer)
         self._measured[answer.question.key] = answer
 
-    def answers(self, ask: Ask, outside: Outside) -> Answers:
+    def answers(self, ask: Ask, outside: Callable[[], Outside]) -> Answers:
         """The answers that a turn waited for, with what is to be told of ``outside``."""
         given = tuple(self._answer(question) for question in ask.wait)
         return Answers(given=given, outside=self._heard(outside))
@@ -159,6 +162,7 @@ class Log:
                 continue
             if question.rung in (Rung.SEARCH, Rung.FINALS):
                 self._point.update(question.trial.id.encode())
+                self._n_begun += 1
             if question.rung is Rung.SEARCH:
                 number = self._number(question.trial)
                 if number in self._trials:
@@ -224,27 +228,31 @@ class Log:
         events = {note["point"]: {"vetoed": note["schedules"]} for note in old}
         return events | {note["point"]: note for _, note in self._store.notes(_OUTSIDE)}
 
-    def _heard(self, present: Outside) -> Outside:
+    def _heard(self, outside: Callable[[], Outside]) -> Outside:
         """What is told at this point: once for each, and where an earlier run came by the same
         as then.
         """
-        point = self._point.hexdigest()[:32]
-        if self._told is not None and point == self._told_at:
+        if self._told is not None and self._n_begun == self._told_at:
             return self._told
-        before = self._told or Outside(budget=present.budget)
+        point = self._point.hexdigest()[:32]
         event = self._events.get(point)
+        if self._told is None or event is not None or not self._ahead:
+            self._told = self._told_now(point, event, outside())
+        self._told_at = self._n_begun
+        return self._told
+
+    def _told_now(self, point: str, event: dict[str, Any] | None, present: Outside) -> Outside:
+        before = self._told or Outside(budget=present.budget, limits=present.limits)
         if event is not None:
-            told = Outside(budget=before.budget, vetoed=frozenset(event["vetoed"]))
-            if event.get("limits") == present.limits:  # else it was another budget
-                told = replace(told, budget=event["budget"], is_over=event["is_over"])
-            told = replace(told, limits=present.limits)
-        elif self._ahead:
-            told = before
-        else:
-            told = _settled(before, present)
-            if told != before or self._told is None:
-                self._add_event(point, told)
-        self._told, self._told_at = told, point
+            told = replace(before, vetoed=frozenset(event["vetoed"]), is_over=False)
+            if event.get("limits") != present.limits:  # it was another budget
+                return told
+            return replace(told, budget=event["budget"], is_over=event["is_over"])
+        if self._ahead:
+            return before
+        told = _settled(before, present)
+        if told != before or self._told is None:
+            self._add_event(point, told)
         return told
 
     def _add_event(self, point: str, told: Outside) -> None:

@@ -121,7 +121,8 @@ def unlike(trials: Sequence[Trial], n: int) -> list[Trial]:
             return chosen
         if all(_apart(trial.schedule, other.schedule) for other in chosen):
             chosen.append(trial)
-    left = [trial for trial in trials if trial not in chosen]
+    known = {trial.id for trial in chosen}
+    left = [trial for trial in trials if trial.id not in known]
     return [*chosen, *left][:n]
 
 
