@@ -320,7 +320,7 @@ class Evaluator:
             keep_invariants=request.keep_invariants,
             loss=request.loss,
         )
-        made = self._gradients.fitting(
+        return self._gradients.fitting(
             lambda batch_size: polish(
                 self.denoiser,
                 self._extractor.features,
@@ -329,13 +329,9 @@ class Evaluator:
                 settings,
                 noise=self._noise,
                 noise_seed=request.noise_seed,
-                device=self._device,
                 batch_size=batch_size,
             ),
             request.n_images,
-        )
-        return Polished(
-            schedule=made.schedule, losses=made.losses, network_calls=made.network_calls
         )
 
     def images(self, schedule: Schedule, n_images: int, noise_seed: int) -> Tensor:

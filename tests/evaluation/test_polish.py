@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from s3search.errors import EvaluationFailed, InvalidConfig, InvalidSchedule
 from s3search.evaluation.noise import NoiseBank
-from s3search.evaluation.polish.polishing import Polished, PolishSettings, polish
+from s3search.evaluation.polish.polishing import PolishSettings, polish
+from s3search.evaluation.record import Polished
 from s3search.models.gaussian import gaussian_distance
 from s3search.processes import NoiseProcess, edm
 from s3search.rules import Prediction, Taylor
@@ -21,7 +22,7 @@ from s3search.schedules.schedule import (
     StatisticsReference,
     Step,
 )
-from s3search.solvers.coefficients import free_table
+from s3search.solvers.coefficients import coefficient_table
 from s3search.solvers.plan import compile_plan, compile_plans
 from s3search.solvers.sample import sample
 from s3search.solvers.trainable import Freedom
@@ -55,7 +56,6 @@ def _polish(
         "reference": gaussian_reference(data),
         "noise": NoiseBank(denoiser, _CPU),
         "noise_seed": seed,
-        "device": _CPU,
         "batch_size": 1000,
     }
     given |= changes
@@ -88,7 +88,7 @@ def test_only_what_is_free_moves(freedom: Freedom) -> None:
     schedule = published.dpmpp_2m(edm(sigma_max=10.0), nfe=3)
     settings = replace(_QUICK, iterations=3, free=frozenset({freedom}))
     found = _polish(schedule, settings, denoiser=gaussian(edm())).schedule
-    a, b = free_table(schedule), free_table(found)
+    a, b = coefficient_table(schedule), coefficient_table(found)
     first, others = b.times[0] != a.times[0], (b.times[1:] != a.times[1:]).any()
     assert first == (freedom is Freedom.START)
     assert others == (freedom is Freedom.TIMES)
@@ -167,7 +167,7 @@ def test_a_loss_that_is_not_finite_sends_the_polish_back() -> None:
     missing = np.isnan(found.losses)
     assert missing.any()
     assert not missing.all()
-    assert np.isfinite(free_table(found.schedule).q).all()
+    assert np.isfinite(coefficient_table(found.schedule).q).all()
 
 
 @pytest.mark.parametrize(

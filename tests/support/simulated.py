@@ -33,7 +33,7 @@ from s3search.evaluation.record import (
     Rung,
     Unmeasured,
 )
-from s3search.solvers.coefficients import free_table, schedule_of_table
+from s3search.solvers.coefficients import coefficient_table, schedule_of_table
 
 _HOUR = 3600.0
 
@@ -301,7 +301,7 @@ class SimulatedPool:
 
     def _polished(self, request: PolishRequest) -> Polished:
         calls = 2 * request.iterations * request.n_images * request.schedule.nfe
-        schedule = schedule_of_table(free_table(request.schedule))
+        schedule = schedule_of_table(coefficient_table(request.schedule))
         return Polished(schedule=schedule, losses=(), network_calls=calls)
 
 
