@@ -21,10 +21,11 @@ from s3search.evaluation.polish import losses
 from s3search.evaluation.polish.adam import Objective, RecoveringAdam
 from s3search.evaluation.polish.differentiable import DifferentiableDenoiser, frozen
 from s3search.evaluation.polish.gradient import PlanGradient
-from s3search.evaluation.record import Polished, PolishLoss
+from s3search.evaluation.record import PolishReply
 from s3search.metrics.frechet import FrechetReference
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
+from s3search.search.questions import FINE_NFE, TRAJECTORY_TARGETS, PolishLoss, PolishResult
 from s3search.solvers.coefficients import coefficient_table, schedule_of_table
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import check_process
@@ -43,8 +44,10 @@ class PolishSettings:
     free: frozenset[Freedom] = frozenset(Freedom)
     recompute: bool | None = None  # what happens inside a call, when needed; None: as memory asks
     target: Literal["features", "pixels"] = "features"  # of the loss "trajectory"
-    target_batches: int = 4  # sets of n_images that take turns with the fine solve's images
-    fine_nfe: int = 32  # calls of the fine solve, DPM-Solver++(2M)
+    target_batches: int = (
+        TRAJECTORY_TARGETS  # sets of n_images that take turns with the fine solve's images
+    )
+    fine_nfe: int = FINE_NFE  # calls of the fine solve, DPM-Solver++(2M)
 
     def __post_init__(self) -> None:
         for name, least in (("iterations", 1), ("n_images", 4), ("target_batches", 1)):
@@ -72,7 +75,7 @@ def polish(
     noise: NoiseBank,
     noise_seed: int,
     batch_size: int,
-) -> Polished:
+) -> PolishReply:
     """``schedule`` after ``settings.iterations`` steps of Adam: as many calls, free steps.
 
     Raises `InvalidSchedule` for what has no table of numbers (DPM-Solver-v3's steps, patches of
@@ -110,9 +113,9 @@ def polish(
             adam.restore()
         moved = table.moved_table()
     provenance = {**schedule.provenance, "polished_from": schedule.id}
-    return Polished(
-        schedule=schedule_of_table(moved, provenance=provenance),
-        losses=tuple(values),
+    made = schedule_of_table(moved, provenance=provenance)
+    return PolishReply(
+        made=PolishResult(schedule=made, losses=tuple(values)),
         network_calls=gradient.denoiser.network_calls,
     )
 

@@ -12,9 +12,9 @@ A predictor of the space is a Taylor step, written by five choices:
 
 Any other predictor (UniPC, Adams, slopes, singlestep DPM-Solver) is kept whole as ``published``,
 beside the nearest Taylor choices, which stand in for it where it cannot be used or when one of
-them is mutated.  So are the steps of the space's other solvers (`s3search.search.edit.families`), which
-first give up points and order where they do not fit.  A free step is kept as long as it carries
-constants between the levels where it stands.  A corrector has no choices but its kind: its
+them is mutated.  So are the steps of the space's other solvers (`s3search.search.edit.families`),
+which first give up points and order where they do not fit. A free step is kept as long as it
+carries constants between the levels where it stands. A corrector has no choices but its kind: its
 rule follows from the predictor.
 """
 
