@@ -9,7 +9,7 @@ from s3search.schedules.layers import Layer, Layers, lists_of, skips_layers, who
 from s3search.schedules.schedule import Schedule
 from s3search.search.algorithms.layered import LayeredAutoDiffusion, affordable, within
 from s3search.search.space.space import load_space
-from s3search.search.trial import Trial, published_as
+from s3search.search.trial import Trial, published_as, seeded
 from tests.search.test_evolution import gaussian_error
 from tests.support.searches import facts, measured, proposals, setup_of
 
@@ -109,6 +109,25 @@ def test_seeds_within_the_budget_come_first_and_the_best_lends_its_steps() -> No
     assert better.steps == published.unipc(edm(), nfe=4).steps
     later = [p.schedule for p in made[2 + EVALUATIONS // 3 :]]
     steps = {nfe: published.unipc(edm(), nfe=nfe).steps for nfe in (4, 5)}
+    assert {own.nfe for own in later} == {4, 5}
+    assert all(own.steps == steps[own.nfe] for own in later)
+
+
+def test_a_users_own_schedules_lend_their_steps_at_their_own_number_of_calls_alone() -> None:
+    setup = setup_of(
+        SPACE.with_layers(LAYERS).model_copy(update={"cost": COST}),
+        edm(),
+        nfe=(4, 5),
+        seeds=[
+            Trial.of(published.unipc(edm(), nfe=4), seeded("mine.json")),
+            Trial.of(published.dpmpp_2m(edm(), nfe=5), seeded("another.json")),
+        ],
+        evaluations=EVALUATIONS,
+    )
+    made = run(LayeredAutoDiffusion(setup), EVALUATIONS // 3 + 11)
+    assert made[0].origin.text == "seed: mine.json"
+    later = [trial.schedule for trial in made[1 + EVALUATIONS // 3 :]]
+    steps = {4: published.unipc(edm(), nfe=4).steps, 5: published.ddim(edm(), nfe=5).steps}
     assert {own.nfe for own in later} == {4, 5}
     assert all(own.steps == steps[own.nfe] for own in later)
 

@@ -8,16 +8,16 @@ import pytest
 from s3search.models.gaussian import gaussian_distance
 from s3search.processes import edm
 from s3search.run.launching import launch
-from s3search.schedules.published import baselines
+from s3search.schedules.published import baselines, ddim
 from s3search.schedules.schedule import Schedule
-from s3search.search.algorithms.polishing import polish_size
+from s3search.search.algorithms.polishing import polish_size, unlike
 from s3search.search.algorithms.s3 import S3
 from s3search.search.conversation import DECISION, Outside
 from s3search.search.finish import Candidate, choose_finalist
 from s3search.search.ladder import LadderRung
 from s3search.search.questions import Answer, Measure, Measurement, Polish, Question, Rung, Score
 from s3search.search.space.space import load_space
-from s3search.search.trial import Trial
+from s3search.search.trial import Trial, searched
 from s3search.solvers.plan import compile_plan
 from s3search.study.database.store import open_study
 from s3search.study.results.export import best_schedule
@@ -164,6 +164,16 @@ def test_polishing_grows_in_both_directions() -> None:
     small, large = polish_size(2_000), polish_size(200_000)
     assert small[0] < large[0] and small[1] < large[1]
     assert 2 * large[0] * large[1] == pytest.approx(200_000, rel=0.05)
+
+
+def test_no_schedule_is_polished_twice_in_a_round() -> None:
+    def trial(spacing: str) -> Trial:
+        return Trial.of(ddim(PROCESS, nfe=4, spacing=spacing), searched("test"))
+
+    trials = [trial("karras"), trial("karras"), trial("logsnr")]
+    assert len({each.id for each in trials}) == 2
+    chosen = [each.id for each in unlike(trials, 3)]
+    assert sorted(chosen) == sorted({each.id for each in trials})
 
 
 def test_a_study_spends_its_budget_and_polishes(tmp_path: Path) -> None:
