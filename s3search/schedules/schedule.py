@@ -82,9 +82,8 @@ class Start(_Frozen):
 
     `unit_noise` is what USF's VP code does under the name zero_x0 (and diff-sampler's first
     slope); `zero_x0` is the clean rule. ``image`` is the mean image, nested lists of shape (C, H,
-    W), for `average_x0`.  ``network_time`` is the time that the network is told at the first call
-    (see `Step`).  ``jump`` makes the state at times[0] from noise at an earlier time, in closed
-    form.
+    W), for `average_x0`.  ``network_time`` is the time of the first network call (see `Step`).
+    ``jump`` makes the state at times[0] from noise at an earlier time, in closed form.
     """
 
     kind: StartKind = StartKind.NETWORK
@@ -128,8 +127,8 @@ class Corrector(_Frozen):
 class Step(_Frozen):
     """One step to the next time.
 
-    ``network_time`` is the time that the network is told at the new point, where it is not the
-    point's own (LD3, arXiv:2405.15506; TS-DPM, arXiv:2305.15583).  ``compensation`` replaces the
+    ``network_time`` is the time of the network call at the new point, where it is not the point's
+    own (LD3, arXiv:2405.15506; TS-DPM, arXiv:2305.15583).  ``compensation`` replaces the
     newest prediction before the predictor uses it (DC-Solver, DualFast).
     """
 

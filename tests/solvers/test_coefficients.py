@@ -15,7 +15,7 @@ from s3search.rules import Adams, Clock, Free, NoisePath, Scale, Taylor, Velocit
 from s3search.rules.base import Prediction
 from s3search.schedules import published
 from s3search.schedules.jump import gaussian_jump
-from s3search.schedules.published.told import with_network_times
+from s3search.schedules.published.network_times import with_network_times
 from s3search.schedules.schedule import (
     Corrector,
     CorrectorKind,
