@@ -30,7 +30,7 @@ from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.plugins import MODELS, call_plugin
 from s3search.evaluation.polish.polishing import PolishSettings, polish
 from s3search.evaluation.population import Measuring, measure_population
-from s3search.evaluation.proxies import Proxies
+from s3search.evaluation.proxies import ProxyScorer
 from s3search.evaluation.record import (
     DescribeRequest,
     Description,
@@ -338,13 +338,12 @@ class Evaluator:
         return self._sampler.batch_size
 
     @cached_property
-    def _proxies(self) -> Proxies:
-        return Proxies(
+    def _proxies(self) -> ProxyScorer:
+        return ProxyScorer(
             self.denoiser,
             self._extractor.features,
             self.reference,
             self._reference_images,
-            self._device,
             self._noise,
         )
 
