@@ -83,7 +83,7 @@ class Sampler:
 
     def batches(
         self, n_images: int, noise_seed: int, cuts: Sequence[int] = (), *, held_out: bool = False
-    ) -> Iterator["Batch"]:
+    ) -> Iterator[Batch]:
         """The noise of all images and what these are conditioned on; a batch ends at each cut."""
         drawn = self._noise.batches(noise_seed, n_images, self.batch_size, cuts, held_out=held_out)
         first = 0
@@ -109,7 +109,7 @@ class Sampler:
             yield images
 
     def images_of_many(
-        self, plans: Sequence[Plan], batch: "Batch", schedule: Schedule | None = None
+        self, plans: Sequence[Plan], batch: Batch, schedule: Schedule | None = None
     ) -> list[Tensor]:
         """Images (b, C, H, W) of each plan, which may not be finite: of the network as it is, or
         as ``schedule`` changes it.

@@ -44,9 +44,7 @@ class PolishSettings:
     free: frozenset[Freedom] = frozenset(Freedom)
     recompute: bool | None = None  # what happens inside a call, when needed; None: as memory asks
     target: Literal["features", "pixels"] = "features"  # of the loss "trajectory"
-    target_batches: int = (
-        TRAJECTORY_TARGETS  # sets of n_images that take turns with the fine solve's images
-    )
+    target_batches: int = TRAJECTORY_TARGETS  # sets of n_images whose fine solves take turns
     fine_nfe: int = FINE_NFE  # calls of the fine solve, DPM-Solver++(2M)
 
     def __post_init__(self) -> None:
