@@ -58,7 +58,7 @@ def _vetoed(store: StudyStore, frame: pd.DataFrame) -> list[dict[str, Any]]:
     names = frame[frame["schedule_id"].isin(list(known))].drop_duplicates("schedule_id")
     origins = dict(zip(names["schedule_id"], names["origin"], strict=True))
     return [
-        {**asdict(each), "name": Origin.of_text(origins.get(each.schedule_id, "")).label}
+        {**asdict(each), "name": Origin.of_text(origins.get(each.schedule_id, "")).name}
         for each in known.values()
     ]
 

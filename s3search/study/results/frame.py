@@ -93,7 +93,7 @@ class Scored:
     @property
     def name(self) -> str:
         """Where it comes from, for people."""
-        return self.origin.label
+        return self.origin.name
 
     @property
     def is_baseline(self) -> bool:
