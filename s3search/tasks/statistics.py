@@ -97,14 +97,14 @@ def measure_gaussian(  # the options of the command
     """Measures mean and leading eigenpairs of the clean images and writes them."""
     evaluator = Evaluator(config.evaluator_spec)
 
-    def told() -> Iterator[Tensor]:
+    def reported() -> Iterator[Tensor]:
         done = 0
         for images, _ in _clean(config, evaluator, source, n_images, seed):
             yield images
             done += len(images)
             report(done, n_images)
 
-    found = gaussian_statistics(told(), n_modes, {"seed": seed})
+    found = gaussian_statistics(reported(), n_modes, {"seed": seed})
     where_from = {**found.provenance, **_provenance(evaluator, source, found.n)}
     found = GaussianStatistics(
         mean=found.mean,
