@@ -91,7 +91,7 @@ class Driver:
                 for answer in asker.collect(are_last=self._is_all(ask)):
                     log.add(answer)
                     self._see(answer)
-            answers = log.answers(ask, tally.outside())
+            answers = log.answers(ask, tally.outside)
 
     def _is_all(self, ask: Ask, unknown: Sequence[Measure | Job] = ()) -> bool:
         """Whether a turn waits for all that is under way."""

@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -65,16 +65,16 @@ class Measure:
     noise_seed: int
     block_images: int | None = None  # also measure disjoint blocks of so many images
     thresholds: Thresholds = ()  # images rising
+    key: str = field(init=False, repr=False)  # a rung has one noise seed in a study
+
+    def __post_init__(self) -> None:
+        key = f"{self.rung.value} {self.trial.id} {self.n_images}"
+        object.__setattr__(self, "key", key)
 
     @property
     def schedule(self) -> Schedule:
         """The trial's schedule."""
         return self.trial.schedule
-
-    @property
-    def key(self) -> str:
-        """Rung, schedule and number of images; a rung has one noise seed in a study."""
-        return f"{self.rung.value} {self.trial.id} {self.n_images}"
 
 
 def measure(
@@ -130,6 +130,15 @@ class Measurement:
     def trial(self) -> Trial:
         """What was measured."""
         return self.question.trial
+
+    def numbered(self, number: int) -> "Measurement":
+        """This measurement with its trial under a number."""
+        trial = self.trial.numbered(number)
+        return (
+            self
+            if trial is self.trial
+            else replace(self, question=replace(self.question, trial=trial))
+        )
 
     @property
     def value(self) -> float | None:

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,11 @@ class Origin:
         return self.kind is not OriginKind.SEARCH
 
     @property
+    def name(self) -> str:
+        """What people call it: a published solver by its label alone."""
+        return self.label if self.is_baseline else self.text
+
+    @property
     def text(self) -> str:
         """The stored form, which Optuna's trials show too: `of_text` reads it."""
         if self.is_baseline:
@@ -70,6 +75,7 @@ class Origin:
         return (SEED if self.kind is OriginKind.SEED else "") + self.label
 
     @staticmethod
+    @lru_cache(maxsize=4096)
     def of_text(text: str) -> "Origin":
         """The origin of its stored form; the one place that reads such a text.
 
@@ -161,6 +167,8 @@ class Trial:
 
     def numbered(self, number: int) -> "Trial":
         """This trial under a number, with what is known of it."""
+        if self.number == number:
+            return self
         source, key = self.__dict__.get("schedule"), self.__dict__.get("key")
         return replace(
             self,

@@ -7,11 +7,13 @@ beginning and feeding it the log.
 What depends on the world and not on the seed (a person's vetoes, "the time is over") is an event
 of the log at the point of the search where it was told.  A point is known by all that the search
 had begun until there; a search that comes by again is told the same.  Where no earlier run came
-by, it is told what holds now.
+by, it is told what holds now.  Events are written where something changed, and where a question
+hangs on what was told that no trial will show.  What a search decided holds at the point where it
+did.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +25,7 @@ from s3search.search.questions import (
     Measure,
     Measurement,
     Question,
+    RealImages,
     Recall,
     Rung,
 )
@@ -56,9 +59,13 @@ class Log:
         # of this version of the space, what an earlier run proposed and this one has not yet
         self._ahead = {n for n in self._trials if n >= first_number}
         self._decisions = self._stored_decisions()
-        self._events = self._stored_events()
+        self._events: dict[tuple[str, str], dict[str, Any]] = {}  # by point and limits
+        self._vetoed_at: dict[str, list[str]] = {}  # by point, under whatever limits
+        self._read_events()
         self._point = hashlib.sha256(str(first_number).encode())
-        self._told_at: str | None = None
+        self._told_point = self._here()
+        self._n_begun = 0
+        self._told_at = -1
         self._told: Outside | None = None
         self._read_measurements()
 
@@ -70,11 +77,18 @@ class Log:
         for note in ask.notes:
             self.note(note)
         questions = [q for q in (*ask.begin, *ask.wait) if not isinstance(q, Recall)]
+        if not questions:
+            return []
         jobs = [q for q in questions if not isinstance(q, Measure)]
         self._jobs = self._store.answered(jobs) if jobs else {}
         unknown = {q.key: q for q in questions if q not in self}
-        if any(not (isinstance(q, Measure) and q.rung is Rung.SEARCH) for q in unknown.values()):
+        others = [
+            q for q in unknown.values() if not (isinstance(q, Measure) and q.rung is Rung.SEARCH)
+        ]
+        if others:
             self.flush()  # results of the search come no more for a while
+        if any(_is_of_search(question) for question in others):
+            self._keep_told()
         return list(unknown.values())
 
     def __contains__(self, question: object) -> bool:
@@ -107,7 +121,7 @@ class Log:
             self._store.mirror.add(first.number, _under(answer.trial, first), answer)
         self._measured[answer.question.key] = answer
 
-    def answers(self, ask: Ask, outside: Outside) -> Answers:
+    def answers(self, ask: Ask, outside: Callable[[], Outside]) -> Answers:
         """The answers that a turn waited for, with what is to be told of ``outside``."""
         given = tuple(self._answer(question) for question in ask.wait)
         return Answers(given=given, outside=self._heard(outside))
@@ -120,7 +134,7 @@ class Log:
         """Keeps what a search learned about itself."""
         content = dict(note.content)
         if note.kind == DECISION:
-            content["first_number"] = self._offset
+            content |= {"first_number": self._offset, "point": self._told_point}
         self._store.add_note(note.kind, content)
 
     def flush(self) -> None:
@@ -142,7 +156,7 @@ class Log:
 
     def _recalled(self, key: int | str) -> Decision | None:
         if isinstance(key, str):
-            note = self._decisions.get(key)
+            note = self._decisions.get((key, self._here()))
             if note is None:
                 return None
             trials = tuple(self._first[i] for i in note["schedules"])
@@ -159,6 +173,7 @@ class Log:
                 continue
             if question.rung in (Rung.SEARCH, Rung.FINALS):
                 self._point.update(question.trial.id.encode())
+                self._n_begun += 1
             if question.rung is Rung.SEARCH:
                 number = self._number(question.trial)
                 if number in self._trials:
@@ -211,44 +226,59 @@ class Log:
             noise_seed=config.search_noise_seed,
         )
 
-    def _stored_decisions(self) -> dict[str, Mapping[str, Any]]:
-        """All but the last one, which may have been followed by nothing."""
+    def _stored_decisions(self) -> dict[tuple[str, str], Mapping[str, Any]]:
+        """By key and point; all but the last one, which may have been followed by nothing."""
         notes = [content for _, content in self._store.notes(DECISION)]
         own = [note for note in notes if note["first_number"] == self._offset]
-        return {note["key"]: note for note in own[:-1]}
+        return {(note["key"], note["point"]): note for note in own[:-1]}
 
     # -- what is told of the outside -------------------------------------------------------
 
-    def _stored_events(self) -> dict[str, dict[str, Any]]:
-        old = [note for _, note in self._store.notes(_VETOED)]
-        events = {note["point"]: {"vetoed": note["schedules"]} for note in old}
-        return events | {note["point"]: note for _, note in self._store.notes(_OUTSIDE)}
+    def _read_events(self) -> None:
+        for _, old in self._store.notes(_VETOED):
+            self._vetoed_at[old["point"]] = old["schedules"]
+        for _, event in self._store.notes(_OUTSIDE):
+            self._vetoed_at[event["point"]] = event["vetoed"]
+            self._events[event["point"], event["limits"]] = event
 
-    def _heard(self, present: Outside) -> Outside:
+    def _here(self) -> str:
+        return self._point.hexdigest()[:32]
+
+    def _heard(self, outside: Callable[[], Outside]) -> Outside:
         """What is told at this point: once for each, and where an earlier run came by the same
         as then.
         """
-        point = self._point.hexdigest()[:32]
-        if self._told is not None and point == self._told_at:
+        if self._told is not None and self._n_begun == self._told_at:
             return self._told
-        before = self._told or Outside(budget=present.budget)
-        event = self._events.get(point)
+        point = self._told_point = self._here()
+        if self._told is None or point in self._vetoed_at or not self._ahead:
+            self._told = self._told_now(point, outside())
+        self._told_at = self._n_begun
+        return self._told
+
+    def _told_now(self, point: str, present: Outside) -> Outside:
+        before = self._told or Outside(budget=present.budget, limits=present.limits)
+        event = self._events.get((point, present.limits))
         if event is not None:
-            told = Outside(budget=before.budget, vetoed=frozenset(event["vetoed"]))
-            if event.get("limits") == present.limits:  # else it was another budget
-                told = replace(told, budget=event["budget"], is_over=event["is_over"])
-            told = replace(told, limits=present.limits)
+            vetoed = frozenset(event["vetoed"])
+            return replace(before, budget=event["budget"], is_over=event["is_over"], vetoed=vetoed)
+        if point in self._vetoed_at:  # under another budget
+            told = replace(before, vetoed=frozenset(self._vetoed_at[point]), is_over=False)
         elif self._ahead:
-            told = before
+            return before
         else:
             told = _settled(before, present)
-            if told != before or self._told is None:
-                self._add_event(point, told)
-        self._told, self._told_at = told, point
+        if told != before or self._told is None:
+            self._add_event(point, told)
         return told
 
+    def _keep_told(self) -> None:
+        """Keeps what was told last."""
+        if self._told is not None and (self._told_point, self._told.limits) not in self._events:
+            self._add_event(self._told_point, self._told)
+
     def _add_event(self, point: str, told: Outside) -> None:
-        content = {
+        content = self._events[point, told.limits] = {
             "point": point,
             "vetoed": sorted(told.vetoed),
             "is_over": told.is_over,
@@ -256,6 +286,13 @@ class Log:
             "limits": told.limits,
         }
         self._store.add_note(_OUTSIDE, content)
+
+
+def _is_of_search(question: Question) -> bool:
+    """Whether it is a search that asks it, of whatever was told, and not the validation."""
+    if isinstance(question, Measure):
+        return question.rung in (Rung.SEARCH, Rung.FINALS)
+    return not isinstance(question, RealImages)
 
 
 def _settled(before: Outside, present: Outside) -> Outside:

@@ -164,7 +164,7 @@ def _converse(
     outside: Outside | None = None,
 ) -> None:
     """As the driver does it, without its counts."""
-    outside, answers = outside or Outside(budget=1e12), None
+    told, answers = outside or Outside(budget=1e12), None
     while True:
         try:
             ask = next(conversation) if answers is None else conversation.send(answers)
@@ -175,7 +175,7 @@ def _converse(
             asker.begin(unknown)
             for answer in asker.answers():
                 log.add(answer)
-        answers = log.answers(ask, outside)
+        answers = log.answers(ask, lambda: told)
         assert isinstance(answers, Answers)
 
 

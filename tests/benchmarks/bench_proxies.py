@@ -17,12 +17,12 @@ from scipy.stats import spearmanr
 
 from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
 from s3search.evaluation.noise import NoiseBank
-from s3search.evaluation.proxies import Proxies
-from s3search.evaluation.record import EvaluationRequest, Rung
+from s3search.evaluation.proxies import ProxyScorer
 from s3search.metrics.paired import Pairing
 from s3search.models import digits
 from s3search.schedules.schedule import Schedule
 from s3search.search.edit.draft import random_schedule
+from s3search.search.questions import Rung, measure
 from s3search.search.space.space import load_space
 
 Array = npt.NDArray[np.float64]
@@ -41,18 +41,17 @@ def random_schedules(evaluator: Evaluator, nfe: int, n: int) -> list[Schedule]:
 
 def distances(evaluator: Evaluator, schedules: list[Schedule], n_images: int, seed: int) -> Array:
     """The metric itself."""
-    requests = [
-        EvaluationRequest(schedule=one, rung=Rung.USER, n_images=n_images, noise_seed=seed)
-        for one in schedules
+    questions = [
+        measure(one, rung=Rung.USER, n_images=n_images, noise_seed=seed) for one in schedules
     ]
-    return np.array([evaluator.evaluate(request).value for request in requests])
+    return np.array([evaluator.evaluate(question).distance for question in questions])
 
 
 def rankings(evaluator: Evaluator) -> dict[str, Ranking]:
     """Every way to rank schedules for less than the metric, cheapest first."""
     denoiser, features = evaluator.denoiser, digits.features()
     noise, images = NoiseBank(denoiser, _CPU), digits.images()
-    proxies = Proxies(denoiser, features, evaluator.reference, images, _CPU, noise)
+    proxies = ProxyScorer(denoiser, features, evaluator.reference, images, noise)
 
     def trajectory(n_images: int, pairing: Pairing, in_pixels: bool = False) -> Ranking:
         return lambda schedules: proxies.trajectory(

@@ -53,6 +53,11 @@ def measured(
     return Measurement(question=question, distance=value, n_images=seen, path=path or {})
 
 
+def facts(trial: Trial) -> tuple[int | None, str, str, tuple[str, ...]]:
+    """Number, schedule, origin and parents: equal for trials that are the same."""
+    return trial.number, trial.id, trial.origin.text, trial.parents
+
+
 class Bench:
     """Answers a conversation question by question, and remembers what was asked."""
 

@@ -130,9 +130,11 @@ class LayeredAutoDiffusion:
         return ddim(self._process, nfe=nfe)
 
     def _twin(self, seed: Trial, nfe: int) -> Trial | None:
-        """The seed of the same solver and variant at ``nfe`` calls."""
+        """The seed of the same solver and variant at ``nfe`` calls; a user's own has none."""
         if seed.nfe == nfe:
             return seed
+        if seed.origin.solver is None:
+            return None
         same = (seed.origin.solver, seed.origin.variant)
         for other in self._seeds:
             if other.nfe == nfe and (other.origin.solver, other.origin.variant) == same:

@@ -33,7 +33,7 @@ def trial_of(row: Any, read: Callable[[], Schedule]) -> Trial:
         id=row.schedule_id,
         nfe=row.nfe,
         origin=Origin.of_text(row.origin),
-        parents=tuple(json.loads(row.parents)),
+        parents=tuple(_list(row.parents)),
         number=row.number,
         source=read,
         stored_key=None if row.plan_key is None else bytes.fromhex(row.plan_key),
@@ -70,7 +70,7 @@ def measurement_of(row: Any, question: Measure, *, is_paid: bool = False) -> Mea
         error=row.error if has_failed else None,
         n_images=0 if has_failed else question.n_images if whole else row.n_images,
         is_paid=is_paid,
-        path={int(n): float(value) for n, value in json.loads(row.path or "[]")},
+        path={int(n): float(value) for n, value in _list(row.path)},
         standard_error=row.standard_error,
         seconds=row.seconds,
     )
@@ -105,6 +105,12 @@ def answer_of(row: Any, question: Job) -> Answer:
         seconds=row.seconds,
         worker=row.worker,
     )
+
+
+def _list(content: str | None) -> list[Any]:
+    """A list of a JSON column, most of which are empty."""
+    found: list[Any] = [] if content in (None, "[]") else json.loads(str(content))
+    return found
 
 
 def now() -> datetime:

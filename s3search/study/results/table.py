@@ -28,7 +28,7 @@ def validated_table(scored: list[Scored]) -> pd.DataFrame:
 
 def _row(row: Scored, winner: Scored) -> dict[str, object]:
     low, high = row.held_out.interval or (None, None)
-    second = row.witness
+    second = row.second
     second_low, second_high = (second and second.interval) or (None, None)
     times_low, times_high = _times(row.held_out, winner.held_out)
     return {
