@@ -178,6 +178,9 @@ def _said(schedule: Schedule) -> str:
     held_out, against = source["held_out"], source["against_published"]
     between = _between(held_out["interval_95"])
     said = f"distance {held_out['value']:.4f}{between} of {held_out['n_images']:,} held-out images"
+    baseline = source["best_baseline"]
+    if baseline is not None and baseline["name"] == source["origin"]:
+        return f"{said}, by {source['origin']}: nothing better was found"
     if against is not None and against["ratio"] is not None:
         times = f"{against['ratio']:.2f} times as far{_between(against['ratio_95'], 2)}"
         said += f"; {against['published']}: {times}"
