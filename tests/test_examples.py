@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+import s3search
 from tests.suites.pool_suite import start_ray
 from tests.support import pipelines
 
@@ -47,6 +48,14 @@ def test_an_own_metric(capsys: pytest.CaptureFixture[str]) -> None:
     found = _example("own_metric").main(**FEW)
     assert set(found.table["second_extractor"]) == {"digits-b"}
     assert "on other noise: " in capsys.readouterr().out
+
+
+def test_an_own_search() -> None:
+    algorithm = "examples.own_search:" + _example("own_search").Batches.__name__
+    found = s3search.search(
+        "digits", reference="digits", features="digits", algorithm=algorithm, **FEW
+    )
+    assert found.schedule.nfe == 5
 
 
 @pytest.mark.cluster
