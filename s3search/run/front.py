@@ -43,7 +43,8 @@ def search(  # noqa: PLR0913  # the keys of a study file, each by its name
     takeover: bool = False,
     **more: Any,
 ) -> "SearchResult":
-    """Searches solver schedules of ``nfe`` network calls for a model; docs/python.md has it all.
+    """Searches solver schedules of ``nfe`` network calls for a model, with ``evaluations`` (300)
+    of ``n_images`` images each; docs/python.md explains every keyword.
 
     ``model`` is a denoiser D(x, t) -> x0 on (B, C, H, W) with ``process`` and ``sample_shape``, or
     any callable with these as keywords; a diffusers pipeline; or a loader's name.  ``reference``
