@@ -11,7 +11,8 @@ from torch import Tensor
 
 from s3search.errors import InvalidConfig
 from s3search.evaluation import reference
-from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
+from s3search.evaluation.evaluator import Evaluator
+from s3search.evaluation.spec import EvaluatorSpec
 from s3search.metrics.references import FolderImages, StatisticsFile
 from s3search.metrics.references.pictures import Preparation
 from s3search.models import digits
