@@ -258,7 +258,7 @@ def test_the_fingerprint_names_parameters_and_options() -> None:
             },
             "/no.npz holds no mu and sigma",
         ),
-        ({"witness": "digitz"}, "validation.metric.features: .*did you mean 'digits'"),
+        ({"second_features": "digitz"}, "validation.metric.features: .*did you mean 'digits'"),
         (
             {"second_features": "tests.support.plugins:squares", "second_options": {"pwoer": 3}},
             r"\[validation\.metric\] does not fit .*did you mean 'power'",
