@@ -153,6 +153,8 @@ def _is_wider(key: str, old: Any, new: Any) -> bool:
         return old is None or (new is not None and new[0] <= old[0] and old[1] <= new[1])
     if key in _LIMITS:
         return bool(_LIMITS[key] * (new - old) >= 0)
+    if key.startswith("ranges."):
+        return bool(old is not None and new[0] <= old[0] and old[1] <= new[1])
     return key.startswith(_MOVES)
 
 

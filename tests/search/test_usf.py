@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from s3search.processes import NoiseProcess, edm, flow, vp_cosine, vp_discrete, vp_linear
+from s3search.rules import RelaxationKind
 from s3search.schedules import published
 from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind
 from s3search.schedules.spacing import End
@@ -20,7 +21,6 @@ from s3search.search import (
 )
 from s3search.search.algorithms.usf import RANK_BAR, UsfEvolution, usf_child
 from s3search.search.edit.recipe import choice_of
-from s3search.search.space.space import RelaxationChoice
 from tests.search.test_evolution import best_of
 
 SPACE = load_space("usf")
@@ -65,7 +65,7 @@ def test_coefficients_walk_on_linear_relaxations_from_the_factor_that_was_there(
         choice = choice_of(child.steps[2])
         if choice.order == 2 and choice.prediction == choice_of(parent.steps[2]).prediction:
             relaxation = choice.relaxation
-            if relaxation is not None and relaxation.kind == RelaxationChoice.LINEAR:
+            if relaxation is not None and relaxation.kind == RelaxationKind.LINEAR:
                 walked.append(1.0 + (relaxation.coefficient or 0.0) * (lams[3] - lams[2]))
     z = -(lams[3] - lams[2])
     factor = 0.5 * z * math.expm1(z) / (math.expm1(z) - z)

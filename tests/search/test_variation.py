@@ -28,9 +28,12 @@ from s3search.rules import (
     EmsStatistics,
     Momentum,
     Prediction,
+    SearchedRule,
     Taylor,
     UniPC,
+    Velocity,
     level,
+    solvers,
 )
 from s3search.rules.compensation import EarlierCall, Interpolation
 from s3search.schedules import published
@@ -46,10 +49,8 @@ from s3search.search import (
     random_schedule,
 )
 from s3search.search.edit.draft import draft_of, finished
-from s3search.search.edit.families import WITH_CORRECTOR, fitted, solver_of
 from s3search.search.edit.network_time import Shift
-from s3search.search.edit.recipe import choice_of, corrector_rule, step_of
-from s3search.search.space.space import Solver
+from s3search.search.edit.recipe import choice_of, corrector_rule, fitted, solver_of, step_of
 from s3search.solvers.plan import compile_plan
 
 PROCESSES: dict[str, NoiseProcess] = {
@@ -216,7 +217,7 @@ def test_every_choice_is_reached_by_mutation() -> None:
 @pytest.mark.parametrize("process", [edm(), flow()], ids=["edm", "flow"])
 def test_every_family_is_drawn_and_reached_by_mutation(process: NoiseProcess) -> None:
     space, rng = SPACES["full alone"], np.random.default_rng(8)
-    expected = set(Solver) - (set() if process == flow() else {Solver.VELOCITY})
+    expected = set(solvers().values()) - (set() if process == flow() else {Velocity})
     drawn = [random_schedule(space, process, 6, rng) for _ in range(60)]
     assert {solver for schedule in drawn for solver in solvers_of(schedule)} == expected
     mutated, schedule = [], published.dpmpp_2m(process, nfe=6)
@@ -229,18 +230,17 @@ def test_every_family_is_drawn_and_reached_by_mutation(process: NoiseProcess) ->
     assert len({rule.gamma for rule in rules if isinstance(rule, Bidirectional)}) > 10
     for schedule in [*drawn, *mutated]:
         for step in schedule.steps:
+            solver = solver_of(choice_of(step).published)
             has_corrector = isinstance(step.predictor, Taylor) or (
-                solver_of(choice_of(step).published) in WITH_CORRECTOR
+                solver is not None and solver.has_corrector
             )
             assert step.corrector is None or has_corrector
 
 
-def solvers_of(schedule: Schedule) -> set[Solver | None]:
-    """The families of the steps."""
+def solvers_of(schedule: Schedule) -> set[type[SearchedRule] | None]:
+    """The solvers of the steps."""
     return {
-        Solver.TAYLOR
-        if isinstance(step.predictor, Taylor)
-        else solver_of(choice_of(step).published)
+        Taylor if isinstance(step.predictor, Taylor) else solver_of(choice_of(step).published)
         for step in schedule.steps
     }
 
@@ -385,10 +385,10 @@ def test_a_step_gives_up_points_before_its_family() -> None:
     space = load_space("full", {"families": []})
     levels = tuple(level(edm(), t) for t in (80.0, 10.0, 1.0))
     rule = Momentum(order=4, beta=0.5, points=(-5, -4, -3, -2, -1))
-    kept = fitted(space, rule, levels[:2], levels[2])
+    kept = fitted(space, edm(), rule, levels[:2], levels[2])
     assert kept == Momentum(order=2, beta=0.5, points=(-2, -1))
-    assert fitted(space, rule, levels[:1], levels[1]) is None
-    assert fitted(load_space("usf"), rule, levels[:2], levels[2]) is None
+    assert fitted(space, edm(), rule, levels[:1], levels[1]) is None
+    assert fitted(load_space("usf"), edm(), rule, levels[:2], levels[2]) is None
 
 
 def test_crossover_blends_times_between_the_parents() -> None:

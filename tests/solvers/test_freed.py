@@ -12,7 +12,7 @@ from s3search import Schedule, compile_plan, sample
 from s3search.errors import InvalidSchedule
 from s3search.processes import NoiseProcess, edm, flow, vp_linear
 from s3search.rules import Adams, Clock, Free, NoisePath, Scale, Taylor, Velocity
-from s3search.rules.base import Prediction
+from s3search.rules.points import Prediction
 from s3search.schedules import published
 from s3search.schedules.jump import gaussian_jump
 from s3search.schedules.published.told import with_network_times

@@ -49,7 +49,8 @@ from s3search.search.edit.recipe import (
     strength_of,
 )
 from s3search.search.proposer import Proposal, Told, schedule_key
-from s3search.search.space.space import CorrectorChoice, RelaxationChoice, SearchSpace
+from s3search.search.space.choices import word_of
+from s3search.search.space.space import SearchSpace
 
 _SHORT_NAMES = {
     "tpe": "TPESampler",
@@ -63,7 +64,7 @@ _MOST = 1000  # observations of one nfe, after which the sampler keeps
 _KEPT = 250  # the best, and as many of the newest
 
 Params = dict[str, float | str]
-Word = TypeVar("Word", bound=StrEnum)
+Word = TypeVar("Word", bound=StrEnum | None)
 
 
 class OptunaProposer:
@@ -265,10 +266,9 @@ def _decoded_choice(
         kind = _one_of(values, f"relaxation_{i}", space.relaxations)
         relaxation = relaxation_of(kind, coefficient)
     corrector = None
-    kinds = [c for c in space.correctors if c is not CorrectorChoice.IMPLICIT]
+    kinds = [c for c in space.correctors if c is not CorrectorKind.IMPLICIT]
     if kinds and not is_last:
-        word = _one_of(values, f"corrector_{i}", kinds)
-        corrector = None if word is CorrectorChoice.NONE else CorrectorKind(word.value)
+        corrector = _one_of(values, f"corrector_{i}", kinds)
     return Choice(
         prediction=prediction,
         order=order,
@@ -298,9 +298,9 @@ def _params_of(schedule: Schedule, space: SearchSpace) -> Params:
         params[f"prediction_{i}"] = choice.prediction.value
         if choice.order > 1:
             params[f"estimate_{i}_{choice.order}"] = str(choice.first_points)
-            params[f"relaxation_{i}"] = kind_of(choice.relaxation).value
+            params[f"relaxation_{i}"] = word_of(kind_of(choice.relaxation))
             params[f"coefficient_{i}"] = strength_of(choice.relaxation)
-        params[f"corrector_{i}"] = choice.corrector.value if choice.corrector else "none"
+        params[f"corrector_{i}"] = word_of(choice.corrector)
     return params
 
 
@@ -352,7 +352,7 @@ def _logits(lams: Sequence[float]) -> list[float]:
 
 def _coefficients(values: _Values, space: SearchSpace, n: int) -> list[float]:
     """One per step; the first step is of order 1 and has none."""
-    if not {RelaxationChoice.LINEAR, RelaxationChoice.SCALE} & {*space.relaxations}:
+    if not any(kind is not None and kind.takes_coefficient for kind in space.relaxations):
         return [0.0] * n
     limit = space.coefficient_limit
     return [0.0, *(values.number(f"coefficient_{i}", -limit, limit) for i in range(1, n))]
@@ -363,8 +363,8 @@ def _most_steps(space: SearchSpace, nfe: int) -> int:
 
 
 def _one_of(values: _Values, name: str, choices: Sequence[Word]) -> Word:
-    word = _word(values, name, [choice.value for choice in choices])
-    return next(choice for choice in choices if choice.value == word)
+    word = _word(values, name, [word_of(choice) for choice in choices])
+    return next(choice for choice in choices if word_of(choice) == word)
 
 
 def _word(values: _Values, name: str, words: Sequence[str]) -> str:

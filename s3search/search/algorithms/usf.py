@@ -27,7 +27,7 @@ from typing import TypeVar
 import numpy as np
 
 from s3search.processes import Edm, NoiseProcess
-from s3search.rules import Prediction
+from s3search.rules import Prediction, RelaxationKind
 from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind
 from s3search.search.algorithms.evolution import Populations, Seeds, Seen, insert
 from s3search.search.edit.draft import Draft, draft_of, finished, random_schedule
@@ -40,7 +40,7 @@ from s3search.search.edit.recipe import (
 )
 from s3search.search.edit.variation import as_linear
 from s3search.search.proposer import Proposal, Told, schedule_key
-from s3search.search.space.space import CorrectorChoice, RelaxationChoice, SearchSpace
+from s3search.search.space.space import SearchSpace
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ _COEFFICIENT_SIGMA = 0.045
 _ORDERS = {1: 0.2, 2: 0.4, 3: 0.3, 4: 0.1}
 _PREDICTIONS = {Prediction.NOISE: 0.3, Prediction.DATA: 0.3}  # and v3, which needs statistics
 _ESTIMATES = {1: 0.5, 2: 0.5}
-_CORRECTORS = {CorrectorChoice.NONE: 0.5, CorrectorChoice.PSEUDO: 0.5}
+_CORRECTORS = {None: 0.5, CorrectorKind.PSEUDO: 0.5}
 # the release's zero_x0 is D = 0 for EDM and eps = x for VP: both of the space's share its 0.3
 _STARTS = {
     StartKind.NETWORK: 0.3,
@@ -195,8 +195,7 @@ def _mutate(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
     for i in range(len(draft.choices) - draft.denoises):
         draft.choices[i] = _mutated_step(space, draft, i, rng)
         if i < last and rng.random() < _CORRECTOR:
-            drawn = _drawn(_CORRECTORS, space.correctors, rng)
-            kind = None if drawn is CorrectorChoice.NONE else CorrectorKind(drawn.value)
+            kind = _drawn(_CORRECTORS, space.correctors, rng)
             draft.choices[i] = replace(draft.choices[i], corrector=kind)
 
 
@@ -242,14 +241,14 @@ def _mutated_step(space: SearchSpace, draft: Draft, i: int, rng: np.random.Gener
         n_points = _drawn(_ESTIMATES, possible_estimates(space, choice.order), rng)
         if n_points != choice.first_points:
             choice = replace(choice, first_points=n_points, published=None)
-    walks = RelaxationChoice.LINEAR in space.relaxations and choice.order > 1
+    walks = RelaxationKind.LINEAR in space.relaxations and choice.order > 1
     if walks and rng.random() < _RELAXATION:
         draft.choices[i] = choice
-        is_linear = kind_of(choice.relaxation) is RelaxationChoice.LINEAR
+        is_linear = kind_of(choice.relaxation) is RelaxationKind.LINEAR
         c = strength_of(choice.relaxation) if is_linear else as_linear(draft, i)
         c += float(rng.normal(0.0, _COEFFICIENT_SIGMA))
         limit = space.coefficient_limit
-        linear = relaxation_of(RelaxationChoice.LINEAR, max(-limit, min(c, limit)))
+        linear = relaxation_of(RelaxationKind.LINEAR, max(-limit, min(c, limit)))
         choice = replace(choice, relaxation=linear, published=None)
     return choice
 

@@ -10,7 +10,6 @@ Times are searched in lam = log(alpha / sigma).  The first time is always the pr
 import math
 import tomllib
 from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -25,64 +24,34 @@ from pydantic import (
 
 from s3search.errors import InvalidConfig, nearest
 from s3search.models.statistics import GaussianStatistics
-from s3search.processes import Edm, Flow, NoiseProcess, VpDiscrete
-from s3search.rules import LINEAR_PREDICTIONS, EmsNodes, Prediction
+from s3search.processes import Edm, NoiseProcess, VpDiscrete
+from s3search.rules import (
+    LINEAR_PREDICTIONS,
+    EmsNodes,
+    Limits,
+    Prediction,
+    Range,
+    RelaxationKind,
+    SearchedRule,
+    Taylor,
+    families,
+    solvers,
+)
 from s3search.schedules.jump import GaussianJump
 from s3search.schedules.layers import Layers
-from s3search.schedules.schedule import StartKind
+from s3search.schedules.schedule import CorrectorKind, StartKind
 from s3search.schedules.spacing import EndRule
+from s3search.search.space.choices import (
+    CompensationName,
+    CorrectorChoice,
+    FamilyName,
+    RelaxationChoice,
+    SolverName,
+)
+
+_RANGES = ("beta", "gamma", "dc_ratio", "dualfast_coefficient")  # that are fields of their own
 
 MeanImage = tuple[tuple[tuple[float, ...], ...], ...]
-
-
-class RelaxationChoice(StrEnum):
-    """The relaxations of the first derivative, "none" among them (see `s3search.rules.taylor`)."""
-
-    NONE = "none"
-    LINEAR = "linear"
-    SCALE = "scale"
-    DPMSOLVER_2 = "dpmsolver-2"
-    UNIPC_BH1 = "unipc-bh1"
-    UNIPC_BH2 = "unipc-bh2"
-    HALF_EXP = "0.5exp"
-    MINUS_HALF_EXP = "-0.5exp"
-
-
-class CorrectorChoice(StrEnum):
-    """What may follow a predictor."""
-
-    NONE = "none"
-    PSEUDO = "pseudo"
-    IMPLICIT = "implicit"
-
-
-class Family(StrEnum):
-    """Steps of published solvers that the Taylor choices cannot write."""
-
-    DPM = "dpm"  # singlestep DPM-Solver, the halved second derivative of 3M
-    UNIPC = "unipc"
-    ADAMS = "adams"  # and the other steps along slopes: DEIS in time, iPNDM, momentum, BDIA
-    FREE = "free"  # coefficients as an optimisation left them, at the levels they were made for
-
-
-class Solver(StrEnum):
-    """The families of steps that a search may draw itself (`s3search.search.edit.families`)."""
-
-    TAYLOR = "taylor"
-    UNIPC = "unipc"
-    ADAMS = "adams"  # polynomials in sigma / alpha: rhoAB, LMS
-    DEIS = "deis"  # polynomials in time: tAB
-    IPNDM = "ipndm"  # constants of equal steps
-    MOMENTUM = "momentum"  # heavy ball, Nesterov, GHVB
-    BDIA = "bdia"
-    VELOCITY = "velocity"  # Adams along the velocity of a flow
-
-
-class Compensation(StrEnum):
-    """What may replace the newest prediction before a step uses it."""
-
-    DC = "dc"  # DC-Solver's interpolation
-    DUALFAST = "dualfast"
 
 
 class _Table(BaseModel):
@@ -121,31 +90,33 @@ class SearchSpace(_Table):
     # a first derivative may also be estimated from this many points, fewer than its order's own
     low_order_estimates: tuple[Annotated[int, Field(ge=1, le=2)], ...] = (1, 2)
     relaxations: tuple[RelaxationChoice, ...] = Field(
-        default=(RelaxationChoice.NONE, RelaxationChoice.LINEAR), min_length=1
+        default=(None, RelaxationKind.LINEAR), min_length=1
     )
     coefficient_sigma: float = Field(default=0.1, gt=0)  # one random-walk step of a coefficient
     coefficient_limit: float = Field(default=1.0, gt=0)  # |c| for linear, |c - 1| for scale
     correctors: tuple[CorrectorChoice, ...] = Field(
-        default=(CorrectorChoice.NONE, CorrectorChoice.PSEUDO), min_length=1
+        default=(None, CorrectorKind.PSEUDO), min_length=1
     )
     starts: tuple[StartKind, ...] = Field(default=(StartKind.NETWORK,), min_length=1)
     end_rules: tuple[EndRule, ...] = Field(default=tuple(EndRule), min_length=1)
-    end_sigma: tuple[float, float] = (0.002, 0.1)  # range of sigma / alpha at the end level
-    families: tuple[Family, ...] = tuple(Family)  # published steps that children may inherit
-    solvers: tuple[Solver, ...] = (Solver.TAYLOR,)  # families that are drawn and mutated into
-    beta: tuple[float, float] = (0.3, 1.0)  # range of momentum's beta
-    gamma: tuple[float, float] = (0.0, 1.0)  # range of BDIA's gamma
+    end_sigma: Range = (0.002, 0.1)  # range of sigma / alpha at the end level
+    # published steps that children may inherit
+    families: tuple[FamilyName, ...] = Field(default_factory=families)
+    solvers: tuple[SolverName, ...] = (Taylor.solver,)  # what is drawn and mutated into
+    beta: Range = (0.3, 1.0)  # range of momentum's beta
+    gamma: Range = (0.0, 1.0)  # range of BDIA's gamma
+    ranges: Mapping[str, Range] = {}  # of other numbers of solvers, where not their own
     # points that a step may start from; -2 and -3 make singlestep solvers' steps
     start_points: tuple[Annotated[int, Field(ge=-3, le=-1)], ...] = (-1,)
-    compensations: tuple[Compensation, ...] = ()
-    dc_ratio: tuple[float, float] = (0.5, 1.5)  # range of DC-Solver's ratio
-    dualfast_coefficient: tuple[float, float] = (0.0, 0.5)  # range of DualFast's c
+    compensations: tuple[CompensationName, ...] = ()
+    dc_ratio: Range = (0.5, 1.5)  # range of DC-Solver's ratio
+    dualfast_coefficient: Range = (0.0, 0.5)  # range of DualFast's c
     network_shift: float = Field(default=0.0, ge=0)  # largest |lam(told) - lam(t)|
     # range of sigma / alpha at which a Gaussian jump may land; no range: no jumps
-    jump_sigma: tuple[float, float] | None = None
+    jump_sigma: Range | None = None
     jump_modes: int = Field(default=8, ge=0)  # directions that a jump tells apart
     # range of a call's guidance scale; no range: guidance is the model's, as its table says
-    guidance: tuple[float, float] | None = None
+    guidance: Range | None = None
     # most that a schedule may cost, in NFE-equivalents; blocks are left out to stay within it
     cost: float | None = Field(default=None, gt=0)
     time_sigma: float = Field(default=0.3, gt=0)  # size of one move of a time, in lam
@@ -178,7 +149,8 @@ class SearchSpace(_Table):
     @classmethod
     def _names_each_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         if len(set(values)) != len(values):
-            raise ValueError(f"names one choice twice: {', '.join(map(str, values))}")
+            words = ["none" if value is None else str(value) for value in values]
+            raise ValueError(f"names one choice twice: {', '.join(words)}")
         return values
 
     @field_validator("predictions")
@@ -199,10 +171,10 @@ class SearchSpace(_Table):
 
     @field_validator("solvers")
     @classmethod
-    def _with_taylor(cls, solvers: tuple[Solver, ...]) -> tuple[Solver, ...]:
-        if Solver.TAYLOR not in solvers:
+    def _with_taylor(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if Taylor.solver not in names:
             raise ValueError("must have 'taylor', the step wherever no other is possible")
-        return solvers
+        return names
 
     @model_validator(mode="after")
     def _parameters_in_order(self) -> Self:
@@ -212,9 +184,14 @@ class SearchSpace(_Table):
                 raise ValueError(f"{name}: need {least} low <= high <= 1, found [{low}, {high}]")
         if self.guidance is not None and not 1 <= self.guidance[0] <= self.guidance[1]:
             raise ValueError(f"guidance: need 1 <= low <= high, found {list(self.guidance)}")
+        numbers = _own_ranges().keys() - set(_RANGES)
+        for name in self.ranges:
+            if name not in numbers:
+                raise ValueError(f"ranges: no solver has {name!r}; {nearest(name, numbers)}")
         for name, (low, high) in {
             "dc_ratio": self.dc_ratio,
             "dualfast_coefficient": self.dualfast_coefficient,
+            **{f"ranges.{name}": own for name, own in self.ranges.items()},
         }.items():
             if not low <= high:
                 raise ValueError(f"{name}: need low <= high, found [{low}, {high}]")
@@ -252,7 +229,7 @@ class SearchSpace(_Table):
         """This space with the blocks that calls may leave out."""
         return self.model_copy(update={"layers": layers})
 
-    def jump_lams(self, process: NoiseProcess) -> tuple[float, float] | None:
+    def jump_lams(self, process: NoiseProcess) -> Range | None:
         """Lowest and highest lam at which a jump may land, None where there are no jumps."""
         if self.jump is None or self.jump_sigma is None or StartKind.NETWORK not in self.starts:
             return None
@@ -280,17 +257,33 @@ class SearchSpace(_Table):
             return self.mean_image is not None
         return kind is not StartKind.UNIT_NOISE or process.alpha(first_time) > 0.0
 
-    def solvers_for(self, process: NoiseProcess) -> tuple[Solver, ...]:
-        """The families that exist here: `velocity` belongs to flows."""
-        is_flow = isinstance(process, Flow)
-        return tuple(s for s in self.solvers if is_flow or s is not Solver.VELOCITY)
+    def solvers_for(self, process: NoiseProcess) -> tuple[type[SearchedRule], ...]:
+        """The rules that are drawn here: `velocity` belongs to flows."""
+        known = solvers()
+        return tuple(known[name] for name in self.solvers if known[name].exists_for(process))
 
-    def end_lams(self, process: NoiseProcess, *, called: bool) -> tuple[float, float]:
+    def limits(self, process: NoiseProcess) -> Limits:
+        """What the rules must keep to."""
+        ranges = _own_ranges() | dict(self.ranges)
+        ranges |= {name: getattr(self, name) for name in _RANGES}
+        return Limits(
+            process=process,
+            highest_order=max(self.orders),
+            predictions=self.predictions,
+            ranges=ranges,
+        )
+
+    def end_lams(self, process: NoiseProcess, *, called: bool) -> Range:
         """Lowest and highest lam of the end level; ``called`` if the network is called there."""
         low, high = (-math.log(sigma) for sigma in reversed(self.end_sigma))
         if called:
             high = min(high, highest_called_lam(process))
         return min(low, high), high
+
+
+def _own_ranges() -> dict[str, Range]:
+    """Of the numbers of all solvers, by name."""
+    return {name: own for rule in solvers().values() for name, own in rule.ranges.items()}
 
 
 def highest_called_lam(process: NoiseProcess) -> float:

@@ -6,16 +6,15 @@ from dataclasses import replace
 import numpy as np
 
 from s3search.processes import NoiseProcess
-from s3search.rules import Prediction
-from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind
+from s3search.rules import Prediction, SearchedRule, Taylor
+from s3search.schedules.schedule import Schedule, StartKind
 from s3search.schedules.spacing import EndRule, noisy_time
 from s3search.search.edit.compensating import random_compensation
 from s3search.search.edit.draft.finishing import finished
 from s3search.search.edit.draft.form import Draft, pick, random_end
-from s3search.search.edit.families import WITH_CORRECTOR, least_order, random_rule
 from s3search.search.edit.network_time import random_shift
 from s3search.search.edit.recipe import Choice, possible_estimates, relaxation_of, with_rule
-from s3search.search.space.space import CorrectorChoice, SearchSpace, Solver
+from s3search.search.space.space import SearchSpace
 
 
 def random_schedule(
@@ -42,7 +41,7 @@ def random_schedule(
     draft.choices[-1] = replace(draft.choices[-1], corrector=None)
     if space.compensations and rng.random() < 0.5:
         draft.choices = [
-            replace(choice, compensation=random_compensation(space, i + 1, rng))
+            replace(choice, compensation=random_compensation(space, process, i + 1, rng))
             for i, choice in enumerate(draft.choices)
         ]
     n_intervals = n - denoises
@@ -71,30 +70,29 @@ def random_choice(space: SearchSpace, n_points: int, rng: np.random.Generator) -
         start=pick(space.start_points, rng) if len(space.start_points) > 1 else -1,
         first_points=pick(possible_estimates(space, order), rng) if order > 1 else 0,
         relaxation=relaxation_of(kind, coefficient) if order > 1 else None,
-        corrector=None if corrector is CorrectorChoice.NONE else CorrectorKind(corrector.value),
+        corrector=corrector,
     )
 
 
 def with_solver(
     space: SearchSpace,
     process: NoiseProcess,
-    solver: Solver,
+    solver: type[SearchedRule],
     choice: Choice,
     n_points: int,
     rng: np.random.Generator,
 ) -> Choice:
-    """``choice`` as a step of another family, of its own order or the family's least.
+    """``choice`` as a step of another rule, of its own order or the rule's least.
 
-    Taylor's where ``n_points`` are too few; without corrector where the family has none.
+    Taylor's where ``n_points`` are too few; without corrector where the rule has none.
     """
-    order = max(choice.order, least_order(solver))
-    if solver is Solver.TAYLOR or order > min(n_points, max(space.orders)):
+    order = max(choice.order, solver.least_order)
+    if solver is Taylor or order > min(n_points, max(space.orders)):
         return replace(choice, published=None)
     is_v3 = choice.prediction is Prediction.V3
     prediction = Prediction.DATA if is_v3 else choice.prediction
-    rule = random_rule(space, process, solver, order, prediction, rng)
-    new = with_rule(choice, rule)
-    return new if solver in WITH_CORRECTOR else replace(new, corrector=None)
+    new = with_rule(choice, solver.drawn(order, prediction, space.limits(process), rng))
+    return new if solver.has_corrector else replace(new, corrector=None)
 
 
 def random_coefficient(space: SearchSpace, rng: np.random.Generator) -> float:

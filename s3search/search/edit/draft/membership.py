@@ -58,7 +58,8 @@ def _frame_problem(space: SearchSpace, schedule: Schedule) -> str | None:
 
 
 def _step_problem(space: SearchSpace, schedule: Schedule) -> str | None:
-    levels = [level(schedule.process, t) for t in schedule.times]
+    process = schedule.process
+    levels = [level(process, t) for t in schedule.times]
     draft = draft_of(schedule)
     written, first_shift = draft.steps(), draft.first_shift
     before = list(draft.choices)
@@ -67,7 +68,7 @@ def _step_problem(space: SearchSpace, schedule: Schedule) -> str | None:
         return "start.network_time: is not a choice of the space"
     for i, (step, choice) in enumerate(zip(schedule.steps, before, strict=True)):
         is_last = i == len(schedule.steps) - 1
-        allowed = possible(choice, space, levels[: i + 1], levels[i + 1], is_last=is_last)
+        allowed = possible(choice, space, process, levels[: i + 1], levels[i + 1], is_last=is_last)
         if allowed.compensation != choice.compensation:
             return f"steps[{i}].compensation: is not a choice of the space"
         if draft.choices[i].shift != choice.shift:

@@ -57,7 +57,7 @@ def settle(space: SearchSpace, draft: Draft) -> None:
         levels.append(level(draft.process, draft.process.clean_time))
     n = len(draft.choices)
     draft.choices = [
-        possible(choice, space, levels[: i + 1], levels[i + 1], is_last=i == n - 1)
+        possible(choice, space, draft.process, levels[: i + 1], levels[i + 1], is_last=i == n - 1)
         for i, choice in enumerate(draft.choices)
     ]
     settle_shifts(space, draft)

@@ -15,7 +15,6 @@ from s3search.search.edit.variation.frame import (
     move_times,
 )
 from s3search.search.edit.variation.steps import (
-    WITH_COEFFICIENT,
     change_compensation,
     change_corrector,
     change_estimation,
@@ -24,8 +23,9 @@ from s3search.search.edit.variation.steps import (
     change_relaxation,
     change_solver,
     change_start_point,
+    walks,
 )
-from s3search.search.space.space import CorrectorChoice, MutationRates, SearchSpace
+from s3search.search.space.space import MutationRates, SearchSpace
 
 Operator = Callable[[SearchSpace, Draft, np.random.Generator], None]
 
@@ -55,10 +55,9 @@ def operators_of(space: SearchSpace) -> tuple[list[Operator], list[float]]:
     single = {
         "prediction": len(space.usable_predictions) < 2,
         "order": len(space.orders) < 2,
-        "relaxation": space.relaxations == (space.relaxations[0],)
-        and space.relaxations[0] not in WITH_COEFFICIENT,
+        "relaxation": len(space.relaxations) == 1 and not walks(space.relaxations[0]),
         "estimation": not space.low_order_estimates or max(space.orders) < 3,
-        "corrector": space.correctors == (CorrectorChoice.NONE,),
+        "corrector": space.correctors == (None,),
         "solver": len(space.solvers) < 2,
         "start_point": len(space.start_points) < 2,
         "compensation": not space.compensations,
