@@ -60,6 +60,11 @@ class Failure:
     message: str
     traceback: str
 
+    @property
+    def sentence(self) -> str:
+        """The kind and the message, as the database keeps them."""
+        return f"{self.kind}: {self.message}"
+
 
 def failure_from_exception(error: BaseException) -> Failure:
     """The picklable rest of an exception, fit for a database column."""

@@ -9,7 +9,7 @@ import typer
 from s3search.cli.options import Address, AsJson, ScheduleFile, Sets, StudyFile
 from s3search.cli.output import OUT, print_json, writable
 from s3search.cli.settings import config_of
-from s3search.errors import InvalidSchedule
+from s3search.errors import EvaluationFailed, InvalidSchedule
 from s3search.schedules.schedule import Schedule, json_schema
 
 
@@ -23,21 +23,17 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure one schedule with a study file's model, metric and reference; nothing is stored."""
-    from dataclasses import asdict
-
-    from s3search.evaluation.record import EvaluationRequest, Rung, statistics_problem
-    from s3search.run.driver import describe
-    from s3search.run.driver import evaluate as measure
+    from s3search.cluster.asking import described, measured_by
+    from s3search.evaluation.record import statistics_problem
     from s3search.run.launching import workers
+    from s3search.search.questions import Rung, measure
     from s3search.show.terminal.results import evaluation_line
 
     loaded = Schedule.load(schedule)
     config = config_of(study, None, address, sets)
-    request = EvaluationRequest(
-        schedule=loaded, rung=Rung.USER, n_images=n_images, noise_seed=seed
-    )
+    question = measure(loaded, rung=Rung.USER, n_images=n_images, noise_seed=seed)
     with workers(config) as pool:
-        description = describe(pool)
+        description = described(pool)
         process = description.process
         if not loaded.process.same_levels(process):
             raise InvalidSchedule(
@@ -47,11 +43,13 @@ def evaluate(
         problem = statistics_problem(loaded, description.ems)
         if problem is not None:
             raise InvalidSchedule(f"{schedule}: {problem}")
-        evaluation = measure(pool, request)
+        (measured,) = measured_by(pool, [question])
+    if measured.distance is None:
+        raise EvaluationFailed(str(measured.error))
     if as_json:
-        print_json(asdict(evaluation) | {"network_calls": evaluation.network_calls})
+        print_json(measured.table())
     else:
-        OUT.print(evaluation_line(evaluation), highlight=False, soft_wrap=True)
+        OUT.print(evaluation_line(measured), highlight=False, soft_wrap=True)
 
 
 def show(

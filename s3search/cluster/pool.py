@@ -15,7 +15,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
@@ -160,20 +160,6 @@ def run_task(work: Callable[[Request], Reply], task: Task[Request], worker: str)
         failure = failure_from_exception(error)
     seconds = time.perf_counter() - started
     return Outcome(task_id=task.id, reply=reply, error=failure, worker=worker, seconds=seconds)
-
-
-def outcomes_of(
-    pool: WorkerPool[Request, Reply], tasks: Sequence[Task[Request]]
-) -> Iterator[Outcome[Reply]]:
-    """The outcome of every task, as it comes, of a pool that has nothing else to do."""
-    waiting, n_pending = deque(tasks), 0
-    while waiting or n_pending:
-        while waiting and pool.has_room:
-            pool.submit(waiting.popleft())
-            n_pending += 1
-        for outcome in pool.collect():
-            n_pending -= 1
-            yield outcome
 
 
 def check_submit(

@@ -17,14 +17,14 @@ import s3search
 from s3search.errors import IncompatibleStatistics, InvalidConfig
 from s3search.evaluation.decoding import network_batches, patched
 from s3search.evaluation.extractor import (
-    Witness,
+    SecondMetric,
+    baseline_of,
     estimate_of,
-    floor_of,
     load_extractor,
-    load_witness,
+    load_second_metric,
     replicates_of,
 )
-from s3search.evaluation.measurement import Measurement
+from s3search.evaluation.measurement import Observed
 from s3search.evaluation.memory import BatchSize, size_for_memory
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.plugins import MODELS, call_plugin
@@ -34,20 +34,13 @@ from s3search.evaluation.proxies import Proxies
 from s3search.evaluation.record import (
     DescribeRequest,
     Description,
-    Evaluation,
-    EvaluationRequest,
-    Floor,
-    FloorRequest,
     ImagesRequest,
-    Polished,
-    PolishRequest,
+    PolishReply,
     Population,
-    PopulationRequest,
-    ProxyRequest,
     ProxyScores,
+    RealImageBaseline,
     Reply,
     Request,
-    Rung,
 )
 from s3search.evaluation.reference import LoadedReference, load_reference
 from s3search.evaluation.sampling import Sampler
@@ -59,6 +52,15 @@ from s3search.models.statistics import GaussianStatistics
 from s3search.rules import EmsStatistics
 from s3search.schedules.layers import Layers
 from s3search.schedules.schedule import Schedule
+from s3search.search.questions import (
+    Measure,
+    Measurement,
+    Polish,
+    PolishResult,
+    RealImages,
+    Rung,
+    Score,
+)
 
 _BATCH_ELEMENTS = 2**20  # numbers in one batch of states, when no batch size is given
 _LARGEST_BATCH = 1000
@@ -93,8 +95,7 @@ class Evaluator:
     """Measures schedules with one model, one extractor and one reference.
 
     >>> evaluator = Evaluator(spec)
-    >>> evaluator.evaluate(EvaluationRequest(schedule=s, rung=Rung.SEARCH, n_images=1000,
-    noise_seed=0))
+    >>> evaluator.evaluate(measure(schedule, rung=Rung.SEARCH, n_images=1000, noise_seed=0))
     """
 
     def __init__(self, spec: EvaluatorSpec) -> None:
@@ -127,24 +128,24 @@ class Evaluator:
         loaded = self._loaded_reference(spec)
         self._reference_images = loaded.images
         self.reference, self.reference_source = loaded.statistics, loaded.source
-        self._witness = self._loaded_witness(spec)
+        self._second = self._loaded_second_metric(spec)
         self.model_fingerprint = fingerprint(spec, self.denoiser)
 
     def __call__(self, request: Request) -> Reply:
         """Answers any request; raises `EvaluationFailed` with the reason where it cannot."""
         match request:
-            case EvaluationRequest():
+            case Measure():
                 return self.evaluate(request)
-            case PopulationRequest():
+            case Population():
                 return self.population(request)
             case ImagesRequest():
                 return self.images(request.schedule, request.n_images, request.noise_seed)
-            case ProxyRequest():
+            case Score():
                 return self.scores(request)
-            case PolishRequest():
+            case Polish():
                 return self.polish(request)
-            case FloorRequest():
-                return self.floor(request)
+            case RealImages():
+                return self.real_images(request)
             case DescribeRequest():
                 return self.describe(layers=request.layers)
 
@@ -157,7 +158,7 @@ class Evaluator:
             reference_digest=self.reference.digest,
             reference_n=self.reference.n,
             model_fingerprint=self.model_fingerprint,
-            witness=None if self._witness is None else self._witness.names,
+            second_metric=None if self._second is None else self._second.names,
             mean_image=self._mean_image,
             device=str(self._device),
             batch_size=self._batch_size,
@@ -205,34 +206,34 @@ class Evaluator:
         """Features (B, d) float64, on the CPU, of images on any device."""
         return self._extractor.seen(images)
 
-    def evaluate(self, request: EvaluationRequest) -> Evaluation:
-        """Measures one schedule, as far as the race lets it; at validation the witness sees the
-        same images.
+    def evaluate(self, question: Measure) -> Measurement:
+        """Measures one schedule, as far as its thresholds let it; at validation the second metric
+        sees the same images.
         """
         began = time.perf_counter()
-        sampling = witnessing = 0.0
-        witness = self._witness if request.rung is Rung.VALIDATION else None
-        witnessed = []
-        measurement = Measurement(request, self.reference)
-        for images, seconds in self._timed_images(request):
+        sampling = of_second = 0.0
+        second = self._second if question.rung is Rung.VALIDATION else None
+        seen_by_second = []
+        observed = Observed(question, self.reference)
+        for images, seconds in self._timed_images(question):
             sampling += seconds
-            measurement.sees(self._extractor.seen(images))
-            if witness is not None:
+            observed.sees(self._extractor.seen(images))
+            if second is not None:
                 before = time.perf_counter()
-                witnessed.append(witness.extractor.seen(images))
-                witnessing += time.perf_counter() - before
-            if measurement.has_left:
+                seen_by_second.append(second.extractor.seen(images))
+                of_second += time.perf_counter() - before
+            if observed.has_stopped:
                 break
         found = replace(
-            self._finished(measurement),
-            seconds=time.perf_counter() - began - witnessing,
+            self._finished(observed),
+            seconds=time.perf_counter() - began - of_second,
             sampling_seconds=sampling,
         )
-        if witness is None:
+        if second is None:
             return found
-        return replace(found, witness=witness.says(found, witnessed, witnessing))
+        return replace(found, second=second.says(found, seen_by_second, of_second))
 
-    def population(self, request: PopulationRequest) -> Population:
+    def population(self, population: Population) -> tuple[Measurement, ...]:
         """Measures several schedules with shared network calls; one that fails fails alone."""
         measuring = Measuring(
             sampler=self._sampler,
@@ -242,60 +243,54 @@ class Evaluator:
             finished=self._finished,
             network_batches=functools.partial(network_batches, self.denoiser),
         )
-        return Population(members=measure_population(request.requests, measuring))
+        return measure_population(population.questions, measuring)
 
-    def _finished(self, measurement: Measurement) -> Evaluation:
-        """What was seen as an evaluation, times aside."""
-        request, matrix = measurement.request, measurement.features
-        schedule, n_images = request.schedule, len(matrix)
+    def _finished(self, observed: Observed) -> Measurement:
+        """What was seen as a measurement, times aside."""
+        question, matrix = observed.question, observed.features
+        schedule = question.schedule
         estimate = estimate_of(self.reference, matrix)
-        held_out = request.rung is Rung.VALIDATION
-        return Evaluation(
-            schedule_id=schedule.id,
-            nfe=schedule.nfe,
-            rung=request.rung if n_images == request.n_images else Rung.RACE,
+        held_out = question.rung is Rung.VALIDATION
+        return Measurement(
+            question=question,
+            distance=estimate.value,
+            n_images=len(matrix),
+            path=observed.path,
+            standard_error=estimate.standard_error,
+            block_value=block_mean(self.reference, matrix, question.block_images),
+            replicates=replicates_of(self.reference, matrix) if held_out else None,
             metric="frechet",
             extractor=self.extractor,
-            n_images=n_images,
-            noise_seed=request.noise_seed,
-            value=estimate.value,
-            standard_error=estimate.standard_error,
-            block_images=request.block_images,
-            block_value=block_mean(self.reference, matrix, request.block_images),
-            network_batches=network_batches(
-                patched(self.denoiser, schedule), self._sampler.plan(schedule)
-            ),
-            seconds=0.0,
-            sampling_seconds=0.0,
-            device=str(self._device),
-            code_version=s3search.__version__,
             reference_digest=self.reference.digest,
             reference_n=self.reference.n,
             model_fingerprint=self.model_fingerprint,
-            path=tuple(measurement.path),
-            replicates=replicates_of(self.reference, matrix) if held_out else None,
+            network_batches=network_batches(
+                patched(self.denoiser, schedule), self._sampler.plan(schedule)
+            ),
+            device=str(self._device),
+            code_version=s3search.__version__,
         )
 
-    def floor(self, request: FloorRequest) -> tuple[Floor, ...]:
+    def real_images(self, question: RealImages) -> tuple[RealImageBaseline, ...]:
         """What real images have for a distance, in every extractor; nothing where the reference
         is a file of statistics.
         """
         if self._reference_images is None:
             return ()
         sides = [(self._extractor, self.reference)]
-        if self._witness is not None:
-            sides.append((self._witness.extractor, self._witness.reference))
+        if self._second is not None:
+            sides.append((self._second.extractor, self._second.reference))
         return tuple(
-            floor_of(
+            baseline_of(
                 extractor,
                 reference,
                 extractor.seen_in_batches(self._reference_images, self._batch_size),
-                request,
+                question,
             )
             for extractor, reference in sides
         )
 
-    def scores(self, request: ProxyRequest) -> ProxyScores:
+    def scores(self, request: Score) -> ProxyScores:
         """What many schedules are worth by one proxy."""
         before = self._proxies.network_calls
         match request.proxy:
@@ -312,7 +307,7 @@ class Evaluator:
         spent = self._proxies.network_calls - before
         return ProxyScores(scores=tuple(found.tolist()), network_calls=spent)
 
-    def polish(self, request: PolishRequest) -> Polished:
+    def polish(self, request: Polish) -> PolishReply:
         """A schedule after gradient descent on the distance itself, or on the trajectory's."""
         settings = PolishSettings(
             iterations=request.iterations,
@@ -334,9 +329,8 @@ class Evaluator:
             ),
             request.n_images,
         )
-        return Polished(
-            schedule=made.schedule, losses=made.losses, network_calls=made.network_calls
-        )
+        result = PolishResult(schedule=made.schedule, losses=made.losses)
+        return PolishReply(made=result, network_calls=made.network_calls)
 
     def images(self, schedule: Schedule, n_images: int, noise_seed: int) -> Tensor:
         """The first ``n_images`` images (n, C, H, W) of a noise seed, on the CPU."""
@@ -358,8 +352,8 @@ class Evaluator:
             self._noise,
         )
 
-    def _timed_images(self, request: EvaluationRequest) -> Iterator[tuple[Tensor, float]]:
-        cuts = [n for n, _ in request.race]
+    def _timed_images(self, request: Measure) -> Iterator[tuple[Tensor, float]]:
+        cuts = [n for n, _ in request.thresholds]
         held_out = request.rung is Rung.VALIDATION
         batches = self._sampler.images(
             request.schedule, request.n_images, request.noise_seed, cuts, held_out=held_out
@@ -406,10 +400,10 @@ class Evaluator:
             self._mean_image = images.double().mean(dim=0).tolist()
         return found
 
-    def _loaded_witness(self, spec: EvaluatorSpec) -> Witness | None:
+    def _loaded_second_metric(self, spec: EvaluatorSpec) -> SecondMetric | None:
         if spec.witness is None:
             return None
-        return load_witness(
+        return load_second_metric(
             spec.witness,
             spec.witness_options,
             self._device,

@@ -1,7 +1,7 @@
 """A feature extractor and what it sees: of the real images, of a schedule's, of resampled ones.
 
 A study has one extractor that everything is decided by and, where ``[validation.metric]`` names
-one, a witness: it sees the images of the validation too, and decides nothing.
+one, a second metric: it sees the images of the validation too, and decides nothing.
 """
 
 import time
@@ -17,7 +17,7 @@ import s3search
 from s3search.errors import InvalidConfig
 from s3search.evaluation.memory import BatchSize
 from s3search.evaluation.plugins import FEATURES, call_plugin
-from s3search.evaluation.record import Evaluation, Floor, FloorRequest, Rung
+from s3search.evaluation.record import RealImageBaseline
 from s3search.metrics.frechet import (
     Array,
     Estimate,
@@ -27,6 +27,7 @@ from s3search.metrics.frechet import (
     resampled_distances,
 )
 from s3search.metrics.intervals import replicates
+from s3search.search.questions import Measurement, RealImages
 
 _LARGEST_BATCH = 1000  # images; callers bring fewer
 _JACKKNIFE_BLOCKS = 10
@@ -95,7 +96,7 @@ def replicates_of(reference: FrechetReference, features: Array) -> tuple[float, 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Witness:
+class SecondMetric:
     """A second extractor with its own reference."""
 
     extractor: Extractor
@@ -106,8 +107,8 @@ class Witness:
         """Extractor and reference digest."""
         return self.extractor.name, self.reference.digest
 
-    def says(self, found: Evaluation, features: Sequence[Array], seconds: float) -> Evaluation:
-        """The evaluation of the images behind ``found`` by this extractor, which has spent
+    def says(self, found: Measurement, features: Sequence[Array], seconds: float) -> Measurement:
+        """The measurement of the images behind ``found`` by this extractor, which has spent
         ``seconds`` on ``features``; their sampling is not paid for again.
         """
         began = time.perf_counter()
@@ -115,11 +116,10 @@ class Witness:
         estimate = estimate_of(self.reference, matrix)
         return replace(
             found,
-            rung=Rung.WITNESS,
+            of_second=True,
             extractor=self.extractor.name,
-            value=estimate.value,
+            distance=estimate.value,
             standard_error=estimate.standard_error,
-            block_images=None,
             block_value=None,
             reference_digest=self.reference.digest,
             reference_n=self.reference.n,
@@ -129,13 +129,13 @@ class Witness:
         )
 
 
-def load_witness(
+def load_second_metric(
     name: str,
     options: Mapping[str, Any],
     device: torch.device,
     real_images: Tensor | None,
     batch_size: int,
-) -> Witness:
+) -> SecondMetric:
     """The extractor of ``[validation.metric]`` with its view of the real images; raises
     `InvalidConfig`.
     """
@@ -147,20 +147,22 @@ def load_witness(
             "or leave [validation.metric] out"
         )
     seen = extractor.seen_in_batches(real_images, batch_size)
-    return Witness(extractor=extractor, reference=FrechetReference.of(FeatureStatistics.of(seen)))
+    return SecondMetric(
+        extractor=extractor, reference=FrechetReference.of(FeatureStatistics.of(seen))
+    )
 
 
-def floor_of(
-    extractor: Extractor, reference: FrechetReference, features: Array, request: FloorRequest
-) -> Floor:
+def baseline_of(
+    extractor: Extractor, reference: FrechetReference, features: Array, question: RealImages
+) -> RealImageBaseline:
     """The distance of draws of the real images, whose features (N, d) made ``reference``."""
-    values = resampled_distances(reference, features, request.n_images, seed=request.seed)
-    return Floor(
+    values = resampled_distances(reference, features, question.n_images, seed=question.seed)
+    return RealImageBaseline(
         extractor=extractor.name,
         reference_digest=reference.digest,
         reference_n=len(features),
-        n_images=request.n_images,
-        seed=request.seed,
+        n_images=question.n_images,
+        seed=question.seed,
         value=float(np.mean(values)),
         values=tuple(values),
         code_version=s3search.__version__,

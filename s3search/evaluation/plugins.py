@@ -51,12 +51,19 @@ def call_plugin(
 
 def _function(field: str, name: str, known: Mapping[str, str]) -> Callable[..., Any]:
     path = known.get(name, name)
-    module_name, colon, attribute = path.partition(":")
-    if not colon:
+    if ":" not in path:
         raise InvalidConfig(
             f"{field}: no built-in is called {name!r} ({nearest(name, known)}); "
             "a function of your own is written 'package.module:function'"
         )
+    return imported(field, path)
+
+
+def imported(field: str, path: str) -> Callable[..., Any]:
+    """The function or class at an import path, ``package.module:name``; raises `InvalidConfig`
+    naming ``field``.
+    """
+    module_name, _, attribute = path.partition(":")
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # an import can fail in any way

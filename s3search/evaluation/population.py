@@ -1,7 +1,7 @@
-"""Several requests measured by one worker with shared network calls.
+"""Several questions measured by one worker with shared network calls.
 
 Requests of the same noise whose schedules leave the network as it is are stacked: every batch of
-noise goes through all of them at once, and whoever fails or leaves its race is not in the next
+noise goes through all of them at once, and whoever fails or is stopped early is not in the next
 batch.  A schedule that patches the network, or is validated, is measured alone.  If a stack fails
 as a whole (a plug-in's exception), each of its schedules is measured alone, so that only the one
 at fault has failed.
@@ -20,13 +20,11 @@ from torch import Tensor
 
 from s3search.errors import EvaluationFailed, Failure, S3SearchError, failure_from_exception
 from s3search.evaluation.extractor import Extractor
-from s3search.evaluation.measurement import Measurement
-from s3search.evaluation.record import Evaluation, EvaluationRequest, Rung, Unmeasured
+from s3search.evaluation.measurement import Observed
 from s3search.evaluation.sampling import Sampler
 from s3search.metrics.frechet import Array, FrechetReference
+from s3search.search.questions import Measure, Measurement, Rung
 from s3search.solvers.plan import Plan
-
-Member = Evaluation | Unmeasured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,24 +34,24 @@ class Measuring:
     sampler: Sampler
     extractor: Extractor
     reference: FrechetReference
-    alone: Callable[[EvaluationRequest], Evaluation]
-    finished: Callable[[Measurement], Evaluation]  # times aside
+    alone: Callable[[Measure], Measurement]
+    finished: Callable[[Observed], Measurement]  # times aside
     network_batches: Callable[[Plan], int]
 
 
 class _Stacked:
-    """One request of a stack."""
+    """One question of a stack."""
 
-    def __init__(self, request: EvaluationRequest, plan: Plan, measuring: Measuring) -> None:
+    def __init__(self, question: Measure, plan: Plan, measuring: Measuring) -> None:
         self.plan = plan
-        self.measurement = Measurement(request, measuring.reference)
+        self.observed = Observed(question, measuring.reference)
         self.failure: Failure | None = None
         self.network_calls = 0
         self._each = measuring.network_batches(plan)
 
     @property
     def is_under_way(self) -> bool:
-        return self.failure is None and not self.measurement.has_left
+        return self.failure is None and not self.observed.has_stopped
 
     def made(self, images: Tensor) -> bool:
         """Counts images; whether they may be looked at."""
@@ -64,81 +62,83 @@ class _Stacked:
 
     def sees(self, features: Array) -> None:
         try:
-            self.measurement.sees(features)
+            self.observed.sees(features)
         except EvaluationFailed as error:
             self.fails(error)
 
     def fails(self, error: Exception) -> None:
         self.failure = failure_from_exception(error)
 
-    def member(self, finished: Callable[[Measurement], Evaluation]) -> Member:
+    def member(self, finished: Callable[[Observed], Measurement]) -> Measurement:
         """What became of it, times aside."""
         if self.failure is None:
             try:
-                return finished(self.measurement)
+                return finished(self.observed)
             except EvaluationFailed as error:
                 self.fails(error)
         assert self.failure is not None
-        return Unmeasured(failure=self.failure, seconds=0.0)
+        return _failed(self.observed.question, self.failure, 0.0)
 
 
 def measure_population(
-    requests: Sequence[EvaluationRequest], measuring: Measuring
-) -> tuple[Member, ...]:
-    """What became of each request, in order."""
+    questions: Sequence[Measure], measuring: Measuring
+) -> tuple[Measurement, ...]:
+    """What became of each question, in order."""
     began = time.perf_counter()
-    found: dict[int, Member] = {}
-    for stack in _stacks(requests, measuring):
+    found: dict[int, Measurement] = {}
+    for stack in _stacks(questions, measuring):
         try:
             found |= _measured_together(stack, measuring)
         except Exception:  # "this trial failed", as in the pool: which one is found out below
             continue
-    for i, request in enumerate(requests):
+    for i, question in enumerate(questions):
         if i not in found:
-            found[i] = _measured_alone(request, measuring)
+            found[i] = _measured_alone(question, measuring)
     rest = time.perf_counter() - began - sum(member.seconds for member in found.values())
     return tuple(
-        replace(found[i], seconds=found[i].seconds + rest / len(requests))
-        for i in range(len(requests))
+        replace(found[i], seconds=found[i].seconds + rest / len(questions))
+        for i in range(len(questions))
     )
 
 
-def _stacks(
-    requests: Sequence[EvaluationRequest], measuring: Measuring
-) -> list[dict[int, _Stacked]]:
+def _stacks(questions: Sequence[Measure], measuring: Measuring) -> list[dict[int, _Stacked]]:
     """Requests that can share network calls, by their place; two at least in each stack."""
     stacks: dict[tuple[object, ...], dict[int, _Stacked]] = {}
-    for i, request in enumerate(requests):
-        if request.schedule.model_patch is not None or request.rung is Rung.VALIDATION:
+    for i, question in enumerate(questions):
+        if question.schedule.model_patch is not None or question.rung is Rung.VALIDATION:
             continue
         try:
-            plan = measuring.sampler.plan(request.schedule)
+            plan = measuring.sampler.plan(question.schedule)
         except S3SearchError:  # it fails again alone, and says why
             continue
-        key = (request.noise_seed, request.n_images)
-        stacks.setdefault(key, {})[i] = _Stacked(request, plan, measuring)
+        key = (question.noise_seed, question.n_images)
+        stacks.setdefault(key, {})[i] = _Stacked(question, plan, measuring)
     found = [stack for stack in stacks.values() if len(stack) > 1]
     plans = [each.plan for stack in found for each in stack.values()]
-    if not found or not measuring.sampler.can_stack(plans, requests[0].noise_seed):
+    if not found or not measuring.sampler.can_stack(plans, questions[0].noise_seed):
         return []
     return found
 
 
-def _measured_alone(request: EvaluationRequest, measuring: Measuring) -> Member:
+def _measured_alone(question: Measure, measuring: Measuring) -> Measurement:
     began = time.perf_counter()
     try:
-        return measuring.alone(request)
+        return measuring.alone(question)
     except Exception as error:  # "this trial failed", as in the pool
         seconds = time.perf_counter() - began
-        return Unmeasured(failure=failure_from_exception(error), seconds=seconds)
+        return _failed(question, failure_from_exception(error), seconds)
 
 
-def _measured_together(stack: dict[int, _Stacked], measuring: Measuring) -> dict[int, Member]:
+def _failed(question: Measure, failure: Failure, seconds: float) -> Measurement:
+    return Measurement(question=question, error=failure.sentence, seconds=seconds)
+
+
+def _measured_together(stack: dict[int, _Stacked], measuring: Measuring) -> dict[int, Measurement]:
     began, sampling = time.perf_counter(), 0.0
     each = list(stack.values())
-    request = each[0].measurement.request
-    cuts = sorted({n for one in each for n, _ in one.measurement.request.race})
-    for batch in measuring.sampler.batches(request.n_images, request.noise_seed, cuts):
+    question = each[0].observed.question
+    cuts = sorted({n for one in each for n, _ in one.observed.question.thresholds})
+    for batch in measuring.sampler.batches(question.n_images, question.noise_seed, cuts):
         active = [one for one in each if one.is_under_way]
         if not active:
             break
@@ -160,7 +160,9 @@ def _measured_together(stack: dict[int, _Stacked], measuring: Measuring) -> dict
     }
 
 
-def _with_seconds(member: Member, share: float, seconds: float, sampling: float) -> Member:
-    if isinstance(member, Unmeasured):
+def _with_seconds(
+    member: Measurement, share: float, seconds: float, sampling: float
+) -> Measurement:
+    if member.distance is None:
         return replace(member, seconds=share * seconds)
     return replace(member, seconds=share * seconds, sampling_seconds=share * sampling)

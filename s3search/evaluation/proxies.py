@@ -35,6 +35,7 @@ from s3search.models.mixture import MixtureSampler, fit_mixture
 from s3search.models.principal import PrincipalAxes, principal_axes, principal_distance
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
+from s3search.search.questions import FINE_NFE
 from s3search.solvers.plan import Plan, PlanBatch, compile_plan
 from s3search.solvers.sample import check_process, sample
 
@@ -55,7 +56,7 @@ class ProxySettings:
     n_components: int = 20
     n_directions: int = 256  # of the Gaussian and the mixture; the others share one variance
     mixture_images: int = 128
-    fine_nfe: int = 32  # calls of the fine solve, DPM-Solver++(2M); 64 rank no better
+    fine_nfe: int = FINE_NFE  # calls of the fine solve, DPM-Solver++(2M); 64 rank no better
     batch_size: int = 100  # of network and extractor
 
 

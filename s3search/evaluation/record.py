@@ -1,116 +1,31 @@
-"""What a measurement is: the number and everything without which it means nothing."""
+"""What only workers are asked, and what they reply; `s3search.search.questions` has the rest."""
 
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
-from s3search.errors import Failure
 from s3search.models.diffusers.scheduler_config import OwnSampler
 from s3search.models.statistics import GaussianStatistics
 from s3search.processes import NoiseProcess
 from s3search.rules import EmsNodes
 from s3search.schedules.layers import Layers
 from s3search.schedules.schedule import Schedule
-
-PolishLoss = Literal["frechet", "trajectory"]
-"""What gradient descent lowers (`s3search.evaluation.polish.polishing`)."""
-
-
-class Rung(StrEnum):
-    """A fidelity level.  Candidates of one rung share their noise.
-
-    Race is the search's own noise, left before its end, and the witness sees the images of the
-    validation; no other rungs share noise.
-    """
-
-    RACE = "race"
-    SEARCH = "search"
-    FINALS = "finals"
-    VALIDATION = "validation"
-    WITNESS = "witness"  # the validation's images, as a second extractor sees them
-    USER = "user"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluationRequest:
-    """One schedule to be measured.
-
-    At each number of images in ``race`` the distance of the images so far is taken; where it is
-    above the bar beside it the schedule is measured no further, and the evaluation is of
-    `Rung.RACE`.
-    """
-
-    schedule: Schedule
-    rung: Rung
-    n_images: int
-    noise_seed: int
-    block_images: int | None = None  # also measure disjoint blocks of so many images
-    race: tuple[tuple[int, float], ...] = ()  # (images, bar), images rising
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
-    """One measured result of one schedule with its provenance."""
-
-    schedule_id: str
-    nfe: int
-    rung: Rung
-    metric: str  # "frechet"
-    extractor: str
-    n_images: int
-    noise_seed: int
-    value: float
-    standard_error: float | None
-    block_images: int | None  # images in each of the disjoint blocks behind `block_value`
-    block_value: float | None  # mean distance of those blocks: comparable to one of that size
-    network_batches: (
-        int  # batched network calls per image; guidance counts its doubled batch twice
-    )
-    seconds: float
-    sampling_seconds: float
-    device: str
-    code_version: str
-    reference_digest: str
-    reference_n: int | None
-    model_fingerprint: str
-    path: tuple[tuple[int, float], ...] = ()  # (images, distance) at the bars of a race
-    replicates: tuple[float, ...] | None = None  # see `s3search.metrics.intervals`
-    witness: "Evaluation | None" = None  # the same images in the second extractor
-
-    @property
-    def network_calls(self) -> int:
-        """Image-calls of the network spent on this number; a witness looks at images that are
-        there.
-        """
-        return 0 if self.rung is Rung.WITNESS else self.n_images * self.network_batches
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PopulationRequest:
-    """Several schedules to be measured with shared network calls."""
-
-    requests: tuple[EvaluationRequest, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unmeasured:
-    """Why one schedule of a population has no evaluation."""
-
-    failure: Failure
-    seconds: float
+from s3search.search.questions import (
+    Measure,
+    Measurement,
+    Polish,
+    PolishResult,
+    RealImages,
+    Score,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Population:
-    """What became of each request of a population, in their order.
+    """Several schedules to be measured with shared network calls."""
 
-    Seconds are shared by the network calls that each schedule made; together they are the
-    worker's.
-    """
-
-    members: tuple[Evaluation | Unmeasured, ...]
+    questions: tuple[Measure, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +47,7 @@ class Description:
     reference_digest: str
     reference_n: int | None
     model_fingerprint: str
-    witness: tuple[str, str] | None  # extractor and reference digest of the second one
+    second_metric: tuple[str, str] | None  # extractor and reference digest
     mean_image: Any  # nested lists (C, H, W); None when the reference is not made of such images
     device: str
     batch_size: int  # images through the network at once
@@ -175,16 +90,6 @@ class ImagesRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProxyRequest:
-    """Asks what many schedules are worth by one proxy (`s3search.evaluation.proxies`)."""
-
-    proxy: str  # "gaussian", "mixture", "trajectory"
-    schedules: tuple[Schedule, ...]
-    n_images: int  # of the trajectory
-    noise_seed: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ProxyScores:
     """One score per schedule, nan where there is none, and the image-calls they took."""
 
@@ -193,36 +98,15 @@ class ProxyScores:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PolishRequest:
-    """Asks for a schedule with the times and coefficients that gradient descent makes of one."""
-
-    schedule: Schedule
-    iterations: int
-    n_images: int  # fresh ones at every iteration, or sets of them in turn
-    keep_invariants: bool
-    noise_seed: int
-    loss: PolishLoss = "frechet"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Polished:
+class PolishReply:
     """The schedule made, and the image-calls it took, forward and backward."""
 
-    schedule: Schedule
-    losses: tuple[float, ...]
+    made: PolishResult
     network_calls: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FloorRequest:
-    """Asks how far as many draws of the real images as a validation makes are from them all."""
-
-    n_images: int
-    seed: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Floor:
+class RealImageBaseline:
     """The distance of real images, drawn with replacement, in one extractor: the metric's own
     bias at so many images, which no schedule should be expected to beat by much.
     """
@@ -237,13 +121,13 @@ class Floor:
     code_version: str
 
 
-Request = (
-    EvaluationRequest
-    | PopulationRequest
-    | DescribeRequest
-    | ImagesRequest
-    | ProxyRequest
-    | PolishRequest
-    | FloorRequest
+Request = Measure | Population | DescribeRequest | ImagesRequest | Score | Polish | RealImages
+Reply = (
+    Measurement
+    | tuple[Measurement, ...]
+    | Description
+    | Tensor
+    | ProxyScores
+    | PolishReply
+    | tuple[RealImageBaseline, ...]
 )
-Reply = Evaluation | Population | Description | Tensor | ProxyScores | Polished | tuple[Floor, ...]

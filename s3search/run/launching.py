@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from s3search.cluster import open_pool
+from s3search.cluster.asking import Pool, described
 from s3search.evaluation.evaluator import Evaluator
-from s3search.run.driver import Driver, Report, Start, describe, prepare
+from s3search.run.driver import Driver
+from s3search.run.prepare import Start, prepare
 from s3search.run.schedulers import schedulers_of
-from s3search.run.study_lab import Pool
-from s3search.schedules.schedule import Schedule
+from s3search.run.tally import Report
 from s3search.search.space.space import SearchSpace, load_space
+from s3search.search.trial import Trial, published_as
 from s3search.study.database.lease import check_free
 from s3search.study.database.store import StudyStore, create_or_resume
 from s3search.study.extensions import extension_of, extension_row
@@ -60,16 +62,20 @@ def validate_schedulers(store: StudyStore, pool: Pool, report: Report) -> dict[s
     `StudyConflict` while a driver runs the study.
     """
     store.hold()
-    description = describe(pool)
+    description = described(pool)
     config = store.config
-    found: dict[str, Schedule] = {}
+    found: list[Trial] = []
     missing: dict[str, str] = {}
     for nfe in config.space.nfe:
-        tail = f", NFE {nfe}" if len(config.space.nfe) > 1 else ""
+        said = nfe if len(config.space.nfe) > 1 else None
+        tail = "" if said is None else f", NFE {nfe}"
         made, without = schedulers_of(description.own_sampler, description.process, nfe)
-        found |= {f"{name}, pipeline's config{tail}": own for name, own in made.items()}
+        found += [
+            Trial.of(own, published_as(name, "pipeline's config", said))
+            for name, own in made.items()
+        ]
         missing |= {f"{name}{tail}": why for name, why in without.items()}
-    start = Start(description=description, search=None)
+    start = Start(description=description)
     Driver(store, pool, start, report).validate_also(found)
     return missing
 

@@ -1,11 +1,12 @@
-"""Racing on common noise: a schedule that will not reach the bar is measured no further.
+"""Early stopping on common noise: a schedule that will not reach the threshold is measured no
+further.
 
 All schedules of a search see the same noises, so the distance of the first n images says much of
 the whole.  From schedules that were measured whole, the gain  g = whole - value(n)  is known; one
-with value(n) is left if even the `_LUCKY` quantile of the gains of the better half would not bring
-it to the bar:
+with value(n) is stopped if even the `_LUCKY` quantile of the gains of the better half would not
+bring it to the threshold:
 
-    leave at n  if  value(n) + quantile(g) > bar
+    stop at n  if  value(n) + quantile(g) > threshold
 
 Differences are taken and not ratios, since nearly all of a distance of few images is its bias,
 which schedules have in common.
@@ -15,34 +16,36 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from s3search.search.lab import Measured, Race
+from s3search.search.questions import Measurement, Thresholds
 
 _SHARES = (0.125, 0.25, 0.5)  # of a whole measurement
 _LUCKY = 0.1
-_LEAST_KNOWN = 6  # whole measurements before anything is left
+_LEAST_KNOWN = 6  # whole measurements before anything is stopped
 _NEVER = float("inf")
 
 
 def checkpoints(n_images: int) -> tuple[int, ...]:
-    """The numbers of images at which a race looks."""
+    """The numbers of images at which a schedule may be stopped."""
     return tuple(sorted({n for n in (round(n_images * s) for s in _SHARES) if n >= 2}))
 
 
-def open_race(n_images: int) -> Race:
-    """A race that nobody leaves, for the distances on its way."""
+def never(n_images: int) -> Thresholds:
+    """Thresholds that stop nothing, for the distances on the way."""
     return tuple((n, _NEVER) for n in checkpoints(n_images))
 
 
-def race_to(bar: float, known: Sequence[Measured], n_images: int) -> Race:
-    """The race against ``bar``, a whole distance, with what is known of earlier ones."""
+def thresholds_for(threshold: float, known: Sequence[Measurement], n_images: int) -> Thresholds:
+    """The thresholds on the way to ``threshold``, a whole distance, by what is known of earlier
+    schedules.
+    """
     whole = [(m.value, m.path) for m in known if m.value is not None]
     whole.sort(key=lambda each: each[0])
     better = whole[: max(_LEAST_KNOWN, len(whole) // 2)]
-    return tuple((n, _highest(bar, better, n)) for n in checkpoints(n_images))
+    return tuple((n, _highest(threshold, better, n)) for n in checkpoints(n_images))
 
 
-def _highest(bar: float, whole: Sequence[tuple[float, object]], n: int) -> float:
+def _highest(threshold: float, whole: Sequence[tuple[float, object]], n: int) -> float:
     gains = [value - path[n] for value, path in whole if isinstance(path, dict) and n in path]
     if len(gains) < _LEAST_KNOWN:
         return _NEVER
-    return bar - float(np.quantile(gains, _LUCKY))
+    return threshold - float(np.quantile(gains, _LUCKY))

@@ -127,8 +127,8 @@ def monotone_by_nfe(best: Mapping[int, float]) -> dict[int, int]:
     """For which numbers of network calls fewer calls did better: the number with the lowest value
     among the smaller ones, by the number that it beats.
 
-    ``best`` is the lowest validated value of each.  `s3search.search.edit.extend_nfe.padded` makes of the
-    winner with fewer calls a schedule of more.
+    ``best`` is the lowest validated value of each.  `s3search.search.edit.extend_nfe`
+    makes of the winner with fewer calls a schedule of more.
 
     >>> monotone_by_nfe({5: 0.12, 6: 0.10, 7: 0.11, 8: 0.13})
     {7: 6, 8: 6}

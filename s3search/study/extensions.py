@@ -17,12 +17,12 @@ from typing import Any
 from sqlalchemy import select
 
 from s3search.errors import InvalidConfig, InvalidSchedule, S3SearchError
-from s3search.evaluation.record import Rung
 from s3search.schedules.schedule import Schedule
 from s3search.schedules.stretch import with_nfe
-from s3search.search.algorithms.evolution import SEED, distinct
 from s3search.search.edit.extend_nfe import padded
+from s3search.search.questions import Rung
 from s3search.search.space.space import SearchSpace
+from s3search.search.trial import Origin, Trial, distinct, seeded
 from s3search.study.database.rows import now
 from s3search.study.database.store import StudyStore, flat, open_study, space_fields
 from s3search.study.database.tables import EXTENSIONS
@@ -48,6 +48,7 @@ _RANGES = frozenset(
     {"end_sigma", "beta", "gamma", "dc_ratio", "dualfast_coefficient", "jump_sigma"}
 )
 _LIMITS = {"coefficient_limit": 1, "network_shift": 1, "jump_modes": 1, "min_gap": -1}
+_SEARCHING = (Rung.SEARCH.value, Rung.STOPPED.value)
 _MOVES = ("coefficient_sigma", "time_sigma", "changes", "mutation.")  # how children are drawn
 _OWN_BEST = 8  # of a number of calls, to begin with there
 _NEIGHBOURS = 4  # of each neighbouring number of calls, where there is nothing of its own
@@ -62,7 +63,7 @@ class Extension:
     nfe: tuple[int, ...]  # what is searched from here on
     first_number: int  # of its proposals
     spent: float  # of the budget, by earlier versions
-    warm: Mapping[str, Schedule]  # what it begins with, by origin
+    warm: tuple[Trial, ...]  # what it begins with
     is_new: bool = False  # not in the database yet
 
     def applied(self, config: StudyConfig) -> StudyConfig:
@@ -114,7 +115,10 @@ def newest(store: StudyStore) -> Extension | None:
     if not rows:
         return None
     row = rows[0]
-    warm = {name: Schedule.from_dict(each) for name, each in json.loads(row["warm"]).items()}
+    warm = tuple(
+        Trial.of(Schedule.from_dict(each), Origin.of_text(text))
+        for text, each in json.loads(row["warm"]).items()
+    )
     return Extension(
         version=row["version"],
         nfe=tuple(json.loads(row["nfe"])),
@@ -131,7 +135,7 @@ def extension_row(extension: Extension) -> dict[str, Any]:
         "nfe": json.dumps(extension.nfe),
         "first_number": extension.first_number,
         "spent": extension.spent,
-        "warm": json.dumps({name: each.to_dict() for name, each in extension.warm.items()}),
+        "warm": json.dumps({each.origin.text: each.schedule.to_dict() for each in extension.warm}),
         "created_at": now(),
     }
 
@@ -162,7 +166,7 @@ def _is_wider(key: str, old: Any, new: Any) -> bool:
 
 
 def _planned(store: StudyStore, config: StudyConfig, changed: set[str]) -> Extension:
-    last, proposed = newest(store), store.proposed()
+    last, proposed = newest(store), store.trials()
     known = set(store.config.space.nfe)
     further = tuple(n for n in config.space.nfe if n not in known)
     is_finished = store.state == "done" and changed == {"nfe"}
@@ -180,51 +184,51 @@ def _planned(store: StudyStore, config: StudyConfig, changed: set[str]) -> Exten
     return Extension(
         version=version,
         nfe=nfe,
-        first_number=1 + max((row.number for row in proposed), default=-1),
+        first_number=len(proposed),
         spent=spent,
         warm=_warm(store, nfe, version - 1, proposed),
         is_new=True,
     )
 
 
-def _spent(store: StudyStore, config: StudyConfig, proposed: Sequence[Any]) -> float:
+def _spent(store: StudyStore, config: StudyConfig, proposed: Sequence[Trial]) -> float:
     """Of the budget, in evaluations: of `s3` all images, of other searches the proposals that are
     no seeds.
     """
     if config.search.algorithm != "s3":
-        seeds = ("baseline", SEED)
-        return float(sum(not row.origin.startswith(seeds) for row in proposed))
+        return float(sum(not trial.origin.is_given for trial in proposed))
     nfe = sum(store.config.space.nfe) / len(store.config.space.nfe)  # jobs do not say theirs
     jobs = sum(each["network_calls"] for each in store.job_totals().values()) / nfe
     return (store.images_searched() + jobs) / config.search.n_images
 
 
 def _warm(
-    store: StudyStore, nfe: Sequence[int], version: int, proposed: Sequence[Any]
-) -> dict[str, Schedule]:
+    store: StudyStore, nfe: Sequence[int], version: int, proposed: Sequence[Trial]
+) -> tuple[Trial, ...]:
     """What was proposed but not measured, then the best of each number of calls that nobody
     vetoed, by the noise of the search alone; for those without any, what the neighbours' best
     become there.
     """
-    measured = {each.schedule_id: each.nfe for each in store.searched()}
-    unfinished = [row for row in proposed if row.schedule_id not in measured]
-    found = {
-        f"{SEED}unfinished {row.number}": store.schedule(row.schedule_id) for row in unfinished
-    }
-    found = {name: each for name, each in found.items() if each.nfe in nfe}
+    nfe_of = {trial.id: trial.nfe for trial in proposed}
+    measured = {row.schedule_id for row in store.measured() if row.rung in _SEARCHING}
+    found = [
+        Trial.of(trial.schedule, seeded(f"unfinished {trial.number}"))
+        for trial in proposed
+        if trial.id not in measured and trial.nfe in nfe
+    ]
     values = store.values(Rung.SEARCH, store.config.search.n_images)
     ranked: dict[int, list[str]] = {}
     vetoed = store.vetoes()
     worked = sorted((v, i) for i, v in values.items() if v is not None and i not in vetoed)
     for _, schedule_id in worked:
-        ranked.setdefault(measured[schedule_id], []).append(schedule_id)
+        ranked.setdefault(nfe_of[schedule_id], []).append(schedule_id)
     for n in nfe:
         if n in ranked:
             best = [store.schedule(i) for i in ranked[n][:_OWN_BEST]]
         else:
             best = list(_from_neighbours(store, ranked, n))
         for rank, schedule in enumerate(best, start=1):
-            found[f"{SEED}space {version}, NFE {n}, {rank}"] = schedule
+            found.append(Trial.of(schedule, seeded(f"space {version}, NFE {n}, {rank}")))
     return distinct(found)
 
 

@@ -17,22 +17,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from s3search.cluster.asking import Pool, described, measured_by
 from s3search.errors import EvaluationFailed, InvalidSchedule
-from s3search.evaluation.record import (
-    Description,
-    Evaluation,
-    EvaluationRequest,
-    Rung,
-    statistics_problem,
-)
+from s3search.evaluation.record import Description, statistics_problem
 from s3search.metrics.intervals import interval, ratio_interval
-from s3search.run.driver import describe, evaluate_all
 from s3search.run.launching import workers
 from s3search.run.own_baselines import own_baselines
-from s3search.run.study_lab import Pool
-from s3search.schedules.published import End, EndRule, baselines
+from s3search.schedules.published import End, EndRule
+from s3search.schedules.published.baselines import published_solvers
 from s3search.schedules.schedule import Schedule
-from s3search.search.algorithms.evolution import distinct
+from s3search.search.questions import Measure, Measurement, Rung, measure
+from s3search.search.trial import Trial, distinct, published_as
 from s3search.study.file.config import StudyConfig
 
 FINALISTS = 3
@@ -71,7 +66,7 @@ class Carried:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Published:
     name: str
-    evaluation: Evaluation
+    measured: Measurement
     n_tried: int
 
 
@@ -98,19 +93,19 @@ def robustness(
 def _measured(
     pool: Pool, schedules: Sequence[Carried], variant: Variant, n_images: int
 ) -> list[dict[str, Any]]:
-    description = describe(pool)
+    description = described(pool)
     for each in schedules:
         _check(each, variant, description)
     published = {
         nfe: _best_published(pool, description, nfe, variant, n_images)
         for nfe in sorted({each.schedule.nfe for each in schedules})
     }
-    found = evaluate_all(
-        pool, [_request(each.schedule, n_images, variant.seed) for each in schedules]
+    found = measured_by(
+        pool, [_question(each.schedule, n_images, variant.seed) for each in schedules]
     )
     return [
-        _row(each, variant, evaluation, published[each.schedule.nfe])
-        for each, evaluation in zip(schedules, found, strict=True)
+        _row(each, variant, measured, published[each.schedule.nfe])
+        for each, measured in zip(schedules, found, strict=True)
     ]
 
 
@@ -141,54 +136,53 @@ def _best_published(
 ) -> _Published:
     """The best of all in full, of the best few by few images on other noise."""
     process, own = description.process, description.own_sampler
-    usual = {} if own is None else own_baselines(own, process, nfe)
-    known = distinct({**usual, **baselines(process, nfe, ends=_ENDS)})
-    names, schedules = list(known), list(known.values())
+    usual = [] if own is None else own_baselines(own, process, nfe)
+    published = [
+        Trial.of(each.schedule, published_as(each.solver, each.variant))
+        for each in published_solvers(process, nfe, ends=_ENDS)
+    ]
+    known = distinct([*usual, *published])
     n_few = min(n_images, max(_LEAST_IMAGES, n_images // _SHARE))
     seed = _CHOICE_SEED + variant.seed
-    few = evaluate_all(
+    few = measured_by(
         pool,
-        [
-            EvaluationRequest(schedule=s, rung=Rung.USER, n_images=n_few, noise_seed=seed)
-            for s in schedules
-        ],
+        [Measure(trial=trial, rung=Rung.USER, n_images=n_few, noise_seed=seed) for trial in known],
     )
     order = sorted(range(len(few)), key=lambda i: _value(few[i]))
-    chosen = [i for i in order if math.isfinite(_value(few[i]))][:FINALISTS]
-    whole = evaluate_all(pool, [_request(schedules[i], n_images, variant.seed) for i in chosen])
+    chosen = [known[i] for i in order if math.isfinite(_value(few[i]))][:FINALISTS]
+    whole = measured_by(
+        pool, [_question(trial.schedule, n_images, variant.seed) for trial in chosen]
+    )
     ranked = sorted(zip(chosen, whole, strict=True), key=lambda pair: _value(pair[1]))
-    for i, evaluation in ranked[:1]:
-        if isinstance(evaluation, Evaluation):
-            return _Published(name=names[i], evaluation=evaluation, n_tried=len(schedules))
+    for trial, measured in ranked[:1]:
+        if measured.value is not None:
+            label = trial.origin.label
+            return _Published(name=label, measured=measured, n_tried=len(known))
     raise EvaluationFailed(
-        f"{variant.label}: none of {len(schedules)} published solvers of {nfe} calls could be "
-        f"measured{''.join(f' ({each})' for each in few[:1] if isinstance(each, Exception))}"
+        f"{variant.label}: none of {len(known)} published solvers of {nfe} calls could be "
+        f"measured{''.join(f' ({each.error})' for each in few[:1] if each.error)}"
     )
 
 
-def _request(schedule: Schedule, n_images: int, seed: int) -> EvaluationRequest:
+def _question(schedule: Schedule, n_images: int, seed: int) -> Measure:
     """On held-out conditions, with replicates for the intervals."""
-    return EvaluationRequest(
-        schedule=schedule, rung=Rung.VALIDATION, n_images=n_images, noise_seed=seed
-    )
+    return measure(schedule, rung=Rung.VALIDATION, n_images=n_images, noise_seed=seed)
 
 
-def _value(found: Evaluation | EvaluationFailed) -> float:
-    is_number = isinstance(found, Evaluation) and math.isfinite(found.value)
-    return found.value if isinstance(found, Evaluation) and is_number else math.inf
+def _value(found: Measurement) -> float:
+    return math.inf if found.value is None else found.value
 
 
 def _row(
     each: Carried,
     variant: Variant,
-    found: Evaluation | EvaluationFailed,
+    found: Measurement,
     published: _Published,
 ) -> dict[str, Any]:
-    own = found if isinstance(found, Evaluation) else None
-    against = published.evaluation
+    own, best, against = found.value, _value(published.measured), published.measured
     ratio_95 = None
-    if own is not None and own.replicates is not None and against.replicates is not None:
-        ratio_95 = ratio_interval(own.replicates, against.replicates)
+    if found.replicates is not None and against.replicates is not None:
+        ratio_95 = ratio_interval(found.replicates, against.replicates)
     return {
         "variant": variant.label,
         "noise_seed": variant.seed,
@@ -199,28 +193,28 @@ def _row(
         "extractor": against.extractor,
         "reference_digest": against.reference_digest,
         "model_fingerprint": against.model_fingerprint,
-        "value": None if own is None else own.value,
-        "interval_95": None if own is None else _interval(own),
-        "error": None if own is not None else str(found),
+        "value": own,
+        "interval_95": _interval(found),
+        "error": found.error,
         "published": {
             "name": published.name,
-            "schedule_id": against.schedule_id,
-            "value": against.value,
+            "schedule_id": against.trial.id,
+            "value": best,
             "interval_95": _interval(against),
             "n_tried": published.n_tried,
         },
-        "ratio": own.value / against.value if own is not None and against.value > 0.0 else None,
+        "ratio": own / best if own is not None and best > 0.0 else None,
         "ratio_95": ratio_95,
-        "verdict": _verdict(own, ratio_95).value,
+        "verdict": _verdict(ratio_95, has_failed=own is None).value,
     }
 
 
-def _interval(evaluation: Evaluation) -> tuple[float, float] | None:
-    return None if evaluation.replicates is None else interval(evaluation.replicates)
+def _interval(measured: Measurement) -> tuple[float, float] | None:
+    return None if measured.replicates is None else interval(measured.replicates)
 
 
-def _verdict(own: Evaluation | None, ratio_95: tuple[float, float] | None) -> Held:
-    if own is None:
+def _verdict(ratio_95: tuple[float, float] | None, *, has_failed: bool) -> Held:
+    if has_failed:
         return Held.FAILS
     if ratio_95 is None or ratio_95[0] <= 1.0 <= ratio_95[1]:
         return Held.UNDECIDED

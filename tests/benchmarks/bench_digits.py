@@ -7,11 +7,11 @@ import numpy as np
 import torch
 
 from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
-from s3search.evaluation.record import EvaluationRequest, Rung
 from s3search.metrics.frechet import FeatureStatistics, FrechetReference
 from s3search.models import digits
 from s3search.processes import edm
 from s3search.schedules import published
+from s3search.search.questions import Rung, measure
 
 N_IMAGES, SEEDS, SPLITS = 10_000, (1, 3, 5), 20
 
@@ -29,10 +29,8 @@ def _distances(network: str, seeds: tuple[int, ...]) -> None:
         schedule = published.dpmpp_2m(edm(), nfe=nfe, spacing="karras", end=end)
         values = [
             evaluator.evaluate(
-                EvaluationRequest(
-                    schedule=schedule, rung=Rung.USER, n_images=N_IMAGES, noise_seed=seed
-                )
-            ).value
+                measure(schedule, rung=Rung.USER, n_images=N_IMAGES, noise_seed=seed)
+            ).distance
             for seed in seeds
         ]
         spread = ", ".join(f"{value:.4f}" for value in values)

@@ -1,27 +1,28 @@
 """What the driver itself costs: ``python -m tests.benchmarks.bench_driver [--full] [--study]
-[--postgres URL] [--only DATABASE] [--algorithms NAME ...]``.
+[--s3 N] [--postgres URL] [--only DATABASE] [--algorithms NAME ...]``.
 
 Into studies with 0, 1,000 and 10,000 stored evaluations (``--full``: 50,000 too) go 200 more, one
-at a time, as the lab does it: milliseconds of a proposal, of its result and of its Optuna trial,
+at a time, as the log does it: milliseconds of a trial, of its measurement and of its Optuna trial,
 and of this process's processor for all three.
-Then such a study is resumed: seconds until the lab knows all that was measured, and of these for
+Then such a study is resumed: seconds until the log knows all that was measured, and of these for
 the trials that Optuna has.  For each algorithm follow the seconds from the start of a resumed
-driver to its first new proposal, milliseconds of a proposal then (16 under way, told as they
-come), and these with the bookkeeping.  SQLite, and PostgreSQL
-where a server answers (each run makes a database of its own and drops it).  ``--study`` measures
-instead the driver's own share of a search of the digits model with 150 evaluations in this
-process: the wall time less what the worker's calls took.
+driver to its first new trial, milliseconds of a trial then (16 under way, told as they come), and
+these with the bookkeeping.  SQLite, and PostgreSQL where a server answers (each run makes a
+database of its own and drops it).  ``--study`` measures instead the driver's own share of a search
+of the digits model with 150 evaluations in this process: the wall time less what the worker's
+calls took.  ``--s3 N`` runs `s3` for the images of N evaluations with made-up answers, and again:
+seconds of the first run, and of the second, which asks nothing anew.
 """
 
 import argparse
 import itertools
-import json
 import tempfile
 import time
 import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +31,28 @@ import numpy.typing as npt
 import sqlalchemy as sa
 
 from s3search.cluster import InlinePool
-from s3search.evaluation.record import Evaluation, EvaluationRequest, Reply, Request, Rung
+from s3search.cluster.asking import Asker
+from s3search.evaluation.record import ProxyScores, Reply, Request
 from s3search.processes import edm
-from s3search.run.algorithms import make_proposer
-from s3search.run.driver import Driver, prepare
+from s3search.run.algorithms import proposer_of
+from s3search.run.driver import Driver
 from s3search.run.launching import space_of, workers
-from s3search.run.study_lab import StudyLab
-from s3search.schedules.schedule import Schedule
-from s3search.search.algorithms.sequential import Sequential
+from s3search.run.prepare import prepare
+from s3search.schedules.published import baselines
+from s3search.search.algorithms.s3 import S3
+from s3search.search.algorithms.sequential import Proposer, Sequential
+from s3search.search.conversation import Answers, Conversation, Outside, Setup
 from s3search.search.edit.draft import random_schedule
-from s3search.search.proposer import Observation, Proposal, Proposer, schedule_key
+from s3search.search.ladder import DEFAULT_LADDER, LadderRung
+from s3search.search.questions import Measure, Measurement, Rung, Score
 from s3search.search.space.space import load_space
-from s3search.study.database.rows import Result, Spent, proposal_rows, result_row
+from s3search.search.trial import Trial, searched
+from s3search.study.database.rows import measurement_row, schedule_rows, trial_rows
 from s3search.study.database.store import StudyStore, create_or_resume
 from s3search.study.database.tables import EVALUATIONS, PROPOSALS, SCHEDULES
 from s3search.study.file.config import StudyConfig, parse_config
+from s3search.study.log import Log
+from tests.support.searches import measured, setup_of
 
 Seconds = npt.NDArray[np.float64]
 
@@ -70,49 +78,43 @@ def _config(url: str, algorithm: str = "random") -> StudyConfig:
     )
 
 
-def _result(config: StudyConfig, schedule: Schedule, value: float) -> Result:
-    request = EvaluationRequest(
-        schedule=schedule,
+def _measured(config: StudyConfig, trial: Trial, value: float) -> Measurement:
+    question = Measure(
+        trial=trial,
         rung=Rung.SEARCH,
         n_images=config.search.n_images,
         noise_seed=config.search_noise_seed,
     )
-    evaluation = Evaluation(
-        schedule_id=schedule.id,
-        nfe=schedule.nfe,
-        rung=request.rung,
+    return Measurement(
+        question=question,
+        distance=value,
+        n_images=question.n_images,
+        standard_error=0.01,
         metric="frechet",
         extractor="digits",
-        n_images=request.n_images,
-        noise_seed=request.noise_seed,
-        value=value,
-        standard_error=0.01,
-        block_images=None,
-        block_value=None,
-        network_batches=schedule.nfe,
-        seconds=0.5,
-        sampling_seconds=0.4,
-        device="cpu",
-        code_version="0",
         reference_digest="r",
         reference_n=1000,
         model_fingerprint="m",
+        network_batches=trial.nfe,
+        sampling_seconds=0.4,
+        seconds=0.5,
+        worker="here/1",
+        device="cpu",
+        code_version="0",
     )
-    spent = Spent(worker="here/1", seconds=0.5)
-    return Result(request=request, evaluation=evaluation, error=None, spent=spent)
 
 
-def _made(config: StudyConfig, first: int, n: int) -> Iterator[tuple[Proposal, Result]]:
-    """``n`` proposals from number ``first`` on, and their results."""
+def _made(config: StudyConfig, first: int, n: int) -> Iterator[tuple[int, Measurement]]:
+    """``n`` numbers from ``first`` on, and what was measured of their trials."""
     rng = np.random.default_rng(first)
     space, process = load_space("usf"), edm()
     for number in range(first, first + n):
         schedule = random_schedule(space, process, _NFE, rng)
-        proposal = Proposal(number=number, schedule=schedule, origin="mutation", parents=())
-        yield proposal, _result(config, schedule, float(rng.exponential()))
+        trial = Trial.of(schedule, searched("mutation"), number=number)
+        yield number, _measured(config, trial, float(rng.exponential()))
 
 
-def _chunks(each: Iterator[tuple[Proposal, Result]]) -> Iterator[list[tuple[Proposal, Result]]]:
+def _chunks(each: Iterator[tuple[int, Measurement]]) -> Iterator[list[tuple[int, Measurement]]]:
     while chunk := list(itertools.islice(each, 500)):
         yield chunk
 
@@ -121,37 +123,28 @@ def _fill(store: StudyStore, first: int, n: int) -> None:
     """The same rows as `_add`, in a few transactions; the study is alone in its database."""
     engine = sa.create_engine(store.config.storage.url)
     for chunk in _chunks(_made(store.config, first, n)):
-        schedules = [proposal.schedule for proposal, _ in chunk]
-        content = [
-            {
-                "id": s.id,
-                "nfe": s.nfe,
-                "content": json.dumps(s.to_dict()),
-                "plan_key": schedule_key(s).hex(),
-            }
-            for s in schedules
-        ]
+        trials = {number: each.trial for number, each in chunk}
         with engine.begin() as connection:
-            connection.execute(SCHEDULES.insert(), content)
-            connection.execute(PROPOSALS.insert(), proposal_rows(1, [p for p, _ in chunk]))
-            connection.execute(EVALUATIONS.insert(), [result_row(1, r) for _, r in chunk])
-        for proposal, result in chunk:
-            store.mirror.add(proposal, result)
+            connection.execute(SCHEDULES.insert(), schedule_rows(list(trials.values())))
+            connection.execute(PROPOSALS.insert(), trial_rows(1, trials))
+            connection.execute(EVALUATIONS.insert(), [measurement_row(1, m) for _, m in chunk])
+        for number, each in chunk:
+            store.mirror.add(number, each.trial, each)
     engine.dispose()
 
 
 def _add(store: StudyStore, first: int, n: int) -> Seconds:
-    """Of ``n`` proposals from number ``first`` on, of their results, of their trials; and of the
-    processor in this process for the three.
+    """Of ``n`` trials from number ``first`` on, of their measurements, of their Optuna trials; and
+    of the processor in this process for the three.
     """
     seconds = np.zeros(4)
-    for proposal, result in _made(store.config, first, n):
+    for number, each in _made(store.config, first, n):
         cpu, began = time.process_time(), time.perf_counter()
-        store.add_proposals([proposal])
+        store.add_trials({number: each.trial})
         proposed = time.perf_counter()
-        store.add_result(result)
+        store.add_measurement(each)
         stored = time.perf_counter()
-        store.mirror.add(proposal, result)
+        store.mirror.add(number, each.trial, each)
         seconds[:3] += np.diff([began, proposed, stored, time.perf_counter()])
         seconds[3] += time.process_time() - cpu
     began = time.perf_counter()
@@ -164,15 +157,36 @@ def _idle() -> Any:
     raise AssertionError("nothing is asked of the workers")
 
 
+def _converse(
+    log: Log,
+    conversation: Conversation[Any],
+    asker: Asker | None = None,
+    outside: Outside | None = None,
+) -> None:
+    """As the driver does it, without its counts."""
+    told, answers = outside or Outside(budget=1e12), None
+    while True:
+        try:
+            ask = next(conversation) if answers is None else conversation.send(answers)
+        except StopIteration:
+            return
+        unknown = log.begin(ask)
+        if asker is not None:
+            asker.begin(unknown)
+            for answer in asker.answers():
+                log.add(answer)
+        answers = log.answers(ask, lambda: told)
+        assert isinstance(answers, Answers)
+
+
 def _resume(config: StudyConfig) -> tuple[float, float]:
-    """Seconds of a lab that recalls a study, and of those for its trials."""
+    """Seconds of a log that knows a study, and of those for its trials."""
     began = time.perf_counter()
     with create_or_resume(config, {}) as store:
         opened = time.perf_counter()
         store.mirror.numbers()
         mirrored = time.perf_counter() - opened
-        pool: InlinePool[Request, Reply] = InlinePool(_idle)
-        StudyLab(store, pool, lambda _: None)
+        Log(store)
         return time.perf_counter() - began, mirrored
 
 
@@ -181,13 +195,13 @@ class _Replayed(Exception):
 
 
 class _Stopping:
-    """A proposer that stops where the first new proposal is asked of it."""
+    """A proposer that stops where the first new trial is asked of it."""
 
     def __init__(self, proposer: Proposer) -> None:
         self.proposer = proposer
         self.tell = proposer.tell
 
-    def propose(self, number: int, pending: Sequence[Schedule]) -> Proposal:
+    def propose(self, number: int, pending: Sequence[Trial]) -> Trial:
         self.proposer.propose(number, pending)
         raise _Replayed
 
@@ -196,29 +210,66 @@ def _clocks() -> Seconds:
     return np.array([time.perf_counter(), time.process_time()])
 
 
+def _setup(**changes: Any) -> Setup:
+    return setup_of(load_space("usf"), edm(), nfe=[_NFE], n_images=1000, **changes)
+
+
 def _proposals(config: StudyConfig, algorithm: str) -> tuple[Seconds, Seconds]:
-    """Seconds from the start to the first new proposal, and milliseconds of those after it: as
-    they passed, and of this process's processor.
+    """Seconds from the start to the first new trial, and milliseconds of those after it: as they
+    passed, and of this process's processor.
     """
     began = _clocks()
     with create_or_resume(config, {}) as store:
-        lab = StudyLab(store, InlinePool(_idle), lambda _: None)
-        named = _config(config.storage.url, algorithm)
-        proposer = make_proposer(named, load_space("usf"), edm(), {})
+        log, setup = Log(store), _setup(batch=_UNDER_WAY)
+        proposer = proposer_of(algorithm, setup)()
         stopping = _Stopping(proposer)
-        search = Sequential(lambda: stopping, n_seeds=0, evaluations=None, batch=_UNDER_WAY)
+        search = Sequential(setup, lambda: stopping, n_seeds=0)
         with suppress(_Replayed):
-            search.run(lab)
+            _converse(log, search.run())
         replayed = _clocks() - began
-        n, rng = len(store.proposed()), np.random.default_rng(0)
-    pending: deque[Proposal] = deque()
+        n, rng = len(store.trials()), np.random.default_rng(0)
+    pending: deque[Trial] = deque()
     began = _clocks()
     for k in range(n, n + _MORE):
-        pending.append(proposer.propose(k, [p.schedule for p in pending]))
+        pending.append(proposer.propose(k, list(pending)))
         if len(pending) == _UNDER_WAY:
-            done, value = pending.popleft(), float(rng.exponential())
-            proposer.tell(Observation(number=done.number, schedule=done.schedule, value=value))
+            proposer.tell(measured(pending.popleft(), float(rng.exponential())))
     return replayed, 1000 * (_clocks() - began) / _MORE
+
+
+def _made_up(request: Request) -> Reply:
+    """An answer at once, that depends on the schedule alone."""
+    match request:
+        case Measure():
+            value = 0.1 + int(request.trial.id[:8], 16) / 2**32
+            path = {n: value + 1.0 / n for n, _ in request.thresholds}
+            above = [n for n, most in request.thresholds if path[n] > most]
+            n_images = above[0] if above else request.n_images
+            found = _measured(_config("sqlite://"), request.trial, value)
+            return replace(found, question=request, n_images=n_images, path=path)
+        case Score():
+            scores = tuple(int(trial.id[8:16], 16) / 2**32 for trial in request.trials)
+            return ProxyScores(scores=scores, network_calls=0)
+    raise AssertionError(f"{request} is not asked here")
+
+
+def replay(evaluations: int) -> None:
+    """Prints how long `s3` takes with made-up answers, and from its own log."""
+    given = dict(list(baselines(edm(), _NFE).items())[::4])
+    with tempfile.TemporaryDirectory() as folder:
+        config = _config(f"sqlite:///{Path(folder) / 'study.db'}", "s3")
+        ladder = tuple(rung for rung in DEFAULT_LADDER if rung is not LadderRung.POLISH)
+        setup = _setup(seeds=given, evaluations=evaluations, ladder=ladder)
+        for name in ("asked", "from the log"):
+            began = _clocks()
+            pool: InlinePool[Request, Reply] = InlinePool(lambda: _made_up)
+            with create_or_resume(config, {}) as store:
+                log, asker = Log(store), Asker(pool)
+                budget = Outside(budget=evaluations * setup.n_images)
+                _converse(log, S3(setup).run(), asker, budget)
+                n = len(store.measured())
+            seconds = _clocks() - began
+            print(f"s3, {n:,} measurements, {name}: {seconds[0]:.1f} s ({seconds[1]:.1f})")
 
 
 def _bookkeeping(url: str, sizes: tuple[int, ...], algorithms: Sequence[str]) -> None:
@@ -314,12 +365,15 @@ def main(
     *,
     full: bool = False,
     study: bool = False,
+    s3: int | None = None,
     postgres: str = _POSTGRES,
     algorithms: Sequence[str] = _ALGORITHMS,
     only: str | None = None,
 ) -> None:
     """Prints the bookkeeping, or the share of a study."""
-    if study:
+    if s3 is not None:
+        replay(s3)
+    elif study:
         for algorithm in ("random", "s3"):
             share(algorithm)
     else:
@@ -331,6 +385,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--study", action="store_true")
+    parser.add_argument("--s3", type=int, metavar="N")
     parser.add_argument("--postgres", default=_POSTGRES, metavar="URL")
     parser.add_argument("--only", choices=("sqlite", "postgresql"))
     parser.add_argument("--algorithms", default=_ALGORITHMS, nargs="*", metavar="NAME")

@@ -15,13 +15,14 @@ import torch
 
 from s3search.errors import EvaluationFailed
 from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
-from s3search.evaluation.record import EvaluationRequest, Rung
 from s3search.models import digits
 from s3search.models.gaussian import gaussian_distance
 from s3search.schedules.schedule import Schedule
-from s3search.search import load_space, random_schedule
+from s3search.search.edit.draft import random_schedule
 from s3search.search.predictor import CANDIDATES, Example, Predictor, choose
 from s3search.search.predictor.ranks import best_share, rank_correlation
+from s3search.search.questions import Rung, measure
+from s3search.search.space.space import load_space
 from s3search.solvers.plan import compile_plans
 
 NFE, N_HELD_OUT, SPLITS = 5, 100, 3
@@ -49,26 +50,23 @@ def measured(n: int) -> tuple[list[Schedule], dict[str, np.ndarray], np.ndarray]
     while len(schedules) < n:
         drawn = random_schedule(space, evaluator.denoiser.process, NFE, rng)
         try:
-            scores.append(
-                tuple(
-                    evaluator.evaluate(
-                        EvaluationRequest(
-                            schedule=drawn, rung=Rung.USER, n_images=n_images, noise_seed=seed
-                        )
-                    ).value
-                    for n_images, seed in ((125, 1), (1000, 0))
-                )
+            cheap, real = (
+                evaluator.evaluate(
+                    measure(drawn, rung=Rung.USER, n_images=n_images, noise_seed=seed)
+                ).distance
+                for n_images, seed in ((125, 1), (1000, 0))
             )
         except EvaluationFailed:
             continue
+        scores.append((cheap, real))
         schedules.append(drawn)
     flat = digits.images().double().flatten(1).numpy()
     values, vectors = np.linalg.eigh(np.cov(flat.T))
     distance = gaussian_distance(
         compile_plans(schedules), flat.mean(0), np.maximum(values, 0.0), vectors
     )
-    cheap, real = np.array(scores).T
-    return schedules, {"gaussian": distance, "fd125": cheap}, real
+    few, whole = np.array(scores).T
+    return schedules, {"gaussian": distance, "fd125": few}, whole
 
 
 def main() -> None:

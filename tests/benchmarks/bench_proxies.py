@@ -18,11 +18,11 @@ from scipy.stats import spearmanr
 from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.proxies import Proxies
-from s3search.evaluation.record import EvaluationRequest, Rung
 from s3search.metrics.paired import Pairing
 from s3search.models import digits
 from s3search.schedules.schedule import Schedule
 from s3search.search.edit.draft import random_schedule
+from s3search.search.questions import Rung, measure
 from s3search.search.space.space import load_space
 
 Array = npt.NDArray[np.float64]
@@ -41,11 +41,10 @@ def random_schedules(evaluator: Evaluator, nfe: int, n: int) -> list[Schedule]:
 
 def distances(evaluator: Evaluator, schedules: list[Schedule], n_images: int, seed: int) -> Array:
     """The metric itself."""
-    requests = [
-        EvaluationRequest(schedule=one, rung=Rung.USER, n_images=n_images, noise_seed=seed)
-        for one in schedules
+    questions = [
+        measure(one, rung=Rung.USER, n_images=n_images, noise_seed=seed) for one in schedules
     ]
-    return np.array([evaluator.evaluate(request).value for request in requests])
+    return np.array([evaluator.evaluate(question).distance for question in questions])
 
 
 def rankings(evaluator: Evaluator) -> dict[str, Ranking]:

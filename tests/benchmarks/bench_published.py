@@ -12,12 +12,12 @@ import torch
 
 from s3search.errors import InvalidSchedule
 from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
-from s3search.evaluation.record import EvaluationRequest, Rung
 from s3search.processes import edm
 from s3search.schedules import published
 from s3search.schedules.published.baselines import ENDS
 from s3search.schedules.schedule import Schedule
-from s3search.search.proposer import schedule_key
+from s3search.search.questions import Rung, measure
+from s3search.search.trial import schedule_key
 
 NFES = (3, 4, 5, 6, 8, 10)
 CHOOSING, SHOWING = (2000, 100), (10_000, 101)  # images, noise seed
@@ -49,10 +49,10 @@ def main(nfes: tuple[int, ...] = NFES) -> None:
     evaluator = Evaluator(EvaluatorSpec(model="digits", features="digits", reference="digits"))
 
     def distance(schedule: Schedule, n_images: int, seed: int) -> float:
-        request = EvaluationRequest(
-            schedule=schedule, rung=Rung.USER, n_images=n_images, noise_seed=seed
-        )
-        return evaluator.evaluate(request).value
+        question = measure(schedule, rung=Rung.USER, n_images=n_images, noise_seed=seed)
+        found = evaluator.evaluate(question).distance
+        assert found is not None
+        return found
 
     print("| solver | " + " | ".join(f"NFE {nfe}" for nfe in nfes) + " |")
     print("|---|" + "---|" * len(nfes))

@@ -18,7 +18,8 @@ from s3search.schedules.schedule import (
     Start,
     StartKind,
 )
-from s3search.search import load_space, random_schedule
+from s3search.search.edit.draft import random_schedule
+from s3search.search.space.space import load_space
 from s3search.solvers.coefficients import free_table, schedule_of_table
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample

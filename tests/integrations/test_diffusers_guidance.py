@@ -18,13 +18,13 @@ from diffusers import DiffusionPipeline, StableDiffusionImg2ImgPipeline
 from s3search.errors import EvaluationFailed, InvalidConfig, InvalidSchedule
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.noise import NoiseBank
-from s3search.evaluation.record import EvaluationRequest, Rung
 from s3search.integrations.diffusers import S3Scheduler
 from s3search.integrations.diffusers_guidance import guided
 from s3search.models.diffusers import load
 from s3search.run.launching import launch
 from s3search.schedules import published
 from s3search.schedules.schedule import ModelPatch, Schedule
+from s3search.search.questions import Rung, measure
 from s3search.solvers.image_to_image import tail_of
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import run_plan, sample
@@ -116,8 +116,8 @@ def test_guidance_call_by_call_is_measured_and_counted(tmp_path: Path) -> None:
 
     def measured(*scales: float) -> tuple[float, int]:
         schedule = published.with_guidance(plain, scales) if scales else plain
-        request = EvaluationRequest(schedule=schedule, rung=Rung.USER, n_images=5, noise_seed=0)
-        found = evaluator.evaluate(request)
+        found = evaluator.evaluate(measure(schedule, rung=Rung.USER, n_images=5, noise_seed=0))
+        assert found.value is not None
         return found.value, found.network_batches
 
     assert measured(*SCALES)[1] == 6

@@ -16,19 +16,12 @@ from s3search.rules import Momentum, register, registered
 from s3search.run.launching import launch
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule, Step, json_schema
-from s3search.search import (
-    SearchSpace,
-    crossover,
-    load_space,
-    mutate,
-    parse_space,
-    problem,
-    random_schedule,
-)
-from s3search.search.edit.draft import draft_of, finished
+from s3search.search.edit.draft import draft_of, finished, problem, random_schedule
 from s3search.search.edit.extend_nfe import padded
+from s3search.search.edit.variation import crossover, mutate
 from s3search.search.predictor import Example, SequenceModel, Trees
 from s3search.search.predictor.features import compact, flat, tokens
+from s3search.search.space.space import SearchSpace, load_space, parse_space
 from s3search.show.dashboard.choices import choice
 from s3search.show.pictures import draw_schedule, terminal_drawing, time_lines
 from s3search.solvers.plan import compile_plan
@@ -183,7 +176,7 @@ def test_a_search_uses_it(algorithm: str, tmp_path: Path) -> None:
     )
     launch(config, lambda _: None)
     with open_study(config.storage.url, "t") as store:
-        measured = [proposal.schedule for proposal in store.proposals()]
+        measured = [trial.schedule for trial in store.trials()]
         winner, scored = best_schedule(store, 4)
     assert sum(bool(steps_of(schedule)) for schedule in measured) > len(measured) / 3
     assert np.isfinite(scored.value)

@@ -8,8 +8,8 @@ import pytest
 from s3search.processes import edm, flow
 from s3search.rules import Limits, Prediction, SearchedRule, Taylor, level, registered, solvers
 from s3search.schedules.schedule import Step
-from s3search.search import load_space
 from s3search.search.edit.recipe import choice_of, fitted, step_of
+from s3search.search.space.space import load_space
 from tests.support.extrapolated import Extrapolated
 from tests.support.helpers import exact_trajectory, max_abs
 

@@ -12,14 +12,17 @@ import pytest
 import sqlalchemy as sa
 
 from s3search.cluster import InlinePool
+from s3search.cluster.asking import measured_by
 from s3search.errors import EvaluationFailed, StudyConflict
 from s3search.evaluation.evaluator import Evaluator
-from s3search.evaluation.record import EvaluationRequest, Reply, Request, Rung
+from s3search.evaluation.record import Reply, Request
 from s3search.processes import edm
-from s3search.run.driver import Driver, evaluate, prepare
+from s3search.run.driver import Driver
 from s3search.run.launching import launch, space_of, workers
+from s3search.run.prepare import prepare
 from s3search.schedules import published
 from s3search.schedules.spacing import End, EndRule
+from s3search.search.questions import Measure, Rung, measure
 from s3search.study.database.store import StudyStore, create_or_resume, open_study
 from s3search.study.database.tables import SCHEDULES
 from s3search.study.file.config import StudyConfig
@@ -119,11 +122,9 @@ def test_the_winner_is_chosen_on_images_that_the_search_never_saw(tmp_path: Path
     provenance = schedule.provenance
     assert provenance["held_out"]["value"] == scored.value
     assert provenance["search"]["value"] == searched[schedule.id]
-    request = EvaluationRequest(
-        schedule=schedule, rung=Rung.USER, n_images=60, noise_seed=1, block_images=30
-    )
+    question = measure(schedule, rung=Rung.USER, n_images=60, noise_seed=1, block_images=30)
     with workers(config) as pool:
-        measured = evaluate(pool, request)
+        (measured,) = measured_by(pool, [question])
     assert measured.value == scored.value
     assert measured.block_value is not None
     assert provenance["optimism"] == measured.block_value - searched[schedule.id]
@@ -139,7 +140,7 @@ def test_several_nfe_share_one_study(tmp_path: Path) -> None:
         for nfe in (2, 4):
             schedule, scored = best_schedule(store, nfe)
             assert (schedule.nfe, scored.nfe) == (nfe, nfe)
-        searched = {p.schedule.nfe for p in store.proposals() if not p.origin.startswith("base")}
+        searched = {t.nfe for t in store.trials() if not t.origin.is_baseline}
     assert searched == {2, 4}
 
 
@@ -263,7 +264,7 @@ def test_an_interruption_inside_every_second_evaluation_changes_nothing(
 
     def interrupted(evaluator: Evaluator, request: Request) -> Reply:
         nonlocal n_calls
-        if isinstance(request, EvaluationRequest):
+        if isinstance(request, Measure):
             n_calls += 1
             if n_calls % 2:
                 raise KeyboardInterrupt
@@ -299,11 +300,11 @@ def test_other_algorithms_resume_as_exactly(tmp_path: Path, algorithm: str) -> N
 @pytest.mark.parametrize(
     ("owner", "method", "call"),
     [
-        (StudyStore, "add_proposals", 1),
-        (StudyStore, "add_proposals", 3),
-        (StudyStore, "add_result", 1),
-        (StudyStore, "add_result", 8),
-        (StudyStore, "add_result", 14),
+        (StudyStore, "add_trials", 1),
+        (StudyStore, "add_trials", 3),
+        (StudyStore, "add_measurement", 1),
+        (StudyStore, "add_measurement", 8),
+        (StudyStore, "add_measurement", 14),
         (OptunaMirror, "add", 1),
         (OptunaMirror, "add", 9),
         (OptunaMirror, "flush", 2),
@@ -396,7 +397,7 @@ def test_a_schedule_that_fails_is_a_result_and_the_search_goes_on(tmp_path: Path
     config = study_config(tmp_path)
 
     def picky(evaluator: Evaluator, request: Request) -> Reply:
-        if isinstance(request, EvaluationRequest) and int(request.schedule.id, 16) % 4 == 0:
+        if isinstance(request, Measure) and int(request.schedule.id, 16) % 4 == 0:
             raise RuntimeError("out of memory")
         return evaluator(request)
 
@@ -409,7 +410,7 @@ def test_a_schedule_that_fails_is_a_result_and_the_search_goes_on(tmp_path: Path
     assert {n: "FAIL" if i in failed else "COMPLETE" for n, i, *_ in found["proposals"]} == states
     assert sum(not p[2].startswith("baseline") for p in found["proposals"]) == BUDGET
     with open_study(config.storage.url, "t") as store:
-        errors = [result.error for result in store.search_results() if result.error]
+        errors = [row.error for row in store.measured() if row.error]
         status = status_of(store)
     assert errors == ["RuntimeError: out of memory"] * len(failed)
     assert (status["failed"], status["state"]) == (len(failed), "done")

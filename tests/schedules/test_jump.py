@@ -18,7 +18,7 @@ from s3search.schedules.jump import GaussianJump, gaussian_jump
 from s3search.schedules.retime import retime
 from s3search.schedules.schedule import Schedule, Start, StartKind, Step
 from s3search.schedules.spacing import noisy_time
-from s3search.search.proposer import schedule_key
+from s3search.search.trial import schedule_key
 from s3search.solvers.plan import check_table, compile_plan
 from s3search.solvers.sample import initial_state, sample
 from tests.support.helpers import PROCESSES, gaussian, max_abs, noise

@@ -8,37 +8,32 @@ import pytest
 from s3search.errors import InvalidConfig
 from s3search.processes import NoiseProcess, edm, flow, vp_discrete, vp_linear
 from s3search.schedules import published
-from s3search.schedules.schedule import Schedule
-from s3search.search import Observation, Proposal, load_space
 from s3search.search.algorithms.autodiffusion import POPULATION, AutoDiffusion
+from s3search.search.space.space import load_space
+from s3search.search.trial import Trial
 from tests.search.test_evolution import best_of, gaussian_error, seeds
+from tests.support.searches import measured, proposals, setup_of
 
 SPACE = load_space("usf")
 
 
-def generations(proposer: AutoDiffusion, n: int) -> list[Proposal]:
+def generations(proposer: AutoDiffusion, n: int) -> list[Trial]:
     """n whole generations, measured one by one."""
-    proposals = []
-    for number in range(n * POPULATION):
-        proposals.append(proposer.propose(number, []))
-        schedule = proposals[-1].schedule
-        value = gaussian_error(schedule)
-        proposer.tell(Observation(number=number, schedule=schedule, value=value))
-    return proposals
+    return proposals(lambda: proposer, n * POPULATION, gaussian_error)
 
 
-def counted(proposals: list[Proposal]) -> dict[str, int]:
-    origins = [proposal.origin for proposal in proposals]
+def counted(trials: list[Trial]) -> dict[str, int]:
+    origins = [trial.origin.text for trial in trials]
     return {origin: origins.count(origin) for origin in sorted(set(origins))}
 
 
 def test_generations_are_made_up_as_published() -> None:
-    made = generations(AutoDiffusion(SPACE, edm(), nfe=(6,), seed=0), 2)
+    made = generations(AutoDiffusion(setup_of(SPACE, edm(), nfe=(6,))), 2)
     first, second = made[:POPULATION], made[POPULATION:]
-    assert counted(first)["solver"] == 1 and first[0].origin == "solver"
+    assert counted(first)["solver"] == 1 and first[0].origin.text == "solver"
     assert counted(first).keys() == {"solver", "random", "mutation"}
     assert counted(first)["random"] >= 25
-    assert not any(proposal.parents for proposal in first)
+    assert not any(trial.parents for trial in first)
     own = counted(second)
     assert own.keys() == {"mutation", "crossover", "random"}
     assert 20 <= own["mutation"] <= 25 and 10 <= own["crossover"] <= 15
@@ -46,35 +41,35 @@ def test_generations_are_made_up_as_published() -> None:
 
 
 def test_parents_are_the_best_ten_of_the_generations_before() -> None:
-    made = generations(AutoDiffusion(SPACE, edm(), nfe=(6,), seed=0), 2)
+    made = generations(AutoDiffusion(setup_of(SPACE, edm(), nfe=(6,))), 2)
     ranked = sorted(made[:POPULATION], key=lambda p: gaussian_error(p.schedule))
-    best = {proposal.schedule.id for proposal in ranked[:10]}
-    parents = {parent for proposal in made[POPULATION:] for parent in proposal.parents}
+    best = {trial.schedule.id for trial in ranked[:10]}
+    parents = {parent for trial in made[POPULATION:] for parent in trial.parents}
     assert parents and parents <= best
 
 
 def test_failed_evaluations_are_counted_but_never_parents() -> None:
-    proposer = AutoDiffusion(SPACE, edm(), nfe=(5,), seed=0)
+    proposer = AutoDiffusion(setup_of(SPACE, edm(), nfe=(5,)))
     good = set()
     for number in range(POPULATION):
-        schedule = proposer.propose(number, []).schedule
+        trial = proposer.propose(number, [])
         value = 1.0 if number % 5 == 0 else (None, math.nan)[number % 2]
-        proposer.tell(Observation(number=number, schedule=schedule, value=value))
-        good |= {schedule.id} if value == 1.0 else set()
+        proposer.tell(measured(trial, value))
+        good |= {trial.schedule.id} if value == 1.0 else set()
     parents = {p for n in range(POPULATION, 120) for p in proposer.propose(n, []).parents}
     assert parents and parents <= good
 
 
 def test_pending_schedules_hold_their_places_in_the_generation() -> None:
-    proposer = AutoDiffusion(SPACE, edm(), nfe=(5,), seed=0)
-    pending: list[Schedule] = []
+    proposer = AutoDiffusion(setup_of(SPACE, edm(), nfe=(5,)))
+    pending: list[Trial] = []
     for number in range(POPULATION):
-        pending.append(proposer.propose(number, pending).schedule)
-    for number, schedule in enumerate(pending[:10]):
-        value = gaussian_error(schedule)
-        proposer.tell(Observation(number=number, schedule=schedule, value=value))
+        pending.append(proposer.propose(number, pending))
+    for trial in pending[:10]:
+        proposer.tell(measured(trial, gaussian_error(trial.schedule)))
     later = proposer.propose(POPULATION, pending[10:])
-    assert later.origin == "mutation" and set(later.parents) <= {s.id for s in pending[:10]}
+    assert later.origin.text == "mutation"
+    assert set(later.parents) <= {trial.schedule.id for trial in pending[:10]}
 
 
 @pytest.mark.parametrize("process", [edm(), flow(), vp_linear(), vp_discrete()])
@@ -82,12 +77,13 @@ def test_pending_schedules_hold_their_places_in_the_generation() -> None:
 def test_only_times_differ(process: NoiseProcess, solver: str) -> None:
     make = {"ddim": published.ddim, "2m": published.dpmpp_2m}[solver]
     base = make(process, nfe=5)
-    proposer = AutoDiffusion(SPACE, process, nfe=(5,), seed=0, solver=solver)
+    proposer = AutoDiffusion(setup_of(SPACE, process, nfe=(5,)), solver=solver)
     for number in range(80):
-        schedule = proposer.propose(number, []).schedule
+        trial = proposer.propose(number, [])
+        schedule = trial.schedule
         assert (schedule.steps, schedule.start) == (base.steps, base.start)
         assert schedule.times[0] == base.times[0] and schedule.nfe == 5
-        proposer.tell(Observation(number=number, schedule=schedule, value=float(number)))
+        proposer.tell(measured(trial, float(number)))
         lams = [process.lam(t) for t in schedule.times[1:] if t != process.clean_time]
         assert min(np.diff(lams)) > 0.9 * SPACE.min_gap
 
@@ -98,36 +94,34 @@ def test_the_best_seed_gives_the_solver_and_seeds_of_its_steps_are_parents() -> 
         "2M": published.dpmpp_2m(edm(), nfe=5),
         "2M, karras": published.dpmpp_2m(edm(), nfe=5, spacing="karras"),
     }
-    proposer = AutoDiffusion(SPACE, edm(), nfe=(5,), seed=0, seeds=given)
+    proposer = AutoDiffusion(setup_of(SPACE, edm(), nfe=(5,), seeds=given))
     for number, (schedule, value) in enumerate(zip(given.values(), (3.0, 2.0, 1.0), strict=True)):
-        assert proposer.propose(number, []).schedule == schedule
-        proposer.tell(Observation(number=number, schedule=schedule, value=value))
+        trial = proposer.propose(number, [])
+        assert trial.schedule == schedule
+        proposer.tell(measured(trial, value))
     steps, parents = given["2M"].steps, set()
     for number in range(3, 3 + 2 * POPULATION):
-        proposal = proposer.propose(number, [])
-        assert proposal.schedule.steps == steps
-        value = 5.0 + number
-        proposer.tell(
-            Observation(number=number, schedule=proposal.schedule, value=value),
-        )
-        parents |= set(proposal.parents)
+        trial = proposer.propose(number, [])
+        assert trial.schedule.steps == steps
+        proposer.tell(measured(trial, 5.0 + number))
+        parents |= set(trial.parents)
     assert {given["2M"].id, given["2M, karras"].id} <= parents
     assert given["DDIM"].id not in parents
 
 
 def test_it_finds_better_times_than_every_seed() -> None:
     known = min(gaussian_error(schedule) for schedule in seeds(4).values())
-    proposer = AutoDiffusion(SPACE, edm(), nfe=(4,), seed=0, seeds=seeds(4))
+    proposer = AutoDiffusion(setup_of(SPACE, edm(), nfe=(4,), seeds=seeds(4)))
     assert best_of(proposer, 250) < 0.5 * known
 
 
 def test_one_call_is_searched_too() -> None:
     denoising = {"2M": published.dpmpp_2m(edm(), nfe=1)}
     for given in ({}, denoising):
-        proposer = AutoDiffusion(SPACE, edm(), nfe=(1,), seed=0, seeds=given)
+        proposer = AutoDiffusion(setup_of(SPACE, edm(), nfe=(1,), seeds=given))
         assert {proposer.propose(number, []).schedule.nfe for number in range(5)} == {1}
 
 
 def test_an_unknown_solver_is_refused() -> None:
     with pytest.raises(InvalidConfig, match="autodiffusion knows no solver 'dimm'; did you mean"):
-        AutoDiffusion(SPACE, edm(), nfe=(4,), seed=0, solver="dimm")
+        AutoDiffusion(setup_of(SPACE, edm(), nfe=(4,)), solver="dimm")

@@ -10,20 +10,16 @@ from s3search.errors import InvalidConfig
 from s3search.processes import edm
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
-from s3search.search import (
-    Evolution,
-    EvolutionSettings,
-    Observation,
-    Proposal,
-    Proposer,
-    RandomSearch,
-    distinct,
-    load_space,
-    schedule_key,
-)
 from s3search.search.algorithms.autodiffusion import AutoDiffusion
+from s3search.search.algorithms.evolution import Evolution, EvolutionSettings, RandomSearch
+from s3search.search.algorithms.sequential import Proposer
 from s3search.search.algorithms.usf import UsfEvolution
+from s3search.search.questions import Measurement
+from s3search.search.space.space import load_space
+from s3search.search.trial import Origin, Trial, distinct, schedule_key
 from s3search.solvers.plan import compile_plan
+from tests.support.searches import facts, measured, setup_of
+from tests.support.searches import published as trials_of
 
 SPACE = load_space("usf")
 STDS = np.geomspace(0.02, 0.6, 12)
@@ -46,58 +42,59 @@ def gaussian_error(schedule: Schedule) -> float:
 def best_of(proposer: Proposer, n: int) -> float:
     best = math.inf
     for number in range(n):
-        schedule = proposer.propose(number, []).schedule
-        value = gaussian_error(schedule)
-        proposer.tell(Observation(number=number, schedule=schedule, value=value))
+        trial = proposer.propose(number, [])
+        value = gaussian_error(trial.schedule)
+        proposer.tell(measured(trial, value))
         best = min(best, value)
     return best
 
 
 def seeds(nfe: int, n: int = 8) -> dict[str, Schedule]:
-    found = distinct(published.baselines(edm(), nfe))
-    return {name: found[name] for name in list(found)[:: len(found) // n][:n]}
+    found = distinct(trials_of(published.baselines(edm(), nfe)))
+    return {t.origin.label: t.schedule for t in found[:: len(found) // n][:n]}
 
 
 def evolution(seed: int = 0, *, nfe: tuple[int, ...] = (4,), with_seeds: bool = True) -> Evolution:
     given = {f"{k}, NFE {n}": s for n in nfe for k, s in seeds(n).items()} if with_seeds else {}
-    return Evolution(SPACE, edm(), nfe=nfe, seed=seed, seeds=given)
+    return Evolution(setup_of(SPACE, edm(), nfe=nfe, seed=seed, seeds=given))
 
 
 def random_search(seed: int = 0) -> RandomSearch:
-    return RandomSearch(SPACE, edm(), nfe=(4,), seed=seed, seeds=seeds(4))
+    return RandomSearch(setup_of(SPACE, edm(), nfe=(4,), seed=seed, seeds=seeds(4)))
 
 
 def usf(seed: int = 0, *, with_seeds: bool = True) -> UsfEvolution:
     given = seeds(4) if with_seeds else {}
-    return UsfEvolution(SPACE, edm(), nfe=(4,), seed=seed, seeds=given)
+    return UsfEvolution(setup_of(SPACE, edm(), nfe=(4,), seed=seed, seeds=given))
 
 
 def autodiffusion(seed: int = 0, *, with_seeds: bool = True) -> AutoDiffusion:
     given = seeds(4) if with_seeds else {}
-    return AutoDiffusion(SPACE, edm(), nfe=(4,), seed=seed, seeds=given)
+    return AutoDiffusion(setup_of(SPACE, edm(), nfe=(4,), seed=seed, seeds=given))
 
 
 PROPOSERS = [evolution, random_search, usf, autodiffusion]
 
 
-def run(proposer: Proposer, n: int) -> list[Proposal]:
-    """n proposals, with two pending at all times and every seventh evaluation failing."""
-    proposals: list[Proposal] = []
-    pending: list[Proposal] = []
+def run(proposer: Proposer, n: int) -> list[Trial]:
+    """n trials, with two pending at all times and every seventh evaluation failing."""
+    trials: list[Trial] = []
+    pending: list[Trial] = []
     for number in range(n):
-        proposal = proposer.propose(number, [p.schedule for p in pending])
-        proposals.append(proposal)
-        pending.append(proposal)
+        trial = proposer.propose(number, list(pending))
+        assert trial.number == number
+        trials.append(trial)
+        pending.append(trial)
         if len(pending) > 2:
             done = pending.pop(0)
-            value = None if done.number % 7 == 6 else gaussian_error(done.schedule)
-            proposer.tell(Observation(number=done.number, schedule=done.schedule, value=value))
-    return proposals
+            fails = (done.number or 0) % 7 == 6
+            proposer.tell(measured(done, None if fails else gaussian_error(done.schedule)))
+    return trials
 
 
 @pytest.mark.parametrize("make", PROPOSERS)
 def test_seeds_come_first_and_in_order(make: Callable[[], Proposer]) -> None:
-    origins = [proposal.origin for proposal in run(make(), 12)]
+    origins = [trial.origin.text for trial in run(make(), 12)]
     names = [f"baseline: {name}" for name in seeds(4)]
     assert [origin.removesuffix(", NFE 4") for origin in origins[: len(names)]] == names
     assert not any(origin.startswith("baseline") for origin in origins[len(names) :])
@@ -105,14 +102,15 @@ def test_seeds_come_first_and_in_order(make: Callable[[], Proposer]) -> None:
 
 @pytest.mark.parametrize("make", PROPOSERS)
 def test_no_plan_is_proposed_twice(make: Callable[[], Proposer]) -> None:
-    keys = [schedule_key(proposal.schedule) for proposal in run(make(), 150)]
+    keys = [schedule_key(trial.schedule) for trial in run(make(), 150)]
     assert len(set(keys)) == len(keys)
 
 
 @pytest.mark.parametrize("make", PROPOSERS)
 def test_same_seed_and_tells_give_the_same_proposals(make: Callable[[int], Proposer]) -> None:
-    assert run(make(3), 60) == run(make(3), 60)
-    assert run(make(3), 60) != run(make(4), 60)
+    first, again, other = ([facts(t) for t in run(make(seed), 60)] for seed in (3, 3, 4))
+    assert first == again
+    assert first != other
 
 
 @pytest.mark.parametrize("make", PROPOSERS)
@@ -120,27 +118,43 @@ def test_a_resumed_search_goes_on_as_if_it_had_not_been_killed(
     make: Callable[[], Proposer],
 ) -> None:
     whole = make()
-    told = []
+    told: list[Measurement] = []
     for number in range(40):
-        schedule = whole.propose(number, []).schedule
-        told.append(Observation(number=number, schedule=schedule, value=gaussian_error(schedule)))
+        trial = whole.propose(number, [])
+        told.append(measured(trial, gaussian_error(trial.schedule)))
         whole.tell(told[-1])
-    resumed = make()
-    for observation in told:
-        stored = Schedule.from_dict(observation.schedule.to_dict())
-        resumed.tell(
-            Observation(number=observation.number, schedule=stored, value=observation.value)
-        )
-    pending = [told[3].schedule]
-    assert resumed.propose(40, pending) == whole.propose(40, pending)
-    assert resumed.propose(41, []) == whole.propose(41, [])
+    resumed, unread = make(), make()
+    for known in told:
+        trial = known.trial
+        again = Schedule.from_dict(trial.schedule.to_dict())
+        origin = Origin.of_text(trial.origin.text)
+        stored = Trial.of(again, origin, trial.parents, trial.number)
+        resumed.tell(measured(stored, known.value))
+        unread.tell(measured(_unread(stored), known.value))
+    pending = [told[3].trial]
+    for proposer in (resumed, unread):
+        assert facts(proposer.propose(40, pending)) == facts(whole.propose(40, pending))
+        assert facts(proposer.propose(41, [])) == facts(whole.propose(41, []))
+
+
+def _unread(trial: Trial) -> Trial:
+    """The trial as a study's log has it."""
+    return Trial(
+        id=trial.id,
+        nfe=trial.nfe,
+        origin=trial.origin,
+        parents=trial.parents,
+        number=trial.number,
+        source=lambda: trial.schedule,
+        stored_key=schedule_key(trial.schedule),
+    )
 
 
 @pytest.mark.parametrize("make", PROPOSERS)
 def test_proposing_changes_nothing(make: Callable[[], Proposer]) -> None:
     proposer = make()
     run(proposer, 20)
-    assert proposer.propose(20, []) == proposer.propose(20, [])
+    assert facts(proposer.propose(20, [])) == facts(proposer.propose(20, []))
 
 
 @pytest.mark.parametrize("make", [evolution, usf, autodiffusion])
@@ -148,7 +162,7 @@ def test_what_is_pending_is_not_proposed_again(make: Callable[..., Proposer]) ->
     proposer = make(with_seeds=False)
     run(proposer, 20)
     first = proposer.propose(20, [])
-    assert proposer.propose(20, [first.schedule]).schedule.id != first.schedule.id
+    assert proposer.propose(20, [first]).schedule.id != first.schedule.id
 
 
 @pytest.mark.parametrize("make", [evolution, usf])
@@ -157,7 +171,7 @@ def test_failed_and_infinite_evaluations_are_never_parents(make: Callable[[], Pr
     bad = set()
     for number, (_, schedule) in enumerate(seeds(4).items()):
         value = (None, math.inf, math.nan, 1.0)[number % 4]
-        proposer.tell(Observation(number=number, schedule=schedule, value=value))
+        proposer.tell(measured(schedule, value, number))
         if value != 1.0:
             bad.add(schedule.id)
     parents = {p for number in range(8, 80) for p in proposer.propose(number, []).parents}
@@ -165,11 +179,11 @@ def test_failed_and_infinite_evaluations_are_never_parents(make: Callable[[], Pr
 
 
 def test_several_nfe_take_turns_and_exchange_schedules() -> None:
-    proposals = run(evolution(nfe=(3, 4, 6)), 120)
-    later = [proposal for proposal in proposals if not proposal.origin.startswith("baseline")]
-    assert {proposal.schedule.nfe for proposal in later} == {3, 4, 6}
-    assert any(proposal.origin == "migration from nfe 3" for proposal in later)
-    assert all(proposal.schedule.nfe == (3, 4, 6)[proposal.number % 3] for proposal in later)
+    trials = run(evolution(nfe=(3, 4, 6)), 120)
+    later = [trial for trial in trials if not trial.origin.text.startswith("baseline")]
+    assert {trial.schedule.nfe for trial in later} == {3, 4, 6}
+    assert any(trial.origin.text == "migration from nfe 3" for trial in later)
+    assert all(trial.schedule.nfe == (3, 4, 6)[(trial.number or 0) % 3] for trial in later)
 
 
 def test_seeds_of_one_plan_count_once() -> None:
@@ -177,7 +191,7 @@ def test_seeds_of_one_plan_count_once() -> None:
         "a": published.ddim(edm(), nfe=3),
         "b": published.euler(edm(), nfe=3, spacing="uniform"),
     }
-    assert list(distinct(twice)) == ["a"]
+    assert [trial.origin.label for trial in distinct(trials_of(twice))] == ["a"]
 
 
 def test_settings_are_checked() -> None:
@@ -191,8 +205,9 @@ def test_settings_are_checked() -> None:
 def test_evolution_beats_random_search_on_a_gaussian(nfe: int) -> None:
     n, pairs = 300, []
     for seed in range(4):
-        evolved = best_of(Evolution(SPACE, edm(), nfe=(nfe,), seed=seed), n)
-        drawn = best_of(RandomSearch(SPACE, edm(), nfe=(nfe,), seed=seed), n)
+        setup = setup_of(SPACE, edm(), nfe=(nfe,), seed=seed)
+        evolved = best_of(Evolution(setup), n)
+        drawn = best_of(RandomSearch(setup), n)
         pairs.append((evolved, drawn))
     assert sum(evolved < drawn for evolved, drawn in pairs) >= 3
     logs = np.log(pairs).mean(axis=0)

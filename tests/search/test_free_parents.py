@@ -11,9 +11,9 @@ from s3search import Schedule, compile_plan
 from s3search.rules import Adams, Free, Taylor
 from s3search.schedules import published
 from s3search.schedules.schedule import Corrector, CorrectorKind, Step
-from s3search.search import crossover, load_space, migrate, mutate, problem, random_schedule
-from s3search.search.edit.draft import draft_of, finished
-from s3search.search.space.space import SearchSpace
+from s3search.search.edit.draft import draft_of, finished, problem, random_schedule
+from s3search.search.edit.variation import crossover, migrate, mutate
+from s3search.search.space.space import SearchSpace, load_space
 from s3search.solvers.coefficients import free_table, freed, schedule_of_table
 from tests.support.helpers import PROCESSES
 

@@ -15,8 +15,9 @@ from s3search.search.algorithms.guided import (
     scales_of,
     without_guidance,
 )
-from s3search.search.proposer import Observation, Proposal
 from s3search.search.space.space import SearchSpace
+from s3search.search.trial import Trial
+from tests.support.searches import facts, measured, proposals, setup_of
 
 LIMITS = (1.0, 8.0)
 N = 4
@@ -24,9 +25,8 @@ N = 4
 
 def _search(seed: int = 0) -> GuidedSearch:
     baselines = {"DDIM": published.ddim(edm(), nfe=N)}
-    space = SearchSpace(nfe=(N,))
-    inner = Evolution(space, edm(), nfe=(N,), seed=seed, seeds=baselines)
-    return GuidedSearch(inner, LIMITS, seed=seed)
+    space = SearchSpace(nfe=(N,), guidance=LIMITS)
+    return GuidedSearch(setup_of(space, edm(), nfe=(N,), seed=seed, seeds=baselines), Evolution)
 
 
 def _distance(schedule: Schedule) -> float:
@@ -35,38 +35,32 @@ def _distance(schedule: Schedule) -> float:
     return float(np.abs(np.log(np.array(scales) / [1.0, 1.0, 3.0, 3.0])).sum())
 
 
-def _run(search: GuidedSearch, n: int) -> list[Proposal]:
-    found = []
-    for number in range(n):
-        proposal = search.propose(number, [])
-        value = _distance(proposal.schedule)
-        search.tell(Observation(number=number, schedule=proposal.schedule, value=value))
-        found.append(proposal)
-    return found
+def _run(search: GuidedSearch, n: int) -> list[Trial]:
+    return proposals(lambda: search, n, _distance)
 
 
 def test_baselines_are_proposed_as_they_are_and_all_others_with_scales() -> None:
     first, *others = _run(_search(), 30)
-    assert first.origin == "baseline: DDIM"
+    assert first.origin.text == "baseline: DDIM"
     assert scales_of(first.schedule) is None
-    for proposal in others:
-        scales = scales_of(proposal.schedule)
-        assert scales is not None and len(scales) == proposal.schedule.nfe == N
+    for trial in others:
+        scales = scales_of(trial.schedule)
+        assert scales is not None and len(scales) == trial.schedule.nfe == N
         assert all(1.0 <= scale <= 8.0 for scale in scales)
-    assert {"guidance", "mutation"} <= {proposal.origin for proposal in others}
+    assert {"guidance", "mutation"} <= {trial.origin.text for trial in others}
 
 
 def test_parents_are_measured_schedules_and_nothing_is_proposed_twice() -> None:
     found = _run(_search(), 60)
-    ids = [proposal.schedule.id for proposal in found]
+    ids = [trial.schedule.id for trial in found]
     assert len(set(ids)) == len(ids)
-    for i, proposal in enumerate(found):
-        assert set(proposal.parents) <= set(ids[:i])
+    for i, trial in enumerate(found):
+        assert set(trial.parents) <= set(ids[:i])
 
 
 def test_the_search_finds_the_interval_and_its_scale() -> None:
     found = _run(_search(), 150)
-    values = [_distance(proposal.schedule) for proposal in found]
+    values = [_distance(trial.schedule) for trial in found]
     assert values[0] > 5
     assert min(values) < 0.5
     assert min(values) < 0.5 * min(values[:20])
@@ -75,20 +69,19 @@ def test_the_search_finds_the_interval_and_its_scale() -> None:
 def test_proposals_follow_from_what_was_told_alone() -> None:
     told = _run(_search(), 12)
     again = _search()
-    for proposal in told:
-        value = _distance(proposal.schedule)
-        again.tell(Observation(number=proposal.number, schedule=proposal.schedule, value=value))
-    assert again.propose(12, []) == _run(_search(), 13)[12]
-    pending = [again.propose(12, []).schedule]
-    assert again.propose(13, pending).schedule.id != pending[0].id
+    for trial in told:
+        again.tell(measured(trial, _distance(trial.schedule)))
+    assert facts(again.propose(12, [])) == facts(_run(_search(), 13)[12])
+    pending = [again.propose(12, [])]
+    assert again.propose(13, pending).schedule.id != pending[0].schedule.id
 
 
 def test_failed_measurements_are_no_parents() -> None:
     search = _search()
     for number in range(8):
-        proposal = search.propose(number, [])
-        search.tell(Observation(number=number, schedule=proposal.schedule, value=None))
-        assert proposal.parents == ()
+        trial = search.propose(number, [])
+        search.tell(measured(trial, None))
+        assert trial.parents == ()
 
 
 @pytest.mark.parametrize("limits", [(1.0, 8.0), (2.0, 3.0), (1.0, 1.0)])

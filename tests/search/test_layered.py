@@ -7,9 +7,11 @@ from s3search.processes import edm
 from s3search.schedules import published
 from s3search.schedules.layers import Layer, Layers, lists_of, skips_layers, whole
 from s3search.schedules.schedule import Schedule
-from s3search.search import Observation, Proposal, load_space
 from s3search.search.algorithms.layered import LayeredAutoDiffusion, affordable, within
+from s3search.search.space.space import load_space
+from s3search.search.trial import Trial, published_as, seeded
 from tests.search.test_evolution import gaussian_error
+from tests.support.searches import facts, measured, proposals, setup_of
 
 SPACE = load_space("timesteps")
 LAYERS = Layers(
@@ -28,23 +30,20 @@ def search(
     seed: int = 0, nfe: tuple[int, ...] = (4, 5), solver: str = "2m", seeds: bool = False
 ) -> LayeredAutoDiffusion:
     space = SPACE.with_layers(LAYERS).model_copy(update={"cost": COST})
-    given = {
-        f"{name}, NFE {n}": own
+    given = [
+        Trial.of(make(edm(), nfe=n), published_as(name, nfe=n))
         for n in nfe
-        for name, own in {
-            "DDIM": published.ddim(edm(), nfe=n),
-            "UniPC": published.unipc(edm(), nfe=n),
-        }.items()
-    }
-    return LayeredAutoDiffusion(
+        for name, make in {"DDIM": published.ddim, "UniPC": published.unipc}.items()
+    ]
+    setup = setup_of(
         space,
         edm(),
         nfe=nfe,
         seed=seed,
-        seeds=given if seeds else {},
-        solver=solver,
+        seeds=given if seeds else (),
         evaluations=EVALUATIONS,
     )
+    return LayeredAutoDiffusion(setup, solver=solver)
 
 
 def value_of(schedule: Schedule) -> float:
@@ -53,40 +52,34 @@ def value_of(schedule: Schedule) -> float:
     return gaussian_error(whole(schedule)) + 0.1 * missed
 
 
-def run(proposer: LayeredAutoDiffusion, n: int) -> list[Proposal]:
-    found = []
-    for number in range(n):
-        proposal = proposer.propose(number, [])
-        found.append(proposal)
-        value = value_of(proposal.schedule)
-        proposer.tell(Observation(number=number, schedule=proposal.schedule, value=value))
-    return found
+def run(proposer: LayeredAutoDiffusion, n: int) -> list[Trial]:
+    return proposals(lambda: proposer, n, value_of)
 
 
 @pytest.fixture(scope="module", name="made")
-def _made() -> list[Proposal]:
+def _made() -> list[Trial]:
     return run(search(), EVALUATIONS)
 
 
-def test_times_come_first_and_layers_then(made: list[Proposal]) -> None:
+def test_times_come_first_and_layers_then(made: list[Trial]) -> None:
     first, second = made[: EVALUATIONS // 3], made[EVALUATIONS // 3 :]
     assert all(p.schedule.nfe == 4 and not skips_layers(p.schedule) for p in first)
     assert {p.schedule.nfe for p in second} == {4, 5}
-    assert {p.origin for p in second} == {"mutation", "crossover", "random"}
+    assert {p.origin.text for p in second} == {"mutation", "crossover", "random"}
     assert all(skips_layers(p.schedule) for p in second if p.schedule.nfe == 5)
 
 
-def test_nothing_costs_more_than_the_budget_and_nothing_comes_twice(made: list[Proposal]) -> None:
+def test_nothing_costs_more_than_the_budget_and_nothing_comes_twice(made: list[Trial]) -> None:
     assert max(LAYERS.cost(p.schedule) for p in made) <= COST + 1e-9
     assert len({p.schedule.id for p in made}) == len(made)
-    for proposal in made:
-        for skipped in lists_of(proposal.schedule):
+    for trial in made:
+        for skipped in lists_of(trial.schedule):
             assert LAYERS.outermost(skipped) == skipped
 
 
-def test_parents_are_among_the_best_before(made: list[Proposal]) -> None:
+def test_parents_are_among_the_best_before(made: list[Trial]) -> None:
     first = sorted(made[: EVALUATIONS // 3], key=lambda p: value_of(p.schedule))
-    best = {proposal.schedule.id for proposal in first[:10]}
+    best = {trial.schedule.id for trial in first[:10]}
     parents = [p.parents for p in made[EVALUATIONS // 3 :][:50]]
     assert any(parents) and {own for ids in parents for own in ids} <= best
 
@@ -100,19 +93,18 @@ def test_generations_learn_which_block_does_nothing() -> None:
     assert skipped.count(2) > len(skipped) / 2
 
 
-def test_proposals_follow_from_what_was_told_alone(made: list[Proposal]) -> None:
+def test_proposals_follow_from_what_was_told_alone(made: list[Trial]) -> None:
     again = search()
-    for proposal in made[:70]:
-        value = value_of(proposal.schedule)
-        again.tell(Observation(number=proposal.number, schedule=proposal.schedule, value=value))
-    assert again.propose(70, []) == made[70]
-    pending = again.propose(70, []).schedule
-    assert again.propose(70, [pending]).schedule.id != pending.id
+    for trial in made[:70]:
+        again.tell(measured(trial, value_of(trial.schedule)))
+    assert facts(again.propose(70, [])) == facts(made[70])
+    pending = again.propose(70, [])
+    assert again.propose(70, [pending]).schedule.id != pending.schedule.id
 
 
 def test_seeds_within_the_budget_come_first_and_the_best_lends_its_steps() -> None:
     made = run(search(solver="", seeds=True), EVALUATIONS // 3 + 20)
-    assert [p.origin for p in made[:2]] == ["baseline: DDIM, NFE 4", "baseline: UniPC, NFE 4"]
+    assert [p.origin.text for p in made[:2]] == ["baseline: DDIM, NFE 4", "baseline: UniPC, NFE 4"]
     better = min(made[:2], key=lambda p: value_of(p.schedule)).schedule
     assert better.steps == published.unipc(edm(), nfe=4).steps
     later = [p.schedule for p in made[2 + EVALUATIONS // 3 :]]
@@ -121,13 +113,32 @@ def test_seeds_within_the_budget_come_first_and_the_best_lends_its_steps() -> No
     assert all(own.steps == steps[own.nfe] for own in later)
 
 
+def test_a_users_own_schedules_lend_their_steps_at_their_own_number_of_calls_alone() -> None:
+    setup = setup_of(
+        SPACE.with_layers(LAYERS).model_copy(update={"cost": COST}),
+        edm(),
+        nfe=(4, 5),
+        seeds=[
+            Trial.of(published.unipc(edm(), nfe=4), seeded("mine.json")),
+            Trial.of(published.dpmpp_2m(edm(), nfe=5), seeded("another.json")),
+        ],
+        evaluations=EVALUATIONS,
+    )
+    made = run(LayeredAutoDiffusion(setup), EVALUATIONS // 3 + 11)
+    assert made[0].origin.text == "seed: mine.json"
+    later = [trial.schedule for trial in made[1 + EVALUATIONS // 3 :]]
+    steps = {4: published.unipc(edm(), nfe=4).steps, 5: published.ddim(edm(), nfe=5).steps}
+    assert {own.nfe for own in later} == {4, 5}
+    assert all(own.steps == steps[own.nfe] for own in later)
+
+
 def test_failed_measurements_count_but_are_no_parents() -> None:
     proposer = search()
     for number in range(EVALUATIONS // 3 + 4):
-        proposal = proposer.propose(number, [])
-        assert proposal.parents == ()
-        proposer.tell(Observation(number=number, schedule=proposal.schedule, value=None))
-    assert skips_layers(proposal.schedule) or proposal.schedule.nfe == 4
+        trial = proposer.propose(number, [])
+        assert trial.parents == ()
+        proposer.tell(measured(trial, None))
+    assert skips_layers(trial.schedule) or trial.schedule.nfe == 4
 
 
 def test_a_budget_that_does_not_fit_is_refused() -> None:
@@ -136,5 +147,5 @@ def test_a_budget_that_does_not_fit_is_refused() -> None:
     with pytest.raises(InvalidConfig, match=r"never pay for 12 calls, which cost 4.2 without"):
         affordable((4, 12), LAYERS, 4.0)
     assert affordable((3, 4, 5), LAYERS, 4.0) == (3, 4)
-    plain = {str(n): published.ddim(edm(), nfe=n) for n in (3, 4, 5)}
-    assert list(within(plain, LAYERS, 4.0)) == ["3", "4"]
+    plain = [Trial.of(published.ddim(edm(), nfe=n), published_as(str(n))) for n in (3, 4, 5)]
+    assert [trial.origin.label for trial in within(plain, LAYERS, 4.0)] == ["3", "4"]

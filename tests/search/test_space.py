@@ -11,8 +11,14 @@ from s3search.processes import edm, flow, vp_discrete
 from s3search.rules import Prediction
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule, StartKind
-from s3search.search import load_space, parse_space, preset_names, problem, random_schedule
-from s3search.search.space.space import MutationRates, SearchSpace
+from s3search.search.edit.draft import problem, random_schedule
+from s3search.search.space.space import (
+    MutationRates,
+    SearchSpace,
+    load_space,
+    parse_space,
+    preset_names,
+)
 
 README = Path(__file__).resolve().parents[2] / "search_spaces" / "README.md"
 

@@ -10,18 +10,14 @@ from s3search.rules import RelaxationKind
 from s3search.schedules import published
 from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind
 from s3search.schedules.spacing import End
-from s3search.search import (
-    Evolution,
-    Observation,
-    RandomSearch,
-    load_space,
-    problem,
-    random_schedule,
-    schedule_key,
-)
+from s3search.search.algorithms.evolution import Evolution, RandomSearch
 from s3search.search.algorithms.usf import RANK_BAR, UsfEvolution, usf_child
+from s3search.search.edit.draft import problem, random_schedule
 from s3search.search.edit.recipe import choice_of
+from s3search.search.space.space import load_space
+from s3search.search.trial import schedule_key
 from tests.search.test_evolution import best_of
+from tests.support.searches import measured, setup_of
 
 SPACE = load_space("usf")
 PROCESSES = [edm(), flow(), vp_linear(), vp_cosine(), vp_discrete()]
@@ -92,33 +88,33 @@ def test_an_analytic_start_is_drawn_from_those_that_the_process_has() -> None:
 
 
 def test_parents_are_two_of_the_best() -> None:
-    proposer = UsfEvolution(SPACE, edm(), nfe=(4,), seed=0)
+    proposer = UsfEvolution(setup_of(SPACE, edm(), nfe=(4,)))
     rng, ids = np.random.default_rng(1), []
     for number in range(40):
         schedule = random_schedule(SPACE, edm(), 4, rng)
         ids.append(schedule.id)
-        proposer.tell(Observation(number=number, schedule=schedule, value=float(number)))
+        proposer.tell(measured(schedule, float(number), number))
     chosen = [p for n in range(40, 240) for p in proposer.propose(n, []).parents]
     assert set(chosen) == set(ids[:RANK_BAR])
 
 
 def test_one_number_of_calls_is_never_left() -> None:
-    proposer = UsfEvolution(SPACE, edm(), nfe=(4,), seed=0)
+    proposer = UsfEvolution(setup_of(SPACE, edm(), nfe=(4,)))
     rng = np.random.default_rng(1)
     for number in range(10):
         schedule = random_schedule(SPACE, edm(), 4, rng)
-        proposer.tell(Observation(number=number, schedule=schedule, value=float(number)))
+        proposer.tell(measured(schedule, float(number), number))
     assert {proposer.propose(n, []).schedule.nfe for n in range(10, 80)} == {4}
 
 
 def test_schedules_spread_over_the_searched_numbers_of_calls() -> None:
-    proposer = UsfEvolution(SPACE, edm(), nfe=(4, 5), seed=0)
+    proposer = UsfEvolution(setup_of(SPACE, edm(), nfe=(4, 5)))
     rng = np.random.default_rng(1)
     parents = set()
     for number in range(10):
         schedule = random_schedule(SPACE, edm(), 4, rng)
         parents.add(schedule.id)
-        proposer.tell(Observation(number=number, schedule=schedule, value=float(number)))
+        proposer.tell(measured(schedule, float(number), number))
     grown = [proposer.propose(n, []) for n in range(10, 80)]
     moved = [p for p in grown if p.schedule.nfe == 5 and set(p.parents) & parents]
     assert moved and {p.schedule.nfe for p in grown} == {4, 5}
@@ -126,19 +122,17 @@ def test_schedules_spread_over_the_searched_numbers_of_calls() -> None:
 
 def test_a_space_of_few_schedules_still_gets_proposals() -> None:
     space = load_space("timesteps", {"end_rules": ["denoise"]})
-    proposer = UsfEvolution(space, edm(), nfe=(1,), seed=0)
+    proposer = UsfEvolution(setup_of(space, edm(), nfe=(1,)))
     only = random_schedule(space, edm(), 1, np.random.default_rng(0))
-    proposer.tell(Observation(number=0, schedule=only, value=1.0))
+    proposer.tell(measured(only, 1.0))
     assert schedule_key(proposer.propose(1, []).schedule) == schedule_key(only)
 
 
 def test_it_stands_between_random_search_and_the_tuned_evolution() -> None:
     values = []
     for seed in range(3):
-        made = [
-            proposer(SPACE, edm(), nfe=(4,), seed=seed)
-            for proposer in (Evolution, UsfEvolution, RandomSearch)
-        ]
+        setup = setup_of(SPACE, edm(), nfe=(4,), seed=seed)
+        made = [proposer(setup) for proposer in (Evolution, UsfEvolution, RandomSearch)]
         values.append([math.log(best_of(proposer, 300)) for proposer in made])
     ours, theirs, drawn = np.mean(values, axis=0)
     assert ours < theirs < drawn

@@ -39,18 +39,11 @@ from s3search.rules.compensation import EarlierCall, Interpolation
 from s3search.schedules import published
 from s3search.schedules.schedule import Corrector, CorrectorKind, Schedule, StartKind, Step
 from s3search.schedules.spacing import End
-from s3search.search import (
-    SearchSpace,
-    crossover,
-    load_space,
-    migrate,
-    mutate,
-    problem,
-    random_schedule,
-)
-from s3search.search.edit.draft import draft_of, finished
+from s3search.search.edit.draft import draft_of, finished, problem, random_schedule
 from s3search.search.edit.network_time import Shift
 from s3search.search.edit.recipe import choice_of, corrector_rule, fitted, solver_of, step_of
+from s3search.search.edit.variation import crossover, migrate, mutate
+from s3search.search.space.space import SearchSpace, load_space
 from s3search.solvers.plan import compile_plan
 
 PROCESSES: dict[str, NoiseProcess] = {

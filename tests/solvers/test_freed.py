@@ -24,7 +24,8 @@ from s3search.schedules.schedule import (
     StatisticsReference,
     Step,
 )
-from s3search.search import load_space, random_schedule
+from s3search.search.edit.draft import random_schedule
+from s3search.search.space.space import load_space
 from s3search.solvers.coefficients import FreeTable, free_table, freed, schedule_of_table
 from tests.support.helpers import EXAMPLES, gaussian, max_abs, noise, schedules
 

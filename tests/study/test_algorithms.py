@@ -6,8 +6,10 @@ import pytest
 
 from s3search.errors import InvalidConfig
 from s3search.processes import edm
-from s3search.run.algorithms import ALGORITHMS, baseline_seeds, make_proposer, make_search
-from s3search.search import Observation, load_space
+from s3search.run.algorithms import ALGORITHMS, make_search, proposer_of
+from s3search.run.prepare import baseline_seeds
+from s3search.search.space.space import load_space
+from tests.support.searches import measured, setup_of
 from tests.support.studies import study_config
 
 
@@ -19,13 +21,15 @@ def test_a_named_algorithm_proposes_what_the_study_searches(
     overrides = (f"search.algorithm='{name}'", f"search.baselines={baselines}")
     config = study_config(tmp_path, *overrides)
     seeds = baseline_seeds(config, edm())
-    proposer = make_proposer(config, load_space("usf"), edm(), seeds)
+    assert bool(seeds) == (baselines == "true")
+    setup = setup_of(load_space("usf"), edm(), nfe=config.space.nfe, seeds=seeds, evaluations=6)
+    assert make_search(name, setup).total == len(seeds) + 6
+    proposer = proposer_of(name, setup)()
     for number in range(len(seeds) + 4):
-        proposal = proposer.propose(number, [])
-        assert proposal.schedule.nfe == 3
-        assert proposal.origin.startswith("baseline") == (number < len(seeds))
-        value = 1.0 + number
-        proposer.tell(Observation(number=number, schedule=proposal.schedule, value=value))
+        trial = proposer.propose(number, [])
+        assert trial.schedule.nfe == 3
+        assert trial.origin.text.startswith("baseline") == (number < len(seeds))
+        proposer.tell(measured(trial, 1.0 + number))
 
 
 @pytest.mark.parametrize(
@@ -36,7 +40,6 @@ def test_a_named_algorithm_proposes_what_the_study_searches(
         ("autodiffusion:2n", "did you mean '2m'"),
     ],
 )
-def test_an_unknown_algorithm_is_refused(tmp_path: Path, name: str, hint: str) -> None:
-    config = study_config(tmp_path, f"search.algorithm='{name}'")
+def test_an_unknown_algorithm_is_refused(name: str, hint: str) -> None:
     with pytest.raises(InvalidConfig, match=hint):
-        make_search(config, load_space("usf"), edm(), {})
+        make_search(name, setup_of(load_space("usf"), edm(), nfe=[3]))

@@ -15,15 +15,14 @@ import sqlalchemy as sa
 
 import s3search
 from s3search.errors import LeaseLost, StudyConflict
-from s3search.evaluation.record import EvaluationRequest, Rung
 from s3search.processes import edm
 from s3search.run.launching import launch
 from s3search.schedules.published import ddim
-from s3search.search.proposer import Proposal
+from s3search.search.questions import Measure, Measurement, Rung
+from s3search.search.trial import Trial, searched
 from s3search.study.database.engine import connect_arguments
 from s3search.study.database.lease import EXPIRED_SECONDS, check_free
 from s3search.study.database.owners import is_gone, new_owner
-from s3search.study.database.rows import Result, Spent
 from s3search.study.database.store import StudyStore, create_or_resume, open_study, study_names
 from s3search.study.database.tables import LEASES, NOTES
 from s3search.study.database.upkeep import prune
@@ -61,12 +60,10 @@ def _change_lease(url: str, **values: Any) -> None:
     engine.dispose()
 
 
-def _proposal_and_result() -> tuple[Proposal, Result]:
-    schedule = ddim(edm(), nfe=3)
-    request = EvaluationRequest(schedule=schedule, rung=Rung.SEARCH, n_images=30, noise_seed=1)
-    spent = Spent(worker="here/1", seconds=0.1)
-    proposal = Proposal(number=0, schedule=schedule, origin="mutation", parents=())
-    return proposal, Result(request=request, evaluation=None, error="no", spent=spent)
+def _measured() -> tuple[int, Trial, Measurement]:
+    trial = Trial.of(ddim(edm(), nfe=3), searched("mutation"), number=0)
+    question = Measure(trial=trial, rung=Rung.SEARCH, n_images=30, noise_seed=1)
+    return 0, trial, Measurement(question=question, error="no", seconds=0.1, worker="here/1")
 
 
 @pytest.fixture
@@ -130,7 +127,7 @@ def test_who_lost_its_lease_writes_no_row_more(
         old = _rows(url, LEASES)[0]["renewed_at"] - timedelta(seconds=EXPIRED_SECONDS + 5)
         _change_lease(url, renewed_at=old, machine="elsewhere")
     waiting = store.mirror
-    waiting.add(*_proposal_and_result())
+    waiting.add(*_measured())
     with _second(store, takeover=how == "asked") as second:
         for write in (
             lambda: store.add_note("second", {}),

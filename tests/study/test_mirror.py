@@ -4,7 +4,6 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -12,41 +11,46 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial
 
-from s3search.evaluation.record import Rung
-from s3search.search.proposer import Proposal
+from s3search.search.questions import Measurement
+from s3search.search.trial import Trial
 from s3search.study.database.retries import without_waiting
-from s3search.study.database.rows import Result
+from s3search.study.database.rows import measurement_of
 from s3search.study.database.store import StudyStore, create_or_resume
+from s3search.study.log import Log
 from s3search.study.optuna import mirror as module
 from s3search.study.optuna import tables as optuna_tables
 from s3search.study.optuna.mirror import NUMBER_ATTRIBUTE, OptunaMirror
-from tests.study.test_store import SCHEDULES, _config, _proposal, _result
+from tests.study.test_store import SCHEDULES, _config, _measurement, _trial
 
 DATABASE_GONE = sa.exc.OperationalError("insert", {}, Exception("server closed the connection"))
 
 
-def _results() -> list[tuple[Proposal, Result]]:
-    """A measured one, a failed one, and one that left a race; not in the order of numbers."""
-    whole, failed, left = _result(SCHEDULES[2], 0.5), _result(SCHEDULES[0], None), None
-    left = _result(SCHEDULES[1], 0.9, Rung.RACE)
-    assert left.evaluation is not None
-    left = replace(left, evaluation=replace(left.evaluation, n_images=25, path=((25, 0.9),)))
-    return [(_proposal(2), whole), (_proposal(0), failed), (_proposal(1), left)]
+Measured = tuple[int, Trial, Measurement]
 
 
-def _measure(store: StudyStore, results: Sequence[tuple[Proposal, Result]]) -> None:
-    """As the lab does it."""
-    store.add_proposals([proposal for proposal, _ in results])
-    for proposal, result in results:
-        assert store.add_result(result)
-        store.mirror.add(proposal, result)
+def _results() -> list[Measured]:
+    """A measured one, a failed one, and one that stopped early; not in the order of numbers."""
+    whole, failed = _measurement(SCHEDULES[2], 0.5), _measurement(SCHEDULES[0], None)
+    stopped = _measurement(SCHEDULES[1], 0.9, n_images=25)
+    return [(2, _trial(2), whole), (0, _trial(0), failed), (1, _trial(1), stopped)]
+
+
+def _measure(store: StudyStore, results: Sequence[Measured]) -> None:
+    """As the log does it."""
+    store.add_trials({number: trial for number, trial, _ in results})
+    for number, trial, measured in results:
+        assert store.add_measurement(measured)
+        store.mirror.add(number, trial, measured)
 
 
 def _mirror_what_is_stored(store: StudyStore) -> None:
-    """As a resumed lab does it."""
-    by_schedule = {proposal.schedule.id: proposal for proposal in store.proposals()}
-    for result in store.search_results():
-        store.mirror.add(by_schedule[result.request.schedule.id], result)
+    """As a resumed log does it."""
+    by_schedule = {trial.id: trial for trial in store.trials()}
+    for row in store.measured():
+        trial = by_schedule[row.schedule_id]
+        assert trial.number is not None
+        question = _measurement(trial.schedule, None).question
+        store.mirror.add(trial.number, trial, measurement_of(row, question))
 
 
 def _loaded(url: str, name: str = "t") -> tuple[list[str] | None, list[FrozenTrial]]:
@@ -94,8 +98,10 @@ def test_a_mirrored_trial_is_what_optuna_itself_would_have_written(
 ) -> None:
     monkeypatch.setattr(optuna_tables, "SCHEMA", schema)
     made = []
-    trial_of: Callable[[Proposal, Result], FrozenTrial] = module._trial
-    monkeypatch.setattr(module, "_trial", lambda *both: made.append(trial_of(*both)) or made[-1])
+    trial_of: Callable[..., FrozenTrial] = module._optuna_trial
+    monkeypatch.setattr(
+        module, "_optuna_trial", lambda *all_: made.append(trial_of(*all_)) or made[-1]
+    )
     with create_or_resume(_config(url), {}) as store:
         _measure(store, _results())
     storage = optuna.storages.RDBStorage(url)
@@ -117,7 +123,7 @@ def test_trials_are_written_when_many_wait_or_the_first_waits_long(
     clock = [0.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(module, "_TRIALS", 2)
-    (first, *others), more = _results(), (_proposal(3), _result(SCHEDULES[3], 0.1))
+    (first, *others), more = _results(), (3, _trial(3), _measurement(SCHEDULES[3], 0.1))
     with create_or_resume(_config(url), {}) as store:
         _measure(store, [first])
         assert _numbers(url) == []
@@ -151,7 +157,8 @@ def test_what_a_kill_cut_off_is_mirrored_on_resume(url: str) -> None:
     store._engine.dispose()
     assert _numbers(url) == [2]
     with create_or_resume(_config(url), {}, takeover=True) as store:
-        _mirror_what_is_stored(store)
+        Log(store)
+        assert _numbers(url) == [2, 0, 1]
     assert _numbers(url) == [2, 0, 1]
 
 
@@ -214,7 +221,7 @@ def test_a_study_of_an_earlier_release_gets_the_names_and_keeps_its_trials(url: 
     older = optuna.create_study(
         storage=storage, study_name="t", directions=["minimize", "minimize"]
     )
-    older.add_trial(module._trial(*_results()[0]))
+    older.add_trial(module._optuna_trial(*_results()[0]))
     storage.remove_session()
     storage.engine.dispose()
     with create_or_resume(_config(url), {}) as store:
@@ -228,9 +235,9 @@ def test_studies_in_one_database_keep_apart(url: str) -> None:
         closing(create_or_resume(_config(url), {})) as one,
         closing(create_or_resume(_config(url, study__name="u"), {})) as other,
     ):
-        for proposal, result in _results()[:2]:
+        for each in _results()[:2]:
             for store in (one, other):
-                _measure(store, [(proposal, result)])
+                _measure(store, [each])
                 store.mirror.flush()
         assert one.mirror.numbers() == {0, 2}
         _measure(one, _results()[2:])

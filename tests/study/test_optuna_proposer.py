@@ -11,9 +11,13 @@ from s3search.errors import InvalidConfig
 from s3search.processes import NoiseProcess, edm, flow, vp_discrete
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
-from s3search.search import Observation, Proposal, load_space, problem, random_schedule
 from s3search.search.algorithms import optuna as module
 from s3search.search.algorithms.optuna import OptunaProposer, make_sampler
+from s3search.search.edit.draft import problem, random_schedule
+from s3search.search.questions import Measurement
+from s3search.search.space.space import load_space
+from s3search.search.trial import Trial, published_as
+from tests.support.searches import facts, measured, setup_of
 
 SPACE = load_space("usf")
 SAMPLERS = ["tpe", "random", "cmaes", "nsgaii"]
@@ -32,67 +36,71 @@ def make(sampler: str, seed: int = 0, process: NoiseProcess | None = None) -> Op
         "2M": published.dpmpp_2m(process, nfe=NFE),
         "UniPC": published.unipc(process, nfe=NFE),
     }
-    return OptunaProposer(sampler, SPACE, process, nfe=[NFE], seed=seed, seeds=seeds)
+    return OptunaProposer(sampler, setup_of(SPACE, process, nfe=[NFE], seed=seed, seeds=seeds))
 
 
-def run(proposer: OptunaProposer, n: int) -> list[Proposal]:
-    proposals = []
+def run(proposer: OptunaProposer, n: int) -> list[Trial]:
+    trials = []
     for number in range(n):
-        proposals.append(proposer.propose(number, []))
-        schedule = proposals[-1].schedule
-        value = None if number % 9 == 8 else distance(schedule)
-        proposer.tell(Observation(number=number, schedule=schedule, value=value))
-    return proposals
+        trials.append(proposer.propose(number, []))
+        proposer.tell(told(trials[-1]))
+    return trials
+
+
+def told(trial: Trial) -> Measurement:
+    """Every ninth fails."""
+    fails = (trial.number or 0) % 9 == 8
+    return measured(trial, None if fails else distance(trial.schedule))
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_proposals_are_new_schedules_of_the_space_after_the_seeds(sampler: str) -> None:
-    proposals = run(make(sampler), 25)
-    assert [p.origin for p in proposals[:3]] == [
+    trials = run(make(sampler), 25)
+    assert [trial.origin.text for trial in trials[:3]] == [
         "baseline: 2M",
         "baseline: UniPC",
         f"optuna:{sampler}",
     ]
-    assert len({p.schedule.id for p in proposals}) == 25
-    for proposal in proposals[2:]:
-        assert proposal.schedule.nfe == NFE
-        assert problem(SPACE, proposal.schedule) is None
+    assert len({trial.schedule.id for trial in trials}) == 25
+    for trial in trials[2:]:
+        assert trial.schedule.nfe == NFE
+        assert problem(SPACE, trial.schedule) is None
 
 
 @pytest.mark.parametrize("process", [flow(), vp_discrete()])
 def test_every_process_is_searched(process: NoiseProcess) -> None:
-    for proposal in run_without_values(make("tpe", process=process)):
-        assert proposal.schedule.nfe == NFE
+    for trial in run_without_values(make("tpe", process=process)):
+        assert trial.schedule.nfe == NFE
 
 
-def run_without_values(proposer: OptunaProposer) -> list[Proposal]:
+def run_without_values(proposer: OptunaProposer) -> list[Trial]:
     return [proposer.propose(number, []) for number in range(12)]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_told_again_it_proposes_the_same(sampler: str) -> None:
     whole = make(sampler)
-    proposals = run(whole, 30)
+    trials = run(whole, 30)
     resumed = make(sampler)
-    for proposal in proposals:
-        value = None if proposal.number % 9 == 8 else distance(proposal.schedule)
-        stored = Schedule.from_dict(proposal.schedule.to_dict())
-        resumed.tell(Observation(number=proposal.number, schedule=stored, value=value))
-    assert resumed.propose(30, []) == whole.propose(30, []) == whole.propose(30, [])
-    assert make(sampler, seed=1).propose(5, seeds_of(sampler)) != make(sampler).propose(
-        5, seeds_of(sampler)
-    )
+    for trial in trials:
+        again = Schedule.from_dict(trial.schedule.to_dict())
+        resumed.tell(told(Trial.of(again, trial.origin, trial.parents, trial.number)))
+    found, first, second = (facts(p.propose(30, [])) for p in (resumed, whole, whole))
+    assert found == first == second
+    own, other = (facts(make(sampler, seed=s).propose(5, seeds_of(sampler))) for s in (0, 1))
+    assert other != own
 
 
-def seeds_of(sampler: str) -> list[Schedule]:
-    return [make(sampler).propose(0, []).schedule, published.unipc(edm(), nfe=NFE)]
+def seeds_of(sampler: str) -> list[Trial]:
+    unipc = Trial.of(published.unipc(edm(), nfe=NFE), published_as("UniPC"))
+    return [make(sampler).propose(0, []), unipc]
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "cmaes"])
 def test_samplers_learn_from_what_they_are_told(sampler: str) -> None:
     space = load_space("timesteps", {"end_rules": ["stop"]})
-    proposer = OptunaProposer(sampler, space, edm(), nfe=[NFE], seed=0)
-    values = [distance(p.schedule) for p in run(proposer, 100)]
+    proposer = OptunaProposer(sampler, setup_of(space, edm(), nfe=[NFE]))
+    values = [distance(trial.schedule) for trial in run(proposer, 100)]
     assert np.mean(values[-20:]) < 0.6 * np.mean(values[:20])
 
 
@@ -100,13 +108,10 @@ def test_samplers_learn_from_what_they_are_told(sampler: str) -> None:
 def test_random_schedules_of_the_space_can_be_told(nfe: int) -> None:
     rng = np.random.default_rng(0)
     space = load_space("usf", {"families": []})
-    proposer = OptunaProposer("random", space, edm(), nfe=[nfe], seed=0)
-    told = 0
+    proposer = OptunaProposer("random", setup_of(space, edm(), nfe=[nfe]))
     for number in range(20):
-        schedule = random_schedule(space, edm(), nfe, rng)
-        proposer.tell(Observation(number=number, schedule=schedule, value=1.0))
-        told = len(proposer._studies[nfe].trials)
-    assert told >= 16  # a few have gaps beyond the parameters' range
+        proposer.tell(measured(random_schedule(space, edm(), nfe, rng), 1.0, number))
+    assert len(proposer._studies[nfe].trials) >= 16  # a few have gaps beyond the parameters' range
 
 
 def test_an_unknown_sampler_names_the_nearest() -> None:
@@ -133,7 +138,7 @@ def test_a_sampler_forgets_what_is_neither_new_nor_good(monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "_MOST", 12)
     monkeypatch.setattr(module, "_KEPT", 3)
     proposer = make("random")
-    values = [distance(p.schedule) for p in run(proposer, 14) if p.number not in (0, 1, 8)]
+    values = [distance(t.schedule) for t in run(proposer, 14) if t.number not in (0, 1, 8)]
     (study,) = proposer._studies.values()
     kept = [trial.value for trial in study.trials]
     assert len(kept) < 12

@@ -7,9 +7,10 @@ import pytest
 
 from s3search.models.diffusers.scheduler_config import OwnSampler, flow_shift, process_of
 from s3search.processes import edm, flow
-from s3search.run.algorithms import baseline_seeds
 from s3search.run.own_baselines import own_baselines
+from s3search.run.prepare import baseline_seeds
 from s3search.schedules.published import flow_euler
+from s3search.search.trial import OriginKind
 from tests.support.studies import study_config
 
 DDIM = {
@@ -25,8 +26,9 @@ def test_the_scheduler_of_the_pipeline_comes_first(tmp_path: Path) -> None:
     process = process_of(DDIM)
     own = OwnSampler(scheduler="DDIMScheduler", config=DDIM)
     seeds = baseline_seeds(study_config(tmp_path), process, own)
-    name, schedule = next(iter(seeds.items()))
-    assert name == "DDIMScheduler of the pipeline"
+    assert seeds[0].origin.label == "DDIMScheduler of the pipeline"
+    assert seeds[0].origin.kind is OriginKind.PIPELINE
+    schedule = seeds[0].schedule
     assert schedule.nfe == 3
     assert [round(t) for t in schedule.times[:3]] == [667, 334, 1]
     assert len(seeds) > 1
@@ -34,11 +36,11 @@ def test_the_scheduler_of_the_pipeline_comes_first(tmp_path: Path) -> None:
 
 def test_a_scheduler_that_adds_noise_or_fits_no_such_number_is_left_out() -> None:
     random = OwnSampler(scheduler="DDPMScheduler", config=DDIM)
-    assert own_baselines(random, process_of(DDIM), 4) == {}
+    assert own_baselines(random, process_of(DDIM), 4) == []
     heun = OwnSampler(scheduler="HeunDiscreteScheduler", config=DDIM)
-    assert [own_baselines(heun, process_of(DDIM), n) != {} for n in (4, 5)] == [False, True]
+    assert [own_baselines(heun, process_of(DDIM), n) != [] for n in (4, 5)] == [False, True]
     other = OwnSampler(scheduler="DDIMScheduler", config=DDIM)
-    assert own_baselines(other, edm(), 4) == {}
+    assert own_baselines(other, edm(), 4) == []
 
 
 def test_flows_have_the_usual_solvers_at_the_models_shift() -> None:
@@ -47,7 +49,7 @@ def test_flows_have_the_usual_solvers_at_the_models_shift() -> None:
         config={"shift": 3.0, "use_dynamic_shifting": True},
         shift=2.5,
     )
-    found = own_baselines(sampler, flow(), 5)
+    found = {trial.origin.label: trial.schedule for trial in own_baselines(sampler, flow(), 5)}
     assert set(found) == {f"flow {name}, shift 2.5" for name in ("Euler", "AB-2", "Heun")}
     assert found["flow Euler, shift 2.5"] == flow_euler(flow(), nfe=5, shift=2.5)
 

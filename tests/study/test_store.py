@@ -1,9 +1,11 @@
 """The study database, on SQLite and PostgreSQL: nothing twice, nothing lost."""
 
 import json
+import math
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,21 +19,31 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 
 from s3search.errors import InvalidConfig, StudyConflict
-from s3search.evaluation.record import Evaluation, EvaluationRequest, Rung
 from s3search.processes import edm
-from s3search.schedules import published
+from s3search.schedules.published.baselines import published_solvers
 from s3search.schedules.schedule import Schedule
-from s3search.search.algorithms.evolution import distinct
-from s3search.search.proposer import Proposal, schedule_key
-from s3search.study.database import store as module
+from s3search.search.questions import (
+    Answer,
+    Measure,
+    Measurement,
+    Polish,
+    PolishResult,
+    RealImages,
+    Rung,
+    Score,
+)
+from s3search.search.trial import Origin, Trial, distinct, schedule_key, searched
 from s3search.study.database.engine import _MIGRATIONS, open_engine, redacted
-from s3search.study.database.rows import Job, Result, Spent, searched
+from s3search.study.database.rows import measurement_of
 from s3search.study.database.store import StudyStore, create_or_resume, open_study, study_names
 from s3search.study.database.tables import METADATA
 from s3search.study.database.tables import SCHEDULES as SCHEDULE_ROWS
 from s3search.study.file.config import StudyConfig, parse_config
 
-SCHEDULES = list(distinct(published.baselines(edm(), 3)).values())[:5]
+PUBLISHED = distinct(
+    Trial.of(each.schedule, searched("test")) for each in published_solvers(edm(), 3)
+)
+SCHEDULES = [trial.schedule for trial in PUBLISHED][:5]
 
 
 def _config(url: str, **changes: Any) -> StudyConfig:
@@ -49,30 +61,31 @@ def _config(url: str, **changes: Any) -> StudyConfig:
     return parse_config(tables)
 
 
-def _proposal(number: int) -> Proposal:
-    origin = "baseline: DDIM, uniform" if number == 0 else "mutation"
-    return Proposal(number=number, schedule=SCHEDULES[number], origin=origin, parents=("a",))
+def _trial(number: int) -> Trial:
+    origin = Origin.of_text("baseline: DDIM, uniform" if number == 0 else "mutation")
+    return Trial.of(SCHEDULES[number], origin, ("a",), number)
 
 
-def _result(schedule: Schedule, value: float | None, rung: Rung = Rung.SEARCH) -> Result:
-    request = EvaluationRequest(schedule=schedule, rung=rung, n_images=100, noise_seed=2**62)
-    spent = Spent(worker="here/1", seconds=0.5)
+def _measurement(
+    schedule: Schedule, value: float | None, rung: Rung = Rung.SEARCH, n_images: int = 100
+) -> Measurement:
+    """One of 100 images; with fewer it stopped early."""
+    trial = Trial.of(schedule, searched("mutation"))
+    question = Measure(trial=trial, rung=rung, n_images=100, noise_seed=2**62)
     if value is None:
-        return Result(request=request, evaluation=None, error="EvaluationFailed: no", spent=spent)
-    evaluation = Evaluation(
-        schedule_id=schedule.id,
-        nfe=schedule.nfe,
-        rung=rung,
+        why = "EvaluationFailed: no"
+        return Measurement(question=question, error=why, seconds=0.5, worker="here/1")
+    return Measurement(
+        question=question,
+        distance=value,
+        n_images=n_images,
+        path={} if n_images == 100 else {n_images: value},
         metric="frechet",
         extractor="digits-a",
-        n_images=100,
-        noise_seed=2**62,
-        value=value,
         standard_error=0.01,
-        block_images=None,
-        block_value=None,
         network_batches=schedule.nfe,
         seconds=0.5,
+        worker="here/1",
         sampling_seconds=0.4,
         device="cpu",
         code_version="0",
@@ -80,24 +93,90 @@ def _result(schedule: Schedule, value: float | None, rung: Rung = Rung.SEARCH) -
         reference_n=10,
         model_fingerprint="m",
     )
-    return Result(request=request, evaluation=evaluation, error=None, spent=spent)
 
 
 def _filled(url: str) -> StudyStore:
     store = create_or_resume(_config(url), {"orders": [1, 2]})
     for number, value in enumerate((0.5, 0.25, None)):
-        store.add_proposals([_proposal(number)])
-        result = _result(SCHEDULES[number], value)
-        assert store.add_result(result)
-        store.mirror.add(_proposal(number), result)
-    store.add_proposals([_proposal(3)])  # in flight
+        store.add_trials({number: _trial(number)})
+        measured = _measurement(SCHEDULES[number], value)
+        assert store.add_measurement(measured)
+        store.mirror.add(number, _trial(number), measured)
+    store.add_trials({3: _trial(3)})  # in flight
     return store
+
+
+def _fields(trials: Sequence[Trial]) -> list[tuple[Any, ...]]:
+    """All that is known of trials, which are equal to themselves alone."""
+    return [(t.number, t.id, t.nfe, t.schedule, t.origin, t.parents, t.key) for t in trials]
+
+
+def _expected(*numbers: int) -> list[tuple[Any, ...]]:
+    return _fields([_trial(number) for number in numbers])
+
+
+def _in_database(measured: Measurement) -> dict[str, Any]:
+    """What every column says of a measurement; what failed has no cost and no metric."""
+    question, failed = measured.question, measured.distance is None
+    calls = None if failed else measured.n_images * measured.network_batches
+    stopped = not failed and measured.n_images < question.n_images
+    return {
+        "schedule_id": question.trial.id,
+        "nfe": question.trial.nfe,
+        "rung": "race" if stopped else question.rung.value,
+        "n_images": measured.n_images if stopped else question.n_images,
+        "noise_seed": str(2**62),
+        "state": "failed" if failed else "complete",
+        "error": measured.error,
+        "value": measured.distance,
+        "path": None if failed else json.dumps([list(each) for each in measured.path.items()]),
+        "replicates": None,
+        "standard_error": measured.standard_error,
+        "block_images": None,
+        "block_value": None,
+        "network_batches": None if failed else measured.network_batches,
+        "network_calls": calls,
+        "metric": measured.metric,
+        "extractor": measured.extractor,
+        "reference_digest": measured.reference_digest,
+        "reference_n": measured.reference_n,
+        "model_fingerprint": measured.model_fingerprint,
+        "code_version": measured.code_version,
+        "device": measured.device,
+        "sampling_seconds": measured.sampling_seconds,
+        "seconds": measured.seconds,
+        "worker": measured.worker,
+    }
+
+
+_NOT_MEASURED = {"id", "study_id", "created_at", "number", "origin"}
+
+
+def _rows(store: StudyStore) -> list[dict[str, Any]]:
+    """The evaluations, with all that was measured."""
+    return [{k: v for k, v in row.items() if k not in _NOT_MEASURED} for row in store.rows()]
+
+
+def _known(store: StudyStore, measured: Sequence[Measurement]) -> list[Measurement]:
+    """What a resumed search is told in the place of these, which are all that the study has."""
+    return [
+        measurement_of(row, each.question)
+        for row, each in zip(store.measured(), measured, strict=True)
+    ]
+
+
+def _assert_known(found: Sequence[Measurement], expected: Sequence[Measurement]) -> None:
+    names = ("question", "distance", "value", "error", "n_images", "rung", "cost", "path")
+    names = (*names, "standard_error", "seconds")
+    for one, other in zip(found, expected, strict=True):
+        for name in names:
+            assert getattr(one, name) == getattr(other, name), name
 
 
 def test_what_was_recorded_is_there_after_reopening(url: str) -> None:
     _filled(url).close()
     with open_study(url, "t") as store:
-        assert store.proposals() == [_proposal(number) for number in range(4)]
+        assert _fields(store.trials()) == _expected(0, 1, 2, 3)
         assert store.values(Rung.SEARCH, 100) == {
             SCHEDULES[0].id: 0.5,
             SCHEDULES[1].id: 0.25,
@@ -107,25 +186,27 @@ def test_what_was_recorded_is_there_after_reopening(url: str) -> None:
         assert store.schedule(SCHEDULES[1].id) == SCHEDULES[1]
         assert store.measured_with() == ("m", "r", "digits-a")
         assert store.seconds_spent() == pytest.approx(1.5)
-        assert store.search_results() == [
-            _result(SCHEDULES[0], 0.5),
-            _result(SCHEDULES[1], 0.25),
-            _result(SCHEDULES[2], None),
+        measured = [
+            _measurement(SCHEDULES[0], 0.5),
+            _measurement(SCHEDULES[1], 0.25),
+            _measurement(SCHEDULES[2], None),
         ]
+        assert _rows(store) == [_in_database(each) for each in measured]
+        _assert_known(_known(store, measured), measured)
         assert store.state == "searching"
 
 
-def test_a_result_counts_once(url: str) -> None:
+def test_a_measurement_counts_once(url: str) -> None:
     with _filled(url) as store:
-        assert not store.add_result(_result(SCHEDULES[0], 0.1))
+        assert not store.add_measurement(_measurement(SCHEDULES[0], 0.1))
         assert store.values(Rung.SEARCH, 100)[SCHEDULES[0].id] == 0.5
-        assert store.add_result(_result(SCHEDULES[0], 0.1, Rung.VALIDATION))
+        assert store.add_measurement(_measurement(SCHEDULES[0], 0.1, Rung.VALIDATION))
         assert len(store.rows()) == 4
 
 
 def test_a_second_driver_is_noticed(url: str) -> None:
     with _filled(url) as store, pytest.raises(StudyConflict, match="another driver"):
-        store.add_proposals([replace(_proposal(4), number=3)])
+        store.add_trials({3: _trial(4)})
 
 
 def test_optuna_sees_values_schedule_and_failures(url: str) -> None:
@@ -142,15 +223,16 @@ def test_optuna_sees_values_schedule_and_failures(url: str) -> None:
     assert "EvaluationFailed" in trials[2].user_attrs["error"]
 
 
-def test_who_left_the_race_is_pruned_and_has_no_value(url: str) -> None:
+def test_what_stopped_early_is_pruned_and_has_no_value(url: str) -> None:
     with _filled(url) as store:
-        whole = _result(SCHEDULES[3], 0.9, Rung.RACE)
-        assert whole.evaluation is not None
-        left = replace(whole, evaluation=replace(whole.evaluation, n_images=25, path=((25, 0.9),)))
-        assert store.add_result(left)
-        assert store.search_results()[-1].evaluation == left.evaluation
+        stopped = _measurement(SCHEDULES[3], 0.9, n_images=25)
+        assert store.add_measurement(stopped)
+        assert _rows(store)[-1] == _in_database(stopped)
+        found = measurement_of(store.measured()[-1], stopped.question)
+        _assert_known([found], [stopped])
+        assert (found.value, found.rung) == (None, Rung.STOPPED)
         assert store.n_pending() == 0
-        store.mirror.add(_proposal(3), left)
+        store.mirror.add(3, _trial(3), stopped)
     storage = optuna.storages.RDBStorage(url)
     trial = optuna.load_study(study_name="t", storage=storage).get_trials()[-1]
     storage.engine.dispose()
@@ -158,15 +240,22 @@ def test_who_left_the_race_is_pruned_and_has_no_value(url: str) -> None:
     assert trial.user_attrs["n_images"] == 25
 
 
-def test_answers_of_jobs_and_notes_are_kept_once(url: str) -> None:
-    spent = Spent(worker="w", seconds=2.0)
+def test_answers_and_notes_are_kept_once(url: str) -> None:
+    spent = {"seconds": 2.0, "worker": "w"}
+    score = Score(proxy="mixture", trials=(_trial(0), _trial(1)))
+    polish = Polish(trial=_trial(0), iterations=3, n_images=5, seed=0, noise_seed=7)
+    other = replace(polish, seed=1)
     with _filled(url) as store:
-        store.add_job(Job("mixture", "d1", [0.5, None], None, 0, spent))
-        store.add_job(Job("polish", "d2", None, "EvaluationFailed: no", 40, spent))
-        assert store.jobs(["d1", "d2", "d3"]) == {
-            "d1": Job("mixture", "d1", [0.5, None], None, 0, spent),
-            "d2": Job("polish", "d2", None, "EvaluationFailed: no", 40, spent),
-        }
+        scored = Answer(question=score, value=(0.5, math.nan), **spent)
+        failed = Answer(question=polish, error="EvaluationFailed: no", network_calls=40, **spent)
+        store.add_answer(scored)
+        store.add_answer(failed)
+        expected = {score.key: scored, polish.key: failed}
+        assert store.answered([score, polish, other]) == expected
+        store.add_answer(Answer(question=score, value=(9.0, 9.0), **spent))
+        assert store.answered([score, polish, other]) == expected
+        assert store.answers("mixture") == [[0.5, None]]
+        assert store.answers("polish") == []
         assert store.job_totals()["polish"]["failed"] == 1
         assert store.seconds_spent() == pytest.approx(1.5 + 4.0)
         for _ in range(2):
@@ -174,37 +263,53 @@ def test_answers_of_jobs_and_notes_are_kept_once(url: str) -> None:
         assert store.notes("predictor") == [("predictor", {"n": 12, "trusted": False})]
 
 
+def test_every_kind_of_answer_is_read_as_it_was_given(url: str) -> None:
+    made = PolishResult(schedule=SCHEDULES[1], losses=(0.5, 0.25))
+    polish = Polish(trial=_trial(0), iterations=3, n_images=5, seed=0, noise_seed=7)
+    floor = RealImages(n_images=100, seed=1, metrics=(None, {"features": "digits"}))
+    given = [
+        Answer(question=polish, value=made, network_calls=90, seconds=1.0, worker="w"),
+        Answer(question=floor, value=({"metric": "digits", "mean": 0.1},), worker="w"),
+    ]
+    with _filled(url) as store:
+        for answer in given:
+            store.add_answer(answer)
+        assert store.answered([polish, floor]) == {a.question.key: a for a in given}
+
+
 def test_what_a_resumed_search_must_know_is_read_without_any_schedule(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left = _result(SCHEDULES[3], 0.9, Rung.RACE)
-    assert left.evaluation is not None
-    left = replace(left, evaluation=replace(left.evaluation, n_images=25, path=((25, 0.9),)))
+    stopped = _measurement(SCHEDULES[3], 0.9, n_images=25)
     with _filled(url) as store:
-        assert store.add_result(left)
-        assert store.add_result(_result(SCHEDULES[0], 0.1, Rung.VALIDATION))
+        assert store.add_measurement(stopped)
+        assert store.add_measurement(_measurement(SCHEDULES[0], 0.1, Rung.VALIDATION))
         monkeypatch.setattr(Schedule, "from_dict", None)
-        expected = [_result(SCHEDULES[0], 0.5), _result(SCHEDULES[1], 0.25)]
-        expected += [_result(SCHEDULES[2], None), left]
-        assert store.searched() == [searched(result) for result in expected]
-        assert [found.value for found in store.searched()] == [0.5, 0.25, None, None]
-        assert [tuple(row) for row in store.proposed()] == [
-            (n, SCHEDULES[n].id, _proposal(n).origin, 3, schedule_key(SCHEDULES[n]).hex())
-            for n in range(4)
+        expected = [_measurement(SCHEDULES[0], 0.5), _measurement(SCHEDULES[1], 0.25)]
+        expected += [_measurement(SCHEDULES[2], None), stopped]
+        expected += [_measurement(SCHEDULES[0], 0.1, Rung.VALIDATION)]
+        found = _known(store, expected)
+        _assert_known(found, expected)
+        assert [each.value for each in found] == [0.5, 0.25, None, None, 0.1]
+        assert [(t.number, t.id, t.origin, t.nfe, t.key) for t in store.trials()] == [
+            (n, SCHEDULES[n].id, _trial(n).origin, 3, schedule_key(SCHEDULES[n])) for n in range(4)
         ]
 
 
-def test_some_of_many_proposals_and_results_are_read(
+def test_of_many_trials_those_are_read_that_are_looked_at(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_IDS_PER_QUERY", 1)
+    read: list[Schedule] = []
+    from_dict = Schedule.from_dict
+    monkeypatch.setattr(Schedule, "from_dict", lambda d: read.append(from_dict(d)) or read[-1])
     with _filled(url) as store:
-        assert store.proposals(first=1, n=2) == [_proposal(1), _proposal(2)]
-        assert store.proposals(first=3, n=2) == [_proposal(3)]
-        some = [SCHEDULES[2].id, SCHEDULES[0].id, SCHEDULES[3].id]
-        both = [_result(SCHEDULES[0], 0.5), _result(SCHEDULES[2], None)]
-        assert store.search_results(some) == both
-        assert store.search_results([]) == []
+        trials = store.trials()
+        assert read == []
+        assert _fields(trials[1:3]) == _expected(1, 2)
+        assert read == SCHEDULES[1:3]
+        assert _fields(trials[3:5]) == _expected(3)
+        assert [trials[n].schedule for n in (2, 1)] == [SCHEDULES[2], SCHEDULES[1]]
+        assert read == SCHEDULES[1:4]  # each once
 
 
 def test_mirrored_trials_are_known_by_number(url: str) -> None:
@@ -288,11 +393,8 @@ def test_a_database_of_schema_0002_is_upgraded_with_all_it_holds(url: str) -> No
         connection.execute(tables["s3search_studies"].insert().values(**study))
         schedule = {"id": SCHEDULES[0].id, "nfe": 3, "content": json.dumps(SCHEDULES[0].to_dict())}
         connection.execute(tables["s3search_schedules"].insert().values(**schedule))
-        result = _result(SCHEDULES[0], 0.5)
-        assert result.evaluation is not None
-        row = asdict(result.evaluation)
-        row |= {"study_id": 1, "noise_seed": str(2**62), "path": "[]", "state": "complete"}
-        row |= {"worker": "here/1", "created_at": now, "network_calls": 300}
+        measured = _measurement(SCHEDULES[0], 0.5)
+        row = _in_database(measured) | {"study_id": 1, "created_at": now}
         known = {k: v for k, v in row.items() if k in tables["s3search_evaluations"].c}
         assert "replicates" not in known
         connection.execute(tables["s3search_evaluations"].insert().values(**known))
@@ -301,31 +403,28 @@ def test_a_database_of_schema_0002_is_upgraded_with_all_it_holds(url: str) -> No
         open_study(url, "t")
     create_or_resume(_config(url), {}).close()
     with open_study(url, "t") as store:
-        assert store.search_results() == [result]
-        assert store.add_result(_result(SCHEDULES[1], 0.25))
+        assert _rows(store) == [_in_database(measured)]
+        _assert_known(_known(store, [measured]), [measured])
+        assert store.add_measurement(_measurement(SCHEDULES[1], 0.25))
 
 
-def test_what_the_witness_says_is_a_row_of_its_own(url: str) -> None:
-    result = _result(SCHEDULES[0], 0.5, Rung.VALIDATION)
-    evaluation = result.evaluation
-    assert evaluation is not None
-    evaluation = replace(evaluation, replicates=(0.4, 0.6))
-    witness = replace(
-        evaluation, rung=Rung.WITNESS, extractor="b", value=0.7, reference_digest="s"
-    )
+def test_what_the_second_metric_says_is_a_row_of_its_own(url: str) -> None:
+    measured = _measurement(SCHEDULES[0], 0.5, Rung.VALIDATION)
+    measured = replace(measured, replicates=(0.4, 0.6))
+    second = replace(measured, of_second=True, extractor="b", distance=0.7, reference_digest="s")
     with _filled(url) as store:
-        assert store.add_result(replace(result, evaluation=evaluation))
-        both = replace(result, evaluation=replace(evaluation, value=9.0, witness=witness))
-        assert not store.add_result(both)  # the witness came later; the value stays
-        assert not store.add_result(both)
+        assert store.add_measurement(measured)
+        both = replace(measured, distance=9.0, second=second)
+        assert not store.add_measurement(both)  # the second came later; the value stays
+        assert not store.add_measurement(both)
         assert store.values(Rung.VALIDATION, 100) == {SCHEDULES[0].id: 0.5}
-        assert store.values(Rung.WITNESS, 100) == {SCHEDULES[0].id: 0.7}
+        assert store.values(Rung.SECOND_METRIC, 100) == {SCHEDULES[0].id: 0.7}
         rows = {row["rung"]: row for row in store.rows()[-2:]}
         assert rows["witness"]["extractor"] == "b"
         assert (rows["validation"]["network_calls"], rows["witness"]["network_calls"]) == (300, 0)
         assert json.loads(rows["validation"]["replicates"]) == [0.4, 0.6]
         assert store.measured_with() == ("m", "r", "digits-a")
-        assert store.measured_with(witness=True) == ("m", "s", "b")
+        assert store.measured_with(second=True) == ("m", "s", "b")
 
 
 def test_reading_never_makes_a_database(tmp_path: Path) -> None:
@@ -381,10 +480,10 @@ def test_two_drivers_of_one_database_may_add_the_same_schedule_at_once(url: str)
     with ThreadPoolExecutor(1) as thread:
         with engine.begin() as other:
             other.execute(SCHEDULE_ROWS.insert().values(**row))
-            added = thread.submit(store.add_proposals, [_proposal(1)])
+            added = thread.submit(store.add_trials, {1: _trial(1)})
             time.sleep(0.5)  # it has looked, found nothing, and waits for the transaction's end
             assert not added.done()
         added.result()
-    assert store.proposals() == [_proposal(1)]
+    assert _fields(store.trials()) == _expected(1)
     engine.dispose()
     store.close()

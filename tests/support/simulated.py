@@ -15,24 +15,14 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from s3search.cluster.pool import TASKS_PER_WORKER, Outcome, Task, check_submit
 from s3search.errors import Failure
-from s3search.evaluation.record import (
-    Evaluation,
-    EvaluationRequest,
-    Polished,
-    PolishRequest,
-    Population,
-    PopulationRequest,
-    Reply,
-    Request,
-    Rung,
-    Unmeasured,
-)
+from s3search.evaluation.record import PolishReply, Population, Reply, Request
+from s3search.search.questions import Measure, Measurement, Polish, PolishResult, Rung
 from s3search.solvers.coefficients import free_table, schedule_of_table
 
 _HOUR = 3600.0
@@ -85,7 +75,7 @@ class SimulatedPool:
         self.clock = 0.0
         self._weather, self._random = weather, np.random.default_rng(seed)
         self._real = make_worker()
-        self._model: Evaluation | None = None
+        self._model: Measurement | None = None
         self._queue: deque[Task[Request]] = deque()
         self._pending: set[str] = set()
         self._order = itertools.count()
@@ -108,7 +98,7 @@ class SimulatedPool:
     def submit(self, task: Task[Request]) -> None:
         check_submit(self, task, self._pending)
         self._pending.add(task.id)
-        if isinstance(task.request, EvaluationRequest | PopulationRequest | PolishRequest):
+        if isinstance(task.request, Measure | Population | Polish):
             self._queue.append(task)
             self._advance_by_driver()
             if _is_searching(task.request):
@@ -234,75 +224,60 @@ class SimulatedPool:
     # -- answers ---------------------------------------------------------------------------
 
     def _seconds(self, request: Request) -> float:
-        if isinstance(request, PopulationRequest):
-            return sum(map(self._seconds, request.requests))
+        if isinstance(request, Population):
+            return sum(map(self._seconds, request.questions))
         images: float
-        if isinstance(request, PolishRequest):
+        if isinstance(request, Polish):
             images = 2 * request.iterations * request.n_images
         else:
-            assert isinstance(request, EvaluationRequest)
+            assert isinstance(request, Measure)
             images = request.n_images
         spread = self._weather.spread
         drawn = float(self._random.lognormal(-(spread**2) / 2, spread))
         return self._weather.seconds * images / self._weather.per_images * drawn
 
     def _outcome(self, task: Task[Request], worker: _Worker, seconds: float) -> Outcome[Reply]:
-        request: Any = task.request
-        if isinstance(request, PopulationRequest):
-            return self._outcome_of_many(task, request, worker, seconds)
-        searching = isinstance(request, PolishRequest) or request.rung is Rung.SEARCH
+        request = task.request
+        if isinstance(request, Population):
+            share = seconds / len(request.questions)
+            members = tuple(self._member(each, worker, share) for each in request.questions)
+            return Outcome(
+                task_id=task.id, reply=members, error=None, worker=worker.name, seconds=seconds
+            )
+        assert isinstance(request, Measure | Polish)
+        searching = isinstance(request, Polish) or request.rung is Rung.SEARCH
         if searching and self._random.random() < self._weather.failing:
             failure = Failure(kind="Virtual", message="drawn to fail", traceback="")
             return Outcome(
                 task_id=task.id, reply=None, error=failure, worker=worker.name, seconds=seconds
             )
-        reply = (
-            self._polished(request)
-            if isinstance(request, PolishRequest)
-            else self._measured(request)
-        )
+        is_polish = isinstance(request, Polish)
+        reply: Reply = self._polished(request) if is_polish else self._measured(request)
         return Outcome(
             task_id=task.id, reply=reply, error=None, worker=worker.name, seconds=seconds
         )
 
-    def _outcome_of_many(
-        self, task: Task[Request], request: PopulationRequest, worker: _Worker, seconds: float
-    ) -> Outcome[Reply]:
-        members = list[Evaluation | Unmeasured]()
-        share = seconds / len(request.requests)
-        for each in request.requests:
-            own = self._outcome(Task(id=each.schedule.id, request=each), worker, share)
-            if own.error is None:
-                assert isinstance(own.reply, Evaluation)
-                members.append(own.reply)
-            else:
-                members.append(Unmeasured(failure=own.error, seconds=share))
-        reply = Population(members=tuple(members))
-        return Outcome(
-            task_id=task.id, reply=reply, error=None, worker=worker.name, seconds=seconds
-        )
+    def _member(self, question: Measure, worker: _Worker, seconds: float) -> Measurement:
+        own = self._outcome(Task(id=question.key, request=question), worker, seconds)
+        if own.error is None:
+            assert isinstance(own.reply, Measurement)
+            return own.reply
+        return Measurement(question=question, error=own.error.sentence, seconds=seconds)
 
-    def _measured(self, request: EvaluationRequest) -> Evaluation:
+    def _measured(self, question: Measure) -> Measurement:
         """A distance that depends on the schedule alone, with everything a real one has."""
         if self._model is None:
-            answer = self._real(replace(request, n_images=8, block_images=None, race=()))
-            assert isinstance(answer, Evaluation)
-            self._model = replace(answer, witness=None, replicates=None)
-        value = 0.1 + int(request.schedule.id[:8], 16) / 2**32
-        return replace(
-            self._model,
-            schedule_id=request.schedule.id,
-            nfe=request.schedule.nfe,
-            rung=request.rung,
-            n_images=request.n_images,
-            noise_seed=request.noise_seed,
-            value=value,
-        )
+            few = replace(question, n_images=8, block_images=None, thresholds=())
+            answer = self._real(few)
+            assert isinstance(answer, Measurement)
+            self._model = replace(answer, second=None, replicates=None)
+        value = 0.1 + int(question.trial.id[:8], 16) / 2**32
+        return replace(self._model, question=question, n_images=question.n_images, distance=value)
 
-    def _polished(self, request: PolishRequest) -> Polished:
-        calls = 2 * request.iterations * request.n_images * request.schedule.nfe
-        schedule = schedule_of_table(free_table(request.schedule))
-        return Polished(schedule=schedule, losses=(), network_calls=calls)
+    def _polished(self, question: Polish) -> PolishReply:
+        calls = 2 * question.iterations * question.n_images * question.schedule.nfe
+        schedule = schedule_of_table(free_table(question.schedule))
+        return PolishReply(made=PolishResult(schedule=schedule, losses=()), network_calls=calls)
 
 
 def _seconds(spans: Iterable[tuple[float, float]], until: float) -> float:
@@ -310,6 +285,6 @@ def _seconds(spans: Iterable[tuple[float, float]], until: float) -> float:
 
 
 def _is_searching(request: Request) -> bool:
-    if isinstance(request, PopulationRequest):
-        return all(map(_is_searching, request.requests))
-    return isinstance(request, EvaluationRequest) and request.rung is Rung.SEARCH
+    if isinstance(request, Population):
+        return all(map(_is_searching, request.questions))
+    return isinstance(request, Measure) and request.rung is Rung.SEARCH

@@ -1,5 +1,6 @@
 """A small study of the plug-in model, and everything its database holds of it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import sqlalchemy as sa
 from s3search.run.launching import launch
 from s3search.study.database.engine import connect_arguments
 from s3search.study.database.store import open_study
-from s3search.study.database.tables import EVALUATIONS
+from s3search.study.database.tables import EVALUATIONS, PROPOSALS, STUDIES
 from s3search.study.file.config import StudyConfig, load_config
 from s3search.study.optuna.mirror import NUMBER_ATTRIBUTE
 from s3search.study.results.export import best_schedule
@@ -81,7 +82,6 @@ def content(config: StudyConfig) -> dict[str, Any]:
     """What a study's database says, read with SQL where our own reading could hide a doublet."""
     url, name = config.storage.url, config.study.name
     with open_study(url, name) as store:
-        proposals = [(p.number, p.schedule.id, p.origin, p.parents) for p in store.proposals()]
         state = store.state
         best = {}
         if state == "done":
@@ -89,12 +89,30 @@ def content(config: StudyConfig) -> dict[str, Any]:
                 schedule, scored = best_schedule(store, nfe)
                 best[nfe] = (schedule.id, scored.value, scored.optimism)
     return {
-        "proposals": proposals,
+        "proposals": proposals(url, name),
         "evaluations": evaluations(url),
         "trials": trials(url, name),
         "state": state,
         "best": best,
     }
+
+
+def proposals(url: str, name: str = "t") -> list[tuple[int, str, str, tuple[str, ...]]]:
+    """(number, schedule_id, origin, parents) of every row of a study, sorted."""
+    columns = ("number", "schedule_id", "origin", "parents")
+    query = (
+        sa.select(*(PROPOSALS.c[column] for column in columns))
+        .join(STUDIES, STUDIES.c.id == PROPOSALS.c.study_id)
+        .where(STUDIES.c.name == name)
+        .order_by(PROPOSALS.c.number)
+    )
+    engine = sa.create_engine(url, **connect_arguments(url))
+    try:
+        with engine.connect() as connection:
+            rows = connection.execute(query)
+            return [(*row[:3], tuple(json.loads(row[3]))) for row in rows]
+    finally:
+        engine.dispose()
 
 
 def evaluations(url: str) -> list[tuple[Any, ...]]:

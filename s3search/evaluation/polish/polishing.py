@@ -32,11 +32,11 @@ from s3search.evaluation.decoding import images_of
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.polish.adam import Descent, Objective
 from s3search.evaluation.polish.gradient import TableGradient
-from s3search.evaluation.record import PolishLoss
 from s3search.metrics.frechet import FrechetReference
 from s3search.metrics.frechet_loss import FrechetLoss
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
+from s3search.search.questions import FINE_NFE, TRAJECTORY_TARGETS, PolishLoss
 from s3search.solvers.coefficients import free_table, schedule_of_table
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import check_process
@@ -59,8 +59,10 @@ class PolishSettings:
     free: frozenset[Freedom] = frozenset(Freedom)
     recompute: bool | None = None  # what happens inside a call, when needed; None: as memory asks
     target: Literal["features", "pixels"] = "features"  # of the loss "trajectory"
-    target_batches: int = 4  # sets of n_images that take turns with the fine solve's images
-    fine_nfe: int = 32  # calls of the fine solve, DPM-Solver++(2M)
+    target_batches: int = (
+        TRAJECTORY_TARGETS  # sets of n_images that take turns with the fine solve's images
+    )
+    fine_nfe: int = FINE_NFE  # calls of the fine solve, DPM-Solver++(2M)
 
     def __post_init__(self) -> None:
         for name, least in (("iterations", 1), ("n_images", 4), ("target_batches", 1)):

@@ -1,7 +1,7 @@
 """Python files that hold a schedule and the code that runs it, for runtimes without s3search.
 
-The code is the source of `s3search.formats.exporters.runtime`, which is tested as it stands; the data are
-literals.
+The code is the source of `s3search.formats.exporters.runtime`, which is tested as it
+stands; the data are literals.
 """
 
 import inspect

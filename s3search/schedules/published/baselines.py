@@ -1,6 +1,7 @@
 """All published solvers at all spacings and ends: what a search must beat, and starts from."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from s3search.errors import InvalidSchedule
 from s3search.processes import NoiseProcess, usual_end_time
@@ -13,29 +14,51 @@ from s3search.schedules.schedule import Schedule
 from s3search.schedules.spacing import End, EndRule, Spacing
 
 
-def baselines(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedSchedule:
+    """A published solver at one spacing and end."""
+
+    solver: str
+    variant: str  # spacing and end
+    schedule: Schedule
+
+    @property
+    def name(self) -> str:
+        """Solver and variant."""
+        return f"{self.solver}, {self.variant}"
+
+
+def published_solvers(
     process: NoiseProcess, nfe: int, *, ends: Sequence[End] | None = None
-) -> dict[str, Schedule]:
+) -> list[PublishedSchedule]:
     """Every published solver here, at every spacing and end, that makes exactly ``nfe`` calls.
 
-    Keyed by a readable name.  The default ends are those among which tuned samplers were found
-    best; an end below the level that the network was trained down to is left out.
+    The default ends are those among which tuned samplers were found best; an end below the level
+    that the network was trained down to is left out.
     """
     lowest = usual_end_time(process)
     lowest_ratio = process.sigma(lowest) / process.alpha(lowest)
-    found: dict[str, Schedule] = {}
+    found: list[PublishedSchedule] = []
     for end in ENDS if ends is None else ends:
         if end.sigma is not None and end.sigma < lowest_ratio:
             continue
-        tail = end.rule.value + ("" if end.sigma is None else f" {end.sigma:g}")
+        rule = end.rule.value + ("" if end.sigma is None else f" {end.sigma:g}")
         for spacing in Spacing:
             for name, make in _FAMILIES.items():
                 try:
                     schedule = make(process, nfe, spacing, end)
                 except InvalidSchedule:
                     continue  # this solver has no such number of calls, or no such end
-                found[f"{name}, {spacing.value}, {tail}"] = schedule
+                variant = f"{spacing.value}, {rule}"
+                found.append(PublishedSchedule(solver=name, variant=variant, schedule=schedule))
     return found
+
+
+def baselines(
+    process: NoiseProcess, nfe: int, *, ends: Sequence[End] | None = None
+) -> dict[str, Schedule]:
+    """The `published_solvers` by their names."""
+    return {each.name: each.schedule for each in published_solvers(process, nfe, ends=ends)}
 
 
 ENDS = (

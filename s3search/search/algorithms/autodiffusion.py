@@ -15,7 +15,7 @@ The layers that the paper leaves out of the network in a second stage, under a b
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -27,10 +27,12 @@ from s3search.processes import NoiseProcess
 from s3search.schedules.published import ddim, dpmpp_2m
 from s3search.schedules.schedule import Schedule
 from s3search.schedules.spacing import Spacing, noisy_time, spaced
-from s3search.search.algorithms.evolution import Seeds, Seen
+from s3search.search.algorithms.sequential import Seeds, Seen
+from s3search.search.conversation import Setup
 from s3search.search.edit.draft import draft_of, settle_times
-from s3search.search.proposer import Proposal, Told, schedule_key
+from s3search.search.questions import Measurement
 from s3search.search.space.space import SearchSpace
+from s3search.search.trial import Trial, schedule_key, searched
 
 Genes = npt.NDArray[np.int64]  # (n,), rising indices into the grid
 
@@ -46,51 +48,42 @@ _FIRST_RATE = 0.1  # the same in the first generation
 _N_GRID = 1000
 TRIES = 30  # draws until a proposal is new
 
-Scored = tuple[float, int, Schedule]
+Scored = tuple[float, int, Trial]
 
 
 class AutoDiffusion:
     """Generations of times; the module's docstring tells what of it is published."""
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        process: NoiseProcess,
-        *,
-        nfe: Sequence[int],
-        seed: int,
-        seeds: Mapping[str, Schedule] | None = None,
-        solver: str = "",
-    ) -> None:
+    def __init__(self, setup: Setup, *, solver: str = "") -> None:
         if solver not in SOLVERS:
             raise InvalidConfig(
                 f"search.algorithm: autodiffusion knows no solver {solver!r}; "
                 + nearest(solver, SOLVERS[1:])
             )
-        self._space, self._process, self._nfe, self._seed = space, process, tuple(nfe), seed
+        self._space, self._process = setup.space, setup.process
+        self._nfe, self._seed = setup.nfe, setup.seed
         self._solver = solver
-        self._seeds, self._seen = Seeds(seeds or {}), Seen()
-        self._seed_keys = {schedule_key(schedule) for schedule in (seeds or {}).values()}
-        # per number of calls: what was told, in order; None where nothing was measured
-        self._told_seeds: dict[int, list[Scored]] = {}
-        self._told: dict[int, list[Scored | None]] = {}
+        self._seeds, self._seen = Seeds(setup.seeds), Seen()
+        self._seed_keys = {seed.key for seed in setup.seeds}
+        # per number of calls: what was measured, in order; None where it was in vain
+        self._measured_seeds: dict[int, list[Scored]] = {}
+        self._measured: dict[int, list[Scored | None]] = {}
 
-    def tell(self, observation: Told) -> None:
+    def tell(self, measured: Measurement) -> None:
         """Remembers the schedule; a finite value makes it a possible parent of later
         generations.
         """
-        value = observation.value
-        if not self._seen.add(observation.key) or not observation.is_for(self._process):
+        value, trial = measured.value, measured.trial
+        if not self._seen.add(trial.key) or not trial.is_for(self._process):
             return
-        schedule = observation.schedule
-        is_measured = value is not None and math.isfinite(value)
-        told = (value, observation.number, schedule) if value is not None and is_measured else None
-        if observation.key not in self._seed_keys:
-            self._told.setdefault(schedule.nfe, []).append(told)
-        elif told is not None:
-            self._told_seeds.setdefault(schedule.nfe, []).append(told)
+        works = value is not None and math.isfinite(value)
+        scored = (value, trial.number or 0, trial) if value is not None and works else None
+        if trial.key not in self._seed_keys:
+            self._measured.setdefault(trial.nfe, []).append(scored)
+        elif scored is not None:
+            self._measured_seeds.setdefault(trial.nfe, []).append(scored)
 
-    def propose(self, number: int, pending: Sequence[Schedule]) -> Proposal:
+    def propose(self, number: int, pending: Sequence[Trial]) -> Trial:
         """The next seed, or a member of the present generation."""
         taken = self._seen.with_pending(pending)
         seed = self._seeds.next(number, taken)
@@ -98,40 +91,40 @@ class AutoDiffusion:
             return seed
         rng = np.random.default_rng([self._seed, number])
         nfe = self._nfe[number % len(self._nfe)]
-        told = self._told.get(nfe, [])
-        in_flight = [s for s in pending if s.nfe == nfe]
-        n_before = len(told) + sum(schedule_key(s) not in self._seed_keys for s in in_flight)
+        measured = self._measured.get(nfe, [])
+        in_flight = [trial for trial in pending if trial.nfe == nfe]
+        n_before = len(measured) + sum(trial.key not in self._seed_keys for trial in in_flight)
         generation, slot = divmod(n_before, POPULATION)
         genes = TimeGenes.of(self._space, self._base(nfe))
-        parents = self._parents(genes, nfe, told[: generation * POPULATION])
+        parents = self._parents(genes, nfe, measured[: generation * POPULATION])
         for attempt in range(TRIES):
             # a place that finds nothing new is filled at random
-            proposal = _member(genes, parents, slot if attempt < TRIES // 2 else POPULATION, rng)
-            if schedule_key(proposal[0]) not in taken:
+            made = _member(genes, parents, slot if attempt < TRIES // 2 else POPULATION, rng)
+            if schedule_key(made[0]) not in taken:
                 break
-        schedule, origin, ids = proposal
-        return Proposal(number=number, schedule=schedule, origin=origin, parents=ids)
+        schedule, origin, ids = made
+        return Trial.of(schedule, searched(origin), ids, number)
 
     def _base(self, nfe: int) -> Schedule:
         """The schedule whose times are searched."""
-        seeds = self._told_seeds.get(nfe, [])
+        seeds = self._measured_seeds.get(nfe, [])
         if self._solver == "2m":
             return dpmpp_2m(self._process, nfe=nfe)
         if self._solver == "ddim" or not seeds:
             return ddim(self._process, nfe=nfe)
-        return min(seeds, key=lambda m: m[:2])[2]
+        return min(seeds, key=lambda m: m[:2])[2].schedule
 
     def _parents(
-        self, genes: "TimeGenes", nfe: int, told: Sequence[Scored | None]
+        self, genes: "TimeGenes", nfe: int, measured: Sequence[Scored | None]
     ) -> list[Schedule] | None:
         """The best so far that have the solver's steps, best first; None in the first
         generation.
         """
-        if not told:
+        if not measured:
             return None
-        own = [m for m in (*told, *self._told_seeds.get(nfe, ())) if m is not None]
-        fitting = sorted((m for m in own if genes.fit(m[2])), key=lambda m: m[:2])
-        return [m[2] for m in fitting[:N_PARENTS]]
+        own = [m for m in (*measured, *self._measured_seeds.get(nfe, ())) if m is not None]
+        fitting = sorted((m for m in own if genes.fit(m[2].schedule)), key=lambda m: m[:2])
+        return [m[2].schedule for m in fitting[:N_PARENTS]]
 
 
 def _member(

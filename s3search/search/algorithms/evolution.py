@@ -8,18 +8,19 @@ neighbouring nfe by inserting or removing steps.
 
 import math
 from bisect import insort
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from s3search.errors import InvalidConfig
-from s3search.processes import NoiseProcess
 from s3search.schedules.schedule import Schedule
+from s3search.search.algorithms.sequential import Seeds, Seen
+from s3search.search.conversation import Setup
 from s3search.search.edit.draft import random_schedule
 from s3search.search.edit.variation import crossover, migrate, mutate
-from s3search.search.proposer import Proposal, Told, schedule_key, schedule_keys
-from s3search.search.space.space import SearchSpace
+from s3search.search.questions import Measurement
+from s3search.search.trial import Trial, schedule_key, searched
 
 _TRIES = 30  # draws until a proposal is new; a space smaller than this repeats itself
 
@@ -48,94 +49,33 @@ class EvolutionSettings:
                 )
 
 
-def distinct(schedules: Mapping[str, Schedule]) -> dict[str, Schedule]:
-    """Those with different plans, under the first name of each."""
-    found: dict[bytes, str] = {}
-    for name, schedule in schedules.items():
-        found.setdefault(schedule_key(schedule), name)
-    return {name: schedules[name] for name in found.values()}
-
-
-SEED = "seed: "
-"""What the names of a user's own seeds begin with; every other seed is a baseline."""
-
-
-class Seeds:
-    """Named schedules that are proposed first, in order; those with one plan count once."""
-
-    def __init__(self, seeds: Mapping[str, Schedule]) -> None:
-        self._named = [(schedule_key(s), name, s) for name, s in distinct(seeds).items()]
-
-    def next(self, number: int, taken: Container[bytes]) -> Proposal | None:
-        """The first whose plan is not among the keys taken."""
-        for key, name, schedule in self._named:
-            if key not in taken:
-                origin = name if name.startswith(SEED) else f"baseline: {name}"
-                return Proposal(number=number, schedule=schedule, origin=origin)
-        return None
-
-
-class _Either(Container[bytes]):
-    """Two sets as one; the first grows with the study and is not copied."""
-
-    def __init__(self, *sets: set[bytes]) -> None:
-        self._sets = sets
-
-    def __contains__(self, key: object) -> bool:
-        return any(key in each for each in self._sets)
-
-
-class Seen:
-    """Which plans were told."""
-
-    def __init__(self) -> None:
-        self._keys: set[bytes] = set()
-
-    def add(self, key: bytes) -> bool:
-        """Remembers the key of a plan; whether it was new."""
-        before = len(self._keys)
-        self._keys.add(key)
-        return len(self._keys) > before
-
-    def with_pending(self, pending: Sequence[Schedule]) -> Container[bytes]:
-        """Keys of everything told or pending."""
-        return _Either(self._keys, schedule_keys(pending))
-
-
-Population = list[tuple[float, int, Told]]
-"""(value, number, observation) of possible parents of one nfe, the best first."""
+Population = list[tuple[float, int, Trial]]
+"""(value, number, trial) of possible parents of one nfe, the best first."""
 
 Populations = dict[int, Population]
 """By nfe."""
 
 
-def insert(populations: Populations, value: float, observation: Told, *, most: int) -> None:
-    """Puts a measured schedule in its place among the best ``most``."""
-    population = populations.setdefault(observation.nfe, [])
-    insort(population, (value, observation.number, observation), key=lambda m: m[:2])
+def insert(populations: Populations, value: float, trial: Trial, *, most: int) -> None:
+    """Puts a measured trial in its place among the best ``most``."""
+    population = populations.setdefault(trial.nfe, [])
+    insort(population, (value, trial.number or 0, trial), key=lambda m: m[:2])
     del population[most:]
 
 
 class RandomSearch:
     """The seeds, then random schedules of the space; the numbers of calls take turns."""
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        process: NoiseProcess,
-        *,
-        nfe: Sequence[int],
-        seed: int,
-        seeds: Mapping[str, Schedule] | None = None,
-    ) -> None:
-        self._space, self._process, self._nfe, self._seed = space, process, tuple(nfe), seed
-        self._seeds, self._seen = Seeds(seeds or {}), Seen()
+    def __init__(self, setup: Setup) -> None:
+        self._space, self._process = setup.space, setup.process
+        self._nfe, self._seed = setup.nfe, setup.seed
+        self._seeds, self._seen = Seeds(setup.seeds), Seen()
 
-    def tell(self, observation: Told) -> None:
+    def tell(self, measured: Measurement) -> None:
         """Remembers that the schedule was measured."""
-        self._seen.add(observation.key)
+        self._seen.add(measured.trial.key)
 
-    def propose(self, number: int, pending: Sequence[Schedule]) -> Proposal:
+    def propose(self, number: int, pending: Sequence[Trial]) -> Trial:
         """The next seed, or a random schedule."""
         taken = self._seen.with_pending(pending)
         seed = self._seeds.next(number, taken)
@@ -147,36 +87,28 @@ class RandomSearch:
             schedule = random_schedule(self._space, self._process, nfe, rng)
             if schedule_key(schedule) not in taken:
                 break
-        return Proposal(number=number, schedule=schedule, origin="random")
+        return Trial.of(schedule, searched("random"), number=number)
 
 
 class Evolution:
     """Steady-state evolution; the module's docstring says how, `EvolutionSettings` how much."""
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        process: NoiseProcess,
-        *,
-        nfe: Sequence[int],
-        seed: int,
-        seeds: Mapping[str, Schedule] | None = None,
-        settings: EvolutionSettings | None = None,
-    ) -> None:
-        self._space, self._process, self._nfe, self._seed = space, process, tuple(nfe), seed
+    def __init__(self, setup: Setup, settings: EvolutionSettings | None = None) -> None:
+        self._space, self._process = setup.space, setup.process
+        self._nfe, self._seed = setup.nfe, setup.seed
         self._settings = settings or EvolutionSettings()
-        self._seeds, self._seen = Seeds(seeds or {}), Seen()
+        self._seeds, self._seen = Seeds(setup.seeds), Seen()
         self._populations: Populations = {}
 
-    def tell(self, observation: Told) -> None:
+    def tell(self, measured: Measurement) -> None:
         """Remembers the schedule; a finite value makes it a possible parent."""
-        value = observation.value
-        if not self._seen.add(observation.key) or not observation.is_for(self._process):
+        value, trial = measured.value, measured.trial
+        if not self._seen.add(trial.key) or not trial.is_for(self._process):
             return
         if value is not None and math.isfinite(value):
-            insert(self._populations, value, observation, most=self._settings.rank_bar)
+            insert(self._populations, value, trial, most=self._settings.rank_bar)
 
-    def propose(self, number: int, pending: Sequence[Schedule]) -> Proposal:
+    def propose(self, number: int, pending: Sequence[Trial]) -> Trial:
         """The next seed, or a child of what was told."""
         taken = self._seen.with_pending(pending)
         seed = self._seeds.next(number, taken)
@@ -188,7 +120,7 @@ class Evolution:
             schedule, origin, parents = self.child(nfe, rng)
             if schedule_key(schedule) not in taken:
                 break
-        return Proposal(number=number, schedule=schedule, origin=origin, parents=parents)
+        return Trial.of(schedule, searched(origin), parents, number)
 
     def child(self, nfe: int, rng: np.random.Generator) -> tuple[Schedule, str, tuple[str, ...]]:
         """A child of what was told, its origin in words and its parents' ids; may be known."""

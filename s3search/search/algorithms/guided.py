@@ -9,14 +9,17 @@ other, 1 for the others where the range begins at 1.  Changes then let calls dif
 """
 
 from bisect import insort
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from s3search.schedules.published import with_guidance
 from s3search.schedules.schedule import ModelPatch, Schedule
-from s3search.search.proposer import Observation, Proposal, Proposer, Told
+from s3search.search.algorithms.sequential import Proposer
+from s3search.search.conversation import Setup
+from s3search.search.questions import Measurement
+from s3search.search.trial import Trial, searched
 
 _TAG = 0x67756964  # keeps these draws apart from those of the proposer of schedules
 _ALONE = 0.4  # share of the proposals that change nothing but scales
@@ -28,69 +31,82 @@ Scales = tuple[float, ...]
 
 
 class GuidedSearch:
-    """A proposer of schedules with guidance in ``limits``, around one of schedules alone.
+    """A proposer of schedules with guidance in the space's limits, around one of schedules alone,
+    which ``make`` makes.
 
-    Schedules that are told or proposed without scales, the baselines, are those that the model
-    guides as its study file says.
+    Seeds, which come without scales, are those that the model guides as its study file says.
     """
 
-    def __init__(self, proposer: Proposer, limits: tuple[float, float], *, seed: int) -> None:
-        self._proposer, self._limits, self._seed = proposer, limits, seed
-        self._told: dict[str, Schedule] = {}
+    def __init__(self, setup: Setup, make: Callable[[Setup], Proposer]) -> None:
+        limits = setup.space.guidance
+        assert limits is not None  # the caller looks
+        alone = setup.space.model_copy(update={"guidance": None})
+        self._proposer = make(replace(setup, space=alone))
+        self._limits, self._seed = limits, setup.seed
+        self._measured: dict[str, Schedule] = {}
         self._firsts: dict[str, Schedule] = {}  # by the id of the schedule without its scales
         self._best: dict[int, list[tuple[float, int, Schedule]]] = {}
 
-    def tell(self, observation: Told) -> None:
+    def tell(self, measured: Measurement) -> None:
         """Remembers the scales here and the schedule there."""
-        schedule, value = observation.schedule, observation.value
+        trial, value = measured.trial, measured.value
+        schedule = trial.schedule
         plain = without_guidance(schedule)
-        self._told[schedule.id] = schedule
+        self._measured[schedule.id] = schedule
         self._firsts.setdefault(plain.id, schedule)
         if value is not None and np.isfinite(value):
             ranked = self._best.setdefault(schedule.nfe, [])
-            insort(ranked, (value, observation.number, schedule), key=lambda m: m[:2])
-        self._proposer.tell(Observation(number=observation.number, schedule=plain, value=value))
+            insort(ranked, (value, trial.number or 0, schedule), key=lambda m: m[:2])
+        question = replace(measured.question, trial=_without(trial, plain))
+        self._proposer.tell(replace(measured, question=question))
 
-    def propose(self, number: int, pending: Sequence[Schedule]) -> Proposal:
+    def propose(self, number: int, pending: Sequence[Trial]) -> Trial:
         """A schedule of the other proposer with scales, or one of the best with others."""
-        taken = {*self._told, *(own.id for own in pending)}
-        inner = self._proposer.propose(number, [without_guidance(own) for own in pending])
-        if inner.origin.startswith("baseline: "):
+        taken = {*self._measured, *(own.id for own in pending)}
+        plain = [_without(own, without_guidance(own.schedule)) for own in pending]
+        inner = self._proposer.propose(number, plain)
+        if inner.origin.is_baseline:
             return inner
         rng = np.random.default_rng([self._seed, number, _TAG])
-        ranked = self._best.get(inner.schedule.nfe, [])
+        ranked = self._best.get(inner.nfe, [])
         alone = bool(ranked) and rng.random() < _ALONE
-        proposal = inner
+        trial = inner
         for _ in range(_TRIES):
-            proposal = self._regiven(inner, ranked, rng) if alone else self._given(inner, rng)
-            if proposal.schedule.id not in taken:
+            trial = self._regiven(inner, ranked, rng) if alone else self._given(inner, rng)
+            if trial.id not in taken:
                 break
-        return proposal
+        return trial
 
-    def _given(self, inner: Proposal, rng: np.random.Generator) -> Proposal:
+    def _given(self, inner: Trial, rng: np.random.Generator) -> Trial:
         parents = tuple(
             self._firsts[own].id if own in self._firsts else own for own in inner.parents
         )
-        known = scales_of(self._told[parents[0]]) if parents and parents[0] in self._told else None
-        schedule = with_guidance(inner.schedule, self._next(known, inner.schedule.nfe, rng))
-        return replace(inner, schedule=schedule, parents=parents)
+        is_known = bool(parents) and parents[0] in self._measured
+        known = scales_of(self._measured[parents[0]]) if is_known else None
+        schedule = with_guidance(inner.schedule, self._next(known, inner.nfe, rng))
+        return Trial.of(schedule, inner.origin, parents, inner.number)
 
     def _regiven(
         self,
-        inner: Proposal,
+        inner: Trial,
         ranked: Sequence[tuple[float, int, Schedule]],
         rng: np.random.Generator,
-    ) -> Proposal:
+    ) -> Trial:
         n = min(len(ranked), _RANK_BAR)
         parent = ranked[int(rng.integers(n, size=_TOURNAMENT).min())][2]
         scales = self._next(scales_of(parent), parent.nfe, rng)
         schedule = with_guidance(without_guidance(parent), scales)
-        return replace(inner, schedule=schedule, origin="guidance", parents=(parent.id,))
+        return Trial.of(schedule, searched("guidance"), (parent.id,), inner.number)
 
     def _next(self, known: Scales | None, n: int, rng: np.random.Generator) -> Scales:
         if known is None:
             return drawn_scales(self._limits, n, rng)
         return changed_scales(self._limits, resized(known, n), rng)
+
+
+def _without(trial: Trial, plain: Schedule) -> Trial:
+    """The trial of the schedule without its scales."""
+    return Trial.of(plain, trial.origin, trial.parents, trial.number)
 
 
 def scales_of(schedule: Schedule) -> Scales | None:

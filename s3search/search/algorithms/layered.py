@@ -16,13 +16,12 @@ it checks its budget on random candidates alone.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from s3search.errors import InvalidConfig
-from s3search.processes import NoiseProcess
 from s3search.schedules.layers import (
     Layers,
     Skipped,
@@ -46,8 +45,10 @@ from s3search.search.algorithms.autodiffusion import (
     Genes,
     TimeGenes,
 )
-from s3search.search.proposer import Proposal, Told
+from s3search.search.conversation import Setup
+from s3search.search.questions import Measurement
 from s3search.search.space.space import SearchSpace
+from s3search.search.trial import Trial, searched
 
 FIRST_STAGE = 5 * POPULATION
 """Evaluations of times alone where the budget of the search is no number of evaluations."""
@@ -55,65 +56,55 @@ FIRST_STAGE = 5 * POPULATION
 _MOST_FLIPS = 3  # blocks that a mutation leaves out or takes back
 _SLACK = 1e-9  # of a budget, for rounding
 
-_Told = tuple[float, int, Schedule]
+_Scored = tuple[float, int, Trial]
 
 
 class LayeredAutoDiffusion:
     """A proposer of schedules that cost at most ``space.cost``.
 
-    ``seeds`` are proposed if they fit, and one that does not stands for its solver at its number
-    of calls: names end in ``, NFE n``.
+    Seeds are proposed if they fit, and one that does not stands for its solver at its number of
+    calls.
     """
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        process: NoiseProcess,
-        *,
-        nfe: Sequence[int],
-        seed: int,
-        seeds: Mapping[str, Schedule] | None = None,
-        solver: str = "",
-        evaluations: int | None = None,
-    ) -> None:
-        layers, cost = space.layers, space.cost
+    def __init__(self, setup: Setup, *, solver: str = "") -> None:
+        layers, cost = setup.space.layers, setup.space.cost
         assert layers is not None and cost is not None  # the caller hands both in
-        first = affordable(nfe, layers, cost)
-        self._space, self._process, self._nfe, self._seed = space, process, tuple(nfe), seed
+        self._space, self._process = setup.space, setup.process
+        self._nfe, self._seed = setup.nfe, setup.seed
         self._layers, self._cost, self._solver = layers, cost, solver
-        self._named = dict(seeds or {})
-        fitting = within(self._named, layers, cost)
-        self._seed_names = {schedule.id: name for name, schedule in fitting.items()}
-        self._times = AutoDiffusion(
-            space, process, nfe=first, seed=seed, seeds=fitting, solver=solver
-        )
-        self._first_stage = FIRST_STAGE if evaluations is None else math.ceil(evaluations / 3)
+        self._seeds = setup.seeds
+        fitting = within(setup.seeds, layers, cost)
+        self._fitting = {seed.id: seed for seed in fitting}
+        first = replace(setup, nfe=affordable(setup.nfe, layers, cost), seeds=fitting)
+        self._times = AutoDiffusion(first, solver=solver)
+        n = setup.evaluations
+        self._first_stage = FIRST_STAGE if n is None else math.ceil(n / 3)
         self._ids: set[str] = set()
-        self._told_seeds: list[_Told] = []
-        self._told: list[_Told | None] = []  # in order; None where nothing was measured
+        self._measured_seeds: list[_Scored] = []
+        self._measured: list[_Scored | None] = []  # in order; None where it was in vain
 
-    def tell(self, observation: Told) -> None:
+    def tell(self, measured: Measurement) -> None:
         """Remembers the schedule; a finite value makes it a possible parent."""
-        schedule, value = observation.schedule, observation.value
-        if schedule.id in self._ids or not observation.is_for(self._process):
+        trial, value = measured.trial, measured.value
+        if trial.id in self._ids or not trial.is_for(self._process):
             return
-        self._ids.add(schedule.id)
-        if not skips_layers(schedule):
-            self._times.tell(observation)
-        is_measured = value is not None and math.isfinite(value)
-        told = (value, observation.number, schedule) if value is not None and is_measured else None
-        if schedule.id not in self._seed_names:
-            self._told.append(told)
-        elif told is not None:
-            self._told_seeds.append(told)
+        self._ids.add(trial.id)
+        if not skips_layers(trial.schedule):
+            self._times.tell(measured)
+        works = value is not None and math.isfinite(value)
+        scored = (value, trial.number or 0, trial) if value is not None and works else None
+        if trial.id not in self._fitting:
+            self._measured.append(scored)
+        elif scored is not None:
+            self._measured_seeds.append(scored)
 
-    def propose(self, number: int, pending: Sequence[Schedule]) -> Proposal:
+    def propose(self, number: int, pending: Sequence[Trial]) -> Trial:
         """The next seed, times alone, or times and blocks."""
-        n_before = len(self._told) + sum(own.id not in self._seed_names for own in pending)
+        n_before = len(self._measured) + sum(own.id not in self._fitting for own in pending)
         if n_before < self._first_stage:
             return self._times.propose(number, pending)
         generation, slot = divmod(n_before - self._first_stage, POPULATION)
-        before = self._told[: self._first_stage + generation * POPULATION]
+        before = self._measured[: self._first_stage + generation * POPULATION]
         rng = np.random.default_rng([self._seed, number])
         nfe = self._nfe[number % len(self._nfe)]
         genes = _LayerGenes.of(self._space, self._base(nfe), self._layers, self._cost)
@@ -125,36 +116,47 @@ class LayeredAutoDiffusion:
             schedule, origin, ids = _member(genes, parents, place, rng)
             if schedule.id not in taken:
                 break
-        return Proposal(number=number, schedule=schedule, origin=origin, parents=ids)
+        return Trial.of(schedule, searched(origin), ids, number)
 
     def _base(self, nfe: int) -> Schedule:
         """The schedule whose times are searched: the best seed's solver at this NFE."""
         if self._solver == "2m":
             return dpmpp_2m(self._process, nfe=nfe)
         if self._solver == "":
-            for _, _, own in sorted(self._told_seeds, key=lambda m: m[:2]):
-                name = self._seed_names[own.id].removesuffix(f", NFE {own.nfe}")
-                twin = own if own.nfe == nfe else self._named.get(f"{name}, NFE {nfe}")
-                if twin is not None and self._is_payable(twin):
-                    return twin
+            for _, _, own in sorted(self._measured_seeds, key=lambda m: m[:2]):
+                twin = self._twin(self._fitting[own.id], nfe)
+                if twin is not None and self._is_payable(twin.schedule):
+                    return twin.schedule
         return ddim(self._process, nfe=nfe)
+
+    def _twin(self, seed: Trial, nfe: int) -> Trial | None:
+        """The seed of the same solver and variant at ``nfe`` calls; a user's own has none."""
+        if seed.nfe == nfe:
+            return seed
+        if seed.origin.solver is None:
+            return None
+        same = (seed.origin.solver, seed.origin.variant)
+        for other in self._seeds:
+            if other.nfe == nfe and (other.origin.solver, other.origin.variant) == same:
+                return other
+        return None
 
     def _is_payable(self, base: Schedule) -> bool:
         genes = _LayerGenes.of(self._space, base, self._layers, self._cost)
         return genes.least_cost <= self._cost + _SLACK
 
     def _parents(
-        self, genes: "_LayerGenes", nfe: int, told: Sequence[_Told | None]
+        self, genes: "_LayerGenes", nfe: int, measured: Sequence[_Scored | None]
     ) -> list[tuple[str, "_Individual"]]:
         """The best so far with these steps, then those of other numbers of calls."""
-        own, others = list[_Told](), list[_Told]()
-        for m in (*told, *self._told_seeds):
-            if m is not None and m[2].nfe == nfe and genes.times.fit(whole(m[2])):
+        own, others = list[_Scored](), list[_Scored]()
+        for m in (*measured, *self._measured_seeds):
+            if m is not None and m[2].nfe == nfe and genes.times.fit(whole(m[2].schedule)):
                 own.append(m)
             elif m is not None and m[2].nfe != nfe:
                 others.append(m)
         ranked = sorted(own, key=lambda m: m[:2]) + sorted(others, key=lambda m: m[:2])
-        return [(m[2].id, genes.individual(m[2])) for m in ranked[:N_PARENTS]]
+        return [(m[2].id, genes.individual(m[2].schedule)) for m in ranked[:N_PARENTS]]
 
 
 def affordable(nfe: Sequence[int], layers: Layers, cost: float) -> tuple[int, ...]:
@@ -178,9 +180,9 @@ def affordable(nfe: Sequence[int], layers: Layers, cost: float) -> tuple[int, ..
     return found
 
 
-def within(seeds: Mapping[str, Schedule], layers: Layers, cost: float) -> dict[str, Schedule]:
+def within(seeds: Sequence[Trial], layers: Layers, cost: float) -> tuple[Trial, ...]:
     """The seeds that cost no more than that."""
-    return {name: own for name, own in seeds.items() if layers.cost(own) <= cost + _SLACK}
+    return tuple(own for own in seeds if layers.cost(own.schedule) <= cost + _SLACK)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

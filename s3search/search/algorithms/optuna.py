@@ -24,7 +24,7 @@ import inspect
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -37,7 +37,8 @@ from s3search.errors import InvalidConfig, nearest
 from s3search.processes import NoiseProcess
 from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind
 from s3search.schedules.spacing import EndRule, noisy_time
-from s3search.search.algorithms.evolution import Seeds, Seen
+from s3search.search.algorithms.sequential import Seeds, Seen
+from s3search.search.conversation import Setup
 from s3search.search.edit.draft import Draft, draft_of, finished, problem, random_schedule
 from s3search.search.edit.recipe import (
     FINISH,
@@ -48,9 +49,10 @@ from s3search.search.edit.recipe import (
     relaxation_of,
     strength_of,
 )
-from s3search.search.proposer import Proposal, Told, schedule_key
+from s3search.search.questions import Measurement
 from s3search.search.space.choices import word_of
 from s3search.search.space.space import SearchSpace
+from s3search.search.trial import Trial, schedule_key, searched
 
 _SHORT_NAMES = {
     "tpe": "TPESampler",
@@ -70,47 +72,40 @@ Word = TypeVar("Word", bound=StrEnum | None)
 class OptunaProposer:
     """The seeds, then what an Optuna sampler suggests; seeds that fit the parameters are told."""
 
-    def __init__(
-        self,
-        sampler: str,
-        space: SearchSpace,
-        process: NoiseProcess,
-        *,
-        nfe: Sequence[int],
-        seed: int,
-        seeds: Mapping[str, Schedule] | None = None,
-    ) -> None:
-        self._space, self._process, self._nfe, self._seed = space, process, tuple(nfe), seed
+    def __init__(self, sampler: str, setup: Setup) -> None:
+        self._space, self._process = setup.space, setup.process
+        self._nfe, self._seed = setup.nfe, setup.seed
         self._name = sampler
-        self._seeds, self._seen = Seeds(seeds or {}), Seen()
+        self._seeds, self._seen = Seeds(setup.seeds), Seen()
         with _quiet():
             self._studies = {
-                n: optuna.create_study(sampler=make_sampler(sampler, seed)) for n in self._nfe
+                n: optuna.create_study(sampler=make_sampler(sampler, self._seed))
+                for n in self._nfe
             }
 
-    def tell(self, observation: Told) -> None:
-        """Replays the observation into the sampler, if the parameters can write its schedule."""
-        schedule, value = observation.schedule, observation.value
-        is_new = self._seen.add(observation.key)
-        study = self._studies.get(schedule.nfe)
-        params = self._encoded(schedule) if is_new and study is not None else None
+    def tell(self, measured: Measurement) -> None:
+        """Replays the measurement into the sampler, if the parameters can write its schedule."""
+        trial, value = measured.trial, measured.value
+        is_new = self._seen.add(trial.key)
+        study = self._studies.get(trial.nfe)
+        params = self._encoded(trial.schedule) if is_new and study is not None else None
         if study is None or params is None:
             return
         with _quiet():
             study.enqueue_trial(params)
-            trial = study.ask()
+            asked = study.ask()
             # NOTE: CMA-ES and NSGA-II write a trial's generation while sampling, which Optuna 5
             # puts off until a value is needed; here all values are given
-            _ = trial.relative_params
-            _decoded(_Asked(trial), self._space, self._process, schedule.nfe)
+            _ = asked.relative_params
+            _decoded(_Asked(asked), self._space, self._process, trial.nfe)
             if value is None or not math.isfinite(value):
-                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                study.tell(asked, state=optuna.trial.TrialState.FAIL)
             else:
-                study.tell(trial, value)
+                study.tell(asked, value)
             if len(study.get_trials(deepcopy=False)) >= _MOST:
-                self._studies[schedule.nfe] = self._shortened(study)
+                self._studies[trial.nfe] = self._shortened(study)
 
-    def propose(self, number: int, pending: Sequence[Schedule]) -> Proposal:
+    def propose(self, number: int, pending: Sequence[Trial]) -> Trial:
         """The next seed, or the sampler's suggestion."""
         taken = self._seen.with_pending(pending)
         seed = self._seeds.next(number, taken)
@@ -124,10 +119,9 @@ class OptunaProposer:
             for _ in range(_TRIES):
                 schedule = _decoded(_Asked(study.ask()), self._space, self._process, nfe)
                 if schedule_key(schedule) not in taken:
-                    origin = f"optuna:{self._name}"
-                    return Proposal(number=number, schedule=schedule, origin=origin)
+                    return Trial.of(schedule, searched(f"optuna:{self._name}"), number=number)
         schedule = random_schedule(self._space, self._process, nfe, rng)
-        return Proposal(number=number, schedule=schedule, origin="random")
+        return Trial.of(schedule, searched("random"), number=number)
 
     def _shortened(self, study: optuna.Study) -> optuna.Study:
         """The best and the newest trials in a study of their own, in their order."""

@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from s3search.schedules.schedule import Schedule
+from s3search.search.conversation import Conversation
 from s3search.search.edit.restart import begun_lower
-from s3search.search.lab import Measured
+from s3search.search.questions import Measurement
+from s3search.search.trial import Trial
 
 _SHORT = 8  # whole measurements that a short polishing costs
 _LEAST_SHORT = 4_000  # images of one, where measurements have few
@@ -25,23 +27,22 @@ _LEAST = 40  # images of any polishing
 _APART = 0.4  # in lam, of the levels of two starts
 _HALVINGS = (0, 2, 3, 1, 4)  # of the first noise level, in the order of trying
 
-Polished = Callable[[Sequence[Schedule], float, int], list[Measured]]
-"""Polishes each of the schedules for so many images, with noise of this number, and measures."""
+Polished = Callable[[Sequence[Trial], float, int], Conversation[list[Measurement]]]
+"""Polishes each of the trials for so many images, with noise of this number, and measures."""
 
-
-Kept = Callable[[Schedule], bool]
-"""Whether a schedule may still be polished: a person may have vetoed it in the meantime."""
+Kept = Callable[[Trial], bool]
+"""Whether a trial may still be polished: a person may have vetoed it in the meantime."""
 
 
 def polish_in_rounds(
-    ranked: Sequence[Schedule],
+    ranked: Sequence[Trial],
     images: float,
     n_images: int,
     polished: Polished,
     kept: Kept,
     *,
     batch: int,
-) -> bool:
+) -> Conversation[bool]:
     """Polishes some of ``ranked``, the best first, for ``images`` in all, measurements of
     ``n_images`` included, at most ``batch`` at a time; whether anything came of it.
     """
@@ -50,36 +51,49 @@ def polish_in_rounds(
     whole = max(_SHORT * n_images, _LEAST_SHORT)
     n = int(np.clip(_SHARE_SHORT * images // (whole + n_images), 1, batch))
     each = max(min(whole, _SHARE_SHORT * images / n - n_images), _LEAST)
-    movable = [s for s in ranked if begun_lower(s, 1) is not None]
-    tried: list[tuple[int, Schedule]] = []
-    if movable[:1] != list(ranked[:1]):
-        tried.append((0, ranked[0]))
-    for halvings in _HALVINGS if movable else ():
-        begun = begun_lower(movable[0], halvings)
-        if begun is not None:
-            tried.append((halvings, begun))
-    tried = tried[:n]
-    found = polished([schedule for _, schedule in tried], each, 0)
+    tried = _starts(ranked)[:n]
+    found = yield from polished([trial for _, trial in tried], each, 0)
     values = [math.inf if m.value is None else m.value for m in found]
     if not any(map(math.isfinite, values)):
         return False
     served = tried[int(np.argmin(values))][0]
-    known = [schedule for _, schedule in tried]
-    others = [s for s in unlike(ranked, n + 2) if s not in known and s is not ranked[0]]
-    others = [s for s in others if kept(s)]
-    if others := [begun_lower(s, served) or s for s in others][: n - len(tried)]:
-        found += polished(others, each, 0)
+    known = {trial.id for _, trial in tried} | {ranked[0].id}
+    others = [trial for trial in unlike(ranked, n + 2) if trial.id not in known and kept(trial)]
+    if others := [_begun(trial, served) or trial for trial in others][: n - len(tried)]:
+        found += yield from polished(others, each, 0)
     left = images - len(found) * (each + n_images)
     for i, (share, one_in) in enumerate(_ROUNDS, start=1):
-        best = [schedule for schedule in ranked_of(found) if kept(schedule)]
+        best = [trial for trial in ranked_of(found) if kept(trial)]
         if not best:
             break
         most = max(1, min(batch // one_in, len(best)))
         n = int(np.clip(share * left // _LEAST_LONG, 1, most))
         each = max(share * left / n - n_images, _LEAST)
         left -= n * (each + n_images)
-        found = polished(unlike(best, n), each, i) or found
+        longer = yield from polished(unlike(best, n), each, i)
+        found = longer or found
     return True
+
+
+def _starts(ranked: Sequence[Trial]) -> list[tuple[int, Trial]]:
+    """The best trial, begun at several noise levels, by their halvings."""
+    movable = [trial for trial in ranked if _begun(trial, 1) is not None]
+    tried: list[tuple[int, Trial]] = []
+    if movable[:1] != list(ranked[:1]):
+        tried.append((0, ranked[0]))
+    for halvings in _HALVINGS if movable else ():
+        begun = _begun(movable[0], halvings)
+        if begun is not None:
+            tried.append((halvings, begun))
+    return tried
+
+
+def _begun(trial: Trial, halvings: int) -> Trial | None:
+    """The trial begun at a lower noise level, itself for 0."""
+    if halvings == 0:
+        return trial
+    begun = begun_lower(trial.schedule, halvings)
+    return None if begun is None else Trial.of(begun, trial.origin)
 
 
 def polish_size(images: float) -> tuple[int, int]:
@@ -91,23 +105,24 @@ def polish_size(images: float) -> tuple[int, int]:
     return max(1, round(images / (2 * n_images))), n_images
 
 
-def ranked_of(measured: Sequence[Measured]) -> list[Schedule]:
+def ranked_of(measured: Sequence[Measurement]) -> list[Trial]:
     """Those measured whole, the best first."""
     whole = [(m.value, i) for i, m in enumerate(measured) if m.value is not None]
-    return [measured[i].schedule for _, i in sorted(whole)]
+    return [measured[i].trial for _, i in sorted(whole)]
 
 
-def unlike(schedules: Sequence[Schedule], n: int) -> list[Schedule]:
+def unlike(trials: Sequence[Trial], n: int) -> list[Trial]:
     """The first ``n``, but as far as possible no two with nearly the same levels: descent makes
     the same of them, whatever their steps.
     """
-    chosen: list[Schedule] = []
-    for schedule in schedules:
+    chosen: list[Trial] = []
+    for trial in trials:
         if len(chosen) >= n:
             return chosen
-        if all(_apart(schedule, other) for other in chosen):
-            chosen.append(schedule)
-    left = [s for s in schedules if s not in chosen]
+        if all(_apart(trial.schedule, other.schedule) for other in chosen):
+            chosen.append(trial)
+    known = {trial.id for trial in chosen}
+    left = [trial for trial in trials if trial.id not in known]
     return [*chosen, *left][:n]
 
 

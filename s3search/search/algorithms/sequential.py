@@ -1,79 +1,92 @@
-"""Runs a proposer in a lab: some proposals under way, told in the order of their numbers.
+"""A search of one trial after the other: a proposer that is told what was measured.
 
-What a person vetoes is to the proposer a schedule that was measured in vain.  When the vetoes
-have changed, before a proposal that no earlier run made, the proposer is made anew and told all
-that it had been told, in the same order, without the values of the vetoed.  So the next proposals
-are those of a search in which they never worked; what is under way or recorded is kept as it is,
-and a search that is resumed goes on as one that was not interrupted.
+A `Proposer` is a pure function of its seed, the number of the trial, the measurements it was told
+in their order, and what is being measured right now.  It saves nothing: after
+
+    evolution.tell(measurement of s0, number 0, value 0.31)
+    evolution.tell(measurement of s2, number 2, failed)
+
+the state of `Evolution` is: the plan keys of {s0, s2} as seen, and the population of s0's nfe,
+[(0.31, 0, s0)]; ``propose(3, pending=[s1])`` draws from ``default_rng([seed, 3])``, so it gives
+the same trial in every process that was told the same.
+
+What a person vetoes is to the proposer a schedule that was measured in vain: the proposer is made
+anew and told all that it had been told, in the same order, without the values of the vetoed.  So
+the next trials are those of a search in which they never worked; what is under way is kept as it
+is.
+
+A value is a distance: lower is better.
 """
 
 from collections import deque
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Container, Iterable, Sequence
+from typing import Protocol
 
-from s3search.search.lab import Lab, Trial
-from s3search.search.proposer import Observation, Proposal, Proposer, StoredObservation
+from s3search.search.conversation import Conversation, Setup, Talk, unvalued
+from s3search.search.questions import Measurement
+from s3search.search.trial import Trial, distinct
 
-_UnderWay = Proposal | StoredObservation
+
+class Proposer(Protocol):
+    """What makes the trials of a `Sequential` search; the contract stands in the module's
+    docstring.
+    """
+
+    def tell(self, measured: Measurement) -> None:
+        """Takes in one measurement; the order of the calls is part of the state."""
+
+    def propose(self, number: int, pending: Sequence[Trial]) -> Trial:
+        """The trial of this number, unlike any trial told or pending; changes nothing."""
 
 
 class Sequential:
-    """The seeds' and ``evaluations`` further proposals, ``batch`` of them under way.
+    """The seeds' and ``setup.evaluations`` further trials, ``setup.batch`` of them under way.
 
-    Proposal k is made when the results up to k - ``batch`` have been told, and no others: so the
-    proposals do not depend on the workers, which always find one waiting.  ``make`` makes the
-    proposer, the same every time.
+    Trial k is made when the measurements up to k - ``batch`` have been told, and no others: so the
+    trials do not depend on the workers, which always find one waiting.  ``make`` makes the
+    proposer, alike every time.
     """
 
-    def __init__(
-        self,
-        make: Callable[[], Proposer],
-        *,
-        n_seeds: int,
-        evaluations: int | None,
-        batch: int,
-    ) -> None:
-        self._make, self._proposer = make, make()
+    def __init__(self, setup: Setup, make: Callable[[], Proposer], *, n_seeds: int) -> None:
+        self._setup, self._make, self._proposer = setup, make, make()
         self._n_seeds = n_seeds
-        self._last = None if evaluations is None else n_seeds + evaluations
-        self._batch = batch
-        self._told: dict[str, Observation | StoredObservation] = {}
+        self.total = None if setup.evaluations is None else n_seeds + setup.evaluations
+        self._talk = Talk()
+        self._told: dict[str, Measurement] = {}
         self._vetoed: frozenset[str] = frozenset()  # of the told
 
-    @property
-    def total(self) -> int | None:
-        """Measurements in all, None where the budget is time."""
-        return self._last
-
-    def run(self, lab: Lab) -> None:
+    def run(self) -> Conversation[None]:
         """Searches until the budget is spent."""
         number = 0
-        under_way: deque[_UnderWay] = deque()
+        under_way: deque[Trial] = deque()
+        yield from self._talk.turn()  # what is known outside
         while True:
-            begun = self._next(lab, number, under_way)
-            lab.begin(
-                [
-                    Trial(schedule=p.schedule, origin=p.origin, parents=p.parents, number=p.number)
-                    for p in begun
-                    if isinstance(p, Proposal)
-                ]
-            )
-            number += len(begun)
+            begun: list[Trial] = []
+            while len(under_way) + len(begun) < self._setup.batch:
+                if self._is_spent(number):
+                    break
+                trial = yield from self._trial(number, (*under_way, *begun))
+                begun.append(trial)
+                number += 1
             under_way.extend(begun)
             if not under_way:
                 return
-            self._tell(lab, under_way.popleft())
+            questions = [self._setup.measure(trial) for trial in begun]
+            oldest = self._setup.measure(under_way.popleft())
+            (measured,) = yield from self._talk.turn(questions, [oldest])
+            self._tell(measured)
 
-    def _tell(self, lab: Lab, done: _UnderWay) -> None:
-        told: Observation | StoredObservation
-        if isinstance(done, Proposal):
-            value = lab.wait(done.schedule).value
-            told = Observation(number=done.number, schedule=done.schedule, value=value)
-        else:
-            told = done
-        if told.id not in self._told:  # a space of few schedules repeats itself
-            self._told[told.id] = told
-            self._proposer.tell(told)
+    def _trial(self, number: int, pending: Sequence[Trial]) -> Conversation[Trial]:
+        known = yield from self._talk.recall(number)
+        if known is not None:
+            return known.trials[0]
+        self._respect(self._talk.outside.vetoed)
+        return self._proposer.propose(number, pending).numbered(number)
+
+    def _tell(self, measured: Measurement) -> None:
+        if measured.trial.id not in self._told:  # a space of few schedules repeats itself
+            self._told[measured.trial.id] = measured
+            self._proposer.tell(measured)
 
     def _respect(self, vetoed: frozenset[str]) -> None:
         """Makes the proposer one that was told nothing good of the vetoed."""
@@ -81,25 +94,53 @@ class Sequential:
         if vetoed == self._vetoed:
             return
         self._vetoed, self._proposer = vetoed, self._make()
-        for schedule_id, told in self._told.items():
+        for schedule_id, measured in self._told.items():
             is_vetoed = schedule_id in vetoed
-            self._proposer.tell(replace(told, value=None) if is_vetoed else told)
+            self._proposer.tell(unvalued(measured) if is_vetoed else measured)
 
-    def _next(self, lab: Lab, number: int, under_way: deque[_UnderWay]) -> list[_UnderWay]:
-        """As many as there is room for beside those under way; none when the budget is spent."""
-        found: list[_UnderWay] = []
-        for k in range(number, number + self._batch - len(under_way)):
-            known = lab.observed(k) or lab.recorded(k)
-            if known is None:
-                if self._is_spent(lab, k):
-                    break
-                pending = [each.schedule for each in (*under_way, *found)]
-                self._respect(lab.vetoed())
-                known = self._proposer.propose(k, pending)
-            found.append(known)
-        return found
-
-    def _is_spent(self, lab: Lab, number: int) -> bool:
+    def _is_spent(self, number: int) -> bool:
         if number < self._n_seeds:
             return False
-        return lab.is_over() or (self._last is not None and number >= self._last)
+        is_last = self.total is not None and number >= self.total
+        return is_last or self._talk.outside.is_over
+
+
+class Seeds:
+    """Trials that are proposed first, in order; those with one plan count once."""
+
+    def __init__(self, seeds: Iterable[Trial]) -> None:
+        self._seeds = distinct(seeds)
+
+    def next(self, number: int, taken: Container[bytes]) -> Trial | None:
+        """The first whose plan is not among the keys taken."""
+        for seed in self._seeds:
+            if seed.key not in taken:
+                return seed.numbered(number)
+        return None
+
+
+class Seen:
+    """Which plans were told."""
+
+    def __init__(self) -> None:
+        self._keys: set[bytes] = set()
+
+    def add(self, key: bytes) -> bool:
+        """Remembers the key of a plan; whether it was new."""
+        before = len(self._keys)
+        self._keys.add(key)
+        return len(self._keys) > before
+
+    def with_pending(self, pending: Sequence[Trial]) -> Container[bytes]:
+        """Keys of everything told or pending."""
+        return _Either(self._keys, {trial.key for trial in pending})
+
+
+class _Either(Container[bytes]):
+    """Two sets as one; the first grows with the study and is not copied."""
+
+    def __init__(self, *sets: set[bytes]) -> None:
+        self._sets = sets
+
+    def __contains__(self, key: object) -> bool:
+        return any(key in each for each in self._sets)

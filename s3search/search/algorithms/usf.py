@@ -26,10 +26,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from s3search.processes import Edm, NoiseProcess
+from s3search.processes import Edm
 from s3search.rules import Prediction, RelaxationKind
 from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind
-from s3search.search.algorithms.evolution import Populations, Seeds, Seen, insert
+from s3search.search.algorithms.evolution import Populations, insert
+from s3search.search.algorithms.sequential import Seeds, Seen
+from s3search.search.conversation import Setup
 from s3search.search.edit.draft import Draft, draft_of, finished, random_schedule
 from s3search.search.edit.recipe import (
     Choice,
@@ -39,8 +41,9 @@ from s3search.search.edit.recipe import (
     strength_of,
 )
 from s3search.search.edit.variation import as_linear
-from s3search.search.proposer import Proposal, Told, schedule_key
+from s3search.search.questions import Measurement
 from s3search.search.space.space import SearchSpace
+from s3search.search.trial import Trial, schedule_key, searched
 
 T = TypeVar("T")
 
@@ -80,28 +83,21 @@ _TRIES = 100  # draws until a child is new and of a searched number of calls
 class UsfEvolution:
     """USF's evolution; the module's docstring tells what of it is published."""
 
-    def __init__(
-        self,
-        space: SearchSpace,
-        process: NoiseProcess,
-        *,
-        nfe: Sequence[int],
-        seed: int,
-        seeds: Mapping[str, Schedule] | None = None,
-    ) -> None:
-        self._space, self._process, self._nfe, self._seed = space, process, tuple(nfe), seed
-        self._seeds, self._seen = Seeds(seeds or {}), Seen()
+    def __init__(self, setup: Setup) -> None:
+        self._space, self._process = setup.space, setup.process
+        self._nfe, self._seed = setup.nfe, setup.seed
+        self._seeds, self._seen = Seeds(setup.seeds), Seen()
         self._populations: Populations = {}
 
-    def tell(self, observation: Told) -> None:
+    def tell(self, measured: Measurement) -> None:
         """Remembers the schedule; a finite value makes it a possible parent."""
-        value = observation.value
-        if not self._seen.add(observation.key) or not observation.is_for(self._process):
+        value, trial = measured.value, measured.trial
+        if not self._seen.add(trial.key) or not trial.is_for(self._process):
             return
         if value is not None and math.isfinite(value):
-            insert(self._populations, value, observation, most=RANK_BAR)
+            insert(self._populations, value, trial, most=RANK_BAR)
 
-    def propose(self, number: int, pending: Sequence[Schedule]) -> Proposal:
+    def propose(self, number: int, pending: Sequence[Trial]) -> Trial:
         """The next seed, or a child of what was told."""
         taken = self._seen.with_pending(pending)
         seed = self._seeds.next(number, taken)
@@ -118,12 +114,12 @@ class UsfEvolution:
             child, parents = usf_child(self._space, a, b, self._nfe, rng)
             if child is not None and schedule_key(child) not in taken:
                 origin = "mutation" if len(parents) == 1 else "crossover"
-                return Proposal(number=number, schedule=child, origin=origin, parents=parents)
+                return Trial.of(child, searched(origin), parents, number)
         for _ in range(_TRIES):
             drawn = random_schedule(self._space, self._process, nfe, rng)
             if schedule_key(drawn) not in taken:
                 break
-        return Proposal(number=number, schedule=drawn, origin="random")
+        return Trial.of(drawn, searched("random"), number=number)
 
 
 def usf_child(

@@ -11,8 +11,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from s3search.search.lab import Measured
 from s3search.search.predictor.ranks import best_share, rank_correlation
+from s3search.search.questions import Measurement
 
 Column = tuple[str, float, Mapping[str, float]]
 """A rung, its images per schedule, and what it says of schedules by their id."""
@@ -23,7 +23,7 @@ _MOST_POINTS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RungWorth:
+class RungCorrelation:
     """Spearman's correlation of a rung with ``next`` over ``n`` schedules, and inside the
     ``n_top`` best of them by ``next``; None where too few or all alike.
     """
@@ -37,14 +37,14 @@ class RungWorth:
     top_correlation: float | None
 
 
-def worth_of(own: Column, following: Column) -> RungWorth:
-    """The worth of a rung as a forecast of the following one."""
+def correlation_of(own: Column, following: Column) -> RungCorrelation:
+    """How well a rung forecasts the following one."""
     (name, images, _), (next_name, _, _) = own, following
     pairs = np.array(_pairs(own, following)).reshape(-1, 2)
     scores, values = pairs.T
     top = best_share(values, share=_TOP)
     inside = rank_correlation(scores[top], values[top]) if len(top) >= _LEAST_TOP else math.nan
-    return RungWorth(
+    return RungCorrelation(
         rung=name,
         images=images,
         next=next_name,
@@ -65,19 +65,19 @@ def points(own: Column, following: Column) -> list[list[float]]:
 
 
 def ladder_of(columns: Sequence[Column]) -> list[dict[str, object]]:
-    """Each rung's worth as a forecast of the next, in plain data."""
-    return [asdict(worth_of(a, b)) for a, b in pairwise(columns)]
+    """How well each rung forecasts the next, in plain data."""
+    return [asdict(correlation_of(a, b)) for a, b in pairwise(columns)]
 
 
-def race_columns(known: Iterable[Measured], bars: Sequence[int]) -> list[Column]:
-    """The distances at the bars of the race."""
-    paths = {m.schedule.id: m.path for m in known}
-    return [(fd(n), n, {i: path[n] for i, path in paths.items() if n in path}) for n in bars]
+def early_columns(known: Iterable[Measurement], looks: Sequence[int]) -> list[Column]:
+    """The distances at the looks of early stopping."""
+    paths = {m.trial.id: m.path for m in known}
+    return [(fd(n), n, {i: path[n] for i, path in paths.items() if n in path}) for n in looks]
 
 
-def whole_column(known: Iterable[Measured], n_images: int) -> Column:
+def whole_column(known: Iterable[Measurement], n_images: int) -> Column:
     """The distances measured whole."""
-    values = {m.schedule.id: m.value for m in known if m.value is not None}
+    values = {m.trial.id: m.value for m in known if m.value is not None}
     return fd(n_images), n_images, values
 
 

@@ -1,6 +1,6 @@
-"""What the cheap rungs say, and how far to believe it.
+"""What the cheap rungs say of schedules, and how far to believe it.
 
-The guide asks the lab for the proxies' scores of seeds and children, learns from what was then
+The surrogate asks for the proxies' scores of seeds and children, learns from what was then
 measured how they rank, and chooses which children are measured.  It is trained anew whenever the
 measured schedules have become half as many again.  Where the cross-validated forecasts are no
 better than chance, it chooses nothing: the children are taken as they come, and no more are made
@@ -8,13 +8,13 @@ than are measured.  A free proxy orders the seeds only as far as it has ranked t
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from s3search.schedules.schedule import Schedule
+from s3search.search.conversation import Conversation, Setup, Talk, scored
 from s3search.search.early_stopping import checkpoints
-from s3search.search.lab import Lab, Measured
 from s3search.search.ladder import PROXIES, LadderRung
 from s3search.search.predictor.acquire import acquire, places
 from s3search.search.predictor.base import Array, Example, Forecast
@@ -22,37 +22,40 @@ from s3search.search.predictor.calibration import calibration_of
 from s3search.search.predictor.choice import Chosen, choose
 from s3search.search.predictor.proxy_correlation import (
     Column,
+    early_columns,
     ladder_of,
     number,
     points,
-    race_columns,
     whole_column,
 )
 from s3search.search.predictor.ranks import rank_correlation
 from s3search.search.predictor.trajectory import OFFERED, TrajectoryFilter
+from s3search.search.questions import Measurement
+from s3search.search.trial import Trial
 
 _FREE = (LadderRung.GAUSSIAN, LadderRung.MIXTURE)
 _GROWTH = 1.5  # of the measured schedules between two trainings
 _LEAST = 12
 _PRIOR = (0.5, 8)  # what a proxy's correlation is taken for, by so many schedules, at first
-_LEAST_WORTH = 0.2  # a proxy of less orders nothing
+_LEAST_WEIGHT = 0.2  # a proxy of a lower correlation orders nothing
 _MOST = 300  # newest examples that a training sees
 _SEQUENCE_FROM = 150
 
 
-class Guide:
+class Surrogate:
     """Proxies and predictor at one number of network calls."""
 
-    def __init__(self, has: Callable[[LadderRung], bool], lab: Lab) -> None:
-        self._lab = lab
-        self._has = has
-        self._free = [rung for rung in _FREE if has(rung)]
-        self._predicts = has(LadderRung.PREDICTOR)
-        self._trajectory = TrajectoryFilter(lab, is_used=has(LadderRung.TRAJECTORY))
+    def __init__(self, setup: Setup, talk: Talk) -> None:
+        self._setup, self._talk = setup, talk
+        self._free = [rung for rung in _FREE if rung in setup.ladder]
+        self._predicts = LadderRung.PREDICTOR in setup.ladder
+        is_traced = LadderRung.TRAJECTORY in setup.ladder
+        self._trajectory = TrajectoryFilter(setup, talk, is_used=is_traced)
         self._billed = 0.0
         self._scores: dict[str, dict[str, float]] = {}
-        self._examples: list[tuple[Example, float]] = []
-        self._trained_on = 0
+        self._learned: list[tuple[Trial, float]] = []
+        self._trained_on = 0  # schedules
+        self._is_due = False  # to be trained, at the first look at a forecast
         self._chosen: Chosen | None = None
         self._forecasts: dict[str, tuple[float, float]] = {}
         self._stage = 0
@@ -65,16 +68,17 @@ class Guide:
             return True
         if not self._predicts:
             return False
-        return self._chosen is None or self._chosen.trusted
+        chosen = self._trained()
+        return chosen is None or chosen.trusted
 
-    def order(self, schedules: Sequence[Schedule]) -> list[int]:
+    def order(self, trials: Sequence[Trial]) -> Conversation[list[int]]:
         """Indices by the free proxies' ranks, each weighted by how it ranked what was measured,
         the unscored last; as they came where no proxy is worth anything.
         """
-        self._score(schedules)
-        ranks = np.zeros(len(schedules))
+        yield from self._score(trials)
+        ranks = np.zeros(len(trials))
         for rung in self._free:
-            scores = np.array([self._scores[s.id][rung.value] for s in schedules])
+            scores = np.array([self._scores[trial.id][rung.value] for trial in trials])
             own = np.argsort(np.argsort(np.where(np.isnan(scores), np.inf, scores)))
             ranks += self._weight(rung.value) * own
         return [int(i) for i in np.argsort(ranks, kind="stable")]
@@ -84,48 +88,75 @@ class Guide:
         before, self._billed = self._billed, self._trajectory.images
         return self._billed - before
 
-    def tell(self, measured: Sequence[Measured]) -> None:
+    def learn(self, measured: Sequence[Measurement]) -> Conversation[None]:
         """Learns what was measured whole, and notes how that was forecast."""
-        whole = [(m.schedule, m.value) for m in measured if m.value is not None]
-        self._score([schedule for schedule, _ in whole])
-        for schedule, value in whole:
-            example = Example(schedule=schedule, proxies=self._scores[schedule.id])
-            self._examples.append((example, value))
-        self._trajectory.learn(measured)
+        whole = [(m.trial, m.value) for m in measured if m.value is not None]
+        yield from self._score([trial for trial, _ in whole])
+        self._learned += whole
+        yield from self._trajectory.learn(measured)
         self._note_calibration(whole)
 
     def leave_out(self, vetoed: frozenset[str]) -> None:
         """Learns nothing from these schedules any more, and forgets what it had learned."""
-        self._vetoed, self._trained_on, self._chosen = vetoed, 0, None
+        self._vetoed, self._trained_on = vetoed, 0
+        self._chosen, self._is_due = None, False
+
+    def grow(self) -> None:
+        """Notices whether enough was measured to be trained anew."""
+        n = len(self._learned_from())
+        if self._predicts and n >= max(_LEAST, _GROWTH * self._trained_on):
+            self._trained_on, self._is_due = n, True
+            self._stage += 1
 
     def choose(
-        self,
-        children: Sequence[Schedule],
-        k: int,
-        bar: float,
-        rng: np.random.Generator,
-    ) -> list[int]:
+        self, children: Sequence[Trial], k: int, threshold: float, rng: np.random.Generator
+    ) -> Conversation[list[int]]:
         """Which ``k`` of the children to measure."""
-        self._train()
+        self._trained()
         if not self._trajectory.is_used:
-            return self._picked(children, k, bar, rng)
-        picked = self._picked(children, OFFERED * k, bar, rng)
-        return [picked[i] for i in self._trajectory.best([children[i] for i in picked], k)]
+            picked = yield from self._picked(children, k, threshold, rng)
+            return picked
+        picked = yield from self._picked(children, OFFERED * k, threshold, rng)
+        best = yield from self._trajectory.best([children[i] for i in picked], k)
+        return [picked[i] for i in best]
 
-    def note_ladder(self, when: str, known: Sequence[Measured], *finals: Column) -> None:
-        """Notes what each rung was worth as a forecast of the next."""
+    def known_of(self, trials: Sequence[Trial]) -> dict[str, Any]:
+        """What was asked about trials that were chosen, in plain data."""
+        errors = self._trajectory.errors
+        return {
+            "scores": [
+                {name: number(score) for name, score in self._scores[trial.id].items()}
+                if trial.id in self._scores
+                else None
+                for trial in trials
+            ],
+            "errors": [number(errors[t.id]) if t.id in errors else None for t in trials],
+            "images": self._trajectory.images,
+        }
+
+    def remember(self, trials: Sequence[Trial], known: Mapping[str, Any]) -> None:
+        """Takes `known_of` back."""
+        for trial, scores, error in zip(trials, known["scores"], known["errors"], strict=True):
+            if scores is not None:
+                self._scores[trial.id] = {name: _nan(score) for name, score in scores.items()}
+            if self._trajectory.is_used:
+                self._trajectory.errors[trial.id] = _nan(error)
+        self._trajectory.images = known["images"]
+
+    def note_ladder(self, when: str, known: Sequence[Measurement], *finals: Column) -> None:
+        """Notes how each rung forecast the next."""
         if not known:
             return
         columns: list[Column] = [
             (rung.value, 0, {i: scores[rung.value] for i, scores in self._scores.items()})
             for rung in self._free
         ]
-        n_whole, nfe = self._lab.n_images, known[0].schedule.nfe
-        if self._has(LadderRung.TRAJECTORY):
-            price = self._lab.price(LadderRung.TRAJECTORY, nfe)
-            columns.append((LadderRung.TRAJECTORY, price.images, self._trajectory.errors))
-        if self._has(LadderRung.RACE):
-            columns += race_columns(known, checkpoints(n_whole))
+        n_whole, nfe = self._setup.n_images, known[0].trial.nfe
+        if LadderRung.TRAJECTORY in self._setup.ladder:
+            images = float(self._setup.trajectory_images)
+            columns.append((LadderRung.TRAJECTORY, images, self._trajectory.errors))
+        if LadderRung.RACE in self._setup.ladder:
+            columns += early_columns(known, checkpoints(n_whole))
         whole = whole_column(known, n_whole)
         proxies = [column for column in columns if column[0] in PROXIES]
         columns += [whole, *finals]
@@ -137,20 +168,21 @@ class Guide:
             "against_whole": {column[0]: points(column, whole) for column in proxies},
             "trajectory_used": self._trajectory.is_used,
         }
-        self._lab.note("ladder", content)
+        self._talk.note("ladder", content)
 
     def _picked(
-        self, children: Sequence[Schedule], k: int, bar: float, rng: np.random.Generator
-    ) -> list[int]:
+        self, children: Sequence[Trial], k: int, threshold: float, rng: np.random.Generator
+    ) -> Conversation[list[int]]:
         """``k`` by what the predictor says of free proxies and choices."""
-        if self._chosen is None or not self._chosen.trusted or len(children) <= k:
+        chosen = self._trained()
+        if chosen is None or not chosen.trusted or len(children) <= k:
             return list(range(min(k, len(children))))
-        self._score(children)
-        examples = [Example(schedule=s, proxies=self._scores[s.id]) for s in children]
-        forecast = self._chosen.predictor.predict(examples)
-        finite = math.isfinite(bar) and bar > 0
-        goal = math.log(bar) if finite else float(np.median(forecast.mean))
-        picked = acquire(forecast, goal, k, rng, points=places(children))
+        yield from self._score(children)
+        forecast = chosen.predictor.predict([self._example(child) for child in children])
+        finite = math.isfinite(threshold) and threshold > 0
+        goal = math.log(threshold) if finite else float(np.median(forecast.mean))
+        levels = places([child.schedule for child in children])
+        picked = acquire(forecast, goal, k, rng, points=levels)
         for i in picked:
             self._forecasts[children[i].id] = (float(forecast.mean[i]), float(forecast.std[i]))
         return picked
@@ -161,68 +193,74 @@ class Guide:
         found = rank_correlation(*pairs.T) if len(pairs) else math.nan
         prior, n_prior = _PRIOR
         n = 0 if math.isnan(found) else len(pairs)
-        worth = (n_prior * prior + (n * found if n else 0.0)) / (n_prior + n)
-        return worth if worth > _LEAST_WORTH else 0.0
+        weight = (n_prior * prior + (n * found if n else 0.0)) / (n_prior + n)
+        return weight if weight > _LEAST_WEIGHT else 0.0
 
-    def _score(self, schedules: Sequence[Schedule]) -> None:
-        new = [s for s in schedules if s.id not in self._scores]
+    def _score(self, trials: Sequence[Trial]) -> Conversation[None]:
+        new = [trial for trial in trials if trial.id not in self._scores]
         if not new:
             return
-        columns = {rung.value: self._lab.scores(rung.value, new) for rung in self._free}
-        for i, schedule in enumerate(new):
-            self._scores[schedule.id] = {name: float(c[i]) for name, c in columns.items()}
-        if not self._examples and len(new) >= _LEAST:
+        columns: dict[str, list[float]] = {}
+        for rung in self._free:
+            columns[rung.value] = yield from scored(self._setup, self._talk, rung, new)
+        for i, trial in enumerate(new):
+            self._scores[trial.id] = {name: column[i] for name, column in columns.items()}
+        if not self._learned and len(new) >= _LEAST:
             # as for models of latents: what has no score for any is not asked, nor shown, again
             self._free = [r for r in self._free if not np.isnan(columns[r.value]).all()]
 
-    def _train(self) -> None:
-        examples = self._learned_from()
-        n = len(examples)
-        if not self._predicts or n < max(_LEAST, _GROWTH * self._trained_on):
-            return
-        self._trained_on = n
-        newest = examples[-_MOST:]
+    def _trained(self) -> Chosen | None:
+        """The predictor, trained if that is due; None before enough is measured."""
+        if not self._is_due:
+            return self._chosen
+        self._is_due = False
+        n = self._trained_on
+        newest = self._learned_from()[:n][-_MOST:]
         self._chosen = choose(
-            [example for example, _ in newest],
+            [self._example(trial) for trial, _ in newest],
             [value for _, value in newest],
             seed=n,
             proxies=[rung.value for rung in self._free],
             sequence_from=_SEQUENCE_FROM,
         )
-        self._stage += 1
-        self._lab.note(
+        self._talk.note(
             "predictor",
             {
                 "stage": self._stage,
-                "nfe": newest[0][0].schedule.nfe,
+                "nfe": newest[0][0].nfe,
                 "n": n,
                 "model": self._chosen.name,
                 "trusted": self._chosen.trusted,
                 "correlation": number(self._chosen.correlation),
                 "top_correlation": number(self._chosen.top_correlation),
-                "proxies": {rung.value: self._worth(rung.value) for rung in self._free},
+                "proxies": {rung.value: self._correlation(rung.value, n) for rung in self._free},
             },
         )
+        return self._chosen
 
-    def _learned_from(self) -> list[tuple[Example, float]]:
+    def _example(self, trial: Trial) -> Example:
+        return Example(schedule=trial.schedule, proxies=self._scores[trial.id])
+
+    def _learned_from(self) -> list[tuple[Trial, float]]:
         """What was measured whole, without the vetoed."""
         if not self._vetoed:
-            return self._examples
-        return [each for each in self._examples if each[0].schedule.id not in self._vetoed]
+            return self._learned
+        return [each for each in self._learned if each[0].id not in self._vetoed]
 
-    def _worth(self, proxy: str) -> float | None:
-        """The rank correlation of one proxy with what was measured."""
-        pairs = self._pairs(proxy)
+    def _correlation(self, proxy: str, n: int) -> float | None:
+        """The rank correlation of one proxy with what was measured first."""
+        pairs = self._pairs(proxy, n)
         return number(rank_correlation(*pairs.T)) if len(pairs) >= _LEAST else None
 
-    def _pairs(self, proxy: str) -> Array:  # (n, 2)
+    def _pairs(self, proxy: str, n: int | None = None) -> Array:  # (n, 2)
         """The proxy's scores and the distances, where there are both."""
-        known = [(example.proxies[proxy], value) for example, value in self._learned_from()]
+        learned = self._learned_from()[:n]
+        known = [(self._scores[trial.id][proxy], value) for trial, value in learned]
         pairs: Array = np.array(known, dtype=np.float64).reshape(-1, 2)
         return pairs[~np.isnan(pairs[:, 0])]
 
-    def _note_calibration(self, whole: Sequence[tuple[Schedule, float]]) -> None:
-        known = [(self._forecasts.pop(s.id), v) for s, v in whole if s.id in self._forecasts]
+    def _note_calibration(self, whole: Sequence[tuple[Trial, float]]) -> None:
+        known = [(self._forecasts.pop(t.id), v) for t, v in whole if t.id in self._forecasts]
         if len(known) < 3:
             return
         forecast = Forecast(
@@ -230,7 +268,7 @@ class Guide:
             std=np.array([std for (_, std), _ in known]),
         )
         record = calibration_of(self._stage, forecast, [value for _, value in known])
-        self._lab.note(
+        self._talk.note(
             "calibration",
             {
                 "stage": record.stage,
@@ -242,3 +280,7 @@ class Guide:
                 "ranks": [[round(rank, 4) for rank in pair] for pair in record.ranks],
             },
         )
+
+
+def _nan(score: float | None) -> float:
+    return math.nan if score is None else score

@@ -21,12 +21,11 @@ from PIL import Image
 from sqlalchemy.engine import make_url
 from torch import Tensor
 
+from s3search.cluster.asking import Pool, images_by
 from s3search.errors import InvalidConfig
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.record import ImagesRequest
 from s3search.files import write_bytes, write_text
-from s3search.run.driver import images_of_all
-from s3search.run.study_lab import Pool
 from s3search.schedules.schedule import Schedule
 from s3search.show.dashboard.storage import open_storage
 from s3search.show.pictures import draw_schedule
@@ -144,8 +143,11 @@ def sheets_of_workers(
         ImagesRequest(schedule=schedule, n_images=n_images, noise_seed=seed)
         for schedule in schedules
     ]
-    made = images_of_all(pool, requests)
-    return {schedule.id: _picture(schedule, images) for schedule, images in made}
+    return {
+        schedule.id: _picture(schedule, images)
+        for schedule, images in images_by(pool, requests)
+        if isinstance(images, Tensor)
+    }
 
 
 def carry_files(url: str, target: str, study_name: str) -> int:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from s3search.evaluation.record import Rung
 from s3search.schedules.schedule import Schedule, Step
+from s3search.search.questions import Rung
 from s3search.show.pictures import describe_rule
 from s3search.study.database.store import StudyStore
 

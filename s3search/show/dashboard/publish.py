@@ -12,8 +12,8 @@ from pathlib import Path
 
 import optuna
 
+from s3search.cluster.asking import Pool
 from s3search.errors import InvalidConfig, S3SearchError, StudyConflict
-from s3search.run.study_lab import Pool
 from s3search.schedules.schedule import Schedule
 from s3search.show.dashboard.artifacts import (
     Picture,

@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from sqlalchemy import select
 
 from s3search.errors import StudyConflict
-from s3search.evaluation.record import Rung
 from s3search.schedules.schedule import Schedule
+from s3search.search.questions import Rung
 from s3search.study.database.engine import open_engine
 from s3search.study.database.store import StudyStore, open_study
 from s3search.study.database.tables import EVALUATIONS, JOBS, NOTES, SCHEDULES, STUDIES

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from torch import Tensor
 
+from s3search.cluster.asking import Pool, described, images_by
+from s3search.errors import EvaluationFailed
 from s3search.evaluation.record import ImagesRequest
-from s3search.run.driver import describe, images
-from s3search.run.study_lab import Pool
 from s3search.schedules.schedule import Schedule
+from s3search.search.trial import Origin, OriginKind
 from s3search.show.pictures import draw_samples
 from s3search.study.database.store import StudyStore
 from s3search.study.results.frame import Scored, best_of, evaluations_frame, validated
@@ -20,12 +21,16 @@ def draw_sheet(
     pool: Pool, rows: Sequence[tuple[str, Schedule]], path: Path, *, noise_seed: int
 ) -> None:
     """Writes a PNG of the first images of every labelled schedule."""
-    drawn = []
-    for label, schedule in rows:
-        request = ImagesRequest(schedule=schedule, n_images=N_IMAGES, noise_seed=noise_seed)
-        made = images(pool, request)
-        assert isinstance(made, Tensor)
-        drawn.append((label, made))
+    requests = [
+        ImagesRequest(schedule=schedule, n_images=N_IMAGES, noise_seed=noise_seed)
+        for _, schedule in rows
+    ]
+    made: dict[str, Tensor] = {}
+    for schedule, images in images_by(pool, requests):
+        if isinstance(images, EvaluationFailed):
+            raise images
+        made[schedule.id] = images
+    drawn = [(label, made[schedule.id]) for label, schedule in rows]
     draw_samples(drawn, path, "same noise in every column")
 
 
@@ -33,7 +38,7 @@ def draw_comparison(store: StudyStore, pool: Pool, path: Path) -> list[str]:
     """Writes, for every number of calls, the best found schedule, the best published one and what
     the pipeline's own scheduler makes, if that was validated; the labels of the rows.
     """
-    own = describe(pool).own_sampler
+    own = described(pool).own_sampler
     scored = validated(evaluations_frame(store), store.config)
     rows: list[tuple[str, Scored]] = []
     for nfe in store.config.space.nfe:
@@ -41,7 +46,7 @@ def draw_comparison(store: StudyStore, pool: Pool, path: Path) -> list[str]:
         found, published = best_of(of_nfe)
         usual = None
         if own is not None:
-            usual = next((row for row in of_nfe if row.name.startswith(own.scheduler)), None)
+            usual = next((row for row in of_nfe if _is_usual(row.origin, own.scheduler)), None)
         named = (("s3search", found), ("best published", published), ("pipeline's own", usual))
         rows += [(label, row) for label, row in named if row is not None]
     labelled = [
@@ -54,3 +59,8 @@ def draw_comparison(store: StudyStore, pool: Pool, path: Path) -> list[str]:
     ]
     draw_sheet(pool, labelled, path, noise_seed=store.config.validation_noise_seed)
     return [label for label, _ in labelled]
+
+
+def _is_usual(origin: Origin, scheduler: str) -> bool:
+    """Whether a pipeline with this scheduler runs it unless told otherwise."""
+    return origin.kind is OriginKind.PIPELINE or origin.solver == scheduler

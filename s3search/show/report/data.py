@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from s3search.errors import StudyConflict
-from s3search.evaluation.record import Rung
 from s3search.schedules.schedule import Schedule
 from s3search.search.predictor.proxy_correlation import number
 from s3search.search.predictor.ranks import rank_correlation
+from s3search.search.questions import Rung
 from s3search.show.report.study_file import study_toml
 from s3search.study.database.store import StudyStore
 from s3search.study.results.comparison import comparison_of
@@ -30,7 +30,7 @@ from s3search.study.results.frame import (
 _TOP_SCHEDULES = 6
 _LINES = 3  # published solvers drawn beside a search
 _ERRORS = 5
-_AFTER_SEARCH = (Rung.VALIDATION.value, Rung.WITNESS.value, Rung.USER.value)
+_AFTER_SEARCH = (Rung.VALIDATION.value, Rung.SECOND_METRIC.value, Rung.USER.value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,13 +256,14 @@ def _errors(frame: pd.DataFrame) -> tuple[tuple[str, int], ...]:
 
 def _provenance(store: StudyStore, frame: pd.DataFrame) -> dict[str, str]:
     config, done = store.config, _complete(frame)
+    of_second = done["rung"] == Rung.SECOND_METRIC.value
     named: dict[str, Iterable[Any]] = {
         "model": [config.model.loader],
         "model fingerprint": done["model_fingerprint"],
         "metric": done["metric"],
-        "extractor": done[done["rung"] != Rung.WITNESS.value]["extractor"],
-        "second extractor, chose nothing": done[done["rung"] == Rung.WITNESS.value]["extractor"],
-        "reference digest": done[done["rung"] != Rung.WITNESS.value]["reference_digest"],
+        "extractor": done[~of_second]["extractor"],
+        "second extractor, chose nothing": done[of_second]["extractor"],
+        "reference digest": done[~of_second]["reference_digest"],
         "reference images": done["reference_n"].dropna().map(lambda n: f"{int(n):,}"),
         "search": [f"{config.search.algorithm}, seed {config.study.seed}"],
         "space": [config.space.preset],

@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from s3search.run.driver import Report
+from s3search.run.tally import Report
 from s3search.show.terminal.numbers import duration, number
 from s3search.study.results.progress import Progress, Quality
 

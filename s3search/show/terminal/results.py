@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from s3search.evaluation.record import Evaluation
+from s3search.search.questions import Measurement
 from s3search.show.terminal.comparison import against_lines
 
 
@@ -41,14 +41,14 @@ def best_lines(
         yield f"vetoed: trial {trial}: {reason or 'no reason was given'}"
 
 
-def evaluation_line(evaluation: Evaluation) -> str:
+def evaluation_line(evaluation: Measurement) -> str:
     """One measurement with everything it needs."""
-    error = evaluation.standard_error
+    error, question = evaluation.standard_error, evaluation.question
     spread = "" if error is None else f" (standard error {error:.4f})"
     return (
         f"{evaluation.metric} distance {evaluation.value:.4f}{spread}: "
-        f"{evaluation.n_images:,} images, noise seed {evaluation.noise_seed}, "
-        f"NFE {evaluation.nfe}, extractor {evaluation.extractor}, "
+        f"{evaluation.n_images:,} images, noise seed {question.noise_seed}, "
+        f"NFE {evaluation.trial.nfe}, extractor {evaluation.extractor}, "
         f"reference {evaluation.reference_digest}, model {evaluation.model_fingerprint}, "
         f"{evaluation.seconds:.2f} s on {evaluation.device}"
     )

@@ -1,184 +1,132 @@
-"""What became of a question to a worker, and the same as a row of our tables and back."""
+"""Trials, measurements and answers as rows of our tables, and back."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from s3search.evaluation.record import Evaluation, EvaluationRequest, Rung
 from s3search.schedules.schedule import Schedule
-from s3search.search.proposer import Proposal
+from s3search.search.questions import Answer, Job, Measure, Measurement, Rung
+from s3search.search.trial import Origin, Trial
+
+_JSON = ("path", "replicates")  # columns that hold JSON
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spent:
-    """Where and how long an evaluation ran, whether or not it succeeded."""
-
-    worker: str
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What became of a request: an evaluation, or the reason why there is none."""
-
-    request: EvaluationRequest
-    evaluation: Evaluation | None
-    error: str | None
-    spent: Spent
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Searched:
-    """What became of one trial of the search; ``value`` is None where it failed or left a race,
-    ``path`` has its distances by number of images.
-    """
-
-    schedule_id: str
-    nfe: int
-    value: float | None
-    n_images: int
-    path: Mapping[int, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A question to a worker beside evaluations, and its answer or the error."""
-
-    kind: str
-    digest: str
-    result: Any
-    error: str | None
-    network_calls: int
-    spent: Spent
-
-
-def proposal_rows(study_id: int, proposals: Sequence[Proposal]) -> list[dict[str, Any]]:
-    """Rows of `s3search.study.database.tables.PROPOSALS`."""
+def trial_rows(study_id: int, trials: Mapping[int, Trial]) -> list[dict[str, Any]]:
+    """Rows of `s3search.study.database.tables.PROPOSALS`, by the trials' numbers there."""
     return [
         {
             "study_id": study_id,
-            "number": proposal.number,
-            "schedule_id": proposal.schedule.id,
-            "origin": proposal.origin,
-            "parents": json.dumps(list(proposal.parents)),
+            "number": number,
+            "schedule_id": trial.id,
+            "origin": trial.origin.text,
+            "parents": json.dumps(list(trial.parents)),
             "created_at": now(),
         }
-        for proposal in proposals
+        for number, trial in trials.items()
     ]
 
 
-def proposal_of(row: Any) -> Proposal:
-    """The proposal of a row that was joined with its schedule's content."""
-    return Proposal(
+def trial_of(row: Any, read: Callable[[], Schedule]) -> Trial:
+    """The trial of a row that was joined with its schedule's nfe and plan key."""
+    return Trial(
+        id=row.schedule_id,
+        nfe=row.nfe,
+        origin=Origin.of_text(row.origin),
+        parents=tuple(_list(row.parents)),
         number=row.number,
-        schedule=Schedule.from_dict(json.loads(row.content)),
-        origin=row.origin,
-        parents=tuple(json.loads(row.parents)),
+        source=read,
+        stored_key=None if row.plan_key is None else bytes.fromhex(row.plan_key),
     )
 
 
-def result_row(study_id: int, result: Result) -> dict[str, Any]:
+def measurement_row(study_id: int, measured: Measurement) -> dict[str, Any]:
     """A row of `s3search.study.database.tables.EVALUATIONS`."""
-    request, evaluation = result.request, result.evaluation
-    values: dict[str, Any] = {
+    has_failed = measured.distance is None
+    table = measured.table()
+    values = {
         "study_id": study_id,
-        "schedule_id": request.schedule.id,
-        "nfe": request.schedule.nfe,
-        "rung": request.rung.value,
-        "n_images": request.n_images,
-        "noise_seed": str(request.noise_seed),
-        "state": "failed" if evaluation is None else "complete",
-        "error": result.error,
-        "worker": result.spent.worker,
-        "seconds": result.spent.seconds,
+        "state": "failed" if has_failed else "complete",
+        "error": measured.error,
+        "worker": measured.worker,
         "created_at": now(),
+        **table,
+        "noise_seed": str(measured.question.noise_seed),
     }
-    if evaluation is not None:
-        measured = asdict(evaluation)
-        for key in ("rung", "noise_seed", "witness"):
-            measured.pop(key)
-        values |= measured | {"network_calls": evaluation.network_calls}
-        values |= {"rung": evaluation.rung.value, "path": json.dumps(evaluation.path)}
-        if evaluation.replicates is not None:
-            values["replicates"] = json.dumps(evaluation.replicates)
+    for name in _JSON:
+        values[name] = None if has_failed or table[name] is None else json.dumps(table[name])
+    if has_failed:
+        values |= dict.fromkeys(("block_images", "network_batches", "network_calls"))
     return values
 
 
-def result_of(row: Any) -> Result:
-    """The result of a row that was joined with its schedule's content."""
-    request = EvaluationRequest(
-        schedule=Schedule.from_dict(json.loads(row.content)),
-        rung=Rung(row.rung),
-        n_images=row.n_images,
-        noise_seed=int(row.noise_seed),
-    )
-    evaluation = None
-    if row.state == "complete":
-        names = {field.name for field in fields(Evaluation)} - {"witness"}
-        kept = {name: getattr(row, name) for name in names}
-        kept |= {"rung": request.rung, "noise_seed": request.noise_seed}
-        kept["path"] = tuple(_path(row.path).items())
-        kept["replicates"] = None if row.replicates is None else tuple(json.loads(row.replicates))
-        evaluation = Evaluation(**kept)
-    spent = Spent(worker=row.worker, seconds=row.seconds)
-    return Result(request=request, evaluation=evaluation, error=row.error, spent=spent)
-
-
-def searched(result: Result) -> Searched:
-    """What a resumed search will know of a result."""
-    request, evaluation = result.request, result.evaluation
-    whole = evaluation is not None and evaluation.rung is Rung.SEARCH
-    return Searched(
-        schedule_id=request.schedule.id,
-        nfe=request.schedule.nfe,
-        value=evaluation.value if evaluation is not None and whole else None,
-        n_images=request.n_images if evaluation is None else evaluation.n_images,
-        path={} if evaluation is None else dict(evaluation.path),
+def measurement_of(row: Any, question: Measure, *, is_paid: bool = False) -> Measurement:
+    """What became of a question of the search, as its row says."""
+    has_failed = row.value is None
+    whole = row.rung != Rung.STOPPED.value
+    return Measurement(
+        question=question,
+        distance=row.value,
+        error=row.error if has_failed else None,
+        n_images=0 if has_failed else question.n_images if whole else row.n_images,
+        is_paid=is_paid,
+        path={int(n): float(value) for n, value in _list(row.path)},
+        standard_error=row.standard_error,
+        seconds=row.seconds,
     )
 
 
-def searched_of(row: Any) -> Searched:
-    """The same of a row, whose schedule is not read."""
-    whole = row.rung == Rung.SEARCH.value
-    return Searched(
-        schedule_id=row.schedule_id,
-        nfe=row.nfe,
-        value=row.value if whole else None,
-        n_images=row.n_images,
-        path=_path(row.path),
-    )
-
-
-def _path(content: str | None) -> dict[int, float]:
-    return {int(n): float(value) for n, value in json.loads(content or "[]")}
-
-
-def job_row(study_id: int, job: Job) -> dict[str, Any]:
+def answer_row(study_id: int, answer: Answer) -> dict[str, Any]:
     """A row of `s3search.study.database.tables.JOBS`."""
+    question, error = answer.question, answer.error
+    content = question.to_json(answer.value) if error is None else error
     return {
         "study_id": study_id,
-        "kind": job.kind,
-        "digest": job.digest,
-        "state": "complete" if job.error is None else "failed",
-        "result": json.dumps(job.result if job.error is None else job.error),
-        "network_calls": job.network_calls,
-        "seconds": job.spent.seconds,
-        "worker": job.spent.worker,
+        "kind": question.kind,
+        "digest": question.key,
+        "state": "complete" if error is None else "failed",
+        "result": json.dumps(content),
+        "network_calls": answer.network_calls,
+        "seconds": answer.seconds,
+        "worker": answer.worker,
         "created_at": now(),
     }
 
 
-def job_of(row: Any) -> Job:
-    """The job of a row."""
+def answer_of(row: Any, question: Job) -> Answer:
+    """What became of a job, as its row says."""
     content = json.loads(row.result)
-    failed = row.state == "failed"
-    spent = Spent(worker=row.worker, seconds=row.seconds)
-    result, error = (None, content) if failed else (content, None)
-    return Job(row.kind, row.digest, result, error, row.network_calls, spent)
+    has_failed = row.state == "failed"
+    return Answer(
+        question=question,
+        value=None if has_failed else question.of_json(content),
+        error=content if has_failed else None,
+        network_calls=row.network_calls,
+        seconds=row.seconds,
+        worker=row.worker,
+    )
+
+
+def _list(content: str | None) -> list[Any]:
+    """A list of a JSON column, most of which are empty."""
+    found: list[Any] = [] if content in (None, "[]") else json.loads(str(content))
+    return found
 
 
 def now() -> datetime:
     """UTC without a zone, as every time in our tables."""
     return datetime.now(UTC).replace(tzinfo=None)
+
+
+def schedule_rows(trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """Rows of `s3search.study.database.tables.SCHEDULES`, each schedule once."""
+    wanted = {trial.id: trial for trial in trials}
+    return [
+        {
+            "id": trial.id,
+            "nfe": trial.nfe,
+            "content": json.dumps(trial.schedule.to_dict()),
+            "plan_key": trial.key.hex(),
+        }
+        for trial in wanted.values()
+    ]

@@ -5,11 +5,11 @@ trial follows (`s3search.study.optuna.mirror`).  An evaluation is unique by (stu
 images, noise seed), so nothing is ever counted twice.
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,25 +17,21 @@ from sqlalchemy import select
 from sqlalchemy.engine import Engine
 
 from s3search.errors import LeaseLost, StudyConflict, nearest
-from s3search.evaluation.record import Rung
 from s3search.schedules.schedule import Schedule
-from s3search.search.proposer import Proposal, schedule_key
+from s3search.search.questions import Answer, Job, Measurement, Rung
 from s3search.search.space.space import SearchSpace
+from s3search.search.trial import Trial
 from s3search.study.database.engine import insert_missing, insert_or_leave, open_engine, redacted
 from s3search.study.database.lease import Lease
 from s3search.study.database.retries import ridden_out, without_waiting
 from s3search.study.database.rows import (
-    Job,
-    Result,
-    Searched,
-    job_of,
-    job_row,
+    answer_of,
+    answer_row,
+    measurement_row,
     now,
-    proposal_of,
-    proposal_rows,
-    result_of,
-    result_row,
-    searched_of,
+    schedule_rows,
+    trial_of,
+    trial_rows,
 )
 from s3search.study.database.tables import (
     EVALUATIONS,
@@ -50,8 +46,7 @@ from s3search.study.file.config import StudyConfig, parse_config
 from s3search.study.optuna.mirror import DATABASE_ERRORS, OptunaMirror
 from s3search.study.vetoes import Veto, vetoes_of
 
-_SEARCHING = (Rung.SEARCH.value, Rung.RACE.value)
-_IDS_PER_QUERY = 500  # a database takes so many parameters and no more
+_SEARCHING = (Rung.SEARCH.value, Rung.STOPPED.value)
 
 
 class StudyStore:
@@ -109,13 +104,13 @@ class StudyStore:
     # -- the search ------------------------------------------------------------------------
 
     @ridden_out
-    def add_proposals(self, proposals: Sequence[Proposal]) -> None:
-        """Records proposals before they are sent to workers."""
-        rows = proposal_rows(self._id, proposals)
+    def add_trials(self, trials: Mapping[int, Trial]) -> None:
+        """Records trials, by their numbers, before they are sent to workers."""
+        rows = trial_rows(self._id, trials)
         if not rows:
             return
         with self._write() as connection:
-            self._add_schedules(connection, [proposal.schedule for proposal in proposals])
+            self._add_schedules(connection, list(trials.values()))
             inserted = connection.execute(insert_or_leave(connection, PROPOSALS), rows)
             if inserted.rowcount != len(rows):  # some are there: the answer of a commit was lost
                 self._check_numbers(connection, rows)
@@ -135,66 +130,43 @@ class StudyStore:
                 )
 
     @ridden_out
-    def add_result(self, result: Result) -> bool:
-        """Records what became of a request, and what the witness says; False if the former was
-        known already (it is not written again).
+    def add_measurement(self, measured: Measurement) -> bool:
+        """Records what became of a question, and what the second metric says; False if the former
+        was known already (it is not written again).
         """
         with self._write() as connection:
-            self._add_schedules(connection, [result.request.schedule])
-            is_new = self._add_row(connection, result)
-            witness = None if result.evaluation is None else result.evaluation.witness
-            if witness is not None:
-                self._add_row(connection, replace(result, evaluation=witness))
-        self._stored.add(result.request.schedule.id)
+            self._add_schedules(connection, [measured.trial])
+            is_new = self._add_row(connection, measured)
+            if measured.second is not None:
+                self._add_row(connection, measured.second)
+        self._stored.add(measured.trial.id)
         return is_new
 
-    def _add_row(self, connection: sa.Connection, result: Result) -> bool:
+    def _add_row(self, connection: sa.Connection, measured: Measurement) -> bool:
         insert = insert_or_leave(connection, EVALUATIONS).returning(EVALUATIONS.c.id)
-        row = connection.execute(insert, result_row(self._id, result)).first()
+        row = connection.execute(insert, measurement_row(self._id, measured)).first()
         return row is not None
 
-    def _add_schedules(self, connection: sa.Connection, schedules: Sequence[Schedule]) -> None:
+    def _add_schedules(self, connection: sa.Connection, trials: Sequence[Trial]) -> None:
         """Adds those that are new; drivers of other studies may be adding the same at this
         moment.
         """
-        wanted = {schedule.id: schedule for schedule in schedules}
-        rows = [
-            {
-                "id": own.id,
-                "nfe": own.nfe,
-                "content": json.dumps(own.to_dict()),
-                "plan_key": schedule_key(own).hex(),
-            }
-            for own in wanted.values()
-            if own.id not in self._stored
-        ]
-        insert_missing(connection, SCHEDULES, rows)
+        new = [trial for trial in trials if trial.id not in self._stored]
+        insert_missing(connection, SCHEDULES, schedule_rows(new))
 
     @ridden_out
-    def proposals(self, *, first: int = 0, n: int | None = None) -> list[Proposal]:
-        """Proposals in order, from number ``first`` on, at most ``n``."""
-        query = (
-            select(PROPOSALS, SCHEDULES.c.content)
-            .join(SCHEDULES, SCHEDULES.c.id == PROPOSALS.c.schedule_id)
-            .where(PROPOSALS.c.study_id == self._id, PROPOSALS.c.number >= first)
-            .order_by(PROPOSALS.c.number)
-            .limit(n)
-        )
-        with self._engine.begin() as connection:
-            rows = connection.execute(query).all()
-        return [proposal_of(row) for row in rows]
-
-    @ridden_out
-    def proposed(self) -> Sequence[Any]:
-        """(number, schedule_id, origin, nfe, plan_key) of all proposals, in order."""
-        columns = (PROPOSALS.c.number, PROPOSALS.c.schedule_id, PROPOSALS.c.origin)
+    def trials(self) -> list[Trial]:
+        """All trials in order, their schedules unread: there may be tens of thousands."""
+        names = ("number", "schedule_id", "origin", "parents")
+        columns = (PROPOSALS.c[name] for name in names)
         query = (
             select(*columns, SCHEDULES.c.nfe, SCHEDULES.c.plan_key)
             .join(SCHEDULES, SCHEDULES.c.id == PROPOSALS.c.schedule_id)
             .where(PROPOSALS.c.study_id == self._id)
         )
         with self._engine.begin() as connection:
-            return connection.execute(query.order_by(PROPOSALS.c.number)).all()
+            rows = connection.execute(query.order_by(PROPOSALS.c.number)).all()
+        return [trial_of(row, functools.partial(self.schedule, row.schedule_id)) for row in rows]
 
     @ridden_out
     def values(self, rung: Rung, n_images: int) -> dict[str, float | None]:
@@ -228,54 +200,37 @@ class StudyStore:
         return Schedule.from_dict(json.loads(content))
 
     @ridden_out
-    def search_results(self, schedule_ids: Sequence[str] | None = None) -> list[Result]:
-        """What became of the search's trials, in order: of all, or of those of some schedules."""
-        query = (
-            select(EVALUATIONS, SCHEDULES.c.content)
-            .join(SCHEDULES, SCHEDULES.c.id == EVALUATIONS.c.schedule_id)
-            .where(EVALUATIONS.c.study_id == self._id, EVALUATIONS.c.rung.in_(_SEARCHING))
-            .order_by(EVALUATIONS.c.id)
-        )
-        asked = [query]
-        if schedule_ids is not None:
-            size = _IDS_PER_QUERY
-            parts = [schedule_ids[i : i + size] for i in range(0, len(schedule_ids), size)]
-            asked = [query.where(EVALUATIONS.c.schedule_id.in_(part)) for part in parts]
-        rows: list[Any] = []
+    def measured(self) -> Sequence[Any]:
+        """The rows of all measurements in order, with what a search that is run again must know of
+        them.
+        """
+        names = ["schedule_id", "rung", "n_images", "value", "error", "path", "seconds"]
+        names.append("standard_error")
+        query = select(*(EVALUATIONS.c[name] for name in names))
         with self._engine.begin() as connection:
-            for each in asked:
-                rows += connection.execute(each).all()
-        return [result_of(row) for row in sorted(rows, key=lambda row: row.id)]
-
-    @ridden_out
-    def searched(self) -> list[Searched]:
-        """What a resumed search must know of its trials, in order, without their schedules."""
-        names = ("schedule_id", "nfe", "rung", "n_images", "value", "path")
-        query = select(*(EVALUATIONS.c[name] for name in names)).where(
-            EVALUATIONS.c.study_id == self._id, EVALUATIONS.c.rung.in_(_SEARCHING)
-        )
-        with self._engine.begin() as connection:
-            rows = connection.execute(query.order_by(EVALUATIONS.c.id)).all()
-        return [searched_of(row) for row in rows]
+            of_study = query.where(EVALUATIONS.c.study_id == self._id)
+            return connection.execute(of_study.order_by(EVALUATIONS.c.id)).all()
 
     # -- the workers' other jobs -----------------------------------------------------------
 
     @ridden_out
-    def add_job(self, job: Job) -> None:
+    def add_answer(self, answer: Answer) -> None:
         """Records the answer to a question; one that has an answer keeps it."""
-        known = select(JOBS.c.id).where(JOBS.c.study_id == self._id, JOBS.c.digest == job.digest)
-        row = JOBS.insert().values(**job_row(self._id, job))
+        key = answer.question.key
+        known = select(JOBS.c.id).where(JOBS.c.study_id == self._id, JOBS.c.digest == key)
+        row = JOBS.insert().values(**answer_row(self._id, answer))
         with self._write() as connection:
             if connection.execute(known).first() is None:
                 connection.execute(row)
 
     @ridden_out
-    def jobs(self, digests: Sequence[str]) -> dict[str, Job]:
-        """The questions among these that have an answer."""
-        query = select(JOBS).where(JOBS.c.study_id == self._id, JOBS.c.digest.in_(digests))
+    def answered(self, questions: Sequence[Job]) -> dict[str, Answer]:
+        """The answers that there are, by the questions' keys."""
+        asked = {question.key: question for question in questions}
+        query = select(JOBS).where(JOBS.c.study_id == self._id, JOBS.c.digest.in_(asked))
         with self._engine.begin() as connection:
             rows = connection.execute(query).all()
-        return {row.digest: job_of(row) for row in rows}
+        return {row.digest: answer_of(row, asked[row.digest]) for row in rows}
 
     @ridden_out
     def answers(self, kind: str) -> list[Any]:
@@ -344,11 +299,11 @@ class StudyStore:
             return vetoes_of(connection, self.name)
 
     @ridden_out
-    def measured_with(self, *, witness: bool = False) -> tuple[str, str, str] | None:
+    def measured_with(self, *, second: bool = False) -> tuple[str, str, str] | None:
         """Model fingerprint, reference digest and extractor of the first evaluation (of the
-        witness's first one); None without one.
+        second metric's first one); None without one.
         """
-        of_witness = EVALUATIONS.c.rung == Rung.WITNESS.value
+        of_second = EVALUATIONS.c.rung == Rung.SECOND_METRIC.value
         query = (
             select(
                 EVALUATIONS.c.model_fingerprint,
@@ -358,7 +313,7 @@ class StudyStore:
             .where(
                 EVALUATIONS.c.study_id == self._id,
                 EVALUATIONS.c.state == "complete",
-                of_witness if witness else sa.not_(of_witness),
+                of_second if second else sa.not_(of_second),
             )
             .order_by(EVALUATIONS.c.id)
             .limit(1)

@@ -22,8 +22,8 @@ from pydantic import (
 
 from s3search.errors import InvalidConfig, nearest
 from s3search.evaluation.evaluator import EvaluatorSpec, Precision
-from s3search.evaluation.record import PolishLoss
 from s3search.search.ladder import DEFAULT_LADDER, LadderRung
+from s3search.search.questions import PolishLoss
 from s3search.study.file.protocols import with_protocol
 
 DEFAULT_STORAGE = "sqlite:///s3search.db"

@@ -23,11 +23,10 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from s3search.errors import StudyConflict
-from s3search.evaluation.record import Rung
-from s3search.search.proposer import Proposal
+from s3search.search.questions import Measurement, Rung
+from s3search.search.trial import Trial
 from s3search.study.database.engine import connect_arguments, make_safe_for_processes, redacted
 from s3search.study.database.retries import ridden_out
-from s3search.study.database.rows import Result
 from s3search.study.optuna import tables as optuna_tables
 from s3search.study.optuna.summary import DISTRIBUTIONS, summary
 
@@ -71,11 +70,13 @@ class OptunaMirror:
         return self._written() | self._pending.keys()
 
     @ridden_out
-    def add(self, proposal: Proposal, result: Result) -> None:
-        """Adds a proposal's result at the search rung as one trial, unless it has one."""
-        if proposal.number in self._pending or proposal.number in self._written():
+    def add(self, number: int, trial: Trial, measured: Measurement) -> None:
+        """Adds what was measured on the search's noise as one trial, unless it has one; the number
+        and the origin are those of the first trial that named this schedule.
+        """
+        if number in self._pending or number in self._written():
             return
-        self._pending[proposal.number] = _trial(proposal, result)
+        self._pending[number] = _optuna_trial(number, trial, measured)
         is_late = time.monotonic() - self._flushed_at >= _SECONDS
         if is_late or len(self._pending) >= _TRIALS:
             self.flush()
@@ -123,32 +124,31 @@ class OptunaMirror:
         return self._optuna
 
 
-def _trial(proposal: Proposal, result: Result) -> FrozenTrial:
-    schedule, evaluation = proposal.schedule, result.evaluation
+def _optuna_trial(number: int, trial: Trial, measured: Measurement) -> FrozenTrial:
     attributes: dict[str, Any] = {
-        NUMBER_ATTRIBUTE: proposal.number,
-        "origin": proposal.origin,
-        "schedule_id": schedule.id,
-        "schedule": json.dumps(schedule.to_dict()),
-        "n_images": result.request.n_images,
+        NUMBER_ATTRIBUTE: number,
+        "origin": trial.origin.text,
+        "schedule_id": trial.id,
+        "schedule": json.dumps(trial.schedule.to_dict()),
+        "n_images": measured.question.n_images,
     }
     values = None
-    if evaluation is None:
+    if measured.distance is None:
         state = TrialState.FAIL
-        attributes["error"] = result.error
+        attributes["error"] = measured.error
     else:
-        attributes["standard_error"] = evaluation.standard_error
-        if evaluation.rung is Rung.RACE:  # its distance is of fewer images than the others'
+        attributes["standard_error"] = measured.standard_error
+        if measured.rung is Rung.STOPPED:  # its distance is of fewer images than the others'
             state = TrialState.PRUNED
-            attributes["n_images"] = evaluation.n_images
-            attributes["left_race_at"] = evaluation.value
+            attributes["n_images"] = measured.n_images
+            attributes["left_race_at"] = measured.distance
         else:
             state = TrialState.COMPLETE
-            values = [evaluation.value, float(schedule.nfe)]
+            values = [measured.distance, float(trial.nfe)]
     return create_trial(
         state=state,
         values=values,
-        params=summary(schedule, is_baseline=proposal.origin.startswith("baseline")),
+        params=summary(trial.schedule, is_baseline=trial.origin.is_baseline),
         distributions=DISTRIBUTIONS,
         user_attrs=attributes,
     )

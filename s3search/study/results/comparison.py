@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from s3search.metrics.intervals import difference_interval, ratio_interval
+from s3search.search.trial import Origin
 from s3search.study.database.store import StudyStore
 from s3search.study.results.frame import (
     HeldOut,
@@ -57,7 +58,7 @@ def _vetoed(store: StudyStore, frame: pd.DataFrame) -> list[dict[str, Any]]:
     names = frame[frame["schedule_id"].isin(list(known))].drop_duplicates("schedule_id")
     origins = dict(zip(names["schedule_id"], names["origin"], strict=True))
     return [
-        {**asdict(each), "name": origins.get(each.schedule_id, "").removeprefix("baseline: ")}
+        {**asdict(each), "name": Origin.of_text(origins.get(each.schedule_id, "")).label}
         for each in known.values()
     ]
 

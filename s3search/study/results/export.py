@@ -5,8 +5,8 @@ from typing import Any
 import pandas as pd
 
 from s3search.errors import InvalidConfig, StudyConflict
-from s3search.evaluation.record import Rung
 from s3search.schedules.schedule import Schedule
+from s3search.search.questions import Rung
 from s3search.study.database.store import StudyStore
 from s3search.study.results.comparison import against_published, floors
 from s3search.study.results.frame import Scored, best_of, evaluations_frame, validated, why_nothing

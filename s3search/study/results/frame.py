@@ -7,9 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from s3search.evaluation.record import Rung
 from s3search.metrics.intervals import interval
 from s3search.search.finish import Candidate, choose_finalist
+from s3search.search.questions import Rung
+from s3search.search.trial import Origin
 from s3search.study.database.store import StudyStore
 from s3search.study.file.config import StudyConfig
 from s3search.study.results.rungs import rung_rows
@@ -28,9 +29,10 @@ def evaluations_frame(store: StudyStore, *, of_validated: bool = False) -> pd.Da
     frame = pd.DataFrame(rows, columns=list(store.row_names()))
     frame = frame.drop_duplicates("id")
     frame["origin"] = frame["origin"].fillna("")
-    frame["is_baseline"] = frame["origin"].str.startswith("baseline")
+    origins = {text: Origin.of_text(text) for text in frame["origin"].unique()}
+    frame["is_baseline"] = frame["origin"].map(lambda text: origins[text].is_baseline)
     frame["vetoed"] = frame["schedule_id"].isin(list(store.vetoes()))
-    frame["solver"] = frame["origin"].str.removeprefix("baseline: ").str.split(",").str[0]
+    frame["solver"] = frame["origin"].map(lambda text: origins[text].solver)
     return frame
 
 
@@ -78,8 +80,7 @@ class Scored:
     """A validated schedule: what the search thought of it and what held-out noise says."""
 
     schedule_id: str
-    name: str
-    is_baseline: bool
+    origin: Origin
     nfe: int
     search_value: float
     held_out: HeldOut
@@ -88,6 +89,16 @@ class Scored:
     noise_seed: int
     search_n_images: int
     block_value: float | None
+
+    @property
+    def name(self) -> str:
+        """Where it comes from, for people."""
+        return self.origin.label
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it was published."""
+        return self.origin.is_baseline
 
     @property
     def value(self) -> float:
@@ -117,7 +128,7 @@ def validated(frame: pd.DataFrame, config: StudyConfig, nfe: int | None = None) 
     whole = _at(frame, Rung.SEARCH)
     kept = whole[whole["schedule_id"].isin(held_out["schedule_id"])]  # few of many
     searched = {row["schedule_id"]: row for row in kept.to_dict("records")}
-    witnessed = _at(frame, Rung.WITNESS)
+    witnessed = _at(frame, Rung.SECOND_METRIC)
     of_this_size = witnessed[witnessed["n_images"] == config.validation.n_images]
     witness = {row["schedule_id"]: _held_out(row) for row in of_this_size.to_dict("records")}
     current = held_out["n_images"] == config.validation.n_images
@@ -127,8 +138,7 @@ def validated(frame: pd.DataFrame, config: StudyConfig, nfe: int | None = None) 
     scored = [
         Scored(
             schedule_id=row["schedule_id"],
-            name=row["origin"].removeprefix("baseline: "),
-            is_baseline=bool(row["is_baseline"]),
+            origin=Origin.of_text(row["origin"]),
             nfe=int(row["nfe"]),
             search_value=float(searched[row["schedule_id"]]["value"]),
             held_out=_held_out(row),
@@ -206,14 +216,11 @@ def best_of(scored: list[Scored]) -> tuple[Scored | None, Scored | None]:
 
 def solvers_at_their_best(scored: list[Scored]) -> list[Scored]:
     """Each baseline solver's best held-out row, best first."""
-    seen: set[str] = set()
-    rows = []
+    best: dict[str | None, Scored] = {}
     for row in scored:
-        solver = row.name.split(",")[0]
-        if row.is_baseline and solver not in seen:
-            seen.add(solver)
-            rows.append(row)
-    return rows
+        if row.is_baseline:
+            best.setdefault(row.origin.solver, row)
+    return list(best.values())
 
 
 def status_of(store: StudyStore, frame: pd.DataFrame | None = None) -> dict[str, Any]:
@@ -222,9 +229,9 @@ def status_of(store: StudyStore, frame: pd.DataFrame | None = None) -> dict[str,
     ``frame`` is `evaluations_frame` where it is at hand, here and wherever else it is taken.
     """
     frame = evaluations_frame(store) if frame is None else frame
-    search = frame[frame["rung"].isin([Rung.SEARCH.value, Rung.RACE.value])]
+    search = frame[frame["rung"].isin([Rung.SEARCH.value, Rung.STOPPED.value])]
     jobs, notes = store.job_totals(), store.notes()
-    made = frame[(frame["state"] == "complete") & (frame["rung"] != Rung.WITNESS.value)]
+    made = frame[(frame["state"] == "complete") & (frame["rung"] != Rung.SECOND_METRIC.value)]
     best: dict[str, Any] = {}
     scored = validated(frame, store.config)
     for nfe in store.config.space.nfe:
@@ -242,7 +249,7 @@ def status_of(store: StudyStore, frame: pd.DataFrame | None = None) -> dict[str,
         "evaluations": int((~search["is_baseline"]).sum()),
         "budget": store.config.search.evaluations,
         "baselines": int(search["is_baseline"].sum()),
-        "left_race": int((frame["rung"] == Rung.RACE.value).sum()),
+        "left_race": int((frame["rung"] == Rung.STOPPED.value).sum()),
         "failed": int((frame["state"] == "failed").sum()) + round(_sum(jobs, "failed")),
         "validated": int((frame["rung"] == Rung.VALIDATION.value).sum()),
         "pending": store.n_pending(),

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import select
 
-from s3search.evaluation.record import Rung
+from s3search.search.questions import Rung
 from s3search.study.database.store import StudyStore
 from s3search.study.database.tables import EVALUATIONS, JOBS
 from s3search.study.results.progress import RECENT_RESULTS, RECENT_SECONDS
@@ -43,7 +43,7 @@ def answers_of(store: StudyStore) -> list[Answer]:
             at=row["created_at"],
         )
         for row in _newest(store, EVALUATIONS)
-        if row["rung"] != Rung.WITNESS.value  # whose images are the validation's
+        if row["rung"] != Rung.SECOND_METRIC.value  # whose images are the validation's
     ]
     found += [
         Answer(

@@ -11,12 +11,12 @@ from typing import Any
 
 import pandas as pd
 
-from s3search.evaluation.record import Rung
-from s3search.search.predictor.proxy_correlation import Column, worth_of
+from s3search.search.predictor.proxy_correlation import Column, correlation_of
+from s3search.search.questions import Rung
 
 _WHENS = ("seeds", "end")
 _WORTH = ("n", "correlation", "n_top", "top_correlation")
-_SEARCHING = (Rung.SEARCH.value, Rung.RACE.value)
+_SEARCHING = (Rung.SEARCH.value, Rung.STOPPED.value)
 
 Notes = Sequence[tuple[str, Mapping[str, Any]]]
 
@@ -76,7 +76,7 @@ def _held_out(nfe: int, frame: pd.DataFrame) -> list[dict[str, Any]]:
     columns: list[Column] = [
         (rung.value, _newest_size(rows), _values(rows)) for rung, rows in found.items()
     ]
-    worths = [worth_of(columns[0], columns[1]), None]
+    worths = [correlation_of(columns[0], columns[1]), None]
     held_out = []
     for (name, images, values), rows, worth in zip(columns, found.values(), worths, strict=True):
         if not values:

@@ -12,15 +12,15 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import func, select
 
-from s3search.evaluation.record import Rung
-from s3search.search.algorithms.evolution import SEED
+from s3search.search.questions import Rung
+from s3search.search.trial import BASELINE, SEED, Origin
 from s3search.study.database.store import StudyStore
 from s3search.study.database.tables import EVALUATIONS, PROPOSALS, STUDIES
 from s3search.study.results.frame import best_of, evaluations_frame, validated
 from s3search.study.results.progress import Progress, Quality, Spend, quality_of, seconds_left
 from s3search.study.results.recent import Answer, answers_of, images_per_second, n_workers
 
-_SEARCHING = (Rung.SEARCH.value, Rung.RACE.value)
+_SEARCHING = (Rung.SEARCH.value, Rung.STOPPED.value)
 _BUDGETED = (*_SEARCHING, Rung.FINALS.value)
 
 
@@ -65,7 +65,7 @@ def look(store: StudyStore) -> Watched:
     done, of = round(spent / search.n_images), total
     if state == "validating":  # how many there will be is not known here
         done, of = _n_validated(store, totals), None
-    best, best_baseline = _best(store)
+    best, best_baseline = bests_of(store)
     held_out, held_out_baseline = held_out_of(store)
     failed = sum(row["count"] for row in totals if row["state"] == "failed")
     progress = Progress(
@@ -157,11 +157,9 @@ def _total(store: StudyStore) -> int | None:
     search = store.config.search
     if search.evaluations is None or search.algorithm == "s3":
         return search.evaluations
+    given = PROPOSALS.c.origin.startswith(BASELINE) | PROPOSALS.c.origin.startswith(SEED)
     (row,) = store.read(
-        lambda study: select(func.count().label("n")).where(
-            PROPOSALS.c.study_id == study,
-            PROPOSALS.c.origin.like("baseline%") | PROPOSALS.c.origin.like(f"{SEED}%"),
-        )
+        lambda study: select(func.count().label("n")).where(PROPOSALS.c.study_id == study, given)
     )
     return search.evaluations + int(row["n"])
 
@@ -186,11 +184,11 @@ def _stage(store: StudyStore, state: str, answers: Sequence[Answer]) -> str:
             PROPOSALS.c.study_id == study, PROPOSALS.c.schedule_id == newest.schedule_id
         )
     )
-    is_baseline = any(row["origin"].startswith("baseline") for row in origins)
+    is_baseline = any(Origin.of_text(row["origin"]).is_baseline for row in origins)
     return "baselines" if is_baseline else "search"
 
 
-def _best(store: StudyStore) -> tuple[dict[int, float], dict[int, float]]:
+def bests_of(store: StudyStore) -> tuple[dict[int, float], dict[int, float]]:
     """The least distance at the search rung by NFE, of what was found and of the baselines, but
     for what is vetoed.
     """
@@ -199,7 +197,7 @@ def _best(store: StudyStore) -> tuple[dict[int, float], dict[int, float]]:
 
     def minima(study: int) -> sa.Select[Any]:
         baselines = select(PROPOSALS.c.schedule_id).where(
-            PROPOSALS.c.study_id == study, PROPOSALS.c.origin.like("baseline%")
+            PROPOSALS.c.study_id == study, PROPOSALS.c.origin.startswith(BASELINE)
         )
         side = sa.case((EVALUATIONS.c.schedule_id.in_(baselines), 1), else_=0).label("side")
         rows = select(EVALUATIONS.c.nfe, side, EVALUATIONS.c.value).where(

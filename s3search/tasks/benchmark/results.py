@@ -18,9 +18,9 @@ from typing import Any
 
 import pandas as pd
 
-from s3search.evaluation.record import Rung
 from s3search.files import write_text
 from s3search.search.ladder import LadderRung
+from s3search.search.questions import Rung
 from s3search.study.database.store import StudyStore, open_study, study_names
 from s3search.study.file.config import StudyConfig
 from s3search.study.results.frame import best_of, evaluations_frame, finalists, validated
@@ -29,7 +29,7 @@ from s3search.tasks.benchmark.plan import PUBLISHED, database_url, databases
 NOTE = "bench"
 """Kind of the notes that `s3search.tasks.benchmark.running` leaves in a study."""
 
-_SEARCHING = (Rung.SEARCH.value, Rung.RACE.value)
+_SEARCHING = (Rung.SEARCH.value, Rung.STOPPED.value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,9 +11,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from s3search.cluster.asking import Pool
 from s3search.errors import InvalidConfig, StudyConflict
 from s3search.run.launching import launch_on, space_of, workers
-from s3search.run.study_lab import Pool
 from s3search.study.database.store import StudyStore, open_study, study_names
 from s3search.study.file.config import StudyConfig
 from s3search.study.results.progress import Progress
@@ -55,7 +55,7 @@ def _is_done(measurement: Measurement, config: StudyConfig) -> bool:
             return False
         if any(n["budget"] == budget and is_finished(n, config) for n in launches(store)):
             return True
-        n_proposals = len(store.proposed())
+        n_proposals = len(store.trials())
     if budget is not None and measurement.method.is_resumed and n_proposals > budget:
         raise InvalidConfig(
             f"--budget: {measurement.method.label} has gone on to {n_proposals} evaluations in "

@@ -3,7 +3,6 @@
 import functools
 import os
 import signal
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,22 +10,13 @@ from typing import Any
 import pytest
 
 from s3search.cluster import InlinePool, open_pool
-from s3search.cluster.packing import Packer, PopulationSize
+from s3search.cluster.asking import Asker, Pool, PopulationSize
 from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
-from s3search.evaluation.record import (
-    Description,
-    EvaluationRequest,
-    PopulationRequest,
-    Reply,
-    Request,
-    Rung,
-)
+from s3search.evaluation.record import Description, Population, Reply, Request
 from s3search.processes import edm
 from s3search.run.launching import launch, launch_on, space_of
-from s3search.run.study_lab import StudyLab
 from s3search.schedules.published import baselines
-from s3search.search.lab import Trial
-from s3search.study.database.store import create_or_resume
+from s3search.search.questions import Measure, Measurement, Rung, Thresholds, measure
 from s3search.study.file.config import StudyConfig
 from tests.suites.pool_suite import start_ray
 from tests.support.simulated import SimulatedPool, Weather
@@ -36,9 +26,9 @@ SCHEDULES = list({s.id: s for s in baselines(edm(), 3).values()}.values())
 OF_FOUR = "cluster.population=4"
 
 
-def _requests(n: int, race: tuple[tuple[int, float], ...] = ()) -> list[EvaluationRequest]:
+def _questions(n: int, thresholds: Thresholds = (), n_images: int = 1000) -> list[Measure]:
     return [
-        EvaluationRequest(schedule=s, rung=Rung.SEARCH, n_images=1000, noise_seed=0, race=race)
+        measure(s, rung=Rung.SEARCH, n_images=n_images, noise_seed=0, thresholds=thresholds)
         for s in SCHEDULES[:n]
     ]
 
@@ -56,14 +46,13 @@ def _sizes(n_workers: int, n: int, most: int, tmp_path: Path, *, are_last: bool)
     submit = pool.submit
 
     def noted(task: Any) -> None:
-        many = isinstance(task.request, PopulationRequest)
-        given.append(len(task.request.requests) if many else 1)
+        many = isinstance(task.request, Population)
+        given.append(len(task.request.questions) if many else 1)
         submit(task)
 
     pool.submit = noted  # type: ignore[method-assign]  # a look at what it is given
-    waiting = deque(_requests(n))
-    Packer(pool, PopulationSize(fixed=most)).submit(waiting, are_last=are_last)
-    return [*given, len(waiting)]
+    Asker(pool, PopulationSize(fixed=most)).begin(_questions(n), are_last=are_last)
+    return [*given, n - sum(given)]
 
 
 def test_what_waits_is_shared_out_among_all_workers_before_any_gets_many(tmp_path: Path) -> None:
@@ -76,23 +65,22 @@ def test_what_waits_is_shared_out_among_all_workers_before_any_gets_many(tmp_pat
 
 def test_the_last_of_a_batch_are_spread_although_one_worker_has_room(tmp_path: Path) -> None:
     pool = _virtual(2, study_config(tmp_path))
-    packer = Packer(pool, PopulationSize(fixed=4))
-    waiting = deque(_requests(20))
-    packer.submit(waiting, are_last=True)
-    assert len(waiting) == 4
-    pool.collect()
-    packer.submit(waiting, are_last=True)
-    assert len(waiting) == 2
-    pool.collect()
-    packer.submit(waiting, are_last=False)
-    assert not waiting
+    asker = Asker(pool, PopulationSize(fixed=4))
+    asker.begin(_questions(20), are_last=True)
+    assert len(asker._waiting) == 4
+    asker.collect(are_last=True)
+    asker._submit(are_last=True)
+    assert len(asker._waiting) == 2
+    asker.collect(are_last=True)
+    asker._submit(are_last=False)
+    assert not asker._waiting
 
 
 def test_the_automatic_size_fills_a_batch_of_a_gpu_and_is_one_on_a_cpu(tmp_path: Path) -> None:
     evaluator = Evaluator(study_config(tmp_path).evaluator_spec)
     here = evaluator.describe()
     assert (here.device, here.batch_size) == ("cpu", 1000)
-    alone, raced = _requests(1), _requests(1, race=((125, 1.0), (250, 1.0)))
+    alone, raced = _questions(1), _questions(1, ((125, 1.0), (250, 1.0)))
     assert PopulationSize.of("auto", here).most(raced[0]) == 1
     there = _on_gpu(here)
     assert PopulationSize.of("auto", there).most(alone[0]) == 1
@@ -124,10 +112,13 @@ def test_workers_are_busy_with_populations(tmp_path: Path) -> None:
     assert pool.busy_share() > 0.88
 
 
-def _lab_of(config: StudyConfig, work: Callable[[Request], Reply]) -> Any:
-    store = create_or_resume(config, {})
-    pool: InlinePool[Request, Reply] = InlinePool(lambda: work)
-    return store, StudyLab(store, pool, lambda _: None, population=PopulationSize(fixed=4))
+def _answers(pool: Pool, questions: list[Measure]) -> list[Measurement]:
+    """In populations of four, in the order of the questions."""
+    asker = Asker(pool, PopulationSize(fixed=4))
+    asker.begin(questions, are_last=True)
+    found = {each.question.key: each for each in asker.answers()}
+    measured = [found[question.key] for question in questions]
+    return [each for each in measured if isinstance(each, Measurement)]
 
 
 def test_a_population_without_a_reply_is_asked_again_one_by_one(tmp_path: Path) -> None:
@@ -136,19 +127,17 @@ def test_a_population_without_a_reply_is_asked_again_one_by_one(tmp_path: Path) 
     bad, asked = SCHEDULES[1], list[tuple[str, ...]]()
 
     def work(request: Request) -> Reply:
-        many = isinstance(request, PopulationRequest)
-        requests: Any = request.requests if many else (request,)
-        asked.append(tuple(each.schedule.id for each in requests))
+        many = isinstance(request, Population)
+        questions: Any = request.questions if many else (request,)
+        asked.append(tuple(each.trial.id for each in questions))
         if bad.id in asked[-1]:
             raise MemoryError
         return evaluator(request)
 
-    store, lab = _lab_of(config, work)
-    with store:
-        trials = [Trial(schedule=s, origin="mutation") for s in SCHEDULES[:6]]
-        measured = lab.measure(trials)
-        assert [m.value is None for m in measured] == [s is bad for s in SCHEDULES[:6]]
-        assert store.seconds_spent() > 0
+    pool: InlinePool[Request, Reply] = InlinePool(lambda: work)
+    measured = _answers(pool, _questions(6, n_images=30))
+    assert [m.value is None for m in measured] == [s is bad for s in SCHEDULES[:6]]
+    assert sum(m.seconds for m in measured) > 0
     ids = [s.id for s in SCHEDULES[:6]]
     assert asked == [tuple(ids[:3]), tuple(ids[3:]), *((i,) for i in ids[:3])]
 
@@ -163,9 +152,9 @@ def make_killer(kill: str) -> Callable[[Any], Any]:
     evaluator = Evaluator(spec)
 
     def work(request: Any) -> Any:
-        many = isinstance(request, PopulationRequest)
-        requests = request.requests if many else (request,)
-        if any(getattr(each, "schedule", None) and each.schedule.id == kill for each in requests):
+        many = isinstance(request, Population)
+        questions = request.questions if many else (request,)
+        if any(isinstance(each, Measure) and each.trial.id == kill for each in questions):
             os.kill(os.getpid(), signal.SIGKILL)
         return evaluator(request)
 
@@ -173,19 +162,12 @@ def make_killer(kill: str) -> Callable[[Any], Any]:
 
 
 @pytest.mark.cluster
-def test_only_the_schedule_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
+def test_only_the_schedule_that_kills_its_workers_is_given_up() -> None:
     start_ray()
-    config = study_config(tmp_path, "search.n_images=60")
     bad = SCHEDULES[2]
-    with (
-        open_pool("local", functools.partial(make_killer, bad.id), 1, 0) as pool,
-        create_or_resume(config, {}) as store,
-    ):
-        lab = StudyLab(store, pool, lambda _: None, population=PopulationSize(fixed=4))
-        measured = lab.measure([Trial(schedule=s, origin="mutation") for s in SCHEDULES[:8]])
-        assert [m.value is None for m in measured] == [s is bad for s in SCHEDULES[:8]]
-        results = store.search_results([s.id for s in SCHEDULES[:8]])
-        errors = [r.error for r in results if r.error is not None]
+    with open_pool("local", functools.partial(make_killer, bad.id), 1, 0) as pool:
+        measured = _answers(pool, _questions(8, n_images=60))
+    assert [m.value is None for m in measured] == [s is bad for s in SCHEDULES[:8]]
+    errors = [m.error for m in measured if m.error is not None]
     assert len(errors) == 1
     assert "in quarantine: 2 worker processes died" in errors[0]
-    assert len(results) == 8

@@ -7,8 +7,9 @@ from s3search.processes import NoiseProcess, edm, flow, vp_discrete, vp_linear
 from s3search.rules.compensation import Interpolation
 from s3search.schedules import published
 from s3search.schedules.schedule import ModelPatch, Schedule
-from s3search.search import load_space, problem, random_schedule
+from s3search.search.edit.draft import problem, random_schedule
 from s3search.search.edit.extend_nfe import padded
+from s3search.search.space.space import load_space
 from s3search.solvers.coefficients import freed
 from s3search.solvers.plan import compile_plan
 

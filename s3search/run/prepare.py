@@ -1,0 +1,193 @@
+"""What a search starts from: what the workers have loaded, the seeds, and the search itself."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from s3search.cluster.asking import Pool, described
+from s3search.errors import IncompatibleStatistics, InvalidConfig, InvalidSchedule
+from s3search.evaluation.record import Description, statistics_problem
+from s3search.models.diffusers.scheduler_config import OwnSampler
+from s3search.processes import NoiseProcess
+from s3search.run.algorithms import make_search
+from s3search.run.own_baselines import own_baselines
+from s3search.schedules.published.baselines import published_solvers
+from s3search.schedules.schedule import Schedule
+from s3search.search.conversation import NoiseSeeds, Search, Setup
+from s3search.search.space.space import SearchSpace
+from s3search.search.trial import Trial, distinct, published_as, seeded
+from s3search.study.extensions import Extension
+from s3search.study.file.config import StudyConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What a driver starts from; made before anything is written, so that bad input leaves no
+    trace.
+    """
+
+    description: Description
+    search: Search | None = None  # None: only what is asked for is validated
+    extension: Extension | None = None  # the version of the space that is searched
+    extends: bool = True  # a call that changes nothing costs nothing here
+    counts_images: bool = True  # the budget is of images, and not of trials
+
+    @property
+    def first_number(self) -> int:
+        """Of the trials of this version of the space."""
+        return 0 if self.extension is None else self.extension.first_number
+
+    @property
+    def spent_before(self) -> float:
+        """Evaluations that the budget has lost to earlier versions."""
+        return 0.0 if self.extension is None else self.extension.spent
+
+    @property
+    def total(self) -> int | None:
+        """The budget in measurements, of all versions of the space."""
+        total = None if self.search is None else self.search.total
+        if total is None:
+            return None
+        return total + round(self.spent_before if self.counts_images else self.first_number)
+
+
+def prepare(
+    config: StudyConfig, space: SearchSpace, pool: Pool, extension: Extension | None = None
+) -> Start:
+    """Asks the workers what they loaded and makes the search, from what its version of the space
+    begins with; raises for anything wrong.
+    """
+    description = described(pool, layers=space.cost is not None)
+    found = with_findings(space, description)
+    applied = config if extension is None else extension.applied(config)
+    setup = Setup(
+        space=found,
+        process=description.process,
+        nfe=applied.space.nfe,
+        seed=applied.study.seed,
+        n_images=config.search.n_images,
+        noise=NoiseSeeds(
+            search=config.search_noise_seed,
+            finals=config.finals_noise_seed,
+            trajectory=config.trajectory_noise_seed,
+            polish=config.polish_noise_seed,
+        ),
+        seeds=seeds_of(config, description, extension),
+        evaluations=applied.search.evaluations,
+        batch=config.search.batch,
+        ladder=config.search.ladder,
+        keep_invariants=config.search.keep_invariants,
+        polish_loss=config.search.polish_loss,
+    )
+    return Start(
+        description=description,
+        search=make_search(config.search.algorithm, setup),
+        extension=extension,
+        extends=space.cost is None,
+        counts_images=config.search.algorithm == "s3",
+    )
+
+
+def with_findings(space: SearchSpace, description: Description) -> SearchSpace:
+    """The space with what the workers have found of the model; raises `InvalidConfig` where it
+    asks for what the model does not have.
+    """
+    if space.cost is not None:
+        if description.layers is None or not description.layers.layers:
+            raise InvalidConfig(
+                "space.cost: this model has no block that can be left out; remove the key"
+            )
+        space = space.with_layers(description.layers)
+    if space.guidance is not None and not description.takes_guidance:
+        raise InvalidConfig(
+            "space.guidance: this model has no null condition to be guided away from; "
+            "remove the key"
+        )
+    if description.mean_image is not None:
+        space = space.with_mean_image(description.mean_image)
+    if description.ems is not None:
+        space = space.with_ems(description.ems)
+    if description.gaussian is not None:
+        space = space.with_gaussian(description.gaussian, description.process)
+    return space
+
+
+def seeds_of(
+    config: StudyConfig, description: Description, extension: Extension | None = None
+) -> tuple[Trial, ...]:
+    """All that a search begins with: of an earlier version of the space, published, given."""
+    published = baseline_seeds(config, description.process, description.own_sampler)
+    seeds = distinct([*published, *given_seeds(config, description)])
+    if extension is None:
+        return seeds
+    fitting = [seed for seed in seeds if seed.nfe in extension.nfe]
+    return distinct([*extension.warm, *fitting])
+
+
+def baseline_seeds(
+    config: StudyConfig, process: NoiseProcess, own: OwnSampler | None = None
+) -> list[Trial]:
+    """What a pipeline runs unless told otherwise, then published solvers, each plan once, at most
+    as many per NFE as the search may evaluate; `s3` itself decides how many it affords.
+
+    Labels say the NFE when the study searches several.
+    """
+    if not config.search.baselines:
+        return []
+    many = len(config.space.nfe) > 1
+    most = None if config.search.algorithm == "s3" else config.search.evaluations
+    seeds: list[Trial] = []
+    for nfe in config.space.nfe:
+        said = nfe if many else None
+        usual = [] if own is None else own_baselines(own, process, nfe, said)
+        published = [
+            Trial.of(each.schedule, published_as(each.solver, each.variant, said))
+            for each in published_solvers(process, nfe)
+        ]
+        seeds += distinct([*usual, *published])[:most]
+    return seeds
+
+
+def given_seeds(config: StudyConfig, description: Description) -> list[Trial]:
+    """The schedules in the files of ``search.seeds``; raises `InvalidConfig` for any that this
+    study cannot measure.
+    """
+    seeds: list[Trial] = []
+    for i, file in enumerate(config.search.seeds):
+        name = Path(file).name
+        label = file if name in _labels(seeds) else name
+        try:
+            seeds.append(Trial.of(_seed(Schedule.load(file), config, description), seeded(label)))
+        except (InvalidSchedule, IncompatibleStatistics) as error:
+            raise InvalidConfig(f"search.seeds[{i}]: {error}") from error
+        except InvalidConfig as error:
+            raise InvalidConfig(f"search.seeds[{i}]: {file}: {error}") from error
+    return seeds
+
+
+def _labels(trials: Sequence[Trial]) -> set[str]:
+    return {trial.origin.label for trial in trials}
+
+
+def _seed(schedule: Schedule, config: StudyConfig, description: Description) -> Schedule:
+    process = description.process
+    if not schedule.process.same_levels(process):
+        raise InvalidConfig(
+            f"process: this is a schedule for {schedule.process!r}, the model has {process!r}; "
+            "import it for this process, or leave it out"
+        )
+    if schedule.nfe not in config.space.nfe:
+        searched = ", ".join(map(str, config.space.nfe))
+        raise InvalidConfig(
+            f"nfe: the schedule makes {schedule.nfe} network calls, the study searches {searched};"
+            " add the number to space.nfe, or leave the file out"
+        )
+    if schedule.model_patch is not None:
+        raise InvalidConfig("model_patch: a search changes no network; remove the key")
+    problem = statistics_problem(schedule, description.ems)
+    if problem is not None:
+        raise InvalidConfig(problem)
+    if schedule.process == process:
+        return schedule
+    fields = {name: getattr(schedule, name) for name in Schedule.model_fields}
+    return Schedule(**{**fields, "process": process})

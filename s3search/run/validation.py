@@ -1,0 +1,119 @@
+"""Validation: the finalists and the best baselines once more, on noise that the search never saw.
+
+It is a conversation like a search; who is a finalist is read from the study's tables.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from s3search.errors import EvaluationFailed
+from s3search.schedules.schedule import Schedule
+from s3search.search.conversation import Conversation, Talk
+from s3search.search.edit.extend_nfe import padded
+from s3search.search.finish import monotone_by_nfe
+from s3search.search.questions import Answer, Measure, Measurement, RealImages, Rung
+from s3search.search.trial import Trial, seeded
+from s3search.study.database.store import StudyStore
+from s3search.study.results.frame import Scored, evaluations_frame, finalists
+from s3search.study.results.frame import validated as validated_of
+
+
+class Validation:
+    """Measures the finalists of a study; ``further`` trials instead, where there are any.
+
+    ``extends``: a winner with fewer calls is validated with calls that change nothing.
+    """
+
+    def __init__(
+        self, store: StudyStore, *, further: Sequence[Trial] = (), extends: bool = True
+    ) -> None:
+        self._store, self._config = store, store.config
+        self._further, self._extends = further, extends
+        self._talk = Talk()
+        self._asked: set[str] = set()  # schedule ids
+        self._done: set[str] = set()
+
+    def run(self) -> Conversation[None]:
+        """Until every finalist that nobody vetoes is validated; raises `EvaluationFailed` where
+        none can be.
+        """
+        if self._further:
+            yield from self._measure_and_validate(self._further)
+            return
+        chosen = finalists(evaluations_frame(self._store), self._config)
+        if chosen:
+            yield from self._talk.ask([self._real_images()])
+        while not self._asked.issuperset(chosen):  # a veto lets the next best one in
+            yield from self._validate(chosen)
+            chosen = finalists(evaluations_frame(self._store), self._config)
+        if chosen and not self._validated():
+            raise EvaluationFailed(
+                "no finalist could be validated, so there is nothing to export; "
+                "s3search status shows how many evaluations failed"
+            )
+        if self._extends:
+            yield from self._keep_monotone()
+
+    def count(self, answer: Measurement | Answer) -> tuple[int, int]:
+        """How many of how many are validated, with one answer more."""
+        if isinstance(answer, Measurement):
+            self._done.add(answer.trial.id)
+        return len(self._done), len(self._asked)
+
+    def _validate(self, chosen: Iterable[str]) -> Conversation[None]:
+        ids = list(chosen)
+        self._asked.update(ids)
+        self._done |= {row.schedule_id for row in self._validated() if row.schedule_id in ids}
+        vetoed = self._talk.outside.vetoed
+        questions = [self._question(self._trial(i)) for i in ids if i not in vetoed]
+        yield from self._talk.ask(questions)
+
+    def _measure_and_validate(self, trials: Sequence[Trial]) -> Conversation[None]:
+        measured = yield from self._talk.ask([self._searched(trial) for trial in trials])
+        yield from self._validate([m.trial.id for m in measured if m.value is not None])
+
+    def _keep_monotone(self) -> Conversation[None]:
+        """Where fewer calls did better, their winner with calls that change nothing is validated
+        too: best(n + 1) is never worse than best(n).
+        """
+        rows = self._validated()
+        best = {row.nfe: row for row in reversed(rows)}
+        beaten = monotone_by_nfe({nfe: row.value for nfe, row in best.items()})
+        for nfe, fewer in beaten.items():
+            schedule: Schedule | None = self._store.schedule(best[fewer].schedule_id)
+            while schedule is not None and schedule.nfe < nfe:
+                schedule = padded(schedule)
+            if schedule is not None:
+                origin = seeded(f"winner with {fewer} calls, padded")
+                yield from self._measure_and_validate([Trial.of(schedule, origin)])
+
+    def _validated(self) -> Sequence[Scored]:
+        return validated_of(evaluations_frame(self._store), self._config)
+
+    def _trial(self, schedule_id: str) -> Trial:
+        return Trial.of(self._store.schedule(schedule_id), seeded("finalist"))
+
+    def _searched(self, trial: Trial) -> Measure:
+        config = self._config
+        return Measure(
+            trial=trial,
+            rung=Rung.SEARCH,
+            n_images=config.search.n_images,
+            noise_seed=config.search_noise_seed,
+        )
+
+    def _question(self, trial: Trial) -> Measure:
+        config = self._config
+        return Measure(
+            trial=trial,
+            rung=Rung.VALIDATION,
+            n_images=config.validation.n_images,
+            noise_seed=config.validation_noise_seed,
+            block_images=config.search.n_images,
+        )
+
+    def _real_images(self) -> RealImages:
+        config = self._config
+        metrics = (config.metric, config.validation.metric)
+        named = tuple(None if each is None else each.model_dump(mode="json") for each in metrics)
+        seed = config.validation_noise_seed
+        return RealImages(n_images=config.validation.n_images, seed=seed, metrics=named)

@@ -1,0 +1,370 @@
+"""What a search asks, and the answers: frozen data, from the search to a worker and back.
+
+    Measure     how far are a schedule's images from the real ones?     -> Measurement
+    Score       what are these schedules worth by a proxy?              -> Answer of floats
+    Polish      what does gradient descent make of this schedule?       -> Answer of a schedule
+    RealImages  what does the metric give real images?                  -> Answer of baselines
+    Recall      what was decided here before?                           -> Decision, or None
+
+A question is known by its ``key``.  Whoever keeps a log answers from it what was asked before, so
+a search that is run again from its beginning hears the same and asks for the same.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Literal
+
+from s3search.schedules.schedule import Schedule
+from s3search.search.trial import Trial, seeded
+
+PolishLoss = Literal["frechet", "trajectory"]
+"""What gradient descent lowers (`s3search.evaluation.polish`)."""
+
+FINE_NFE = 32
+"""Calls of the fine solve, DPM-Solver++(2M), that a trajectory's error is taken from."""
+
+TRAJECTORY_TARGETS = 4
+"""Sets of images that take turns as targets of the loss "trajectory"."""
+
+Thresholds = tuple[tuple[int, float], ...]
+"""(images, distance): a schedule whose distance of so many images is larger is measured no
+further."""
+
+
+class Rung(StrEnum):
+    """A fidelity level.  Candidates of one rung share their noise.
+
+    What stopped early saw the search's own noise, and the second metric sees the images of the
+    validation; no other rungs share noise.
+    """
+
+    STOPPED = "race"  # on the search's noise, stopped early
+    SEARCH = "search"
+    FINALS = "finals"
+    VALIDATION = "validation"
+    SECOND_METRIC = "witness"  # the validation's images, as a second extractor sees them
+    USER = "user"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measure:
+    """How far the images of one schedule are from the real ones.
+
+    At each number of images in ``thresholds`` the distance of the images so far is taken; where
+    it is above the number beside it the schedule is measured no further, and the measurement is
+    of `Rung.STOPPED`.
+    """
+
+    trial: Trial
+    rung: Rung
+    n_images: int
+    noise_seed: int
+    block_images: int | None = None  # also measure disjoint blocks of so many images
+    thresholds: Thresholds = ()  # images rising
+    key: str = field(init=False, repr=False)  # a rung has one noise seed in a study
+
+    def __post_init__(self) -> None:
+        key = f"{self.rung.value} {self.trial.id} {self.n_images}"
+        object.__setattr__(self, "key", key)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The trial's schedule."""
+        return self.trial.schedule
+
+
+def measure(
+    schedule: Schedule,
+    *,
+    rung: Rung,
+    n_images: int,
+    noise_seed: int,
+    thresholds: Thresholds = (),
+    block_images: int | None = None,
+) -> Measure:
+    """The question how good a schedule is, outside any search."""
+    return Measure(
+        trial=Trial.of(schedule, seeded("given")),
+        rung=rung,
+        n_images=n_images,
+        noise_seed=noise_seed,
+        thresholds=thresholds,
+        block_images=block_images,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What became of a `Measure`: a distance with everything without which it means nothing, or
+    the reason why there is none.
+    """
+
+    question: Measure
+    distance: float | None = None  # of `n_images` images; None where it failed
+    error: str | None = None
+    n_images: int = 0  # seen; fewer than asked for where it stopped early
+    is_paid: bool = False  # by an earlier search of the study: it costs this one nothing
+    path: Mapping[int, float] = field(default_factory=dict)  # distances at the thresholds
+    standard_error: float | None = None
+    block_value: float | None = None  # mean distance of blocks of `question.block_images`
+    replicates: tuple[float, ...] | None = None  # see `s3search.metrics.intervals`
+    second: "Measurement | None" = None  # the same images by the second metric
+    of_second: bool = False  # whether this is one of the second metric
+    metric: str | None = None  # "frechet"
+    extractor: str | None = None
+    reference_digest: str | None = None
+    reference_n: int | None = None
+    model_fingerprint: str | None = None
+    network_batches: int = 0  # batched calls per image; guidance counts its doubled batch twice
+    sampling_seconds: float | None = None
+    seconds: float = 0.0  # of the worker
+    worker: str = ""
+    device: str | None = None
+    code_version: str | None = None
+
+    @property
+    def trial(self) -> Trial:
+        """What was measured."""
+        return self.question.trial
+
+    def numbered(self, number: int) -> "Measurement":
+        """This measurement with its trial under a number."""
+        trial = self.trial.numbered(number)
+        return (
+            self
+            if trial is self.trial
+            else replace(self, question=replace(self.question, trial=trial))
+        )
+
+    @property
+    def value(self) -> float | None:
+        """The distance of all images; None where it failed or stopped early."""
+        return self.distance if self.n_images == self.question.n_images else None
+
+    @property
+    def rung(self) -> Rung:
+        """The rung that the distance is of."""
+        if self.of_second:
+            return Rung.SECOND_METRIC
+        stopped = self.distance is not None and self.value is None
+        return Rung.STOPPED if stopped else self.question.rung
+
+    @property
+    def cost(self) -> int:
+        """Images that the search pays for; a failure costs all that were asked for."""
+        if self.is_paid:
+            return 0
+        return self.question.n_images if self.distance is None else self.n_images
+
+    @property
+    def network_calls(self) -> int:
+        """Image-calls of the network; a second metric looks at images that are there."""
+        return 0 if self.of_second else self.n_images * self.network_batches
+
+    def table(self) -> dict[str, Any]:
+        """The measurement as a flat table, without the worker: what the database keeps of it, and
+        what ``--json`` prints.
+        """
+        question = self.question
+        blocks = None if self.of_second else question.block_images
+        return {
+            "schedule_id": self.trial.id,
+            "nfe": self.trial.nfe,
+            "rung": self.rung.value,
+            "metric": self.metric,
+            "extractor": self.extractor,
+            "n_images": question.n_images if self.distance is None else self.n_images,
+            "noise_seed": question.noise_seed,
+            "value": self.distance,
+            "standard_error": self.standard_error,
+            "block_images": blocks,
+            "block_value": self.block_value,
+            "network_batches": self.network_batches,
+            "network_calls": self.network_calls,
+            "seconds": self.seconds,
+            "sampling_seconds": self.sampling_seconds,
+            "device": self.device,
+            "code_version": self.code_version,
+            "reference_digest": self.reference_digest,
+            "reference_n": self.reference_n,
+            "model_fingerprint": self.model_fingerprint,
+            "path": list(self.path.items()),
+            "replicates": None if self.replicates is None else list(self.replicates),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """What many schedules are worth by one proxy (`s3search.evaluation.proxies`); the value is a
+    number for each, nan where there is none.
+    """
+
+    proxy: str  # "gaussian", "mixture", "trajectory"
+    trials: tuple[Trial, ...]
+    n_images: int = 0  # of the trajectory
+    noise_seed: int = 0
+
+    @property
+    def kind(self) -> str:
+        """The proxy's name."""
+        return self.proxy
+
+    @property
+    def key(self) -> str:
+        """Proxy and schedules; the images and noise of a proxy are the study's."""
+        return _digest(self.proxy, *(trial.id for trial in self.trials))
+
+    @property
+    def schedules(self) -> tuple[Schedule, ...]:
+        """Those of the trials."""
+        return tuple(trial.schedule for trial in self.trials)
+
+    @property
+    def nfe(self) -> int:
+        """Calls of the first schedule."""
+        return max(1, self.trials[0].nfe)
+
+    @staticmethod
+    def to_json(value: Any) -> Any:
+        """The scores as a list; JSON has no nan."""
+        return [score if math.isfinite(score) else None for score in value]
+
+    @staticmethod
+    def of_json(content: Any) -> tuple[float, ...]:
+        """The scores of a list."""
+        return tuple(math.nan if score is None else score for score in content)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Polish:
+    """The schedule with the times and coefficients that gradient descent makes of one; the value
+    is a schedule.
+    """
+
+    trial: Trial
+    iterations: int
+    n_images: int  # fresh ones at every iteration, or sets of them in turn
+    seed: int  # tells apart polishings of one schedule
+    noise_seed: int
+    keep_invariants: bool = False
+    loss: PolishLoss = "frechet"
+
+    kind = "polish"
+
+    @property
+    def schedule(self) -> Schedule:
+        """Where the descent begins."""
+        return self.trial.schedule
+
+    @property
+    def key(self) -> str:
+        """Everything but the study's first noise seed."""
+        asked: tuple[object, ...] = (self.iterations, self.n_images, self.seed)
+        asked = (*asked, self.keep_invariants)
+        if self.loss != "frechet":
+            asked = (*asked, self.loss)
+        return _digest("polish", self.trial.id, *asked)
+
+    @property
+    def nfe(self) -> int:
+        """Calls of the schedule."""
+        return self.trial.nfe
+
+    @staticmethod
+    def to_json(value: Any) -> Any:
+        """The schedule and the losses on the way."""
+        return {"schedule": value.schedule.to_dict(), "losses": list(value.losses)}
+
+    @staticmethod
+    def of_json(content: Any) -> "PolishResult":
+        """The schedule and the losses of a dictionary."""
+        schedule = Schedule.from_dict(content["schedule"])
+        return PolishResult(schedule=schedule, losses=tuple(content["losses"]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolishResult:
+    """The schedule that gradient descent made, and one loss for each iteration."""
+
+    schedule: Schedule
+    losses: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RealImages:
+    """What the metric gives as many draws of the real images as a validation makes images, in
+    every extractor: the `RealImageBaseline` of each.
+    """
+
+    n_images: int
+    seed: int
+    metrics: tuple[Any, ...] = ()  # as the study file names them
+
+    kind = "floor"
+    nfe = 1
+
+    @property
+    def key(self) -> str:
+        """Number of images, seed and metrics."""
+        return _digest("floor", self.n_images, self.seed, *self.metrics)
+
+    @staticmethod
+    def to_json(value: Any) -> Any:
+        """Plain tables, one for each extractor."""
+        return list(value)
+
+    @staticmethod
+    def of_json(content: Any) -> tuple[Mapping[str, Any], ...]:
+        """The tables of a list."""
+        return tuple(content)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recall:
+    """What a search decided at this place before, if the log kept it; deciding it again would
+    give the same.  The answer is a `Decision`, or None.
+
+    ``key`` is the number of one trial, or the name of a decision that was noted with
+    `s3search.search.conversation.Talk.decided`.
+    """
+
+    key: int | str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Trials that were chosen together, and what the search knew of them, in plain data."""
+
+    trials: tuple[Trial, ...]
+    content: Mapping[str, Any] = field(default_factory=dict)
+
+
+Job = Score | Polish | RealImages
+"""What workers are asked beside measurements."""
+
+Question = Measure | Job | Recall
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What became of a job: its value, or the error."""
+
+    question: Job
+    value: Any = None
+    error: str | None = None
+    network_calls: int = 0  # image-calls, forward and backward
+    seconds: float = 0.0
+    worker: str = ""
+
+    @property
+    def images(self) -> float:
+        """Image-calls in images of the schedules' own number of calls."""
+        return self.network_calls / self.question.nfe
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:32]

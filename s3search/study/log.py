@@ -1,0 +1,278 @@
+"""The log of a study: every question that was asked, and its answer; one memo over the database.
+
+A question that has an answer is not asked again; one that was asked and has none is asked again;
+nothing is asked before it is written.  So a killed search is resumed by running it from its
+beginning and feeding it the log.
+
+What depends on the world and not on the seed (a person's vetoes, "the time is over") is an event
+of the log at the point of the search where it was told.  A point is known by all that the search
+had begun until there; a search that comes by again is told the same.  Where no earlier run came
+by, it is told what holds now.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from s3search.search.conversation import DECISION, Answers, Ask, Note, Outside
+from s3search.search.questions import (
+    Answer,
+    Decision,
+    Job,
+    Measure,
+    Measurement,
+    Question,
+    Recall,
+    Rung,
+)
+from s3search.search.trial import Trial
+from s3search.study.database.rows import measurement_of
+from s3search.study.database.store import StudyStore
+
+_OUTSIDE = "outside"  # kind of the notes that are events
+_VETOED = "vetoed"  # the same, of earlier releases
+_SEARCHING = (Rung.SEARCH.value, Rung.STOPPED.value)
+_BUDGET_STEP = 0.05  # a budget of time is an estimate: it is told when it has moved by so much
+
+
+class Log:
+    """The log of one study, for its only driver.
+
+    Trials of earlier versions of the space have numbers below ``first_number``; what they measured
+    is known, and paid for.
+    """
+
+    def __init__(self, store: StudyStore, *, first_number: int = 0) -> None:
+        self._store, self._offset = store, first_number
+        self._n_whole = store.config.search.n_images
+        self._trials: dict[int, Trial] = {}  # by number
+        self._first: dict[str, Trial] = {}  # the first of each schedule, by id
+        self._measured: dict[str, Any] = {}  # by question key: a row until it is asked for
+        self._seconds: set[str] = set()  # keys of validations that a second metric saw
+        self._jobs: dict[str, Answer] = {}  # of the present turn
+        for trial in store.trials():
+            self._keep_trial(trial)
+        # of this version of the space, what an earlier run proposed and this one has not yet
+        self._ahead = {n for n in self._trials if n >= first_number}
+        self._decisions = self._stored_decisions()
+        self._events = self._stored_events()
+        self._point = hashlib.sha256(str(first_number).encode())
+        self._n_begun = 0
+        self._told_at = -1
+        self._told: Outside | None = None
+        self._read_measurements()
+
+    # -- questions and answers -------------------------------------------------------------
+
+    def begin(self, ask: Ask) -> list[Measure | Job]:
+        """Records what a turn begins; the questions of the turn that have no answer yet."""
+        self._add_trials(ask.begin)
+        for note in ask.notes:
+            self.note(note)
+        questions = [q for q in (*ask.begin, *ask.wait) if not isinstance(q, Recall)]
+        if not questions:
+            return []
+        jobs = [q for q in questions if not isinstance(q, Measure)]
+        self._jobs = self._store.answered(jobs) if jobs else {}
+        unknown = {q.key: q for q in questions if q not in self}
+        if any(not (isinstance(q, Measure) and q.rung is Rung.SEARCH) for q in unknown.values()):
+            self.flush()  # results of the search come no more for a while
+        return list(unknown.values())
+
+    def __contains__(self, question: object) -> bool:
+        match question:
+            case Measure():
+                return question.key in self._measured and not self._lacks_second(question)
+            case Recall():
+                return True
+            case _:
+                return isinstance(question, Job) and question.key in self._jobs
+
+    def _lacks_second(self, question: Measure) -> bool:
+        """Whether a second metric came after this validation."""
+        if question.rung is not Rung.VALIDATION or self._store.config.validation.metric is None:
+            return False
+        known = self._measured[question.key]
+        failed = known.value is None
+        return not (isinstance(known, Measurement) or failed or question.key in self._seconds)
+
+    def add(self, answer: Measurement | Answer) -> None:
+        """Writes an answer, and keeps it."""
+        if isinstance(answer, Answer):
+            self._store.add_answer(answer)
+            self._jobs[answer.question.key] = answer
+            return
+        self._store.add_measurement(answer)
+        if answer.question.rung is Rung.SEARCH:
+            first = self._first[answer.trial.id]
+            assert first.number is not None
+            self._store.mirror.add(first.number, _under(answer.trial, first), answer)
+        self._measured[answer.question.key] = answer
+
+    def answers(self, ask: Ask, outside: Callable[[], Outside]) -> Answers:
+        """The answers that a turn waited for, with what is to be told of ``outside``."""
+        given = tuple(self._answer(question) for question in ask.wait)
+        return Answers(given=given, outside=self._heard(outside))
+
+    def trial(self, schedule_id: str) -> Trial | None:
+        """The first trial that named a schedule."""
+        return self._first.get(schedule_id)
+
+    def note(self, note: Note) -> None:
+        """Keeps what a search learned about itself."""
+        content = dict(note.content)
+        if note.kind == DECISION:
+            content["first_number"] = self._offset
+        self._store.add_note(note.kind, content)
+
+    def flush(self) -> None:
+        """Brings Optuna's study up to date."""
+        self._store.mirror.flush()
+
+    def _answer(self, question: Question) -> Any:
+        if isinstance(question, Recall):
+            return self._recalled(question.key)
+        if not isinstance(question, Measure):
+            return self._jobs[question.key]
+        known = self._measured[question.key]
+        if isinstance(known, Measurement):
+            return known
+        first = self._first.get(question.trial.id)
+        number = None if first is None else first.number
+        is_paid = number is not None and number < self._offset
+        return measurement_of(known, question, is_paid=is_paid)
+
+    def _recalled(self, key: int | str) -> Decision | None:
+        if isinstance(key, str):
+            note = self._decisions.get(key)
+            if note is None:
+                return None
+            trials = tuple(self._first[i] for i in note["schedules"])
+            return Decision(trials=trials, content=note["content"])
+        trial = self._trials.get(key + self._offset)
+        return None if trial is None else Decision(trials=(trial.numbered(key),))
+
+    # -- trials ----------------------------------------------------------------------------
+
+    def _add_trials(self, questions: Iterable[Question]) -> None:
+        new: dict[int, Trial] = {}
+        for question in questions:
+            if not isinstance(question, Measure):
+                continue
+            if question.rung in (Rung.SEARCH, Rung.FINALS):
+                self._point.update(question.trial.id.encode())
+                self._n_begun += 1
+            if question.rung is Rung.SEARCH:
+                number = self._number(question.trial)
+                if number in self._trials:
+                    self._ahead.discard(number)
+                else:
+                    new[number] = question.trial
+                    self._keep_trial(question.trial.numbered(number))
+        if new:
+            self._ahead.clear()  # an earlier run did not come here
+            self._store.add_trials(new)
+
+    def _number(self, trial: Trial) -> int:
+        if trial.number is not None:
+            return trial.number + self._offset
+        first = self._first.get(trial.id)
+        if first is not None and first.number is not None:
+            return first.number
+        return len(self._trials)
+
+    def _keep_trial(self, trial: Trial) -> None:
+        assert trial.number is not None
+        self._trials[trial.number] = trial
+        self._first.setdefault(trial.id, trial)
+
+    # -- what an earlier run left ----------------------------------------------------------
+
+    def _read_measurements(self) -> None:
+        mirror = self._store.mirror
+        mirror.open()
+        mirrored = mirror.numbers()
+        for row in self._store.measured():
+            if row.rung == Rung.SECOND_METRIC.value:
+                self._seconds.add(f"{Rung.VALIDATION.value} {row.schedule_id} {row.n_images}")
+                continue
+            searching = row.rung in _SEARCHING
+            rung, n = (Rung.SEARCH.value, self._n_whole) if searching else (row.rung, row.n_images)
+            self._measured[f"{rung} {row.schedule_id} {n}"] = row
+            first = self._first.get(row.schedule_id)
+            if searching and first is not None and first.number not in mirrored:
+                assert first.number is not None  # a kill cut it off
+                mirror.add(first.number, first, measurement_of(row, self._question(first)))
+        mirror.flush()
+
+    def _question(self, trial: Trial) -> Measure:
+        config = self._store.config
+        return Measure(
+            trial=trial,
+            rung=Rung.SEARCH,
+            n_images=self._n_whole,
+            noise_seed=config.search_noise_seed,
+        )
+
+    def _stored_decisions(self) -> dict[str, Mapping[str, Any]]:
+        """All but the last one, which may have been followed by nothing."""
+        notes = [content for _, content in self._store.notes(DECISION)]
+        own = [note for note in notes if note["first_number"] == self._offset]
+        return {note["key"]: note for note in own[:-1]}
+
+    # -- what is told of the outside -------------------------------------------------------
+
+    def _stored_events(self) -> dict[str, dict[str, Any]]:
+        old = [note for _, note in self._store.notes(_VETOED)]
+        events = {note["point"]: {"vetoed": note["schedules"]} for note in old}
+        return events | {note["point"]: note for _, note in self._store.notes(_OUTSIDE)}
+
+    def _heard(self, outside: Callable[[], Outside]) -> Outside:
+        """What is told at this point: once for each, and where an earlier run came by the same
+        as then.
+        """
+        if self._told is not None and self._n_begun == self._told_at:
+            return self._told
+        point = self._point.hexdigest()[:32]
+        event = self._events.get(point)
+        if self._told is None or event is not None or not self._ahead:
+            self._told = self._told_now(point, event, outside())
+        self._told_at = self._n_begun
+        return self._told
+
+    def _told_now(self, point: str, event: dict[str, Any] | None, present: Outside) -> Outside:
+        before = self._told or Outside(budget=present.budget, limits=present.limits)
+        if event is not None:
+            told = replace(before, vetoed=frozenset(event["vetoed"]), is_over=False)
+            if event.get("limits") != present.limits:  # it was another budget
+                return told
+            return replace(told, budget=event["budget"], is_over=event["is_over"])
+        if self._ahead:
+            return before
+        told = _settled(before, present)
+        if told != before or self._told is None:
+            self._add_event(point, told)
+        return told
+
+    def _add_event(self, point: str, told: Outside) -> None:
+        content = {
+            "point": point,
+            "vetoed": sorted(told.vetoed),
+            "is_over": told.is_over,
+            "budget": told.budget,
+            "limits": told.limits,
+        }
+        self._store.add_note(_OUTSIDE, content)
+
+
+def _settled(before: Outside, present: Outside) -> Outside:
+    """What holds now, with the budget told before if it has hardly moved."""
+    moved = abs(present.budget - before.budget) > _BUDGET_STEP * before.budget
+    budget = present.budget if moved else before.budget
+    return replace(present, budget=budget)
+
+
+def _under(trial: Trial, first: Trial) -> Trial:
+    """The schedule of a trial under the origin of the first that named it."""
+    return Trial.of(trial.schedule, first.origin, number=first.number)
