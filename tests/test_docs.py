@@ -16,7 +16,7 @@ from s3search.evaluation.plugins import FEATURES, REFERENCES
 from s3search.metrics.references import ImageSource
 from s3search.processes import vp_linear
 from s3search.rules import level, rules
-from s3search.search.space.space import SearchSpace
+from s3search.search.space import SpaceConfig
 from s3search.study.file.config import StudyConfig
 from s3search.study.file.protocols import PROTOCOLS
 from tests.support.helpers import exact_trajectory, max_abs
@@ -78,7 +78,7 @@ def test_every_key_of_the_study_file_is_documented(readme: str, table: str) -> N
     assert not missing, f"README.md lacks these keys of [{table}]: {sorted(missing)}"
 
 
-@pytest.mark.parametrize("field", sorted(SearchSpace.model_fields))
+@pytest.mark.parametrize("field", sorted(SpaceConfig.model_fields))
 def test_every_field_of_a_space_is_documented(field: str) -> None:
     assert f"| `{field}` |" in SPACES.read_text(encoding="utf-8")
 

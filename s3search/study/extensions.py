@@ -21,7 +21,7 @@ from s3search.schedules.schedule import Schedule
 from s3search.schedules.stretch import with_nfe
 from s3search.search.edit.extend_nfe import padded
 from s3search.search.questions import Rung
-from s3search.search.space.space import SearchSpace
+from s3search.search.space import SpaceConfig
 from s3search.search.trial import Origin, Trial, distinct, seeded
 from s3search.study.database.rows import now
 from s3search.study.database.store import StudyStore, flat, open_study, space_fields
@@ -84,7 +84,7 @@ class Extension:
         )
 
 
-def extension_of(config: StudyConfig, space: SearchSpace) -> Extension | None:
+def extension_of(config: StudyConfig, space: SpaceConfig) -> Extension | None:
     """The version that a launch goes on with, None for the first one; nothing is written.
 
     Where the space is neither the stored one nor wider that is for the store to refuse. Raises

@@ -16,12 +16,12 @@ from s3search.rules import Momentum, register, registered
 from s3search.run.launching import launch
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule, Step, json_schema
-from s3search.search.edit.draft import draft_of, finished, problem, random_schedule
+from s3search.search.edit.draft import draft_of, finished, misfit, random_schedule
 from s3search.search.edit.extend_nfe import padded
 from s3search.search.edit.variation import crossover, mutate
 from s3search.search.predictor import Example, SequenceModel, Trees
 from s3search.search.predictor.features import compact, flat, tokens
-from s3search.search.space.space import SearchSpace, load_space, parse_space
+from s3search.search.space import Problem, load_space, parse_space
 from s3search.show.dashboard.choices import choice
 from s3search.show.pictures import draw_schedule, terminal_drawing, time_lines
 from s3search.solvers.plan import compile_plan
@@ -42,8 +42,8 @@ def _known() -> Iterator[None]:
         yield
 
 
-def space_with(**more: object) -> SearchSpace:
-    return load_space("usf", {**OVERRIDES, **more})
+def problem_with(**more: object) -> Problem:
+    return Problem(load_space("usf", {**OVERRIDES, **more}), edm())
 
 
 def steps_of(schedule: Schedule) -> list[Extrapolated]:
@@ -60,33 +60,33 @@ def by_hand() -> Schedule:
 
 
 def test_a_space_draws_it_and_children_inherit_and_move_it() -> None:
-    space, rng = space_with(), np.random.default_rng(0)
-    drawn = [random_schedule(space, edm(), 6, rng) for _ in range(30)]
+    problem, rng = problem_with(), np.random.default_rng(0)
+    drawn = [random_schedule(problem, 6, rng) for _ in range(30)]
     children, parent = [], published.dpmpp_2m(edm(), nfe=6)
     for _ in range(200):
-        parent = mutate(space, parent, rng)
+        parent = mutate(problem, parent, rng)
         children.append(parent)
-    crossed = [crossover(space, a, b, rng) for a, b in zip(children, drawn, strict=False)]
+    crossed = [crossover(problem, a, b, rng) for a, b in zip(children, drawn, strict=False)]
     for schedules in (drawn, children, crossed):
         numbers = {step.c for schedule in schedules for step in steps_of(schedule)}
         assert len(numbers) > 10
         assert 0.0 <= min(numbers) < max(numbers) <= 1.0
         for schedule in schedules:
-            assert problem(space, schedule) is None
+            assert misfit(problem, schedule) is None
             assert compile_plan(schedule).nfe == 6
 
 
 def test_a_space_without_it_takes_the_nearest_taylor_step() -> None:
-    schedule, alone = by_hand(), load_space("usf", {"families": []})
-    assert problem(alone, schedule) == "steps[1]: published is not a choice of the space"
+    schedule, alone = by_hand(), Problem(load_space("usf", {"families": []}), edm())
+    assert misfit(alone, schedule) == "steps[1]: published is not a choice of the space"
     plain = finished(alone, draft_of(schedule), 5, np.random.default_rng(0))
     assert not steps_of(plain)
     assert [getattr(s.predictor, "order", 0) for s in plain.steps[1:4]] == [2, 2, 2]
 
 
 def test_a_space_sets_the_range_of_its_number() -> None:
-    space, rng = space_with(ranges={"c": [0.4, 0.5]}), np.random.default_rng(0)
-    drawn = [step for _ in range(20) for step in steps_of(random_schedule(space, edm(), 6, rng))]
+    problem, rng = problem_with(ranges={"c": [0.4, 0.5]}), np.random.default_rng(0)
+    drawn = [step for _ in range(20) for step in steps_of(random_schedule(problem, 6, rng))]
     assert {0.4 <= step.c <= 0.5 for step in drawn} == {True}
     with pytest.raises(InvalidConfig, match="no solver has 'd'; known: c"):
         parse_space({"ranges": {"d": [0, 1]}})
@@ -145,8 +145,8 @@ def test_predictors_see_it() -> None:
     assert len(seen) >= 2  # published, and a column of its own
     assert np.isfinite(flat([schedule])).all()
     assert np.isfinite(compact([schedule])).all()
-    space, rng = space_with(), np.random.default_rng(1)
-    drawn = [random_schedule(space, edm(), 5, rng) for _ in range(40)]
+    problem, rng = problem_with(), np.random.default_rng(1)
+    drawn = [random_schedule(problem, 5, rng) for _ in range(40)]
     examples = [Example(schedule=each, proxies={}) for each in drawn]
     values = [1.0 + len(steps_of(each)) for each in drawn]
     for model in (Trees(), SequenceModel(members=2, epochs=40)):

@@ -9,7 +9,7 @@ from s3search.processes import edm, flow
 from s3search.rules import Limits, Prediction, SearchedRule, Taylor, level, registered, solvers
 from s3search.schedules.schedule import Step
 from s3search.search.edit.recipe import choice_of, fitted, step_of
-from s3search.search.space.space import load_space
+from s3search.search.space import Problem, load_space
 from tests.support.extrapolated import Extrapolated
 from tests.support.helpers import exact_trajectory, max_abs
 
@@ -27,7 +27,7 @@ def solver(request: pytest.FixtureRequest) -> Iterator[type[SearchedRule]]:
 
 def limits_of(solver: type[SearchedRule]) -> Limits:
     """Those of the widest space."""
-    return load_space("full").limits(edm() if solver.exists_for(edm()) else flow())
+    return Problem(load_space("full"), edm() if solver.exists_for(edm()) else flow()).limits
 
 
 def steps_of(solver: type[SearchedRule]) -> list[SearchedRule]:
@@ -88,16 +88,13 @@ def test_a_step_looks_past_a_new_point_once_it_is_renumbered(
 
 
 def test_a_step_survives_the_choices_and_the_space(solver: type[SearchedRule]) -> None:
-    process, space = limits_of(solver).process, load_space("full", {"solvers": names(solver)})
+    process = limits_of(solver).process
+    with_it = Problem(load_space("full", {"solvers": ["taylor", solver.solver]}), process)
+    without = Problem(load_space("usf"), process)
     past, to = [level(process, t) for t in TIMES], level(process, 0.4)
     for rule in steps_of(solver):
         choice, near = choice_of(Step(predictor=rule)), rule.nearest_taylor()
         assert step_of(choice).predictor == choice.published == rule
         assert (choice.prediction, choice.order) == (near.prediction, near.order)
-        assert fitted(space, process, rule, past, to) == rule
-        assert fitted(load_space("usf"), process, rule, past, to) is None
-
-
-def names(solver: type[SearchedRule]) -> list[str]:
-    """What a space says that has this solver beside Taylor's."""
-    return ["taylor", solver.solver]
+        assert fitted(with_it, rule, past, to) == rule
+        assert fitted(without, rule, past, to) is None

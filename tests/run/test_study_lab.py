@@ -9,20 +9,20 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from s3search.run.study_lab import StudyLab
+from s3search.search.lab import Trial
+from s3search.search.proposer import Told
 
 from s3search.cluster import InlinePool
 from s3search.errors import StudyConflict
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.record import PolishRequest, ProxyRequest, Reply, Request
 from s3search.processes import edm
-from s3search.run.study_lab import StudyLab
 from s3search.schedules.published import baselines
 from s3search.schedules.schedule import Schedule
 from s3search.search.algorithms.evolution import RandomSearch
 from s3search.search.algorithms.sequential import Sequential
-from s3search.search.lab import Trial
-from s3search.search.proposer import Told
-from s3search.search.space.space import load_space
+from s3search.search.space import load_space
 from s3search.study.database.store import create_or_resume
 from s3search.study.file.config import StudyConfig
 from tests.support.studies import study_config

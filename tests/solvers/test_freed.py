@@ -25,7 +25,7 @@ from s3search.schedules.schedule import (
     Step,
 )
 from s3search.search.edit.draft import random_schedule
-from s3search.search.space.space import load_space
+from s3search.search.space import Problem, load_space
 from s3search.solvers.coefficients import FreeTable, free_table, freed, schedule_of_table
 from tests.support.helpers import EXAMPLES, gaussian, max_abs, noise, schedules
 
@@ -86,7 +86,7 @@ def test_random_schedules_of_the_spaces_can_be_freed(
 ) -> None:
     rng = np.random.default_rng(seed)
     wide = {"correctors": ["none", "pseudo", "implicit"]}
-    _check(random_schedule(load_space(space, wide), _PROCESSES[process], nfe, rng))
+    _check(random_schedule(Problem(load_space(space, wide), _PROCESSES[process]), nfe, rng))
 
 
 @given(schedules())

@@ -22,7 +22,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from s3search.processes import NoiseProcess
 from s3search.rules import (
     Adams,
     AnyRule,
@@ -38,7 +37,7 @@ from s3search.rules.compensation import AnyCompensation
 from s3search.schedules.schedule import Corrector, CorrectorKind, Step
 from s3search.search.edit.compensating import fitted_compensation
 from s3search.search.edit.network_time import Shift
-from s3search.search.space.space import SearchSpace
+from s3search.search.space import Problem, SpaceConfig
 
 _OLDEST_START = -3
 
@@ -108,8 +107,7 @@ def corrector_rule(predictor: AnyRule) -> AnyRule:
 
 def possible(
     choice: Choice,
-    space: SearchSpace,
-    process: NoiseProcess,
+    problem: Problem,
     past: Sequence[Level],
     to: Level,
     *,
@@ -121,16 +119,16 @@ def possible(
     """
     if to.sigma == 0.0:
         return FINISH
-    choice = _predictor_possible(choice, space, process, past, to)
-    compensation = fitted_compensation(space, process, choice.compensation, len(past))
+    choice = _predictor_possible(choice, problem, past, to)
+    compensation = fitted_compensation(problem, choice.compensation, len(past))
     if compensation != choice.compensation:
         choice = replace(choice, compensation=compensation)
     kind = choice.corrector
     if kind is None:
         return choice
-    allowed = kind in space.correctors and not (is_last and kind is CorrectorKind.IMPLICIT)
+    allowed = kind in problem.space.correctors and not (is_last and kind is CorrectorKind.IMPLICIT)
     rule = corrector_rule(choice.published or _taylor(choice))
-    if allowed and _works(rule, space, [*past, to], to):
+    if allowed and _works(rule, problem, [*past, to], to):
         return choice
     return replace(choice, corrector=None)
 
@@ -142,27 +140,25 @@ def solver_of(rule: AnyRule | None) -> type[SearchedRule] | None:
     return type(rule) if isinstance(rule, SearchedRule) and rule.is_plain else None
 
 
-def fitted(
-    space: SearchSpace, process: NoiseProcess, rule: AnyRule, past: Sequence[Level], to: Level
-) -> AnyRule | None:
+def fitted(problem: Problem, rule: AnyRule, past: Sequence[Level], to: Level) -> AnyRule | None:
     """The plain step nearest to ``rule`` that the space has and that is possible here, None where
     there is none: points that do not exist or may not be used are given up, and orders with them.
     """
-    if not isinstance(rule, SearchedRule) or not rule.is_plain or rule.solver not in space.solvers:
+    if not isinstance(rule, SearchedRule) or not rule.is_plain:
         return None
-    limits = space.limits(process)
-    if not rule.is_allowed(limits, to):
+    limits = problem.limits
+    if rule.solver not in problem.space.solvers or not rule.is_allowed(limits, to):
         return None
     simpler = rule.simpler(limits.highest_order)
     return next((each for each in simpler if each.problem(past, to) is None), None)
 
 
-def possible_orders(space: SearchSpace, n_points: int) -> tuple[int, ...]:
+def possible_orders(space: SpaceConfig, n_points: int) -> tuple[int, ...]:
     """The space's orders that ``n_points`` allow, or the highest they allow where none is."""
     return tuple(order for order in space.orders if order <= n_points) or (n_points,)
 
 
-def possible_estimates(space: SearchSpace, order: int) -> tuple[int, ...]:
+def possible_estimates(space: SpaceConfig, order: int) -> tuple[int, ...]:
     """Numbers of points that may estimate the first derivative at ``order`` (at least 2)."""
     return (*(m for m in space.low_order_estimates if m < order - 1), order - 1)
 
@@ -225,64 +221,62 @@ def _choice_of_rule(rule: AnyRule) -> Choice:
 
 
 def _predictor_possible(
-    choice: Choice, space: SearchSpace, process: NoiseProcess, past: Sequence[Level], to: Level
+    choice: Choice, problem: Problem, past: Sequence[Level], to: Level
 ) -> Choice:
     own = choice.published
     if own is not None:
-        is_kept = own.family in space.families and own.is_inheritable
-        if is_kept and _works(own, space, past, to):
+        is_kept = own.family in problem.space.families and own.is_inheritable
+        if is_kept and _works(own, problem, past, to):
             return choice
         plain = replace(choice, published=None)
         if _taylor(plain) == own:  # singlestep, or as a Taylor step it has no solver of its own
-            fitting = _taylor_possible(plain, space, past, to)
+            fitting = _taylor_possible(plain, problem, past, to)
             return choice if fitting == plain else fitting
-        rule = fitted(space, process, own, past, to)
+        rule = fitted(problem, own, past, to)
         if rule is not None:
             return choice if rule == own else with_rule(choice, rule)
-    return _taylor_possible(choice, space, past, to)
+    return _taylor_possible(choice, problem, past, to)
 
 
-def _taylor_possible(
-    choice: Choice, space: SearchSpace, past: Sequence[Level], to: Level
-) -> Choice:
+def _taylor_possible(choice: Choice, problem: Problem, past: Sequence[Level], to: Level) -> Choice:
     """The nearest of the space's Taylor steps."""
-    orders = possible_orders(space, len(past))
+    orders = possible_orders(problem.space, len(past))
     order = max((o for o in orders if o <= choice.order), default=min(orders))
-    estimates = possible_estimates(space, order) if order > 1 else (0,)
+    estimates = possible_estimates(problem.space, order) if order > 1 else (0,)
     kept_estimate = choice.order == order and choice.first_points in estimates
-    is_kept = choice.prediction in space.usable_predictions
+    is_kept = choice.prediction in problem.predictions
     new = replace(
         choice,
-        prediction=choice.prediction if is_kept else space.usable_predictions[0],
+        prediction=choice.prediction if is_kept else problem.predictions[0],
         order=order,
         first_points=choice.first_points if kept_estimate else estimates[-1],
-        relaxation=_possible_relaxation(choice.relaxation, space) if order > 1 else None,
+        relaxation=_possible_relaxation(choice.relaxation, problem.space) if order > 1 else None,
         published=None,
-        start=_possible_start(choice.start, order, space, past),
+        start=_possible_start(choice.start, order, problem.space, past),
     )
-    if new.prediction is Prediction.V3 and not _works(_taylor(new), space, past, to):
-        linear = [p for p in space.predictions if p is not Prediction.V3]
+    if new.prediction is Prediction.V3 and not _works(_taylor(new), problem, past, to):
+        linear = [p for p in problem.space.predictions if p is not Prediction.V3]
         new = replace(new, prediction=linear[0])
     return choice if new == choice else new
 
 
-def _possible_start(start: int, order: int, space: SearchSpace, past: Sequence[Level]) -> int:
+def _possible_start(start: int, order: int, space: SpaceConfig, past: Sequence[Level]) -> int:
     """An older point is possible where the newest call stands beside it, not at pure noise."""
     exists = order > 1 and start in space.start_points and -start <= len(past)
     return start if exists and past[start].alpha > 0.0 else -1
 
 
-def _works(rule: AnyRule, space: SearchSpace, past: Sequence[Level], to: Level) -> bool:
+def _works(rule: AnyRule, problem: Problem, past: Sequence[Level], to: Level) -> bool:
     """Whether the rule is possible after ``past``, a v3 step with the statistics of the space."""
     if rule.problem(past, to) is not None:
         return False
     if not rule.needs_ems:
         return True
-    nodes = space.ems if Prediction.V3 in space.predictions else None
+    nodes = problem.ems if Prediction.V3 in problem.space.predictions else None
     return nodes is not None and rule.is_covered(nodes, past, to)
 
 
-def _possible_relaxation(relaxation: Relaxation | None, space: SearchSpace) -> Relaxation | None:
+def _possible_relaxation(relaxation: Relaxation | None, space: SpaceConfig) -> Relaxation | None:
     strength, limit = strength_of(relaxation), space.coefficient_limit
     if kind_of(relaxation) not in space.relaxations:
         return relaxation_of(space.relaxations[0], 0.0)

@@ -19,35 +19,36 @@ from s3search.search.edit.recipe import (
     strength_of,
     with_rule,
 )
-from s3search.search.space.space import SearchSpace
+from s3search.search.space import Problem
 
 
-def change_prediction(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+def change_prediction(problem: Problem, draft: Draft, rng: np.random.Generator) -> None:
     """Another prediction at one step, as a Taylor step."""
     i = _some_step(draft, rng)
-    others = [p for p in space.usable_predictions if p is not draft.choices[i].prediction]
+    others = [p for p in problem.predictions if p is not draft.choices[i].prediction]
     if others:
         draft.choices[i] = replace(draft.choices[i], prediction=pick(others, rng), published=None)
 
 
-def change_order(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+def change_order(problem: Problem, draft: Draft, rng: np.random.Generator) -> None:
     """Another order at one step; its derivatives are then estimated from all its points.
 
     A step of one of the space's other solvers keeps its solver where that has the order.
     """
     i = _some_step(draft, rng)
     choice = draft.choices[i]
-    others = [o for o in possible_orders(space, i + 1) if o != choice.order]
+    others = [o for o in possible_orders(problem.space, i + 1) if o != choice.order]
     if not others:
         return
     order = pick(others, rng)
-    own = _own_step(space, choice)
+    own = _own_step(problem, choice)
     if own is not None and order >= own.least_order:
         draft.choices[i] = with_rule(choice, own.with_order(order))
         return
     relaxation = choice.relaxation
     if order > 1 and choice.order == 1:
-        relaxation = relaxation_of(pick(space.relaxations, rng), random_coefficient(space, rng))
+        kind = pick(problem.space.relaxations, rng)
+        relaxation = relaxation_of(kind, random_coefficient(problem.space, rng))
     draft.choices[i] = replace(
         choice,
         order=order,
@@ -57,11 +58,12 @@ def change_order(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> 
     )
 
 
-def change_relaxation(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+def change_relaxation(problem: Problem, draft: Draft, rng: np.random.Generator) -> None:
     """Another kind, or a step of the coefficient's random walk, at one step of order 2 or more.
 
     A walk from a kind without coefficient starts at the linear relaxation of the same factor.
     """
+    space = problem.space
     i = _some_step(draft, rng, _has_derivative)
     choice = draft.choices[i]
     if choice.order < 2:
@@ -102,32 +104,34 @@ def _factor(relaxation: Relaxation, h: float, choice: Choice) -> float:
     return relaxation.factor(h, choice.prediction)
 
 
-def change_estimation(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+def change_estimation(problem: Problem, draft: Draft, rng: np.random.Generator) -> None:
     """Another number of points for the first derivative, at one step of order 3 or more."""
     i = _some_step(draft, rng, _has_estimates)
     choice = draft.choices[i]
     if choice.order < 3:
         return
-    others = [m for m in possible_estimates(space, choice.order) if m != choice.first_points]
+    others = [
+        m for m in possible_estimates(problem.space, choice.order) if m != choice.first_points
+    ]
     if others:
         draft.choices[i] = replace(choice, first_points=pick(others, rng), published=None)
 
 
-def change_corrector(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+def change_corrector(problem: Problem, draft: Draft, rng: np.random.Generator) -> None:
     """Another corrector at one step; on the last one it can only be removed."""
     n = len(draft.choices)
     i = int(rng.integers(n))
     now = draft.choices[i].corrector
-    kinds = {*space.correctors, None}
+    kinds = {*problem.space.correctors, None}
     others = [None] if i == n - 1 else [kind for kind in kinds if kind is not now]
-    own = _own_step(space, draft.choices[i])
+    own = _own_step(problem, draft.choices[i])
     if own is not None and not own.has_corrector:
         others = [None]
     others.sort(key=str)
     draft.choices[i] = replace(draft.choices[i], corrector=pick(others, rng))
 
 
-def change_solver(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+def change_solver(problem: Problem, draft: Draft, rng: np.random.Generator) -> None:
     """A small move of one step's own numbers, or a step of another solver in its place.
 
     The first step is left out where there are others: with one point most solvers are one.
@@ -135,30 +139,31 @@ def change_solver(space: SearchSpace, draft: Draft, rng: np.random.Generator) ->
     n = max(1, len(draft.choices) - draft.denoises)
     i = int(rng.integers(min(1, n - 1), n))
     choice = draft.choices[i]
-    own, now = _own_step(space, choice), solver_of(choice.published)
-    rule = None if own is None else own.moved(space.limits(draft.process), rng)
+    own, now = _own_step(problem, choice), solver_of(choice.published)
+    rule = None if own is None else own.moved(problem.limits, rng)
     if rule is not None and rng.random() < 0.6:
         draft.choices[i] = with_rule(choice, rule)
         return
-    others = [s for s in space.solvers_for(draft.process) if s is not now]
+    others = [s for s in problem.solvers if s is not now]
     if others:
         solver = pick(others, rng)
-        draft.choices[i] = with_solver(space, draft.process, solver, choice, i + 1, rng)
+        draft.choices[i] = with_solver(problem, solver, choice, i + 1, rng)
 
 
-def _own_step(space: SearchSpace, choice: Choice) -> SearchedRule | None:
+def _own_step(problem: Problem, choice: Choice) -> SearchedRule | None:
     """The step if it is plain and of one of the space's solvers other than Taylor."""
     rule = choice.published
-    if isinstance(rule, SearchedRule) and rule.is_plain and rule.solver in space.solvers:
+    if isinstance(rule, SearchedRule) and rule.is_plain and rule.solver in problem.space.solvers:
         return rule
     return None
 
 
-def change_start_point(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+def change_start_point(problem: Problem, draft: Draft, rng: np.random.Generator) -> None:
     """Another point for one step to start from; a step of order 1 becomes one of order 2."""
     i = _some_step(draft, rng, _has_derivative)
     choice = draft.choices[i]
-    others = [start for start in space.start_points if start != choice.start and -start <= i + 1]
+    starts = problem.space.start_points
+    others = [start for start in starts if start != choice.start and -start <= i + 1]
     if not others or i == 0:
         return
     if choice.order < 2:
@@ -166,13 +171,13 @@ def change_start_point(space: SearchSpace, draft: Draft, rng: np.random.Generato
     draft.choices[i] = replace(choice, start=pick(others, rng), published=None)
 
 
-def change_compensation(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+def change_compensation(problem: Problem, draft: Draft, rng: np.random.Generator) -> None:
     """Another compensation at one step, or a small move of its number; it takes the place of the
     schedule's network-time shifts.
     """
     n = max(1, len(draft.choices) - draft.denoises)
     i = int(rng.integers(min(1, n - 1), n))
-    new = moved_compensation(space, draft.process, draft.choices[i].compensation, i + 1, rng)
+    new = moved_compensation(problem, draft.choices[i].compensation, i + 1, rng)
     draft.choices[i] = replace(draft.choices[i], compensation=new)
     if new is not None:
         draft.forget_shifts()
