@@ -30,7 +30,7 @@ from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.plugins import MODELS, call_plugin
 from s3search.evaluation.polish.polishing import PolishSettings, polish
 from s3search.evaluation.population import Measuring, measure_population
-from s3search.evaluation.proxies import Proxies
+from s3search.evaluation.proxies import ProxyScorer
 from s3search.evaluation.record import (
     DescribeRequest,
     Description,
@@ -56,7 +56,6 @@ from s3search.search.questions import (
     Measure,
     Measurement,
     Polish,
-    PolishResult,
     RealImages,
     Rung,
     Score,
@@ -315,7 +314,7 @@ class Evaluator:
             keep_invariants=request.keep_invariants,
             loss=request.loss,
         )
-        made = self._gradients.fitting(
+        return self._gradients.fitting(
             lambda batch_size: polish(
                 self.denoiser,
                 self._extractor.features,
@@ -324,13 +323,10 @@ class Evaluator:
                 settings,
                 noise=self._noise,
                 noise_seed=request.noise_seed,
-                device=self._device,
                 batch_size=batch_size,
             ),
             request.n_images,
         )
-        result = PolishResult(schedule=made.schedule, losses=made.losses)
-        return PolishReply(made=result, network_calls=made.network_calls)
 
     def images(self, schedule: Schedule, n_images: int, noise_seed: int) -> Tensor:
         """The first ``n_images`` images (n, C, H, W) of a noise seed, on the CPU."""
@@ -342,13 +338,12 @@ class Evaluator:
         return self._sampler.batch_size
 
     @cached_property
-    def _proxies(self) -> Proxies:
-        return Proxies(
+    def _proxies(self) -> ProxyScorer:
+        return ProxyScorer(
             self.denoiser,
             self._extractor.features,
             self.reference,
             self._reference_images,
-            self._device,
             self._noise,
         )
 

@@ -61,7 +61,7 @@ class Extractor:
         return features
 
     def seen_in_batches(self, images: Tensor, batch_size: int) -> Array:
-        """The same for images that do not fit on the device at once."""
+        """Features (n, d) float64, on the CPU, of images that do not fit on the device at once."""
         return np.concatenate([self.seen(batch) for batch in torch.split(images, batch_size)])
 
 

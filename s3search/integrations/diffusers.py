@@ -50,9 +50,9 @@ from s3search.models.diffusers.scheduler_config import PipelineModel, model_of
 from s3search.rules import EmsStatistics, level
 from s3search.schedules.retime import retime
 from s3search.schedules.schedule import Schedule
-from s3search.solvers.image_to_image import tail_of
+from s3search.solvers.image_to_image import image_to_image_start
 from s3search.solvers.plan import Plan, compile_plan
-from s3search.solvers.sample import next_state
+from s3search.solvers.sample import advance
 from s3search.solvers.start_map import jumped
 
 _log = logging.get_logger(__name__)
@@ -231,7 +231,9 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
         if self._step_index is None:
             self._begin(timestep)
         call = self._call
-        seen = self._analytic_state(sample) if self._starts_analytically(call) else sample
+        seen = sample
+        if self._starts_analytically(call):
+            seen = self._analytic_states(sample)[-1].to(sample.dtype)
         if self._model.sigma_data is not None:
             at = self._plan.call_levels[max(call, 0)]
             seen = seen / math.hypot(at.sigma, self._model.sigma_data)  # c_in of EDM
@@ -260,10 +262,9 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
         if call < 0:  # a level called twice, entered in the middle: its second call counts
             return _output(sample, None, return_dict=return_dict)
         self._take(sample, model_output, call)
-        is_last = call == plan.nfe - 1
-        self._advance(plan.n_rows - 1 if is_last else plan.evaluated[call + 1])
+        advance(plan, self._states, self._predictions)
         new, x0 = self._states[-1], self._predictions[-1]
-        if is_last:
+        if call == plan.nfe - 1:
             self._states, self._predictions = [], []
         return _output(new.to(sample.dtype), x0.to(sample.dtype), return_dict=return_dict)
 
@@ -305,28 +306,24 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
 
     def _begin_inside(self, index: int) -> None:
         """Compiles what is left from the level of this call on."""
-        rest = tail_of(self._schedule, self._plan.levels[self._plan.evaluated[index]].t)
-        if rest.lowered:
+        t = self._plan.levels[self._plan.evaluated[index]].t
+        inner = image_to_image_start(self._schedule, t)
+        if inner.lowered:
             _log.warning(
                 f"beginning at call {index} of {self.num_inference_steps}, without the calls "
-                f"before it: {', '.join(rest.lowered)} became first order"
+                f"before it: {', '.join(inner.lowered)} became first order"
             )
-        self._plan = compile_plan(rest.schedule, self._ems)
+        self._plan = compile_plan(inner.schedule, self._ems)
         self._first_call = self.num_inference_steps - self._plan.nfe
 
     def _starts_analytically(self, call: int) -> bool:
         return call == 0 and (self._plan.evaluated[0] > 0 or self._plan.start_map is not None)
 
-    def _analytic_state(self, noise: Tensor) -> Tensor:
-        """The state of the first call, from the noise, in the noise's dtype."""
-        states = [self._first_state(noise)]
-        for row in range(1, self._plan.evaluated[0] + 1):
-            states.append(next_state(self._plan, row, states, []))
-        return states[-1].to(noise.dtype)
-
-    def _first_state(self, noise: Tensor) -> Tensor:
-        x = noise.to(_compute_dtype(noise))
-        return x if self._plan.start_map is None else jumped(self._plan.start_map, x)
+    def _analytic_states(self, noise: Tensor) -> list[Tensor]:
+        """The states up to the first call's, from the scaled noise."""
+        states = [jumped(self._plan.start_map, noise.to(_compute_dtype(noise)))]
+        advance(self._plan, states, [])
+        return states
 
     def _unscaled(self, sample: Tensor, call: int) -> Tensor:
         """The pipeline's state, also where it passes on what `scale_model_input` gave."""
@@ -345,20 +342,14 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
         row = self._plan.evaluated[call]
         x = sample.to(_compute_dtype(sample))
         if self._starts_analytically(call):
-            self._states = [self._first_state(sample)]
-            self._advance(row)
-            x = self._analytic_state(sample).to(x.dtype)
+            self._states = self._analytic_states(sample)
+            x = self._states[-1].to(sample.dtype).to(x.dtype)  # as the network saw it
         self._states[row:] = [x]
         if self._model.learns_variance and model_output.shape[1] == 2 * sample.shape[1]:
             model_output = model_output[:, : sample.shape[1]]
         a, b = self._model.x0_weights(self._plan.call_levels[call])
         x0 = a * x + b * model_output.to(x.dtype)
         self._predictions.append(self._threshold(x0))
-
-    def _advance(self, row: int) -> None:
-        while len(self._states) <= row:
-            new = next_state(self._plan, len(self._states), self._states, self._predictions)
-            self._states.append(new)
 
 
 def _replayable(schedule: Schedule, model: PipelineModel) -> Schedule:

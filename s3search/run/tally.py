@@ -11,13 +11,12 @@ from s3search.study.file.config import SearchTable
 from s3search.study.log import Log
 from s3search.study.results.progress import (
     Progress,
-    Quality,
     RecentRate,
     Spend,
     quality_of,
     seconds_left,
 )
-from s3search.study.results.watching import bests_of, held_out_of, spend_of
+from s3search.study.results.watching import bests_of, held_out_of, predictor_of, spend_of
 
 Report = Callable[[Progress], None]
 
@@ -42,7 +41,7 @@ class Tally:
         self._spend = spend_of(store)  # by rung and kind of job
         self._spent = self._images_spent()  # of the search, earlier runs included
         self._best, self._best_baseline = bests_of(store)
-        self._predictor: dict[int, Quality] = {}  # by NFE
+        self._predictor = predictor_of(store)  # by NFE
         self._rate = RecentRate(self._began)
         self._held_out, self._held_out_at = held_out_of(store), self._began
         self._vetoed: frozenset[str] = frozenset(store.vetoes())

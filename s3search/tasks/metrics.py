@@ -16,7 +16,7 @@ import s3search
 from s3search.errors import EvaluationFailed, InvalidConfig, InvalidSchedule
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.noise import NoiseBank
-from s3search.evaluation.proxies import Proxies, ProxySettings
+from s3search.evaluation.proxies import ProxyScorer, ProxySettings
 from s3search.evaluation.record import statistics_problem
 from s3search.metrics.clip_score import WEIGHT, clip_score
 from s3search.metrics.extractors.clip import load_with_texts
@@ -179,12 +179,11 @@ def _trajectory(
 ) -> list[Measured]:
     """How far the images are from those of a fine solve of the same noises."""
     settings = ProxySettings(batch_size=evaluator.batch_size)
-    proxies = Proxies(
+    proxies = ProxyScorer(
         evaluator.denoiser,
         evaluator.extract,
         evaluator.reference,
         None,
-        evaluator.device,
         NoiseBank(evaluator.denoiser, evaluator.device),
         settings=settings,
     )

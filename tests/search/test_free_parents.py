@@ -14,7 +14,7 @@ from s3search.schedules.schedule import Corrector, CorrectorKind, Step
 from s3search.search.edit.draft import draft_of, finished, misfit, random_schedule
 from s3search.search.edit.variation import crossover, migrate, mutate
 from s3search.search.space import Problem, SpaceConfig, load_space
-from s3search.solvers.coefficients import free_table, freed, schedule_of_table
+from s3search.solvers.coefficients import as_coefficients, coefficient_table, schedule_of_table
 from tests.support.helpers import PROCESSES
 
 _SPACES: dict[str, SpaceConfig] = {
@@ -47,12 +47,12 @@ def test_children_of_free_schedules_lie_in_the_space(
 ) -> None:
     rng, problem = np.random.default_rng(seed), Problem(_SPACES[name], PROCESSES[process])
     plain = random_schedule(problem, nfe, rng)
-    table = free_table(plain)
+    table = coefficient_table(plain)
     parent = schedule_of_table(table if carries else replace(table, p0=_stretched(table.p0)))
     for _ in range(3):
         child = mutate(problem, parent, rng)
         _check(problem, child, nfe)
-        for a, b in ((parent, child), (plain, parent), (parent, freed(child))):
+        for a, b in ((parent, child), (plain, parent), (parent, as_coefficients(child))):
             _check(problem, crossover(problem, a, b, rng), nfe)
     other = int(rng.integers(1, 9))
     _check(problem, migrate(problem, parent, other, rng), other)
@@ -68,7 +68,7 @@ def _usf(process: str = "vp_linear") -> Problem:
 
 
 def _dpmpp() -> Schedule:
-    return freed(published.dpmpp_2m(PROCESSES["vp_linear"], nfe=4, spacing="logsnr"))
+    return as_coefficients(published.dpmpp_2m(PROCESSES["vp_linear"], nfe=4, spacing="logsnr"))
 
 
 def test_free_steps_stay_while_their_levels_do() -> None:
@@ -91,7 +91,7 @@ def test_a_space_without_free_steps_keeps_none() -> None:
 
 
 def test_coefficients_that_carry_nothing_are_not_inherited() -> None:
-    table = free_table(_dpmpp())
+    table = coefficient_table(_dpmpp())
     loose = schedule_of_table(replace(table, q=1.01 * table.q))
     problem = _usf()
     assert "is not a choice of the space" in str(misfit(problem, loose))
@@ -102,7 +102,7 @@ def test_steps_that_stay_at_a_level_are_no_choice_of_a_space() -> None:
     twice = Corrector(kind=CorrectorKind.IMPLICIT, rule=Adams(start=-2, points=(-2, -1)))
     base = published.ddim(PROCESSES["edm"], nfe=3, spacing="logsnr")
     steps = (Step(predictor=base.steps[0].predictor, corrector=twice), *base.steps[1:])
-    parent = freed(Schedule(process=base.process, times=base.times, steps=steps))
+    parent = as_coefficients(Schedule(process=base.process, times=base.times, steps=steps))
     problem = _usf("edm")
     assert "times[2]" in str(misfit(problem, parent))
     _check(problem, mutate(problem, parent, np.random.default_rng(3)), 4)

@@ -36,7 +36,7 @@ _PING_SECONDS = 0.25  # between two pings of an actor that does not answer
 _SILENCE_SECONDS = 300.0  # without any answering process, the pool gives up
 
 
-class Crew(Generic[Request]):
+class Actors(Generic[Request]):
     """``sizes.n_workers`` slots, each with an actor that Ray starts where and when it fits."""
 
     def __init__(

@@ -84,7 +84,7 @@ class Scored:
     nfe: int
     search_value: float
     held_out: HeldOut
-    witness: HeldOut | None  # the same images in the second extractor
+    second: HeldOut | None  # the same images in the second extractor
     n_images: int
     noise_seed: int
     search_n_images: int
@@ -93,7 +93,7 @@ class Scored:
     @property
     def name(self) -> str:
         """Where it comes from, for people."""
-        return self.origin.label
+        return self.origin.name
 
     @property
     def is_baseline(self) -> bool:
@@ -128,9 +128,9 @@ def validated(frame: pd.DataFrame, config: StudyConfig, nfe: int | None = None) 
     whole = _at(frame, Rung.SEARCH)
     kept = whole[whole["schedule_id"].isin(held_out["schedule_id"])]  # few of many
     searched = {row["schedule_id"]: row for row in kept.to_dict("records")}
-    witnessed = _at(frame, Rung.SECOND_METRIC)
-    of_this_size = witnessed[witnessed["n_images"] == config.validation.n_images]
-    witness = {row["schedule_id"]: _held_out(row) for row in of_this_size.to_dict("records")}
+    seen_again = _at(frame, Rung.SECOND_METRIC)
+    of_this_size = seen_again[seen_again["n_images"] == config.validation.n_images]
+    second = {row["schedule_id"]: _held_out(row) for row in of_this_size.to_dict("records")}
     current = held_out["n_images"] == config.validation.n_images
     if nfe is not None:
         current &= held_out["nfe"] == nfe
@@ -142,7 +142,7 @@ def validated(frame: pd.DataFrame, config: StudyConfig, nfe: int | None = None) 
             nfe=int(row["nfe"]),
             search_value=float(searched[row["schedule_id"]]["value"]),
             held_out=_held_out(row),
-            witness=witness.get(row["schedule_id"]),
+            second=second.get(row["schedule_id"]),
             n_images=int(row["n_images"]),
             noise_seed=int(row["noise_seed"]),
             search_n_images=int(searched[row["schedule_id"]]["n_images"]),

@@ -34,7 +34,7 @@ def finished(problem: Problem, draft: Draft, nfe: int, rng: np.random.Generator)
     clean = (process.clean_time,) if draft.denoises else ()
     image = problem.mean_image if draft.start is StartKind.AVERAGE_X0 else None
     first = draft.first_shift
-    told = None if first is None else first.time(process, draft.times[0])
+    network_time = None if first is None else first.time(process, draft.times[0])
     steps = draft.steps()
     named = None
     if problem.ems is not None and needs_ems(steps) is not None:
@@ -45,7 +45,7 @@ def finished(problem: Problem, draft: Draft, nfe: int, rng: np.random.Generator)
         start=Start(
             kind=draft.start,
             image=image,
-            network_time=told,
+            network_time=network_time,
             jump=problem.jump if draft.jumps else None,
         ),
         steps=steps,
