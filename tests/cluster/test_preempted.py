@@ -56,7 +56,7 @@ def _one_of_its_own_time(
 ) -> tuple[str, float]:
     """The id of a schedule, and the time of its second network call, which no other has."""
     with open_study(study_config(folder / "undisturbed", *overrides).storage.url, "t") as store:
-        times = {p.schedule.id: p.schedule.times[1] for p in store.proposals()}
+        times = {trial.id: trial.schedule.times[1] for trial in store.trials()}
     n_of = Counter(times.values())
     middle = [str(p[1]) for p in proposals[len(proposals) // 2 :]]
     schedule = next(i for i in middle if n_of[times[i]] == 1)

@@ -204,7 +204,7 @@ def test_a_schedule_that_kills_its_workers_is_in_quarantine_with_the_reason(
     expected = undisturbed(tmp_path, "search.algorithm=random")
     poison = expected["proposals"][-1][1]
     with open_study(study_config(tmp_path / "undisturbed").storage.url, "t") as store:
-        schedules = {p.schedule.id: p.schedule for p in store.proposals()}
+        schedules = {trial.id: trial.schedule for trial in store.trials()}
     times = {i: schedule.times[1] for i, schedule in schedules.items()}
     assert list(times.values()).count(times[poison]) == 1
     overrides = ["search.algorithm=random", f"model.kill_at={times[poison]!r}"]
