@@ -54,7 +54,7 @@ def bench(  # noqa: PLR0913, PLR0917 (one parameter per option)
     from dataclasses import asdict
 
     from s3search.tasks.benchmark import report
-    from s3search.tasks.benchmark.plan import DEFAULT_ALGORITHMS, Choices, make_plan
+    from s3search.tasks.benchmark.plan import DEFAULT_ALGORITHMS, BenchmarkOptions, make_plan
     from s3search.tasks.benchmark.running import run
     from s3search.tasks.benchmark.tables import progress_line
 
@@ -62,7 +62,7 @@ def bench(  # noqa: PLR0913, PLR0917 (one parameter per option)
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InvalidConfig(f"cannot make the folder {output}: {error.strerror}") from error
-    choices = Choices(
+    choices = BenchmarkOptions(
         nfe=tuple(nfe or ()),
         n_seeds=seeds,
         first_seed=first_seed,

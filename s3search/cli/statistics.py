@@ -94,10 +94,10 @@ def statistics_gaussian(
 
 
 def _source(name: str) -> Any:
-    from s3search.tasks.statistics import Source
+    from s3search.tasks.statistics import CleanSource
 
     try:
-        return Source(name)
+        return CleanSource(name)
     except ValueError as error:
         raise InvalidConfig(f"--source is 'model' or 'reference', found {name!r}") from error
 

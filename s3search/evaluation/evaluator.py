@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import s3search
 from s3search.errors import IncompatibleStatistics, InvalidConfig
+from s3search.evaluation.code_version import CODE_VERSION
 from s3search.evaluation.decoding import network_batches, patched
 from s3search.evaluation.extractor import (
     SecondMetric,
@@ -24,13 +24,15 @@ from s3search.evaluation.extractor import (
     load_second_metric,
     replicates_of,
 )
+from s3search.evaluation.fingerprints import DIGITS, add_weights
+from s3search.evaluation.live import LIVE, LiveObjects, check_answer, placed
 from s3search.evaluation.measurement import Observed
 from s3search.evaluation.memory import BatchSize, size_for_memory
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.plugins import MODELS, call_plugin
 from s3search.evaluation.polish.polishing import PolishSettings, polish
 from s3search.evaluation.population import Measuring, measure_population
-from s3search.evaluation.proxies import Proxies
+from s3search.evaluation.proxies import ProxyScorer
 from s3search.evaluation.record import (
     DescribeRequest,
     Description,
@@ -56,7 +58,6 @@ from s3search.search.questions import (
     Measure,
     Measurement,
     Polish,
-    PolishResult,
     RealImages,
     Rung,
     Score,
@@ -74,7 +75,9 @@ _PRECISIONS: Mapping[Precision, torch.dtype | None] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluatorSpec:
-    """Everything a worker needs to build an `Evaluator`; plain data, so that it travels."""
+    """Everything a worker needs to build an `Evaluator`: plain data and, where a study searches
+    objects of the program, these.
+    """
 
     model: str
     model_options: Mapping[str, Any] = field(default_factory=dict)
@@ -89,6 +92,7 @@ class EvaluatorSpec:
     device: str = "cpu"
     batch_size: int | None = None
     precision: Precision = "float32"
+    live: LiveObjects = field(default_factory=LiveObjects)
 
 
 class Evaluator:
@@ -104,9 +108,13 @@ class Evaluator:
                 "a GPU was asked for (cluster.gpus_per_worker > 0), torch sees none"
             )
         self._device = torch.device(spec.device)
-        self.denoiser = _placed(load_model(spec), self._device)
+        self.denoiser = _placed(load_model(spec), self._device, is_live=spec.model == LIVE)
         self._extractor = load_extractor(
-            "metric.features", spec.features, spec.features_options, self._device
+            "metric.features",
+            spec.features,
+            spec.features_options,
+            self._device,
+            spec.live.features,
         )
         self.extractor = self._extractor.name
         shape = self.denoiser.sample_shape
@@ -116,6 +124,8 @@ class Evaluator:
         automatic = max(1, min(_LARGEST_BATCH, _BATCH_ELEMENTS // int(np.prod(shape))))
         self._gradients = BatchSize(spec.batch_size or automatic, "following a gradient")
         self._noise = NoiseBank(self.denoiser, self._device)
+        if spec.model == LIVE:
+            check_answer(self.denoiser, *next(self._noise.batches(0, 2, 2)))
         size = spec.batch_size or self._size_for_device(automatic)
         self._sampler = Sampler(
             self.denoiser,
@@ -250,7 +260,7 @@ class Evaluator:
         question, matrix = observed.question, observed.features
         schedule = question.schedule
         estimate = estimate_of(self.reference, matrix)
-        held_out = question.rung is Rung.VALIDATION
+        is_reported = question.rung in (Rung.VALIDATION, Rung.USER)
         return Measurement(
             question=question,
             distance=estimate.value,
@@ -258,7 +268,7 @@ class Evaluator:
             path=observed.path,
             standard_error=estimate.standard_error,
             block_value=block_mean(self.reference, matrix, question.block_images),
-            replicates=replicates_of(self.reference, matrix) if held_out else None,
+            replicates=replicates_of(self.reference, matrix) if is_reported else None,
             metric="frechet",
             extractor=self.extractor,
             reference_digest=self.reference.digest,
@@ -268,7 +278,7 @@ class Evaluator:
                 patched(self.denoiser, schedule), self._sampler.plan(schedule)
             ),
             device=str(self._device),
-            code_version=s3search.__version__,
+            code_version=CODE_VERSION,
         )
 
     def real_images(self, question: RealImages) -> tuple[RealImageBaseline, ...]:
@@ -315,7 +325,7 @@ class Evaluator:
             keep_invariants=request.keep_invariants,
             loss=request.loss,
         )
-        made = self._gradients.fitting(
+        return self._gradients.fitting(
             lambda batch_size: polish(
                 self.denoiser,
                 self._extractor.features,
@@ -324,13 +334,10 @@ class Evaluator:
                 settings,
                 noise=self._noise,
                 noise_seed=request.noise_seed,
-                device=self._device,
                 batch_size=batch_size,
             ),
             request.n_images,
         )
-        result = PolishResult(schedule=made.schedule, losses=made.losses)
-        return PolishReply(made=result, network_calls=made.network_calls)
 
     def images(self, schedule: Schedule, n_images: int, noise_seed: int) -> Tensor:
         """The first ``n_images`` images (n, C, H, W) of a noise seed, on the CPU."""
@@ -342,13 +349,12 @@ class Evaluator:
         return self._sampler.batch_size
 
     @cached_property
-    def _proxies(self) -> Proxies:
-        return Proxies(
+    def _proxies(self) -> ProxyScorer:
+        return ProxyScorer(
             self.denoiser,
             self._extractor.features,
             self.reference,
             self._reference_images,
-            self._device,
             self._noise,
         )
 
@@ -394,6 +400,7 @@ class Evaluator:
             extractor=self.extractor,
             extracted=self.features,
             batch_size=self._batch_size,
+            live=spec.live.reference,
         )
         images = found.images
         if images is not None and images.shape[1:] == tuple(self.denoiser.sample_shape):
@@ -409,12 +416,13 @@ class Evaluator:
             self._device,
             self._reference_images,
             self._batch_size,
+            live=spec.live.second_features,
         )
 
 
 def load_model(spec: EvaluatorSpec) -> Any:
     """The denoiser where its loader leaves it; raises `InvalidConfig` for anything else."""
-    model = call_plugin("model.loader", spec.model, spec.model_options, MODELS)
+    model = call_plugin("model.loader", spec.model, spec.model_options, MODELS, spec.live.model)
     for attribute in ("process", "sample_shape"):
         if not hasattr(model, attribute):
             raise InvalidConfig(
@@ -424,7 +432,9 @@ def load_model(spec: EvaluatorSpec) -> Any:
     return model
 
 
-def _placed(model: Any, device: torch.device) -> Any:
+def _placed(model: Any, device: torch.device, *, is_live: bool) -> Any:
+    if is_live:
+        return placed(model, device)
     return model.to(device) if isinstance(model, torch.nn.Module) else model
 
 
@@ -461,14 +471,13 @@ def load_gaussian(path: str | Path, shape: tuple[int, ...] | None = None) -> Gau
 
 def fingerprint(spec: EvaluatorSpec, denoiser: Any) -> str:
     """Hash of the model's options, its precision and, where it has any, parameters; 16 hexadecimal
-    digits.
+    digits.  A live model was hashed by the program that had it.
     """
+    if spec.model == LIVE and spec.precision == "float32":
+        return str(spec.model_options["fingerprint"])
     digest = hashlib.sha256(f"{spec.model}{sorted(spec.model_options.items())}".encode())
     if spec.precision != "float32":
         digest.update(spec.precision.encode())
     if isinstance(denoiser, torch.nn.Module):
-        for name, tensor in sorted(denoiser.state_dict().items()):
-            digest.update(name.encode())
-            flat = tensor.detach().cpu().reshape(-1).view(torch.uint8)
-            digest.update(flat.numpy().tobytes())
-    return digest.hexdigest()[:16]
+        add_weights(digest, denoiser)
+    return digest.hexdigest()[:DIGITS]

@@ -18,7 +18,8 @@ from s3search.evaluation.memory import bytes_of, room_on
 
 BLOCK = 100
 
-Block = tuple[Tensor, dict[str, Tensor]]  # noise (BLOCK, C, H, W), condition (BLOCK, ...)
+Drawn = tuple[Tensor, dict[str, Tensor]]
+"""Noise (b, C, H, W) and what each image is conditioned on (b, ...)."""
 
 
 def block_generator(seed: int, block: int) -> torch.Generator:
@@ -36,7 +37,7 @@ class NoiseBank:
         self._denoiser = denoiser
         self.device = device
         self._max_bytes = room_on(device) if max_bytes is None else max_bytes
-        self._kept: dict[tuple[int, int, bool], Block] = {}
+        self._kept: dict[tuple[int, int, bool], Drawn] = {}
         self._kept_bytes = 0
         condition = getattr(denoiser, "condition", None)
         self._knows_held_out = condition is not None and (
@@ -51,7 +52,7 @@ class NoiseBank:
         cuts: Sequence[int] = (),
         *,
         held_out: bool = False,
-    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    ) -> Iterator[Drawn]:
         """Noise (b, C, H, W) and condition, in batches of at most ``batch_size``, ``n_images`` in
         all; a batch ends at every number of images in ``cuts``.
 
@@ -64,16 +65,14 @@ class NoiseBank:
                 yield self._span(seed, start, stop, held_out and self._knows_held_out)
                 start = stop
 
-    def _span(
-        self, seed: int, start: int, stop: int, held_out: bool
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _span(self, seed: int, start: int, stop: int, held_out: bool) -> Drawn:
         first, last = start // BLOCK, -(-stop // BLOCK)
         drawn = [self._block(seed, block, held_out) for block in range(first, last)]
         inside = slice(start - first * BLOCK, stop - first * BLOCK)
         noise = torch.cat([noise for noise, _ in drawn])[inside]
         return noise, {key: torch.cat([c[key] for _, c in drawn])[inside] for key in drawn[0][1]}
 
-    def _block(self, seed: int, block: int, held_out: bool) -> Block:
+    def _block(self, seed: int, block: int, held_out: bool) -> Drawn:
         found = self._kept.get((seed, block, held_out))
         if found is not None:
             return found
@@ -90,7 +89,7 @@ class NoiseBank:
         self._keep((seed, block, held_out), drawn)
         return drawn
 
-    def _keep(self, key: tuple[int, int, bool], drawn: Block) -> None:
+    def _keep(self, key: tuple[int, int, bool], drawn: Drawn) -> None:
         """Keeps a block; where there is no room, others of its seed are of more use."""
         others = [k for k in self._kept if (k[0], k[2]) != (key[0], key[2])]
         size = _bytes_of_block(drawn)
@@ -101,6 +100,6 @@ class NoiseBank:
             self._kept_bytes += size
 
 
-def _bytes_of_block(drawn: Block) -> int:
+def _bytes_of_block(drawn: Drawn) -> int:
     noise, condition = drawn
     return bytes_of(noise) + sum(map(bytes_of, condition.values()))

@@ -1,4 +1,4 @@
-"""What a schedule is worth, without the network or with few of its calls.
+"""Scores of schedules without the network, or with few of its calls.
 
     gaussian     the closed-form Fréchet distance in pixels if the data were one Gaussian
     mixture      the distance, in the metric's own features, to the real images from what the
@@ -7,12 +7,13 @@
                  those of a fine solve from the same noises
 
 The first two make no network call.  Each ranks schedules on a scale of its own, and how far to
-trust one differs between models and must be measured.  Schedules are run one by one, which on a
-mixture costs no more than running them together, so that no score depends on its batch.
+trust one differs between models and must be measured (its proxy correlation).  Schedules are run
+one by one, which on a mixture costs no more than running them together, so that no score depends
+on its batch.
 
 For the mixture, the images that a fine solve of it makes of the same noises were tried as the
 other side of the distance instead of the real ones: that ranks the good schedules worse.
-`python -m tests.benchmarks.bench_proxies` prints what each proxy is worth on the digits model.
+`python -m tests.benchmarks.bench_proxies` prints how well each proxy ranks on the digits model.
 """
 
 from collections.abc import Callable, Sequence
@@ -60,7 +61,7 @@ class ProxySettings:
     batch_size: int = 100  # of network and extractor
 
 
-class Proxies:
+class ProxyScorer:
     """Scores schedules for one denoiser, extractor and reference; lower is better.
 
     A score is nan where there is none: for a schedule that needs statistics (DPM-Solver-v3),
@@ -68,7 +69,7 @@ class Proxies:
     Gaussian jump, and always if the reference has no images of the denoiser's shape, as for models
     of latents.
 
-    >>> proxies = Proxies(denoiser, features, reference, images, device, noise)
+    >>> proxies = ProxyScorer(denoiser, features, reference, images, noise)
     >>> proxies.mixture(schedules), proxies.trajectory(schedules, n_images=64, noise_seed=5)
     """
 
@@ -78,7 +79,6 @@ class Proxies:
         features: Callable[[Tensor], Tensor],
         reference: FrechetReference,
         images: Tensor | None,  # (N, C, H, W) behind the reference; None: statistics alone
-        device: torch.device,
         noise: NoiseBank,
         *,
         labels: Tensor | None = None,  # (N,): one component for each label, not for each cluster
@@ -89,7 +89,6 @@ class Proxies:
         self._reference = reference
         self._images = images
         self._labels = labels
-        self._device = device
         self._noise = noise
         self._settings = settings or ProxySettings()
         self._fine: dict[tuple[int, int, bool], Array] = {}
@@ -173,7 +172,7 @@ class Proxies:
         shape = (-(-n // 2), *self._denoiser.sample_shape)
         half = torch.randn(shape, generator=block_generator(_MIXTURE_SEED, 0))
         noise = torch.cat([half, -half])[:n]  # antithetic: ranks as well as twice as many
-        return MixtureSampler(axes, denoiser, noise.to(self._device))
+        return MixtureSampler(axes, denoiser, noise.to(self._noise.device))
 
     @property
     def _fitted_images(self) -> Tensor | None:

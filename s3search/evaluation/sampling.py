@@ -1,6 +1,6 @@
 """Images of schedules: of one in batches, or of several that share their network calls.
 
-Answers of the network as it is are kept: a schedule that begins as an earlier one did, or as
+Predictions of the network as it is are kept: a schedule that begins as an earlier one did, or as
 another of its population, does not ask for them again (`s3search.evaluation.denoiser_cache`).
 """
 
@@ -14,20 +14,19 @@ from torch import Tensor
 
 from s3search.errors import EvaluationFailed
 from s3search.evaluation.decoding import images_of, patched
-from s3search.evaluation.denoiser_cache import AnswerCache
+from s3search.evaluation.denoiser_cache import DenoiserCaches
 from s3search.evaluation.memory import BatchSize, room_on
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.record import statistics_problem
 from s3search.rules import EmsStatistics
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import Plan, compile_plan
-from s3search.solvers.population import joined, sample_population
-from s3search.solvers.sample import Denoiser, sample
+from s3search.solvers.sample import Denoiser, joined, sample_population
 
 Condition = dict[str, Tensor]
 
 _PROBES = 4  # images
-_ALIKE = 0.1  # of what telling another time changes
+_ALIKE = 0.1  # of what another time changes
 _ROUNDING = 1e-3
 
 
@@ -67,7 +66,7 @@ class Sampler:
     ) -> None:
         self._denoiser, self._noise, self._batches, self._ems = denoiser, noise, batches, ems
         self._precision = precision
-        self._answers = AnswerCache(room_on(noise.device))
+        self._caches = DenoiserCaches(room_on(noise.device))
         self._reads_every_time: bool | None = None  # unknown
 
     @property
@@ -84,7 +83,7 @@ class Sampler:
 
     def batches(
         self, n_images: int, noise_seed: int, cuts: Sequence[int] = (), *, held_out: bool = False
-    ) -> Iterator["Batch"]:
+    ) -> Iterator[Batch]:
         """The noise of all images and what these are conditioned on; a batch ends at each cut."""
         drawn = self._noise.batches(noise_seed, n_images, self.batch_size, cuts, held_out=held_out)
         first = 0
@@ -104,28 +103,32 @@ class Sampler:
         """Images (b, C, H, W) of one schedule; raises `EvaluationFailed`."""
         plan = self.plan(schedule)
         for batch in self.batches(n_images, noise_seed, cuts, held_out=held_out):
-            if schedule.model_patch is None:
-                (images,) = self.images_of_many([plan], batch)
-            else:
-                images = self._patched_images(schedule, plan, batch)
+            (images,) = self.images_of_many([plan], batch, schedule)
             if not torch.isfinite(images).all():
                 raise EvaluationFailed("the images are not finite")
             yield images
 
-    def images_of_many(self, plans: Sequence[Plan], batch: "Batch") -> list[Tensor]:
-        """Images (b, C, H, W) of each plan of the network as it is; they may not be finite."""
+    def images_of_many(
+        self, plans: Sequence[Plan], batch: Batch, schedule: Schedule | None = None
+    ) -> list[Tensor]:
+        """Images (b, C, H, W) of each plan, which may not be finite: of the network as it is, or
+        as ``schedule`` changes it.
+        """
+        is_patched = schedule is not None and schedule.model_patch is not None
 
         @torch.inference_mode()
         def made(members: slice, part: slice) -> list[Tensor]:
-            own, few = plans[members], batch.part(part)
-            answers = self._answers.of(few.name)
+            own, few, denoiser = plans[members], batch.part(part), self._denoiser
+            if schedule is not None:
+                denoiser = patched(denoiser, schedule)  # for one trajectory, so anew each time
+            cache = None if is_patched else self._caches.of(few.name)
             try:
                 samples = sample_population(
-                    self._network(self._denoiser), own, few.noise, answers, **few.condition
+                    self._network(denoiser), own, few.noise, cache, **few.condition
                 )
                 return list(images_of(self._denoiser, joined(samples)).chunk(len(own)))
             except torch.cuda.OutOfMemoryError:
-                self._answers.clear()
+                self._caches.clear()
                 raise
 
         return self._batches.over_each(made, len(plans), len(batch.noise))
@@ -135,21 +138,9 @@ class Sampler:
             return cast(Denoiser, denoiser)
         return _Autocast(denoiser, self._noise.device, self._precision)
 
-    def _patched_images(self, schedule: Schedule, plan: Plan, batch: "Batch") -> Tensor:
-        @torch.inference_mode()
-        def made(part: slice) -> Tensor:
-            changed = patched(self._denoiser, schedule)  # for one trajectory, so anew each time
-            few = batch.part(part)
-            return images_of(
-                self._denoiser, sample(self._network(changed), plan, few.noise, **few.condition)
-            )
-
-        (images,) = self._batches.over_each(lambda _, part: [made(part)], 1, len(batch.noise))
-        return images
-
     def can_stack(self, plans: Sequence[Plan], noise_seed: int) -> bool:
-        """Whether the denoiser answers each image at its own time; tried once, with three calls on
-        a few images.
+        """Whether the denoiser reads each image's own time; tried once, with three calls on a few
+        images.
 
         A denoiser that reads the first of its times alone makes right images of one schedule and
         wrong ones of several.
@@ -174,7 +165,7 @@ class Sampler:
 
 
 class _Autocast:
-    """A denoiser whose products run in fewer digits; it takes and answers states as they are."""
+    """A denoiser whose products run in fewer digits; what it takes and gives stays as it is."""
 
     def __init__(self, denoiser: Denoiser, device: torch.device, dtype: torch.dtype) -> None:
         self.process, self.sample_shape = denoiser.process, denoiser.sample_shape
@@ -189,7 +180,7 @@ class _Autocast:
 def _reads_every_time(
     denoiser: Denoiser, noise: Tensor, condition: Condition, times: tuple[float, float]
 ) -> bool:
-    """Whether images at the second time are answered alike behind others at the first."""
+    """Whether predictions at the second time are alike behind images at the first."""
     n, process = len(noise), denoiser.process
     first, second = (noise.new_full((n,), t) for t in times)
     x, far = (noise * float(process.sigma(t)) for t in reversed(times))

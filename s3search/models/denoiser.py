@@ -54,17 +54,17 @@ class _VarianceMatched:
 
     def __call__(self, x: Tensor, t: Tensor, **condition: Any) -> Tensor:
         t_wide = t.double()
-        told = torch.where(t_wide > self._cutoff, self._nearest(x, t_wide), t_wide)
-        told = torch.where(self.process.alpha(t_wide) > 0.0, told, t_wide)
-        x0 = self._denoiser(x, told.to(t.dtype), **condition)
+        network_time = torch.where(t_wide > self._cutoff, self._nearest(x, t_wide), t_wide)
+        network_time = torch.where(self.process.alpha(t_wide) > 0.0, network_time, t_wide)
+        x0 = self._denoiser(x, network_time.to(t.dtype), **condition)
         # eps = (x - a' D) / s' as the network saw it, then the data that belongs to it at t:
         # (x - s eps) / a = D + (1 - s / s') x / a + (s a' / (s' a) - 1) D
         shape = (-1, *[1] * (x.ndim - 1))
         alpha, sigma = self.process.alpha(t_wide), self.process.sigma(t_wide)
-        ratio = sigma / self.process.sigma(told)
-        is_same = told == t_wide  # exactly D there, also at alpha = 0
+        ratio = sigma / self.process.sigma(network_time)
+        is_same = network_time == t_wide  # exactly D there, also at alpha = 0
         of_x = torch.where(is_same, 0.0, (1.0 - ratio) / alpha)
-        of_x0 = torch.where(is_same, 1.0, ratio * self.process.alpha(told) / alpha)
+        of_x0 = torch.where(is_same, 1.0, ratio * self.process.alpha(network_time) / alpha)
         return of_x.to(x).reshape(shape) * x + of_x0.to(x).reshape(shape) * x0
 
     def _nearest(self, x: Tensor, t: Tensor) -> Tensor:  # (B, C, H, W), (B,) -> (B,)
@@ -87,8 +87,8 @@ class _VarianceMatched:
 
 
 def variance_matched(denoiser: Denoiser, window: float, cutoff: float = 0.0) -> Denoiser:
-    """``denoiser`` told, for each sample, the time within t +- ``window`` / 2 whose sigma^2 is
-    nearest to the variance of the sample's pixels; t itself at and below ``cutoff``.
+    """``denoiser`` called, for each sample, at the time within t +- ``window`` / 2 whose sigma^2
+    is nearest to the variance of the sample's pixels; at t itself at and below ``cutoff``.
 
     Times are in the process's unit.  The answer is the clean image that belongs at t to the noise
     the network saw, so any plan uses that noise.  This is the rule of TS-DPM's paper; its

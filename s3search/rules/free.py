@@ -78,7 +78,7 @@ class Free(RuleModel):
         )
 
     def scaled(self, points: Sequence[float], to: float) -> "Free":
-        """The same step between states that are multiplied by ``points`` and ``to``."""
+        """This step between states that are multiplied by ``points`` and ``to``."""
         return Free(
             p=tuple((point, c * to / points[point]) for point, c in self.p),
             q=tuple(c * to for c in self.q),

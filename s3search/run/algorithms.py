@@ -28,7 +28,7 @@ ALGORITHMS = (
 )
 
 _GUIDED = ("evolution", "random")  # which know nothing of the schedules but their values
-_WITH_SAMPLERS = ("autodiffusion", "optuna")  # what follows the colon is no module's attribute
+_BUILT_IN = {name.partition(":")[0] for name in ALGORITHMS}  # no modules of that name
 
 
 def make_search(algorithm: str, setup: Setup) -> Search:
@@ -37,7 +37,7 @@ def make_search(algorithm: str, setup: Setup) -> Search:
     """
     name, colon, _ = algorithm.partition(":")
     _check_space(algorithm, setup)
-    if colon and name not in _WITH_SAMPLERS:
+    if colon and name not in _BUILT_IN:
         return _own_search(algorithm, setup)
     if algorithm == "s3":
         return S3(setup)

@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Callable
 
 from s3search.search.conversation import Note, Outside
 from s3search.search.questions import Answer, Measurement, Rung
@@ -11,15 +10,12 @@ from s3search.study.file.config import SearchTable
 from s3search.study.log import Log
 from s3search.study.results.progress import (
     Progress,
-    Quality,
     RecentRate,
     Spend,
     quality_of,
     seconds_left,
 )
-from s3search.study.results.watching import bests_of, held_out_of, spend_of
-
-Report = Callable[[Progress], None]
+from s3search.study.results.watching import bests_of, held_out_of, predictor_of, spend_of
 
 _HELD_OUT_SECONDS = 1.0  # between two looks at what is validated
 _VETO_SECONDS = 1.0  # between two looks at what a person has rejected
@@ -42,7 +38,7 @@ class Tally:
         self._spend = spend_of(store)  # by rung and kind of job
         self._spent = self._images_spent()  # of the search, earlier runs included
         self._best, self._best_baseline = bests_of(store)
-        self._predictor: dict[int, Quality] = {}  # by NFE
+        self._predictor = predictor_of(store)  # by NFE
         self._rate = RecentRate(self._began)
         self._held_out, self._held_out_at = held_out_of(store), self._began
         self._vetoed: frozenset[str] = frozenset(store.vetoes())

@@ -63,7 +63,7 @@ class Validation:
         ids = list(chosen)
         self._asked.update(ids)
         self._done |= {row.schedule_id for row in self._validated() if row.schedule_id in ids}
-        vetoed = self._talk.outside.vetoed
+        vetoed = self._store.vetoes()  # now, and not when the search ended
         questions = [self._question(self._trial(i)) for i in ids if i not in vetoed]
         yield from self._talk.ask(questions)
 

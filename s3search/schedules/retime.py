@@ -39,15 +39,15 @@ def retime(schedule: Schedule, process: NoiseProcess) -> Schedule:
                 f"{schedule.process.type!r}, which another process does not have; fit the ratios "
                 "on this model"
             )
-        told = step.network_time
-        if told is not None:
-            told = moved(told, f"steps[{i}].network_time")
+        network_time = step.network_time
+        if network_time is not None:
+            network_time = moved(network_time, f"steps[{i}].network_time")
         corrector, past, to = step.corrector, scales[: i + 1], scales[i + 1]
         if corrector is not None:
             rule = _scaled(corrector.rule, [*past, to], to)
             corrector = corrector.model_copy(update={"rule": rule})
         predictor = _scaled(step.predictor, past, to)
-        update = {"network_time": told, "predictor": predictor, "corrector": corrector}
+        update = {"network_time": network_time, "predictor": predictor, "corrector": corrector}
         steps.append(step.model_copy(update=update))
     return Schedule(
         process=process,
@@ -69,13 +69,13 @@ def _scale(process: NoiseProcess, t: float) -> float:
 
 
 def _moved_start(start: Start, moved: Callable[[float, str], float]) -> Start:
-    told, jump = start.network_time, start.jump
-    if told is not None:
-        told = moved(told, "start.network_time")
+    network_time, jump = start.network_time, start.jump
+    if network_time is not None:
+        network_time = moved(network_time, "start.network_time")
     if jump is not None:
         t = moved(jump.from_time, "start.jump.from_time")
         jump = jump.model_copy(update={"from_time": t})
-    return start.model_copy(update={"network_time": told, "jump": jump})
+    return start.model_copy(update={"network_time": network_time, "jump": jump})
 
 
 def _time_of_equal_lam(source: NoiseProcess, target: NoiseProcess, t: float, field: str) -> float:

@@ -82,9 +82,8 @@ class Start(_Frozen):
 
     `unit_noise` is what USF's VP code does under the name zero_x0 (and diff-sampler's first
     slope); `zero_x0` is the clean rule. ``image`` is the mean image, nested lists of shape (C, H,
-    W), for `average_x0`.  ``network_time`` is the time that the network is told at the first call
-    (see `Step`).  ``jump`` makes the state at times[0] from noise at an earlier time, in closed
-    form.
+    W), for `average_x0`.  ``network_time`` is the time of the first network call (see `Step`).
+    ``jump`` makes the state at times[0] from noise at an earlier time, in closed form.
     """
 
     kind: StartKind = StartKind.NETWORK
@@ -128,8 +127,8 @@ class Corrector(_Frozen):
 class Step(_Frozen):
     """One step to the next time.
 
-    ``network_time`` is the time that the network is told at the new point, where it is not the
-    point's own (LD3, arXiv:2405.15506; TS-DPM, arXiv:2305.15583).  ``compensation`` replaces the
+    ``network_time`` is the time of the network call at the new point, where it is not the point's
+    own (LD3, arXiv:2405.15506; TS-DPM, arXiv:2305.15583).  ``compensation`` replaces the
     newest prediction before the predictor uses it (DC-Solver, DualFast).
     """
 
@@ -287,9 +286,9 @@ class Schedule(_Frozen):
 
     @model_validator(mode="after")
     def _network_times_are_possible(self) -> "Schedule":
-        told = [("start", self.start.network_time)]
-        told += [(f"steps[{i}]", step.network_time) for i, step in enumerate(self.steps)]
-        for (owner, t), own in zip(told, self.times, strict=True):
+        named = [("start", self.start.network_time)]
+        named += [(f"steps[{i}]", step.network_time) for i, step in enumerate(self.steps)]
+        for (owner, t), own in zip(named, self.times, strict=True):
             if t is None:
                 continue
             reason = self.process.check_time(t)
@@ -300,13 +299,13 @@ class Schedule(_Frozen):
             if reason is not None:
                 raise InvalidSchedule(f"{owner}.network_time: {reason}")
         mixing = [i for i, step in enumerate(self.steps) if step.mixes_predictions]
-        if mixing and any(t is not None for _, t in told):
+        if mixing and self.has_network_times:
             raise InvalidSchedule(
                 f"steps[{mixing[0]}]: a velocity mixes D and eps, which a network_time tells "
                 "apart; remove every network_time or use a rule of one prediction"
             )
         compensated = [i for i, step in enumerate(self.steps) if step.compensation is not None]
-        if compensated and any(t is not None for _, t in told):
+        if compensated and self.has_network_times:
             raise InvalidSchedule(
                 f"steps[{compensated[0]}].compensation: predictions at times apart from their "
                 "points' cannot be mixed; remove every network_time or every compensation"
@@ -350,6 +349,12 @@ class Schedule(_Frozen):
     def n_steps(self) -> int:
         """Number of steps, one less than the times."""
         return len(self.steps)
+
+    @property
+    def has_network_times(self) -> bool:
+        """Whether a call has a network time apart from the time of its state."""
+        times = (self.start.network_time, *(step.network_time for step in self.steps))
+        return any(t is not None for t in times)
 
     @property
     def nfe(self) -> int:

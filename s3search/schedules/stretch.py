@@ -103,7 +103,7 @@ def fitted(schedule: Schedule, process: NoiseProcess) -> Stretched:
         f"to {old[1]:.4g}, the levels between moved linearly in log SNR"
     ]
     inner = schedule.steps[: len(times) - 1]
-    told = [_told_again(schedule, step, i, times[i]) for i, step in enumerate(inner, start=1)]
+    shifted = [_with_shift(schedule, step, i, times[i]) for i, step in enumerate(inner, start=1)]
     start = schedule.start
     if start.jump is not None or start.network_time is not None:
         start = start.model_copy(update={"jump": None, "network_time": None})
@@ -113,7 +113,7 @@ def fitted(schedule: Schedule, process: NoiseProcess) -> Stretched:
             process=schedule.process,
             times=(*times, *schedule.times[len(body) :]),
             start=start,
-            steps=(*told, *schedule.steps[len(told) :]),
+            steps=(*shifted, *schedule.steps[len(shifted) :]),
             model_patch=schedule.model_patch,
             statistics=schedule.statistics,
         ),
@@ -133,7 +133,7 @@ def _with_steps(schedule: Schedule, n: int, nfe: int) -> Stretched | None:
     for i, source in enumerate(sources):
         step, used = _possible(schedule, times, steps, source)
         lowered += used != source
-        steps.append(_told_again(schedule, step, used + 1, times[i + 1]))
+        steps.append(_with_shift(schedule, step, used + 1, times[i + 1]))
     if steps[-1].corrector is None:  # and so the network is not called at the end
         steps[-1] = steps[-1].model_copy(update={"network_time": None})
     given_up = _give_up_calls(schedule, steps, nfe)
@@ -191,13 +191,13 @@ def _possible(
     )
 
 
-def _told_again(schedule: Schedule, step: Step, point: int, t: float) -> Step:
-    """``step`` with its network told as far, in lam, from its own time as at the old ``point``."""
-    told, process = step.network_time, schedule.process
-    if told is None:
+def _with_shift(schedule: Schedule, step: Step, point: int, t: float) -> Step:
+    """``step`` to ``t``, its network time as far from that, in lam, as from the old ``point``."""
+    old, process = step.network_time, schedule.process
+    if old is None:
         return step
     shifted = process.time_of_lam(
-        process.lam(t) + process.lam(told) - process.lam(schedule.times[point])
+        process.lam(t) + process.lam(old) - process.lam(schedule.times[point])
     )
     possible = process.check_time(shifted) is None
     return step.model_copy(update={"network_time": shifted if possible else None})

@@ -72,7 +72,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Chosen:
+class Winner:
     """The winner's index, its held-out value, by how much the search's was better, and the looks
     that the choice took.
     """
@@ -85,7 +85,7 @@ class Chosen:
 
 def choose_finalist(
     candidates: Sequence[Candidate], *, seed: int, looks: int = 5, margin: float | None = None
-) -> Chosen:
+) -> Winner:
     """The finalist that the search prefers, unless held-out noise clearly contradicts.
 
     The candidates are gone through in the order of their search values.  One takes the place of
@@ -115,7 +115,7 @@ def choose_finalist(
         if answer is not None and answer > 0.0:
             best = i
     winner = candidates[best]
-    return Chosen(
+    return Winner(
         index=best,
         value=winner.held_out_value,
         optimism=winner.held_out_value - winner.search_value,

@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -130,6 +130,15 @@ class Measurement:
     def trial(self) -> Trial:
         """What was measured."""
         return self.question.trial
+
+    def numbered(self, number: int) -> "Measurement":
+        """This measurement with its trial under a number."""
+        trial = self.trial.numbered(number)
+        return (
+            self
+            if trial is self.trial
+            else replace(self, question=replace(self.question, trial=trial))
+        )
 
     @property
     def value(self) -> float | None:

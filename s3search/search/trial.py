@@ -63,6 +63,11 @@ class Origin:
         return self.kind is not OriginKind.SEARCH
 
     @property
+    def name(self) -> str:
+        """What people call it: a published solver by its label alone."""
+        return self.label if self.is_baseline else self.text
+
+    @property
     def text(self) -> str:
         """The stored form, which Optuna's trials show too: `of_text` reads it."""
         if self.is_baseline:

@@ -1,7 +1,8 @@
-"""Any linear schedule, written with free steps; and the same as arrays, for an optimiser.
+"""Any linear schedule by its coefficients alone: as arrays, and as a schedule of free steps.
 
-Every state is a linear combination of the first one, of the network's answers and of the constant
-image of an analytic start.  With E calls, and row r the state of call r (row E: the image):
+Every state is a linear combination of the first one, of the network's predictions and of the
+constant image of an analytic start.  With E calls, and row r the state of call r (row E: the
+image):
 
     x_r = p0[r] x_0 + sum_{j<r} q[r, j] D_j + constant[r] c        r = 0 .. E
 
@@ -22,16 +23,17 @@ from s3search.processes import NoiseProcess
 from s3search.rules import Free, Level, level
 from s3search.rules.linear_form import state
 from s3search.schedules.schedule import ModelPatch, Schedule, Start, StartKind, Step, needs_ems
-from s3search.solvers.plan import analytic_prediction, compile_plan
+from s3search.solvers.plan import compile_plan
+from s3search.solvers.trace import analytic_prediction
 
 Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class FreeTable:
+class CoefficientTable:
     """A schedule's coefficients over x_0 and its calls; the module's docstring has the legend.
 
-    ``times[r]`` is the time of row r, ``network_times[j]`` what call j is told.  Without an
+    ``times[r]`` is the time of row r, ``network_times[j]`` the network time of call j.  Without an
     analytic start, row 0 is x_0 itself: ``times[0]`` is ``first_time`` and ``p0[0]`` is 1.
     """
 
@@ -46,7 +48,7 @@ class FreeTable:
 
     @property
     def nfe(self) -> int:
-        """E."""
+        """Network calls per image (E)."""
         return len(self.network_times)
 
     @property
@@ -55,13 +57,13 @@ class FreeTable:
         return self.start.kind is not StartKind.NETWORK
 
 
-def freed(schedule: Schedule) -> Schedule:
-    """``schedule`` with one free step per network call: the same images, the same calls.
+def as_coefficients(schedule: Schedule) -> Schedule:
+    """``schedule`` with one free step per network call, which makes its images with its calls.
 
     Raises `InvalidSchedule` for v3 steps, whose weights differ per pixel, and for a patch of the
     network by steps where their number changes.
     """
-    patch, table = schedule.model_patch, free_table(schedule)
+    patch, table = schedule.model_patch, coefficient_table(schedule)
     n_steps = table.nfe + table.is_analytic
     if patch is not None and patch.skip_layers is not None and n_steps != schedule.n_steps:
         raise InvalidSchedule(
@@ -72,8 +74,11 @@ def freed(schedule: Schedule) -> Schedule:
     return schedule_of_table(table, model_patch=patch, provenance=provenance)
 
 
-def free_table(schedule: Schedule) -> FreeTable:
-    """The table of any linear schedule; `schedule_of_table` is its inverse."""
+def coefficient_table(schedule: Schedule) -> CoefficientTable:
+    """The table of any linear schedule, whose inverse is `schedule_of_table`.
+
+    Raises `InvalidSchedule` for v3 steps, whose weights differ per pixel.
+    """
     needing = needs_ems(schedule.steps)
     if needing is not None:
         raise InvalidSchedule(f"{needing}: v3 steps weigh every pixel apart; no free step can")
@@ -86,7 +91,7 @@ def free_table(schedule: Schedule) -> FreeTable:
         p0[r] = weights @ p0[:r]
         q[r] = plan.q[r] + weights @ q[:r]
         constant[r] = plan.constant[r] + weights @ constant[:r]
-    return FreeTable(
+    return CoefficientTable(
         process=schedule.process,
         start=schedule.start,
         first_time=schedule.times[0],
@@ -99,7 +104,7 @@ def free_table(schedule: Schedule) -> FreeTable:
 
 
 def schedule_of_table(
-    table: FreeTable,
+    table: CoefficientTable,
     *,
     model_patch: ModelPatch | None = None,
     provenance: Mapping[str, Any] | None = None,
@@ -112,29 +117,29 @@ def schedule_of_table(
     first = 0 if table.is_analytic else 1
     times = [table.first_time, *table.times[first:].tolist()]
     levels = [level(table.process, t) for t in times]
-    told = [
+    network_times = [
         None if t == own else t
         for t, own in zip(table.network_times.tolist(), table.times[:-1].tolist(), strict=True)
     ]
     steps = tuple(
         Step(
             predictor=_free_step(table, r, levels[: r + 1 - first], levels[r + 1 - first]),
-            network_time=told[r] if r < table.nfe else None,
+            network_time=network_times[r] if r < table.nfe else None,
         )
         for r in range(first, table.nfe + 1)
     )
-    first_told = None if table.is_analytic else told[0]
+    at_start = None if table.is_analytic else network_times[0]
     return Schedule(
         process=table.process,
         times=tuple(times),
-        start=table.start.model_copy(update={"network_time": first_told}),
+        start=table.start.model_copy(update={"network_time": at_start}),
         steps=steps,
         model_patch=model_patch,
         provenance=provenance or {},
     )
 
 
-def _free_step(table: FreeTable, r: int, past: list[Level], to: Level) -> Free:
+def _free_step(table: CoefficientTable, r: int, past: list[Level], to: Level) -> Free:
     """Row r as a step; over the analytic prediction too, where there is one.
 
     That prediction is no unknown of the table: what x_0, the constant image and 0 amount to is
@@ -153,7 +158,7 @@ def _free_step(table: FreeTable, r: int, past: list[Level], to: Level) -> Free:
 
 
 def _shared(
-    table: FreeTable, p: float, guess: float, calls: float, first: Level, to: Level
+    table: CoefficientTable, p: float, guess: float, calls: float, first: Level, to: Level
 ) -> tuple[float, float]:
     """The coefficients of x_0 and of the analytic prediction that may carry constants.
 
@@ -174,7 +179,7 @@ def _plain(p: float, q: list[float], past: list[Level], *, carries: bool) -> Fre
     return Free(p=((-len(past), p),) if p else (), q=tuple(q[used:]), carries=carries)
 
 
-def _check_shapes(table: FreeTable) -> None:
+def _check_shapes(table: CoefficientTable) -> None:
     n = table.nfe
     wanted = {"times": (n + 1,), "p0": (n + 1,), "q": (n + 1, n), "constant": (n + 1,)}
     for name, shape in wanted.items():

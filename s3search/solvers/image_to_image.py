@@ -17,22 +17,21 @@ _FIRST_CORRECTOR = UniPC(prediction=Prediction.DATA, variant=Variant.BH2, start=
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tail:
-    """The rest of a schedule, without its model patch, and the paths of what became first order
-    (or, of a compensation, was left out) in the whole schedule's steps.
+class ImageToImageStart:
+    """What is left of a schedule from an inner time on, without its model patch, and the paths of
+    what became first order (or, of a compensation, was left out) in the whole schedule's steps.
     """
 
     schedule: Schedule
     lowered: tuple[str, ...]
 
 
-def tail_of(schedule: Schedule, t: float) -> Tail:
+def image_to_image_start(schedule: Schedule, t: float) -> ImageToImageStart:
     """What is left of ``schedule`` from the last of its times that equals ``t`` on.
 
-    Raises `InvalidSchedule` where the network is told other times than the states'.
+    Raises `InvalidSchedule` for a schedule with network times of its own.
     """
-    told = [schedule.start.network_time, *(step.network_time for step in schedule.steps)]
-    if any(time is not None for time in told):
+    if schedule.has_network_times:
         raise InvalidSchedule(
             "network_time: the noise that image-to-image adds is that of the time the network is "
             "told, not of the schedule's; start from noise, or use a schedule without network_time"
@@ -63,4 +62,4 @@ def tail_of(schedule: Schedule, t: float) -> Tail:
         steps=steps,
         statistics=schedule.statistics if needs_ems(steps) else None,
     )
-    return Tail(schedule=left, lowered=tuple(lowered))
+    return ImageToImageStart(schedule=left, lowered=tuple(lowered))

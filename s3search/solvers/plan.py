@@ -6,47 +6,30 @@ A plan computes states x_0 .. x_{R-1}, one row each, and calls the network on so
     x_r = sum_{k<r} p[r, k] x_k + sum_j q[r, j] D_j + r_const[r] c
     D_j = D(x_{evaluated[j]}, network_times[j])
 
-x_{R-1} is the image.  A pseudo corrector adds a row at the same level, an implicit one a row and a
-call.  c is the mean image of
-an analytic start, absent otherwise.  Every row carries a constant noise and a constant image
-exactly:
-
-    sum_k p[r, k] sigma_k = sigma_r,      sum_k p[r, k] alpha_k + sum_j q[r, j] = alpha_r
-
-which is checked here, on the symbolic row, before an analytic start is written out; a rule whose
-published form does not (Euler in a curved time) says so by `carries_constants`.  Where the
-network is told another time than a state's own, D = c for the image c and eps = n for the noise n
-no longer follow from each other, and a row of either prediction carries what it assumes: with
-(alpha', sigma') the level told, eps = n means D_j = (alpha_j c + (sigma_j - sigma') n) / alpha'.
+x_{R-1} is the image; c is the mean image of an analytic start, absent otherwise.  Which rows a
+schedule has, and what each of them carries, stands in trace.py.
 
 A row made with EMS statistics (DPM-Solver-v3) has weights that differ per pixel, and a term of its
 own: to the sums above come P[k] * x_k, Q[j] * D_j and an offset, elementwise, as `PixelRow` keeps
-them apart from the tables.  Statistics are measured, so such a row carries nothing exactly; its
-weights must be finite.
+them apart from the tables.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
-from s3search.errors import IncompatibleStatistics, InvalidSchedule
+from s3search.errors import InvalidSchedule
 from s3search.processes import NoiseProcess
-from s3search.rules import INVARIANT_TOLERANCE, AnyRule, EmsStatistics, Level, Point, level
-from s3search.rules.linear_form import (
-    CONSTANT,
-    OFFSET,
-    ZERO,
-    LinearForm,
-    combine,
-    data,
-    state,
-)
-from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind, Step
-from s3search.solvers.start_map import StartMap, start_map_of
+from s3search.rules import INVARIANT_TOLERANCE, EmsStatistics, Level, level
+from s3search.rules.linear_form import CONSTANT, OFFSET, LinearForm, data
+from s3search.schedules.schedule import Schedule, StartKind
+from s3search.solvers.start_map import StartMap, jumped, start_map_of
+from s3search.solvers.trace import analytic_prediction, trace
 
 Array = npt.NDArray[np.float64]
 
@@ -61,10 +44,24 @@ class PixelRow:
     q: Mapping[int, Array]
     offset: Array
 
+    def added_to(
+        self, total: Tensor, states: Sequence[Tensor], predictions: Sequence[Tensor]
+    ) -> Tensor:
+        """``total`` (B, C, H, W) plus these terms, in its dtype."""
+
+        def here(values: Array) -> Tensor:
+            return torch.tensor(values, dtype=total.dtype, device=total.device)
+
+        total = total + here(self.offset)
+        for weights, tensors in ((self.p, states), (self.q, predictions)):
+            for k, weight in weights.items():
+                total.addcmul_(here(weight), tensors[k])
+        return total
+
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Plan:
-    """The table of one schedule; the legend stands in the module's docstring."""
+    """The table of one schedule; the module's docstring has the legend."""
 
     process: NoiseProcess
     levels: tuple[Level, ...]  # (R,) level of every row
@@ -89,7 +86,7 @@ class Plan:
 
     @property
     def call_levels(self) -> tuple[Level, ...]:
-        """The level that the network is told at each call, (E,)."""
+        """The level of each call's network time, (E,)."""
         return tuple(level(self.process, t) for t in self.network_times)
 
     @property
@@ -102,6 +99,30 @@ class Plan:
         """(C, H, W) of the images that the plan is for, None if it is for any."""
         shapes = [row.offset.shape for row in self.pixel_rows.values()]
         return np.broadcast_shapes(*shapes) if shapes else None
+
+    def first_state(self, noise: Tensor) -> Tensor:
+        """x_0 (B, C, H, W) of ``noise`` ~ N(0, I), in its dtype."""
+        return jumped(self.start_map, noise * self.noise_scale)
+
+    def next_state(self, states: Sequence[Tensor], predictions: Sequence[Tensor]) -> Tensor:
+        """x (B, C, H, W) of the first row that is not in ``states``; zero weights cost nothing."""
+        row, total = len(states), None
+        weights = (*self.p[row, :row].tolist(), *self.q[row, : len(predictions)].tolist())
+        for weight, tensor in zip(weights, (*states, *predictions), strict=True):
+            if weight:
+                total = tensor * weight if total is None else total.add_(tensor, alpha=weight)
+        if total is None:
+            total = torch.zeros_like(states[0])
+        if row in self.pixel_rows:
+            total = self.pixel_rows[row].added_to(total, states, predictions)
+        if self.image is not None and self.constant[row]:
+            image = torch.as_tensor(self.image, dtype=total.dtype, device=total.device)
+            total = total + float(self.constant[row]) * image
+        return total
+
+    def call_times(self, call: int, x: Tensor) -> Tensor:
+        """The network time of this call for each image of ``x`` (B,), in its dtype."""
+        return x.new_full((len(x),), self.network_times[call])
 
     def to_dict(self) -> dict[str, Any]:
         """The portable table: per row its weights, and the time of the call on it (or null).
@@ -138,34 +159,58 @@ def compile_plan(schedule: Schedule, statistics: EmsStatistics | None = None) ->
     (with the step) where a row breaks the invariants, and `IncompatibleStatistics` for other
     statistics than the named.
     """
-    trace = _Trace(schedule, _named_statistics(schedule, statistics))
-    for i, step in enumerate(schedule.steps):
-        is_last = i == len(schedule.steps) - 1
-        to = level(schedule.process, schedule.times[i + 1])
-        try:
-            trace.advance(step, to, is_last)
-        except (InvalidSchedule, IncompatibleStatistics) as error:
-            raise type(error)(f"steps[{i}]: {error}") from error
-    return trace.plan()
+    traced, start = trace(schedule, statistics), schedule.start
+    analytic = start.kind is not StartKind.NETWORK
+    rows, first = traced.rows, traced.levels[0]
+    if analytic:
+        guess = analytic_prediction(start.kind, first)
+        rows = [row.substitute(data(0), guess) for row in rows]
+    calls = traced.evaluated[analytic:]
+    p = np.zeros((len(rows), len(rows)))
+    q = np.zeros((len(rows), len(calls)))
+    constant = np.zeros(len(rows))
+    pixel_rows = {}
+    for r, row in enumerate(rows):
+        if OFFSET in row.terms:
+            pixel_rows[r] = _pixel_row(row, analytic, start.image)
+            continue
+        for symbol, c in row.terms.items():
+            if symbol == CONSTANT:
+                constant[r] = c
+            elif symbol % 2:
+                q[r, symbol // 2 - analytic] = c
+            else:
+                p[r, symbol // 2] = c
+    return Plan(
+        process=schedule.process,
+        levels=tuple(traced.levels),
+        p=p,
+        q=q,
+        constant=constant,
+        image=None if start.image is None else np.array(start.image),
+        evaluated=tuple(calls),
+        network_times=tuple(at.t for at in traced.network_levels[analytic:]),
+        start_map=start_map_of(schedule.start.jump, schedule.process, first),
+        pixel_rows=pixel_rows,
+    )
 
 
-def _named_statistics(
-    schedule: Schedule, statistics: EmsStatistics | None
-) -> EmsStatistics | None:
-    named = schedule.statistics
-    if named is None:
-        return None
-    if statistics is None:
-        raise IncompatibleStatistics(
-            f"statistics: the schedule needs {named.kind} statistics {named.digest}, none were "
-            "given; pass EmsStatistics.load(file) to compile_plan (`s3search check` has --ems)"
-        )
-    if statistics.digest != named.digest:
-        raise IncompatibleStatistics(
-            f"statistics: the schedule was made with {named.kind} statistics {named.digest}, "
-            f"found {statistics.digest}; they belong to one model and one guidance scale"
-        )
-    return statistics
+def _pixel_row(row: LinearForm, analytic: bool, image: Any) -> PixelRow:
+    """A row made with statistics; a weight of the constant image goes into the offset."""
+    shape = np.shape(row.terms[OFFSET])
+    p: dict[int, Array] = {}
+    q: dict[int, Array] = {}
+    offset = np.zeros(shape)
+    for symbol, c in row.terms.items():
+        if symbol == OFFSET:
+            offset = offset + c
+        elif symbol == CONSTANT:
+            offset = offset + c * np.array(image)
+        elif symbol % 2:
+            q[symbol // 2 - analytic] = np.broadcast_to(c, shape)
+        else:
+            p[symbol // 2] = np.broadcast_to(c, shape)
+    return PixelRow(p=p, q=q, offset=offset)
 
 
 def check_table(schedule: Schedule, table: Any, statistics: EmsStatistics | None = None) -> None:
@@ -238,182 +283,3 @@ class PlanBatch(Sequence[Plan]):
 
     def __getitem__(self, index: Any) -> Any:
         return self._plans[index]
-
-
-class _Trace:
-    """Runs a schedule on symbols; each advance appends rows and points."""
-
-    def __init__(self, schedule: Schedule, ems: EmsStatistics | None) -> None:
-        self.schedule = schedule
-        self.ems = ems
-        first = level(schedule.process, schedule.times[0])
-        self.levels = [first]
-        self.rows: list[LinearForm] = [ZERO]
-        self.evaluated: list[int] = []
-        self.told: list[Level] = []
-        self.history: list[Point] = []
-        # The symbol of call 0 stands for the first prediction even when it is analytic; `plan`
-        # writes it out.
-        self._call(first, LinearForm.of(state(0)), schedule.start.network_time)
-
-    def advance(self, step: Step, to: Level, is_last: bool) -> None:
-        corrector = step.corrector
-        if step.compensation is not None:
-            self.history[-1] = step.compensation.compensated(self.history)
-        new = self._append(step.predictor, to)
-        if is_last and corrector is None:
-            return
-        self._call(to, new, step.network_time)
-        if corrector is None:
-            return
-        predicted = self.history[-1]
-        corrected = self._append(corrector.rule, to)
-        self.history[-1] = replace(predicted, state=corrected)
-        if corrector.kind is CorrectorKind.IMPLICIT:
-            self.history.pop()
-            self._call(to, corrected, step.network_time)
-
-    def _append(self, rule: AnyRule, to: Level) -> LinearForm:
-        if self.ems is not None and rule.needs_ems:
-            row = rule.next_state_with(self.ems, self.history, to)
-            _check_finite(row, to)
-        else:
-            row = rule.next_state(self.history, to)
-            if rule.carries_constants:
-                self._check(row, to)
-            elif not all(map(math.isfinite, _scalar_terms(row).values())):
-                raise InvalidSchedule(f"the row for t = {to.t} has a weight that is not finite")
-        self.rows.append(row)
-        self.levels.append(to)
-        return LinearForm.of(state(len(self.rows) - 1))
-
-    def _call(self, at: Level, where: LinearForm, network_time: float | None) -> None:
-        told = None if network_time is None else level(self.schedule.process, network_time)
-        answer = LinearForm.of(data(len(self.evaluated)))
-        self.history.append(Point(at, where, where, answer, told))
-        self.evaluated.append(len(self.rows) - 1)
-        self.told.append(told or at)
-
-    def _check(self, row: LinearForm, to: Level) -> None:
-        exact_data = [(0.0, 1.0)] * len(self.told)
-        error, size = self._lost(row, to, exact_data)
-        if not error <= INVARIANT_TOLERANCE * size:
-            error, size = self._lost(row, to, self._answers_of_exact_noise())
-        if not error <= INVARIANT_TOLERANCE * size:
-            raise InvalidSchedule(
-                f"the row for t = {to.t} does not carry a constant image and noise "
-                f"(off by {error:.1e})"
-            )
-
-    def _answers_of_exact_noise(self) -> list[tuple[float, float]]:
-        """The noise and image in every answer if eps is exact; (0, 1) where no time is shifted."""
-        answers = []
-        for row, told in zip(self.evaluated, self.told, strict=True):
-            at = self.levels[row]
-            is_shifted = told != at
-            noise = (at.sigma - told.sigma) / told.alpha if is_shifted else 0.0
-            answers.append((noise, at.alpha / told.alpha if is_shifted else 1.0))
-        return answers
-
-    def _lost(
-        self, row: LinearForm, to: Level, answers: Sequence[tuple[float, float]]
-    ) -> tuple[float, float]:
-        """What the row loses of noise or image if the calls answer so, and the row's size."""
-        noise, image, size = 0.0, 0.0, 1.0
-        for symbol, c in _scalar_terms(row).items():
-            if symbol % 2:
-                own_noise, own_image = answers[symbol // 2]
-                noise += c * own_noise
-                image += c * own_image
-                size += abs(c) * (abs(own_noise) + own_image)
-            else:
-                at = self.levels[symbol // 2]
-                noise += c * at.sigma
-                image += c * at.alpha
-                size += abs(c) * (at.alpha + at.sigma)
-        return max(abs(noise - to.sigma), abs(image - to.alpha)), size
-
-    def plan(self) -> Plan:
-        start = self.schedule.start
-        analytic = start.kind is not StartKind.NETWORK
-        rows, first = self.rows, self.levels[0]
-        if analytic:
-            guess = analytic_prediction(start.kind, first)
-            rows = [row.substitute(data(0), guess) for row in rows]
-        calls = self.evaluated[analytic:]
-        p = np.zeros((len(rows), len(rows)))
-        q = np.zeros((len(rows), len(calls)))
-        constant = np.zeros(len(rows))
-        pixel_rows = {}
-        for r, row in enumerate(rows):
-            if OFFSET in row.terms:
-                pixel_rows[r] = _pixel_row(row, analytic, start.image)
-                continue
-            for symbol, c in row.terms.items():
-                if symbol == CONSTANT:
-                    constant[r] = c
-                elif symbol % 2:
-                    q[r, symbol // 2 - analytic] = c
-                else:
-                    p[r, symbol // 2] = c
-        return Plan(
-            process=self.schedule.process,
-            levels=tuple(self.levels),
-            p=p,
-            q=q,
-            constant=constant,
-            image=None if start.image is None else np.array(start.image),
-            evaluated=tuple(calls),
-            network_times=tuple(at.t for at in self.told[analytic:]),
-            start_map=self._start_map(),
-            pixel_rows=pixel_rows,
-        )
-
-    def _start_map(self) -> StartMap | None:
-        jump = self.schedule.start.jump
-        if jump is None:
-            return None
-        source = level(self.schedule.process, jump.from_time)
-        return start_map_of(jump, source, self.levels[0])
-
-
-def _scalar_terms(row: LinearForm) -> Mapping[int, float]:
-    """The terms of a row made without statistics; arrays come from rules with them alone."""
-    return cast("Mapping[int, float]", row.terms)
-
-
-def _check_finite(row: LinearForm, to: Level) -> None:
-    if not all(np.isfinite(c).all() for c in row.terms.values()):
-        raise IncompatibleStatistics(
-            f"the row for t = {to.t} has weights that are not finite; these EMS statistics grow "
-            "too fast between its times"
-        )
-
-
-def _pixel_row(row: LinearForm, analytic: bool, image: Any) -> PixelRow:
-    """A row made with statistics; a weight of the constant image goes into the offset."""
-    shape = np.shape(row.terms[OFFSET])
-    p: dict[int, Array] = {}
-    q: dict[int, Array] = {}
-    offset = np.zeros(shape)
-    for symbol, c in row.terms.items():
-        if symbol == OFFSET:
-            offset = offset + c
-        elif symbol == CONSTANT:
-            offset = offset + c * np.array(image)
-        elif symbol % 2:
-            q[symbol // 2 - analytic] = np.broadcast_to(c, shape)
-        else:
-            p[symbol // 2] = np.broadcast_to(c, shape)
-    return PixelRow(p=p, q=q, offset=offset)
-
-
-def analytic_prediction(kind: StartKind, first: Level) -> LinearForm:
-    """D at the first time without a call, as a form in x_0 and the constant image."""
-    if kind is StartKind.AVERAGE_X0:
-        return LinearForm.of(CONSTANT)
-    if kind is StartKind.ZERO_X0:
-        return ZERO
-    # eps = x / sqrt(alpha^2 + sigma^2), so D = (x - sigma eps) / alpha
-    norm = (first.alpha**2 + first.sigma**2) ** 0.5
-    return combine((((1.0 - first.sigma / norm) / first.alpha, LinearForm.of(state(0))),))

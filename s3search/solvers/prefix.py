@@ -1,8 +1,8 @@
 """What a plan has done before each of its network calls, as a key that plans alike up to it share.
 
 From the same noise such plans call the network with the same states at the same times, so that one
-answer serves them all: common noise makes the first call of most schedules, which start at the
-same level, one and the same.
+prediction serves them all: with common noise most schedules, which start at one level, share their
+first call.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from s3search.solvers.plan import Plan
 def call_keys(plan: Plan) -> tuple[str | None, ...]:  # (E,)
     """A key for every call; None where weights per pixel have taken part, which are not compared.
 
-    Keys are of one process: a network answers schedules of its own alone.
+    Keys are of one process: a network is called by schedules of its own alone.
     """
     start = None if plan.start_map is None else json.dumps(plan.start_map.to_dict())
     digest = hashlib.sha256(repr((plan.noise_scale, start)).encode())

@@ -1,6 +1,17 @@
-"""The sampling loop: one for every plan."""
+"""The sampling loop: one for every plan, alone or with others.
 
-from collections.abc import Callable
+A trajectory is a plan on its way.  It stands at the row of its next call; the network's answer
+there, a prediction, takes it to the row of the one after, and the last to its end.  The loop asks
+for all trajectories together: their states lie one after another in one batch, each with its own
+times, so that schedules too small to fill a device fill it together.  A plan with fewer calls
+leaves the batch earlier; those that are alike so far share their rows of it, and predictions that
+a cache still has are not asked for again (`s3search.solvers.prefix`).
+
+Sampling runs a single trajectory.  So does polishing, of a plan whose weights have derivatives
+(`s3search.solvers.tensor_plan`); what a network call keeps for these is the network's business.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -8,8 +19,11 @@ from torch import Tensor
 
 from s3search.errors import IncompatibleStatistics, InvalidSchedule
 from s3search.processes import NoiseProcess
-from s3search.solvers.plan import PixelRow, Plan
-from s3search.solvers.start_map import jumped
+from s3search.solvers.plan import Plan
+from s3search.solvers.prefix import call_keys
+
+Network = Callable[[Tensor, Tensor], Tensor]
+"""x (B, C, H, W) and times (B,) -> D (B, C, H, W)."""
 
 
 class Denoiser(Protocol):
@@ -22,7 +36,46 @@ class Denoiser(Protocol):
         """The network's estimate of the clean image, shape and dtype of x."""
 
 
-def sample(denoiser: Denoiser, plan: Plan, noise: Tensor, **condition: Any) -> Tensor:
+class Executable(Protocol):
+    """A plan as the loop sees it: a `Plan`, or one whose weights have derivatives."""
+
+    @property
+    def process(self) -> NoiseProcess:
+        """The process whose times the calls have."""
+
+    @property
+    def n_rows(self) -> int:
+        """Number of states, the initial one included."""
+
+    @property
+    def evaluated(self) -> Sequence[int]:
+        """The row of each call, rising."""
+
+    @property
+    def pixel_shape(self) -> tuple[int, ...] | None:
+        """(C, H, W) of the images that the plan is for, None if it is for any."""
+
+    def first_state(self, noise: Tensor) -> Tensor:
+        """x_0 (B, C, H, W) of ``noise`` ~ N(0, I)."""
+
+    def next_state(self, states: Sequence[Tensor], predictions: Sequence[Tensor]) -> Tensor:
+        """x (B, C, H, W) of the first row that is not in ``states``."""
+
+    def call_times(self, call: int, x: Tensor) -> Tensor:
+        """The network time of this call for each image of ``x`` (B,)."""
+
+
+class DenoiserCache(Protocol):
+    """What the network predicted for these images before, by `call_keys`."""
+
+    def get(self, key: str) -> Tensor | None:
+        """The prediction (B, C, H, W), if it is still there; nobody may change it."""
+
+    def keep(self, key: str, call: int, prediction: Tensor) -> None:
+        """Takes the prediction of the ``call``-th call of a plan."""
+
+
+def sample(denoiser: Denoiser, plan: Executable, noise: Tensor, **condition: Any) -> Tensor:
     """The images (B, C, H, W) that ``plan`` makes of ``noise`` ~ N(0, I) of the same shape.
 
     States live in the noise's dtype and on its device; one network call per evaluated row.
@@ -30,112 +83,127 @@ def sample(denoiser: Denoiser, plan: Plan, noise: Tensor, **condition: Any) -> T
     than the denoiser's.
     """
     check_process(denoiser, plan)
-    return run_plan(lambda x, t: denoiser(x, t, **condition), plan, initial_state(plan, noise))
+    return run_plan(lambda x, t: denoiser(x, t, **condition), plan, plan.first_state(noise))
 
 
-def initial_state(plan: Plan, noise: Tensor) -> Tensor:
-    """The state at the plan's first level that ``noise`` ~ N(0, I) leads to."""
-    x = noise * plan.noise_scale
-    return x if plan.start_map is None else jumped(plan.start_map, x)
+def sample_population(
+    denoiser: Denoiser,
+    plans: Sequence[Plan],
+    noise: Tensor,
+    cache: DenoiserCache | None = None,
+    /,
+    **condition: Tensor,
+) -> list[Tensor]:
+    """What `sample` makes with each of the plans of one ``noise`` (B, C, H, W), each (B, C, H, W),
+    up to rounding: a matrix product of more rows may add numbers up in another order.
 
-
-def run_plan(network: Callable[[Tensor, Tensor], Tensor], plan: Plan, x: Tensor) -> Tensor:
-    """Executes the table from the initial state ``x``, already at the first level's scale."""
-    run = Run(plan, x)
-    while not run.is_over:
-        run.answered(network(run.state, run.times))
-    return run.state
-
-
-class Run:
-    """A plan on its way from call to call: at first, and after every answer, it stands at the next
-    row that the network is called at, or at its end.
+    ``condition`` holds what each of the B images is conditioned on, (B, ...) each.
     """
+    for plan in plans:
+        check_process(denoiser, plan)
 
-    def __init__(self, plan: Plan, x: Tensor) -> None:
-        check_shape(plan, x)
-        self._plan = plan
+    def network(x: Tensor, t: Tensor) -> Tensor:
+        n = len(x) // len(noise)
+        return denoiser(x, t, **{key: joined([value] * n) for key, value in condition.items()})
+
+    members = [_Trajectory(plan, plan.first_state(noise), call_keys(plan)) for plan in plans]
+    return _ends(network, members, cache)
+
+
+def run_plan(network: Network, plan: Executable, x: Tensor) -> Tensor:
+    """The images (B, C, H, W) that ``plan`` makes of its initial state ``x``, which is already at
+    the first level's scale.
+    """
+    (images,) = _ends(network, [_Trajectory(plan, x)])
+    return images
+
+
+class _Trajectory:
+    """The states and predictions of a plan so far: up to its next call, or to its end."""
+
+    def __init__(self, plan: Executable, x: Tensor, keys: Sequence[str | None] = ()) -> None:
+        """``keys`` tell which calls of others are the same; without any, none are."""
+        _check_shape(plan, x)
+        self._plan, self._keys = plan, keys
         self._states: list[Tensor] = [x]
         self._predictions: list[Tensor] = []
-        self._calls = dict(zip(plan.evaluated, plan.network_times, strict=True))
-        self._advance()
+        self._go_on()
 
-    @property
-    def is_over(self) -> bool:
-        """Whether no call is left."""
-        return self.n_calls == len(self._calls)
-
-    @property
-    def n_calls(self) -> int:
-        """Calls that were answered."""
-        return len(self._predictions)
-
-    @property
-    def state(self) -> Tensor:
-        """Where the plan stands (B, C, H, W)."""
-        return self._states[-1]
+    def _go_on(self) -> None:
+        advance(self._plan, self._states, self._predictions)
+        self.state = self._states[-1]  # (B, C, H, W), where the plan stands
+        self.n_calls = len(self._predictions)  # that were made
+        self.is_over = self.n_calls == len(self._plan.evaluated)
+        self.key = self._keys[self.n_calls] if self._keys and not self.is_over else None
 
     @property
     def times(self) -> Tensor:
-        """What the network is told there (B,)."""
-        x, t = self.state, self._calls[self._row]
-        return torch.full((x.shape[0],), t, dtype=x.dtype, device=x.device)
+        """The network time of the next call for each image (B,)."""
+        return self._plan.call_times(self.n_calls, self.state)
 
-    def answered(self, prediction: Tensor) -> None:
-        """Takes the network's answer and goes on to the next call."""
+    def take(self, prediction: Tensor) -> None:
+        """Goes on to the call after the one with this prediction."""
         self._predictions.append(prediction)
-        if self._row + 1 < self._plan.n_rows:
-            self._states.append(self._next())
-            self._advance()
+        self._go_on()
 
-    @property
-    def _row(self) -> int:
-        return len(self._states) - 1
-
-    def _next(self) -> Tensor:
-        return next_state(self._plan, len(self._states), self._states, self._predictions)
-
-    def _advance(self) -> None:
-        """Over the rows that need no call."""
-        while self._row not in self._calls and len(self._states) < self._plan.n_rows:
-            self._states.append(self._next())
+    def take_known(self, cache: DenoiserCache) -> None:
+        """Goes on as far as the cache knows."""
+        while self.key is not None:
+            known = cache.get(self.key)
+            if known is None:
+                return
+            self.take(known)
 
 
-def next_state(plan: Plan, row: int, states: list[Tensor], predictions: list[Tensor]) -> Tensor:
-    """x of one row from the states before it and the predictions so far; zero weights cost
-    nothing.
+def _ends(
+    network: Network, trajectories: Sequence[_Trajectory], cache: DenoiserCache | None = None
+) -> list[Tensor]:
+    """The loop itself: where the trajectories end, (B, C, H, W) each."""
+    while calls := _next_calls(trajectories, cache):
+        n = len(calls)
+        x = joined([members[0].state for members in calls])
+        t = joined([members[0].times for members in calls])
+        predictions = network(x, t)
+        each = predictions.chunk(n) if n > 1 else (predictions,)
+        for members, prediction in zip(calls, each, strict=True):
+            key = members[0].key
+            if cache is not None and key is not None:
+                kept = prediction.clone() if n > 1 else prediction  # a part would keep the whole
+                cache.keep(key, members[0].n_calls, kept)
+            for one in members:
+                one.take(prediction)
+    return [one.state for one in trajectories]
+
+
+def _next_calls(
+    trajectories: Sequence[_Trajectory], cache: DenoiserCache | None
+) -> list[list[_Trajectory]]:
+    """The trajectories that have a call to make, together those for which it is one and the same;
+    each goes on as far as the cache knows before.
     """
-    total: Tensor | None = None
-    weights = (*plan.p[row, :row].tolist(), *plan.q[row, : len(predictions)].tolist())
-    for weight, tensor in zip(weights, (*states[:row], *predictions), strict=True):
-        if weight:
-            total = tensor * weight if total is None else total.add_(tensor, alpha=weight)
-    if total is None:
-        total = torch.zeros_like(states[0])
-    if row in plan.pixel_rows:
-        total = _with_pixels(total, plan.pixel_rows[row], states, predictions)
-    if plan.image is not None and plan.constant[row]:
-        image = torch.as_tensor(plan.image, dtype=total.dtype, device=total.device)
-        total = total + float(plan.constant[row]) * image
-    return total
+    calls: dict[object, list[_Trajectory]] = {}
+    for one in trajectories:
+        if cache is not None:
+            one.take_known(cache)
+        if not one.is_over:
+            calls.setdefault(one.key or one, []).append(one)
+    return [*calls.values()]
 
 
-def _with_pixels(
-    total: Tensor, row: PixelRow, states: list[Tensor], predictions: list[Tensor]
-) -> Tensor:
-    """``total`` plus the terms of one row that differ per pixel, in its dtype."""
-
-    def here(values: Any) -> Tensor:
-        return torch.tensor(values, dtype=total.dtype, device=total.device)
-
-    total = total + here(row.offset)
-    for weights, tensors in ((row.p, states), (row.q, predictions)):
-        for k, weight in weights.items():
-            total.addcmul_(here(weight), tensors[k])
-    return total
+def advance(plan: Executable, states: list[Tensor], predictions: Sequence[Tensor]) -> None:
+    """Appends to ``states`` those up to the next call's, or to the last after the last call."""
+    n = len(predictions)
+    row = plan.evaluated[n] if n < len(plan.evaluated) else plan.n_rows - 1
+    while len(states) <= row:
+        states.append(plan.next_state(states, predictions))
 
 
-def check_shape(plan: Plan, x: Tensor) -> None:
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """All of them in one batch, one after another."""
+    return parts[0] if len(parts) == 1 else torch.cat([*parts])
+
+
+def _check_shape(plan: Executable, x: Tensor) -> None:
     """Raises `IncompatibleStatistics` unless the plan's per-pixel weights are for images like
     ``x`` (B, C, H, W).
     """
@@ -147,7 +215,7 @@ def check_shape(plan: Plan, x: Tensor) -> None:
         )
 
 
-def check_process(denoiser: Denoiser, plan: Plan) -> None:
+def check_process(denoiser: Denoiser, plan: Executable) -> None:
     """Raises `InvalidSchedule` unless the plan's process is the denoiser's."""
     if not plan.process.same_levels(denoiser.process):
         raise InvalidSchedule(

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from s3search.rules import Level
+from s3search.processes import NoiseProcess
+from s3search.rules import Level, level
 from s3search.schedules.jump import GaussianJump
 
 Array = npt.NDArray[np.float64]
@@ -19,7 +20,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class StartMap:
-    """The map of one jump; the legend stands in the module's docstring."""
+    """The affine map of one jump; the module's docstring has the legend."""
 
     noise_scale: float
     offset: Array  # (C, H, W)
@@ -37,8 +38,11 @@ class StartMap:
         }
 
 
-def start_map_of(jump: GaussianJump, source: Level, to: Level) -> StartMap:
-    """The map of ``jump`` from ``source``, the level of its time, to the first level of a plan."""
+def start_map_of(jump: GaussianJump | None, process: NoiseProcess, to: Level) -> StartMap | None:
+    """The map of ``jump``, if there is one, to the first level of a plan."""
+    if jump is None:
+        return None
+    source = level(process, jump.from_time)
 
     def gain(values: Array) -> Array:
         spread = (to.sigma**2 + to.alpha**2 * values) / (
@@ -62,8 +66,10 @@ def start_map_of(jump: GaussianJump, source: Level, to: Level) -> StartMap:
     )
 
 
-def jumped(start_map: StartMap, x: Tensor) -> Tensor:  # (B, C, H, W)
-    """The plan's first state from the scaled noise ``x``."""
+def jumped(start_map: StartMap | None, x: Tensor) -> Tensor:  # (B, C, H, W)
+    """A plan's first state from the scaled noise ``x``: that itself where there is no map."""
+    if start_map is None:
+        return x
     offset, gains, u = (
         torch.as_tensor(array, dtype=x.dtype, device=x.device)
         for array in (start_map.offset, start_map.gains, start_map.directions)

@@ -7,7 +7,9 @@ beginning and feeding it the log.
 What depends on the world and not on the seed (a person's vetoes, "the time is over") is an event
 of the log at the point of the search where it was told.  A point is known by all that the search
 had begun until there; a search that comes by again is told the same.  Where no earlier run came
-by, it is told what holds now.
+by, it is told what holds now.  Events are written where something changed, and where a question
+hangs on what was told that no trial will show.  What a search decided holds at the point where it
+did.
 """
 
 import hashlib
@@ -23,6 +25,7 @@ from s3search.search.questions import (
     Measure,
     Measurement,
     Question,
+    RealImages,
     Recall,
     Rung,
 )
@@ -56,8 +59,11 @@ class Log:
         # of this version of the space, what an earlier run proposed and this one has not yet
         self._ahead = {n for n in self._trials if n >= first_number}
         self._decisions = self._stored_decisions()
-        self._events = self._stored_events()
+        self._events: dict[tuple[str, str], dict[str, Any]] = {}  # by point and limits
+        self._vetoed_at: dict[str, list[str]] = {}  # by point, under whatever limits
+        self._read_events()
         self._point = hashlib.sha256(str(first_number).encode())
+        self._told_point = self._here()
         self._n_begun = 0
         self._told_at = -1
         self._told: Outside | None = None
@@ -76,8 +82,13 @@ class Log:
         jobs = [q for q in questions if not isinstance(q, Measure)]
         self._jobs = self._store.answered(jobs) if jobs else {}
         unknown = {q.key: q for q in questions if q not in self}
-        if any(not (isinstance(q, Measure) and q.rung is Rung.SEARCH) for q in unknown.values()):
+        others = [
+            q for q in unknown.values() if not (isinstance(q, Measure) and q.rung is Rung.SEARCH)
+        ]
+        if others:
             self.flush()  # results of the search come no more for a while
+        if any(_is_of_search(question) for question in others):
+            self._keep_told()
         return list(unknown.values())
 
     def __contains__(self, question: object) -> bool:
@@ -123,7 +134,7 @@ class Log:
         """Keeps what a search learned about itself."""
         content = dict(note.content)
         if note.kind == DECISION:
-            content["first_number"] = self._offset
+            content |= {"first_number": self._offset, "point": self._told_point}
         self._store.add_note(note.kind, content)
 
     def flush(self) -> None:
@@ -145,7 +156,7 @@ class Log:
 
     def _recalled(self, key: int | str) -> Decision | None:
         if isinstance(key, str):
-            note = self._decisions.get(key)
+            note = self._decisions.get((key, self._here()))
             if note is None:
                 return None
             trials = tuple(self._first[i] for i in note["schedules"])
@@ -215,18 +226,23 @@ class Log:
             noise_seed=config.search_noise_seed,
         )
 
-    def _stored_decisions(self) -> dict[str, Mapping[str, Any]]:
-        """All but the last one, which may have been followed by nothing."""
+    def _stored_decisions(self) -> dict[tuple[str, str], Mapping[str, Any]]:
+        """By key and point; all but the last one, which may have been followed by nothing."""
         notes = [content for _, content in self._store.notes(DECISION)]
         own = [note for note in notes if note["first_number"] == self._offset]
-        return {note["key"]: note for note in own[:-1]}
+        return {(note["key"], note["point"]): note for note in own[:-1]}
 
     # -- what is told of the outside -------------------------------------------------------
 
-    def _stored_events(self) -> dict[str, dict[str, Any]]:
-        old = [note for _, note in self._store.notes(_VETOED)]
-        events = {note["point"]: {"vetoed": note["schedules"]} for note in old}
-        return events | {note["point"]: note for _, note in self._store.notes(_OUTSIDE)}
+    def _read_events(self) -> None:
+        for _, old in self._store.notes(_VETOED):
+            self._vetoed_at[old["point"]] = old["schedules"]
+        for _, event in self._store.notes(_OUTSIDE):
+            self._vetoed_at[event["point"]] = event["vetoed"]
+            self._events[event["point"], event["limits"]] = event
+
+    def _here(self) -> str:
+        return self._point.hexdigest()[:32]
 
     def _heard(self, outside: Callable[[], Outside]) -> Outside:
         """What is told at this point: once for each, and where an earlier run came by the same
@@ -234,29 +250,35 @@ class Log:
         """
         if self._told is not None and self._n_begun == self._told_at:
             return self._told
-        point = self._point.hexdigest()[:32]
-        event = self._events.get(point)
-        if self._told is None or event is not None or not self._ahead:
-            self._told = self._told_now(point, event, outside())
+        point = self._told_point = self._here()
+        if self._told is None or point in self._vetoed_at or not self._ahead:
+            self._told = self._told_now(point, outside())
         self._told_at = self._n_begun
         return self._told
 
-    def _told_now(self, point: str, event: dict[str, Any] | None, present: Outside) -> Outside:
+    def _told_now(self, point: str, present: Outside) -> Outside:
         before = self._told or Outside(budget=present.budget, limits=present.limits)
+        event = self._events.get((point, present.limits))
         if event is not None:
-            told = replace(before, vetoed=frozenset(event["vetoed"]), is_over=False)
-            if event.get("limits") != present.limits:  # it was another budget
-                return told
-            return replace(told, budget=event["budget"], is_over=event["is_over"])
-        if self._ahead:
+            vetoed = frozenset(event["vetoed"])
+            return replace(before, budget=event["budget"], is_over=event["is_over"], vetoed=vetoed)
+        if point in self._vetoed_at:  # under another budget
+            told = replace(before, vetoed=frozenset(self._vetoed_at[point]), is_over=False)
+        elif self._ahead:
             return before
-        told = _settled(before, present)
+        else:
+            told = _settled(before, present)
         if told != before or self._told is None:
             self._add_event(point, told)
         return told
 
+    def _keep_told(self) -> None:
+        """Keeps what was told last."""
+        if self._told is not None and (self._told_point, self._told.limits) not in self._events:
+            self._add_event(self._told_point, self._told)
+
     def _add_event(self, point: str, told: Outside) -> None:
-        content = {
+        content = self._events[point, told.limits] = {
             "point": point,
             "vetoed": sorted(told.vetoed),
             "is_over": told.is_over,
@@ -264,6 +286,13 @@ class Log:
             "limits": told.limits,
         }
         self._store.add_note(_OUTSIDE, content)
+
+
+def _is_of_search(question: Question) -> bool:
+    """Whether it is a search that asks it, of whatever was told, and not the validation."""
+    if isinstance(question, Measure):
+        return question.rung in (Rung.SEARCH, Rung.FINALS)
+    return not isinstance(question, RealImages)
 
 
 def _settled(before: Outside, present: Outside) -> Outside:

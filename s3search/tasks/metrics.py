@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-import s3search
 from s3search.errors import EvaluationFailed, InvalidConfig, InvalidSchedule
+from s3search.evaluation.code_version import CODE_VERSION
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.noise import NoiseBank
-from s3search.evaluation.proxies import Proxies, ProxySettings
+from s3search.evaluation.proxies import ProxyScorer, ProxySettings
 from s3search.evaluation.record import statistics_problem
 from s3search.metrics.clip_score import WEIGHT, clip_score
 from s3search.metrics.extractors.clip import load_with_texts
@@ -109,7 +109,7 @@ def measure_quality(
         reference_digest=evaluator.reference.digest,
         reference_n=evaluator.reference.n,
         model_fingerprint=evaluator.model_fingerprint,
-        code_version=s3search.__version__,
+        code_version=CODE_VERSION,
         protocol=config.metric.protocol if n_images == asked else None,
         metrics=tuple(found),
     )
@@ -179,12 +179,11 @@ def _trajectory(
 ) -> list[Measured]:
     """How far the images are from those of a fine solve of the same noises."""
     settings = ProxySettings(batch_size=evaluator.batch_size)
-    proxies = Proxies(
+    proxies = ProxyScorer(
         evaluator.denoiser,
         evaluator.extract,
         evaluator.reference,
         None,
-        evaluator.device,
         NoiseBank(evaluator.denoiser, evaluator.device),
         settings=settings,
     )

@@ -47,7 +47,7 @@ class Held(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Variant:
+class ModelVariant:
     """One change of the model, and the noise it is looked at with."""
 
     label: str
@@ -71,7 +71,11 @@ class _Published:
 
 
 def robustness(
-    schedules: Sequence[Carried], variants: Sequence[Variant], *, n_images: int, report: Report
+    schedules: Sequence[Carried],
+    variants: Sequence[ModelVariant],
+    *,
+    n_images: int,
+    report: Report,
 ) -> dict[str, Any]:
     """Every schedule under every variant, in plain data.
 
@@ -91,7 +95,7 @@ def robustness(
 
 
 def _measured(
-    pool: Pool, schedules: Sequence[Carried], variant: Variant, n_images: int
+    pool: Pool, schedules: Sequence[Carried], variant: ModelVariant, n_images: int
 ) -> list[dict[str, Any]]:
     description = described(pool)
     for each in schedules:
@@ -109,7 +113,7 @@ def _measured(
     ]
 
 
-def _check(each: Carried, variant: Variant, description: Description) -> None:
+def _check(each: Carried, variant: ModelVariant, description: Description) -> None:
     own, process = each.schedule.process, description.process
     if not own.same_levels(process):
         raise InvalidSchedule(
@@ -132,7 +136,7 @@ def _guides_itself(schedule: Schedule) -> bool:
 
 
 def _best_published(
-    pool: Pool, description: Description, nfe: int, variant: Variant, n_images: int
+    pool: Pool, description: Description, nfe: int, variant: ModelVariant, n_images: int
 ) -> _Published:
     """The best of all in full, of the best few by few images on other noise."""
     process, own = description.process, description.own_sampler
@@ -175,7 +179,7 @@ def _value(found: Measurement) -> float:
 
 def _row(
     each: Carried,
-    variant: Variant,
+    variant: ModelVariant,
     found: Measurement,
     published: _Published,
 ) -> dict[str, Any]:
@@ -235,10 +239,12 @@ def _summary(each: Carried, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def variants_of(studies: Sequence[tuple[str, StudyConfig]], seeds: Sequence[int]) -> list[Variant]:
+def variants_of(
+    studies: Sequence[tuple[str, StudyConfig]], seeds: Sequence[int]
+) -> list[ModelVariant]:
     """Every study at every seed."""
     return [
-        Variant(label=label, config=config, seed=seed)
+        ModelVariant(label=label, config=config, seed=seed)
         for label, config in studies
         for seed in seeds
     ]

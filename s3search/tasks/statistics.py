@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import s3search
 from s3search.errors import InvalidConfig
+from s3search.evaluation.code_version import CODE_VERSION
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.plugins import REFERENCES, call_plugin
@@ -42,7 +42,7 @@ Report = Callable[[int, int], None]
 Batch = tuple[Tensor, Mapping[str, Any]]
 
 
-class Source(StrEnum):
+class CleanSource(StrEnum):
     """Where clean images come from."""
 
     MODEL = "model"
@@ -56,7 +56,7 @@ def measure_ems(  # the options of the command
     n_intervals: int,
     n_images: int,
     n_probes: int | None,
-    source: Source,
+    source: CleanSource,
     seed: int,
     report: Report,
 ) -> EmsStatistics:
@@ -90,21 +90,21 @@ def measure_gaussian(  # the options of the command
     *,
     n_images: int,
     n_modes: int,
-    source: Source,
+    source: CleanSource,
     seed: int,
     report: Report,
 ) -> GaussianStatistics:
     """Measures mean and leading eigenpairs of the clean images and writes them."""
     evaluator = Evaluator(config.evaluator_spec)
 
-    def told() -> Iterator[Tensor]:
+    def reported() -> Iterator[Tensor]:
         done = 0
         for images, _ in _clean(config, evaluator, source, n_images, seed):
             yield images
             done += len(images)
             report(done, n_images)
 
-    found = gaussian_statistics(told(), n_modes, {"seed": seed})
+    found = gaussian_statistics(reported(), n_modes, {"seed": seed})
     where_from = {**found.provenance, **_provenance(evaluator, source, found.n)}
     found = GaussianStatistics(
         mean=found.mean,
@@ -119,9 +119,9 @@ def measure_gaussian(  # the options of the command
 
 
 def _clean(
-    config: StudyConfig, evaluator: Evaluator, source: Source, n_images: int, seed: int
+    config: StudyConfig, evaluator: Evaluator, source: CleanSource, n_images: int, seed: int
 ) -> Iterator[Batch]:
-    if source is Source.REFERENCE:
+    if source is CleanSource.REFERENCE:
         yield from _reference(config, evaluator, n_images)
     else:
         yield from _sampled(config, evaluator, n_images, seed)
@@ -178,12 +178,12 @@ def _device(config: StudyConfig) -> torch.device:
     return torch.device(config.evaluator_spec.device)
 
 
-def _provenance(evaluator: Evaluator, source: Source, n_images: int) -> dict[str, Any]:
+def _provenance(evaluator: Evaluator, source: CleanSource, n_images: int) -> dict[str, Any]:
     return {
         "model_fingerprint": evaluator.model_fingerprint,
         "process": evaluator.denoiser.process.model_dump(mode="json"),
         "source": source.value,
         "n_images": n_images,
         "reference_digest": evaluator.reference.digest,
-        "code_version": s3search.__version__,
+        "code_version": CODE_VERSION,
     }

@@ -17,7 +17,7 @@ from scipy.stats import spearmanr
 
 from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
 from s3search.evaluation.noise import NoiseBank
-from s3search.evaluation.proxies import Proxies
+from s3search.evaluation.proxies import ProxyScorer
 from s3search.metrics.paired import Pairing
 from s3search.models import digits
 from s3search.schedules.schedule import Schedule
@@ -51,7 +51,7 @@ def rankings(evaluator: Evaluator) -> dict[str, Ranking]:
     """Every way to rank schedules for less than the metric, cheapest first."""
     denoiser, features = evaluator.denoiser, digits.features()
     noise, images = NoiseBank(denoiser, _CPU), digits.images()
-    proxies = Proxies(denoiser, features, evaluator.reference, images, _CPU, noise)
+    proxies = ProxyScorer(denoiser, features, evaluator.reference, images, noise)
 
     def trajectory(n_images: int, pairing: Pairing, in_pixels: bool = False) -> Ranking:
         return lambda schedules: proxies.trajectory(

@@ -10,16 +10,16 @@ import torch
 from s3search.errors import EvaluationFailed, InvalidConfig
 from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
 from s3search.evaluation.noise import BLOCK, NoiseBank
-from s3search.evaluation.record import EvaluationRequest, FloorRequest, Rung
 from s3search.metrics.frechet import FeatureStatistics, FrechetReference
 from s3search.metrics.intervals import replicates
 from s3search.models import digits
 from s3search.processes import edm
 from s3search.schedules import published
 from s3search.schedules.schedule import ModelPatch
+from s3search.search.questions import Measure, RealImages, Rung, measure
 from tests.support import plugins
 
-WITNESS = {"witness": "tests.support.plugins:squares", "witness_options": {"power": 2}}
+SECOND = {"witness": "tests.support.plugins:squares", "witness_options": {"power": 2}}
 SCHEDULE = published.unipc(edm(), nfe=4)
 
 
@@ -32,28 +32,29 @@ def _spec(**changes: Any) -> EvaluatorSpec:
     return EvaluatorSpec(**(fields | changes))
 
 
-def _request(
+def _question(
     n_images: int = 250, seed: int = 0, schedule: Any = SCHEDULE, rung: Rung = Rung.SEARCH
-) -> EvaluationRequest:
-    return EvaluationRequest(schedule=schedule, rung=rung, n_images=n_images, noise_seed=seed)
+) -> Measure:
+    return measure(schedule, rung=rung, n_images=n_images, noise_seed=seed)
 
 
 def test_an_evaluation_says_everything_it_needs() -> None:
-    found = Evaluator(_spec()).evaluate(_request())
-    assert found.schedule_id == SCHEDULE.id
+    found = Evaluator(_spec()).evaluate(_question())
+    assert found.trial.id == SCHEDULE.id
     assert (found.metric, found.extractor) == ("frechet", "tests.support.plugins:pixels")
-    assert (found.n_images, found.noise_seed, found.nfe) == (250, 0, 4)
+    assert (found.n_images, found.question.noise_seed, found.trial.nfe) == (250, 0, 4)
     assert found.network_calls == 4 * 250
     assert found.reference_n == 500
     assert found.reference_digest
     assert found.model_fingerprint
     assert found.standard_error is not None
+    assert found.sampling_seconds is not None
     assert 0 < found.sampling_seconds < found.seconds
 
 
 def test_the_value_does_not_depend_on_the_batch_size() -> None:
     values = [
-        Evaluator(_spec(batch_size=size)).evaluate(_request(350)).value
+        Evaluator(_spec(batch_size=size)).evaluate(_question(350)).value
         for size in (1000, 100, 64, 7)
     ]
     np.testing.assert_allclose(values, values[0], rtol=1e-5)
@@ -63,7 +64,7 @@ def test_guidance_call_by_call_begins_anew_with_every_batch() -> None:
     schedule = published.with_guidance(SCHEDULE, [1.0, 1.01, 1.02, 1.03])
     values = [
         Evaluator(_spec(model="tests.support.plugins:guided", batch_size=size))
-        .evaluate(_request(350, schedule=schedule))
+        .evaluate(_question(350, schedule=schedule))
         .value
         for size in (1000, 100, 64)
     ]
@@ -89,38 +90,38 @@ def test_noise_is_common_nested_and_its_own_for_every_seed() -> None:
 
 def test_a_validation_has_the_replicates_of_its_features() -> None:
     evaluator = Evaluator(_spec(batch_size=70))
-    found = evaluator.evaluate(_request(rung=Rung.VALIDATION))
+    found = evaluator.evaluate(_question(rung=Rung.VALIDATION))
     images = evaluator.images(SCHEDULE, 250, 0)
     by_hand = replicates(evaluator.reference, images.flatten(1).double().numpy())
     assert by_hand is not None
     np.testing.assert_allclose(found.replicates, by_hand, rtol=1e-9)
-    assert evaluator.evaluate(_request()).replicates is None
+    assert evaluator.evaluate(_question()).replicates is None
 
 
-def test_the_witness_sees_the_same_images_and_changes_nothing() -> None:
-    alone, both = Evaluator(_spec()), Evaluator(_spec(**WITNESS))
+def test_the_second_metric_sees_the_same_images_and_changes_nothing() -> None:
+    alone, both = Evaluator(_spec()), Evaluator(_spec(**SECOND))
     other = Evaluator(_spec(features="tests.support.plugins:squares"))
     first, found, expected = (
-        e.evaluate(_request(rung=Rung.VALIDATION)) for e in (alone, both, other)
+        e.evaluate(_question(rung=Rung.VALIDATION)) for e in (alone, both, other)
     )
     assert (found.value, found.replicates) == (first.value, first.replicates)
-    assert first.witness is None
-    assert found.witness is not None
-    assert found.witness.value == expected.value
-    assert found.witness.replicates == expected.replicates
-    assert found.witness.standard_error == expected.standard_error
-    assert (found.witness.extractor, found.witness.rung) == ("squares-2", Rung.WITNESS)
-    assert found.witness.reference_digest == expected.reference_digest != found.reference_digest
-    assert (found.network_calls, found.witness.network_calls) == (4 * 250, 0)
-    assert both.evaluate(_request()).witness is None
-    assert both.describe().witness == ("squares-2", expected.reference_digest)
+    assert first.second is None
+    assert found.second is not None
+    assert found.second.value == expected.value
+    assert found.second.replicates == expected.replicates
+    assert found.second.standard_error == expected.standard_error
+    assert (found.second.extractor, found.second.rung) == ("squares-2", Rung.SECOND_METRIC)
+    assert found.second.reference_digest == expected.reference_digest != found.reference_digest
+    assert (found.network_calls, found.second.network_calls) == (4 * 250, 0)
+    assert both.evaluate(_question()).second is None
+    assert both.describe().second_metric == ("squares-2", expected.reference_digest)
 
 
-def test_the_floor_is_the_distance_of_resampled_real_images() -> None:
-    evaluator = Evaluator(_spec(**WITNESS))
-    floors = evaluator.floor(FloorRequest(n_images=120, seed=1))
+def test_real_images_have_the_distance_of_their_resampled_draws() -> None:
+    evaluator = Evaluator(_spec(**SECOND))
+    baselines = evaluator.real_images(RealImages(n_images=120, seed=1))
     real = plugins.images().flatten(1).double().numpy()
-    for power, floor in zip((1, 2), floors, strict=True):
+    for power, baseline in zip((1, 2), baselines, strict=True):
         features = real**power
         reference = FrechetReference.of(FeatureStatistics.of(features))
         rng = np.random.default_rng(1)
@@ -128,32 +129,32 @@ def test_the_floor_is_the_distance_of_resampled_real_images() -> None:
             reference.distance(FeatureStatistics.of(features[rng.integers(500, size=120)]))
             for _ in range(5)
         ]
-        np.testing.assert_allclose(floor.values, expected, rtol=1e-5)
-        assert floor.value == pytest.approx(np.mean(expected), rel=1e-5)
-        assert (floor.reference_n, floor.n_images, floor.seed) == (500, 120, 1)
+        np.testing.assert_allclose(baseline.values, expected, rtol=1e-5)
+        assert baseline.value == pytest.approx(np.mean(expected), rel=1e-5)
+        assert (baseline.reference_n, baseline.n_images, baseline.seed) == (500, 120, 1)
     names = (
         ("tests.support.plugins:pixels", evaluator.reference.digest),
-        evaluator.describe().witness,
+        evaluator.describe().second_metric,
     )
-    assert tuple((floor.extractor, floor.reference_digest) for floor in floors) == names
+    assert tuple((found.extractor, found.reference_digest) for found in baselines) == names
 
 
-def test_a_file_of_statistics_has_no_floor_and_no_witness(tmp_path: Path) -> None:
+def test_a_file_of_statistics_has_no_real_images_and_no_second_metric(tmp_path: Path) -> None:
     path = tmp_path / "statistics.npz"
     np.savez(path, mu=np.zeros(9), sigma=np.eye(9))
     of_file = {
         "reference": "tests.support.plugins:statistics",
         "reference_options": {"path": str(path)},
     }
-    assert Evaluator(_spec(**of_file)).floor(FloorRequest(n_images=100, seed=1)) == ()
+    assert Evaluator(_spec(**of_file)).real_images(RealImages(n_images=100, seed=1)) == ()
     with pytest.raises(InvalidConfig, match=r"validation\.metric: .*needs real images"):
-        Evaluator(_spec(**of_file, **WITNESS))
+        Evaluator(_spec(**of_file, **SECOND))
 
 
 def test_validation_alone_draws_the_conditions_that_are_held_out() -> None:
     evaluator = Evaluator(_spec(model="tests.support.plugins:prompted"))
     values = {
-        rung: evaluator.evaluate(_request(rung=rung)).value
+        rung: evaluator.evaluate(_question(rung=rung)).value
         for rung in (Rung.SEARCH, Rung.FINALS, Rung.USER, Rung.VALIDATION)
     }
     assert values[Rung.SEARCH] == values[Rung.FINALS] == values[Rung.USER]
@@ -208,13 +209,13 @@ def test_a_bank_too_small_for_an_evaluation_keeps_what_it_can_of_the_latest_seed
 
 def test_images_that_are_not_finite_fail_with_the_reason() -> None:
     with pytest.raises(EvaluationFailed, match="not finite"):
-        Evaluator(_spec(model_options={"fail": True})).evaluate(_request())
+        Evaluator(_spec(model_options={"fail": True})).evaluate(_question())
 
 
 def test_a_patched_network_is_refused_rather_than_ignored() -> None:
     patched = SCHEDULE.model_copy(update={"model_patch": ModelPatch(skip_scale=(0.9,))})
     with pytest.raises(EvaluationFailed, match="patches the network"):
-        Evaluator(_spec()).evaluate(_request(schedule=patched))
+        Evaluator(_spec()).evaluate(_question(schedule=patched))
 
 
 def test_a_reference_may_be_a_file_of_statistics(tmp_path: Path) -> None:
@@ -225,8 +226,8 @@ def test_a_reference_may_be_a_file_of_statistics(tmp_path: Path) -> None:
         _spec(reference="tests.support.plugins:statistics", reference_options={"path": str(path)})
     )
     assert by_file.reference.n is None
-    found = by_file.evaluate(_request()).value
-    assert found == pytest.approx(by_images.evaluate(_request()).value, rel=1e-12)
+    found = by_file.evaluate(_question()).value
+    assert found == pytest.approx(by_images.evaluate(_question()).value, rel=1e-12)
 
 
 def test_the_fingerprint_names_parameters_and_options() -> None:

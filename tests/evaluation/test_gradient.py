@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from s3search.evaluation.noise import NoiseBank
-from s3search.evaluation.polish.gradient import TableGradient
+from s3search.evaluation.polish.differentiable import DifferentiableDenoiser
+from s3search.evaluation.polish.gradient import PlanGradient
 from s3search.metrics.frechet_loss import FrechetLoss
 from s3search.processes import NoiseProcess, edm
 from s3search.schedules import published
@@ -20,10 +21,10 @@ from s3search.schedules.schedule import (
 )
 from s3search.search.edit.draft import random_schedule
 from s3search.search.space.space import load_space
-from s3search.solvers.coefficients import free_table, schedule_of_table
+from s3search.solvers.coefficients import coefficient_table, schedule_of_table
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
-from s3search.solvers.trainable import Freedom, MovableTable, run_rows, trained_range
+from s3search.solvers.trainable import Freedom, TrainableTable, trained_range
 from tests.support.helpers import PROCESSES, gaussian, gaussian_reference, noise
 
 _CPU = torch.device("cpu")
@@ -34,9 +35,9 @@ def _pixels(images: Tensor) -> Tensor:
     return images.flatten(1)
 
 
-def _moved(schedule: Schedule, *, carries: bool, seed: int) -> MovableTable:
-    table = MovableTable(
-        free_table(schedule),
+def _moved(schedule: Schedule, *, carries: bool, seed: int) -> TrainableTable:
+    table = TrainableTable(
+        coefficient_table(schedule),
         carries=carries,
         free=frozenset(Freedom),
         trained=trained_range(schedule.process),
@@ -85,7 +86,7 @@ def test_wherever_the_moves_go_the_schedule_is_valid_and_makes_the_loops_images(
     for k, schedule in enumerate(_starts(process)):
         table = _moved(schedule, carries=carries, seed=k)
         with torch.no_grad():
-            wanted = run_rows(denoiser, table.table, table.rows(), unit)
+            wanted = sample(denoiser, table.plan(), unit)
             made = schedule_of_table(table.moved_table())
             images = sample(denoiser, compile_plan(made), unit)
         assert made.nfe == schedule.nfe
@@ -99,8 +100,8 @@ def test_wherever_the_moves_go_the_schedule_is_valid_and_makes_the_loops_images(
 def test_moves_stay_in_range_and_in_order(process: NoiseProcess) -> None:
     low, high = trained_range(process)
     for seed in range(5):
-        table = MovableTable(
-            free_table(published.ddim(process, nfe=4)),
+        table = TrainableTable(
+            coefficient_table(published.ddim(process, nfe=4)),
             carries=False,
             free=frozenset(Freedom),
             trained=(low, high),
@@ -121,18 +122,16 @@ def test_moves_stay_in_range_and_in_order(process: NoiseProcess) -> None:
 def _gradient(process: NoiseProcess, batch_size: int, recompute: bool) -> tuple[Any, int]:
     denoiser = gaussian(process)
     table = _moved(published.unipc(process, nfe=3), carries=False, seed=1)
-    made = TableGradient(
-        denoiser=denoiser,
-        seen=_pixels,
+    made = PlanGradient(
+        denoiser=DifferentiableDenoiser(denoiser, 3, recompute=recompute),
+        features=_pixels,
         table=table,
         noise=NoiseBank(denoiser, _CPU),
-        device=_CPU,
         batch_size=batch_size,
-        recompute=recompute,
     )
     batches = [(n.double(), given) for n, given in made.batches(5, 240)]
     loss, gradient = made(batches, FrechetLoss(gaussian_reference(denoiser), _CPU))
-    return (loss, torch.cat([g.flatten() for g in gradient])), made.network_calls
+    return (loss, torch.cat([g.flatten() for g in gradient])), made.denoiser.network_calls
 
 
 def test_batches_and_recomputation_change_no_gradient_and_are_paid_for() -> None:
@@ -147,23 +146,24 @@ def test_batches_and_recomputation_change_no_gradient_and_are_paid_for() -> None
 
 def test_batches_that_fit_together_are_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
     denoiser = gaussian(edm())
-    made = TableGradient(
-        denoiser=denoiser,
-        seen=_pixels,
+    made = PlanGradient(
+        denoiser=DifferentiableDenoiser(denoiser, 3, recompute=None),
+        features=_pixels,
         table=_moved(published.unipc(edm(), nfe=3), carries=False, seed=1),
         noise=NoiseBank(denoiser, _CPU),
-        device=_CPU,
         batch_size=100,
     )
     batches = [(n.double(), given) for n, given in made.batches(5, 240)]
     loss_of = FrechetLoss(gaussian_reference(denoiser), _CPU)
     found, paid = [], []
     room = [10**9]
-    monkeypatch.setattr("s3search.evaluation.polish.gradient._allowed", lambda _: room[0])
+    for module in ("differentiable", "gradient"):
+        name = f"s3search.evaluation.polish.{module}.allowed_bytes"
+        monkeypatch.setattr(name, lambda _: room[0])
     for _ in range(3):  # unknown at first; then known to be enough; then decided, whatever comes
-        before = made.network_calls
+        before = made.denoiser.network_calls
         found.append(made(batches, loss_of))
-        paid.append((made.network_calls - before) / (240 * 3))
+        paid.append((made.denoiser.network_calls - before) / (240 * 3))
         room[0] = 10**9 if len(paid) == 1 else 0
     assert paid == [3, 2, 2]
     for loss, gradient in found[1:]:
@@ -179,7 +179,7 @@ def test_the_gradient_is_that_of_finite_differences(process: NoiseProcess) -> No
     loss_of = FrechetLoss(gaussian_reference(denoiser), _CPU)
 
     def loss() -> Tensor:
-        return loss_of(run_rows(denoiser, table.table, table.rows(), unit).flatten(1))
+        return loss_of(sample(denoiser, table.plan(), unit).flatten(1))
 
     exact = torch.autograd.grad(loss(), table.moves)
     for move, gradient in zip(table.moves, exact, strict=True):

@@ -10,12 +10,14 @@ from torch import Tensor
 from s3search.errors import EvaluationFailed
 from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
 from s3search.evaluation.memory import BatchSize, size_for_memory
-from s3search.evaluation.record import EvaluationRequest, PolishRequest, ProxyRequest, Rung
 from s3search.models import digits
 from s3search.processes import edm
 from s3search.schedules import published
+from s3search.search.questions import Measure, Polish, Rung, Score, measure
+from s3search.search.trial import Trial, seeded
 
 SCHEDULE = published.ddim(edm(), nfe=2)
+TRIAL = Trial.of(SCHEDULE, seeded("given"))
 
 
 class _Small:
@@ -45,8 +47,8 @@ def _evaluator(most: int, **changes: Any) -> Evaluator:
     return Evaluator(EvaluatorSpec(model=model, model_options={"most": most}, **(spec | changes)))
 
 
-def _request(n_images: int) -> EvaluationRequest:
-    return EvaluationRequest(schedule=SCHEDULE, rung=Rung.SEARCH, n_images=n_images, noise_seed=3)
+def _question(n_images: int) -> Measure:
+    return measure(SCHEDULE, rung=Rung.SEARCH, n_images=n_images, noise_seed=3)
 
 
 def test_a_batch_that_does_not_fit_is_halved_until_it_does_and_says_so() -> None:
@@ -63,19 +65,19 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does_and_says_so() -> None
 def test_the_value_of_a_halved_evaluation_is_the_same() -> None:
     evaluator = _evaluator(most=40)
     with pytest.warns(RuntimeWarning, match="out of memory"):
-        found = evaluator.evaluate(_request(300))
-    expected = _evaluator(most=1000).evaluate(_request(300))
+        found = evaluator.evaluate(_question(300))
+    expected = _evaluator(most=1000).evaluate(_question(300))
     assert found.n_images == expected.n_images == 300
     np.testing.assert_allclose(found.value, expected.value, rtol=1e-5)
-    again = evaluator.evaluate(_request(300))  # without a warning: warnings are errors here
+    again = evaluator.evaluate(_question(300))  # without a warning: warnings are errors here
     assert again.value == found.value
 
 
 def test_proxies_halve_their_batches_too() -> None:
-    request = ProxyRequest(proxy="trajectory", schedules=(SCHEDULE,), n_images=120, noise_seed=3)
+    question = Score(proxy="trajectory", trials=(TRIAL,), n_images=120, noise_seed=3)
     with pytest.warns(RuntimeWarning, match="sampling for a proxy"):
-        found = _evaluator(most=60).scores(request)
-    expected = _evaluator(most=1000).scores(request)
+        found = _evaluator(most=60).scores(question)
+    expected = _evaluator(most=1000).scores(question)
     np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-4)
     assert found.network_calls == expected.network_calls
 
@@ -105,13 +107,11 @@ def test_a_size_above_what_is_there_is_halved_from_what_is_there() -> None:
 
 
 def test_a_polish_starts_again_with_smaller_batches() -> None:
-    request = PolishRequest(
-        schedule=SCHEDULE, iterations=2, n_images=8, keep_invariants=False, noise_seed=5
-    )
+    question = Polish(trial=TRIAL, iterations=2, n_images=8, seed=0, noise_seed=5)
     with pytest.warns(RuntimeWarning, match="following a gradient with batches of 8"):
-        found = _evaluator(most=6).polish(request)
-    expected = _evaluator(most=1000, batch_size=4).polish(request)
-    np.testing.assert_allclose(found.losses, expected.losses, rtol=1e-6)
+        found = _evaluator(most=6).polish(question)
+    expected = _evaluator(most=1000, batch_size=4).polish(question)
+    np.testing.assert_allclose(found.made.losses, expected.made.losses, rtol=1e-6)
 
 
 def test_a_batch_takes_half_of_the_memory_that_is_free() -> None:

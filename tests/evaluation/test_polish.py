@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from s3search.errors import EvaluationFailed, InvalidConfig, InvalidSchedule
 from s3search.evaluation.noise import NoiseBank
-from s3search.evaluation.polish.polishing import Polished, PolishSettings, polish
+from s3search.evaluation.polish.polishing import PolishSettings, polish
+from s3search.evaluation.record import PolishReply
 from s3search.models.gaussian import gaussian_distance
 from s3search.processes import NoiseProcess, edm
 from s3search.rules import Prediction, Taylor
@@ -21,7 +22,7 @@ from s3search.schedules.schedule import (
     StatisticsReference,
     Step,
 )
-from s3search.solvers.coefficients import free_table
+from s3search.solvers.coefficients import coefficient_table
 from s3search.solvers.plan import compile_plan, compile_plans
 from s3search.solvers.sample import sample
 from s3search.solvers.trainable import Freedom
@@ -47,7 +48,7 @@ def _distance(schedule: Schedule) -> float:
 
 def _polish(
     schedule: Schedule, settings: PolishSettings = _QUICK, *, seed: int = 3, **changes: Any
-) -> Polished:
+) -> PolishReply:
     data = gaussian(schedule.process)
     denoiser = changes.pop("denoiser", data)
     given: dict[str, Any] = {
@@ -55,7 +56,6 @@ def _polish(
         "reference": gaussian_reference(data),
         "noise": NoiseBank(denoiser, _CPU),
         "noise_seed": seed,
-        "device": _CPU,
         "batch_size": 1000,
     }
     given |= changes
@@ -69,7 +69,7 @@ def test_polish_lowers_the_exact_distance_on_every_process(
     process: NoiseProcess, keep: bool
 ) -> None:
     schedule = published.ddim(process, nfe=3)
-    found = _polish(schedule, replace(_QUICK, keep_invariants=keep, iterations=50)).schedule
+    found = _polish(schedule, replace(_QUICK, keep_invariants=keep, iterations=50)).made.schedule
     assert found.nfe == schedule.nfe == compile_plan(found).nfe
     assert _distance(found) < (0.7 if keep else 0.3) * _distance(schedule)
     carries = {step.predictor.carries_constants for step in found.steps}
@@ -79,7 +79,7 @@ def test_polish_lowers_the_exact_distance_on_every_process(
 
 def test_free_coefficients_reach_the_optimum_of_zero() -> None:
     schedule = published.dpmpp_2m(edm(), nfe=4)
-    found = _polish(schedule, PolishSettings(iterations=100)).schedule
+    found = _polish(schedule, PolishSettings(iterations=100)).made.schedule
     assert _distance(found) < 0.02 * _distance(schedule)
 
 
@@ -87,8 +87,8 @@ def test_free_coefficients_reach_the_optimum_of_zero() -> None:
 def test_only_what_is_free_moves(freedom: Freedom) -> None:
     schedule = published.dpmpp_2m(edm(sigma_max=10.0), nfe=3)
     settings = replace(_QUICK, iterations=3, free=frozenset({freedom}))
-    found = _polish(schedule, settings, denoiser=gaussian(edm())).schedule
-    a, b = free_table(schedule), free_table(found)
+    found = _polish(schedule, settings, denoiser=gaussian(edm())).made.schedule
+    a, b = coefficient_table(schedule), coefficient_table(found)
     first, others = b.times[0] != a.times[0], (b.times[1:] != a.times[1:]).any()
     assert first == (freedom is Freedom.START)
     assert others == (freedom is Freedom.TIMES)
@@ -113,7 +113,7 @@ def test_trajectory_loss_lowers_the_error_of_the_end_point() -> None:
     def error(of: Schedule) -> float:
         return float((sample(data, compile_plan(of), unit) - exact).square().mean())
 
-    assert error(found.schedule) < 0.1 * error(schedule)
+    assert error(found.made.schedule) < 0.1 * error(schedule)
     fine = 4 * 100 * settings.fine_nfe
     assert found.network_calls == fine + 40 * 100 * 3 * 2 + 100 * 3
 
@@ -122,16 +122,16 @@ def test_a_polish_repeats_itself_and_depends_on_its_seed() -> None:
     schedule = published.ddim(edm(), nfe=3)
     few = replace(_QUICK, iterations=4)
     one, two, other = (_polish(schedule, few, seed=seed) for seed in (1, 1, 2))
-    assert one.losses == two.losses
-    assert one.schedule.id == two.schedule.id != other.schedule.id
-    assert one.schedule.provenance["polished_from"] == schedule.id
+    assert one.made.losses == two.made.losses
+    assert one.made.schedule.id == two.made.schedule.id != other.made.schedule.id
+    assert one.made.schedule.provenance["polished_from"] == schedule.id
 
 
 def test_noise_made_in_inference_mode_and_a_caller_in_it_are_no_obstacle() -> None:
     schedule, few = published.ddim(edm(), nfe=2), replace(_QUICK, iterations=3)
     with torch.inference_mode():
         inside = _polish(schedule, few)
-    assert inside.schedule.id == _polish(schedule, few).schedule.id
+    assert inside.made.schedule.id == _polish(schedule, few).made.schedule.id
 
 
 class _Network(nn.Module):
@@ -164,10 +164,10 @@ def test_a_loss_that_is_not_finite_sends_the_polish_back() -> None:
     found = _polish(
         published.ddim(edm(), nfe=2), replace(_QUICK, iterations=20), denoiser=_Network("later")
     )
-    missing = np.isnan(found.losses)
+    missing = np.isnan(found.made.losses)
     assert missing.any()
     assert not missing.all()
-    assert np.isfinite(free_table(found.schedule).q).all()
+    assert np.isfinite(coefficient_table(found.made.schedule).q).all()
 
 
 @pytest.mark.parametrize(

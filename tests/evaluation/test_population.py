@@ -10,18 +10,12 @@ import torch
 from torch import Tensor
 
 from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
-from s3search.evaluation.record import (
-    Evaluation,
-    EvaluationRequest,
-    Population,
-    PopulationRequest,
-    Rung,
-    Unmeasured,
-)
+from s3search.evaluation.record import Population
 from s3search.models import digits
 from s3search.processes import edm
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
+from s3search.search.questions import Measure, Measurement, Rung, measure
 
 SCHEDULES = (
     published.unipc(edm(), nfe=4),
@@ -71,11 +65,8 @@ def _evaluator(batch_size: int = 1000, **options: Any) -> Evaluator:
     )
 
 
-def _requests(*schedules: Schedule, n_images: int = 120) -> tuple[EvaluationRequest, ...]:
-    return tuple(
-        EvaluationRequest(schedule=s, rung=Rung.SEARCH, n_images=n_images, noise_seed=3)
-        for s in schedules
-    )
+def _questions(*schedules: Schedule, n_images: int = 120) -> tuple[Measure, ...]:
+    return tuple(measure(s, rung=Rung.SEARCH, n_images=n_images, noise_seed=3) for s in schedules)
 
 
 @pytest.fixture(scope="module")
@@ -83,50 +74,54 @@ def plain() -> Evaluator:
     return _evaluator()
 
 
-def _measured(evaluator: Evaluator, requests: tuple[EvaluationRequest, ...]) -> list[Evaluation]:
-    reply = evaluator(PopulationRequest(requests=requests))
-    assert isinstance(reply, Population)
-    return [_evaluation(member) for member in reply.members]
+def _replies(evaluator: Evaluator, questions: tuple[Measure, ...]) -> tuple[Measurement, ...]:
+    reply = evaluator(Population(questions=questions))
+    assert isinstance(reply, tuple)
+    found = tuple(each for each in reply if isinstance(each, Measurement))
+    assert tuple(each.question for each in found) == questions
+    return found
 
 
-def _evaluation(member: Evaluation | Unmeasured) -> Evaluation:
-    assert isinstance(member, Evaluation), member.failure.traceback
-    return member
+def _measured(evaluator: Evaluator, questions: tuple[Measure, ...]) -> tuple[Measurement, ...]:
+    found = _replies(evaluator, questions)
+    assert [each.error for each in found] == [None] * len(questions)
+    return found
 
 
-def _assert_alike(found: Evaluation, alone: Evaluation) -> None:
+def _assert_alike(found: Measurement, alone: Measurement) -> None:
     """Equal but for rounding and for times."""
     times = {"seconds": 0.0, "sampling_seconds": 0.0}
-    assert found.value == pytest.approx(alone.value, rel=1e-5)
+    assert found.distance is not None
+    assert found.distance == pytest.approx(alone.distance, rel=1e-5)
     if alone.standard_error is not None:
         assert found.standard_error == pytest.approx(alone.standard_error, rel=1e-3)
-    assert dict(found.path) == pytest.approx(dict(alone.path), rel=1e-4)
-    numbers = {"value": 0.0, "standard_error": None, "path": ()}
+    assert found.path == pytest.approx(alone.path, rel=1e-4)
+    numbers = {"distance": 0.0, "standard_error": None, "path": {}}
     assert replace(found, **times, **numbers) == replace(alone, **times, **numbers)
 
 
 def test_each_schedule_is_measured_as_alone_with_a_call_for_all(plain: Evaluator) -> None:
-    requests, fresh = _requests(*SCHEDULES), _evaluator()
-    for found, request in zip(_measured(fresh, requests), requests, strict=True):
-        _assert_alike(found, plain.evaluate(request))
+    questions, fresh = _questions(*SCHEDULES), _evaluator()
+    for found, question in zip(_measured(fresh, questions), questions, strict=True):
+        _assert_alike(found, plain.evaluate(question))
     tried = [4, 4, 8]  # whether it reads every time
     assert fresh.denoiser.sizes == [*tried, 120, 4 * 120, 3 * 120, 2 * 120]  # the first is alike
 
 
-def test_those_beaten_leave_the_population_at_their_checkpoints(plain: Evaluator) -> None:
-    first, second, third, fourth = _requests(*SCHEDULES)
-    raced = (
-        replace(first, race=((30, 1e9), (60, 1e9))),
-        replace(second, race=((30, 0.0), (60, 0.0))),
+def test_those_above_their_thresholds_leave_the_population_there(plain: Evaluator) -> None:
+    first, second, third, fourth = _questions(*SCHEDULES)
+    stopped = (
+        replace(first, thresholds=((30, 1e9), (60, 1e9))),
+        replace(second, thresholds=((30, 0.0), (60, 0.0))),
         third,
-        replace(fourth, race=((60, 0.0),)),
+        replace(fourth, thresholds=((60, 0.0),)),
     )
     fresh = _evaluator()
-    found = _measured(fresh, raced)
-    for own, request in zip(found, raced, strict=True):
-        _assert_alike(own, plain.evaluate(request))
+    found = _measured(fresh, stopped)
+    for own, question in zip(found, stopped, strict=True):
+        _assert_alike(own, plain.evaluate(question))
     assert [own.n_images for own in found] == [120, 30, 120, 60]
-    assert [own.rung for own in found] == [Rung.SEARCH, Rung.RACE, Rung.SEARCH, Rung.RACE]
+    assert [own.rung for own in found] == [Rung.SEARCH, Rung.STOPPED, Rung.SEARCH, Rung.STOPPED]
     assert fresh.denoiser.sizes[3:] == [
         *(30, 120, 90, 60),  # 30 images of four schedules, the first call alike
         *(30, 90, 90, 60),  # 30 more of three
@@ -136,19 +131,19 @@ def test_those_beaten_leave_the_population_at_their_checkpoints(plain: Evaluator
 
 def test_a_schedule_that_begins_as_another_did_goes_on_from_there(plain: Evaluator) -> None:
     fresh = _evaluator()
-    requests = _requests(*SCHEDULES)
-    for request in requests:
-        assert fresh.evaluate(request).value == plain.evaluate(request).value
+    questions = _questions(*SCHEDULES)
+    for question in questions:
+        assert fresh.evaluate(question).value == plain.evaluate(question).value
     assert fresh.denoiser.sizes == [120] * (4 + 1 + 3 + 2)
-    fresh.evaluate(replace(requests[0], noise_seed=9))
-    fresh.evaluate(replace(requests[0], n_images=90))
+    fresh.evaluate(replace(questions[0], noise_seed=9))
+    fresh.evaluate(replace(questions[0], n_images=90))
     assert fresh.denoiser.sizes[10:] == [*[120] * 4, *[90] * 4]
 
 
 def test_the_seconds_of_all_are_the_workers_shared_by_network_calls(plain: Evaluator) -> None:
-    requests = tuple(replace(r, noise_seed=11) for r in _requests(*SCHEDULES))
+    questions = tuple(replace(r, noise_seed=11) for r in _questions(*SCHEDULES))
     began = time.perf_counter()
-    long, short, *_ = found = _measured(plain, requests)
+    long, short, *_ = found = _measured(plain, questions)
     elapsed = time.perf_counter() - began
     assert sum(own.seconds for own in found) <= elapsed
     assert long.seconds > short.seconds
@@ -161,19 +156,19 @@ def test_the_seconds_of_all_are_the_workers_shared_by_network_calls(plain: Evalu
 def test_a_schedule_that_fails_fails_alone(how: str, plain: Evaluator) -> None:
     bad = SCHEDULES[3]
     evaluator = _evaluator(**{how: bad.times[1]})
-    reply = evaluator(PopulationRequest(requests=_requests(*SCHEDULES)))
-    assert isinstance(reply, Population)
-    *good, failed = reply.members
-    assert isinstance(failed, Unmeasured)
+    questions = _questions(*SCHEDULES)
+    *good, failed = _replies(evaluator, questions)
     expected = {
-        "nan_at": ("EvaluationFailed", "the images are not finite"),
-        "broken_at": ("ZeroDivisionError", "a plug-in's"),
+        "nan_at": "EvaluationFailed: the images are not finite",
+        "broken_at": "ZeroDivisionError: a plug-in's",
     }
-    assert (failed.failure.kind, failed.failure.message) == expected[how]
+    assert failed.error == expected[how]
+    assert (failed.distance, failed.value, failed.second) == (None, None, None)
     assert failed.seconds > 0
-    for member, request in zip(good, _requests(*SCHEDULES[:3]), strict=True):
-        alone = replace(plain.evaluate(request), model_fingerprint=evaluator.model_fingerprint)
-        _assert_alike(_evaluation(member), alone)
+    for own, question in zip(good, questions[:3], strict=True):
+        alone = replace(plain.evaluate(question), model_fingerprint=evaluator.model_fingerprint)
+        assert own.error is None
+        _assert_alike(own, alone)
 
 
 def test_patched_and_validated_schedules_are_measured_alone() -> None:
@@ -183,16 +178,16 @@ def test_patched_and_validated_schedules_are_measured_alone() -> None:
     )  # fmt: skip
     evaluator = Evaluator(spec)
     guided = [published.with_guidance(SCHEDULES[0], [1.0, s, 1.0, 1.0]) for s in (1.01, 1.02)]
-    requests = _requests(*guided)
-    for found, request in zip(_measured(evaluator, requests), requests, strict=True):
-        _assert_alike(found, evaluator.evaluate(request))
+    questions = _questions(*guided)
+    for found, question in zip(_measured(evaluator, questions), questions, strict=True):
+        _assert_alike(found, evaluator.evaluate(question))
     held_out = tuple(
-        replace(request, rung=Rung.VALIDATION) for request in _requests(*SCHEDULES[:2])
+        replace(question, rung=Rung.VALIDATION) for question in _questions(*SCHEDULES[:2])
     )
-    witnessed = _gaussian(witness="tests.support.plugins:squares")
-    for found, request in zip(_measured(witnessed, held_out), held_out, strict=True):
-        assert found.witness is not None
-        assert found.replicates == witnessed.evaluate(request).replicates
+    seen_twice = _gaussian(witness="tests.support.plugins:squares")
+    for found, question in zip(_measured(seen_twice, held_out), held_out, strict=True):
+        assert found.second is not None
+        assert found.replicates == seen_twice.evaluate(question).replicates
 
 
 def _gaussian(**changes: Any) -> Evaluator:
@@ -205,28 +200,28 @@ def _gaussian(**changes: Any) -> Evaluator:
 
 def test_a_model_that_reads_its_first_time_alone_is_found_out() -> None:
     evaluator = _evaluator(reads="first")
-    requests = _requests(*SCHEDULES)
+    questions = _questions(*SCHEDULES)
     with pytest.warns(RuntimeWarning, match=r"at the time of the first: .*one by one"):
-        found = _measured(evaluator, requests)
-    for own, request in zip(found, requests, strict=True):
-        assert own.value == evaluator.evaluate(request).value
-    _measured(evaluator, requests)  # without a second warning: warnings are errors here
+        found = _measured(evaluator, questions)
+    for own, question in zip(found, questions, strict=True):
+        assert own.value == evaluator.evaluate(question).value
+    _measured(evaluator, questions)  # without a second warning: warnings are errors here
 
 
 @pytest.mark.parametrize(("most", "largest"), [(30, 16), (3, 2)])
 def test_where_memory_runs_out_images_are_fewer_and_then_schedules(
     most: int, largest: int, plain: Evaluator
 ) -> None:
-    requests = _requests(*SCHEDULES, n_images=20)
+    questions = _questions(*SCHEDULES, n_images=20)
     evaluator = _evaluator(64)
-    evaluator.population(PopulationRequest(requests=_requests(*SCHEDULES, n_images=2)))
+    evaluator.population(Population(questions=_questions(*SCHEDULES, n_images=2)))
     evaluator.denoiser.most = most
     with pytest.warns(RuntimeWarning, match="out of memory while sampling"):
-        found = _measured(evaluator, requests)
-    alone = [plain.evaluate(request).value for request in requests]
+        found = _measured(evaluator, questions)
+    alone = [plain.evaluate(question).value for question in questions]
     np.testing.assert_allclose([own.value for own in found], alone, rtol=1e-4)
     evaluator.denoiser.sizes.clear()
-    others = tuple(replace(request, noise_seed=4) for request in requests)
+    others = tuple(replace(question, noise_seed=4) for question in questions)
     _measured(evaluator, others)  # what failed is not tried again: warnings are errors here
     assert max(evaluator.denoiser.sizes) == largest
 
@@ -234,18 +229,18 @@ def test_where_memory_runs_out_images_are_fewer_and_then_schedules(
 def test_other_noise_and_other_numbers_of_images_are_stacks_of_their_own(
     plain: Evaluator,
 ) -> None:
-    first, second, third, fourth = _requests(*SCHEDULES)
-    requests = (
+    first, second, third, fourth = _questions(*SCHEDULES)
+    questions = (
         replace(first, noise_seed=8),
         replace(second, n_images=50),
         replace(third, noise_seed=8),
         replace(fourth, n_images=50),
     )
-    for found, request in zip(_measured(plain, requests), requests, strict=True):
-        _assert_alike(found, plain.evaluate(request))
+    for found, question in zip(_measured(plain, questions), questions, strict=True):
+        _assert_alike(found, plain.evaluate(question))
 
 
 def test_a_population_of_one_is_an_evaluation(plain: Evaluator) -> None:
-    (request,) = _requests(SCHEDULES[0])
-    (found,) = _measured(plain, (request,))
-    assert found.value == plain.evaluate(request).value
+    (question,) = _questions(SCHEDULES[0])
+    (found,) = _measured(plain, (question,))
+    assert found.value == plain.evaluate(question).value

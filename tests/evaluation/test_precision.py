@@ -10,10 +10,10 @@ from scipy.stats import spearmanr
 
 from s3search.errors import StudyConflict
 from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
-from s3search.evaluation.record import EvaluationRequest, Rung
 from s3search.processes import edm
 from s3search.run.launching import launch
 from s3search.schedules import published
+from s3search.search.questions import Rung, measure
 from tests.support.studies import study_config
 
 SPEC = EvaluatorSpec(model="digits", features="digits", reference="digits")
@@ -23,11 +23,8 @@ def test_bfloat16_ranks_schedules_as_float32_does() -> None:
     full, short = Evaluator(SPEC), Evaluator(replace(SPEC, precision="bfloat16"))
     assert full.model_fingerprint != short.model_fingerprint
     schedules = list({s.id: s for s in published.baselines(edm(), 5).values()}.values())[::5][:30]
-    requests = [
-        EvaluationRequest(schedule=s, rung=Rung.SEARCH, n_images=150, noise_seed=0)
-        for s in schedules
-    ]
-    values = np.array([[e.evaluate(r).value for r in requests] for e in (full, short)])
+    questions = [measure(s, rung=Rung.SEARCH, n_images=150, noise_seed=0) for s in schedules]
+    values = np.array([[e.evaluate(q).value for q in questions] for e in (full, short)])
     assert len(schedules) >= 25
     assert not np.array_equal(*values)
     assert spearmanr(*values).statistic > 0.98

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from s3search.errors import EvaluationFailed, InvalidSchedule
 from s3search.evaluation.noise import NoiseBank
-from s3search.evaluation.proxies import Proxies, ProxySettings
+from s3search.evaluation.proxies import ProxyScorer, ProxySettings
 from s3search.metrics.frechet import FeatureStatistics, FrechetReference
 from s3search.metrics.paired import Pairing
 from s3search.metrics.references import StatisticsFile
@@ -40,7 +40,9 @@ def _pixels(images: Tensor) -> Tensor:
     return images.flatten(1)
 
 
-def _proxies(process: NoiseProcess, settings: ProxySettings = _SMALL, **changes: Any) -> Proxies:
+def _proxies(
+    process: NoiseProcess, settings: ProxySettings = _SMALL, **changes: Any
+) -> ProxyScorer:
     denoiser, images = gaussian(process), _images(process)
     reference = FrechetReference.of(FeatureStatistics.of(_pixels(images).numpy()))
     fields: dict[str, Any] = {
@@ -48,10 +50,9 @@ def _proxies(process: NoiseProcess, settings: ProxySettings = _SMALL, **changes:
         "features": _pixels,
         "reference": reference,
         "images": images,
-        "device": _CPU,
         "noise": NoiseBank(denoiser, _CPU),
     }
-    return Proxies(**(fields | changes), settings=settings)
+    return ProxyScorer(**(fields | changes), settings=settings)
 
 
 def _schedules(process: NoiseProcess) -> list[Schedule]:
@@ -64,7 +65,7 @@ def _schedules(process: NoiseProcess) -> list[Schedule]:
     ]
 
 
-def _scores(proxies: Proxies, schedules: list[Schedule]) -> dict[str, np.ndarray]:
+def _scores(proxies: ProxyScorer, schedules: list[Schedule]) -> dict[str, np.ndarray]:
     """Every proxy."""
     return {
         "gaussian": proxies.gaussian(schedules),

@@ -12,12 +12,13 @@ from torch import Tensor
 from s3search.errors import InvalidConfig
 from s3search.evaluation import reference
 from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
-from s3search.evaluation.record import EvaluationRequest, ProxyRequest, Rung
 from s3search.metrics.references import FolderImages, StatisticsFile
 from s3search.metrics.references.pictures import Preparation
 from s3search.models import digits
 from s3search.processes import edm
 from s3search.schedules import published
+from s3search.search.questions import Rung, Score, measure
+from s3search.search.trial import Trial, seeded
 
 N = 150
 SCHEDULE = published.unipc(edm(), nfe=4)
@@ -97,9 +98,11 @@ def test_written_statistics_are_read_instead_and_the_images_stay_at_hand(
     measured = _evaluator(path=str(folder), channels=1)
     cached = _evaluator(path=str(folder), channels=1, statistics=str(path))
     assert cached.reference.digest == measured.reference.digest
-    request = EvaluationRequest(schedule=SCHEDULE, rung=Rung.SEARCH, n_images=100, noise_seed=0)
-    assert cached.evaluate(request).value == measured.evaluate(request).value
-    proxy = ProxyRequest(proxy="gaussian", schedules=(SCHEDULE,), n_images=0, noise_seed=0)
+    question = measure(SCHEDULE, rung=Rung.SEARCH, n_images=100, noise_seed=0)
+    found = cached.evaluate(question).value
+    assert found is not None
+    assert found == measured.evaluate(question).value
+    proxy = Score(proxy="gaussian", trials=(Trial.of(SCHEDULE, seeded("given")),))
     assert np.isfinite(cached.scores(proxy).scores).all()
     alone = _evaluator("npz", path=str(path))
     assert alone.reference.digest == measured.reference.digest

@@ -64,7 +64,7 @@ from s3search.schedules.schedule import (
     Step,
 )
 from s3search.schedules.spacing import End, EndRule
-from s3search.solvers.coefficients import freed
+from s3search.solvers.coefficients import as_coefficients
 from s3search.solvers.sample import run_plan
 
 pytestmark = pytest.mark.filterwarnings(
@@ -110,9 +110,9 @@ _SCHEDULES: dict[str, Callable[[NoiseProcess], Schedule]] = {
     "unipc_noise": lambda p: published.unipc(p, nfe=4, order=2, prediction=Prediction.NOISE),
     "implicit": _implicit,
     "denoise": lambda p: published.dpmpp_2m(p, nfe=4, end=_DENOISE),
-    "free": lambda p: freed(published.dpmpp_2m(p, nfe=4, end=_DENOISE)),
-    "free_implicit": lambda p: freed(_implicit(p)),
-    "free_corrected": lambda p: freed(_corrected_at_the_end(p)),
+    "free": lambda p: as_coefficients(published.dpmpp_2m(p, nfe=4, end=_DENOISE)),
+    "free_implicit": lambda p: as_coefficients(_implicit(p)),
+    "free_corrected": lambda p: as_coefficients(_corrected_at_the_end(p)),
 }
 # a singlestep pair and a noise prediction have no value from pure noise
 _FLOW_SCHEDULES = {

@@ -18,14 +18,14 @@ from diffusers import DiffusionPipeline, StableDiffusionImg2ImgPipeline
 from s3search.errors import EvaluationFailed, InvalidConfig, InvalidSchedule
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.noise import NoiseBank
-from s3search.evaluation.record import EvaluationRequest, Rung
 from s3search.integrations.diffusers import S3Scheduler
 from s3search.integrations.diffusers_guidance import guided
 from s3search.models.diffusers import load
 from s3search.run.launching import launch
 from s3search.schedules import published
 from s3search.schedules.schedule import ModelPatch, Schedule
-from s3search.solvers.image_to_image import tail_of
+from s3search.search.questions import Rung, measure
+from s3search.solvers.image_to_image import image_to_image_start
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import run_plan, sample
 from s3search.study.database.store import open_study
@@ -78,7 +78,7 @@ def test_image_to_image_begins_with_the_scale_of_its_first_call(tmp_path: Path) 
     t = compile_plan(schedule).network_times[1]
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     noisy = denoiser.process.alpha(t) * clean + denoiser.process.sigma(t) * noise
-    rest = tail_of(schedule, t)
+    rest = image_to_image_start(schedule, t)
     assert rest.lowered == ("steps[1].predictor",)
     follows = denoiser.with_guidance(SCALES[1:])
     prompts = torch.tensor([0])
@@ -116,8 +116,8 @@ def test_guidance_call_by_call_is_measured_and_counted(tmp_path: Path) -> None:
 
     def measured(*scales: float) -> tuple[float, int]:
         schedule = published.with_guidance(plain, scales) if scales else plain
-        request = EvaluationRequest(schedule=schedule, rung=Rung.USER, n_images=5, noise_seed=0)
-        found = evaluator.evaluate(request)
+        found = evaluator.evaluate(measure(schedule, rung=Rung.USER, n_images=5, noise_seed=0))
+        assert found.value is not None
         return found.value, found.network_batches
 
     assert measured(*SCALES)[1] == 6

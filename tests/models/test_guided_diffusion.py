@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from s3search.errors import InvalidConfig
 from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
-from s3search.evaluation.record import EvaluationRequest, Rung
 from s3search.models import guided_diffusion
 from s3search.models.checkpoints import CONFIG_KEY
 from s3search.models.edm.layers import Block
@@ -22,6 +21,7 @@ from s3search.models.guided_diffusion import AdmDenoiser
 from s3search.models.guided_diffusion.settings import AdmConfig, ClassifierConfig
 from s3search.models.guided_diffusion.unet import UNet
 from s3search.schedules import published
+from s3search.search.questions import Rung, measure
 from tests.models.edm.pickled import RunsCode, with_weights
 
 FLAGS: dict[str, Any] = {
@@ -314,8 +314,8 @@ def test_a_guided_evaluation_counts_every_pass(tmp_path: Path) -> None:
         reference="tests.models.test_guided_diffusion:real",
     )
     schedule = published.ddim(original.process, nfe=2)
-    request = EvaluationRequest(schedule=schedule, rung=Rung.SEARCH, n_images=10, noise_seed=0)
-    found = Evaluator(spec).evaluate(request)
+    question = measure(schedule, rung=Rung.SEARCH, n_images=10, noise_seed=0)
+    found = Evaluator(spec).evaluate(question)
     assert found.network_calls == 2 * 3 * 10
 
 

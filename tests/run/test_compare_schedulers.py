@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from s3search.cli import run
-from s3search.run.driver import describe
+from s3search.cluster.asking import described
 from s3search.run.launching import launch, validate_schedulers, workers
 from s3search.show.pictures.grids import draw_comparison
 from s3search.study.database.store import open_study
@@ -116,7 +116,7 @@ def test_a_pipelines_own_scheduler_has_a_row_of_the_sheet(tmp_path: Path) -> Non
     config = pipelines.study(tmp_path, {"path": str(folder)})
     launch(config, lambda _: None)
     with open_study(config.storage.url, "t") as store, workers(config) as pool:
-        own = describe(pool).own_sampler
+        own = described(pool).own_sampler
         assert own is not None and own.scheduler == "DDIMScheduler"
         missing = validate_schedulers(store, pool, lambda _: None)
         labels = draw_comparison(store, pool, tmp_path / "grid.png")

@@ -10,7 +10,6 @@ from diffusers import DDPMScheduler
 
 from s3search.errors import InvalidConfig, InvalidSchedule
 from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
-from s3search.evaluation.record import EvaluationRequest, Rung
 from s3search.formats.exporters.schedule_json import save_export
 from s3search.integrations.diffusers import S3Scheduler
 from s3search.models import digits
@@ -20,6 +19,7 @@ from s3search.run.launching import launch
 from s3search.schedules import published
 from s3search.schedules.layers import skips_layers, with_skipped
 from s3search.schedules.schedule import Schedule
+from s3search.search.questions import Rung, measure
 from s3search.study.database.store import open_study
 from s3search.study.file.config import StudyConfig, config_from_text
 from s3search.study.results.export import best_schedule
@@ -68,7 +68,7 @@ def test_a_study_stays_within_its_cost_and_exports_the_patch(tmp_path: Path) -> 
     launch(config, _ignore)
     layers = blocks_of(digits.load()).layers
     with open_study(config.storage.url, "t") as store:
-        measured = [proposal.schedule for proposal in store.proposals()]
+        measured = [trial.schedule for trial in store.trials()]
         best, _ = best_schedule(store, 3)
     assert max(map(layers.cost, measured)) <= 2.0 + 1e-9
     assert {own.nfe for own in measured} == {2, 3}
@@ -122,8 +122,8 @@ def test_images_do_not_depend_on_the_batch_and_the_patch_is_undone() -> None:
     assert not torch.equal(changed, before)
     torch.testing.assert_close(parts.images(schedule, 20, 0), changed, rtol=1e-4, atol=1e-5)
     assert torch.equal(whole.images(plain, 20, 0), before)
-    request = EvaluationRequest(schedule=schedule, rung=Rung.USER, n_images=20, noise_seed=0)
-    assert whole.evaluate(request).network_batches == 3
+    question = measure(schedule, rung=Rung.USER, n_images=20, noise_seed=0)
+    assert whole.evaluate(question).network_batches == 3
 
 
 def test_blocks_of_a_pipeline_are_left_out_after_it_made_images(tmp_path: Path) -> None:

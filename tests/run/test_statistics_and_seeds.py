@@ -13,13 +13,13 @@ import pytest
 from s3search.cli import run
 from s3search.errors import EvaluationFailed, InvalidConfig, StudyConflict
 from s3search.evaluation.evaluator import Evaluator
-from s3search.evaluation.record import EvaluationRequest, Rung
 from s3search.models.statistics import gaussian_statistics
 from s3search.processes import edm, vp_linear
 from s3search.rules import EmsStatistics
 from s3search.run.launching import launch
 from s3search.schedules import published
 from s3search.schedules.schedule import ModelPatch, Schedule
+from s3search.search.questions import Rung, measure
 from s3search.solvers.plan import check_table
 from s3search.study.database.store import open_study
 from s3search.study.results.progress import Progress
@@ -71,19 +71,18 @@ def test_a_v3_schedule_is_measured_with_the_statistics_of_the_study(
 ) -> None:
     config = study_config(tmp_path, _named(tmp_path))
     evaluator = Evaluator(config.evaluator_spec)
-    request = EvaluationRequest(
-        schedule=_v3(ems, nfe=5), rung=Rung.USER, n_images=200, noise_seed=1
-    )
-    found = evaluator.evaluate(request)
+    question = measure(_v3(ems, nfe=5), rung=Rung.USER, n_images=200, noise_seed=1)
+    found = evaluator.evaluate(question)
+    assert found.value is not None
     assert np.isfinite(found.value)
-    assert found.nfe == 5
+    assert found.trial.nfe == 5
     assert evaluator.describe().ems == ems.nodes
-    other = EvaluationRequest(schedule=_v3(_ems(0.1)), rung=Rung.USER, n_images=200, noise_seed=1)
+    other = measure(_v3(_ems(0.1)), rung=Rung.USER, n_images=200, noise_seed=1)
     with pytest.raises(EvaluationFailed, match=f"those of the study are {ems.digest}"):
         evaluator.evaluate(other)
     without = Evaluator(study_config(tmp_path).evaluator_spec)
     with pytest.raises(EvaluationFailed, match=r"names none; set `ems` in its table \[statistics"):
-        without.evaluate(request)
+        without.evaluate(question)
 
 
 def test_evaluate_takes_a_v3_schedule_and_refuses_others_statistics(

@@ -20,7 +20,7 @@ from s3search.schedules.schedule import Schedule, Start, StartKind, Step
 from s3search.schedules.spacing import noisy_time
 from s3search.search.trial import schedule_key
 from s3search.solvers.plan import check_table, compile_plan
-from s3search.solvers.sample import initial_state, sample
+from s3search.solvers.sample import sample
 from tests.support.helpers import PROCESSES, gaussian, max_abs, noise
 
 _MEAN = [[[0.3, -0.5], [0.1, 0.8]]]
@@ -51,7 +51,7 @@ def test_jump_is_the_exact_flow_of_gaussian_data(process: NoiseProcess) -> None:
     z, first = noise(), noisy_time(process)
     x = z * process.sigma(first)
     expected = gaussian(process).exact_flow(x, first, schedule.times[0])
-    found = initial_state(compile_plan(schedule), z)
+    found = compile_plan(schedule).first_state(z)
     assert max_abs(found - expected) < 1e-12 * max(1.0, max_abs(expected))
 
 
@@ -73,7 +73,7 @@ def test_directions_left_out_share_their_average() -> None:
     values = [1.5, 0.7, 0.12, 0.12]
     same = full.model_copy(update={"eigenvalues": tuple(values)})
     states = [
-        initial_state(compile_plan(published.with_jump(_late(vp_linear()), jump)), noise())
+        compile_plan(published.with_jump(_late(vp_linear()), jump)).first_state(noise())
         for jump in (low, same)
     ]
     assert max_abs(states[0] - states[1]) < 1e-13
@@ -101,7 +101,7 @@ def test_point_data_make_the_analytic_starts(process: NoiseProcess, kind: StartK
 
     unused.process = process  # type: ignore[attr-defined]
     expected = sample(unused, compile_plan(started), z)  # type: ignore[arg-type]
-    assert max_abs(initial_state(compile_plan(jumping), z) - expected) < 1e-12
+    assert max_abs(compile_plan(jumping).first_state(z) - expected) < 1e-12
 
 
 def test_jump_survives_json_and_has_its_own_identity() -> None:
@@ -128,7 +128,7 @@ def test_exported_map_is_three_lines_of_numpy() -> None:
     x = table["noise_scale"] * z.flatten(1).numpy()
     u = own["directions"]
     x = own["offset"].reshape(-1) + own["gain"] * x + (own["gains"] * (x @ u.T)) @ u
-    assert max_abs(initial_state(plan, z).flatten(1) - torch.as_tensor(x)) < 1e-13
+    assert max_abs(plan.first_state(z).flatten(1) - torch.as_tensor(x)) < 1e-13
 
 
 def test_retimed_jump_makes_the_same_picture() -> None:
@@ -144,7 +144,7 @@ def test_jump_keeps_dtype_and_noise(dtype: torch.dtype) -> None:
     plan = compile_plan(published.with_jump(_late(flow()), _jump(flow())))
     z = noise(dtype=dtype)
     before = z.clone()
-    assert initial_state(plan, z).dtype == dtype
+    assert plan.first_state(z).dtype == dtype
     assert torch.equal(z, before)
 
 

@@ -8,7 +8,7 @@ from s3search.rules import Free
 from s3search.schedules import published
 from s3search.schedules.retime import retime
 from s3search.schedules.schedule import Corrector, CorrectorKind, Step
-from s3search.solvers.coefficients import freed
+from s3search.solvers.coefficients import as_coefficients
 from s3search.solvers.sample import run_plan
 from tests.support.helpers import PROCESSES, gaussian, noise
 
@@ -27,7 +27,7 @@ def _image(schedule: Schedule) -> tuple[float, ...]:
 @pytest.mark.parametrize("name", _TARGETS)
 def test_a_free_schedule_makes_the_same_trajectory_on_another_process(name: str) -> None:
     target: NoiseProcess = PROCESSES[name]
-    schedule = freed(published.unipc(edm(sigma_min=0.05, sigma_max=10.0), nfe=4))
+    schedule = as_coefficients(published.unipc(edm(sigma_min=0.05, sigma_max=10.0), nfe=4))
     moved = retime(schedule, target)
     assert all(isinstance(step.predictor, Free) for step in moved.steps)
     assert _image(moved) == pytest.approx(_image(schedule), rel=1e-8, abs=1e-8)

@@ -14,7 +14,7 @@ from s3search.schedules.retime import retime
 from s3search.schedules.schedule import Schedule
 from s3search.schedules.spacing import noisy_time
 from s3search.schedules.stretch import fitted, with_nfe
-from s3search.solvers.coefficients import freed
+from s3search.solvers.coefficients import as_coefficients
 from s3search.solvers.sample import run_plan
 from tests.support.helpers import PROCESSES, gaussian, max_abs, noise
 
@@ -104,7 +104,7 @@ def test_guidance_and_network_times_follow_their_call() -> None:
 
 
 def test_free_steps_are_refused_with_what_would_do() -> None:
-    schedule = freed(published.unipc(edm(), nfe=4))
+    schedule = as_coefficients(published.unipc(edm(), nfe=4))
     with pytest.raises(InvalidSchedule, match=r"steps\[0\]: a free step .* \(--solver unipc\)"):
         with_nfe(schedule, 6)
 
@@ -132,8 +132,8 @@ def test_levels_that_a_process_lacks_are_moved_into_its_range(name: str) -> None
 
 
 def test_free_levels_are_not_fitted_and_those_inside_need_not_be() -> None:
-    free = freed(published.unipc(edm(), nfe=4))
+    free = as_coefficients(published.unipc(edm(), nfe=4))
     with pytest.raises(InvalidSchedule, match="for the levels of 'vp_discrete'"):
         fitted(free, PROCESSES["vp_discrete"])
-    inside = freed(published.unipc(edm(sigma_min=0.05, sigma_max=10.0), nfe=4))
+    inside = as_coefficients(published.unipc(edm(sigma_min=0.05, sigma_max=10.0), nfe=4))
     assert fitted(inside, PROCESSES["vp_discrete"]).schedule is inside

@@ -10,7 +10,7 @@ from s3search.schedules.schedule import ModelPatch, Schedule
 from s3search.search.edit.draft import problem, random_schedule
 from s3search.search.edit.extend_nfe import padded
 from s3search.search.space.space import load_space
-from s3search.solvers.coefficients import freed
+from s3search.solvers.coefficients import as_coefficients
 from s3search.solvers.plan import compile_plan
 
 STDS = np.geomspace(0.02, 0.6, 12)
@@ -101,7 +101,7 @@ def test_an_interpolation_has_no_point_put_between_its_own() -> None:
 
 def test_free_steps_get_a_coefficient_of_zero() -> None:
     for schedule in (published.dpmpp_2m(edm(), nfe=5), published.dpm2(edm(), nfe=7)):
-        _check(freed(schedule), times=3)
+        _check(as_coefficients(schedule), times=3)
 
 
 def test_where_layers_are_left_out_call_by_call_nothing_is_padded() -> None:

@@ -14,7 +14,7 @@ from s3search.schedules.schedule import Corrector, CorrectorKind, Step
 from s3search.search.edit.draft import draft_of, finished, problem, random_schedule
 from s3search.search.edit.variation import crossover, migrate, mutate
 from s3search.search.space.space import SearchSpace, load_space
-from s3search.solvers.coefficients import free_table, freed, schedule_of_table
+from s3search.solvers.coefficients import as_coefficients, coefficient_table, schedule_of_table
 from tests.support.helpers import PROCESSES
 
 _SPACES: dict[str, SearchSpace] = {
@@ -47,12 +47,12 @@ def test_children_of_free_schedules_lie_in_the_space(
 ) -> None:
     rng, space = np.random.default_rng(seed), _SPACES[name]
     plain = random_schedule(space, PROCESSES[process], nfe, rng)
-    table = free_table(plain)
+    table = coefficient_table(plain)
     parent = schedule_of_table(table if carries else replace(table, p0=_stretched(table.p0)))
     for _ in range(3):
         child = mutate(space, parent, rng)
         _check(space, child, nfe)
-        for a, b in ((parent, child), (plain, parent), (parent, freed(child))):
+        for a, b in ((parent, child), (plain, parent), (parent, as_coefficients(child))):
             _check(space, crossover(space, a, b, rng), nfe)
     other = int(rng.integers(1, 9))
     _check(space, migrate(space, parent, other, rng), other)
@@ -64,7 +64,7 @@ def _stretched(p0: np.ndarray) -> np.ndarray:
 
 
 def _dpmpp() -> Schedule:
-    return freed(published.dpmpp_2m(PROCESSES["vp_linear"], nfe=4, spacing="logsnr"))
+    return as_coefficients(published.dpmpp_2m(PROCESSES["vp_linear"], nfe=4, spacing="logsnr"))
 
 
 def test_free_steps_stay_while_their_levels_do() -> None:
@@ -86,7 +86,7 @@ def test_a_space_without_free_steps_keeps_none() -> None:
 
 
 def test_coefficients_that_carry_nothing_are_not_inherited() -> None:
-    table = free_table(_dpmpp())
+    table = coefficient_table(_dpmpp())
     loose = schedule_of_table(replace(table, q=1.01 * table.q))
     space = _SPACES["usf"]
     assert "is not a choice of the space" in str(problem(space, loose))
@@ -97,7 +97,7 @@ def test_steps_that_stay_at_a_level_are_no_choice_of_a_space() -> None:
     twice = Corrector(kind=CorrectorKind.IMPLICIT, rule=Adams(start=-2, points=(-2, -1)))
     base = published.ddim(PROCESSES["edm"], nfe=3, spacing="logsnr")
     steps = (Step(predictor=base.steps[0].predictor, corrector=twice), *base.steps[1:])
-    parent = freed(Schedule(process=base.process, times=base.times, steps=steps))
+    parent = as_coefficients(Schedule(process=base.process, times=base.times, steps=steps))
     assert "times[2]" in str(problem(_SPACES["usf"], parent))
     _check(_SPACES["usf"], mutate(_SPACES["usf"], parent, np.random.default_rng(3)), 4)
 

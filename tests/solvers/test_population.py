@@ -11,8 +11,7 @@ from s3search.models import digits
 from s3search.processes import NoiseProcess, edm, flow, vp_linear
 from s3search.schedules import published
 from s3search.solvers.plan import Plan, compile_plan
-from s3search.solvers.population import sample_population
-from s3search.solvers.sample import sample
+from s3search.solvers.sample import sample, sample_population
 from tests.support.helpers import PROCESSES, gaussian, noise
 
 

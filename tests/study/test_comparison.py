@@ -14,6 +14,7 @@ from s3search.evaluation.evaluator import Evaluator
 from s3search.metrics.frechet import FeatureStatistics, FrechetReference
 from s3search.metrics.intervals import replicates
 from s3search.run.launching import launch
+from s3search.search.trial import Origin
 from s3search.study.database.store import StudyStore, open_study
 from s3search.study.file.config import StudyConfig
 from s3search.study.results.comparison import against_published, comparison_of
@@ -174,12 +175,11 @@ def _scored(name: str, first: list[float], second: list[float]) -> Scored:
     )
     return Scored(
         schedule_id=name,
-        name=name,
-        is_baseline=name == "published",
+        origin=Origin.of_text(f"baseline: {name}" if name == "published" else name),
         nfe=5,
         search_value=1.0,
         held_out=held_out,
-        witness=witness,
+        second=witness,
         n_images=100,
         noise_seed=1,
         search_n_images=10,

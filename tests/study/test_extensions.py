@@ -1,5 +1,6 @@
 """A study that goes on at further numbers of calls, or in a wider space."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from s3search.errors import InvalidConfig, StudyConflict
 from s3search.run.launching import launch, space_of
 from s3search.schedules.schedule import Schedule
-from s3search.search.algorithms.evolution import SEED
+from s3search.search.trial import OriginKind
 from s3search.study.database.store import open_study
 from s3search.study.database.upkeep import copy_studies
 from s3search.study.extensions import Extension, extension_of, newest
@@ -55,14 +56,14 @@ def test_another_number_of_calls_starts_from_its_neighbours(
     extension = _planned(config)
     assert (extension.version, extension.nfe, extension.is_new) == (2, (4,), True)
     assert extension.warm
-    assert {each.nfe for each in extension.warm.values()} == {4}
+    assert {each.nfe for each in extension.warm} == {4}
     _run(config)
     after = content(config)
     assert after["proposals"][: len(before["proposals"])] == before["proposals"]
     assert after["state"] == "done"
     with open_study(config.storage.url, "t") as store:
-        origins = [row.origin for row in store.proposed()[extension.first_number :]]
-        assert any(origin.startswith(f"{SEED}space 1, NFE 4") for origin in origins)
+        origins = [trial.origin.text for trial in store.trials()[extension.first_number :]]
+        assert any(origin.startswith("seed: space 1, NFE 4") for origin in origins)
         assert store.config.space.nfe == (3, 4)
         found = {nfe: best_schedule(store, nfe)[0] for nfe in (3, 4)}
         values = {
@@ -94,7 +95,7 @@ def test_a_wider_space_keeps_what_was_measured_and_spends_the_rest(
         assert store.space["solvers"] == ["taylor", "deis"]
         assert newest(store) is not None
         if algorithm.endswith("evolution"):
-            own = [r for r in store.proposed() if not r.origin.startswith((SEED, "baseline"))]
+            own = [t for t in store.trials() if t.origin.kind is OriginKind.SEARCH]
             assert len(own) == 40
     assert extension_of(wide, space_of(wide)) is not None  # the same again: it is resumed
     _run(wide)
@@ -124,7 +125,8 @@ def test_what_was_under_way_is_measured_in_the_wider_space(tmp_path: Path) -> No
     config = study_config(tmp_path, *_SMALL, "space.nfe=[3,4]", _MORE)
     extension = _planned(config)
     assert extension.nfe == (3, 4)  # the search at 3 was not done
-    unfinished = [name for name in extension.warm if name.startswith(f"{SEED}unfinished")]
+    origins = [each.origin.text for each in extension.warm]
+    unfinished = [origin for origin in origins if origin.startswith("seed: unfinished")]
     assert unfinished
     _run(config)
     with open_study(config.storage.url, "t") as store:
@@ -157,7 +159,13 @@ def test_a_copy_has_the_versions(tmp_path: Path) -> None:
     target = f"sqlite:///{tmp_path}/copy.db"
     copy_studies(config.storage.url, target, [], lambda _: None)
     with open_study(config.storage.url, "t") as store, open_study(target, "t") as copy:
-        extension = newest(copy)
-        assert extension == newest(store)
-        assert extension is not None
-        assert all(isinstance(each, Schedule) for each in extension.warm.values())
+        copied, own = newest(copy), newest(store)
+        assert copied is not None and own is not None
+        assert replace(copied, warm=()) == replace(own, warm=())
+        warm, expected = (
+            [(each.origin, each.schedule) for each in extension.warm]
+            for extension in (copied, own)
+        )
+        assert warm == expected
+        assert warm
+        assert all(isinstance(schedule, Schedule) for _, schedule in warm)

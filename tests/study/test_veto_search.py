@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 
-from s3search.evaluation.record import Rung
+from s3search.run import tally
 from s3search.run.launching import launch
-from s3search.study import veto_watch, vetoes
+from s3search.search.questions import Rung
+from s3search.study import vetoes
 from s3search.study.database.store import open_study
 from s3search.study.file.config import StudyConfig
 from s3search.study.optuna import mirror
 from s3search.study.results.frame import evaluations_frame, status_of, validated
 from s3search.study.results.progress import Progress
-from tests.support.studies import content, study_config
+from tests.support.studies import content, proposals, study_config
 
 FEW = ("validation.baselines=false", "validation.n_images=40")
 LADDER = "search.ladder=['race', 'polish']"
@@ -27,7 +28,7 @@ Report = Callable[[Progress], None]
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The search is too quick here for anyone to be a second behind."""
-    monkeypatch.setattr(veto_watch, "SECONDS", 0.0)
+    monkeypatch.setattr(tally, "_VETO_SECONDS", 0.0)
     monkeypatch.setattr(mirror, "_SECONDS", 0.0)
 
 
@@ -49,7 +50,7 @@ class _Person:
         if self._n == self._after:
             with open_study(self._url, "t") as store:
                 measured = evaluations_frame(store)
-                self.n_proposed = len(store.proposals())
+                self.n_proposed = len(store.trials())
             found = measured[(measured["rung"] == Rung.SEARCH.value) & ~measured["is_baseline"]]
             self.vetoed = str(found.sort_values("value").iloc[0]["schedule_id"])
             vetoes.veto(self._url, "t", self.vetoed, "blurred")
@@ -89,7 +90,7 @@ def test_nothing_is_made_of_a_vetoed_schedule(
     launch(config, person)
     assert person.vetoed is not None
     with open_study(config.storage.url, "t") as store:
-        later = store.proposals(first=person.n_proposed)
+        later = store.trials()[person.n_proposed :]
         scored = validated(evaluations_frame(store), store.config)
         rescored = store.values(Rung.VALIDATION, store.config.validation.n_images)
         values = store.values(Rung.SEARCH, store.config.search.n_images)
@@ -130,18 +131,17 @@ def test_a_veto_between_two_runs_holds_from_the_next_proposal_on(tmp_path: Path)
     config = study_config(tmp_path, *S3)
     with pytest.raises(KeyboardInterrupt):
         launch(config, _Interrupts(lambda _: None, 27))
+    known = proposals(config.storage.url)
     with open_study(config.storage.url, "t") as store:
-        known = {p.number: p for p in store.proposals()}
         values = store.values(Rung.SEARCH, store.config.search.n_images)
     best = min((v, i) for i, v in values.items() if v is not None)[1]
     vetoes.veto(config.storage.url, "t", best, "blurred")
     launch(config, lambda _: None)
-    with open_study(config.storage.url, "t") as store:
-        proposals = store.proposals()
-    assert proposals[: len(known)] == list(known.values())
-    later = proposals[len(known) :]
+    found = proposals(config.storage.url)
+    assert found[: len(known)] == known
+    later = found[len(known) :]
     assert later
-    assert best not in {parent for own in later for parent in own.parents}
+    assert best not in {parent for *_, parents in later for parent in parents}
 
 
 def test_a_finalist_vetoed_during_the_validation_leaves_its_place(tmp_path: Path) -> None:
@@ -164,3 +164,25 @@ def test_a_finalist_vetoed_during_the_validation_leaves_its_place(tmp_path: Path
         scored = validated(evaluations_frame(store), store.config)
     assert chosen[0] not in {each.schedule_id for each in scored}
     assert sum(not each.is_baseline for each in scored) == 2
+
+
+@pytest.mark.parametrize("algorithm", [EVOLUTION, S3], ids=["evolution", "s3"])
+def test_a_lifted_veto_lets_its_schedule_be_validated(
+    tmp_path: Path, algorithm: tuple[str, ...]
+) -> None:
+    config = study_config(tmp_path, *algorithm, "validation.finalists=1")
+    launch(config, lambda _: None)
+    before = content(config)
+    known = {row[1] for row in before["evaluations"] if row[0] == "validation"}
+    with open_study(config.storage.url, "t") as store:
+        frame = evaluations_frame(store)
+    found = frame[(frame["rung"] == Rung.SEARCH.value) & ~frame["is_baseline"]]
+    vetoed = next(i for i in found.sort_values("value")["schedule_id"] if i not in known)
+    vetoes.veto(config.storage.url, "t", vetoed, "blurred")
+    launch(config, lambda _: None)  # the search is told of it at its end
+    vetoes.lift(config.storage.url, "t", vetoed)
+    config = study_config(tmp_path, *algorithm, "validation.finalists=40")
+    launch(config, lambda _: None)
+    lifted = content(config)
+    assert lifted["proposals"] == before["proposals"]
+    assert vetoed in {row[1] for row in lifted["evaluations"] if row[0] == "validation"}

@@ -23,7 +23,7 @@ from s3search.cluster.pool import TASKS_PER_WORKER, Outcome, Task, check_submit
 from s3search.errors import Failure
 from s3search.evaluation.record import PolishReply, Population, Reply, Request
 from s3search.search.questions import Measure, Measurement, Polish, PolishResult, Rung
-from s3search.solvers.coefficients import free_table, schedule_of_table
+from s3search.solvers.coefficients import coefficient_table, schedule_of_table
 
 _HOUR = 3600.0
 
@@ -276,7 +276,7 @@ class SimulatedPool:
 
     def _polished(self, question: Polish) -> PolishReply:
         calls = 2 * question.iterations * question.n_images * question.schedule.nfe
-        schedule = schedule_of_table(free_table(question.schedule))
+        schedule = schedule_of_table(coefficient_table(question.schedule))
         return PolishReply(made=PolishResult(schedule=schedule, losses=()), network_calls=calls)
 
 

@@ -13,13 +13,13 @@ from PIL import Image
 from s3search.cli import run
 from s3search.cli.output import OUT
 from s3search.evaluation.evaluator import Evaluator
-from s3search.evaluation.record import EvaluationRequest, Rung
 from s3search.metrics.kernel import kernel_distance
 from s3search.metrics.precision_recall import manifolds
 from s3search.models import digits
 from s3search.processes import edm, flow
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
+from s3search.search.questions import Rung, measure
 from s3search.study.file.config import load_config
 from s3search.study.file.protocols import PROTOCOLS, Protocol
 from tests.metrics.extractors.models import save_clip
@@ -86,10 +86,10 @@ def test_the_report_has_every_metric_with_its_provenance(
     report = json.loads(out)
     found = {m["metric"]: m for m in report["metrics"]}
     evaluator = Evaluator(load_config(here / "study.toml").evaluator_spec)
-    request = EvaluationRequest(schedule=SCHEDULE, rung=Rung.USER, n_images=200, noise_seed=3)
-    evaluation = evaluator.evaluate(request)
-    assert found["frechet"]["value"] == pytest.approx(evaluation.value, rel=1e-12)
-    assert found["frechet"]["standard_error"] == pytest.approx(evaluation.standard_error, rel=1e-9)
+    measured = evaluator.evaluate(measure(SCHEDULE, rung=Rung.USER, n_images=200, noise_seed=3))
+    assert measured.value is not None
+    assert found["frechet"]["value"] == pytest.approx(measured.value, rel=1e-12)
+    assert found["frechet"]["standard_error"] == pytest.approx(measured.standard_error, rel=1e-9)
     made = evaluator.features(evaluator.images(SCHEDULE, 200, 3))
     real = evaluator.features(digits.images())
     kernel = kernel_distance(real, made)

@@ -13,7 +13,7 @@ from s3search.processes import edm, vp_linear
 from s3search.rules import Taylor
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
-from s3search.solvers.coefficients import freed
+from s3search.solvers.coefficients import as_coefficients
 from tests.support.studies import study_file
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -82,7 +82,7 @@ def test_the_process_may_be_that_of_a_studys_model(
 
 def test_free_steps_keep_their_levels_under_a_published_solver(cli: Cli, tmp_path: Path) -> None:
     path, output = tmp_path / "free.json", tmp_path / "there.json"
-    free = freed(published.unipc(edm(), nfe=5, end=published.End(rule="denoise")))
+    free = as_coefficients(published.unipc(edm(), nfe=5, end=published.End(rule="denoise")))
     free.save(path)
     code, _, err = cli("retime", path, "-o", output, "--nfe", 8)
     assert code == 2

@@ -16,7 +16,7 @@ from s3search.rules import EmsStatistics
 from s3search.schedules import published
 from s3search.solvers.plan import compile_plan
 from s3search.study.file.config import StudyConfig, parse_config
-from s3search.tasks.statistics import Source, measure_ems, measure_gaussian
+from s3search.tasks.statistics import CleanSource, measure_ems, measure_gaussian
 
 # torch compiles parts of forward-mode differentiation with what it deprecated itself
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
@@ -43,7 +43,7 @@ def test_measured_ems_run_dpm_solver_v3(tmp_path: Path) -> None:
         n_intervals=10,
         n_images=12,
         n_probes=1,
-        source=Source.MODEL,
+        source=CleanSource.MODEL,
         seed=0,
         report=lambda done, total: told.append((done, total)),
     )
@@ -64,7 +64,7 @@ def test_measured_gaussian_counts_its_images(tmp_path: Path) -> None:
         path,
         n_images=40,
         n_modes=5,
-        source=Source.REFERENCE,
+        source=CleanSource.REFERENCE,
         seed=0,
         report=lambda done, total: None,
     )
@@ -87,7 +87,7 @@ def test_images_of_a_folder_are_measured_as_the_tensor_of_them(tmp_path: Path) -
             tmp_path / "gaussian.safetensors",
             n_images=20,
             n_modes=5,
-            source=Source.REFERENCE,
+            source=CleanSource.REFERENCE,
             seed=0,
             report=lambda done, total: None,
         )
@@ -110,7 +110,7 @@ def test_unfit_reference_images_are_refused(
             tmp_path / "none.safetensors",
             n_images=n_images,
             n_modes=5,
-            source=Source.REFERENCE,
+            source=CleanSource.REFERENCE,
             seed=0,
             report=lambda done, total: None,
         )

@@ -16,7 +16,7 @@ MAX_LOSSES = 20  # of workers for any reason under one task
 DOUBT_SECONDS = 20.0  # after a death, whether its node went with it is known
 
 
-class Verdict(enum.Enum):
+class DeathVerdict(enum.Enum):
     """What to do with a task whose worker died."""
 
     RETRY = enum.auto()
@@ -46,16 +46,16 @@ class Deaths:
     def forget(self, task_id: str) -> None:
         self._of.pop(task_id, None)
 
-    def verdict(self, task_id: str, living: Set[str], now: float) -> Verdict:
+    def verdict(self, task_id: str, living: Set[str], now: float) -> DeathVerdict:
         """``living`` are the nodes that Ray believes to be alive at ``now``."""
         deaths = self._of[task_id]
         if len(deaths) >= MAX_LOSSES:
-            return Verdict.QUARANTINE
+            return DeathVerdict.QUARANTINE
         if sum(death.node in living for death in deaths) < MAX_DEATHS:
-            return Verdict.RETRY
+            return DeathVerdict.RETRY
         if len(living) > 1 and now < deaths[-1].at + DOUBT_SECONDS:
-            return Verdict.WAIT
-        return Verdict.QUARANTINE
+            return DeathVerdict.WAIT
+        return DeathVerdict.QUARANTINE
 
     def last(self, task_id: str) -> Death:
         return self._of[task_id][-1]

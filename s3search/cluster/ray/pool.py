@@ -11,7 +11,7 @@ What Ray 2.60 does, measured, and what follows:
   still leaving the process is lost with it, and its task runs again). After two such deaths on
   nodes that live on (see ``deaths``) it is given up as "WorkerDied", so that a schedule that kills
   its worker cannot stop the search; and as "TaskTimedOut" after it ran too long twice (see
-  ``overdue``), so that one that hangs cannot either.
+  ``timeouts``), so that one that hangs cannot either.
 """
 
 import math
@@ -33,7 +33,7 @@ from s3search.cluster.pool import (
     Task,
     check_submit,
 )
-from s3search.cluster.ray.actors import Crew
+from s3search.cluster.ray.actors import Actors
 from s3search.cluster.ray.cluster import (
     check_resources,
     connect,
@@ -41,9 +41,10 @@ from s3search.cluster.ray.cluster import (
     living_nodes,
     lost_connection,
 )
-from s3search.cluster.ray.deaths import Death, Deaths, Verdict
+from s3search.cluster.ray.deaths import Death, Deaths, DeathVerdict
+from s3search.cluster.ray.packed import packed
 from s3search.cluster.ray.slots import Call, Slot, Unloaded
-from s3search.cluster.ray.timeouts import Overrun, Overruns
+from s3search.cluster.ray.timeouts import Timeout, Timeouts
 from s3search.cluster.sizes import Sizes
 from s3search.errors import Failure, failure_from_exception
 
@@ -77,13 +78,14 @@ class RayPool(Generic[Request, Reply]):
         self._deaths = Deaths()
         self._suspects: list[Call[Request]] = []  # until their deaths are understood
         self._look_at = 0.0
-        self._overruns = Overruns(task_seconds)
+        self._timeouts = Timeouts(task_seconds)
         self._is_closed = False
-        self._owns_connection = connect(address, sizes.n_workers)
+        factory = packed(make_worker)
+        self._owns_connection = connect(address, sizes.n_workers, store_bytes=len(factory))
         try:
             check_resources(sizes)
-            self._crew: Crew[Request] = Crew(
-                make_worker, sizes, is_local=address == "local", n_threads=threads_per_worker
+            self._actors: Actors[Request] = Actors(
+                factory, sizes, is_local=address == "local", n_threads=threads_per_worker
             )
         except BaseException:
             _end_in_time(self._disconnect)
@@ -91,7 +93,7 @@ class RayPool(Generic[Request, Reply]):
 
     @property
     def n_workers(self) -> int:
-        return self._crew.n_here
+        return self._actors.n_here
 
     @property
     def n_pending(self) -> int:
@@ -110,24 +112,24 @@ class RayPool(Generic[Request, Reply]):
 
     def collect(self, timeout: float | None = None) -> list[Outcome[Reply]]:
         deadline = math.inf if timeout is None else time.monotonic() + timeout
-        n_before = len(self._crew.ready)
+        n_before = len(self._actors.ready)
         while self._pending_ids and not self._finished:
-            self._crew.wake()
+            self._actors.wake()
             self._judge_suspects()
             self._dispatch()
             remaining = deadline - time.monotonic()
             waited_from = time.monotonic()
             self._wait(max(0.0, min(remaining, self._seconds_to_next_look())))
-            self._crew.check_silence(time.monotonic() - waited_from)
-            self._end_overruns()
+            self._actors.check_silence(time.monotonic() - waited_from)
+            self._end_timeouts()
             self._dispatch()  # before the driver thinks: the workers go on
-            if remaining <= 0 or (self.has_room and len(self._crew.ready) > n_before):
+            if remaining <= 0 or (self.has_room and len(self._actors.ready) > n_before):
                 break
         outcomes, self._finished = self._finished, []
         for outcome in outcomes:
             self._pending_ids.discard(outcome.task_id)
             self._deaths.forget(outcome.task_id)
-            self._overruns.forget(outcome.task_id)
+            self._timeouts.forget(outcome.task_id)
         return outcomes
 
     def close(self) -> None:
@@ -152,7 +154,7 @@ class RayPool(Generic[Request, Reply]):
 
     def _release(self) -> None:
         try:
-            self._crew.release()
+            self._actors.release()
         except (ray.exceptions.RayError, ConnectionError, RuntimeError):
             pass  # the cluster is gone, and the actors with it
         finally:
@@ -165,20 +167,20 @@ class RayPool(Generic[Request, Reply]):
     # The loop: sending tasks, settling what has finished or takes too long.
 
     def _seconds_to_next_look(self) -> float:
-        wake, limit = self._crew.next_wake(), self._overruns.limit
+        wake, limit = self._actors.next_wake(), self._timeouts.limit
         moments = [] if wake is None else [wake]
         if self._suspects:
             moments.append(self._look_at)
         if limit is not None:
             moments += [
                 slot.busy_since + limit * slot.calls[0].task.n_parts
-                for slot in self._crew.ready
+                for slot in self._actors.ready
                 if slot.calls
             ]
         return min((at - time.monotonic() for at in moments), default=_PATIENCE_SECONDS)
 
     def _dispatch(self) -> None:
-        ready = self._crew.ready
+        ready = self._actors.ready
         while self._queue and ready:
             slot = min(ready, key=lambda slot: len(slot.calls))
             if len(slot.calls) >= TASKS_PER_WORKER:
@@ -187,7 +189,7 @@ class RayPool(Generic[Request, Reply]):
 
     def _wait(self, seconds: float) -> None:
         """Sleep until a call ends, then settle every call that has ended."""
-        slots = self._crew.slots
+        slots = self._actors.slots
         slot_of = {call.ref: slot for slot in slots for call in slot.calls}
         slot_of |= {slot.start: slot for slot in slots if slot.start is not None}
         if not slot_of:
@@ -203,7 +205,7 @@ class RayPool(Generic[Request, Reply]):
         for ref in ended:
             slot = slot_of[ref]
             if ref == slot.start:
-                self._crew.settle_start(slot)
+                self._actors.settle_start(slot)
             elif any(ref == call.ref for call in slot.calls):  # not yet settled with its slot
                 self._settle_calls(slot, ref)
 
@@ -220,7 +222,7 @@ class RayPool(Generic[Request, Reply]):
         if not isinstance(death, Unloaded):
             self._suspect(slot, lost.pop(0), death)
         self._queue.extendleft(c.task for c in reversed(lost))
-        self._crew.restart(slot, death)
+        self._actors.restart(slot, death)
 
     def _settle_call(self, slot: Slot[Request], call: Call[Request]) -> Exception | None:
         """Record the outcome of a call that has one; otherwise what befell its process."""
@@ -255,11 +257,11 @@ class RayPool(Generic[Request, Reply]):
         suspects, self._suspects = self._suspects, []
         for call in suspects:
             match self._deaths.verdict(call.task.id, living, now):
-                case Verdict.RETRY:
+                case DeathVerdict.RETRY:
                     self._queue.append(call.task)
-                case Verdict.WAIT:
+                case DeathVerdict.WAIT:
                     self._suspects.append(call)
-                case Verdict.QUARANTINE:
+                case DeathVerdict.QUARANTINE:
                     message = self._deaths.reason(call.task.id)
                     failure = Failure(kind="WorkerDied", message=message, traceback="")
                     last = self._deaths.last(call.task.id)
@@ -277,25 +279,25 @@ class RayPool(Generic[Request, Reply]):
             )
         )
 
-    def _end_overruns(self) -> None:
+    def _end_timeouts(self) -> None:
         """End the processes whose task takes too long; it runs again after the others, once."""
-        now, limit = time.monotonic(), self._overruns.limit
-        for slot in self._crew.ready:
+        now, limit = time.monotonic(), self._timeouts.limit
+        for slot in self._actors.ready:
             if limit is None or not slot.calls:
                 continue
             call, *behind = slot.calls
             if now - slot.busy_since <= limit * call.task.n_parts:
                 continue
-            overrun = Overrun(worker=slot.worker, seconds=now - slot.busy_since)
-            self._crew.kill(slot)
+            timeout = Timeout(worker=slot.worker, seconds=now - slot.busy_since)
+            self._actors.kill(slot)
             self._queue.extendleft(other.task for other in reversed(behind))
-            self._settle_overrun(call, overrun)
+            self._settle_timeout(call, timeout)
 
-    def _settle_overrun(self, call: Call[Request], overrun: Overrun) -> None:
+    def _settle_timeout(self, call: Call[Request], timeout: Timeout) -> None:
         task_id = call.task.id
-        if self._overruns.add(task_id, overrun):
-            failure, seconds = self._overruns.failure(task_id), self._overruns.seconds(task_id)
-            self._finish(call, failure, overrun.worker, seconds)
+        if self._timeouts.add(task_id, timeout):
+            failure, seconds = self._timeouts.failure(task_id), self._timeouts.seconds(task_id)
+            self._finish(call, failure, timeout.worker, seconds)
         else:
             self._queue.append(call.task)
 

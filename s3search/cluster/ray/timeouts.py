@@ -12,24 +12,24 @@ MAX_OVERRUNS = 2  # of one task; then it is given up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Overrun:
+class Timeout:
     """A worker process that was ended because its task took too long."""
 
     worker: str
     seconds: float
 
 
-class Overruns:
+class Timeouts:
     """Those of each pending task, where a task may run for ``limit`` seconds (None: for ever)."""
 
     def __init__(self, limit: float | None) -> None:
         self.limit = limit
-        self._of: dict[str, list[Overrun]] = {}
+        self._of: dict[str, list[Timeout]] = {}
 
-    def add(self, task_id: str, overrun: Overrun) -> bool:
+    def add(self, task_id: str, timeout: Timeout) -> bool:
         """Note one more; whether that was the last that the task is granted."""
         found = self._of.setdefault(task_id, [])
-        found.append(overrun)
+        found.append(timeout)
         return len(found) >= MAX_OVERRUNS
 
     def forget(self, task_id: str) -> None:
@@ -37,11 +37,11 @@ class Overruns:
 
     def seconds(self, task_id: str) -> float:
         """What the task cost in vain."""
-        return sum(overrun.seconds for overrun in self._of[task_id])
+        return sum(timeout.seconds for timeout in self._of[task_id])
 
     def failure(self, task_id: str) -> Failure:
         """Why the task is given up, and what would help."""
-        workers = " and ".join(overrun.worker for overrun in self._of[task_id])
+        workers = " and ".join(timeout.worker for timeout in self._of[task_id])
         message = (
             f"it ran for more than cluster.task_seconds={self.limit:g} on {workers}, which were "
             "ended; raise cluster.task_seconds if that is not long for this model and number of "

@@ -21,8 +21,8 @@ _LARGEST_JUMP = 10.0  # a gradient longer than this times the mean of those befo
 _MAX_FAILURES = 5  # iterations in a row without a finite gradient
 
 
-class Descent:
-    """The leaves that move, and the last of their values that had a finite loss."""
+class RecoveringAdam:
+    """Adam on some leaves, which remembers the last of their values that had a finite loss."""
 
     def __init__(
         self, leaves: Sequence[Tensor], project: Callable[[], None], learning_rate: float

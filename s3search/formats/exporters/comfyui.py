@@ -47,7 +47,11 @@ def write_comfyui(request: ExportRequest) -> Exported:
     plain = plain_sampler(schedule, tables[0])
     report = LossReport(
         exact=(exact_part(plain),),
-        approximated=(*_start(schedule), *_told(schedule), *image_to_image_losses(schedule)),
+        approximated=(
+            *_start(schedule),
+            *_rounded(schedule),
+            *image_to_image_losses(schedule),
+        ),
         refused=("guidance call by call", *refused_part(schedule, plain)),
     )
     title = f"s3search {schedule.nfe} calls, {schedule.id[:8]}"
@@ -87,7 +91,7 @@ def _start(schedule: Schedule) -> tuple[Approximation, ...]:
     return (start_scale(schedule, math.hypot(1.0, sigma) / sigma, what),)
 
 
-def _told(schedule: Schedule) -> tuple[Approximation, ...]:
+def _rounded(schedule: Schedule) -> tuple[Approximation, ...]:
     if not isinstance(schedule.process, VpDiscrete):
         return ()
     times = compile_plan(schedule).network_times

@@ -117,8 +117,7 @@ def _report(schedule: Schedule, *, is_configured: bool) -> LossReport:
         refused.append("pipelines without a callback between calls (DiT, PixArt, Flux): guidance")
         if is_configured:
             refused.append("a scheduler config: a scheduler cannot set guidance")
-    told = [schedule.start.network_time, *(step.network_time for step in schedule.steps)]
-    if any(t is not None for t in told):
+    if schedule.has_network_times:
         refused.append("image-to-image: the network is told other times than the states'")
     if schedule.statistics is not None:
         refused.append("to measure image-to-image: weights per pixel fit no Gaussian images")

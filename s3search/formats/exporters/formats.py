@@ -12,7 +12,7 @@ from s3search.formats.exporters.schedule_json import write_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Format:
+class ExportFormat:
     """One format: its writer, whether it writes a folder, and whether it uses --pipeline."""
 
     write: Callable[[ExportRequest], Exported]
@@ -20,15 +20,15 @@ class Format:
     takes_pipeline: bool = False
 
 
-FORMATS: dict[str, Format] = {
-    "json": Format(write=write_json),
-    "diffusers": Format(write=write_diffusers, is_folder=True, takes_pipeline=True),
-    "k-diffusion": Format(write=write_k_diffusion),
-    "comfyui": Format(write=write_comfyui),
+FORMATS: dict[str, ExportFormat] = {
+    "json": ExportFormat(write=write_json),
+    "diffusers": ExportFormat(write=write_diffusers, is_folder=True, takes_pipeline=True),
+    "k-diffusion": ExportFormat(write=write_k_diffusion),
+    "comfyui": ExportFormat(write=write_comfyui),
 }
 
 
-def format_named(name: str) -> Format:
+def format_named(name: str) -> ExportFormat:
     """The format of this name; raises `InvalidConfig`."""
     if name not in FORMATS:
         raise InvalidConfig(f"--format: {name!r} is not known; {nearest(name, FORMATS)}")

@@ -69,11 +69,10 @@ def refused_part(schedule: Schedule, plain: PlainSampler | None) -> tuple[str, .
     """What the file will not do."""
     if plain is not None:
         return ()
-    told = [schedule.start.network_time, *(step.network_time for step in schedule.steps)]
     inner = "image-to-image: the network is told other times than the states' (network_time)"
     return (
         "sigmas that are not the schedule's own, from the first or a later one to the last",
-        *([inner] if any(t is not None for t in told) else []),
+        *([inner] if schedule.has_network_times else []),
     )
 
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from s3search.models.gaussian import GaussianDenoiser
 from s3search.processes import VpDiscrete
 from s3search.schedules.schedule import Schedule
-from s3search.solvers.image_to_image import Tail
+from s3search.solvers.image_to_image import ImageToImageStart
 from s3search.solvers.plan import Plan, compile_plan
-from s3search.solvers.sample import next_state, run_plan
+from s3search.solvers.sample import advance, run_plan
 
 _SIDE = 8
 _N_IMAGES = 64
@@ -30,7 +30,7 @@ def start_change(plan: Plan, factor: float) -> float:
     return _relative(other - right, right)
 
 
-class TailLoss(NamedTuple):
+class InnerStartLoss(NamedTuple):
     """By how much the images of a run that begins inside change for want of the calls before, and
     the distances to the exact images without those calls and with them.
 
@@ -43,32 +43,26 @@ class TailLoss(NamedTuple):
     with_them: float
 
 
-def tail_loss(schedule: Schedule, rest: Tail) -> TailLoss:
-    """A run that begins with ``rest`` beside one that was given the exact states and calls before
+def inner_start_loss(schedule: Schedule, inner: ImageToImageStart) -> InnerStartLoss:
+    """A run that begins at ``inner`` beside one that was given the exact states and calls before
     it, as if the whole schedule had been run.
     """
-    whole, plan = compile_plan(schedule), compile_plan(rest.schedule)
+    whole, plan = compile_plan(schedule), compile_plan(inner.schedule)
     denoiser, process = _gaussian(whole), whole.process
-    begin, end = rest.schedule.times[0], rest.schedule.times[-1]
+    begin, end = inner.schedule.times[0], inner.schedule.times[-1]
     spread = denoiser.eigenvalues.sqrt().reshape(denoiser.sample_shape)
     images = spread * _noise(denoiser, seed=1)
     x = process.alpha(begin) * images + process.sigma(begin) * _noise(denoiser)
     exact = denoiser.exact_flow(x, begin, end)
     short = run_plan(denoiser, plan, x)
-    calls = dict(zip(whole.evaluated, whole.network_times, strict=True))
     last_exact = max(r for r, at in enumerate(whole.levels) if at.t == begin)
-    states: list[Tensor] = []
-    answers: list[Tensor] = []
-    for row, at in enumerate(whole.levels):
-        is_given = row <= last_exact
-        states.append(
-            denoiser.exact_flow(x, begin, at.t)
-            if is_given
-            else next_state(whole, row, states, answers)
-        )
-        if row in calls:
-            answers.append(denoiser(states[row], torch.full((len(x),), calls[row], dtype=x.dtype)))
-    return TailLoss(
+    states = [denoiser.exact_flow(x, begin, at.t) for at in whole.levels[: last_exact + 1]]
+    predictions: list[Tensor] = []
+    for call, row in enumerate(whole.evaluated):
+        advance(whole, states, predictions)
+        predictions.append(denoiser(states[row], whole.call_times(call, x)))
+    advance(whole, states, predictions)
+    return InnerStartLoss(
         change=_relative(short - states[-1], exact),
         without=_relative(short - exact, exact),
         with_them=_relative(states[-1] - exact, exact),

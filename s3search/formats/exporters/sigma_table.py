@@ -5,7 +5,7 @@ are kept as they are there, x = s noise + (1 - s) x_0, so that y = x and s = t. 
 (or 1 for a flow) of row r, and a = 1 for the last, which is the image itself:
 
     y_r = sum_k (p[r, k] a_k / a_r) y_k + sum_j (q[r, j] / a_r) D_j + r_const[r] / a_r c
-    D_j = model(y_r a_r / a', s')        at the level (a', s') that the network is told
+    D_j = model(y_r a_r / a', s')        at the level (a', s') of the network time
 
 Nothing is approximated.  Sums over pixels (Gaussian jumps) and weights per pixel (DPM-Solver-v3)
 have no place in such a table.
@@ -19,7 +19,7 @@ from s3search.errors import InvalidSchedule
 from s3search.processes import Flow
 from s3search.rules import Level
 from s3search.schedules.schedule import ModelPatch, Schedule
-from s3search.solvers.image_to_image import Tail, tail_of
+from s3search.solvers.image_to_image import ImageToImageStart, image_to_image_start
 from s3search.solvers.plan import Plan, compile_plan
 
 Weights = tuple[tuple[int, float], ...]
@@ -69,20 +69,19 @@ def sigma_tables(schedule: Schedule, form: str) -> tuple[SigmaTable, ...]:
     refuse_unsayable(schedule, form)
     patch = schedule.model_patch or ModelPatch()
     tables = [sigma_table(compile_plan(schedule), patch.guidance_scale)]
-    for rest in inner_tails(schedule):
-        plan = compile_plan(rest.schedule)
+    for inner in inner_starts(schedule):
+        plan = compile_plan(inner.schedule)
         scales = patch.guidance_scale
         tables.append(sigma_table(plan, None if scales is None else scales[-plan.nfe :]))
     return tuple(tables)
 
 
-def inner_tails(schedule: Schedule) -> tuple[Tail, ...]:
-    """What is left from each level after the first; none where the network is told other times."""
-    told = [schedule.start.network_time, *(step.network_time for step in schedule.steps)]
-    if any(t is not None for t in told):
+def inner_starts(schedule: Schedule) -> tuple[ImageToImageStart, ...]:
+    """What is left from each level after the first; none with network times of their own."""
+    if schedule.has_network_times:
         return ()
     starts = sorted(set(schedule.times[1:-1]) - set(schedule.times[-1:]), reverse=True)
-    return tuple(tail_of(schedule, t) for t in starts)
+    return tuple(image_to_image_start(schedule, t) for t in starts)
 
 
 def sigma_table(plan: Plan, guidance: tuple[float, ...] | None = None) -> SigmaTable:
@@ -93,10 +92,12 @@ def sigma_table(plan: Plan, guidance: tuple[float, ...] | None = None) -> SigmaT
     calls = dict(zip(plan.evaluated, plan.call_levels, strict=True))
     rows = []
     for r in range(plan.n_rows):
-        told = calls.get(r)
+        called_at = calls.get(r)
         p = [(k, w * scale[k] / scale[r]) for k, w in enumerate(plan.p[r, :r].tolist()) if w]
         q = [(j, w / scale[r]) for j, w in enumerate(plan.q[r].tolist()) if w]
-        call = None if told is None else (scale[r] / _scale(plan, told), sigma_of(plan, told))
+        call = None
+        if called_at is not None:
+            call = scale[r] / _scale(plan, called_at), sigma_of(plan, called_at)
         constant = float(plan.constant[r]) / scale[r]
         rows.append(SigmaRow(p=tuple(p), q=tuple(q), constant=constant, call=call))
     levels = dict.fromkeys(sigma_of(plan, at) for at in plan.levels[:-1])

@@ -10,7 +10,7 @@ from s3search.schedules.schedule import Schedule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Format:
+class ImportFormat:
     """One format: its reader, the options it takes besides the source, and a line about it."""
 
     read: Callable[[Request], Schedule]
@@ -18,48 +18,48 @@ class Format:
     summary: str
 
 
-FORMATS: dict[str, Format] = {
-    "usf": Format(
+FORMATS: dict[str, ImportFormat] = {
+    "usf": ImportFormat(
         read=usf.read,
         options=("process", "mean_image", "ems", "compat"),
         summary="a decision file (.pth) of USF / S3",
     ),
-    "autodiffusion": Format(
+    "autodiffusion": ImportFormat(
         read=autodiffusion.read,
         options=("process", "solver", "index"),
         summary="a log.txt of AutoDiffusion's search",
     ),
-    "diffusers": Format(
+    "diffusers": ImportFormat(
         read=diffusers.read,
         options=("steps",),
         summary="a scheduler_config.json of diffusers",
     ),
-    "sigmas": Format(
+    "sigmas": ImportFormat(
         read=lists.read_sigmas,
         options=("process", "solver", "stop"),
         summary="noise levels sigma / alpha, JSON or text",
     ),
-    "timesteps": Format(
+    "timesteps": ImportFormat(
         read=lists.read_timesteps,
         options=("process", "solver", "stop"),
         summary="times in the process's unit, JSON or text",
     ),
-    "ays": Format(
+    "ays": ImportFormat(
         read=ays.read,
         options=("process", "solver", "steps", "stop"),
         summary="Align Your Steps: sd15, sdxl or svd instead of a file",
     ),
-    "gits": Format(
+    "gits": ImportFormat(
         read=lists.read_gits,
         options=("process", "solver", "index"),
         summary="sigmas printed by GITS",
     ),
-    "ld3": Format(
+    "ld3": ImportFormat(
         read=ld3.read,
         options=("process", "solver"),
         summary="t_steps.pt or best_v1.pt of LD3",
     ),
-    "oss": Format(
+    "oss": ImportFormat(
         read=lists.read_oss,
         options=("process", "solver", "steps", "shift", "index"),
         summary="step indices of Optimal Stepsize",

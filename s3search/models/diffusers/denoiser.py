@@ -1,6 +1,6 @@
 """A pipeline's network as a denoiser D(x, t) on native-scale x.
 
-    F = network(c x, told(t), condition)      c = 1, or EDM's c_in
+    F = network(c x, timesteps(t), condition)      c = 1, or EDM's c_in
     D = a x + b F                             a, b by what the network predicts
 
 with classifier-free guidance on F.  States keep their own dtype; only the network's input is cast
@@ -23,7 +23,7 @@ from s3search.models.diffusers.scheduler_config import OwnSampler, PipelineModel
 _DECODED_PIXELS = 2**21  # of images decoded at once: a VAE holds a hundred times as many numbers
 
 Answer = Callable[[Any, Tensor, Tensor, Given], Tensor]
-"""(network, x (B, C, H, W), told times (B,), arguments) -> F, with C or, for networks that learn a
+"""(network, x (B, C, H, W), timesteps (B,), arguments) -> F, with C or, for networks that learn a
 variance, 2 C channels.
 """
 
@@ -38,7 +38,7 @@ class Pipeline:
     sample_shape: tuple[int, int, int]  # of the states: the latents' where there is a VAE
     vae: Any = None  # None: the network's samples are the images
     image_range: tuple[float, float] = (-1.0, 1.0)
-    embeds_guidance: bool = False  # the network is told the scale, and nothing is doubled
+    embeds_guidance: bool = False  # the network takes the scale, and nothing is doubled
     n_tokens: int | None = None  # of a flow's images; they decide its shift
 
 
@@ -130,16 +130,17 @@ class PipelineDenoiser(nn.Module):
         """F in the dtype of ``x``, guided."""
         own = next(self.network.parameters())
         given = self._source.given(condition, negative=False, device=own.device)
-        told = self._model.told(t)
+        timesteps = self._model.timesteps(t)
 
         def plain() -> Tensor:
-            return self._cut(x, self._answer(self.network, x.to(own.dtype), told, given))
+            return self._cut(x, self._answer(self.network, x.to(own.dtype), timesteps, given))
 
         def doubled() -> Tensor:
             null = self._source.given(condition, negative=True, device=own.device)
             both = {name: torch.cat([null[name], given[name]]) for name in given}
             twice = torch.cat([x, x])
-            answer = self._answer(self.network, twice.to(own.dtype), torch.cat([told, told]), both)
+            at = torch.cat([timesteps, timesteps])
+            answer = self._answer(self.network, twice.to(own.dtype), at, both)
             return self._cut(x, answer)
 
         return guidance.answer(t, plain, doubled)

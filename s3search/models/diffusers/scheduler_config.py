@@ -67,7 +67,7 @@ class PipelineModel:
                 return math.exp(4 * timestep)
         return timestep
 
-    def told(self, t: Tensor) -> Tensor:  # (B,) each
+    def timesteps(self, t: Tensor) -> Tensor:  # (B,) each
         """`network_times` for a batch, in the dtype of ``t`` and differentiable."""
         match self.process:
             case Flow():

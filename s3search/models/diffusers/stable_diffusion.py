@@ -24,8 +24,8 @@ def stable_diffusion_xl(pipe: Any, settings: Settings) -> Pipeline:
     """StableDiffusionXLPipeline; the image is said to be uncropped and of its own size."""
     shape = _shape(pipe, settings)
     height, width = (side * pipe.vae_scale_factor for side in shape[1:])
-    told = (height, width, 0, 0, height, width)
-    return _made(pipe, settings, shape, partial(_answer_xl, told), partial(_encode_xl, pipe))
+    sizes = (height, width, 0, 0, height, width)
+    return _made(pipe, settings, shape, partial(_answer_xl, sizes), partial(_encode_xl, pipe))
 
 
 def _made(
@@ -55,9 +55,9 @@ def _answer(network: Any, x: Tensor, t: Tensor, given: Given) -> Tensor:
     return found
 
 
-def _answer_xl(told: tuple[int, ...], network: Any, x: Tensor, t: Tensor, given: Given) -> Tensor:
+def _answer_xl(sizes: tuple[int, ...], network: Any, x: Tensor, t: Tensor, given: Given) -> Tensor:
     text, pooled = given["encoder_hidden_states"], given["text_embeds"]
-    time_ids = torch.tensor([told], dtype=text.dtype, device=x.device).expand(len(x), -1)
+    time_ids = torch.tensor([sizes], dtype=text.dtype, device=x.device).expand(len(x), -1)
     found: Tensor = network(
         x,
         t,

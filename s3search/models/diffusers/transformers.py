@@ -30,16 +30,16 @@ def stable_diffusion_3(pipe: Any, settings: Settings) -> Pipeline:
 
 
 def flux(pipe: Any, settings: Settings) -> Pipeline:
-    """FluxPipeline: flow matching; the network is told the guidance, and nothing is doubled."""
+    """FluxPipeline: flow matching; the network takes the guidance, and nothing is doubled."""
     network = pipe.transformer
-    is_told = network.config.guidance_embeds
-    if not is_told:
+    takes_guidance = network.config.guidance_embeds
+    if not takes_guidance:
         settings.refuse_guidance(pipe, "has a network that takes no guidance (schnell)")
     channels = network.config.in_channels // _PATCH**2
     shape = latent_shape(pipe, network, settings, channels=channels, multiple=_PATCH)
     return Pipeline(
         network=network,
-        answer=partial(_answer_flux, settings.guidance_scale if is_told else None),
+        answer=partial(_answer_flux, settings.guidance_scale if takes_guidance else None),
         source=prompt_source(pipe, settings, partial(_encode_flux, pipe), doubled=False),
         sample_shape=shape,
         vae=pipe.vae,
@@ -54,10 +54,10 @@ def pixart(pipe: Any, settings: Settings) -> Pipeline:
     channels, multiple = network.config.in_channels, network.config.patch_size
     shape = latent_shape(pipe, network, settings, channels=channels, multiple=multiple)
     size = (shape[1] * pipe.vae_scale_factor, shape[2] * pipe.vae_scale_factor)
-    told = size if network.use_additional_conditions else None
+    given_size = size if network.use_additional_conditions else None
     return Pipeline(
         network=network,
-        answer=partial(_answer_pixart, told),
+        answer=partial(_answer_pixart, given_size),
         source=prompt_source(pipe, settings, partial(_encode_pixart, pipe)),
         sample_shape=shape,
         vae=pipe.vae,
@@ -106,11 +106,11 @@ def _places(height: int, width: int) -> Tensor:  # (height width, 3): 0, row, co
 def _answer_pixart(
     size: tuple[int, int] | None, network: Any, x: Tensor, t: Tensor, given: Given
 ) -> Tensor:
-    told: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
+    added: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
     if size is not None:
-        told["resolution"] = x.new_tensor([size]).expand(len(x), -1)
-        told["aspect_ratio"] = x.new_tensor([[size[0] / size[1]]]).expand(len(x), -1)
-    found: Tensor = network(x, timestep=t, **given, added_cond_kwargs=told, return_dict=False)[0]
+        added["resolution"] = x.new_tensor([size]).expand(len(x), -1)
+        added["aspect_ratio"] = x.new_tensor([[size[0] / size[1]]]).expand(len(x), -1)
+    found: Tensor = network(x, timestep=t, **given, added_cond_kwargs=added, return_dict=False)[0]
     return found
 
 

@@ -75,27 +75,27 @@ class AdmDenoiser(nn.Module):
     def forward(self, x: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """The clean image expected behind ``x``, in the dtype of ``x``."""
         wide = torch.promote_types(x.dtype, torch.float32)
-        told = t * (1000.0 / self.process.n) if self._config.rescale_timesteps else t
+        timesteps = t * (1000.0 / self.process.n) if self._config.rescale_timesteps else t
         given = labels if self._config.class_cond else None
         # learned variances stand in the second half of the channels
-        answer: Tensor = self.network(x, told, given)[:, : x.shape[1]].to(wide)
+        answer: Tensor = self.network(x, timesteps, given)[:, : x.shape[1]].to(wide)
         column = t.double()[:, None, None, None]
         alpha, sigma = self.process.alpha(column).to(wide), self.process.sigma(column).to(wide)
         x0 = answer if self._config.predict_xstart else (x - sigma * answer) / alpha
         if self.classifier is not None and labels is not None:
-            x0 = x0 + self._scale * sigma**2 / alpha * self._score(x, told, labels)
+            x0 = x0 + self._scale * sigma**2 / alpha * self._score(x, timesteps, labels)
         return (x0.clamp(-1.0, 1.0) if self._clips else x0).to(x.dtype)
 
     def _score(self, x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         """The gradient of log p(label | x, t) to x; differentiable itself where x is."""
         assert self.classifier is not None  # the caller looked
-        is_told = torch.is_grad_enabled() and x.requires_grad
+        is_differentiated = torch.is_grad_enabled() and x.requires_grad
         with torch.inference_mode(mode=False), torch.enable_grad():
             # tensors made in inference mode take no part in a gradient, their copies do
-            at = x if is_told else x.detach().clone().requires_grad_()
+            at = x if is_differentiated else x.detach().clone().requires_grad_()
             log_p = self.classifier(at, t.clone()).float().log_softmax(-1)
             chosen = log_p.gather(1, labels.clone()[:, None]).sum()
-            (score,) = torch.autograd.grad(chosen, at, create_graph=is_told)
+            (score,) = torch.autograd.grad(chosen, at, create_graph=is_differentiated)
         return score
 
 

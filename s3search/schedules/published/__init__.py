@@ -55,6 +55,7 @@ from s3search.schedules.published.momentum import (
     momentum_steps,
     split_order,
 )
+from s3search.schedules.published.network_times import with_network_times
 from s3search.schedules.published.runge_kutta import (
     dpm2,
     dpm2_on,
@@ -64,7 +65,6 @@ from s3search.schedules.published.runge_kutta import (
     runge_kutta_steps,
     s_pndm_steps,
 )
-from s3search.schedules.published.told import with_network_times
 from s3search.schedules.published.unipc import unipc, unipc_steps
 from s3search.schedules.spacing import End, EndRule, Spacing
 

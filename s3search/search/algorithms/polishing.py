@@ -77,12 +77,12 @@ def polish_in_rounds(
 
 def _starts(ranked: Sequence[Trial]) -> list[tuple[int, Trial]]:
     """The best trial, begun at several noise levels, by their halvings."""
-    movable = [trial for trial in ranked if _begun(trial, 1) is not None]
+    lowerable = [trial for trial in ranked if _begun(trial, 1) is not None]
     tried: list[tuple[int, Trial]] = []
-    if movable[:1] != list(ranked[:1]):
+    if lowerable[:1] != list(ranked[:1]):
         tried.append((0, ranked[0]))
-    for halvings in _HALVINGS if movable else ():
-        begun = _begun(movable[0], halvings)
+    for halvings in _HALVINGS if lowerable else ():
+        begun = _begun(lowerable[0], halvings)
         if begun is not None:
             tried.append((halvings, begun))
     return tried

@@ -230,8 +230,7 @@ class _OneNfe:
         return found
 
     def _breed_from(self, number: int, measured: Measurement) -> None:
-        question = replace(measured.question, trial=measured.trial.numbered(number))
-        self.breeder.tell(replace(measured, question=question))
+        self.breeder.tell(measured.numbered(number))
 
     # -- polish ----------------------------------------------------------------------------
 

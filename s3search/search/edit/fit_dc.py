@@ -24,10 +24,10 @@ from torch import Tensor
 from s3search.errors import InvalidConfig
 from s3search.rules import Prediction
 from s3search.schedules.published import dpm_multistep_steps, on_times, with_ratios
-from s3search.schedules.schedule import Schedule
+from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind
 from s3search.schedules.spacing import Spacing, spaced
-from s3search.solvers.plan import Plan, compile_plan
-from s3search.solvers.sample import Denoiser, check_process, initial_state, next_state, run_plan
+from s3search.solvers.plan import compile_plan
+from s3search.solvers.sample import Denoiser, advance, check_process, run_plan
 
 Array = npt.NDArray[np.float64]
 
@@ -52,28 +52,33 @@ def fit_dc_ratios(
         raise InvalidConfig(f"bounds: must hold 1 (no compensation), found {bounds}")
     plan = compile_plan(schedule)
     check_process(denoiser, plan)
+    x = plan.first_state(noise)
 
     def network(x: Tensor, t: Tensor) -> Tensor:
         return denoiser(x, t, **condition)
 
-    targets = _fine_states(network, schedule, initial_state(plan, noise), n_substeps)
+    targets = _fine_states(network, schedule, x, n_substeps)
     ratios = [1.0] * schedule.n_steps
+    predictions: list[Tensor] = []
 
-    def plan_with(i: int, ratio: float) -> Plan:
-        tried = [*ratios[:i], ratio, *ratios[i + 1 :]]
-        return compile_plan(with_ratios(schedule, tried, dc_order=dc_order, prediction=prediction))
+    def state_with(ratios: Sequence[float]) -> Tensor:
+        """Where the next call is made, or the last state, with these ratios."""
+        tried = with_ratios(schedule, ratios, dc_order=dc_order, prediction=prediction)
+        states = [x]
+        advance(compile_plan(tried), states, predictions)
+        return states[-1]
 
-    states = [initial_state(plan, noise)]
-    answers: list[Tensor] = []
-    _advance(network, plan, 1, states, answers)
-    for i, row in enumerate(_predicted_rows(schedule)):
+    nodes = np.linspace(-0.5, 0.5, dc_order + 1)
+    n_calls = int(schedule.start.kind is StartKind.NETWORK)  # before what step i predicts
+    for i, step in enumerate(schedule.steps):
+        while len(predictions) < n_calls:
+            at = state_with(ratios)
+            predictions.append(network(at, plan.call_times(len(predictions), at)))
         if i >= dc_order:
-            nodes = np.linspace(-0.5, 0.5, dc_order + 1)
-            tried = [next_state(plan_with(i, 1.0 + float(u)), row, states, answers) for u in nodes]
+            tried = [state_with([*ratios[:i], 1.0 + float(u), *ratios[i + 1 :]]) for u in nodes]
             ratios[i] = 1.0 + _minimum(nodes, tried, targets[i], bounds[0] - 1.0, bounds[1] - 1.0)
-        is_corrected = schedule.steps[i].corrector is not None
-        if i < schedule.n_steps - 1:
-            _advance(network, plan_with(i, ratios[i]), row + 1 + is_corrected, states, answers)
+        is_implicit = step.corrector is not None and step.corrector.kind is CorrectorKind.IMPLICIT
+        n_calls += 1 + is_implicit
     return tuple(ratios)
 
 
@@ -102,28 +107,6 @@ def _fine_states(network: Any, schedule: Schedule, x: Tensor, n_substeps: int) -
 
     end = run_plan(noting, plan, x)
     return [*found[1:], end]
-
-
-def _predicted_rows(schedule: Schedule) -> list[int]:
-    """The row of a plan that holds what each step predicts, before its corrector."""
-    rows = [1]
-    for step in schedule.steps[:-1]:
-        rows.append(rows[-1] + 1 + (step.corrector is not None))
-    return rows
-
-
-def _advance(
-    network: Any, plan: Plan, stop: int, states: list[Tensor], answers: list[Tensor]
-) -> None:
-    """Appends the states below row ``stop`` and the calls on all of them."""
-    while True:
-        if len(answers) < plan.nfe and plan.evaluated[len(answers)] == len(states) - 1:
-            x = states[-1]
-            time = plan.network_times[len(answers)]
-            answers.append(network(x, torch.full((len(x),), time, dtype=x.dtype, device=x.device)))
-        if len(states) == stop:
-            return
-        states.append(next_state(plan, len(states), states, answers))
 
 
 def _minimum(

@@ -1,9 +1,9 @@
-"""Network-time shifts of a search: how far from a point's own time the network is told.
+"""Network-time shifts of a search: how far from a point's own time the network is called.
 
-    shift   lam(told) - lam(t), at every point that the network is called at; none for most
+    shift   lam(network time) - lam(t), at every point that the network is called at; mostly none
 
 Shifts are fixed numbers of the schedule, the same for all images (LD3, arXiv:2405.15506).  A shift
-moves along with its point; what is told stays the same to the last bit where the point stays.
+moves along with its point; a network time stays as it is to the last bit where the point stays.
 """
 
 import math
@@ -21,36 +21,36 @@ SLACK = 1e-6  # far below any gap, far above the rounding of lam(time_of_lam(lam
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """``lam`` away from the point's own time; ``told`` is what that means for the time ``at``."""
+    """``lam`` away from the point's own time, which is ``network_time`` for the time ``at``."""
 
     lam: float
     at: float
-    told: float
+    network_time: float
 
     def time(self, process: NoiseProcess, t: float) -> float:
-        """What the network is told at a point of time ``t``."""
-        return self.told if t == self.at else _told(process, t, self.lam)
+        """The network time of a point at ``t``."""
+        return self.network_time if t == self.at else _shifted(process, t, self.lam)
 
 
-def shift_of(process: NoiseProcess, t: float, told: float | None) -> Shift | None:
-    """The shift of a point at ``t`` where the network is told ``told``."""
-    if told is None or told == t:
+def shift_of(process: NoiseProcess, t: float, network_time: float | None) -> Shift | None:
+    """The shift of a point at ``t`` with this network time."""
+    if network_time is None or network_time == t:
         return None
-    return Shift(level(process, told).lam - level(process, t).lam, t, told)
+    return Shift(level(process, network_time).lam - level(process, t).lam, t, network_time)
 
 
 def shift_by(process: NoiseProcess, t: float, lam: float) -> Shift | None:
     """The shift of a point at ``t`` by ``lam``, None at pure noise and where it is none."""
     if not math.isfinite(level(process, t).lam) or not abs(lam) > SLACK:
         return None
-    return Shift(lam, t, _told(process, t, lam))
+    return Shift(lam, t, _shifted(process, t, lam))
 
 
 def settled_shift(
     space: SearchSpace, process: NoiseProcess, t: float, shift: Shift | None
 ) -> Shift | None:
-    """``shift`` within the space's range, and never told beyond the levels that the network was
-    trained on.
+    """``shift`` within the space's range, and never beyond the levels that the network was trained
+    on.
     """
     own = level(process, t).lam
     if shift is None or space.network_shift == 0.0 or not math.isfinite(own):
@@ -85,5 +85,5 @@ def moved_shift(
     return shift_by(process, t, before + float(rng.normal(0.0, space.network_shift / 3)))
 
 
-def _told(process: NoiseProcess, t: float, lam: float) -> float:
+def _shifted(process: NoiseProcess, t: float, lam: float) -> float:
     return process.time_of_lam(level(process, t).lam + lam)

@@ -24,8 +24,7 @@ def begun_lower(schedule: Schedule, halvings: int) -> Schedule | None:
     if halvings == 0:
         return schedule
     process, start = schedule.process, schedule.start
-    told = [start.network_time, *(step.network_time for step in schedule.steps)]
-    if start.jump is not None or any(t is not None for t in told):
+    if start.jump is not None or schedule.has_network_times:
         return None
     if schedule.statistics is not None or any(
         isinstance(step.predictor, Free) or step.compensation is not None

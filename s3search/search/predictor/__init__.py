@@ -4,7 +4,7 @@ from s3search.search.predictor.acquire import acquire, log_expected_improvement,
 from s3search.search.predictor.base import Example, Forecast, Predictor
 from s3search.search.predictor.blend import Blend
 from s3search.search.predictor.calibration import Calibration, calibration_of
-from s3search.search.predictor.choice import CANDIDATES, Chosen, choose
+from s3search.search.predictor.choice import CANDIDATES, ChosenPredictor, choose
 from s3search.search.predictor.process import Process
 from s3search.search.predictor.sequence import SequenceModel
 from s3search.search.predictor.trees import Trees
@@ -13,7 +13,7 @@ __all__ = [
     "CANDIDATES",
     "Blend",
     "Calibration",
-    "Chosen",
+    "ChosenPredictor",
     "Example",
     "Forecast",
     "Predictor",

@@ -42,7 +42,7 @@ _CLEARLY = 0.5  # rank correlation of a proxy that needs no candidate without it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Chosen:
+class ChosenPredictor:
     """A fitted predictor with its cross-validated rank correlations, nan where there is none.
 
     ``correlations`` are those of every candidate, for the record of the study.
@@ -65,7 +65,7 @@ def choose(
     candidates: Sequence[str] = DEFAULT,
     proxies: Sequence[str] | None = None,
     sequence_from: int | None = None,
-) -> Chosen:
+) -> ChosenPredictor:
     """The candidate, or the mean of several, that ranks best what it was not fitted to.
 
     ``proxies`` are those that the schedules to be predicted will have (None: all in use);
@@ -94,7 +94,7 @@ def choose(
     best = max(judged, key=lambda names: judged[names].score)
     found = judged[best]
     widening = widening_for(blended([held_out[name] for name in best]), y)
-    return Chosen(
+    return ChosenPredictor(
         name="+".join(best),
         predictor=Blend(tuple(fitted[name] for name in best), widening),
         n=len(y),
@@ -162,9 +162,9 @@ def _beats_chance(correlation: float, n: int) -> bool:
     return math.tanh(least) > _LEAST_CORRELATION
 
 
-def _unproven(fitted: Mapping[str, Predictor], n: int) -> Chosen:
+def _unproven(fitted: Mapping[str, Predictor], n: int) -> ChosenPredictor:
     """The mean of all candidates, for want of anything to tell them apart."""
-    return Chosen(
+    return ChosenPredictor(
         name="+".join(fitted),
         predictor=Blend(tuple(fitted.values())),
         n=n,

@@ -19,7 +19,7 @@ from s3search.search.ladder import PROXIES, LadderRung
 from s3search.search.predictor.acquire import acquire, places
 from s3search.search.predictor.base import Array, Example, Forecast
 from s3search.search.predictor.calibration import calibration_of
-from s3search.search.predictor.choice import Chosen, choose
+from s3search.search.predictor.choice import ChosenPredictor, choose
 from s3search.search.predictor.proxy_correlation import (
     Column,
     early_columns,
@@ -56,7 +56,7 @@ class Surrogate:
         self._learned: list[tuple[Trial, float]] = []
         self._trained_on = 0  # schedules
         self._is_due = False  # to be trained, at the first look at a forecast
-        self._chosen: Chosen | None = None
+        self._chosen: ChosenPredictor | None = None
         self._forecasts: dict[str, tuple[float, float]] = {}
         self._stage = 0
         self._vetoed: frozenset[str] = frozenset()
@@ -209,7 +209,7 @@ class Surrogate:
             # as for models of latents: what has no score for any is not asked, nor shown, again
             self._free = [r for r in self._free if not np.isnan(columns[r.value]).all()]
 
-    def _trained(self) -> Chosen | None:
+    def _trained(self) -> ChosenPredictor | None:
         """The predictor, trained if that is due; None before enough is measured."""
         if not self._is_due:
             return self._chosen

@@ -14,7 +14,7 @@ from plotly import graph_objects as go  # type: ignore[import-untyped]
 
 from s3search.show.dashboard.choices import Choices
 from s3search.show.pictures import time_lines
-from s3search.show.report.data import Calibrated, Collected, Cost, Pick, Progress, Proxied
+from s3search.show.report.data import Calibrated, Collected, Cost, Pick, Proxied, SearchCurve
 from s3search.show.report.graphs import row_name
 from s3search.show.report.svg import MUTED, SERIES
 
@@ -45,7 +45,7 @@ def cards_of(collected: Collected, choices: Sequence[Choices]) -> dict[str, go.F
     return cards
 
 
-def progress_card(progress: Progress) -> go.Figure:
+def progress_card(progress: SearchCurve) -> go.Figure:
     """Best so far against network calls, with a line for each of the best published solvers."""
     lines = []
     if progress.found:

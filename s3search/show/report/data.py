@@ -34,7 +34,7 @@ _AFTER_SEARCH = (Rung.VALIDATION.value, Rung.SECOND_METRIC.value, Rung.USER.valu
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class SearchCurve:
     """The best distance at the search rung against the network calls of the whole search."""
 
     nfe: int
@@ -100,7 +100,7 @@ class Collected:
     comparison: Mapping[str, Any]  # `comparison_of`
     best: Mapping[int, tuple[Schedule, Scored]]  # by NFE, with provenance
     picks: Mapping[int, tuple[Pick, ...]]  # by NFE, best first; the best published among them
-    progress: tuple[Progress, ...]
+    progress: tuple[SearchCurve, ...]
     calibration: tuple[Calibrated, ...]
     proxies: tuple[Proxied, ...]
     costs: tuple[Cost, ...]
@@ -135,7 +135,7 @@ def collect(store: StudyStore, frame: pd.DataFrame | None = None) -> Collected:
     )
 
 
-def progress_of(frame: pd.DataFrame, jobs: Sequence[Mapping[str, Any]], nfe: int) -> Progress:
+def progress_of(frame: pd.DataFrame, jobs: Sequence[Mapping[str, Any]], nfe: int) -> SearchCurve:
     """The search at one NFE; its calls are those of all NFE, polishing and proxies included, in
     the order in which they were spent.
     """
@@ -160,7 +160,7 @@ def progress_of(frame: pd.DataFrame, jobs: Sequence[Mapping[str, Any]], nfe: int
     if found:
         found.append((total, found[-1][1]))
     published = rows[rows["is_baseline"]].sort_values("value").drop_duplicates("solver")
-    return Progress(
+    return SearchCurve(
         nfe=nfe,
         n_images=int(rows["n_images"].max()) if len(rows) else 0,
         found=tuple(found),

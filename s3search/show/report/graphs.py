@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from s3search.show.pictures import time_lines
-from s3search.show.report.data import Calibrated, Pick, Progress
+from s3search.show.report.data import Calibrated, Pick, SearchCurve
 from s3search.show.report.svg import GRID, MUTED, SERIES
 
 _WIDTH = 4.9  # inches: what a telephone still shows with readable letters
@@ -20,7 +20,7 @@ _NAME_WIDTH = 34  # letters on a line of a graph
 _WRAPPED = 26  # letters beside one
 
 
-def progress_figure(progress: Progress) -> Figure:
+def progress_figure(progress: SearchCurve) -> Figure:
     """Best so far against network calls, with a line for each published solver."""
     figure, axes = _new(3.4)
     total = max(progress.total_calls, 1)

@@ -79,14 +79,14 @@ def comparison_lines(found: dict[str, Any]) -> Iterator[str]:
 
 def against_lines(against: dict[str, Any], opening: str = "") -> Iterator[str]:
     """A line for the extractor of the search, and one for the second extractor if there is one."""
-    verdict, witness = against["verdict"], against["witness"]
+    verdict, second = against["verdict"], against["witness"]
     yield (
         f"{opening}{against['extractor']}: {_SAYS[verdict]}; {against['published']} is "
         f"{_times(against)}"
     )
-    if witness is None:
+    if second is None:
         return
-    match witness["verdict"]:
+    match second["verdict"]:
         case "undecided":
             stands = "cannot tell them apart"
         case same if same == verdict:
@@ -94,8 +94,8 @@ def against_lines(against: dict[str, Any], opening: str = "") -> Iterator[str]:
         case other:
             stands = f"{'decides' if verdict == 'undecided' else 'disagrees'}: {_SAYS[other]}"
     yield (
-        f"{opening}{witness['extractor']}, a second extractor that chose nothing, {stands}: "
-        f"{_times(witness)}"
+        f"{opening}{second['extractor']}, a second extractor that chose nothing, {stands}: "
+        f"{_times(second)}"
     )
 
 

@@ -145,9 +145,9 @@ def prune(url: str, names: Sequence[str]) -> Prunable:
     finally:
         engine.dispose()
     after = _file_size(url)
-    freed = None if size is None or after is None else max(size - after, 0)
+    n_bytes = None if size is None or after is None else max(size - after, 0)
     return Prunable(
-        studies=found.studies, rows=found.rows, schedules=found.schedules, bytes_freed=freed
+        studies=found.studies, rows=found.rows, schedules=found.schedules, bytes_freed=n_bytes
     )
 
 

@@ -58,7 +58,7 @@ def _vetoed(store: StudyStore, frame: pd.DataFrame) -> list[dict[str, Any]]:
     names = frame[frame["schedule_id"].isin(list(known))].drop_duplicates("schedule_id")
     origins = dict(zip(names["schedule_id"], names["origin"], strict=True))
     return [
-        {**asdict(each), "name": Origin.of_text(origins.get(each.schedule_id, "")).label}
+        {**asdict(each), "name": Origin.of_text(origins.get(each.schedule_id, "")).name}
         for each in known.values()
     ]
 
@@ -73,8 +73,8 @@ def against_published(scored: list[Scored]) -> dict[str, Any] | None:
         return None
     first = _verdict(found.held_out, published.held_out)
     second = None
-    if found.witness is not None and published.witness is not None:
-        second = _verdict(found.witness, published.witness)
+    if found.second is not None and published.second is not None:
+        second = _verdict(found.second, published.second)
         second["agrees"] = _agrees(second["verdict"])
     return {
         "found": found.schedule_id,
@@ -95,10 +95,10 @@ def floors(store: StudyStore) -> list[dict[str, Any]]:
 
 
 def _row(row: Scored, winner: Scored) -> dict[str, Any]:
-    witness = None
-    if row.witness is not None:
-        witness = _measured(row.witness)
-        witness |= _relative(row.witness, winner.witness) if winner.witness else {}
+    second = None
+    if row.second is not None:
+        second = _measured(row.second)
+        second |= _relative(row.second, winner.second) if winner.second else {}
     return {
         "schedule_id": row.schedule_id,
         "name": row.name,
@@ -113,7 +113,7 @@ def _row(row: Scored, winner: Scored) -> dict[str, Any]:
         "search_n_images": row.search_n_images,
         "block_value": row.block_value,
         "optimism": row.optimism,
-        "witness": witness,
+        "witness": second,
     }
 
 

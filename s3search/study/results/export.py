@@ -75,12 +75,12 @@ def _provenance(
         else {"name": baseline.name, "held_out": baseline.value},
         "against_published": against_published(scored),
         "witness": None
-        if best.witness is None
+        if best.second is None
         else {
-            "extractor": best.witness.extractor,
-            "reference_digest": best.witness.reference_digest,
-            "value": best.witness.value,
-            "interval_95": best.witness.interval,
+            "extractor": best.second.extractor,
+            "reference_digest": best.second.reference_digest,
+            "value": best.second.value,
+            "interval_95": best.second.interval,
         },
         "floor": floors(store),
     }

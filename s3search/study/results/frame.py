@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from s3search.metrics.intervals import interval
+from s3search.metrics.intervals import interval_of
 from s3search.search.finish import Candidate, choose_finalist
 from s3search.search.questions import Rung
 from s3search.search.trial import Origin
@@ -17,7 +17,6 @@ from s3search.study.results.rungs import rung_rows
 from s3search.study.vetoes import named_vetoes
 
 _BEST_BASELINES = 3  # besides each solver at its best spacing
-_NORMAL_95 = 1.96
 _OF_PREDICTOR = ("predictor", "calibration")  # kinds of a search's notes
 
 
@@ -67,12 +66,7 @@ class HeldOut:
     @property
     def interval(self) -> tuple[float, float] | None:
         """95 % interval over other noise: of the replicates, else the normal one."""
-        if self.replicates is not None:
-            return interval(self.replicates)
-        if self.standard_error is None:
-            return None
-        half = _NORMAL_95 * self.standard_error
-        return self.value - half, self.value + half
+        return interval_of(self.value, self.standard_error, self.replicates)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +78,7 @@ class Scored:
     nfe: int
     search_value: float
     held_out: HeldOut
-    witness: HeldOut | None  # the same images in the second extractor
+    second: HeldOut | None  # the same images in the second extractor
     n_images: int
     noise_seed: int
     search_n_images: int
@@ -93,7 +87,7 @@ class Scored:
     @property
     def name(self) -> str:
         """Where it comes from, for people."""
-        return self.origin.label
+        return self.origin.name
 
     @property
     def is_baseline(self) -> bool:
@@ -128,9 +122,9 @@ def validated(frame: pd.DataFrame, config: StudyConfig, nfe: int | None = None) 
     whole = _at(frame, Rung.SEARCH)
     kept = whole[whole["schedule_id"].isin(held_out["schedule_id"])]  # few of many
     searched = {row["schedule_id"]: row for row in kept.to_dict("records")}
-    witnessed = _at(frame, Rung.SECOND_METRIC)
-    of_this_size = witnessed[witnessed["n_images"] == config.validation.n_images]
-    witness = {row["schedule_id"]: _held_out(row) for row in of_this_size.to_dict("records")}
+    seen_again = _at(frame, Rung.SECOND_METRIC)
+    of_this_size = seen_again[seen_again["n_images"] == config.validation.n_images]
+    second = {row["schedule_id"]: _held_out(row) for row in of_this_size.to_dict("records")}
     current = held_out["n_images"] == config.validation.n_images
     if nfe is not None:
         current &= held_out["nfe"] == nfe
@@ -142,7 +136,7 @@ def validated(frame: pd.DataFrame, config: StudyConfig, nfe: int | None = None) 
             nfe=int(row["nfe"]),
             search_value=float(searched[row["schedule_id"]]["value"]),
             held_out=_held_out(row),
-            witness=witness.get(row["schedule_id"]),
+            second=second.get(row["schedule_id"]),
             n_images=int(row["n_images"]),
             noise_seed=int(row["noise_seed"]),
             search_n_images=int(searched[row["schedule_id"]]["n_images"]),

@@ -19,7 +19,7 @@ _PATIENCE = 3  # a worker silent for so many times the seconds of its last answe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class RecentAnswer:
     """One answer of a worker, failures among them."""
 
     name: str  # rung, or kind of job
@@ -30,11 +30,11 @@ class Answer:
     at: datetime  # UTC
 
 
-def answers_of(store: StudyStore) -> list[Answer]:
+def answers_of(store: StudyStore) -> list[RecentAnswer]:
     """The newest ones, the latest last."""
     nfe = sum(store.config.space.nfe) / len(store.config.space.nfe)  # of jobs it is not known
     found = [
-        Answer(
+        RecentAnswer(
             name=row["rung"],
             schedule_id=row["schedule_id"],
             worker=row["worker"],
@@ -46,7 +46,7 @@ def answers_of(store: StudyStore) -> list[Answer]:
         if row["rung"] != Rung.SECOND_METRIC.value  # whose images are the validation's
     ]
     found += [
-        Answer(
+        RecentAnswer(
             name=row["kind"],
             schedule_id=None,
             worker=row["worker"],
@@ -59,7 +59,7 @@ def answers_of(store: StudyStore) -> list[Answer]:
     return sorted(found, key=lambda each: each.at)[-LOOKED_AT:]
 
 
-def images_per_second(answers: Sequence[Answer], since: datetime, now: datetime) -> float:
+def images_per_second(answers: Sequence[RecentAnswer], since: datetime, now: datetime) -> float:
     """Of the last minute, or of the newest few answers, but not of before ``since``."""
     if not answers:
         return 0.0
@@ -74,7 +74,7 @@ def images_per_second(answers: Sequence[Answer], since: datetime, now: datetime)
     return images / (now - start).total_seconds() if now > start else 0.0
 
 
-def n_workers(answers: Sequence[Answer], now: datetime) -> int:
+def n_workers(answers: Sequence[RecentAnswer], now: datetime) -> int:
     """Workers that have answered lately, by how long their answers take."""
     return len(
         {

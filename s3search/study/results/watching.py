@@ -18,7 +18,7 @@ from s3search.study.database.store import StudyStore
 from s3search.study.database.tables import EVALUATIONS, PROPOSALS, STUDIES
 from s3search.study.results.frame import best_of, evaluations_frame, validated
 from s3search.study.results.progress import Progress, Quality, Spend, quality_of, seconds_left
-from s3search.study.results.recent import Answer, answers_of, images_per_second, n_workers
+from s3search.study.results.recent import RecentAnswer, answers_of, images_per_second, n_workers
 
 _SEARCHING = (Rung.SEARCH.value, Rung.STOPPED.value)
 _BUDGETED = (*_SEARCHING, Rung.FINALS.value)
@@ -76,7 +76,7 @@ def look(store: StudyStore) -> Watched:
         best_baseline=best_baseline,
         held_out=held_out,
         held_out_baseline=held_out_baseline,
-        predictor=_predictor(store),
+        predictor=predictor_of(store),
         failed=failed + round(sum(each["failed"] for each in jobs.values())),
         images_per_second=rate,
         seconds_left=left if state == "searching" else None,
@@ -170,7 +170,7 @@ def _n_validated(store: StudyStore, totals: Sequence[Any]) -> int:
     return sum(row["count"] for row in validation if row["n_images"] == size)
 
 
-def _stage(store: StudyStore, state: str, answers: Sequence[Answer]) -> str:
+def _stage(store: StudyStore, state: str, answers: Sequence[RecentAnswer]) -> str:
     """As the driver calls it: by the newest answer while it searches."""
     if state == "validating":
         return "validation"
@@ -216,7 +216,7 @@ def bests_of(store: StudyStore) -> tuple[dict[int, float], dict[int, float]]:
     return sides
 
 
-def _predictor(store: StudyStore) -> dict[int, Quality]:
-    """That of the latest calibration of each NFE."""
+def predictor_of(store: StudyStore) -> dict[int, Quality]:
+    """How the predictor did at the latest calibration of each NFE."""
     noted = [quality_of(kind, content) for kind, content in store.notes("calibration")]
     return dict(each for each in noted if each is not None)

@@ -94,7 +94,7 @@ def _ladder_label(rungs: Sequence[LadderRung]) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measurement:
+class BenchmarkRun:
     """One number of the benchmark: what a method finds with one budget."""
 
     method: Method
@@ -111,7 +111,7 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class BenchmarkPlan:
     """A whole benchmark on the model, metric and reference of ``base``."""
 
     base: StudyConfig
@@ -121,7 +121,7 @@ class Plan:
     seeds: tuple[int, ...]
     budgets: tuple[int, ...]
 
-    def measurements(self) -> Iterator[Measurement]:
+    def measurements(self) -> Iterator[BenchmarkRun]:
         """Seed by seed, so that an interrupted benchmark has all methods; the budgets of a method
         rise.
         """
@@ -129,7 +129,7 @@ class Plan:
             for nfe in sorted(set(self.nfe)):
                 for method in self.methods:
                     for budget in self._budgets(method):
-                        yield Measurement(method=method, nfe=nfe, seed=seed, budget=budget)
+                        yield BenchmarkRun(method=method, nfe=nfe, seed=seed, budget=budget)
 
     def _budgets(self, method: Method) -> Sequence[int | None]:
         if method.label == PUBLISHED:
@@ -137,7 +137,7 @@ class Plan:
         rising = sorted(set(self.budgets))
         return rising[-1:] if method.only_largest else rising
 
-    def config(self, measurement: Measurement) -> StudyConfig:
+    def config(self, measurement: BenchmarkRun) -> StudyConfig:
         """The study of a measurement; raises `InvalidConfig`."""
         method, is_published = measurement.method, measurement.method.label == PUBLISHED
         data = self.base.model_dump(mode="json")
@@ -168,7 +168,7 @@ def database_url(file: Path) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choices:
+class BenchmarkOptions:
     """What the command line says; what is empty or None follows from the study file."""
 
     nfe: tuple[int, ...] = ()
@@ -182,7 +182,7 @@ class Choices:
     is_quick: bool = False
 
 
-def make_plan(study: Path | None, folder: Path, choices: Choices) -> Plan:
+def make_plan(study: Path | None, folder: Path, choices: BenchmarkOptions) -> BenchmarkPlan:
     """The benchmark of a study file, or of the embedded digits model; raises `InvalidConfig`."""
     found = methods(choices.algorithms, ladder=choices.ladder)
     address = [] if choices.address is None else [f'cluster.address="{choices.address}"']
@@ -196,7 +196,7 @@ def make_plan(study: Path | None, folder: Path, choices: Choices) -> Plan:
     check_address(base.cluster.address)
     n_seeds = choices.n_seeds or (1 if choices.is_quick else DEFAULT_SEEDS)
     nfe = base.space.nfe[:1] if choices.is_quick else base.space.nfe
-    return Plan(
+    return BenchmarkPlan(
         base=base,
         folder=folder,
         methods=found,

@@ -17,7 +17,7 @@ from s3search.run.launching import launch_on, space_of, workers
 from s3search.study.database.store import StudyStore, open_study, study_names
 from s3search.study.file.config import StudyConfig
 from s3search.study.results.progress import Progress
-from s3search.tasks.benchmark.plan import Measurement, Plan
+from s3search.tasks.benchmark.plan import BenchmarkPlan, BenchmarkRun
 from s3search.tasks.benchmark.results import NOTE, Row, is_finished, launches, rows_of
 
 
@@ -31,7 +31,7 @@ class Made:
     is_new: bool
 
 
-def run(plan: Plan, report: Callable[[Made], None]) -> None:
+def run(plan: BenchmarkPlan, report: Callable[[Made], None]) -> None:
     """Makes every measurement of the plan that its folder does not hold; the workers are made
     once, for all.
     """
@@ -48,7 +48,7 @@ def run(plan: Plan, report: Callable[[Made], None]) -> None:
             report(Made(number=i + 1, total=len(wanted), row=_row(each, config), is_new=is_new))
 
 
-def _is_done(measurement: Measurement, config: StudyConfig) -> bool:
+def _is_done(measurement: BenchmarkRun, config: StudyConfig) -> bool:
     budget = measurement.budget
     with _opened(config) as store:
         if store is None:
@@ -66,7 +66,7 @@ def _is_done(measurement: Measurement, config: StudyConfig) -> bool:
 
 
 @contextmanager
-def _noted(measurement: Measurement, config: StudyConfig) -> Iterator[None]:
+def _noted(measurement: BenchmarkRun, config: StudyConfig) -> Iterator[None]:
     """Leaves a note of a launch, however it ends, in the study that it made."""
     before = _worker_seconds(config)
     began, processor = time.monotonic(), time.process_time()
@@ -120,7 +120,7 @@ def _worker_seconds(config: StudyConfig) -> float:
         return 0.0 if store is None else store.seconds_spent()
 
 
-def _row(measurement: Measurement, config: StudyConfig) -> Row:
+def _row(measurement: BenchmarkRun, config: StudyConfig) -> Row:
     with open_study(config.storage.url, config.study.name) as store:
         return next(row for row in rows_of(store) if row.budget == measurement.budget)
 

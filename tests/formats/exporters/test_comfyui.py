@@ -20,7 +20,7 @@ from s3search.errors import InvalidSchedule
 from s3search.processes import Flow, NoiseProcess, edm, flow, vp_discrete
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
-from s3search.solvers.image_to_image import tail_of
+from s3search.solvers.image_to_image import image_to_image_start
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import run_plan
 from tests.formats.exporters.files import SigmaDenoiser, exported
@@ -84,7 +84,7 @@ def test_the_node_makes_the_images_of_our_loop(
     found = sampler.sample(process, sigmas, latent, seen.append)
     assert len(seen) == 5 - skipped
     t = schedule.times[skipped]
-    rest = tail_of(schedule, t).schedule if skipped else schedule
+    rest = image_to_image_start(schedule, t).schedule if skipped else schedule
     alpha, sigma = process.alpha(t), process.sigma(t)
     x = alpha * latent + sigma * noise()
     exact = run_plan(gaussian(process), compile_plan(rest), x)

@@ -15,7 +15,7 @@ from s3search.processes import Flow, NoiseProcess, edm, vp_linear
 from s3search.rules import Free
 from s3search.schedules import published
 from s3search.schedules.schedule import CorrectorKind, ModelPatch, Schedule, Start, Step
-from s3search.solvers.image_to_image import tail_of
+from s3search.solvers.image_to_image import image_to_image_start
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import run_plan, sample
 from tests.formats.exporters.files import SigmaDenoiser, exported
@@ -86,10 +86,11 @@ def test_image_to_image_begins_at_any_later_sigma(process: NoiseProcess, tmp_pat
         x = signal * images + s * noise()
         found = names["sample_s3"](SigmaDenoiser(process), x, names["sigmas"][k:])
         own = process.alpha(t) * images + process.sigma(t) * noise()
-        plan = compile_plan(tail_of(schedule, t).schedule)
+        plan = compile_plan(image_to_image_start(schedule, t).schedule)
         assert max_abs(found - run_plan(gaussian(process), plan, own)) < 1e-9
     said = [item for item in report.approximated if item.what.startswith("image-to-image")]
-    assert len(said) == sum(bool(tail_of(schedule, t).lowered) for t in schedule.times[1:-1]) > 0
+    starts = [image_to_image_start(schedule, t) for t in schedule.times[1:-1]]
+    assert len(said) == sum(bool(start.lowered) for start in starts) > 0
     assert all(0 < item.measured < 100 for item in said)
 
 

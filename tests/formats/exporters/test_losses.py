@@ -7,13 +7,13 @@ import pytest
 
 from s3search.errors import IncompatibleStatistics, InvalidSchedule
 from s3search.formats.exporters import ExportRequest, LossReport, export_schedule
-from s3search.formats.exporters.measured import interpolated_times, start_change, tail_loss
+from s3search.formats.exporters.measured import inner_start_loss, interpolated_times, start_change
 from s3search.processes import NoiseProcess, vp_discrete
 from s3search.rules import EmsStatistics
 from s3search.schedules import published
 from s3search.schedules.jump import GaussianJump
 from s3search.schedules.schedule import Schedule, StatisticsReference
-from s3search.solvers.image_to_image import tail_of
+from s3search.solvers.image_to_image import image_to_image_start
 from s3search.solvers.plan import compile_plan
 from tests.support.helpers import PROCESSES
 
@@ -83,7 +83,7 @@ def test_a_guided_folder_says_who_follows_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES.keys())
 def test_a_solver_without_history_loses_nothing_in_the_middle(process: NoiseProcess) -> None:
     schedule = published.ddim(process, nfe=5)
-    loss = tail_loss(schedule, tail_of(schedule, schedule.times[2]))
+    loss = inner_start_loss(schedule, image_to_image_start(schedule, schedule.times[2]))
     assert loss.change < 1e-9
     assert loss.without == pytest.approx(loss.with_them, rel=1e-9)
     assert loss.with_them > 1e-3
@@ -91,7 +91,7 @@ def test_a_solver_without_history_loses_nothing_in_the_middle(process: NoiseProc
 
 def test_a_multistep_solver_misses_its_history() -> None:
     schedule = published.dpmpp_2m(PROCESSES["edm"], nfe=20)
-    loss = tail_loss(schedule, tail_of(schedule, schedule.times[10]))
+    loss = inner_start_loss(schedule, image_to_image_start(schedule, schedule.times[10]))
     assert 0.01 < loss.change < 0.1
     assert loss.change <= loss.without + loss.with_them
 

@@ -12,11 +12,12 @@ from transformers import CLIPModel, Dinov2Model
 
 from s3search.errors import InvalidConfig
 from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
-from s3search.evaluation.record import EvaluationRequest, PolishRequest, Rung
 from s3search.metrics.extractors import clip, dinov2
 from s3search.metrics.extractors.rgb import RgbFeatures
 from s3search.processes import edm
 from s3search.schedules import published
+from s3search.search.questions import Polish, Rung, measure
+from s3search.search.trial import Trial, seeded
 from tests.metrics.extractors.models import save_clip, save_dinov2
 
 
@@ -126,13 +127,13 @@ def test_schedules_are_measured_and_polished_with_them(dino: Path) -> None:
     )
     evaluator = Evaluator(spec)
     schedule = published.unipc(edm(), nfe=3)
-    request = EvaluationRequest(schedule=schedule, rung=Rung.SEARCH, n_images=100, noise_seed=0)
-    evaluation = evaluator.evaluate(request)
-    assert evaluation.extractor == dinov2.load(str(dino), side=28).name
-    assert evaluation.value > 0
-    wanted = PolishRequest(
-        schedule=schedule, iterations=2, n_images=16, keep_invariants=False, noise_seed=9
-    )
-    polished = evaluator.polish(wanted)
+    question = measure(schedule, rung=Rung.SEARCH, n_images=100, noise_seed=0)
+    found = evaluator.evaluate(question)
+    assert found.extractor == dinov2.load(str(dino), side=28).name
+    assert found.value is not None
+    assert found.value > 0
+    trial = Trial.of(schedule, seeded("given"))
+    wanted = Polish(trial=trial, iterations=2, n_images=16, seed=0, noise_seed=9)
+    polished = evaluator.polish(wanted).made
     assert len(polished.losses) > 0
     assert all(math.isfinite(loss) for loss in polished.losses)

@@ -18,9 +18,9 @@ pytest.importorskip(
 
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.noise import BLOCK, NoiseBank, block_generator
-from s3search.evaluation.record import EvaluationRequest, Rung
 from s3search.run.launching import launch
 from s3search.schedules.schedule import Schedule
+from s3search.search.questions import Rung, measure
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
 from s3search.study.database.store import open_study
@@ -129,8 +129,8 @@ def test_a_class_conditional_pipeline_is_searched_exported_and_replayed(
     images = evaluator.images(schedule, N, noise_seed=1)
     assert float(found.images.std()) > 0.05
     assert torch.allclose(pipelines.in_unit_range(images), found.images[:N], atol=2e-3)
-    request = EvaluationRequest(schedule=schedule, rung=Rung.USER, n_images=5, noise_seed=2)
-    batches = evaluator.evaluate(request).network_batches
+    question = measure(schedule, rung=Rung.USER, n_images=5, noise_seed=2)
+    batches = evaluator.evaluate(question).network_batches
     assert batches == schedule.nfe * (2 if guidance > 1 else 1)
 
 
@@ -145,7 +145,7 @@ def test_the_usual_search_measures_the_pipelines_own_solver_and_polishes(tmp_pat
     )
     launch(config, lambda _: None)
     with open_study(config.storage.url, "t") as store:
-        origins = [proposal.origin for proposal in store.proposals()]
+        origins = [trial.origin.text for trial in store.trials()]
         totals = store.job_totals()
         assert store.state == "done"
     own = "baseline: FlowMatchEulerDiscreteScheduler of the pipeline"

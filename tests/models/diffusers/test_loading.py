@@ -23,9 +23,9 @@ from safetensors.torch import load_file, save_file
 from s3search.errors import EvaluationFailed, InvalidConfig
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.plugins import MODELS, call_plugin
-from s3search.evaluation.record import EvaluationRequest, Rung
 from s3search.models.diffusers import load
 from s3search.schedules import published
+from s3search.search.questions import Rung, measure
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
 from tests.support import pipelines
@@ -256,8 +256,8 @@ def test_an_interval_of_guidance_is_counted_and_changes_the_images(
         limited = {**model, "guidance_interval": interval}
         evaluator = Evaluator(pipelines.study(tmp_path, limited, reference=images).evaluator_spec)
         schedule = published.ddim(evaluator.denoiser.process, nfe=4, spacing="uniform")
-        request = EvaluationRequest(schedule=schedule, rung=Rung.USER, n_images=4, noise_seed=0)
-        batches = evaluator.evaluate(request).network_batches
+        question = measure(schedule, rung=Rung.USER, n_images=4, noise_seed=0)
+        batches = evaluator.evaluate(question).network_batches
         inside = sum(interval[0] <= t <= interval[1] for t in schedule.times[:-1])
         assert batches == 4 + inside
         found[name] = (batches, _images(evaluator.denoiser))

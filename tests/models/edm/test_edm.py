@@ -11,13 +11,13 @@ from safetensors.torch import load_file, save_file
 
 from s3search.errors import InvalidConfig
 from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
-from s3search.evaluation.record import EvaluationRequest, Rung
 from s3search.models import edm
 from s3search.models.edm import pickles
 from s3search.models.edm.denoiser import EdmDenoiser
 from s3search.models.edm.unets import DhariwalConfig, EdmConfig, SongConfig
 from s3search.processes import edm as edm_process
 from s3search.schedules import published
+from s3search.search.questions import Rung, measure
 from tests.models.edm.pickled import (
     Persistent,
     RunsCode,
@@ -319,9 +319,10 @@ def test_an_evaluation_runs_from_a_file_by_its_short_name(tmp_path: Path) -> Non
         reference_options={"path": str(tmp_path / "images.safetensors")},
     )
     schedule = published.ddim(edm_process(), nfe=2)
-    request = EvaluationRequest(schedule=schedule, rung=Rung.SEARCH, n_images=20, noise_seed=0)
-    found = Evaluator(spec).evaluate(request)
+    question = measure(schedule, rung=Rung.SEARCH, n_images=20, noise_seed=0)
+    found = Evaluator(spec).evaluate(question)
     assert found.network_calls == 40
+    assert found.value is not None
     assert found.value > 0
 
 

@@ -5,14 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from s3search.search.predictor import Chosen, Example, choose
+from s3search.search.predictor import ChosenPredictor, Example, choose
 from s3search.search.predictor.ranks import best_share, rank_correlation
 from tests.search.predictor.examples import examples
 
 N = 100
 
 
-def outcome(kind: str, n: int = N) -> tuple[Chosen, float]:
+def outcome(kind: str, n: int = N) -> tuple[ChosenPredictor, float]:
     """What is chosen from the first n, and its rank correlation on the last 60."""
     found, values = examples(kind)
     chosen = choose(found[:n], values[:n], 0)

@@ -1,7 +1,8 @@
 """Every graph of a study whose numbers were written by hand: what is drawn is what is known.
 
-Two numbers of calls; failures, a schedule that left its race, polishing, finals, held-out values,
-an older validation of fewer images, and an evaluation that somebody asked for afterwards.
+Two numbers of calls; failures, a schedule that was measured no further, polishing, finals,
+held-out values, an older validation of fewer images, and a measurement that somebody asked for
+afterwards.
 """
 
 from dataclasses import dataclass, field
@@ -10,16 +11,15 @@ from typing import Any
 
 import pytest
 
-from s3search.evaluation.record import Evaluation, EvaluationRequest, Rung
 from s3search.processes import edm
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
-from s3search.search.proposer import Proposal
+from s3search.search.questions import Answer, Measure, Measurement, Polish, PolishResult, Rung
+from s3search.search.trial import Origin, Trial, seeded
 from s3search.show.dashboard.cards import cards_of
 from s3search.show.dashboard.choices import choices_of
 from s3search.show.report import graphs
 from s3search.show.report.data import Collected, collect
-from s3search.study.database.rows import Job, Result, Spent
 from s3search.study.database.store import StudyStore, create_or_resume
 from s3search.study.results.frame import evaluations_frame
 from tests.support.studies import study_config
@@ -45,10 +45,13 @@ class _Writer:
     store: StudyStore
     n: int = field(default=0)
 
-    def propose(self, schedule: Schedule, origin: str, value: float | None) -> None:
-        proposal = Proposal(number=self.n, schedule=schedule, origin=origin, parents=())
+    def propose(self, schedule: Schedule, origin: str) -> None:
+        trial = Trial.of(schedule, Origin.of_text(origin))
+        self.store.add_trials({self.n: trial})
         self.n += 1
-        self.store.add_proposals([proposal])
+
+    def search(self, schedule: Schedule, origin: str, value: float | None) -> None:
+        self.propose(schedule, origin)
         self.measure(schedule, value)
 
     def measure(
@@ -58,71 +61,72 @@ class _Writer:
         rung: Rung = Rung.SEARCH,
         n_images: int = 100,
     ) -> None:
-        asked = Rung.SEARCH if rung is Rung.RACE else rung
-        request = EvaluationRequest(
-            schedule=schedule, rung=asked, n_images=100, noise_seed=list(Rung).index(asked)
+        has_stopped = rung is Rung.STOPPED
+        asked = Rung.SEARCH if has_stopped else rung
+        question = Measure(
+            trial=Trial.of(schedule, seeded("given")),
+            rung=asked,
+            n_images=100 if has_stopped else n_images,
+            noise_seed=list(Rung).index(asked),
         )
-        evaluation = None
-        if value is not None:
-            evaluation = _evaluation(request, rung, n_images, value)
-        self.store.add_result(
-            Result(
-                request=request,
-                evaluation=evaluation,
-                error="EvaluationFailed: no" if value is None else None,
-                spent=Spent(worker="here/1", seconds=0.5),
+        self.store.add_measurement(_measurement(question, n_images, value))
+
+    def polish(self, seed: int, network_calls: int, error: str | None = None) -> None:
+        question = Polish(
+            trial=Trial.of(D, seeded("given")), iterations=1, n_images=1, seed=seed, noise_seed=0
+        )
+        self.store.add_answer(
+            Answer(
+                question=question,
+                value=PolishResult(schedule=D, losses=()) if error is None else None,
+                error=error,
+                network_calls=network_calls,
+                seconds=2.0,
+                worker="here/1",
             )
         )
 
-    def polish(self, digest: str, network_calls: int, error: str | None = None) -> None:
-        spent = Spent(worker="here/1", seconds=2.0)
-        self.store.add_job(Job("polish", digest, {}, error, network_calls, spent))
 
-
-def _evaluation(request: EvaluationRequest, rung: Rung, n_images: int, value: float) -> Evaluation:
-    schedule = request.schedule
-    return Evaluation(
-        schedule_id=schedule.id,
-        nfe=schedule.nfe,
-        rung=rung,
+def _measurement(question: Measure, n_images: int, value: float | None) -> Measurement:
+    if value is None:
+        error = "EvaluationFailed: no"
+        return Measurement(question=question, error=error, seconds=0.5, worker="here/1")
+    return Measurement(
+        question=question,
+        distance=value,
+        n_images=n_images,
+        standard_error=0.01,
         metric="frechet",
         extractor="pixels",
-        n_images=n_images,
-        noise_seed=request.noise_seed,
-        value=value,
-        standard_error=0.01,
-        block_images=None,
-        block_value=None,
-        network_batches=schedule.nfe,
-        seconds=0.5,
-        sampling_seconds=0.4,
-        device="cpu",
-        code_version="0",
         reference_digest="r",
         reference_n=10,
         model_fingerprint="m",
+        network_batches=question.trial.nfe,
+        sampling_seconds=0.4,
+        seconds=0.5,
+        worker="here/1",
+        device="cpu",
+        code_version="0",
     )
 
 
 def _search(write: _Writer) -> None:
     """Behind each line the calls spent so far, as images x calls."""
-    write.propose(DDIM, "baseline: DDIM, uniform, stop, NFE 3", 2.0)  # 300
-    write.propose(DDIM_KARRAS, "baseline: DDIM, karras, stop, NFE 3", 1.5)  # 600
-    write.propose(UNIPC, "baseline: UniPC-3, karras, stop, NFE 3", 1.0)  # 900
-    write.propose(A, "random", 3.0)  # 1200
-    write.propose(FAILED, "random", None)  # 1200
-    proposal = Proposal(number=write.n, schedule=LEFT, origin="random", parents=())
-    write.n += 1
-    write.store.add_proposals([proposal])
-    write.measure(LEFT, 0.2, Rung.RACE, 25)  # 1275
-    write.propose(B, "mutation", 0.9)  # 1575
-    write.propose(DDIM_2, "baseline: DDIM, uniform, stop, NFE 2", 4.0)  # 1775
-    write.propose(C, "mutation", 2.5)  # 1975
-    write.polish("p", 1000)  # 2975
-    write.propose(D, "polish 1", 0.6)  # 3275
+    write.search(DDIM, "baseline: DDIM, uniform, stop, NFE 3", 2.0)  # 300
+    write.search(DDIM_KARRAS, "baseline: DDIM, karras, stop, NFE 3", 1.5)  # 600
+    write.search(UNIPC, "baseline: UniPC-3, karras, stop, NFE 3", 1.0)  # 900
+    write.search(A, "random", 3.0)  # 1200
+    write.search(FAILED, "random", None)  # 1200
+    write.propose(LEFT, "random")
+    write.measure(LEFT, 0.2, Rung.STOPPED, 25)  # 1275
+    write.search(B, "mutation", 0.9)  # 1575
+    write.search(DDIM_2, "baseline: DDIM, uniform, stop, NFE 2", 4.0)  # 1775
+    write.search(C, "mutation", 2.5)  # 1975
+    write.polish(1, 1000)  # 2975
+    write.search(D, "polish 1", 0.6)  # 3275
     for schedule, value in ((D, 0.7), (B, 0.8)):
         write.measure(schedule, value, Rung.FINALS, 400)  # 4475, 5675
-    write.polish("q", 50, "EvaluationFailed: no gradient")  # 5725
+    write.polish(2, 50, "EvaluationFailed: no gradient")  # 5725
 
 
 def _validate(write: _Writer) -> None:

@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 from s3search.cli import run
+from s3search.cluster.asking import Pool
 from s3search.cluster.pool import InlinePool
 from s3search.errors import InvalidConfig, StudyConflict
 from s3search.evaluation.evaluator import Evaluator
 from s3search.processes import edm
 from s3search.run.launching import launch
-from s3search.run.study_lab import Pool
 from s3search.schedules import published
 from s3search.show.dashboard import Access, application
 from s3search.show.dashboard.artifacts import artifacts_folder, samples_of

@@ -22,7 +22,7 @@ from s3search.show.pictures import (
     terminal_drawing,
     time_lines,
 )
-from s3search.solvers.coefficients import freed
+from s3search.solvers.coefficients import as_coefficients
 from s3search.study.optuna.summary import DISTRIBUTIONS, summary
 from tests.support.helpers import EXAMPLES, schedules
 
@@ -42,7 +42,7 @@ def _changed(schedule: Schedule, **changes: object) -> Schedule:
 
 
 def test_free_steps_are_drawn_and_described(tmp_path: Path) -> None:
-    schedule = freed(published.heun(edm(), nfe=5))
+    schedule = as_coefficients(published.heun(edm(), nfe=5))
     console = Console(width=160)
     with console.capture() as shown:
         console.print(terminal_drawing(schedule))
@@ -53,7 +53,7 @@ def test_free_steps_are_drawn_and_described(tmp_path: Path) -> None:
 
 
 def test_the_summary_of_a_long_free_schedule_fits_its_distributions() -> None:
-    schedule = freed(published.dpmpp_2m(edm(), nfe=40))
+    schedule = as_coefficients(published.dpmpp_2m(edm(), nfe=40))
     values = summary(schedule, is_baseline=False)
     assert values["data_share"] == 1.0
     order = DISTRIBUTIONS["order_mean"]
@@ -156,7 +156,7 @@ def test_other_processes_are_compared_by_their_noise() -> None:
 
 
 def test_differences_that_no_word_tells_are_named(tmp_path: Path) -> None:
-    one = freed(published.dpmpp_2m(edm(), nfe=3))
+    one = as_coefficients(published.dpmpp_2m(edm(), nfe=3))
     middle = one.steps[1].predictor
     assert isinstance(middle, Free)
     changed = middle.model_copy(update={"q": (0.1, 0.2), "carries": False})

@@ -15,25 +15,25 @@ from s3search.errors import InvalidConfig, StudyConflict
 from s3search.processes import edm
 from s3search.run.launching import launch_on
 from s3search.schedules.published import baselines
-from s3search.search.algorithms.evolution import distinct
-from s3search.tasks.benchmark.plan import PUBLISHED, Choices, Plan, make_plan
+from s3search.search.trial import Trial, distinct, seeded
+from s3search.tasks.benchmark.plan import PUBLISHED, BenchmarkOptions, BenchmarkPlan, make_plan
 from s3search.tasks.benchmark.results import Row, read_rows
 from s3search.tasks.benchmark.running import Made, run
 from tests.support.studies import study_file
 
 SETS = ("search.n_images=20", "validation.n_images=40")
-CHOICES = Choices(
+CHOICES = BenchmarkOptions(
     nfe=(1,), n_seeds=1, budgets=(4, 6), algorithms=("s3", "random"), ladder=False, sets=SETS
 )
 
 Cli = Callable[..., tuple[int, str, str]]
 
 
-def _plan(folder: Path, choices: Choices = CHOICES) -> Plan:
+def _plan(folder: Path, choices: BenchmarkOptions = CHOICES) -> BenchmarkPlan:
     return make_plan(study_file(folder), folder, choices)
 
 
-def _made(plan: Plan) -> list[Made]:
+def _made(plan: BenchmarkPlan) -> list[Made]:
     made: list[Made] = []
     run(plan, made.append)
     return made
@@ -115,7 +115,8 @@ def test_published_solvers_are_measured_once_and_stand_beside_every_row(folder: 
     evaluations = _table(folder, "s3search_evaluations")
     proposals = _table(folder, "s3search_proposals")
     published = proposals[proposals["name"].str.startswith(PUBLISHED)]
-    assert set(published["schedule_id"]) == {s.id for s in distinct(baselines(edm(), 1)).values()}
+    known = distinct(Trial.of(s, seeded(name)) for name, s in baselines(edm(), 1).items())
+    assert set(published["schedule_id"]) == {trial.id for trial in known}
     validated = evaluations[evaluations["rung"] == "validation"]
     assert validated[validated["name"].str.startswith(PUBLISHED)]["value"].min() == best
     assert (validated.groupby("name").size().filter(like="s3,") == 1).all()
@@ -139,14 +140,16 @@ def test_a_finished_benchmark_runs_nothing_again(
 
 
 def test_a_larger_budget_goes_on_and_a_smaller_one_is_refused(tmp_path: Path) -> None:
-    choices = Choices(nfe=(1,), n_seeds=1, budgets=(4,), algorithms=("random",), sets=SETS)
+    choices = BenchmarkOptions(
+        nfe=(1,), n_seeds=1, budgets=(4,), algorithms=("random",), sets=SETS
+    )
     _made(_plan(tmp_path, choices))
-    more = Choices(nfe=(1,), n_seeds=1, budgets=(4, 5), algorithms=("random",), sets=SETS)
+    more = BenchmarkOptions(nfe=(1,), n_seeds=1, budgets=(4, 5), algorithms=("random",), sets=SETS)
     assert [m.is_new for m in _made(_plan(tmp_path, more))] == [False, False, True]
-    fewer = Choices(nfe=(1,), n_seeds=1, budgets=(2,), algorithms=("random",), sets=SETS)
+    fewer = BenchmarkOptions(nfe=(1,), n_seeds=1, budgets=(2,), algorithms=("random",), sets=SETS)
     with pytest.raises(InvalidConfig, match=r"random has gone on to 5 evaluations .* asked for 2"):
         _made(_plan(tmp_path, fewer))
-    other = Choices(
+    other = BenchmarkOptions(
         nfe=(1,),
         n_seeds=1,
         budgets=(6,),
@@ -160,7 +163,9 @@ def test_a_larger_budget_goes_on_and_a_smaller_one_is_refused(tmp_path: Path) ->
 def test_an_interrupted_benchmark_keeps_what_it_took_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    choices = Choices(nfe=(1,), n_seeds=1, budgets=(4,), algorithms=("random",), sets=SETS)
+    choices = BenchmarkOptions(
+        nfe=(1,), n_seeds=1, budgets=(4,), algorithms=("random",), sets=SETS
+    )
 
     def stopped(*arguments: object) -> None:
         launch_on(*arguments)  # type: ignore[arg-type]
@@ -180,7 +185,7 @@ def test_an_interrupted_benchmark_keeps_what_it_took_and_goes_on(
 
 
 def test_the_plan_is_every_method_at_every_budget(tmp_path: Path) -> None:
-    choices = Choices(nfe=(5, 3), n_seeds=2, first_seed=4, algorithms=("s3", "usf"))
+    choices = BenchmarkOptions(nfe=(5, 3), n_seeds=2, first_seed=4, algorithms=("s3", "usf"))
     plan = _plan(tmp_path, choices)
     wanted = list(plan.measurements())
     assert {(m.nfe, m.seed) for m in wanted} == {(3, 4), (3, 5), (5, 4), (5, 5)}
@@ -201,14 +206,14 @@ def test_the_plan_is_every_method_at_every_budget(tmp_path: Path) -> None:
 
 
 def test_without_a_study_file_it_is_the_digits_on_three_numbers_of_calls(tmp_path: Path) -> None:
-    plan = make_plan(None, tmp_path, Choices())
+    plan = make_plan(None, tmp_path, BenchmarkOptions())
     assert (plan.nfe, plan.seeds, plan.budgets) == ((3, 5, 8), (0, 1, 2), (37, 75, 150, 300))
     configs = [plan.config(m) for m in plan.measurements()]
     assert {c.model.loader for c in configs} == {"digits"}
     assert {c.cluster.address for c in configs} == {"inline"}
     assert {(c.search.n_images, c.validation.n_images) for c in configs} == {(1000, 10_000)}
     assert {c.search.algorithm for c in configs if c.search.baselines} == {"s3", "random"}
-    quick = make_plan(None, tmp_path, Choices(is_quick=True, sets=("search.n_images=7",)))
+    quick = make_plan(None, tmp_path, BenchmarkOptions(is_quick=True, sets=("search.n_images=7",)))
     assert (quick.nfe, quick.seeds, quick.budgets) == ((3,), (0,), (2, 5, 10, 20))
     assert (quick.base.search.n_images, quick.base.validation.n_images) == (7, 500)
 

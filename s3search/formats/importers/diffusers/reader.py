@@ -28,7 +28,7 @@ from pydantic import ValidationError
 from s3search.errors import InvalidConfig, InvalidSchedule, nearest
 from s3search.formats.importers.diffusers import solvers
 from s3search.formats.importers.diffusers.config import SchedulerConfig
-from s3search.formats.importers.diffusers.solvers import Made, Run
+from s3search.formats.importers.diffusers.solvers import Made, SolverRun
 from s3search.formats.importers.request import Request, read_json, required
 from s3search.models.diffusers.scheduler_config import process_of
 from s3search.processes import NoiseProcess
@@ -71,7 +71,7 @@ def schedule_of(
         first = error.errors()[0]
         raise InvalidConfig(f"{first['loc'][0]}: {first['msg']}") from error
     indices = None if timesteps is None else tuple(timesteps)
-    run = Run(config=parsed, process=_process(merged), n=n, indices=indices)
+    run = SolverRun(config=parsed, process=_process(merged), n=n, indices=indices)
     times, steps = make(run)
     times, steps = _without_standing_still(run, times, steps)
     _note_the_models_part(run)
@@ -92,7 +92,7 @@ def _process(config: Mapping[str, Any]) -> NoiseProcess:
         raise InvalidConfig(f"no noise process follows from this config ({error})") from error
 
 
-def _without_standing_still(run: Run, times: Sequence[float], steps: Sequence[Step]) -> Made:
+def _without_standing_still(run: SolverRun, times: Sequence[float], steps: Sequence[Step]) -> Made:
     """Without a last step of no length, whose call changes nothing."""
     if len(times) < 2 or times[-1] != times[-2]:
         return times, steps
@@ -102,7 +102,7 @@ def _without_standing_still(run: Run, times: Sequence[float], steps: Sequence[St
     return times[:-1], kept
 
 
-def _note_the_models_part(run: Run) -> None:
+def _note_the_models_part(run: SolverRun) -> None:
     clips = [name for name in ("thresholding", "clip_sample") if getattr(run.config, name)]
     run.notes.extend(
         f"{name}: changes what the network answers, which is the model's part and not in the "
@@ -116,7 +116,7 @@ def _note_the_models_part(run: Run) -> None:
 _BETAS = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
 _EDM = {"sigma_schedule": "karras", "sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5}
 
-_SCHEDULERS: dict[str, tuple[Callable[[Run], Made], dict[str, Any]]] = {
+_SCHEDULERS: dict[str, tuple[Callable[[SolverRun], Made], dict[str, Any]]] = {
     "DDIMScheduler": (
         solvers.ddim,
         {**_BETAS, "timestep_spacing": "leading", "clip_sample": True},

@@ -23,7 +23,7 @@ _HALF = Relaxation(kind=RelaxationKind.DPMSOLVER_2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class SolverRun:
     """One scheduler at work in n steps."""
 
     config: SchedulerConfig
@@ -36,7 +36,7 @@ class Run:
 Made = tuple[Sequence[float], Sequence[Step]]
 
 
-def ddim(run: Run) -> Made:
+def ddim(run: SolverRun) -> Made:
     """First order on its own indices; a note where its steps do not lead from one to the next."""
     config = run.config
     indices = grids.ddim_indices(config, run.n) if run.indices is None else [*run.indices]
@@ -45,7 +45,7 @@ def ddim(run: Run) -> Made:
     return times, published.ddim_steps(len(indices))
 
 
-def _end_of_strides(run: Run, indices: Sequence[int], stride: int) -> float:
+def _end_of_strides(run: SolverRun, indices: Sequence[int], stride: int) -> float:
     """Where the last step ends if every step aims at t - stride; a note where they miss the next
     timestep.
     """
@@ -61,13 +61,13 @@ def _end_of_strides(run: Run, indices: Sequence[int], stride: int) -> float:
     return _discrete(run).clean_time if run.config.set_alpha_to_one else 0.0
 
 
-def dpm_multistep(run: Run) -> Made:
+def dpm_multistep(run: SolverRun) -> Made:
     """DPM-Solver(++) from the history."""
     times = _multistep_times(run, is_unipc=False)
     return times, _multistep_steps(run.config, len(times) - 1)
 
 
-def edm_dpm(run: Run) -> Made:
+def edm_dpm(run: SolverRun) -> Made:
     """The same on EDM's sigmas."""
     times = grids.edm_times(run.config, run.n)
     return times, _multistep_steps(run.config, len(times) - 1)
@@ -99,14 +99,14 @@ def _multistep_order(config: SchedulerConfig, i: int, n: int, *, lowers: bool) -
     return min(config.solver_order, i + 1, n - i if lowers else i + 1)
 
 
-def dpm_singlestep(run: Run) -> Made:
+def dpm_singlestep(run: SolverRun) -> Made:
     """DPM-Solver(++) in updates of rising order from one start."""
     config = run.config
     if config.timestep_spacing != "linspace":  # it knows no other
         config = config.model_copy(update={"timestep_spacing": "linspace"})
     prediction, halved = _prediction(config), _halves(config)
     times = _multistep_times(
-        Run(config=config, process=run.process, n=run.n, indices=run.indices), is_unipc=False
+        SolverRun(config=config, process=run.process, n=run.n, indices=run.indices), is_unipc=False
     )
     return times, [
         _singlestep(prediction, order, halved=halved)
@@ -142,7 +142,7 @@ def _singlestep(prediction: Prediction, order: int, *, halved: bool) -> Step:
     return Step(predictor=rule)
 
 
-def unipc(run: Run) -> Made:
+def unipc(run: SolverRun) -> Made:
     """UniPC, corrected wherever the config leaves it on."""
     config = run.config
     _halves(config)  # the types of other solvers count as bh2
@@ -172,7 +172,7 @@ def unipc(run: Run) -> Made:
     ]
 
 
-def deis(run: Run) -> Made:
+def deis(run: SolverRun) -> Made:
     """DEIS with polynomials in log(sigma / alpha) = -lam.
 
     Integrated over sigma / alpha they are the Taylor steps of the noise prediction whose
@@ -194,7 +194,7 @@ def _log_rho(order: int) -> Step:
     return Step(predictor=rule)
 
 
-def pndm(run: Run) -> Made:
+def pndm(run: SolverRun) -> Made:
     """PLMS, or Runge-Kutta first with an inner time in each of the first three steps."""
     config = run.config
     if config.prediction_type != "epsilon":
@@ -228,19 +228,19 @@ def pndm(run: Run) -> Made:
     return times, [*published.f_pndm_steps(n_moving), *still]
 
 
-def euler(run: Run) -> Made:
+def euler(run: SolverRun) -> Made:
     """Euler in sigma / alpha."""
     times = grids.sampler_times(run.config, _discrete(run), run.n)
     return times, published.euler_steps(len(times) - 1)
 
 
-def heun(run: Run) -> Made:
+def heun(run: SolverRun) -> Made:
     """Heun in sigma / alpha; two calls a step but the last."""
     times = _clean_sampler_times(run)
     return times, published.heun_steps(len(times) - 1, ends_clean=True)
 
 
-def kdpm2(run: Run) -> Made:
+def kdpm2(run: SolverRun) -> Made:
     """Euler to the geometric mean of two sigmas, then its slope over the whole step."""
     process, times = run.process, _clean_sampler_times(run)
     visited, steps = [times[0]], []
@@ -251,14 +251,14 @@ def kdpm2(run: Run) -> Made:
     return [*visited, times[-1]], [*steps, Step(predictor=Adams())]
 
 
-def lms(run: Run) -> Made:
+def lms(run: SolverRun) -> Made:
     """Adams' steps of rising order, the last one to the clean end included."""
     times = _clean_sampler_times(run)
     orders = [min(i + 1, run.config.lms_order) for i in range(len(times) - 1)]
     return times, [Step(predictor=Adams(points=tuple(range(-own, 0)))) for own in orders]
 
 
-def flow_euler(run: Run) -> Made:
+def flow_euler(run: SolverRun) -> Made:
     """Euler in a flow's time, which is DDIM."""
     _check_flow(run)
     if run.config.stochastic_sampling:
@@ -269,7 +269,7 @@ def flow_euler(run: Run) -> Made:
     return times, published.ddim_steps(len(times) - 1)
 
 
-def flow_heun(run: Run) -> Made:
+def flow_heun(run: SolverRun) -> Made:
     """Heun in a flow's time, on the levels of `flow_euler`; two calls a step but the last."""
     _check_flow(run)
     config = run.config  # of which it knows these two keys alone
@@ -278,12 +278,12 @@ def flow_heun(run: Run) -> Made:
     return times, published.flow_heun_steps(len(times) - 1)
 
 
-def _check_flow(run: Run) -> None:
+def _check_flow(run: SolverRun) -> None:
     if not isinstance(run.process, Flow):
         raise InvalidConfig(f"expected a flow's config, found one of {run.process.type!r}")
 
 
-def edm_euler(run: Run) -> Made:
+def edm_euler(run: SolverRun) -> Made:
     """Euler on EDM's sigmas."""
     times = grids.edm_times(run.config, run.n)
     return times, published.euler_steps(len(times) - 1)
@@ -292,19 +292,19 @@ def edm_euler(run: Run) -> Made:
 # --- what they share ---
 
 
-def _clean_sampler_times(run: Run) -> list[float]:
+def _clean_sampler_times(run: SolverRun) -> list[float]:
     """Of samplers that know no other end, whatever a config made for another one says."""
     ends_clean = run.config.model_copy(update={"final_sigmas_type": "zero"})
     return grids.sampler_times(ends_clean, _discrete(run), run.n)
 
 
-def _multistep_times(run: Run, *, is_unipc: bool) -> list[float]:
+def _multistep_times(run: SolverRun, *, is_unipc: bool) -> list[float]:
     if isinstance(run.process, Flow):
         return grids.flow_multistep_times(run.config, run.n, is_unipc=is_unipc)
     return grids.multistep_times(run.config, _discrete(run), run.n, run.indices)
 
 
-def _discrete(run: Run) -> VpDiscrete:
+def _discrete(run: SolverRun) -> VpDiscrete:
     if not isinstance(run.process, VpDiscrete):
         raise InvalidSchedule(
             f"this scheduler on a {run.process.type!r} model is not supported; "

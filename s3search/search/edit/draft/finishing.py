@@ -34,7 +34,7 @@ def finished(space: SearchSpace, draft: Draft, nfe: int, rng: np.random.Generato
     clean = (process.clean_time,) if draft.denoises else ()
     image = space.mean_image if draft.start is StartKind.AVERAGE_X0 else None
     first = draft.first_shift
-    told = None if first is None else first.time(process, draft.times[0])
+    network_time = None if first is None else first.time(process, draft.times[0])
     steps = draft.steps()
     named = None
     if space.ems is not None and needs_ems(steps) is not None:
@@ -45,7 +45,7 @@ def finished(space: SearchSpace, draft: Draft, nfe: int, rng: np.random.Generato
         start=Start(
             kind=draft.start,
             image=image,
-            network_time=told,
+            network_time=network_time,
             jump=space.jump if draft.jumps else None,
         ),
         steps=steps,

@@ -55,8 +55,8 @@ class Draft:
         for choice, t in zip(self.choices, self.times[1:], strict=False):
             step = step_of(choice)
             if choice.shift is not None:
-                told = choice.shift.time(self.process, t)
-                step = step.model_copy(update={"network_time": told})
+                network_time = choice.shift.time(self.process, t)
+                step = step.model_copy(update={"network_time": network_time})
             made.append(step)
         made += [step_of(choice) for choice in self.choices[len(made) :]]
         return tuple(made)

@@ -1,4 +1,4 @@
-"""Changes of a draft's frame: its times, those that the network is told, start, jump and end."""
+"""Changes of a draft's frame: its times and network times, start, jump and end."""
 
 import math
 from dataclasses import replace

@@ -2,7 +2,7 @@
 
 import torch
 
-from s3search.evaluation.denoiser_cache import AnswerCache
+from s3search.evaluation.denoiser_cache import DenoiserCaches
 
 _SIZE = 4 * 8
 
@@ -12,7 +12,7 @@ def _answer(value: float) -> torch.Tensor:
 
 
 def test_an_answer_is_of_its_images_alone() -> None:
-    cache = AnswerCache(100 * _SIZE)
+    cache = DenoiserCaches(100 * _SIZE)
     cache.of("these").keep("a", 0, _answer(1.0))
     found = cache.of("these").get("a")
     assert found is not None
@@ -22,7 +22,7 @@ def test_an_answer_is_of_its_images_alone() -> None:
 
 
 def test_without_room_the_oldest_of_the_latest_calls_go_first() -> None:
-    cache = AnswerCache(4 * _SIZE)
+    cache = DenoiserCaches(4 * _SIZE)
     answers = cache.of("these")
     for key, call in (("first", 0), ("second", 1), ("third", 2), ("other third", 2)):
         answers.keep(key, call, _answer(0.0))
@@ -39,7 +39,7 @@ def test_without_room_the_oldest_of_the_latest_calls_go_first() -> None:
 
 
 def test_what_is_too_large_is_not_kept_and_clearing_gives_room() -> None:
-    cache = AnswerCache(_SIZE)
+    cache = DenoiserCaches(_SIZE)
     answers = cache.of("these")
     answers.keep("large", 0, torch.zeros(3, 1, 2, 2))
     assert answers.get("large") is None

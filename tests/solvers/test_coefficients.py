@@ -15,7 +15,7 @@ from s3search.rules import Adams, Clock, Free, NoisePath, Scale, Taylor, Velocit
 from s3search.rules.base import Prediction
 from s3search.schedules import published
 from s3search.schedules.jump import gaussian_jump
-from s3search.schedules.published.told import with_network_times
+from s3search.schedules.published.network_times import with_network_times
 from s3search.schedules.schedule import (
     Corrector,
     CorrectorKind,
@@ -26,7 +26,12 @@ from s3search.schedules.schedule import (
 )
 from s3search.search.edit.draft import random_schedule
 from s3search.search.space.space import load_space
-from s3search.solvers.coefficients import FreeTable, free_table, freed, schedule_of_table
+from s3search.solvers.coefficients import (
+    CoefficientTable,
+    as_coefficients,
+    coefficient_table,
+    schedule_of_table,
+)
 from tests.support.helpers import EXAMPLES, gaussian, max_abs, noise, schedules
 
 _PROCESSES: dict[str, NoiseProcess] = {"edm": edm(), "vp_linear": vp_linear(), "flow": flow()}
@@ -44,21 +49,21 @@ def _same_images(a: Schedule, b: Schedule) -> float:
 
 
 def _check(schedule: Schedule, tolerance: float = 1e-12) -> Schedule:
-    made = freed(schedule)
+    made = as_coefficients(schedule)
     assert made.nfe == schedule.nfe == compile_plan(made).nfe
     assert compile_plan(made).n_rows == made.nfe + 1 + (made.start.kind is not StartKind.NETWORK)
     assert all(isinstance(step.predictor, Free) and step.corrector is None for step in made.steps)
     assert _same_images(schedule, made) < tolerance
     assert Schedule.from_dict(made.to_dict()).id == made.id
-    first, again = free_table(schedule), free_table(made)
-    for each in fields(FreeTable):
+    first, again = coefficient_table(schedule), coefficient_table(made)
+    for each in fields(CoefficientTable):
         a, b = getattr(first, each.name), getattr(again, each.name)
         if isinstance(a, np.ndarray):
             scale = max(1.0, float(np.abs(a).max(initial=0.0)))
             assert np.abs(a - b).max(initial=0.0) <= 1e-12 * scale, each.name
         else:
             assert a == b, each.name
-    assert freed(made).nfe == made.nfe
+    assert as_coefficients(made).nfe == made.nfe
     return made
 
 
@@ -168,10 +173,10 @@ def test_a_patch_of_steps_needs_their_number(kind: CorrectorKind) -> None:
         model_patch=ModelPatch(skip_layers=((), (1,), ())),
     )
     if kind is CorrectorKind.PSEUDO:
-        assert freed(patched).model_patch == patched.model_patch
+        assert as_coefficients(patched).model_patch == patched.model_patch
         return
     with pytest.raises(InvalidSchedule, match=r"^model_patch.skip_layers: .* 3 steps, .* make 4"):
-        freed(patched)
+        as_coefficients(patched)
 
 
 def test_steps_with_statistics_cannot_be_freed() -> None:
@@ -183,12 +188,12 @@ def test_steps_with_statistics_cannot_be_freed() -> None:
         statistics=StatisticsReference(digest="0" * 32),
     )
     with pytest.raises(InvalidSchedule, match=r"^steps\[0\].predictor: v3 steps"):
-        freed(schedule)
+        as_coefficients(schedule)
 
 
 def test_moved_coefficients_come_back_as_they_are() -> None:
     """What an optimiser does: any numbers, at any levels, told anything."""
-    table = free_table(published.dpmpp_2m(edm(), nfe=3))
+    table = coefficient_table(published.dpmpp_2m(edm(), nfe=3))
     moved = replace(
         table,
         times=table.times * [1.0, 0.5, 0.5, 1.0],
@@ -199,7 +204,7 @@ def test_moved_coefficients_come_back_as_they_are() -> None:
     schedule = schedule_of_table(moved, provenance={"polished": True})
     assert _carries(schedule) == {False}
     assert schedule.provenance == {"polished": True}
-    again = free_table(schedule)
+    again = coefficient_table(schedule)
     for name in ("times", "p0", "q", "network_times"):
         assert np.array_equal(getattr(again, name), getattr(moved, name)), name
 
@@ -219,13 +224,13 @@ def test_moved_coefficients_come_back_as_they_are() -> None:
 def test_tables_that_are_no_schedule_are_refused(
     change: dict[str, np.ndarray], message: str
 ) -> None:
-    table = replace(free_table(published.ddim(edm(), nfe=3)), **change)
+    table = replace(coefficient_table(published.ddim(edm(), nfe=3)), **change)
     with pytest.raises(InvalidSchedule, match=f"^({message})"):
         schedule_of_table(table)
 
 
 def test_only_free_steps_may_stay_at_a_level() -> None:
-    made = freed(_heun(CorrectorKind.IMPLICIT))
+    made = as_coefficients(_heun(CorrectorKind.IMPLICIT))
     for i in (1, 3):  # the step that stays, and one after it, as DDIM
         steps = [Step(predictor=_DDIM) if j == i else step for j, step in enumerate(made.steps)]
         with pytest.raises(InvalidSchedule, match=r"^times\[2\]: times must fall at every step"):

@@ -1,6 +1,6 @@
 """Network times apart from the solver's: LD3 (arXiv:2405.15506) and TS-DPM (arXiv:2305.15583).
 
-The states and the coefficients stay where they are; only what the network is told changes.  Both
+The states and the coefficients stay where they are; only the network times change.  Both
 papers do so because the state a coarse solver reaches is not one that training showed the network
 at that time.
 """
@@ -11,18 +11,18 @@ from s3search.errors import InvalidSchedule
 from s3search.schedules.schedule import Schedule, Step
 
 
-def with_network_times(schedule: Schedule, told: Sequence[float | None]) -> Schedule:
-    """``schedule`` with its network told ``told[i]`` at point i, one entry per point it calls at.
+def with_network_times(schedule: Schedule, times: Sequence[float | None]) -> Schedule:
+    """``schedule`` with the network time ``times[i]`` at point i, one entry per point it calls at.
 
     None, or the point's own time, leaves a point alone.
     """
     n_called = schedule.n_steps + (schedule.steps[-1].corrector is not None)
-    if len(told) != n_called:
+    if len(times) != n_called:
         raise InvalidSchedule(
-            f"network times: this schedule calls at {n_called} points, found {len(told)} times"
+            f"network times: this schedule calls at {n_called} points, found {len(times)} times"
         )
     own = [
-        None if t == at else t for t, at in zip(told, schedule.times, strict=False)
+        None if t == at else t for t, at in zip(times, schedule.times, strict=False)
     ]  # a schedule that shifts nothing keeps its id
     own += [None] * (schedule.n_steps + 1 - n_called)
     steps: list[Step] = [

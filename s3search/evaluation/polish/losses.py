@@ -1,0 +1,55 @@
+"""What an iteration of a polish lowers, and on which noise.
+
+    frechet      the Fréchet distance to the reference, on fresh noise at every iteration, with its
+                 bias in the number of images removed (`s3search.metrics.frechet_loss`)
+    trajectory   the mean squared difference, in features or pixels, from a fine solve of the same
+                 noises (LD3 arXiv:2405.15506, S4S arXiv:2502.17423, DC-Solver arXiv:2409.03755)
+
+Noise seeds are hashes of (noise_seed, iteration): no search or validation that numbers its seeds
+shares noise with them, and the same ``noise_seed`` gives the same polish.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from s3search.evaluation.polish.adam import Objective
+from s3search.evaluation.polish.gradient import PlanGradient
+from s3search.metrics.frechet import FrechetReference
+from s3search.metrics.frechet_loss import FrechetLoss
+from s3search.solvers.plan import Plan
+
+_SEED_TAG = 0x706F6C697368  # keeps the seeds apart from other hashes of the same numbers
+
+
+def frechet(
+    gradient: PlanGradient, reference: FrechetReference, n_images: int, noise_seed: int
+) -> Objective:
+    """The distance of ``n_images`` images, fresh ones at every iteration."""
+    loss = FrechetLoss(reference, gradient.noise.device)
+    return lambda i: gradient(gradient.batches(iteration_seed(noise_seed, i), n_images), loss)
+
+
+def trajectory(
+    gradient: PlanGradient, fine: Plan, n_images: int, noise_seed: int, n_sets: int
+) -> Objective:
+    """The distance from the images that the plan ``fine`` makes; ``n_sets`` sets of ``n_images``
+    noises take turns, so that each is solved finely once.
+    """
+    targets: dict[int, Tensor] = {}
+
+    def objective(i: int) -> tuple[float, list[Tensor]]:
+        turn = i % n_sets
+        batches = gradient.batches(iteration_seed(noise_seed, turn), n_images)
+        if turn not in targets:
+            with torch.no_grad():
+                targets[turn] = torch.cat([gradient.features_of(b, fine) for b in batches])
+        return gradient(batches, lambda f: ((f - targets[turn]) ** 2).sum(1).mean())
+
+    return objective
+
+
+def iteration_seed(noise_seed: int, iteration: int) -> int:
+    """The noise seed of one iteration."""
+    entropy = np.random.SeedSequence([_SEED_TAG, noise_seed, iteration])
+    return int(entropy.generate_state(1, dtype=np.uint64)[0])
