@@ -172,9 +172,8 @@ class Log:
         begun = [question for question in ask.begin if isinstance(question, Measure)]
         ids = {question.trial.id for question in begun}
         for question in ask.wait:  # a search may wait for what it never began
-            is_new = isinstance(question, Measure) and question.trial.id not in self._first
-            if is_new and question.trial.id not in ids:
-                begun.append(question)
+            if isinstance(question, Measure) and question.trial.id not in ids:
+                begun += [] if question.trial.id in self._first else [question]
         for question in begun:
             if question.rung in (Rung.SEARCH, Rung.FINALS):
                 self._point.update(question.trial.id.encode())
