@@ -158,7 +158,7 @@ class RuleModel(Part):
         return True
 
     def renumbered(self, moved: Callable[[int], int]) -> Self:
-        """The same step along a history in which point p has become point ``moved(p)``."""
+        """This step along a history in which point p has become point ``moved(p)``."""
 
         def walk(value: Any, key: str) -> Any:
             match value:
