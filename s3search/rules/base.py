@@ -174,7 +174,6 @@ class RuleModel(Part):
 
     def scaled(self, points: Sequence[float], to: float) -> Self:
         """The step between states that are multiplied by ``points`` and ``to``."""
-        del points, to
         return self
 
 
