@@ -25,6 +25,7 @@ ROOT = Path(s3search.__file__).parents[1]
 README = ROOT / "README.md"
 SOLVERS = ROOT / "docs" / "solvers.md"
 METRICS = ROOT / "docs" / "metrics.md"
+PYTHON = ROOT / "docs" / "python.md"
 LAYERS = ROOT / "docs" / "layers.md"
 TRANSFER = ROOT / "docs" / "transfer.md"
 SPACES = ROOT / "search_spaces" / "README.md"
@@ -106,6 +107,21 @@ def test_the_examples_of_the_readme_run(
     names: dict[str, Any] = {"__name__": "example"}
     for i, example in enumerate(examples):
         exec(compile(example, f"README.md, example {i + 1}", "exec"), names)
+
+
+def test_the_page_on_python_names_every_keyword_and_its_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = PYTHON.read_text(encoding="utf-8")
+    for function in (s3search.search, s3search.evaluate):
+        words = set(inspect.signature(function).parameters) - {"more"}
+        assert [word for word in words if not re.search(rf"\b{word}\b", text)] == []
+    (example,) = _EXAMPLE.findall(text)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(compile(example, "docs/python.md", "exec"), names)
+    assert {path.name for path in tmp_path.iterdir()} == {"schedule.json", "schedule.png"}
+    assert names["value"] > 0.0
 
 
 def test_the_worked_example_of_a_solver_carries_constants() -> None:

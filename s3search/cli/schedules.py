@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
+import s3search
 from s3search.cli.options import Address, AsJson, ScheduleFile, Sets, StudyFile
 from s3search.cli.output import OUT, print_json, writable
 from s3search.cli.settings import config_of
-from s3search.errors import EvaluationFailed, InvalidSchedule
 from s3search.schedules.schedule import Schedule, json_schema
 
 
@@ -23,33 +23,17 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure one schedule with a study file's model, metric and reference; nothing is stored."""
-    from s3search.cluster.asking import described, measured_by
-    from s3search.evaluation.record import statistics_problem
-    from s3search.run.launching import workers
-    from s3search.search.questions import Rung, measure
     from s3search.show.terminal.results import evaluation_line
 
-    loaded = Schedule.load(schedule)
     config = config_of(study, None, address, sets)
-    question = measure(loaded, rung=Rung.USER, n_images=n_images, noise_seed=seed)
-    with workers(config) as pool:
-        description = described(pool)
-        process = description.process
-        if not loaded.process.same_levels(process):
-            raise InvalidSchedule(
-                f"{schedule}: process: this is a schedule for {loaded.process!r}, "
-                f"the model of {study} has {process!r}"
-            )
-        problem = statistics_problem(loaded, description.ems)
-        if problem is not None:
-            raise InvalidSchedule(f"{schedule}: {problem}")
-        (measured,) = measured_by(pool, [question])
-    if measured.distance is None:
-        raise EvaluationFailed(str(measured.error))
+    evaluation = s3search.evaluate(schedule, config, n_images=n_images, seed=seed)
     if as_json:
-        print_json(measured.table())
+        found = evaluation.measurement.table()
+        del found["replicates"]  # the interval says what they say
+        print_json({**found, "interval_95": evaluation.interval})
     else:
-        OUT.print(evaluation_line(measured), highlight=False, soft_wrap=True)
+        line = evaluation_line(evaluation.measurement, evaluation.interval)
+        OUT.print(line, highlight=False, soft_wrap=True)
 
 
 def show(
@@ -138,7 +122,7 @@ def check(
     """Check a schedule or a study file without running anything."""
     if file.suffix == ".toml":
         from s3search.cluster import check_address
-        from s3search.evaluation.evaluator import load_ems, load_gaussian
+        from s3search.evaluation.spec import load_ems, load_gaussian
         from s3search.run.launching import space_of
         from s3search.study.file.config import load_config
 

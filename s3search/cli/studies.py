@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+import s3search
 from s3search.cli.comparing import are_files, check_options, compare_files
 from s3search.cli.options import Address, AsJson, Sets, Storage, StudyFile, StudyName
 from s3search.cli.output import ERR, OUT, print_json, this_command, writable
@@ -214,19 +215,12 @@ def report(
 
 
 def _launch(config: Any, *, quiet: bool, takeover: bool = False) -> None:
-    from s3search.run.launching import launch as run
-    from s3search.show.dashboard.publish import publish_launched
     from s3search.show.terminal.progress import progress
     from s3search.study.database.engine import redacted
 
     try:
         with progress(ERR if quiet else OUT) as report:
-            run(
-                config,
-                report,
-                takeover=takeover,
-                afterwards=lambda pool: publish_launched(config, pool),
-            )
+            s3search.search(config, progress=report, takeover=takeover)
     except KeyboardInterrupt:
         ERR.print(
             f"interrupted; what was measured is saved in {redacted(config.storage.url)}. "

@@ -28,9 +28,9 @@ from typing import Any
 
 import ray.exceptions
 
-import s3search
 from s3search.cluster.ray.cluster import first_sentence, probe
 from s3search.errors import InvalidConfig, WorkersUnavailable
+from s3search.evaluation.code_version import CODE_VERSION
 
 STOP_SECONDS = 60  # that a stopped search has to close its study and leave its workers
 _POLL_SECONDS = 0.5
@@ -94,7 +94,7 @@ class JobServer:
                 entrypoint=command,
                 submission_id=f"{name}-{secrets.token_hex(4)}".lstrip("-"),
                 runtime_env=environment,
-                metadata={_STUDY: study, _RELEASE: s3search.__version__},
+                metadata={_STUDY: study, _RELEASE: CODE_VERSION},
             )
         return job
 

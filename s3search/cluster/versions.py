@@ -11,9 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Self
 
-import s3search
+from s3search.evaluation.code_version import CODE_VERSION
 
-_PACKAGE = Path(s3search.__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class CodeVersion:
     def of_this_process(cls) -> Self:
         """What is installed here; reads the package's source files (about 10 ms)."""
         return cls(
-            s3search=s3search.__version__,
+            s3search=CODE_VERSION,
             sources=source_digest(_PACKAGE),
             torch=version("torch").partition("+")[0],
         )

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import s3search
 from s3search.errors import InvalidConfig
+from s3search.evaluation.code_version import CODE_VERSION
+from s3search.evaluation.live import LIVE
 from s3search.evaluation.memory import BatchSize
 from s3search.evaluation.plugins import FEATURES, call_plugin
 from s3search.evaluation.record import RealImageBaseline
@@ -66,10 +67,12 @@ class Extractor:
 
 
 def load_extractor(
-    where: str, name: str, options: Mapping[str, Any], device: torch.device
+    where: str, name: str, options: Mapping[str, Any], device: torch.device, live: Any = None
 ) -> Extractor:
-    """The extractor that the study file names at ``where``; raises `InvalidConfig`."""
-    features = call_plugin(where, name, options, FEATURES)
+    """The extractor that the study file names at ``where``, or the ``live`` one; raises
+    `InvalidConfig`.
+    """
+    features = call_plugin(where, name, options, FEATURES, live)
     if not callable(features):
         raise InvalidConfig(
             f"{where}: {name!r} returned a {type(features).__name__}, "
@@ -77,7 +80,7 @@ def load_extractor(
         )
     if isinstance(features, torch.nn.Module):
         features = features.to(device)
-    own = getattr(features, "name", name)
+    own = options["object"] if name == LIVE else getattr(features, "name", name)
     fits = BatchSize(_LARGEST_BATCH, "extracting features")
     return Extractor(where=where, name=own, features=features, device=device, fits=fits)
 
@@ -135,11 +138,13 @@ def load_second_metric(
     device: torch.device,
     real_images: Tensor | None,
     batch_size: int,
+    *,
+    live: Any = None,
 ) -> SecondMetric:
-    """The extractor of ``[validation.metric]`` with its view of the real images; raises
-    `InvalidConfig`.
+    """The extractor of ``[validation.metric]``, or the ``live`` one, with its view of the real
+    images; raises `InvalidConfig`.
     """
-    extractor = load_extractor("validation.metric.features", name, options, device)
+    extractor = load_extractor("validation.metric.features", name, options, device, live)
     if real_images is None:
         raise InvalidConfig(
             "validation.metric: a second extractor needs real images to compare with, "
@@ -165,5 +170,5 @@ def baseline_of(
         seed=question.seed,
         value=float(np.mean(values)),
         values=tuple(values),
-        code_version=s3search.__version__,
+        code_version=CODE_VERSION,
     )

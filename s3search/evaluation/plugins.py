@@ -2,7 +2,8 @@
 
 A study file's ``loader``, ``features`` and ``images`` name a function: a short name from the
 tables below, or
-``"package.module:function"``.  It is called with the table's remaining keys.
+``"package.module:function"``.  It is called with the table's remaining keys.  A study of objects
+that the program had says "live" there (`s3search.evaluation.live`).
 """
 
 import importlib
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from s3search.errors import InvalidConfig, S3SearchError, nearest
+from s3search.evaluation.live import LIVE, only_there
 
 MODELS = {
     "digits": "s3search.models.digits:load",
@@ -33,11 +35,15 @@ REFERENCES = {
 
 
 def call_plugin(
-    field: str, name: str, options: Mapping[str, Any], known: Mapping[str, str]
+    field: str, name: str, options: Mapping[str, Any], known: Mapping[str, str], live: Any = None
 ) -> Any:
-    """What the function behind ``name`` returns for ``options``; raises `InvalidConfig` naming
-    ``field``.
+    """What the function behind ``name`` returns for ``options``, or the ``live`` object that
+    stands in its place; raises `InvalidConfig` naming ``field``.
     """
+    if name == LIVE:
+        if live is None:
+            raise only_there(field, options)
+        return live
     function = _function(field, name, known)
     _check_options(field, name, function, options)
     try:
@@ -47,6 +53,19 @@ def call_plugin(
     except Exception as error:  # the user's code may raise anything; say where it came from
         kind = type(error).__name__
         raise InvalidConfig(f"{field}: {name!r} failed with {kind}: {error}") from error
+
+
+def parameters_of(field: str, name: str, known: Mapping[str, str]) -> list[str] | None:
+    """What the function behind ``name`` may be given, None where nobody knows; raises
+    `InvalidConfig` where there is no such function.
+    """
+    try:
+        signature = inspect.signature(_function(field, name, known))
+    except (TypeError, ValueError):
+        return None
+    kinds = {own.kind for own in signature.parameters.values()}
+    takes_any = inspect.Parameter.VAR_KEYWORD in kinds
+    return None if takes_any else list(signature.parameters)
 
 
 def _function(field: str, name: str, known: Mapping[str, str]) -> Callable[..., Any]:

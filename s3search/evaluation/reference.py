@@ -36,9 +36,10 @@ def load_reference(
     extractor: str,
     extracted: Extracted,
     batch_size: int,
+    live: Any = None,
 ) -> LoadedReference:
-    """What a study's ``[reference]`` names; raises `InvalidConfig`."""
-    found = call_plugin("reference.images", name, options, REFERENCES)
+    """What a study's ``[reference]`` names, or the ``live`` one; raises `InvalidConfig`."""
+    found = call_plugin("reference.images", name, options, REFERENCES, live)
     if isinstance(found, str | Path):
         return LoadedReference(statistics=_stored(Path(found), extractor).reference)
     if isinstance(found, ImageSource):

@@ -31,10 +31,8 @@ D is never clipped by default, whatever ``clip_sample`` says: schedules are sear
 (diffusers' DDPMScheduler clips unless told otherwise). Ask with ``thresholding``.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
@@ -46,26 +44,17 @@ from diffusers.utils.outputs import BaseOutput
 from torch import Tensor
 
 from s3search.errors import InvalidSchedule
+from s3search.integrations.replay import Replay, Threshold, Thresholding
 from s3search.models.diffusers.scheduler_config import PipelineModel, model_of
 from s3search.rules import EmsStatistics, level
 from s3search.schedules.retime import retime
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.image_to_image import image_to_image_start
-from s3search.solvers.plan import Plan, compile_plan
-from s3search.solvers.sample import advance
-from s3search.solvers.start_map import jumped
+from s3search.solvers.plan import compile_plan
 
 _log = logging.get_logger(__name__)
 
 _UNIT_SCALE_SLACK = 0.01  # sigma(t_0) of every published VP schedule is within 0.003 of 1
-
-
-class Thresholding(StrEnum):
-    """What is done to the network's estimate of the clean image."""
-
-    CONFIG = "config"  # as `clip_sample` and `thresholding` of the pipeline's config say
-    CLIP = "clip"  # clamp to +-clip_sample_range
-    DYNAMIC = "dynamic"  # Imagen's percentile rule (arXiv:2205.11487, sec. 2.3)
 
 
 @dataclass
@@ -149,7 +138,7 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
     def init_noise_sigma(self) -> float:
         """The factor that makes unit noise the first state."""
         self._noise_was_scaled = True
-        return self._plan.noise_scale
+        return self._replay.plan.noise_scale
 
     @property
     def step_index(self) -> int | None:
@@ -190,8 +179,9 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
                 f"or give from_schedule a schedule with {n}"
             )
         self._schedule = self._schedules[n]
-        self._plan: Plan = compile_plan(self._schedule, self._ems)
-        own = self._model.network_times(self._plan.network_times)
+        plan = compile_plan(self._schedule, self._ems)
+        self._replay = Replay(plan, self._model, self._threshold)
+        own = self._model.network_times(plan.network_times)
         if timesteps is not None:
             asked = torch.as_tensor(timesteps, dtype=torch.float64, device="cpu")
             if not torch.allclose(asked, own.double(), atol=1e-3):
@@ -201,14 +191,11 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
                 )
         self.num_inference_steps = n
         self.timesteps = own.to(device)
-        ends = [*self._plan.call_levels, self._plan.levels[-1]]
+        ends = [*plan.call_levels, plan.levels[-1]]
         self.sigmas = torch.tensor([self._model.network_sigma(at) for at in ends])
         self._first_call = 0
         self._step_index: int | None = None
         self._begin_index = None
-        self._states: list[Tensor] = []
-        self._predictions: list[Tensor] = []
-        self._scaled: tuple[Tensor, Tensor] | None = None
         self._holds_image = self._noise_was_scaled = False
 
     def index_for_timestep(
@@ -230,16 +217,7 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
         """What the network must see: the state, for most models and calls the sample itself."""
         if self._step_index is None:
             self._begin(timestep)
-        call = self._call
-        seen = sample
-        if self._starts_analytically(call):
-            seen = self._analytic_states(sample)[-1].to(sample.dtype)
-        if self._model.sigma_data is not None:
-            at = self._plan.call_levels[max(call, 0)]
-            seen = seen / math.hypot(at.sigma, self._model.sigma_data)  # c_in of EDM
-        if seen is not sample:
-            self._scaled = (sample, seen)
-        return seen
+        return self._replay.seen(sample, self._call)
 
     def step(
         self,
@@ -252,21 +230,17 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
         """The next state the network must see, or the image, from the answer at ``sample``."""
         if self._step_index is None:
             self._begin(timestep)
-        call, plan = self._call, self._plan
-        if call >= plan.nfe:
+        call, replay = self._call, self._replay
+        if call >= replay.plan.nfe:
             raise InvalidSchedule(
-                f"step: the schedule's {plan.nfe} calls are done; call set_timesteps first"
+                f"step: the schedule's {replay.plan.nfe} calls are done; call set_timesteps first"
             )
         self._step_index = call + self._first_call + 1
-        sample = self._unscaled(sample, call)
+        sample = replay.unscaled(sample, call)
         if call < 0:  # a level called twice, entered in the middle: its second call counts
             return _output(sample, None, return_dict=return_dict)
-        self._take(sample, model_output, call)
-        advance(plan, self._states, self._predictions)
-        new, x0 = self._states[-1], self._predictions[-1]
-        if call == plan.nfe - 1:
-            self._states, self._predictions = [], []
-        return _output(new.to(sample.dtype), x0.to(sample.dtype), return_dict=return_dict)
+        new, x0 = replay.taken(sample, model_output, call)
+        return _output(new, x0, return_dict=return_dict)
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """alpha(t) x_0 + sigma(t) noise, one timestep per sample or one for all."""
@@ -297,59 +271,28 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
         self._step_index = index
         if index or self._holds_image:
             self._begin_inside(index)
-        elif abs(self._plan.noise_scale - 1) > _UNIT_SCALE_SLACK and not self._noise_was_scaled:
+            return
+        scale = self._replay.plan.noise_scale
+        if abs(scale - 1) > _UNIT_SCALE_SLACK and not self._noise_was_scaled:
             _log.warning(
                 f"this pipeline did not read init_noise_sigma; the schedule starts from noise of "
-                f"scale {self._plan.noise_scale:.4g}, not 1: scale the latents yourself, or "
+                f"scale {scale:.4g}, not 1: scale the latents yourself, or "
                 "use a schedule that starts at the noisiest level"
             )
 
     def _begin_inside(self, index: int) -> None:
         """Compiles what is left from the level of this call on."""
-        t = self._plan.levels[self._plan.evaluated[index]].t
+        whole = self._replay.plan
+        t = whole.levels[whole.evaluated[index]].t
         inner = image_to_image_start(self._schedule, t)
         if inner.lowered:
             _log.warning(
                 f"beginning at call {index} of {self.num_inference_steps}, without the calls "
                 f"before it: {', '.join(inner.lowered)} became first order"
             )
-        self._plan = compile_plan(inner.schedule, self._ems)
-        self._first_call = self.num_inference_steps - self._plan.nfe
-
-    def _starts_analytically(self, call: int) -> bool:
-        return call == 0 and (self._plan.evaluated[0] > 0 or self._plan.start_map is not None)
-
-    def _analytic_states(self, noise: Tensor) -> list[Tensor]:
-        """The states up to the first call's, from the scaled noise."""
-        states = [jumped(self._plan.start_map, noise.to(_compute_dtype(noise)))]
-        advance(self._plan, states, [])
-        return states
-
-    def _unscaled(self, sample: Tensor, call: int) -> Tensor:
-        """The pipeline's state, also where it passes on what `scale_model_input` gave."""
-        scaled, self._scaled = self._scaled, None
-        needed = self._model.sigma_data is not None or self._starts_analytically(call)
-        if needed and scaled is None:
-            what = "an analytic start" if self._starts_analytically(call) else "an EDM model"
-            raise InvalidSchedule(
-                f"start.kind: {what} needs scheduler.scale_model_input before every network call, "
-                "and this pipeline does not make it; use a schedule whose start is 'network'"
-            )
-        return scaled[0] if scaled is not None and sample is scaled[1] else sample
-
-    def _take(self, sample: Tensor, model_output: Tensor, call: int) -> None:
-        """Records the state of this call, as the pipeline holds it, and the prediction there."""
-        row = self._plan.evaluated[call]
-        x = sample.to(_compute_dtype(sample))
-        if self._starts_analytically(call):
-            self._states = self._analytic_states(sample)
-            x = self._states[-1].to(sample.dtype).to(x.dtype)  # as the network saw it
-        self._states[row:] = [x]
-        if self._model.learns_variance and model_output.shape[1] == 2 * sample.shape[1]:
-            model_output = model_output[:, : sample.shape[1]]
-        a, b = self._model.x0_weights(self._plan.call_levels[call])
-        x0 = a * x + b * model_output.to(x.dtype)
-        self._predictions.append(self._threshold(x0))
+        plan = compile_plan(inner.schedule, self._ems)
+        self._replay = Replay(plan, self._model, self._threshold)
+        self._first_call = self.num_inference_steps - plan.nfe
 
 
 def _replayable(schedule: Schedule, model: PipelineModel) -> Schedule:
@@ -382,10 +325,6 @@ def _by_calls(schedules: Iterable[Schedule]) -> dict[int, Schedule]:
     return found
 
 
-def _compute_dtype(x: Tensor) -> torch.dtype:
-    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
-
-
 def _output(
     state: Tensor, x0: Tensor | None, *, return_dict: bool
 ) -> S3SchedulerOutput | tuple[Tensor, ...]:
@@ -394,35 +333,11 @@ def _output(
     return (state,) if x0 is None else (state, x0)
 
 
-class _Threshold:
-    """Nothing, a clamp, or dynamic thresholding of D."""
-
-    def __init__(self, kind: Thresholding | None, config: Mapping[str, Any]) -> None:
-        self.kind = kind
-        self.clip_range = float(config.get("clip_sample_range", 1.0))
-        self.ratio = float(config.get("dynamic_thresholding_ratio", 0.995))
-        self.largest = float(config.get("sample_max_value", 1.0))
-
-    def __call__(self, x0: Tensor) -> Tensor:
-        match self.kind:
-            case Thresholding.CLIP:
-                return x0.clamp(-self.clip_range, self.clip_range)
-            case Thresholding.DYNAMIC:
-                size = torch.quantile(x0.abs().flatten(1), self.ratio, dim=1)
-                size = size.clamp(1.0, max(1.0, self.largest))
-                size = size.reshape(-1, *(1 for _ in x0.shape[1:]))
-                return x0.clamp(-size, size) / size
-            case _:
-                return x0
-
-
-def _threshold(kind: str | None, config: Mapping[str, Any]) -> _Threshold:
+def _threshold(kind: str | None, config: Mapping[str, Any]) -> Threshold:
     if kind == Thresholding.CONFIG:
         by_config = Thresholding.CLIP if config.get("clip_sample") else None
-        return _Threshold(
-            Thresholding.DYNAMIC if config.get("thresholding") else by_config, config
-        )
-    return _Threshold(None if kind is None else Thresholding(kind), config)
+        return Threshold(Thresholding.DYNAMIC if config.get("thresholding") else by_config, config)
+    return Threshold(None if kind is None else Thresholding(kind), config)
 
 
 def _plain(value: Any) -> Any:

@@ -59,6 +59,7 @@ N_RESAMPLES = 200
 _SEED = 0  # of the drawn blocks, alike for every schedule
 _IMAGES_PER_DIMENSION = 2  # below, drawn blocks may have a singular covariance
 _MOST_DIMENSIONS = 256  # above, FD is linearised: 200 eigenvalue problems would take seconds
+_NORMAL_95 = 1.96
 _ROUNDING = 1e-13  # of the largest eigenvalue
 
 
@@ -94,6 +95,20 @@ def interval(found: npt.ArrayLike) -> Interval:
     """The 95 % interval of what has these replicates (R,)."""
     low, high = np.quantile(np.asarray(found), [(1.0 - LEVEL) / 2.0, (1.0 + LEVEL) / 2.0])
     return float(low), float(high)
+
+
+def interval_of(
+    value: float, standard_error: float | None, found: npt.ArrayLike | None
+) -> Interval | None:
+    """The 95 % interval of a distance: of its replicates (R,), else the normal one; None where
+    neither is known.
+    """
+    if found is not None:
+        return interval(found)
+    if standard_error is None:
+        return None
+    half = _NORMAL_95 * standard_error
+    return value - half, value + half
 
 
 def difference_interval(a: npt.ArrayLike, b: npt.ArrayLike) -> Interval:

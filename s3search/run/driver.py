@@ -16,13 +16,14 @@ from s3search.cluster.asking import Asker, Pool, PopulationSize
 from s3search.errors import EvaluationFailed, LeaseLost, S3SearchError, StudyConflict
 from s3search.evaluation.record import Description
 from s3search.run.prepare import Start
-from s3search.run.tally import Report, Tally
+from s3search.run.tally import Tally
 from s3search.run.validation import Validation
 from s3search.search.conversation import Answers, Ask, Conversation
 from s3search.search.questions import Answer, Job, Measure, Measurement, RealImages, Rung
 from s3search.search.trial import Trial
 from s3search.study.database.store import StudyStore
 from s3search.study.log import Log
+from s3search.study.results.progress import Report
 
 T = TypeVar("T")
 See = Callable[[Measurement | Answer], None]

@@ -5,20 +5,23 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from s3search.cluster import open_pool
 from s3search.cluster.asking import Pool, described
 from s3search.evaluation.evaluator import Evaluator
+from s3search.evaluation.live import LiveObjects
+from s3search.evaluation.spec import EvaluatorSpec
 from s3search.run.driver import Driver
 from s3search.run.prepare import Start, prepare
 from s3search.run.schedulers import schedulers_of
-from s3search.run.tally import Report
 from s3search.search.space import SpaceConfig, load_space
 from s3search.search.trial import Trial, published_as
 from s3search.study.database.lease import check_free
 from s3search.study.database.store import StudyStore, create_or_resume
 from s3search.study.extensions import extension_of, extension_row
 from s3search.study.file.config import StudyConfig
+from s3search.study.results.progress import Report
 
 
 def launch(
@@ -27,16 +30,18 @@ def launch(
     *,
     takeover: bool = False,
     afterwards: Callable[[Pool], None] | None = None,
+    live: LiveObjects | None = None,
 ) -> None:
     """Runs the study to its end, creating or resuming it; nothing is written before all input is
-    proven good.  ``afterwards`` has the idle workers once the study is done.
+    proven good.  ``afterwards`` has the idle workers once the study is done; ``live`` are the
+    objects that the study says it searches.
 
     Raises `StudyConflict` if another driver runs it, unless this one is to take it over.
     """
     space = space_of(config)
     if not takeover:
         check_free(config.storage.url, config.study.name)
-    with workers(config) as pool:
+    with workers(config, live) as pool:
         launch_on(pool, config, space, report, takeover=takeover)
         if afterwards is not None:
             afterwards(pool)
@@ -87,9 +92,9 @@ def space_of(config: StudyConfig) -> SpaceConfig:
 
 
 @contextmanager
-def workers(config: StudyConfig) -> Iterator[Pool]:
+def workers(config: StudyConfig, live: LiveObjects | None = None) -> Iterator[Pool]:
     """The pool that the study file asks for, every worker with its evaluator."""
-    make_worker = functools.partial(Evaluator, config.evaluator_spec)
+    make_worker = functools.partial(Evaluator, _spec(config, live or LiveObjects()))
     cluster = config.cluster
     on_sigterm = signal.getsignal(signal.SIGTERM)
     with open_pool(
@@ -103,3 +108,12 @@ def workers(config: StudyConfig) -> Iterator[Pool]:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_sigterm)  # Ray sets its own, which exits with 15
         yield pool
+
+
+def _spec(config: StudyConfig, live: LiveObjects) -> EvaluatorSpec:
+    """What workers load; in this process a live model stays where it is, unless a GPU is asked
+    for.
+    """
+    spec = replace(config.evaluator_spec, live=live)
+    stays = config.cluster.address == "inline" and config.cluster.gpus_per_worker == 0
+    return replace(spec, device=str(live.device)) if stays and live.device is not None else spec

@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Callable
 
 from s3search.search.conversation import Note, Outside
 from s3search.search.questions import Answer, Measurement, Rung
@@ -17,8 +16,6 @@ from s3search.study.results.progress import (
     seconds_left,
 )
 from s3search.study.results.watching import bests_of, held_out_of, predictor_of, spend_of
-
-Report = Callable[[Progress], None]
 
 _HELD_OUT_SECONDS = 1.0  # between two looks at what is validated
 _VETO_SECONDS = 1.0  # between two looks at what a person has rejected

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-import s3search
 from s3search.errors import EvaluationFailed, InvalidConfig, InvalidSchedule
+from s3search.evaluation.code_version import CODE_VERSION
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.proxies import ProxyScorer, ProxySettings
@@ -109,7 +109,7 @@ def measure_quality(
         reference_digest=evaluator.reference.digest,
         reference_n=evaluator.reference.n,
         model_fingerprint=evaluator.model_fingerprint,
-        code_version=s3search.__version__,
+        code_version=CODE_VERSION,
         protocol=config.metric.protocol if n_images == asked else None,
         metrics=tuple(found),
     )

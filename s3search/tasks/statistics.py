@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import s3search
 from s3search.errors import InvalidConfig
+from s3search.evaluation.code_version import CODE_VERSION
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.plugins import REFERENCES, call_plugin
@@ -185,5 +185,5 @@ def _provenance(evaluator: Evaluator, source: CleanSource, n_images: int) -> dic
         "source": source.value,
         "n_images": n_images,
         "reference_digest": evaluator.reference.digest,
-        "code_version": s3search.__version__,
+        "code_version": CODE_VERSION,
     }

@@ -10,11 +10,12 @@ import argparse
 import numpy as np
 from scipy.stats import spearmanr
 
-from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec, Precision
-from s3search.evaluation.record import EvaluationRequest, Rung
+from s3search.evaluation.evaluator import Evaluator
+from s3search.evaluation.spec import EvaluatorSpec, Precision
 from s3search.processes import edm
 from s3search.schedules.schedule import Schedule
 from s3search.search.edit.draft import random_schedule
+from s3search.search.questions import Rung, measure
 from s3search.search.space import Problem, load_space
 
 
@@ -25,11 +26,11 @@ def distances(
     evaluator = Evaluator(
         EvaluatorSpec(model="digits", features="digits", reference="digits", precision=precision)
     )
-    requests = [
-        EvaluationRequest(schedule=s, rung=Rung.SEARCH, n_images=n_images, noise_seed=noise_seed)
-        for s in schedules
+    questions = [
+        measure(s, rung=Rung.SEARCH, n_images=n_images, noise_seed=noise_seed) for s in schedules
     ]
-    return [evaluator.evaluate(request).value for request in requests]
+    found = [evaluator.evaluate(question).distance for question in questions]
+    return [distance for distance in found if distance is not None]
 
 
 def main(n: int = 60, n_images: int = 500) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from s3search.run.launching import launch
+from s3search.search.questions import Rung
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.prefix import call_keys
 from s3search.study.database.store import open_study
@@ -60,15 +61,16 @@ def saved(asked: Iterable[Asked], room: int, *, latest_first: bool = True) -> tu
 def asked_in(config: StudyConfig) -> list[Asked]:
     """Runs a study; its schedules in the order they were proposed."""
     launch(config, lambda _: None)
+    rungs = (Rung.SEARCH.value, Rung.STOPPED.value)
     with open_study(config.storage.url, config.study.name) as store:
-        images = {found.schedule_id: found.n_images for found in store.searched()}
+        images = {row.schedule_id: row.n_images for row in store.measured() if row.rung in rungs}
         return [
             (
-                call_keys(compile_plan(p.schedule)),
-                images.get(p.schedule.id, 0),
-                not p.origin.startswith("baseline"),
+                call_keys(compile_plan(trial.schedule)),
+                images.get(trial.id, 0),
+                not trial.origin.is_baseline,
             )
-            for p in store.proposals()
+            for trial in store.trials()
         ]
 
 

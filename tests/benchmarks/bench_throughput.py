@@ -13,37 +13,34 @@ import itertools
 import os
 import statistics
 import time
-from collections import deque
 from collections.abc import Iterator
-from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
 from s3search.cluster import open_pool
-from s3search.cluster.packing import Packer, PopulationSize
-from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
-from s3search.evaluation.record import Evaluation, EvaluationRequest, Rung
+from s3search.cluster.asking import Asker, Pool, PopulationSize
+from s3search.evaluation.evaluator import Evaluator
+from s3search.evaluation.spec import EvaluatorSpec
 from s3search.models import digits
 from s3search.processes import edm
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
+from s3search.search.questions import Measure, Measurement, Rung, measure
 
 N_IMAGES, NFE = 1000, 5
 POOLS = (("inline", 1), ("local", 1), ("local", 2))
 POPULATIONS = (1, 4)
 
 
-def schedules() -> Iterator[EvaluationRequest]:
-    """Requests that share no network call."""
+def questions() -> Iterator[Measure]:
+    """Of schedules that share no network call."""
     base = published.unipc(edm(), nfe=NFE, order=3)
     for i in itertools.count():
         times = [base.times[0] * (1 - 1e-6 * i), *base.times[1:]]
         schedule = Schedule(process=base.process, times=times, steps=base.steps)
-        yield EvaluationRequest(
-            schedule=schedule, rung=Rung.SEARCH, n_images=N_IMAGES, noise_seed=0
-        )
+        yield measure(schedule, rung=Rung.SEARCH, n_images=N_IMAGES, noise_seed=0)
 
 
 def bound(n: int) -> float:
@@ -62,17 +59,14 @@ def bound(n: int) -> float:
     return n / (time.perf_counter() - began)
 
 
-def rate(pool: Any, population: int, requests: list[EvaluationRequest]) -> float:
-    """Evaluations a second, as a lab asks for them."""
-    packer = Packer(pool, PopulationSize(fixed=population))
-    waiting = deque(requests)
+def rate(pool: Pool, population: int, asked: list[Measure]) -> float:
+    """Evaluations a second, as a driver asks for them."""
+    asker = Asker(pool, PopulationSize(fixed=population))
     began, done = time.perf_counter(), 0
-    while done < len(requests):
-        packer.submit(waiting, are_last=True)
-        for outcome in pool.collect():
-            for one in packer.apart(outcome)[0]:
-                assert isinstance(one.reply, Evaluation), one.error
-                done += 1
+    asker.begin(asked, are_last=True)
+    for answer in asker.answers():
+        assert isinstance(answer, Measurement) and answer.distance is not None, answer.error
+        done += 1
     return done / (time.perf_counter() - began)
 
 
@@ -81,7 +75,7 @@ def main(evaluations: int = 100, rounds: int = 2) -> None:
     torch.set_num_threads(1)
     spec = EvaluatorSpec(model="digits", features="digits", reference="digits")
     make_worker = functools.partial(Evaluator, spec)
-    source = schedules()
+    source = questions()
     bounds: list[float] = []
     found: dict[tuple[str, int, int], list[float]] = {}
     for address, n_workers in POOLS:
@@ -90,9 +84,9 @@ def main(evaluations: int = 100, rounds: int = 2) -> None:
             for _ in range(rounds):
                 bounds.append(bound(evaluations // 2))
                 for population in POPULATIONS:
-                    requests = list(itertools.islice(source, evaluations))
+                    asked = list(itertools.islice(source, evaluations))
                     own = found.setdefault((address, n_workers, population), [])
-                    own.append(rate(pool, population, requests))
+                    own.append(rate(pool, population, asked))
     most = statistics.median(bounds)
     print(f"{N_IMAGES} digits, {NFE} calls, 1 thread each, median of {rounds} x {evaluations}")
     print(f"bound {most:.2f} evaluations/s ({min(bounds):.2f} to {max(bounds):.2f})")

@@ -135,8 +135,8 @@ def test_a_node_with_other_code_is_refused_by_a_launch_from_afar(
     its end before that one has loaded.
     """
     shutil.copytree(ROOT / "s3search", tmp_path / "s3search")
-    init = tmp_path / "s3search" / "__init__.py"
-    init.write_text(init.read_text().replace(s3search.__version__, "0.0.7"))
+    release = tmp_path / "s3search" / "evaluation" / "code_version.py"
+    release.write_text(release.read_text().replace(s3search.__version__, "0.0.7"))
     site.cluster.join(tmp_path)
     told = site.cluster.run(
         *("launch", site.study, "--address", site.cluster.client),

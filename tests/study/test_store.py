@@ -328,6 +328,13 @@ def test_a_study_may_grow_but_not_turn_into_another(url: str) -> None:
         create_or_resume(_config(url), {"orders": [1]})
 
 
+def test_a_study_does_not_change_its_loss(url: str) -> None:
+    budget = {"search__evaluations": 9}
+    create_or_resume(_config(url, **budget), {}).close()
+    with pytest.raises(StudyConflict, match=r"search\.polish_loss = 'frechet'"):
+        create_or_resume(_config(url, **budget, search__polish_loss="trajectory"), {})
+
+
 def test_a_study_of_before_a_field_existed_has_it_at_its_default(url: str) -> None:
     _filled(url).close()
     space = {"orders": [1, 2], "solvers": ["taylor"]}

@@ -164,3 +164,25 @@ def test_a_finalist_vetoed_during_the_validation_leaves_its_place(tmp_path: Path
         scored = validated(evaluations_frame(store), store.config)
     assert chosen[0] not in {each.schedule_id for each in scored}
     assert sum(not each.is_baseline for each in scored) == 2
+
+
+@pytest.mark.parametrize("algorithm", [EVOLUTION, S3], ids=["evolution", "s3"])
+def test_a_lifted_veto_lets_its_schedule_be_validated(
+    tmp_path: Path, algorithm: tuple[str, ...]
+) -> None:
+    config = study_config(tmp_path, *algorithm, "validation.finalists=1")
+    launch(config, lambda _: None)
+    before = content(config)
+    known = {row[1] for row in before["evaluations"] if row[0] == "validation"}
+    with open_study(config.storage.url, "t") as store:
+        frame = evaluations_frame(store)
+    found = frame[(frame["rung"] == Rung.SEARCH.value) & ~frame["is_baseline"]]
+    vetoed = next(i for i in found.sort_values("value")["schedule_id"] if i not in known)
+    vetoes.veto(config.storage.url, "t", vetoed, "blurred")
+    launch(config, lambda _: None)  # the search is told of it at its end
+    vetoes.lift(config.storage.url, "t", vetoed)
+    config = study_config(tmp_path, *algorithm, "validation.finalists=40")
+    launch(config, lambda _: None)
+    lifted = content(config)
+    assert lifted["proposals"] == before["proposals"]
+    assert vetoed in {row[1] for row in lifted["evaluations"] if row[0] == "validation"}

@@ -11,7 +11,7 @@ from s3search.run.launching import launch
 from s3search.study.database.store import open_study
 from s3search.study.results.frame import status_of
 from s3search.study.results.progress import Progress, RecentRate, Spend, seconds_left
-from s3search.study.results.recent import Answer, images_per_second, n_workers
+from s3search.study.results.recent import RecentAnswer, images_per_second, n_workers
 from s3search.study.results.watching import Watched, look
 from tests.support.studies import study_config
 
@@ -94,9 +94,9 @@ def test_failures_are_spent_time_and_no_calls(tmp_path: Path) -> None:
     assert search.seconds > last.seconds > 0
 
 
-def _answers(*seconds_ago: float, seconds: float = 1.0, worker: str = "a/1") -> list[Answer]:
+def _answers(*seconds_ago: float, seconds: float = 1.0, worker: str = "a/1") -> list[RecentAnswer]:
     return [
-        Answer(
+        RecentAnswer(
             name="search",
             schedule_id="s",
             worker=worker,

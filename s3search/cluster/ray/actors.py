@@ -5,13 +5,15 @@
 - Calls to a restarting actor fail at once, so a slot is pinged until it answers.
 - The restarted process holds no model.  An idle worker that dies comes back unnoticed and
   unloaded; it answers None to the next task, and the slot starts again.
+- The factory, and with it any model of the program, is pickled once and put into the object store
+  once: a worker is sent a reference.
 - A local worker's ``sys.path`` has the working directory, the script's and $PYTHONPATH, but not
   what the driver (pytest, a notebook) added to its own: that is sent along.
 """
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Generic
 
 import ray
@@ -37,11 +39,14 @@ _SILENCE_SECONDS = 300.0  # without any answering process, the pool gives up
 
 
 class Actors(Generic[Request]):
-    """``sizes.n_workers`` slots, each with an actor that Ray starts where and when it fits."""
+    """``sizes.n_workers`` slots, each with an actor that Ray starts where and when it fits.
+
+    ``factory`` is a pickled callable without arguments, which makes the worker.
+    """
 
     def __init__(
         self,
-        make_worker: Callable[[], object],
+        factory: bytes,
         sizes: Sizes,
         *,
         is_local: bool,
@@ -49,9 +54,8 @@ class Actors(Generic[Request]):
     ) -> None:
         if n_threads is None and is_local:
             n_threads = max(1, cores_of_process() // sizes.n_workers)
-        factory: bytes = ray.cloudpickle.dumps(make_worker)  # type: ignore[no-untyped-call]  # Ray's
         path = list(sys.path) if is_local else []
-        self._load = (factory, n_threads, path, CodeVersion.of_this_process())
+        self._load = (ray.put(factory), n_threads, path, CodeVersion.of_this_process())
         self._actor_class: Any = ray.remote(RayWorker).options(
             num_cpus=sizes.n_cpus,
             num_gpus=sizes.gpus_per_worker,

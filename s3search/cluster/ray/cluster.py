@@ -40,8 +40,11 @@ def cores_of_process() -> int:
     return os.cpu_count() or 1
 
 
-def connect(address: str, n_workers: int) -> bool:
-    """Connect this process to Ray; whether it was not yet, so that it is ours to disconnect."""
+def connect(address: str, n_workers: int, *, store_bytes: int = 0) -> bool:
+    """Connect this process to Ray; whether it was not yet, so that it is ours to disconnect.
+
+    A private Ray gets room for ``store_bytes`` in its object store, beside what it always has.
+    """
     if address in ("local", "auto") and ray.is_initialized():
         return False
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # for the user to switch on, not us
@@ -50,7 +53,7 @@ def connect(address: str, n_workers: int) -> bool:
         options |= {
             "include_dashboard": False,
             "num_cpus": max(n_workers, cores_of_process()),
-            "object_store_memory": _OBJECT_STORE_BYTES,
+            "object_store_memory": _OBJECT_STORE_BYTES + store_bytes,
         }
     else:
         address = _running_cluster() if address == "auto" else address

@@ -42,6 +42,7 @@ from s3search.cluster.ray.cluster import (
     lost_connection,
 )
 from s3search.cluster.ray.deaths import Death, Deaths, DeathVerdict
+from s3search.cluster.ray.packed import packed
 from s3search.cluster.ray.slots import Call, Slot, Unloaded
 from s3search.cluster.ray.timeouts import Timeout, Timeouts
 from s3search.cluster.sizes import Sizes
@@ -79,11 +80,12 @@ class RayPool(Generic[Request, Reply]):
         self._look_at = 0.0
         self._timeouts = Timeouts(task_seconds)
         self._is_closed = False
-        self._owns_connection = connect(address, sizes.n_workers)
+        factory = packed(make_worker)
+        self._owns_connection = connect(address, sizes.n_workers, store_bytes=len(factory))
         try:
             check_resources(sizes)
             self._actors: Actors[Request] = Actors(
-                make_worker, sizes, is_local=address == "local", n_threads=threads_per_worker
+                factory, sizes, is_local=address == "local", n_threads=threads_per_worker
             )
         except BaseException:
             _end_in_time(self._disconnect)

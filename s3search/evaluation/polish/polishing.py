@@ -7,7 +7,6 @@ network calls: Adam with a short warm-up and a cosine decay.
 
 import math
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,6 +29,9 @@ from s3search.solvers.coefficients import coefficient_table, schedule_of_table
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import check_process
 from s3search.solvers.trainable import Freedom, TrainableTable, trained_range
+
+Features = Callable[[Tensor], Tensor]
+"""Images (b, C, H, W) -> (b, d)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +67,7 @@ class PolishSettings:
 
 def polish(
     denoiser: Any,
-    features: Callable[[Tensor], Tensor],  # images (b, C, H, W) -> (b, d)
+    features: Features,
     reference: FrechetReference,
     schedule: Schedule,
     settings: PolishSettings,
@@ -84,21 +86,16 @@ def polish(
         raise InvalidSchedule("model_patch: a patched network is not polished; remove the patch")
     numbers = coefficient_table(schedule)
     check_process(denoiser, compile_plan(schedule))
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        for module in (denoiser, features):
-            stack.enter_context(frozen(module))
+    with torch.inference_mode(False), torch.enable_grad(), frozen(denoiser), frozen(features):
         table = TrainableTable(
             numbers,
             carries=settings.keep_invariants,
             free=settings.free,
             trained=trained_range(denoiser.process),
         )
-        in_pixels = settings.loss == "trajectory" and settings.target == "pixels"
         gradient = PlanGradient(
             denoiser=DifferentiableDenoiser(denoiser, numbers.nfe, recompute=settings.recompute),
-            features=_pixels if in_pixels else lambda x: features(images_of(denoiser, x)),
+            features=_compared(denoiser, features, settings),
             table=table,
             noise=noise,
             batch_size=batch_size,
@@ -139,5 +136,8 @@ def _is_finite(gradient: PlanGradient, settings: PolishSettings, noise_seed: int
         return bool(torch.isfinite(gradient.features_of(unseen[0])).all())
 
 
-def _pixels(images: Tensor) -> Tensor:
-    return images.flatten(1)
+def _compared(denoiser: Any, features: Features, settings: PolishSettings) -> Features:
+    """What the loss sees of a plan's last states (b, C, H, W): (b, d)."""
+    if settings.loss == "trajectory" and settings.target == "pixels":
+        return lambda x: x.flatten(1)
+    return lambda x: features(images_of(denoiser, x))

@@ -34,12 +34,14 @@ def text_fingerprint(pipe: Any) -> str:
 
 @contextmanager
 def on_device(pipe: Any, device: torch.device) -> Iterator[None]:
-    """The text encoders are there for as long as prompts are encoded, and then make room."""
-    encoders = text_encoders(pipe)
+    """The text encoders are on ``device`` and in evaluation mode as long as prompts are encoded,
+    then where and as they were.
+    """
+    found = [(own, own.training, next(own.parameters()).device) for own in text_encoders(pipe)]
     try:
-        for encoder in encoders:
-            encoder.to(device)
+        for encoder, _, _ in found:
+            encoder.to(device).eval()
         yield
     finally:
-        for encoder in encoders:
-            encoder.to("cpu")
+        for encoder, training, place in found:
+            encoder.to(place).train(training)

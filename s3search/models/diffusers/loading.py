@@ -1,4 +1,4 @@
-"""From a folder or a hub id to a denoiser."""
+"""From a folder, a hub id or a pipeline in memory to a denoiser."""
 
 import difflib
 import hashlib
@@ -73,17 +73,55 @@ def load(  # noqa: PLR0913  # the keys of [model] in a study file
     _check_choice("dtype", dtype, DTYPES)
     if not isinstance(compile, bool):
         _check_choice("compile", compile, COMPILE_MODES)
-    pipe = _pipeline(path, torch_dtype=DTYPES[dtype], variant=variant, revision=revision)
+    denoiser = denoiser_of(
+        _pipeline(path, torch_dtype=DTYPES[dtype], variant=variant, revision=revision),
+        guidance_scale=guidance_scale,
+        guidance_interval=guidance_interval,
+        prompts=prompts,
+        held_out=held_out,
+        classes=classes,
+        height=height,
+        width=width,
+        cache=str(_usual_cache()) if cache is None else cache,
+    )
+    denoiser.eval().requires_grad_(False)
+    _cast(denoiser, DTYPES[dtype])
+    _place(denoiser, channels_last=channels_last, compiled=compile)
+    return denoiser
+
+
+def is_pipeline(thing: object) -> bool:
+    """Whether an object is a pipeline of diffusers, which need not be installed."""
+    kinds = ((kind.__module__.partition(".")[0], kind.__name__) for kind in type(thing).__mro__)
+    return ("diffusers", "DiffusionPipeline") in kinds
+
+
+def denoiser_of(  # noqa: PLR0913  # those of the keys above that make no copy of the pipeline
+    pipe: Any,
+    *,
+    guidance_scale: float | None = None,
+    guidance_interval: Sequence[float] | None = None,
+    prompts: str | Sequence[str] | None = None,
+    held_out: float = 0.2,
+    classes: Sequence[int] | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    cache: str | None = None,
+) -> PipelineDenoiser:
+    """The network of a pipeline in memory as a denoiser, where and as it is.
+
+    ``cache`` is a folder for the prompts' embeddings; without one they are kept in memory.  Raises
+    `InvalidConfig` for a pipeline that is not known, and for what it does not take.
+    """
     kind = type(pipe).__name__
     if kind not in PIPELINES:
         raise InvalidConfig(
-            f"path: {path!r} is a {kind}, whose network is not known; known: "
+            f"path: this is a {kind}, whose network is not known; known: "
             f"{', '.join(sorted(PIPELINES))}; write a loader of your own for it"
         )
     scale = _usual_scale(pipe) if guidance_scale is None else guidance_scale
     model = _model(pipe)
     guidance = parse_guidance(scale, guidance_interval, model.process)
-    folder = Path(cache).expanduser() if cache is not None else _usual_cache()
     settings = Settings(
         guidance_scale=guidance.scale,
         prompts=prompts,
@@ -91,17 +129,13 @@ def load(  # noqa: PLR0913  # the keys of [model] in a study file
         classes=classes,
         height=height,
         width=width,
-        cache=folder / "embeddings",
+        cache=None if cache is None else Path(cache).expanduser() / "embeddings",
     )
     parts = PIPELINES[kind](pipe, settings)
     if parts.embeds_guidance:
         guidance = parse_guidance(1.0, guidance_interval, model.process)
     own, digest = _own_sampler(pipe, parts), _digest(pipe, parts, model, scale)
-    denoiser = PipelineDenoiser(parts, model, guidance, own, digest)
-    denoiser.eval().requires_grad_(False)
-    _cast(denoiser, DTYPES[dtype])
-    _place(denoiser, channels_last=channels_last, compiled=compile)
-    return denoiser
+    return PipelineDenoiser(parts, model, guidance, own, digest)
 
 
 def _pipeline(path: str, **options: Any) -> Any:

@@ -3,8 +3,8 @@
 A prompt belongs to the held-out ones by a hash of its own text, so that prompts added to a file
 move no other to the other side.
 
-An embedding is kept in memory, up to a limit, and in a folder, under a hash of the text and of all
-that makes the embedding (weights of the encoders, tokenizers, dtype).
+An embedding is kept in memory, up to a limit, and in a folder, if there is one, under a hash of
+the text and of all that makes the embedding (weights of the encoders, tokenizers, dtype).
 """
 
 import hashlib
@@ -91,10 +91,10 @@ def is_held_out(text: str, share: float) -> bool:
 
 
 class EmbeddingCache:
-    """Embeddings of texts: from memory, else from the folder, else encoded."""
+    """Embeddings of texts: from memory, else from the folder, if there is one, else encoded."""
 
     def __init__(
-        self, encode: Encode, fingerprint: str, folder: Path, kept_bytes: int = _KEPT_BYTES
+        self, encode: Encode, fingerprint: str, folder: Path | None, kept_bytes: int = _KEPT_BYTES
     ) -> None:
         self._encode = encode
         self.fingerprint = fingerprint
@@ -135,8 +135,10 @@ class EmbeddingCache:
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
+        if self._folder is None:
+            return None
         try:
-            row = load_file(self._path(key))
+            row = load_file(_file_of(self._folder, key))
         except (OSError, SafetensorError):
             return None  # never written, or by a process that died
         self._keep(key, row)
@@ -150,18 +152,21 @@ class EmbeddingCache:
             self._room += _bytes(oldest)
 
     def _write(self, key: str, row: dict[str, Tensor]) -> None:
-        path = self._path(key)
+        if self._folder is None:
+            return
+        path = _file_of(self._folder, key)
         path.parent.mkdir(parents=True, exist_ok=True)
         own = path.with_suffix(f".{uuid4().hex}")  # another worker may write the same
         save_file(row, own)
         own.replace(path)
 
-    def _path(self, key: str) -> Path:
-        return self._folder / key[:2] / f"{key}.safetensors"
-
     def _key(self, text: str | None, negative: bool) -> str:
         content = json.dumps([self.fingerprint, negative, text])
         return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _file_of(folder: Path, key: str) -> Path:
+    return folder / key[:2] / f"{key}.safetensors"
 
 
 class Prompts:

@@ -27,7 +27,7 @@ class Settings:
     classes: Sequence[int] | None
     height: int | None
     width: int | None
-    cache: Path
+    cache: Path | None  # None: embeddings are kept in memory
 
     def refuse(self, pipe: Any, *names: str) -> None:
         """Raises `InvalidConfig` if one of these keys is set: this pipeline has no use for it."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
@@ -35,10 +35,19 @@ def draw_schedule(schedule: Schedule, path: Path, title: str = "") -> None:
 
 
 def schedule_figure(schedule: Schedule, title: str = "") -> Figure:
-    """The same as a figure; guidance and blocks left out, where there are any, between the two."""
+    """Noise levels over the steps and a strip of choices as a figure; between the two guidance and
+    blocks left out, where there are any.
+    """
+    height = 4.6 + _guides(schedule) + skips_layers(schedule)
+    figure = Figure(figsize=(_width(schedule.n_steps), height), layout="constrained")
+    draw_schedule_on(figure, schedule, title)
+    return figure
+
+
+def draw_schedule_on(figure: FigureBase, schedule: Schedule, title: str = "") -> None:
+    """Draws `schedule_figure` into an empty figure, or a part of one."""
     lines = time_lines(schedule)
     n_patches = _guides(schedule) + skips_layers(schedule)
-    figure = Figure(figsize=(_width(schedule.n_steps), 4.6 + n_patches), layout="constrained")
     ratios = [3.0, *[1.0] * n_patches, 1.3]
     levels, *patches, strip = figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios)
     figure.suptitle(title or f"schedule {schedule.id[:8]}, NFE {schedule.nfe}", fontsize=11)
@@ -50,7 +59,6 @@ def schedule_figure(schedule: Schedule, title: str = "") -> Figure:
     _draw_strip(strip, schedule)
     strip.set_xlabel("time index")
     _explain(strip, [schedule])
-    return figure
 
 
 def draw_comparison(

@@ -1,29 +1,60 @@
-"""The progress of a search: a live table, or plain lines."""
+"""The progress of a search: a bar and a table that change in place, or plain lines."""
 
+import importlib.util
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from s3search.run.tally import Report
 from s3search.show.terminal.numbers import duration, number
-from s3search.study.results.progress import Progress, Quality
+from s3search.study.results.progress import Progress, Quality, Report
 
 _PLAIN_SECONDS = 10.0
+_BAR_WIDTH = 60
 
 
 @contextmanager
 def progress(console: Console) -> Iterator[Report]:
-    """A live table on a terminal; elsewhere a plain line now and then."""
-    if not console.is_terminal:
+    """A bar and a table on a terminal and in a notebook; elsewhere a plain line now and then."""
+    if not console.is_terminal and not (console.is_jupyter and _has_widgets()):
         yield _plain_lines(console)
         return
     with Live(console=console, refresh_per_second=4, transient=True) as live:
-        yield lambda now: live.update(progress_table(now))
+        yield lambda now: live.update(Group(_bar(now), progress_table(now)))
+
+
+@contextmanager
+def shown(wanted: bool | Report | None) -> Iterator[Report]:
+    """What a call from Python reports to: the caller's own function, this terminal or notebook, or
+    nobody; None: these if somebody looks.
+    """
+    if wanted is not None and not isinstance(wanted, bool):
+        yield wanted
+        return
+    console = Console(stderr=True, markup=False)
+    if wanted or (wanted is None and (console.is_terminal or console.is_jupyter)):
+        with progress(console) as report:
+            yield report
+    else:
+        yield lambda _: None
+
+
+def _has_widgets() -> bool:
+    """Whether a notebook can change what it shows; rich does that with ipywidgets."""
+    return importlib.util.find_spec("ipywidgets") is not None
+
+
+def _bar(now: Progress) -> RenderableType:
+    """How much of the stage is done; a pulse where nobody knows."""
+    done = None if now.total is None else min(now.done, now.total)
+    return ProgressBar(
+        total=now.total, completed=done or 0, width=_BAR_WIDTH, pulse=now.total is None
+    )
 
 
 def _plain_lines(console: Console) -> Report:

@@ -41,10 +41,12 @@ def best_lines(
         yield f"vetoed: trial {trial}: {reason or 'no reason was given'}"
 
 
-def evaluation_line(evaluation: Measurement) -> str:
-    """One measurement with everything it needs."""
+def evaluation_line(evaluation: Measurement, between: tuple[float, float] | None) -> str:
+    """One measurement with everything it needs, ``between`` being its 95 % interval."""
     error, question = evaluation.standard_error, evaluation.question
-    spread = "" if error is None else f" (standard error {error:.4f})"
+    said = [] if error is None else [f"standard error {error:.4f}"]
+    said += [] if between is None else [f"95 % {between[0]:.4f} to {between[1]:.4f}"]
+    spread = f" ({', '.join(said)})" if said else ""
     return (
         f"{evaluation.metric} distance {evaluation.value:.4f}{spread}: "
         f"{evaluation.n_images:,} images, noise seed {question.noise_seed}, "

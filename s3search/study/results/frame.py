@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from s3search.metrics.intervals import interval
+from s3search.metrics.intervals import interval_of
 from s3search.search.finish import Candidate, choose_finalist
 from s3search.search.questions import Rung
 from s3search.search.trial import Origin
@@ -17,7 +17,6 @@ from s3search.study.results.rungs import rung_rows
 from s3search.study.vetoes import named_vetoes
 
 _BEST_BASELINES = 3  # besides each solver at its best spacing
-_NORMAL_95 = 1.96
 _OF_PREDICTOR = ("predictor", "calibration")  # kinds of a search's notes
 
 
@@ -67,12 +66,7 @@ class HeldOut:
     @property
     def interval(self) -> tuple[float, float] | None:
         """95 % interval over other noise: of the replicates, else the normal one."""
-        if self.replicates is not None:
-            return interval(self.replicates)
-        if self.standard_error is None:
-            return None
-        half = _NORMAL_95 * self.standard_error
-        return self.value - half, self.value + half
+        return interval_of(self.value, self.standard_error, self.replicates)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

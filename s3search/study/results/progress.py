@@ -3,7 +3,7 @@
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from s3search.study.file.config import SearchTable
@@ -70,6 +70,10 @@ class Progress:
         bests = (self.best, self.best_baseline, self.held_out, self.held_out_baseline)
         counts = sorted((name, each.count) for name, each in self.spend.items())
         return (self.stage, self.done, self.total, *map(dict, bests), self.failed, counts)
+
+
+Report = Callable[[Progress], None]
+"""Hears how far a search is, whenever something was answered."""
 
 
 class RecentRate:

@@ -1,0 +1,204 @@
+"""What a program brings to a search: a model, an extractor and real images, or names of loaders.
+
+Each becomes a table of the study, as its file would have it, and, unless a loader is named, the
+object itself.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from s3search.errors import InvalidConfig, nearest
+from s3search.evaluation.fingerprints import content_digest, fingerprint_of, label_of
+from s3search.evaluation.live import LIVE
+from s3search.evaluation.plugins import FEATURES, MODELS, REFERENCES, parameters_of
+from s3search.metrics.references import ImageSource
+from s3search.metrics.references.source import check_images
+from s3search.models.diffusers.loading import denoiser_of, is_pipeline
+from s3search.models.given import given_denoiser
+from s3search.processes import NoiseProcess
+
+_PROCESSES = get_args(get_args(NoiseProcess)[0])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Brought:
+    """A table of the study and, if it says "live", the object."""
+
+    table: dict[str, Any]
+    live: Any = None
+
+
+def options_of(model: Any) -> Sequence[str] | None:
+    """Names of the options that go with a model: its loader's, or a pipeline's; None: any."""
+    if isinstance(model, str):
+        return parameters_of("model", model, MODELS)
+    if is_pipeline(model):
+        return [name for name in inspect.signature(denoiser_of).parameters if name != "pipe"]
+    return []
+
+
+def model_of(
+    model: Any,
+    process: NoiseProcess | None,
+    sample_shape: Sequence[int] | None,
+    options: Mapping[str, Any],
+) -> Brought:
+    """A denoiser, a network with its process and shape, a pipeline, or a loader's name; raises
+    `InvalidConfig`.
+    """
+    if isinstance(model, str | Mapping) or is_pipeline(model):
+        for key, value in {"process": process, "sample_shape": sample_shape}.items():
+            if value is not None:
+                raise InvalidConfig(f"{key}: this model brings its own; leave the keyword out")
+    match model:
+        case str():
+            return Brought(table={"loader": model, **options})
+        case Mapping():
+            return Brought(table=dict(model))
+        case _ if is_pipeline(model):
+            return _pipeline(model, options)
+    denoiser = _denoiser(model, process, sample_shape)
+    known = (denoiser.process.model_dump_json(), tuple(denoiser.sample_shape))
+    return _live("loader", denoiser, label_of(model), fingerprint_of(model, *known))
+
+
+def features_of(keyword: str, features: Any) -> Brought:
+    """A callable from images to features, or a loader's name; raises `InvalidConfig`."""
+    match features:
+        case str():
+            return Brought(table={"features": features})
+        case Mapping():
+            return Brought(table=dict(features))
+        case _ if callable(features) and not isinstance(features, type):
+            own, digest = label_of(features), fingerprint_of(features)
+            label = own if getattr(features, "name", None) == own else f"{own}-{digest[:8]}"
+            return _live("features", features, label, digest)
+    raise InvalidConfig(
+        f"{keyword}: needs a callable from images (B, C, H, W) in [-1, 1] to features (B, d), or "
+        f"a name ({', '.join(FEATURES)}, 'package.module:function'), found {_found(features)}"
+    )
+
+
+def reference_of(reference: Any, model: Any) -> Brought:
+    """Real images as a tensor, an array or an image source, a folder of them, a file of statistics
+    or a loader's name; raises `InvalidConfig`.
+
+    ``model``, if it is live, tells how many channels the images of a folder have.
+    """
+    match reference:
+        case str() | Path():
+            return Brought(table=_named(reference, model))
+        case Mapping():
+            return Brought(table=dict(reference))
+        case Tensor() | np.ndarray():
+            images = _images(reference)
+            table = {"images": LIVE, "object": "images", "n": len(images)}
+            return Brought(table={**table, "digest": content_digest(images)}, live=images)
+        case ImageSource():
+            table = {"images": LIVE, "object": label_of(reference), "n": reference.n}
+            digest = {} if reference.digest is None else {"digest": reference.digest}
+            return Brought(table={**table, **digest}, live=reference)
+    raise InvalidConfig(
+        "reference: needs real images as a float tensor (N, C, H, W) in [-1, 1], a folder of "
+        f"pictures, a .npz with mu and sigma, or a name ({', '.join(REFERENCES)}, "
+        f"'package.module:function'), found {_found(reference)}"
+    )
+
+
+def _pipeline(pipe: Any, options: Mapping[str, Any]) -> Brought:
+    try:
+        denoiser = denoiser_of(pipe, **options)
+    except InvalidConfig as error:  # whose words are those of a study file
+        raise InvalidConfig(f"model: {str(error).removeprefix('path: ')}") from error
+    known = (denoiser.process.model_dump_json(), denoiser.sample_shape)
+    return _live("loader", denoiser, type(pipe).__name__, fingerprint_of(denoiser, *known))
+
+
+def _denoiser(model: Any, process: NoiseProcess | None, sample_shape: Sequence[int] | None) -> Any:
+    """The model itself, or together with what it does not say."""
+    if not callable(model) or isinstance(model, type):
+        raise InvalidConfig(
+            "model: needs a denoiser D(x, t) that returns the clean image, a diffusers pipeline "
+            f"or a name ({', '.join(MODELS)}, 'package.module:function'), found {_found(model)}"
+        )
+    own_process = getattr(model, "process", None) if process is None else process
+    own_shape = getattr(model, "sample_shape", None) if sample_shape is None else sample_shape
+    for key, value in {"process": own_process, "sample_shape": own_shape}.items():
+        if value is None:
+            raise InvalidConfig(
+                f"model: this {label_of(model)} has no {key!r}; give process=s3search.processes."
+                "edm() (or vp_linear(), vp_cosine(), vp_discrete(), flow()) and "
+                "sample_shape=(C, H, W)"
+            )
+    if not isinstance(own_process, _PROCESSES):
+        raise InvalidConfig(
+            "process: needs one of s3search.processes: edm(), vp_linear(), vp_cosine(), "
+            f"vp_discrete() or flow(), found {_found(own_process)}"
+        )
+    shape = _shape(own_shape)
+    if process is None and sample_shape is None:
+        return model
+    return given_denoiser(model, own_process, shape)
+
+
+def _shape(found: Any) -> tuple[int, int, int]:
+    sides = list(found) if isinstance(found, Sequence) and not isinstance(found, str) else []
+    if len(sides) != 3 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise InvalidConfig(
+            f"sample_shape: needs (C, H, W), three whole numbers above 0, found {found!r}"
+        )
+    return sides[0], sides[1], sides[2]
+
+
+def _named(reference: str | Path, model: Any) -> dict[str, Any]:
+    path = Path(reference).expanduser()
+    if isinstance(reference, str) and (reference in REFERENCES or ":" in reference):
+        return {"images": reference}
+    if path.is_dir():
+        shape = getattr(model, "sample_shape", (3,))
+        is_grey = shape[0] == 1 and getattr(model, "decode", None) is None
+        grey = {"channels": 1} if is_grey else {}
+        return {"images": "folder", "path": str(path.resolve()), **grey}
+    if path.suffix == ".npz":
+        return {"images": "npz", "path": str(path.resolve())}
+    raise InvalidConfig(
+        f"reference: {str(reference)!r} is no folder, no .npz and no loader's name; "
+        f"{nearest(str(reference), REFERENCES)}"
+    )
+
+
+def _images(found: Any) -> Tensor:
+    """Real images, float32 on the CPU; no copy is made of what is both."""
+    images = torch.as_tensor(found).detach()
+    if images.ndim != 4 or not images.is_floating_point():
+        raise InvalidConfig(
+            "reference: needs real images as floats (N, C, H, W) in [-1, 1], found "
+            f"{images.dtype} {tuple(images.shape)}; bytes (N, H, W, C) become that by "
+            "images.permute(0, 3, 1, 2).float() / 127.5 - 1"
+        )
+    if len(images) < 2:
+        raise InvalidConfig(f"reference: needs at least 2 real images, found {len(images)}")
+    check_images(images)
+    if float(images.min()) >= 0.0:
+        raise InvalidConfig(
+            f"reference: needs values in [-1, 1], found {float(images.min()):g} to "
+            f"{float(images.max()):g}, as of images in [0, 1]; these become that by "
+            "2 * images - 1"
+        )
+    return images.float().cpu()
+
+
+def _live(key: str, thing: Callable[..., Any], label: str, fingerprint: str) -> Brought:
+    table = {key: LIVE, "object": label, "fingerprint": fingerprint}
+    return Brought(table=table, live=thing)
+
+
+def _found(thing: Any) -> str:
+    return f"the class {thing.__name__}" if isinstance(thing, type) else repr(thing)[:80]

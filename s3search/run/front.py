@@ -1,0 +1,100 @@
+"""The front door: `s3search.search` and `s3search.evaluate`.
+
+Importing this costs nothing: what the two functions need is imported when they are called.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from s3search.processes import NoiseProcess
+    from s3search.run.found import Evaluation, SearchResult
+    from s3search.schedules.schedule import Schedule
+    from s3search.study.results.progress import Report
+
+Table = Mapping[str, Any]
+
+
+def search(  # noqa: PLR0913  # the keys of a study file, each by its name
+    model: Any,
+    *,
+    reference: Any = None,
+    features: Any = None,
+    nfe: int | Sequence[int] = 5,
+    evaluations: int | None = None,
+    n_images: int = 1000,
+    seed: int = 0,
+    space: str | Table = "usf",
+    algorithm: str = "s3",
+    process: "NoiseProcess | None" = None,
+    sample_shape: Sequence[int] | None = None,
+    validation_metric: Any = None,
+    statistics: Table | None = None,
+    search: Table | None = None,
+    validation: Table | None = None,
+    cluster: Table | None = None,
+    storage: str | Table | None = None,
+    name: str | None = None,
+    workers: str = "inline",
+    progress: "bool | Report | None" = None,
+    takeover: bool = False,
+    **more: Any,
+) -> "SearchResult":
+    """Searches solver schedules of ``nfe`` network calls for a model; docs/python.md has it all.
+
+    ``model`` is a denoiser D(x, t) -> x0 on (B, C, H, W) with ``process`` and ``sample_shape``, or
+    any callable with these as keywords; a diffusers pipeline; or a loader's name.  ``reference``
+    are real images (N, C, H, W) in [-1, 1], a folder, a .npz of statistics or a loader's name;
+    ``features`` maps images to (B, d), or is a name.  Raises `InvalidConfig` for wrong input, and
+    `StudyConflict` where ``storage`` has another study of that ``name``, which else goes on.
+
+    >>> found = s3search.search(model, reference=images, features=extractor, nfe=5)
+    >>> found.save("schedule.json")
+    """
+    keywords = locals()
+    from s3search.run.keywords import SearchKeywords
+    from s3search.run.searching import search_for
+
+    return search_for(SearchKeywords(**keywords))
+
+
+def evaluate(  # noqa: PLR0913  # as above
+    schedule: "Schedule | str | Path",
+    model: Any,
+    *,
+    reference: Any = None,
+    features: Any = None,
+    n_images: int = 10_000,
+    seed: int = 7,
+    process: "NoiseProcess | None" = None,
+    sample_shape: Sequence[int] | None = None,
+    statistics: Table | None = None,
+    cluster: Table | None = None,
+    workers: str = "inline",
+    **more: Any,
+) -> "Evaluation":
+    """Measures one schedule, or the one in a file: the distance from the reference of ``n_images``
+    images, made of the noise of ``seed``.
+
+    The result has ``value``, ``standard_error``, a 95 % ``interval``, and all that the number
+    means nothing without.  Everything else is as in `s3search.search`; nothing is stored.  Raises
+    `InvalidConfig`, `InvalidSchedule` for a schedule of another process, and `EvaluationFailed`.
+
+    >>> s3search.evaluate(found.schedule, model, reference=images, features=extractor).value
+    """
+    from s3search.run.keywords import SearchKeywords
+    from s3search.run.searching import evaluate_for
+
+    asked = SearchKeywords(
+        model=model,
+        reference=reference,
+        features=features,
+        process=process,
+        sample_shape=sample_shape,
+        statistics=statistics,
+        cluster=cluster,
+        workers=workers,
+        more=more,
+    )
+    return evaluate_for(schedule, asked, n_images=n_images, seed=seed)
