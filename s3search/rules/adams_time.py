@@ -27,7 +27,7 @@ from s3search.processes import NoiseProcess, VpLinear, usual_end_time
 from s3search.rules.base import first_order, refuse_pure_noise
 from s3search.rules.linear_form import LinearForm, combine
 from s3search.rules.points import Level, Number, Point, Prediction
-from s3search.rules.searched import Limits, MultistepRule, newest
+from s3search.rules.searched import Limits, MultistepRule, Rng, newest
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 _SHRINK = 4.0
@@ -56,11 +56,8 @@ class AdamsTime(MultistepRule):
         return self
 
     @classmethod
-    def drawn(
-        cls, order: int, prediction: Prediction, limits: Limits, rng: np.random.Generator
-    ) -> Self:
+    def drawn(cls, order: int, prediction: Prediction, limits: Limits, rng: Rng) -> Self:
         """The step in the process's own clock, the usual one where that begins at pure noise."""
-        del prediction, rng
         if limits.process.alpha(limits.process.time_range[1]) == 0.0:
             return cls(points=newest(order))
         low, high = clock_of(limits.process)

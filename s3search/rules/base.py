@@ -158,7 +158,7 @@ class RuleModel(Part):
         return True
 
     def renumbered(self, moved: Callable[[int], int]) -> Self:
-        """The same step along a history in which point p has become point ``moved(p)``."""
+        """This step along a history in which point p has become point ``moved(p)``."""
 
         def walk(value: Any, key: str) -> Any:
             match value:
@@ -174,7 +174,6 @@ class RuleModel(Part):
 
     def scaled(self, points: Sequence[float], to: float) -> Self:
         """The step between states that are multiplied by ``points`` and ``to``."""
-        del points, to
         return self
 
 

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, ClassVar, Literal, Self
 
-import numpy as np
 from pydantic import Field
 
 from s3search.rules.base import Objection, missing_point
@@ -31,7 +30,7 @@ from s3search.rules.points import (
     Point,
     Prediction,
 )
-from s3search.rules.searched import Limits, walked
+from s3search.rules.searched import Limits, Rng, walked
 
 _HIGHEST_DEGREE = 3
 
@@ -47,7 +46,7 @@ class Compensation(Part):
     """The name of that number's range."""
 
     @classmethod
-    def drawn(cls, limits: Limits, n_points: int, rng: np.random.Generator) -> Self:
+    def drawn(cls, limits: Limits, n_points: int, rng: Rng) -> Self:
         """One with its number drawn uniformly; it may reach back to points that do not exist."""
         raise NotImplementedError
 
@@ -59,7 +58,7 @@ class Compensation(Part):
             return self
         return self.model_copy(update={self.number: min(max(value, low), high)})
 
-    def moved(self, limits: Limits, rng: np.random.Generator) -> Self:
+    def moved(self, limits: Limits, rng: Rng) -> Self:
         """The compensation after a small move of its number."""
         value = walked(getattr(self, self.number), limits.ranges[self.range], rng)
         return self.model_copy(update={self.number: value})
@@ -78,9 +77,8 @@ class Interpolation(Compensation):
     range: ClassVar = "dc_ratio"
 
     @classmethod
-    def drawn(cls, limits: Limits, n_points: int, rng: np.random.Generator) -> Self:
+    def drawn(cls, limits: Limits, n_points: int, rng: Rng) -> Self:
         """Of the noise or the data, of any degree."""
-        del n_points
         prediction = LINEAR_PREDICTIONS[int(rng.integers(2))]
         order = int(rng.integers(1, _HIGHEST_DEGREE + 1))
         ratio = float(rng.uniform(*limits.ranges[cls.range]))
@@ -131,7 +129,7 @@ class EarlierCall(Compensation):
     range: ClassVar = "dualfast_coefficient"
 
     @classmethod
-    def drawn(cls, limits: Limits, n_points: int, rng: np.random.Generator) -> Self:
+    def drawn(cls, limits: Limits, n_points: int, rng: Rng) -> Self:
         """Away from the oldest call."""
         coefficient = float(rng.uniform(*limits.ranges[cls.range]))
         return cls(point=-max(n_points, 2), coefficient=coefficient)

@@ -66,12 +66,12 @@ class Free(RuleModel):
 
     @property
     def extrapolated(self) -> Prediction:
-        """The data."""
+        """It combines clean images."""
         return Prediction.DATA
 
     @property
     def extent(self) -> str:
-        """Its predictions."""
+        """The number of its predictions: it has no order."""
         return "1 prediction" if self.n_points == 1 else f"{self.n_points} predictions"
 
     @property

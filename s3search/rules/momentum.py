@@ -27,7 +27,7 @@ from pydantic import Field
 from s3search.rules.base import Objection, along, first_order, missing_point, noisy_point
 from s3search.rules.linear_form import LinearForm
 from s3search.rules.points import Index, Level, Number, Point, Prediction
-from s3search.rules.searched import Limits, SearchedRule, newest
+from s3search.rules.searched import Limits, Rng, SearchedRule, newest
 
 # c_kj(b) = (constant + slope b) / (divisor b)
 _GHVB: dict[int, tuple[float, tuple[tuple[float, float], ...]]] = {
@@ -65,11 +65,8 @@ class Momentum(SearchedRule):
     ranges: ClassVar = {"beta": (0.3, 1.0)}
 
     @classmethod
-    def drawn(
-        cls, order: int, prediction: Prediction, limits: Limits, rng: np.random.Generator
-    ) -> Self:
+    def drawn(cls, order: int, prediction: Prediction, limits: Limits, rng: Rng) -> Self:
         """One of the kinds with a memory of its order, and beta."""
-        del prediction
         kinds = tuple(MomentumKind)
         kind = kinds[int(rng.integers(len(kinds)))]
         beta = float(rng.uniform(*limits.ranges["beta"]))
@@ -102,7 +99,7 @@ class Momentum(SearchedRule):
         for order in range(most, self.least_order - 1, -1):
             yield self._with(order, order)
 
-    def moved(self, limits: Limits, rng: np.random.Generator) -> Self | None:
+    def moved(self, limits: Limits, rng: Rng) -> Self | None:
         """The step with a longer or shorter memory, or with another beta."""
         if rng.random() < _CHANCE_OF_MEMORY:
             longer = len(self.points) + (1 if rng.random() < 0.5 else -1)

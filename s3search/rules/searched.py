@@ -19,6 +19,8 @@ from s3search.processes import NoiseProcess
 from s3search.rules.base import Objection, RuleModel, slopes_problem
 from s3search.rules.points import Index, Level, Prediction
 
+Rng = np.random.Generator
+
 Range = tuple[float, float]
 """The lowest and the highest value that a search may choose."""
 
@@ -54,15 +56,11 @@ class SearchedRule(RuleModel):
     @classmethod
     def exists_for(cls, process: NoiseProcess) -> bool:
         """Whether a search of schedules for ``process`` may draw it."""
-        del process
         return True
 
     @classmethod
-    def drawn(
-        cls, order: int, prediction: Prediction, limits: Limits, rng: np.random.Generator
-    ) -> Self:
+    def drawn(cls, order: int, prediction: Prediction, limits: Limits, rng: Rng) -> Self:
         """A plain step of this order, its numbers drawn uniformly."""
-        del order, prediction
         return cls.model_validate(
             {name: float(rng.uniform(*limits.ranges[name])) for name in cls.ranges}
         )
@@ -79,7 +77,6 @@ class SearchedRule(RuleModel):
 
     def is_allowed(self, limits: Limits, to: Level) -> bool:
         """Whether a plain step to ``to`` keeps the limits, but for its order."""
-        del to
         return all(
             limits.ranges[name][0] <= getattr(self, name) <= limits.ranges[name][1]
             for name in self.ranges
@@ -87,7 +84,6 @@ class SearchedRule(RuleModel):
 
     def with_order(self, order: int) -> Self:
         """The plain step of another order like this one; itself where there is one order."""
-        del order
         return self
 
     def simpler(self, highest_order: int) -> Iterator[Self]:
@@ -95,7 +91,7 @@ class SearchedRule(RuleModel):
         for order in range(min(self.plain_order, highest_order), self.least_order - 1, -1):
             yield self.with_order(order)
 
-    def moved(self, limits: Limits, rng: np.random.Generator) -> Self | None:
+    def moved(self, limits: Limits, rng: Rng) -> Self | None:
         """The step after a small move of one of its numbers, None where it has none."""
         names = tuple(self.ranges)
         if not names:
@@ -114,11 +110,8 @@ class MultistepRule(SearchedRule):
     points: tuple[Index, ...] = Field(default=(-1,), min_length=1, max_length=4)
 
     @classmethod
-    def drawn(
-        cls, order: int, prediction: Prediction, limits: Limits, rng: np.random.Generator
-    ) -> Self:
+    def drawn(cls, order: int, prediction: Prediction, limits: Limits, rng: Rng) -> Self:
         """The step through the newest points; there is nothing to draw."""
-        del prediction, limits, rng
         return cls.model_validate({"points": newest(order)})
 
     @property
@@ -137,7 +130,6 @@ class MultistepRule(SearchedRule):
 
     def problem(self, levels: Sequence[Level], to: Level) -> Objection | None:
         """The points must exist, and none of them at pure noise unless the step is Euler's."""
-        del to
         return slopes_problem(self.start, self.points, levels)
 
 
@@ -146,7 +138,7 @@ def newest(n: int) -> tuple[int, ...]:
     return tuple(range(-n, 0))
 
 
-def walked(value: float, limits: Range, rng: np.random.Generator) -> float:
+def walked(value: float, limits: Range, rng: Rng) -> float:
     """``value`` after one step of a random walk within the limits."""
     low, high = limits
     return float(np.clip(value + rng.normal(0.0, _WIDTH * (high - low)), low, high))

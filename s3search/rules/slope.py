@@ -18,14 +18,13 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal, Self
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from s3search.rules.base import Objection, along, first_order, missing_point, noisy_point
 from s3search.rules.linear_form import LinearForm, combine
 from s3search.rules.momentum import adams_bashforth
 from s3search.rules.points import Index, Level, Number, Part, Point, Prediction
-from s3search.rules.searched import Limits, SearchedRule
+from s3search.rules.searched import Limits, Rng, SearchedRule
 
 _SUM_TOLERANCE = 1e-9
 
@@ -62,11 +61,8 @@ class Slope(SearchedRule):
         return cls(terms=tuple(terms))
 
     @classmethod
-    def drawn(
-        cls, order: int, prediction: Prediction, limits: Limits, rng: np.random.Generator
-    ) -> Self:
+    def drawn(cls, order: int, prediction: Prediction, limits: Limits, rng: Rng) -> Self:
         """The step of iPNDM; there is nothing to draw."""
-        del prediction, limits, rng
         return cls.equal_steps(range(-1, -order - 1, -1))
 
     @property

@@ -81,7 +81,7 @@ class Taylor(SearchedRule):
 
     @property
     def n_points(self) -> int:
-        """The order."""
+        """As many as the order says."""
         return self.order
 
     @property
@@ -91,7 +91,7 @@ class Taylor(SearchedRule):
 
     @property
     def details(self) -> str:
-        """The relaxations."""
+        """The relaxations of its derivatives."""
         factors = [each.relaxation for each in self.derivatives if each.relaxation is not None]
         return ", ".join(
             factor.kind.value

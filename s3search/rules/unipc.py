@@ -34,7 +34,7 @@ from s3search.rules.exponential import phi
 from s3search.rules.linear_form import LinearForm, combine
 from s3search.rules.points import LINEAR_PREDICTIONS, Index, Level, Point, Prediction
 from s3search.rules.relaxation import Relaxation, RelaxationKind
-from s3search.rules.searched import Limits, SearchedRule, newest
+from s3search.rules.searched import Limits, Rng, SearchedRule, newest
 
 
 class Variant(StrEnum):
@@ -70,11 +70,8 @@ class UniPC(SearchedRule):
         return prediction
 
     @classmethod
-    def drawn(
-        cls, order: int, prediction: Prediction, limits: Limits, rng: np.random.Generator
-    ) -> Self:
+    def drawn(cls, order: int, prediction: Prediction, limits: Limits, rng: Rng) -> Self:
         """The step through the newest points with one of the variants."""
-        del limits
         variants = tuple(Variant)
         variant = variants[int(rng.integers(len(variants)))]
         return cls(prediction=prediction, variant=variant, points=newest(order)[:-1])
@@ -101,7 +98,6 @@ class UniPC(SearchedRule):
 
     def is_allowed(self, limits: Limits, to: Level) -> bool:
         """Whether the prediction is one of the allowed."""
-        del to
         return self.prediction in limits.predictions
 
     def with_order(self, order: int) -> Self:

@@ -165,7 +165,6 @@ class Velocity(MultistepRule):
 
     def is_allowed(self, limits: Limits, to: Level) -> bool:
         """Whether the level lies on the straight path of a flow."""
-        del limits
         return abs(to.alpha + to.sigma - 1.0) < 1e-9
 
     def problem(self, levels: Sequence[Level], to: Level) -> Objection | None:

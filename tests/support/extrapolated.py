@@ -37,7 +37,6 @@ class Extrapolated(SearchedRule):
 
     def problem(self, levels: Sequence[Level], to: Level) -> Objection | None:
         """Both points must exist and differ."""
-        del to
         return missing_point("previous", (self.previous, self.start), len(levels))
 
     def next_state(self, history: Sequence[Point], to: Level) -> LinearForm:
