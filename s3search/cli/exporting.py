@@ -83,7 +83,7 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option)
 
 def _best(url: str, study: str, nfe: int | None) -> tuple[Schedule, float, Path | None]:
     """The schedule, its held-out value and the study's EMS file."""
-    from s3search.evaluation.evaluator import load_ems
+    from s3search.evaluation.spec import load_ems
     from s3search.study.database.store import open_study
     from s3search.study.results.export import best_schedule
 

@@ -122,7 +122,7 @@ def check(
     """Check a schedule or a study file without running anything."""
     if file.suffix == ".toml":
         from s3search.cluster import check_address
-        from s3search.evaluation.evaluator import load_ems, load_gaussian
+        from s3search.evaluation.spec import load_ems, load_gaussian
         from s3search.run.launching import space_of
         from s3search.study.file.config import load_config
 

@@ -1,19 +1,17 @@
 """A schedule in, an evaluation out: the model, the extractor and the reference, loaded once."""
 
 import functools
-import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from s3search.errors import IncompatibleStatistics, InvalidConfig
+from s3search.errors import InvalidConfig
 from s3search.evaluation.code_version import CODE_VERSION
 from s3search.evaluation.decoding import network_batches, patched
 from s3search.evaluation.extractor import (
@@ -24,12 +22,10 @@ from s3search.evaluation.extractor import (
     load_second_metric,
     replicates_of,
 )
-from s3search.evaluation.fingerprints import DIGITS, add_weights
-from s3search.evaluation.live import LIVE, LiveObjects, check_answer, placed
+from s3search.evaluation.live import LIVE, check_answer
 from s3search.evaluation.measurement import Observed
-from s3search.evaluation.memory import BatchSize, size_for_memory
+from s3search.evaluation.memory import BatchSize
 from s3search.evaluation.noise import NoiseBank
-from s3search.evaluation.plugins import MODELS, call_plugin
 from s3search.evaluation.polish.polishing import PolishSettings, polish
 from s3search.evaluation.population import Measuring, measure_population
 from s3search.evaluation.proxies import ProxyScorer
@@ -39,19 +35,25 @@ from s3search.evaluation.record import (
     ImagesRequest,
     PolishReply,
     Population,
-    ProxyScores,
     RealImageBaseline,
     Reply,
     Request,
 )
 from s3search.evaluation.reference import LoadedReference, load_reference
-from s3search.evaluation.sampling import Sampler
+from s3search.evaluation.sampling import Sampler, batch_that_fits
+from s3search.evaluation.spec import (
+    PRECISIONS,
+    EvaluatorSpec,
+    fingerprint,
+    load_ems,
+    load_gaussian,
+    load_model,
+    placed_model,
+)
 from s3search.metrics.frechet import (
     block_mean,
 )
 from s3search.models.layer_skip import blocks_of
-from s3search.models.statistics import GaussianStatistics
-from s3search.rules import EmsStatistics
 from s3search.schedules.layers import Layers
 from s3search.schedules.schedule import Schedule
 from s3search.search.questions import (
@@ -65,34 +67,6 @@ from s3search.search.questions import (
 
 _BATCH_ELEMENTS = 2**20  # numbers in one batch of states, when no batch size is given
 _LARGEST_BATCH = 1000
-
-Precision = Literal["float32", "bfloat16"]
-_PRECISIONS: Mapping[Precision, torch.dtype | None] = {
-    "float32": None,  # whatever the model's own dtype is
-    "bfloat16": torch.bfloat16,
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluatorSpec:
-    """Everything a worker needs to build an `Evaluator`: plain data and, where a study searches
-    objects of the program, these.
-    """
-
-    model: str
-    model_options: Mapping[str, Any] = field(default_factory=dict)
-    features: str
-    features_options: Mapping[str, Any] = field(default_factory=dict)
-    reference: str
-    reference_options: Mapping[str, Any] = field(default_factory=dict)
-    witness: str | None = None  # a second extractor, for validation alone
-    witness_options: Mapping[str, Any] = field(default_factory=dict)
-    ems: str | None = None  # files that `s3search statistics` wrote
-    gaussian: str | None = None
-    device: str = "cpu"
-    batch_size: int | None = None
-    precision: Precision = "float32"
-    live: LiveObjects = field(default_factory=LiveObjects)
 
 
 class Evaluator:
@@ -108,7 +82,7 @@ class Evaluator:
                 "a GPU was asked for (cluster.gpus_per_worker > 0), torch sees none"
             )
         self._device = torch.device(spec.device)
-        self.denoiser = _placed(load_model(spec), self._device, is_live=spec.model == LIVE)
+        self.denoiser = placed_model(load_model(spec), self._device, is_live=spec.model == LIVE)
         self._extractor = load_extractor(
             "metric.features",
             spec.features,
@@ -126,13 +100,15 @@ class Evaluator:
         self._noise = NoiseBank(self.denoiser, self._device)
         if spec.model == LIVE:
             check_answer(self.denoiser, *next(self._noise.batches(0, 2, 2)))
-        size = spec.batch_size or self._size_for_device(automatic)
+        size = spec.batch_size or batch_that_fits(
+            self.denoiser, self._noise, automatic, _LARGEST_BATCH
+        )
         self._sampler = Sampler(
             self.denoiser,
             self._noise,
             BatchSize(size, "sampling"),
             self._ems,
-            _PRECISIONS[spec.precision],
+            PRECISIONS[spec.precision],
         )
         self._mean_image: Any = None
         loaded = self._loaded_reference(spec)
@@ -151,7 +127,7 @@ class Evaluator:
             case ImagesRequest():
                 return self.images(request.schedule, request.n_images, request.noise_seed)
             case Score():
-                return self.scores(request)
+                return self._proxies.scores(request)
             case Polish():
                 return self.polish(request)
             case RealImages():
@@ -225,7 +201,7 @@ class Evaluator:
         second = self._second if question.rung is Rung.VALIDATION else None
         seen_by_second = []
         observed = Observed(question, self.reference)
-        for images, seconds in self._timed_images(question):
+        for images, seconds in self._sampler.timed(question):
             sampling += seconds
             observed.sees(self._extractor.seen(images))
             if second is not None:
@@ -300,23 +276,6 @@ class Evaluator:
             for extractor, reference in sides
         )
 
-    def scores(self, request: Score) -> ProxyScores:
-        """What many schedules are worth by one proxy."""
-        before = self._proxies.network_calls
-        match request.proxy:
-            case "gaussian":
-                found = self._proxies.gaussian(request.schedules)
-            case "mixture":
-                found = self._proxies.mixture(request.schedules)
-            case "trajectory":
-                found = self._proxies.trajectory(
-                    request.schedules, request.n_images, request.noise_seed
-                )
-            case other:
-                raise InvalidConfig(f"there is no proxy {other!r}")
-        spent = self._proxies.network_calls - before
-        return ProxyScores(scores=tuple(found.tolist()), network_calls=spent)
-
     def polish(self, request: Polish) -> PolishReply:
         """A schedule after gradient descent on the distance itself, or on the trajectory's."""
         settings = PolishSettings(
@@ -358,41 +317,6 @@ class Evaluator:
             self._noise,
         )
 
-    def _timed_images(self, request: Measure) -> Iterator[tuple[Tensor, float]]:
-        cuts = [n for n, _ in request.thresholds]
-        held_out = request.rung is Rung.VALIDATION
-        batches = self._sampler.images(
-            request.schedule, request.n_images, request.noise_seed, cuts, held_out=held_out
-        )
-        while True:
-            began = time.perf_counter()
-            images = next(batches, None)
-            if images is None:
-                return
-            if self._device.type == "cuda":
-                torch.cuda.synchronize(self._device)
-            yield images, time.perf_counter() - began
-
-    def _size_for_device(self, least: int) -> int:
-        """As many images as fit on a GPU, at least ``least``; OOM later halves it still."""
-        if self._device.type != "cuda":
-            return least
-
-        @torch.inference_mode()
-        def peak_of(n_images: int) -> int:
-            noise, condition = next(iter(self._noise.batches(0, n_images, n_images)))
-            t = noise.new_full((n_images,), self.denoiser.process.time_range[1])
-            torch.cuda.reset_peak_memory_stats(self._device)
-            before = torch.cuda.memory_allocated(self._device)
-            self.denoiser(noise, t, **condition)
-            return torch.cuda.max_memory_allocated(self._device) - before
-
-        try:
-            free = torch.cuda.mem_get_info(self._device)[0]
-            return max(least, size_for_memory(peak_of, free, _LARGEST_BATCH))
-        except torch.cuda.OutOfMemoryError:
-            return least
-
     def _loaded_reference(self, spec: EvaluatorSpec) -> LoadedReference:
         found = load_reference(
             spec.reference,
@@ -408,76 +332,13 @@ class Evaluator:
         return found
 
     def _loaded_second_metric(self, spec: EvaluatorSpec) -> SecondMetric | None:
-        if spec.witness is None:
+        if spec.second_features is None:
             return None
         return load_second_metric(
-            spec.witness,
-            spec.witness_options,
+            spec.second_features,
+            spec.second_options,
             self._device,
             self._reference_images,
             self._batch_size,
             live=spec.live.second_features,
         )
-
-
-def load_model(spec: EvaluatorSpec) -> Any:
-    """The denoiser where its loader leaves it; raises `InvalidConfig` for anything else."""
-    model = call_plugin("model.loader", spec.model, spec.model_options, MODELS, spec.live.model)
-    for attribute in ("process", "sample_shape"):
-        if not hasattr(model, attribute):
-            raise InvalidConfig(
-                f"model.loader: {spec.model!r} returned a {type(model).__name__} without "
-                f"{attribute!r}; a denoiser has 'process' and 'sample_shape'"
-            )
-    return model
-
-
-def _placed(model: Any, device: torch.device, *, is_live: bool) -> Any:
-    if is_live:
-        return placed(model, device)
-    return model.to(device) if isinstance(model, torch.nn.Module) else model
-
-
-def load_ems(path: str | Path, shape: tuple[int, ...] | None = None) -> EmsStatistics:
-    """The EMS in a file, for images of ``shape`` (C, H, W) if it is given; raises
-    `InvalidConfig`.
-    """
-    try:
-        found = EmsStatistics.load(path)
-    except IncompatibleStatistics as error:
-        raise InvalidConfig(f"statistics.ems: {error}") from error
-    if shape is not None and found.shape not in ((1, 1, 1), shape):
-        raise InvalidConfig(
-            f"statistics.ems: {path} is for images of shape {found.shape}, the model makes {shape}"
-        )
-    return found
-
-
-def load_gaussian(path: str | Path, shape: tuple[int, ...] | None = None) -> GaussianStatistics:
-    """The Gaussian in a file, for images of ``shape`` (C, H, W) if it is given; raises
-    `InvalidConfig`.
-    """
-    try:
-        found = GaussianStatistics.load(path)
-    except IncompatibleStatistics as error:
-        raise InvalidConfig(f"statistics.gaussian: {error}") from error
-    if shape is not None and found.mean.shape != shape:
-        raise InvalidConfig(
-            f"statistics.gaussian: {path} is for images of shape {found.mean.shape}, the model "
-            f"makes {shape}"
-        )
-    return found
-
-
-def fingerprint(spec: EvaluatorSpec, denoiser: Any) -> str:
-    """Hash of the model's options, its precision and, where it has any, parameters; 16 hexadecimal
-    digits.  A live model was hashed by the program that had it.
-    """
-    if spec.model == LIVE and spec.precision == "float32":
-        return str(spec.model_options["fingerprint"])
-    digest = hashlib.sha256(f"{spec.model}{sorted(spec.model_options.items())}".encode())
-    if spec.precision != "float32":
-        digest.update(spec.precision.encode())
-    if isinstance(denoiser, torch.nn.Module):
-        add_weights(digest, denoiser)
-    return digest.hexdigest()[:DIGITS]

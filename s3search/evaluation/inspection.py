@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from s3search.errors import InvalidSchedule
-from s3search.evaluation.evaluator import EvaluatorSpec, load_model
+from s3search.evaluation.spec import EvaluatorSpec, load_model
 from s3search.models.layer_skip import blocks_of
 from s3search.models.skip_scale import links_of
 from s3search.processes import NoiseProcess

@@ -26,17 +26,23 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from s3search.errors import EvaluationFailed, IncompatibleStatistics, InvalidSchedule
+from s3search.errors import (
+    EvaluationFailed,
+    IncompatibleStatistics,
+    InvalidConfig,
+    InvalidSchedule,
+)
 from s3search.evaluation.decoding import images_of, network_batches
 from s3search.evaluation.memory import BatchSize
 from s3search.evaluation.noise import NoiseBank, block_generator
+from s3search.evaluation.record import ProxyScores
 from s3search.metrics.frechet import FeatureStatistics, FrechetReference
 from s3search.metrics.paired import Pairing, paired_distance
 from s3search.models.mixture import MixtureSampler, fit_mixture
 from s3search.models.principal import PrincipalAxes, principal_axes, principal_distance
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
-from s3search.search.questions import FINE_NFE
+from s3search.search.questions import FINE_NFE, Score
 from s3search.solvers.plan import Plan, PlanBatch, compile_plan
 from s3search.solvers.sample import check_process, sample
 
@@ -94,6 +100,22 @@ class ProxyScorer:
         self._fine: dict[tuple[int, int, bool], Array] = {}
         self._batches = BatchSize(self._settings.batch_size, "sampling for a proxy")
         self.network_calls = 0  # image-calls spent so far, the fine solves' included
+
+    def scores(self, question: Score) -> ProxyScores:
+        """What many schedules are worth by one proxy."""
+        before = self.network_calls
+        match question.proxy:
+            case "gaussian":
+                found = self.gaussian(question.schedules)
+            case "mixture":
+                found = self.mixture(question.schedules)
+            case "trajectory":
+                images, seed = question.n_images, question.noise_seed
+                found = self.trajectory(question.schedules, images, seed)
+            case other:
+                raise InvalidConfig(f"there is no proxy {other!r}")
+        calls = self.network_calls - before
+        return ProxyScores(scores=tuple(found.tolist()), network_calls=calls)
 
     def gaussian(self, schedules: Sequence[Schedule]) -> Array:  # (B,)
         """The closed-form distance; thousands of schedules a second."""

@@ -4,6 +4,7 @@ Predictions of the network as it is are kept: a schedule that begins as an earli
 another of its population, does not ask for them again (`s3search.evaluation.denoiser_cache`).
 """
 
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,11 +16,12 @@ from torch import Tensor
 from s3search.errors import EvaluationFailed
 from s3search.evaluation.decoding import images_of, patched
 from s3search.evaluation.denoiser_cache import DenoiserCache
-from s3search.evaluation.memory import BatchSize, room_on
+from s3search.evaluation.memory import BatchSize, room_on, size_for_memory
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.record import statistics_problem
 from s3search.rules import EmsStatistics
 from s3search.schedules.schedule import Schedule
+from s3search.search.questions import Measure, Rung
 from s3search.solvers.plan import Plan, compile_plan
 from s3search.solvers.sample import Denoiser, joined, sample_population
 
@@ -108,6 +110,23 @@ class Sampler:
                 raise EvaluationFailed("the images are not finite")
             yield images
 
+    def timed(self, question: Measure) -> Iterator[tuple[Tensor, float]]:
+        """Images (b, C, H, W) of a question, and the seconds that they took."""
+        cuts = [n for n, _ in question.thresholds]
+        held_out = question.rung is Rung.VALIDATION
+        batches = self.images(
+            question.schedule, question.n_images, question.noise_seed, cuts, held_out=held_out
+        )
+        device = self._noise.device
+        while True:
+            began = time.perf_counter()
+            images = next(batches, None)
+            if images is None:
+                return
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            yield images, time.perf_counter() - began
+
     def images_of_many(
         self, plans: Sequence[Plan], batch: Batch, schedule: Schedule | None = None
     ) -> list[Tensor]:
@@ -189,3 +208,27 @@ def _reads_every_time(
     both = denoiser(torch.cat([far, x]), torch.cat([first, second]), **twice)[n:]
     off, apart, size = (float(y.float().norm()) for y in (both - alone, other - alone, alone))
     return off <= _ALIKE * apart + _ROUNDING * size
+
+
+def batch_that_fits(denoiser: Any, noise: NoiseBank, least: int, most: int) -> int:
+    """As many images as fit on the noise's device if it is a GPU, at least ``least``; running out
+    of memory later halves it still.
+    """
+    device = noise.device
+    if device.type != "cuda":
+        return least
+
+    @torch.inference_mode()
+    def peak_of(n_images: int) -> int:
+        x, condition = next(iter(noise.batches(0, n_images, n_images)))
+        t = x.new_full((n_images,), denoiser.process.time_range[1])
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        denoiser(x, t, **condition)
+        return torch.cuda.max_memory_allocated(device) - before
+
+    try:
+        free = torch.cuda.mem_get_info(device)[0]
+        return max(least, size_for_memory(peak_of, free, most))
+    except torch.cuda.OutOfMemoryError:
+        return least

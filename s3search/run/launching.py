@@ -9,8 +9,9 @@ from dataclasses import replace
 
 from s3search.cluster import open_pool
 from s3search.cluster.asking import Pool, described
-from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
+from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.live import LiveObjects
+from s3search.evaluation.spec import EvaluatorSpec
 from s3search.run.driver import Driver
 from s3search.run.prepare import Start, prepare
 from s3search.run.schedulers import schedulers_of

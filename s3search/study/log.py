@@ -63,10 +63,10 @@ class Log:
         self._vetoed_at: dict[str, list[str]] = {}  # by point, under whatever limits
         self._read_events()
         self._point = hashlib.sha256(str(first_number).encode())
-        self._told_point = self._here()
+        self._last_point = self._here()
         self._n_begun = 0
-        self._told_at = -1
-        self._told: Outside | None = None
+        self._last: Outside | None = None  # that was told, at `_last_point`
+        self._last_count = -1
         self._read_measurements()
 
     # -- questions and answers -------------------------------------------------------------
@@ -88,7 +88,7 @@ class Log:
         if others:
             self.flush()  # results of the search come no more for a while
         if any(_is_of_search(question) for question in others):
-            self._keep_told()
+            self._keep_last()
         return list(unknown.values())
 
     def __contains__(self, question: object) -> bool:
@@ -134,7 +134,7 @@ class Log:
         """Keeps what a search learned about itself."""
         content = dict(note.content)
         if note.kind == DECISION:
-            content |= {"first_number": self._offset, "point": self._told_point}
+            content |= {"first_number": self._offset, "point": self._last_point}
         self._store.add_note(note.kind, content)
 
     def flush(self) -> None:
@@ -248,42 +248,42 @@ class Log:
         """What is told at this point: once for each, and where an earlier run came by the same
         as then.
         """
-        if self._told is not None and self._n_begun == self._told_at:
-            return self._told
-        point = self._told_point = self._here()
-        if self._told is None or point in self._vetoed_at or not self._ahead:
-            self._told = self._told_now(point, outside())
-        self._told_at = self._n_begun
-        return self._told
+        if self._last is not None and self._n_begun == self._last_count:
+            return self._last
+        point = self._last_point = self._here()
+        if self._last is None or point in self._vetoed_at or not self._ahead:
+            self._last = self._outside_at(point, outside())
+        self._last_count = self._n_begun
+        return self._last
 
-    def _told_now(self, point: str, present: Outside) -> Outside:
-        before = self._told or Outside(budget=present.budget, limits=present.limits)
+    def _outside_at(self, point: str, present: Outside) -> Outside:
+        before = self._last or Outside(budget=present.budget, limits=present.limits)
         event = self._events.get((point, present.limits))
         if event is not None:
             vetoed = frozenset(event["vetoed"])
             return replace(before, budget=event["budget"], is_over=event["is_over"], vetoed=vetoed)
         if point in self._vetoed_at:  # under another budget
-            told = replace(before, vetoed=frozenset(self._vetoed_at[point]), is_over=False)
+            found = replace(before, vetoed=frozenset(self._vetoed_at[point]), is_over=False)
         elif self._ahead:
             return before
         else:
-            told = _settled(before, present)
-        if told != before or self._told is None:
-            self._add_event(point, told)
-        return told
+            found = _settled(before, present)
+        if found != before or self._last is None:
+            self._add_event(point, found)
+        return found
 
-    def _keep_told(self) -> None:
+    def _keep_last(self) -> None:
         """Keeps what was told last."""
-        if self._told is not None and (self._told_point, self._told.limits) not in self._events:
-            self._add_event(self._told_point, self._told)
+        if self._last is not None and (self._last_point, self._last.limits) not in self._events:
+            self._add_event(self._last_point, self._last)
 
-    def _add_event(self, point: str, told: Outside) -> None:
-        content = self._events[point, told.limits] = {
+    def _add_event(self, point: str, outside: Outside) -> None:
+        content = self._events[point, outside.limits] = {
             "point": point,
-            "vetoed": sorted(told.vetoed),
-            "is_over": told.is_over,
-            "budget": told.budget,
-            "limits": told.limits,
+            "vetoed": sorted(outside.vetoed),
+            "is_over": outside.is_over,
+            "budget": outside.budget,
+            "limits": outside.limits,
         }
         self._store.add_note(_OUTSIDE, content)
 

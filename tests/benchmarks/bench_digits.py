@@ -6,7 +6,8 @@ Run with ``python -m tests.benchmarks.bench_digits``; some minutes on one core.
 import numpy as np
 import torch
 
-from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
+from s3search.evaluation.evaluator import Evaluator
+from s3search.evaluation.spec import EvaluatorSpec
 from s3search.metrics.frechet import FeatureStatistics, FrechetReference
 from s3search.models import digits
 from s3search.processes import edm

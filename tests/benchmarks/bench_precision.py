@@ -10,7 +10,8 @@ import argparse
 import numpy as np
 from scipy.stats import spearmanr
 
-from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec, Precision
+from s3search.evaluation.evaluator import Evaluator
+from s3search.evaluation.spec import EvaluatorSpec, Precision
 from s3search.processes import edm
 from s3search.schedules.schedule import Schedule
 from s3search.search.edit.draft import random_schedule

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from s3search.errors import EvaluationFailed
-from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
+from s3search.evaluation.evaluator import Evaluator
+from s3search.evaluation.spec import EvaluatorSpec
 from s3search.models import digits
 from s3search.models.gaussian import gaussian_distance
 from s3search.schedules.schedule import Schedule

@@ -15,9 +15,10 @@ import numpy.typing as npt
 import torch
 from scipy.stats import spearmanr
 
-from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
+from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.proxies import ProxyScorer
+from s3search.evaluation.spec import EvaluatorSpec
 from s3search.metrics.paired import Pairing
 from s3search.models import digits
 from s3search.schedules.schedule import Schedule

@@ -11,7 +11,8 @@ from collections.abc import Callable
 import torch
 
 from s3search.errors import InvalidSchedule
-from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
+from s3search.evaluation.evaluator import Evaluator
+from s3search.evaluation.spec import EvaluatorSpec
 from s3search.processes import edm
 from s3search.schedules import published
 from s3search.schedules.published.baselines import ENDS

@@ -21,7 +21,8 @@ import torch
 
 from s3search.cluster import open_pool
 from s3search.cluster.asking import Asker, Pool, PopulationSize
-from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
+from s3search.evaluation.evaluator import Evaluator
+from s3search.evaluation.spec import EvaluatorSpec
 from s3search.models import digits
 from s3search.processes import edm
 from s3search.schedules import published

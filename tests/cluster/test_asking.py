@@ -11,8 +11,9 @@ import pytest
 
 from s3search.cluster import InlinePool, open_pool
 from s3search.cluster.asking import Asker, Pool, PopulationSize
-from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
+from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.record import Description, Population, Reply, Request
+from s3search.evaluation.spec import EvaluatorSpec
 from s3search.processes import edm
 from s3search.run.launching import launch, launch_on, space_of
 from s3search.schedules.published import baselines

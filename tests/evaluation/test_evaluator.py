@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from s3search.errors import EvaluationFailed, InvalidConfig
-from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
+from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.noise import BLOCK, NoiseBank
+from s3search.evaluation.spec import EvaluatorSpec
 from s3search.metrics.frechet import FeatureStatistics, FrechetReference
 from s3search.metrics.intervals import replicates
 from s3search.models import digits
@@ -19,7 +20,7 @@ from s3search.schedules.schedule import ModelPatch
 from s3search.search.questions import Measure, RealImages, Rung, measure
 from tests.support import plugins
 
-SECOND = {"witness": "tests.support.plugins:squares", "witness_options": {"power": 2}}
+SECOND = {"second_features": "tests.support.plugins:squares", "second_options": {"power": 2}}
 SCHEDULE = published.unipc(edm(), nfe=4)
 
 
@@ -257,9 +258,9 @@ def test_the_fingerprint_names_parameters_and_options() -> None:
             },
             "/no.npz holds no mu and sigma",
         ),
-        ({"witness": "digitz"}, "validation.metric.features: .*did you mean 'digits'"),
+        ({"second_features": "digitz"}, "validation.metric.features: .*did you mean 'digits'"),
         (
-            {"witness": "tests.support.plugins:squares", "witness_options": {"pwoer": 3}},
+            {"second_features": "tests.support.plugins:squares", "second_options": {"pwoer": 3}},
             r"\[validation\.metric\] does not fit .*did you mean 'power'",
         ),
         ({"device": "cuda"}, "torch sees none"),

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from s3search.errors import EvaluationFailed
-from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
+from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.memory import BatchSize, size_for_memory
+from s3search.evaluation.spec import EvaluatorSpec
 from s3search.models import digits
 from s3search.processes import edm
 from s3search.schedules import published
@@ -76,8 +77,8 @@ def test_the_value_of_a_halved_evaluation_is_the_same() -> None:
 def test_proxies_halve_their_batches_too() -> None:
     question = Score(proxy="trajectory", trials=(TRIAL,), n_images=120, noise_seed=3)
     with pytest.warns(RuntimeWarning, match="sampling for a proxy"):
-        found = _evaluator(most=60).scores(question)
-    expected = _evaluator(most=1000).scores(question)
+        found = _evaluator(most=60)(question)
+    expected = _evaluator(most=1000)(question)
     np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-4)
     assert found.network_calls == expected.network_calls
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
+from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.record import Population
+from s3search.evaluation.spec import EvaluatorSpec
 from s3search.models import digits
 from s3search.processes import edm
 from s3search.schedules import published
@@ -184,7 +185,7 @@ def test_patched_and_validated_schedules_are_measured_alone() -> None:
     held_out = tuple(
         replace(question, rung=Rung.VALIDATION) for question in _questions(*SCHEDULES[:2])
     )
-    seen_twice = _gaussian(witness="tests.support.plugins:squares")
+    seen_twice = _gaussian(second_features="tests.support.plugins:squares")
     for found, question in zip(_measured(seen_twice, held_out), held_out, strict=True):
         assert found.second is not None
         assert found.replicates == seen_twice.evaluate(question).replicates

@@ -9,7 +9,8 @@ import torch
 from scipy.stats import spearmanr
 
 from s3search.errors import StudyConflict
-from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
+from s3search.evaluation.evaluator import Evaluator
+from s3search.evaluation.spec import EvaluatorSpec
 from s3search.processes import edm
 from s3search.run.launching import launch
 from s3search.schedules import published

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from s3search.errors import InvalidConfig
 from s3search.evaluation import reference
-from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
+from s3search.evaluation.evaluator import Evaluator
+from s3search.evaluation.spec import EvaluatorSpec
 from s3search.metrics.references import FolderImages, StatisticsFile
 from s3search.metrics.references.pictures import Preparation
 from s3search.models import digits
@@ -103,7 +104,7 @@ def test_written_statistics_are_read_instead_and_the_images_stay_at_hand(
     assert found is not None
     assert found == measured.evaluate(question).value
     proxy = Score(proxy="gaussian", trials=(Trial.of(SCHEDULE, seeded("given")),))
-    assert np.isfinite(cached.scores(proxy).scores).all()
+    assert np.isfinite(cached(proxy).scores).all()
     alone = _evaluator("npz", path=str(path))
     assert alone.reference.digest == measured.reference.digest
     assert alone.reference_images is None

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from s3search.errors import InvalidConfig
-from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
+from s3search.evaluation.evaluator import Evaluator
+from s3search.evaluation.spec import EvaluatorSpec
 from s3search.models import guided_diffusion
 from s3search.models.checkpoints import CONFIG_KEY
 from s3search.models.edm.layers import Block

@@ -9,7 +9,8 @@ import torch
 from diffusers import DDPMScheduler
 
 from s3search.errors import InvalidConfig, InvalidSchedule
-from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
+from s3search.evaluation.evaluator import Evaluator
+from s3search.evaluation.spec import EvaluatorSpec
 from s3search.formats.exporters.schedule_json import save_export
 from s3search.integrations.diffusers import S3Scheduler
 from s3search.models import digits

@@ -10,8 +10,9 @@ import pytest
 
 from s3search.cluster import InlinePool
 from s3search.cluster.asking import Asker
-from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
+from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.record import Reply, Request
+from s3search.evaluation.spec import EvaluatorSpec
 from s3search.processes import edm
 from s3search.schedules.published import baselines
 from s3search.search.algorithms.s3 import S3

@@ -62,8 +62,8 @@ def test_search_and_validation_noise_never_meet(tmp_path: Path) -> None:
 def test_a_second_extractor_takes_the_remaining_keys_of_its_table(tmp_path: Path) -> None:
     overrides = ["validation.metric.features=digits", "validation.metric.network=b"]
     spec = load_config(_file(tmp_path), overrides).evaluator_spec
-    assert (spec.witness, spec.witness_options) == ("digits", {"network": "b"})
-    assert load_config(_file(tmp_path)).evaluator_spec.witness is None
+    assert (spec.second_features, spec.second_options) == ("digits", {"network": "b"})
+    assert load_config(_file(tmp_path)).evaluator_spec.second_features is None
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def sheets_made_here(
     """By schedule id, images from the same held-out noise; loads the study's model here."""
     if n_images == 0:
         return {}
-    evaluator = Evaluator(replace(config.evaluator_spec, witness=None))
+    evaluator = Evaluator(replace(config.evaluator_spec, second_features=None))
     seed = config.validation_noise_seed
     return {
         schedule.id: _picture(schedule, evaluator.images(schedule, n_images, seed))

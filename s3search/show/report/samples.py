@@ -66,7 +66,7 @@ def make_samples(
     if n_images == 0:
         return NoSamples("They were not asked for.")
     try:
-        evaluator = Evaluator(replace(config.evaluator_spec, witness=None))
+        evaluator = Evaluator(replace(config.evaluator_spec, second_features=None))
         return _samples(config, evaluator, picks, n_images)
     except S3SearchError as error:
         return NoSamples(f"The model could not be run on this machine: {error}")

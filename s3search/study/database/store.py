@@ -5,10 +5,9 @@ trial follows (`s3search.study.optuna.mirror`).  An evaluation is unique by (stu
 images, noise seed), so nothing is ever counted twice.
 """
 
-import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -17,20 +16,18 @@ from sqlalchemy import select
 from sqlalchemy.engine import Engine
 
 from s3search.errors import LeaseLost, StudyConflict, nearest
-from s3search.schedules.schedule import Schedule
-from s3search.search.questions import Answer, Job, Measurement, Rung
+from s3search.search.questions import Answer, Measurement
 from s3search.search.space.space import SearchSpace
 from s3search.search.trial import Trial
 from s3search.study.database.engine import insert_missing, insert_or_leave, open_engine, redacted
 from s3search.study.database.lease import Lease
+from s3search.study.database.reader import StudyReader
 from s3search.study.database.retries import ridden_out, without_waiting
 from s3search.study.database.rows import (
-    answer_of,
     answer_row,
     measurement_row,
     now,
     schedule_rows,
-    trial_of,
     trial_rows,
 )
 from s3search.study.database.tables import (
@@ -42,24 +39,16 @@ from s3search.study.database.tables import (
     SCHEDULES,
     STUDIES,
 )
-from s3search.study.file.config import StudyConfig, parse_config
+from s3search.study.file.config import StudyConfig
 from s3search.study.optuna.mirror import DATABASE_ERRORS, OptunaMirror
-from s3search.study.vetoes import Veto, vetoes_of
-
-_SEARCHING = (Rung.SEARCH.value, Rung.STOPPED.value)
 
 
-class StudyStore:
+class StudyStore(StudyReader):
     """One study in one database; open it with `create_or_resume` or `open_study`."""
 
     def __init__(self, engine: Engine, url: str, row: Any) -> None:
-        self._engine = engine
+        super().__init__(engine, url, row)
         self._url = url
-        self._id: int = row.id
-        self.name: str = row.name
-        stored = {**json.loads(row.config), "storage": {"url": url}}
-        self.config = parse_config(stored, source=f"study {row.name!r}")
-        self.space: dict[str, Any] = json.loads(row.space)
         metric = f"FD@{self.config.search.n_images} ({self.config.metric.features})"
         self.mirror = OptunaMirror(engine, url, self.name, metric, self._write)
         self._lease: Lease | None = None
@@ -154,63 +143,6 @@ class StudyStore:
         new = [trial for trial in trials if trial.id not in self._stored]
         insert_missing(connection, SCHEDULES, schedule_rows(new))
 
-    @ridden_out
-    def trials(self) -> list[Trial]:
-        """All trials in order, their schedules unread: there may be tens of thousands."""
-        names = ("number", "schedule_id", "origin", "parents")
-        columns = (PROPOSALS.c[name] for name in names)
-        query = (
-            select(*columns, SCHEDULES.c.nfe, SCHEDULES.c.plan_key)
-            .join(SCHEDULES, SCHEDULES.c.id == PROPOSALS.c.schedule_id)
-            .where(PROPOSALS.c.study_id == self._id)
-        )
-        with self._engine.begin() as connection:
-            rows = connection.execute(query.order_by(PROPOSALS.c.number)).all()
-        return [trial_of(row, functools.partial(self.schedule, row.schedule_id)) for row in rows]
-
-    @ridden_out
-    def values(self, rung: Rung, n_images: int) -> dict[str, float | None]:
-        """Values by schedule id of one rung and size, None if failed."""
-        query = select(EVALUATIONS.c.schedule_id, EVALUATIONS.c.value).where(
-            EVALUATIONS.c.study_id == self._id,
-            EVALUATIONS.c.rung == rung.value,
-            EVALUATIONS.c.n_images == n_images,
-        )
-        with self._engine.begin() as connection:
-            return {row.schedule_id: row.value for row in connection.execute(query)}
-
-    @ridden_out
-    def n_pending(self) -> int:
-        """Proposals without a result at the search rung; a resumed driver runs them first."""
-        measured = select(EVALUATIONS.c.schedule_id).where(
-            EVALUATIONS.c.study_id == self._id, EVALUATIONS.c.rung.in_(_SEARCHING)
-        )
-        query = select(sa.func.count()).where(
-            PROPOSALS.c.study_id == self._id, PROPOSALS.c.schedule_id.not_in(measured)
-        )
-        with self._engine.begin() as connection:
-            return int(connection.execute(query).scalar_one())
-
-    @ridden_out
-    def schedule(self, schedule_id: str) -> Schedule:
-        """The schedule behind an id of this study."""
-        query = select(SCHEDULES.c.content).where(SCHEDULES.c.id == schedule_id)
-        with self._engine.begin() as connection:
-            content = connection.execute(query).scalar_one()
-        return Schedule.from_dict(json.loads(content))
-
-    @ridden_out
-    def measured(self) -> Sequence[Any]:
-        """The rows of all measurements in order, with what a search that is run again must know of
-        them.
-        """
-        names = ["schedule_id", "rung", "n_images", "value", "error", "path", "seconds"]
-        names.append("standard_error")
-        query = select(*(EVALUATIONS.c[name] for name in names))
-        with self._engine.begin() as connection:
-            of_study = query.where(EVALUATIONS.c.study_id == self._id)
-            return connection.execute(of_study.order_by(EVALUATIONS.c.id)).all()
-
     # -- the workers' other jobs -----------------------------------------------------------
 
     @ridden_out
@@ -224,54 +156,6 @@ class StudyStore:
                 connection.execute(row)
 
     @ridden_out
-    def answered(self, questions: Sequence[Job]) -> dict[str, Answer]:
-        """The answers that there are, by the questions' keys."""
-        asked = {question.key: question for question in questions}
-        query = select(JOBS).where(JOBS.c.study_id == self._id, JOBS.c.digest.in_(asked))
-        with self._engine.begin() as connection:
-            rows = connection.execute(query).all()
-        return {row.digest: answer_of(row, asked[row.digest]) for row in rows}
-
-    @ridden_out
-    def answers(self, kind: str) -> list[Any]:
-        """The answers to all questions of a kind, the latest last."""
-        query = select(JOBS.c.result).where(
-            JOBS.c.study_id == self._id, JOBS.c.kind == kind, JOBS.c.state == "complete"
-        )
-        with self._engine.begin() as connection:
-            found = connection.execute(query.order_by(JOBS.c.id)).scalars().all()
-        return [json.loads(content) for content in found]
-
-    @ridden_out
-    def job_totals(self) -> dict[str, dict[str, float]]:
-        """Count, image-calls and seconds of each kind of job, failures among them."""
-        query = (
-            select(
-                JOBS.c.kind,
-                sa.func.count().label("count"),
-                sa.func.sum(sa.case((JOBS.c.state == "failed", 1), else_=0)).label("failed"),
-                sa.func.sum(JOBS.c.network_calls).label("network_calls"),
-                sa.func.sum(JOBS.c.seconds).label("seconds"),
-            )
-            .where(JOBS.c.study_id == self._id)
-            .group_by(JOBS.c.kind)
-            .order_by(JOBS.c.kind)
-        )
-        with self._engine.begin() as connection:
-            rows = connection.execute(query).mappings().all()
-        return {
-            row["kind"]: {key: float(row[key]) for key in row if key != "kind"} for row in rows
-        }
-
-    @ridden_out
-    def job_costs(self) -> Sequence[Any]:
-        """(kind, network_calls, created_at) of every job, in order."""
-        query = select(JOBS.c.kind, JOBS.c.network_calls, JOBS.c.created_at)
-        with self._engine.begin() as connection:
-            of_study = query.where(JOBS.c.study_id == self._id).order_by(JOBS.c.id)
-            return connection.execute(of_study).mappings().all()
-
-    @ridden_out
     def add_note(self, kind: str, content: Mapping[str, Any]) -> None:
         """Keeps what a search learned about itself; the same note is kept once."""
         text = json.dumps(dict(content), sort_keys=True)
@@ -281,111 +165,6 @@ class StudyStore:
             if connection.execute(known).first() is None:
                 row = {"study_id": self._id, "kind": kind, "digest": digest, "content": text}
                 connection.execute(NOTES.insert().values(**row, created_at=now()))
-
-    @ridden_out
-    def notes(self, kind: str | None = None) -> list[tuple[str, dict[str, Any]]]:
-        """(kind, content) of what was noted, in order."""
-        query = select(NOTES.c.kind, NOTES.c.content).where(NOTES.c.study_id == self._id)
-        if kind is not None:
-            query = query.where(NOTES.c.kind == kind)
-        with self._engine.begin() as connection:
-            rows = connection.execute(query.order_by(NOTES.c.id)).all()
-        return [(row.kind, json.loads(row.content)) for row in rows]
-
-    @ridden_out
-    def vetoes(self) -> dict[str, Veto]:
-        """What a person has rejected, by schedule id."""
-        with self._engine.begin() as connection:
-            return vetoes_of(connection, self.name)
-
-    @ridden_out
-    def measured_with(self, *, second: bool = False) -> tuple[str, str, str] | None:
-        """Model fingerprint, reference digest and extractor of the first evaluation (of the
-        second metric's first one); None without one.
-        """
-        of_second = EVALUATIONS.c.rung == Rung.SECOND_METRIC.value
-        query = (
-            select(
-                EVALUATIONS.c.model_fingerprint,
-                EVALUATIONS.c.reference_digest,
-                EVALUATIONS.c.extractor,
-            )
-            .where(
-                EVALUATIONS.c.study_id == self._id,
-                EVALUATIONS.c.state == "complete",
-                of_second if second else sa.not_(of_second),
-            )
-            .order_by(EVALUATIONS.c.id)
-            .limit(1)
-        )
-        with self._engine.begin() as connection:
-            row = connection.execute(query).first()
-        return None if row is None else (row[0], row[1], row[2])
-
-    @ridden_out
-    def seconds_spent(self) -> float:
-        """Worker seconds of all evaluations, failed ones too."""
-        query = select(sa.func.coalesce(sa.func.sum(EVALUATIONS.c.seconds), 0.0))
-        with self._engine.begin() as connection:
-            of_study = query.where(EVALUATIONS.c.study_id == self._id)
-            seconds = float(connection.execute(of_study).scalar_one())
-        return seconds + sum(each["seconds"] for each in self.job_totals().values())
-
-    @ridden_out
-    def images_searched(self) -> int:
-        """Images of all evaluations but the validation's, failed ones too."""
-        rungs = (*_SEARCHING, Rung.FINALS.value)
-        query = select(sa.func.coalesce(sa.func.sum(EVALUATIONS.c.n_images), 0)).where(
-            EVALUATIONS.c.study_id == self._id, EVALUATIONS.c.rung.in_(rungs)
-        )
-        with self._engine.begin() as connection:
-            return int(connection.execute(query).scalar_one())
-
-    @ridden_out
-    def read(self, query: Callable[[int], sa.Select[Any]]) -> Sequence[Any]:
-        """The rows of a query made for the id of this study, as mappings."""
-        with self._engine.begin() as connection:
-            return connection.execute(query(self._id)).mappings().all()
-
-    @staticmethod
-    def row_names() -> list[str]:
-        """The columns of `rows`."""
-        return [*EVALUATIONS.c.keys(), "number", "origin"]
-
-    @ridden_out
-    def rows(self, *, of_validated: bool = False) -> Sequence[Any]:
-        """Every evaluation (``of_validated``: of the validated schedules) with its first
-        proposal's number and origin where it has one; for `frame`.
-        """
-        evaluations = select(EVALUATIONS).where(EVALUATIONS.c.study_id == self._id)
-        columns = (PROPOSALS.c.schedule_id, PROPOSALS.c.number, PROPOSALS.c.origin)
-        proposals = select(*columns).where(PROPOSALS.c.study_id == self._id)
-        if of_validated:
-            validated = select(EVALUATIONS.c.schedule_id).where(
-                EVALUATIONS.c.study_id == self._id,
-                EVALUATIONS.c.rung == Rung.VALIDATION.value,
-            )
-            evaluations = evaluations.where(EVALUATIONS.c.schedule_id.in_(validated))
-            proposals = proposals.where(PROPOSALS.c.schedule_id.in_(validated))
-        with self._engine.begin() as connection:
-            rows = connection.execute(evaluations.order_by(EVALUATIONS.c.id)).mappings().all()
-            latest_first = proposals.order_by(PROPOSALS.c.number.desc())
-            first = {row.schedule_id: row for row in connection.execute(latest_first)}
-        # NOTE: joined here; without an index on both columns SQLite takes time quadratic in trials
-        joined = []
-        for row in rows:
-            proposal = first.get(row["schedule_id"])
-            known = (None, None) if proposal is None else (proposal.number, proposal.origin)
-            joined.append({**row, "number": known[0], "origin": known[1]})
-        return joined
-
-    @property
-    @ridden_out
-    def state(self) -> str:
-        """searching, validating, done, interrupted or failed."""
-        query = select(STUDIES.c.state).where(STUDIES.c.id == self._id)
-        with self._engine.begin() as connection:
-            return str(connection.execute(query).scalar_one())
 
     @ridden_out
     def set_state(self, state: str) -> None:

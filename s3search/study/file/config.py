@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from s3search.errors import InvalidConfig, nearest
-from s3search.evaluation.evaluator import EvaluatorSpec, Precision
+from s3search.evaluation.spec import EvaluatorSpec, Precision
 from s3search.search.ladder import DEFAULT_LADDER, LadderRung
 from s3search.search.questions import PolishLoss
 from s3search.study.file.protocols import with_protocol
@@ -183,7 +183,7 @@ class StudyConfig(_Table):
     cluster: ClusterTable = ClusterTable()
 
     @model_validator(mode="after")
-    def _has_another_witness(self) -> "StudyConfig":
+    def _has_another_second_metric(self) -> "StudyConfig":
         if self.validation.metric == self.metric:
             raise ValueError(
                 "validation.metric: is the extractor of [metric] again; name another one, or "
@@ -194,7 +194,7 @@ class StudyConfig(_Table):
     @property
     def evaluator_spec(self) -> EvaluatorSpec:
         """What a worker needs."""
-        witness = self.validation.metric
+        second = self.validation.metric
         return EvaluatorSpec(
             model=self.model.loader,
             model_options=self.model.options,
@@ -202,8 +202,8 @@ class StudyConfig(_Table):
             features_options=self.metric.options,
             reference=self.reference.images,
             reference_options=self.reference.options,
-            witness=None if witness is None else witness.features,
-            witness_options={} if witness is None else witness.options,
+            second_features=None if second is None else second.features,
+            second_options={} if second is None else second.options,
             ems=self.statistics.ems,
             gaussian=self.statistics.gaussian,
             device="cuda" if self.cluster.gpus_per_worker > 0 else "cpu",

@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import CLIPModel, Dinov2Model
 
 from s3search.errors import InvalidConfig
-from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
+from s3search.evaluation.evaluator import Evaluator
+from s3search.evaluation.spec import EvaluatorSpec
 from s3search.metrics.extractors import clip, dinov2
 from s3search.metrics.extractors.rgb import RgbFeatures
 from s3search.processes import edm

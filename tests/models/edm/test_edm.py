@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from s3search.errors import InvalidConfig
-from s3search.evaluation.evaluator import Evaluator, EvaluatorSpec
+from s3search.evaluation.evaluator import Evaluator
+from s3search.evaluation.spec import EvaluatorSpec
 from s3search.models import edm
 from s3search.models.edm import pickles
 from s3search.models.edm.denoiser import EdmDenoiser

@@ -1,0 +1,250 @@
+"""What a study's database says: every question that is asked of it, and nothing that writes."""
+
+import functools
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import select
+from sqlalchemy.engine import Engine
+
+from s3search.schedules.schedule import Schedule
+from s3search.search.questions import Answer, Job, Rung
+from s3search.search.trial import Trial
+from s3search.study.database.retries import ridden_out
+from s3search.study.database.rows import answer_of, trial_of
+from s3search.study.database.tables import (
+    EVALUATIONS,
+    JOBS,
+    NOTES,
+    PROPOSALS,
+    SCHEDULES,
+    STUDIES,
+)
+from s3search.study.file.config import parse_config
+from s3search.study.vetoes import Veto, vetoes_of
+
+_SEARCHING = (Rung.SEARCH.value, Rung.STOPPED.value)
+
+
+class StudyReader:
+    """One study in one database, as its rows say."""
+
+    def __init__(self, engine: Engine, url: str, row: Any) -> None:
+        self._engine = engine
+        self._id: int = row.id
+        self.name: str = row.name
+        stored = {**json.loads(row.config), "storage": {"url": url}}
+        self.config = parse_config(stored, source=f"study {row.name!r}")
+        self.space: dict[str, Any] = json.loads(row.space)
+
+    @ridden_out
+    def trials(self) -> list[Trial]:
+        """All trials in order, their schedules unread: there may be tens of thousands."""
+        names = ("number", "schedule_id", "origin", "parents")
+        columns = (PROPOSALS.c[name] for name in names)
+        query = (
+            select(*columns, SCHEDULES.c.nfe, SCHEDULES.c.plan_key)
+            .join(SCHEDULES, SCHEDULES.c.id == PROPOSALS.c.schedule_id)
+            .where(PROPOSALS.c.study_id == self._id)
+        )
+        with self._engine.begin() as connection:
+            rows = connection.execute(query.order_by(PROPOSALS.c.number)).all()
+        return [trial_of(row, functools.partial(self.schedule, row.schedule_id)) for row in rows]
+
+    @ridden_out
+    def values(self, rung: Rung, n_images: int) -> dict[str, float | None]:
+        """Values by schedule id of one rung and size, None if failed."""
+        query = select(EVALUATIONS.c.schedule_id, EVALUATIONS.c.value).where(
+            EVALUATIONS.c.study_id == self._id,
+            EVALUATIONS.c.rung == rung.value,
+            EVALUATIONS.c.n_images == n_images,
+        )
+        with self._engine.begin() as connection:
+            return {row.schedule_id: row.value for row in connection.execute(query)}
+
+    @ridden_out
+    def n_pending(self) -> int:
+        """Proposals without a result at the search rung; a resumed driver runs them first."""
+        measured = select(EVALUATIONS.c.schedule_id).where(
+            EVALUATIONS.c.study_id == self._id, EVALUATIONS.c.rung.in_(_SEARCHING)
+        )
+        query = select(sa.func.count()).where(
+            PROPOSALS.c.study_id == self._id, PROPOSALS.c.schedule_id.not_in(measured)
+        )
+        with self._engine.begin() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    @ridden_out
+    def schedule(self, schedule_id: str) -> Schedule:
+        """The schedule behind an id of this study."""
+        query = select(SCHEDULES.c.content).where(SCHEDULES.c.id == schedule_id)
+        with self._engine.begin() as connection:
+            content = connection.execute(query).scalar_one()
+        return Schedule.from_dict(json.loads(content))
+
+    @ridden_out
+    def measured(self) -> Sequence[Any]:
+        """The rows of all measurements in order, with what a search that is run again must know of
+        them.
+        """
+        names = ["schedule_id", "rung", "n_images", "value", "error", "path", "seconds"]
+        names.append("standard_error")
+        query = select(*(EVALUATIONS.c[name] for name in names))
+        with self._engine.begin() as connection:
+            of_study = query.where(EVALUATIONS.c.study_id == self._id)
+            return connection.execute(of_study.order_by(EVALUATIONS.c.id)).all()
+
+    @ridden_out
+    def answered(self, questions: Sequence[Job]) -> dict[str, Answer]:
+        """The answers that there are, by the questions' keys."""
+        asked = {question.key: question for question in questions}
+        query = select(JOBS).where(JOBS.c.study_id == self._id, JOBS.c.digest.in_(asked))
+        with self._engine.begin() as connection:
+            rows = connection.execute(query).all()
+        return {row.digest: answer_of(row, asked[row.digest]) for row in rows}
+
+    @ridden_out
+    def answers(self, kind: str) -> list[Any]:
+        """The answers to all questions of a kind, the latest last."""
+        query = select(JOBS.c.result).where(
+            JOBS.c.study_id == self._id, JOBS.c.kind == kind, JOBS.c.state == "complete"
+        )
+        with self._engine.begin() as connection:
+            found = connection.execute(query.order_by(JOBS.c.id)).scalars().all()
+        return [json.loads(content) for content in found]
+
+    @ridden_out
+    def job_totals(self) -> dict[str, dict[str, float]]:
+        """Count, image-calls and seconds of each kind of job, failures among them."""
+        query = (
+            select(
+                JOBS.c.kind,
+                sa.func.count().label("count"),
+                sa.func.sum(sa.case((JOBS.c.state == "failed", 1), else_=0)).label("failed"),
+                sa.func.sum(JOBS.c.network_calls).label("network_calls"),
+                sa.func.sum(JOBS.c.seconds).label("seconds"),
+            )
+            .where(JOBS.c.study_id == self._id)
+            .group_by(JOBS.c.kind)
+            .order_by(JOBS.c.kind)
+        )
+        with self._engine.begin() as connection:
+            rows = connection.execute(query).mappings().all()
+        return {
+            row["kind"]: {key: float(row[key]) for key in row if key != "kind"} for row in rows
+        }
+
+    @ridden_out
+    def job_costs(self) -> Sequence[Any]:
+        """(kind, network_calls, created_at) of every job, in order."""
+        query = select(JOBS.c.kind, JOBS.c.network_calls, JOBS.c.created_at)
+        with self._engine.begin() as connection:
+            of_study = query.where(JOBS.c.study_id == self._id).order_by(JOBS.c.id)
+            return connection.execute(of_study).mappings().all()
+
+    @ridden_out
+    def notes(self, kind: str | None = None) -> list[tuple[str, dict[str, Any]]]:
+        """(kind, content) of what was noted, in order."""
+        query = select(NOTES.c.kind, NOTES.c.content).where(NOTES.c.study_id == self._id)
+        if kind is not None:
+            query = query.where(NOTES.c.kind == kind)
+        with self._engine.begin() as connection:
+            rows = connection.execute(query.order_by(NOTES.c.id)).all()
+        return [(row.kind, json.loads(row.content)) for row in rows]
+
+    @ridden_out
+    def vetoes(self) -> dict[str, Veto]:
+        """What a person has rejected, by schedule id."""
+        with self._engine.begin() as connection:
+            return vetoes_of(connection, self.name)
+
+    @ridden_out
+    def measured_with(self, *, second: bool = False) -> tuple[str, str, str] | None:
+        """Model fingerprint, reference digest and extractor of the first evaluation (of the
+        second metric's first one); None without one.
+        """
+        of_second = EVALUATIONS.c.rung == Rung.SECOND_METRIC.value
+        query = (
+            select(
+                EVALUATIONS.c.model_fingerprint,
+                EVALUATIONS.c.reference_digest,
+                EVALUATIONS.c.extractor,
+            )
+            .where(
+                EVALUATIONS.c.study_id == self._id,
+                EVALUATIONS.c.state == "complete",
+                of_second if second else sa.not_(of_second),
+            )
+            .order_by(EVALUATIONS.c.id)
+            .limit(1)
+        )
+        with self._engine.begin() as connection:
+            row = connection.execute(query).first()
+        return None if row is None else (row[0], row[1], row[2])
+
+    @ridden_out
+    def seconds_spent(self) -> float:
+        """Worker seconds of all evaluations, failed ones too."""
+        query = select(sa.func.coalesce(sa.func.sum(EVALUATIONS.c.seconds), 0.0))
+        with self._engine.begin() as connection:
+            of_study = query.where(EVALUATIONS.c.study_id == self._id)
+            seconds = float(connection.execute(of_study).scalar_one())
+        return seconds + sum(each["seconds"] for each in self.job_totals().values())
+
+    @ridden_out
+    def images_searched(self) -> int:
+        """Images of all evaluations but the validation's, failed ones too."""
+        rungs = (*_SEARCHING, Rung.FINALS.value)
+        query = select(sa.func.coalesce(sa.func.sum(EVALUATIONS.c.n_images), 0)).where(
+            EVALUATIONS.c.study_id == self._id, EVALUATIONS.c.rung.in_(rungs)
+        )
+        with self._engine.begin() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    @ridden_out
+    def read(self, query: Callable[[int], sa.Select[Any]]) -> Sequence[Any]:
+        """The rows of a query made for the id of this study, as mappings."""
+        with self._engine.begin() as connection:
+            return connection.execute(query(self._id)).mappings().all()
+
+    @staticmethod
+    def row_names() -> list[str]:
+        """The columns of `rows`."""
+        return [*EVALUATIONS.c.keys(), "number", "origin"]
+
+    @ridden_out
+    def rows(self, *, of_validated: bool = False) -> Sequence[Any]:
+        """Every evaluation (``of_validated``: of the validated schedules) with its first
+        proposal's number and origin where it has one; for `frame`.
+        """
+        evaluations = select(EVALUATIONS).where(EVALUATIONS.c.study_id == self._id)
+        columns = (PROPOSALS.c.schedule_id, PROPOSALS.c.number, PROPOSALS.c.origin)
+        proposals = select(*columns).where(PROPOSALS.c.study_id == self._id)
+        if of_validated:
+            validated = select(EVALUATIONS.c.schedule_id).where(
+                EVALUATIONS.c.study_id == self._id,
+                EVALUATIONS.c.rung == Rung.VALIDATION.value,
+            )
+            evaluations = evaluations.where(EVALUATIONS.c.schedule_id.in_(validated))
+            proposals = proposals.where(PROPOSALS.c.schedule_id.in_(validated))
+        with self._engine.begin() as connection:
+            rows = connection.execute(evaluations.order_by(EVALUATIONS.c.id)).mappings().all()
+            latest_first = proposals.order_by(PROPOSALS.c.number.desc())
+            first = {row.schedule_id: row for row in connection.execute(latest_first)}
+        # NOTE: joined here; without an index on both columns SQLite takes time quadratic in trials
+        joined = []
+        for row in rows:
+            proposal = first.get(row["schedule_id"])
+            known = (None, None) if proposal is None else (proposal.number, proposal.origin)
+            joined.append({**row, "number": known[0], "origin": known[1]})
+        return joined
+
+    @property
+    @ridden_out
+    def state(self) -> str:
+        """searching, validating, done, interrupted or failed."""
+        query = select(STUDIES.c.state).where(STUDIES.c.id == self._id)
+        with self._engine.begin() as connection:
+            return str(connection.execute(query).scalar_one())
