@@ -3,10 +3,9 @@ network calls.
 """
 
 import sys
-from types import ModuleType
 
 from s3search.evaluation.code_version import CODE_VERSION
-from s3search.run.front import evaluate, search
+from s3search.run.front import FrontPackage, evaluate, search
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import Plan, compile_plan, compile_plans
@@ -24,15 +23,4 @@ __all__ = [
 ]
 __version__ = CODE_VERSION
 
-
-class _Package(ModuleType):
-    """The package, whose ``search`` is the function: importing its room of that name binds the
-    room to the package, as importing any module does, and that is left out here.
-    """
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name != "search" or not isinstance(value, ModuleType):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
+sys.modules[__name__].__class__ = FrontPackage

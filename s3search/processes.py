@@ -338,6 +338,17 @@ def vp_discrete(
     return VpDiscrete(betas=values, n=len(values))
 
 
+def usual_end_time(process: NoiseProcess) -> float:
+    """The end level of the published samplers: sigma_min, t = 1e-3, or training index 0."""
+    match process:
+        case Edm():
+            return process.sigma_min
+        case VpDiscrete():
+            return 0.0
+        case Flow() | VpLinear() | VpCosine():
+            return 1e-3
+
+
 def process_from_dict(data: Any) -> Edm | Flow | VpLinear | VpCosine | VpDiscrete:
     """The process that ``{"type": ..., ...}`` describes; raises `InvalidSchedule`."""
     try:

@@ -16,6 +16,7 @@ from s3search.study.file.config import StudyConfig
 
 pytest.register_assert_rewrite("tests.support.studies")  # it has an assertion that tests share
 
+from tests.support.drawings import draw_once_in  # noqa: E402
 from tests.support.studies import EVIL_NAME, study_config  # noqa: E402  # after it is registered
 
 
@@ -33,6 +34,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("cluster") is not None:
             item.add_marker(pytest.mark.xdist_group("ray"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _drawn_once() -> Iterator[None]:
+    """No schedule is drawn twice for the dashboard."""
+    with pytest.MonkeyPatch.context() as patch:
+        draw_once_in(patch)
+        yield
 
 
 @pytest.fixture(scope="session")

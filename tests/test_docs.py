@@ -5,7 +5,7 @@ import inspect
 import re
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -15,8 +15,8 @@ from s3search.cli import app
 from s3search.evaluation.plugins import FEATURES, REFERENCES
 from s3search.metrics.references import ImageSource
 from s3search.processes import vp_linear
-from s3search.rules import AnyRule, level
-from s3search.search.space.space import SearchSpace
+from s3search.rules import level, rules
+from s3search.search.space import SpaceConfig
 from s3search.study.file.config import StudyConfig
 from s3search.study.file.protocols import PROTOCOLS
 from tests.support.helpers import exact_trajectory, max_abs
@@ -79,7 +79,7 @@ def test_every_key_of_the_study_file_is_documented(readme: str, table: str) -> N
     assert not missing, f"README.md lacks these keys of [{table}]: {sorted(missing)}"
 
 
-@pytest.mark.parametrize("field", sorted(SearchSpace.model_fields))
+@pytest.mark.parametrize("field", sorted(SpaceConfig.model_fields))
 def test_every_field_of_a_space_is_documented(field: str) -> None:
     assert f"| `{field}` |" in SPACES.read_text(encoding="utf-8")
 
@@ -126,6 +126,8 @@ def test_the_page_on_python_names_every_keyword_and_its_example_runs(
 
 def test_the_worked_example_of_a_solver_carries_constants() -> None:
     (example,) = _EXAMPLE.findall(SOLVERS.read_text(encoding="utf-8"))
+    module = ROOT / "tests" / "support" / "extrapolated.py"  # which other tests search with
+    assert module.read_text(encoding="utf-8").endswith(example)
     names: dict[str, Any] = {"__name__": "example"}
     exec(compile(example, "docs/solvers.md", "exec"), names)
     run = exact_trajectory(vp_linear(), [0.9, 0.8])
@@ -168,6 +170,4 @@ def test_every_protocol_has_a_row() -> None:
 
 def test_every_rule_is_in_the_table_of_solvers() -> None:
     text = SOLVERS.read_text(encoding="utf-8")
-    rules = get_args(get_args(AnyRule)[0])
-    missing = [r for r in rules if f"| `{r.model_fields['rule'].default}` |" not in text]
-    assert not missing
+    assert not [name for name in rules() if f"| `{name}` |" not in text]

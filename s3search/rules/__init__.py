@@ -1,44 +1,53 @@
 """The update rules: how the next state follows from past states and past network calls.
 
 Every rule is linear in them, so it is written over `LinearForm` and compiles to a row of numbers.
-A new solver is one module with one rule class, listed in `AnyRule` below.
+A new solver is one module with one rule class, and a place among those registered below.
 """
 
-from typing import Annotated
-
-from pydantic import Field
-
 from s3search.rules.adams import Adams
-from s3search.rules.adams_time import AdamsTime
+from s3search.rules.adams_time import AdamsTime, clock_of
 from s3search.rules.base import (
     INVARIANT_TOLERANCE,
+    MAX_ORDER,
+    Objection,
+    RuleModel,
+    TaylorForm,
+    refuse_pure_noise,
+)
+from s3search.rules.bidirectional import Bidirectional
+from s3search.rules.ems import EmsNodes, EmsStatistics
+from s3search.rules.free import Free
+from s3search.rules.momentum import Momentum, MomentumKind
+from s3search.rules.points import (
     LINEAR_PREDICTIONS,
     Index,
     Level,
     Number,
     Point,
     Prediction,
-    Problem,
     level,
 )
-from s3search.rules.bidirectional import Bidirectional
-from s3search.rules.ems import EmsNodes, EmsStatistics
-from s3search.rules.free import Free
-from s3search.rules.momentum import Momentum, MomentumKind
+from s3search.rules.registry import (
+    AnyRule,
+    families,
+    register,
+    registered,
+    rules,
+    solvers,
+)
+from s3search.rules.relaxation import Relaxation, RelaxationKind
+from s3search.rules.searched import Limits, MultistepRule, Range, SearchedRule
 from s3search.rules.slope import Slope, SlopeTerm
-from s3search.rules.taylor import Derivative, Relaxation, RelaxationKind, Taylor
+from s3search.rules.taylor import Derivative, Taylor
 from s3search.rules.unipc import UniPC, Variant
 from s3search.rules.velocity import Clock, NoisePath, Scale, Velocity
 
-SlopeRule = AdamsTime | Bidirectional | Momentum | Slope | Velocity
-"""Rules along weighted slopes: the solvers of `s3search.schedules.published.slopes`."""
-
-AnyRule = Annotated[Taylor | UniPC | Adams | SlopeRule | Free, Field(discriminator="rule")]
-"""Any rule, told apart by its ``rule`` key."""
+register(Taylor, UniPC, Adams, AdamsTime, Slope, Momentum, Bidirectional, Velocity, Free)
 
 __all__ = [
     "INVARIANT_TOLERANCE",
     "LINEAR_PREDICTIONS",
+    "MAX_ORDER",
     "Adams",
     "AdamsTime",
     "AnyRule",
@@ -50,22 +59,34 @@ __all__ = [
     "Free",
     "Index",
     "Level",
+    "Limits",
     "Momentum",
     "MomentumKind",
+    "MultistepRule",
     "NoisePath",
     "Number",
+    "Objection",
     "Point",
     "Prediction",
-    "Problem",
+    "Range",
     "Relaxation",
     "RelaxationKind",
+    "RuleModel",
     "Scale",
+    "SearchedRule",
     "Slope",
-    "SlopeRule",
     "SlopeTerm",
     "Taylor",
+    "TaylorForm",
     "UniPC",
     "Variant",
     "Velocity",
+    "clock_of",
+    "families",
     "level",
+    "refuse_pure_noise",
+    "register",
+    "registered",
+    "rules",
+    "solvers",
 ]

@@ -13,34 +13,28 @@ The points [-1] give Euler, [-2, -1] from start -2 as corrector the trapezoid ru
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
 
-from s3search.rules.base import (
-    Index,
-    Level,
-    Point,
-    Prediction,
-    Problem,
-    RuleModel,
-    first_order,
-    slopes_problem,
-)
+from s3search.rules.base import first_order
 from s3search.rules.linear_form import LinearForm, combine
+from s3search.rules.points import Level, Point, Prediction
+from s3search.rules.searched import MultistepRule
 
 
-class Adams(RuleModel):
+class Adams(MultistepRule):
     """One Adams step from ``start`` through the noise predictions at ``points``."""
 
     rule: Literal["adams"] = "adams"
-    start: Index = -1
-    points: tuple[Index, ...] = Field(default=(-1,), min_length=1, max_length=4)
 
-    def problem(self, levels: Sequence[Level], to: Level) -> Problem | None:
-        """The points must exist, and none of them at pure noise unless the step is Euler's."""
-        return slopes_problem(self.start, self.points, levels)
+    solver: ClassVar = "adams"
+    least_order: ClassVar = 1
+    has_corrector: ClassVar = True
+
+    def corrector(self) -> "Adams":
+        """The step through the new point as well; after Euler's step the trapezoid rule."""
+        return Adams(start=self.start - 1, points=joined(self.points)[-4:])
 
     def next_state(self, history: Sequence[Point], to: Level) -> LinearForm:
         """The state at ``to`` by the formula of the module's docstring."""
@@ -58,6 +52,11 @@ class Adams(RuleModel):
             for p, weight in zip(self.points, weights, strict=True)
         ]
         return combine(terms)
+
+
+def joined(points: Sequence[int]) -> tuple[int, ...]:
+    """The points once there is a new one, and the new one."""
+    return (*(p - 1 for p in points), -1)
 
 
 def integrated_basis(nodes: Sequence[float], low: float, high: float) -> list[float]:

@@ -17,42 +17,36 @@ four towards the clean end converges at the same rate on each of them.
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from s3search.rules.base import (
-    Index,
-    Level,
-    Number,
-    Point,
-    Prediction,
-    Problem,
-    RuleModel,
-    first_order,
-    slopes_problem,
-)
+from s3search.processes import NoiseProcess, VpLinear, usual_end_time
+from s3search.rules.base import first_order, refuse_pure_noise
 from s3search.rules.linear_form import LinearForm, combine
+from s3search.rules.points import Level, Number, Point, Prediction
+from s3search.rules.searched import Limits, MultistepRule, newest
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(24)
 _SHRINK = 4.0
+_FIT_END = 1e-3  # the clock's time of the end level, as Score SDE and EDM fit it
 _SMALLEST_PANEL = 1e-6  # in u; reached only by steps to the clean end itself
 
 Array = npt.NDArray[np.float64]
 
 
-class AdamsTime(RuleModel):
+class AdamsTime(MultistepRule):
     """One Adams step from ``start`` through the noise predictions at ``points``, polynomial in the
     clock's time.
     """
 
     rule: Literal["adams_time"] = "adams_time"
-    start: Index = -1
-    points: tuple[Index, ...] = Field(default=(-1,), min_length=1, max_length=4)
     beta_min: Number = 0.1
     beta_max: Number = 20.0
+
+    solver: ClassVar = "deis"
 
     @model_validator(mode="after")
     def _clock_runs(self) -> "AdamsTime":
@@ -61,14 +55,16 @@ class AdamsTime(RuleModel):
             raise ValueError("beta_max: the clock needs beta_max > beta_min and > 0")
         return self
 
-    @property
-    def n_points(self) -> int:
-        """How many predictions the step combines."""
-        return len(self.points)
-
-    def problem(self, levels: Sequence[Level], to: Level) -> Problem | None:
-        """The points must exist, and none of them at pure noise unless the step is Euler's."""
-        return slopes_problem(self.start, self.points, levels)
+    @classmethod
+    def drawn(
+        cls, order: int, prediction: Prediction, limits: Limits, rng: np.random.Generator
+    ) -> Self:
+        """The step in the process's own clock, the usual one where that begins at pure noise."""
+        del prediction, rng
+        if limits.process.alpha(limits.process.time_range[1]) == 0.0:
+            return cls(points=newest(order))
+        low, high = clock_of(limits.process)
+        return cls(points=newest(order), beta_min=low, beta_max=high)
 
     def next_state(self, history: Sequence[Point], to: Level) -> LinearForm:
         """The state at ``to`` by the formula of the module's docstring."""
@@ -99,6 +95,22 @@ class AdamsTime(RuleModel):
         root = np.sqrt(b * b + 2.0 * d * total)
         # the form of the quadratic formula that does not cancel
         return 2.0 * total / (b + root) if b > 0 else (root - b) / d
+
+
+def clock_of(process: NoiseProcess) -> tuple[float, float]:
+    """beta_min and beta_max of the linear VP process whose time the polynomials are in.
+
+    A linear VP process has its own; any other is fitted so that time 1 is its noisy end and time
+    1e-3 its usual end level (EDM, arXiv:2206.00364, table 1, vp).
+    """
+    if isinstance(process, VpLinear):
+        return process.beta_min, process.beta_max
+    refuse_pure_noise(process)
+    ends = (usual_end_time(process), process.time_range[1])
+    low, high = (math.log1p(math.exp(-2.0 * process.lam(t))) for t in ends)
+    beta_d = 2.0 * (low / _FIT_END - high) / (_FIT_END - 1.0)
+    beta_min = high - 0.5 * beta_d
+    return beta_min, beta_min + beta_d
 
 
 def _basis(places: Array, j: int, at: Array) -> Array:

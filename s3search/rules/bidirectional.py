@@ -8,25 +8,17 @@ leapfrog y_t = y_r + (rho_t - rho_r) eps_s, of order two on equal steps.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from s3search.rules.base import (
-    Index,
-    Level,
-    Number,
-    Point,
-    Prediction,
-    Problem,
-    RuleModel,
-    first_order,
-    missing_point,
-)
+from s3search.rules.base import Objection, first_order, missing_point
 from s3search.rules.linear_form import LinearForm, combine
+from s3search.rules.points import Index, Level, Number, Point, Prediction
+from s3search.rules.searched import SearchedRule
 
 
-class Bidirectional(RuleModel):
+class Bidirectional(SearchedRule):
     """One BDIA step from ``start``, with the state at ``previous`` weighted by ``gamma``."""
 
     rule: Literal["bidirectional"] = "bidirectional"
@@ -34,12 +26,25 @@ class Bidirectional(RuleModel):
     start: Index = -1
     previous: Index = -2
 
+    solver: ClassVar = "bdia"
+    ranges: ClassVar = {"gamma": (0.0, 1.0)}
+
     @property
     def n_points(self) -> int:
-        """How many predictions the step combines."""
+        """One: the step back is compared with a state, not with a prediction."""
         return 1
 
-    def problem(self, levels: Sequence[Level], to: Level) -> Problem | None:
+    @property
+    def is_plain(self) -> bool:
+        """Whether the two points are the newest."""
+        return (self.start, self.previous) == (-1, -2)
+
+    @property
+    def plain_order(self) -> int:
+        """Two, for it needs two points."""
+        return 2
+
+    def problem(self, levels: Sequence[Level], to: Level) -> Objection | None:
         """Both points must exist and differ."""
         return missing_point("start", (self.start,), len(levels)) or missing_point(
             "previous", (self.start, self.previous), len(levels)

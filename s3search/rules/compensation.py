@@ -15,31 +15,89 @@ constant image are still carried exactly.  The other prediction follows from the
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+import numpy as np
+from pydantic import Field
 
-from s3search.rules.base import Index, Level, Number, Point, Prediction, Problem, missing_point
+from s3search.rules.base import Objection, missing_point
 from s3search.rules.linear_form import LinearForm, combine
+from s3search.rules.points import (
+    LINEAR_PREDICTIONS,
+    Index,
+    Level,
+    Number,
+    Part,
+    Point,
+    Prediction,
+)
+from s3search.rules.searched import Limits, walked
+
+_HIGHEST_DEGREE = 3
 
 
-class _Compensation(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class Compensation(Part):
+    """Base of compensations: one number among its fields is drawn and moved."""
+
+    choice: ClassVar[str]
+    """The name in ``[space] compensations``."""
+
+    number: ClassVar[str]
+    range: ClassVar[str]
+    """The name of that number's range."""
+
+    @classmethod
+    def drawn(cls, limits: Limits, n_points: int, rng: np.random.Generator) -> Self:
+        """One with its number drawn uniformly; it may reach back to points that do not exist."""
+        raise NotImplementedError
+
+    def fitted(self, limits: Limits, n_points: int) -> Self:
+        """The nearest one with a number within the limits and with points that exist."""
+        low, high = limits.ranges[self.range]
+        value = getattr(self, self.number)
+        if low <= value <= high:
+            return self
+        return self.model_copy(update={self.number: min(max(value, low), high)})
+
+    def moved(self, limits: Limits, rng: np.random.Generator) -> Self:
+        """The compensation after a small move of its number."""
+        value = walked(getattr(self, self.number), limits.ranges[self.range], rng)
+        return self.model_copy(update={self.number: value})
 
 
-class Interpolation(_Compensation):
+class Interpolation(Compensation):
     """The polynomial of degree ``order`` through the newest predictions, read at ``ratio``."""
 
     rule: Literal["interpolation"] = "interpolation"
     prediction: Prediction = Prediction.DATA
     ratio: Number
-    order: Index = Field(default=2, ge=1, le=3)
+    order: Index = Field(default=2, ge=1, le=_HIGHEST_DEGREE)
 
-    def problem(self, levels: Sequence[Level]) -> Problem | None:
+    choice: ClassVar = "dc"
+    number: ClassVar = "ratio"
+    range: ClassVar = "dc_ratio"
+
+    @classmethod
+    def drawn(cls, limits: Limits, n_points: int, rng: np.random.Generator) -> Self:
+        """Of the noise or the data, of any degree."""
+        del n_points
+        prediction = LINEAR_PREDICTIONS[int(rng.integers(2))]
+        order = int(rng.integers(1, _HIGHEST_DEGREE + 1))
+        ratio = float(rng.uniform(*limits.ranges[cls.range]))
+        return cls(prediction=prediction, ratio=ratio, order=order)
+
+    def fitted(self, limits: Limits, n_points: int) -> Self:
+        """The nearest one, of a lower degree where there are too few points."""
+        near = super().fitted(limits, n_points)
+        if near.order < n_points:
+            return near
+        return near.model_copy(update={"order": n_points - 1})
+
+    def problem(self, levels: Sequence[Level]) -> Objection | None:
         """It needs one point more than its order."""
         if self.order < len(levels):
             return None
-        return Problem(
+        return Objection(
             "order",
             f"order {self.order} needs {self.order + 1} evaluated points, only {len(levels)} "
             "exist; lower the order or compensate later",
@@ -61,17 +119,36 @@ class Interpolation(_Compensation):
         return _with_prediction(history[-1], self.prediction, form)
 
 
-class EarlierCall(_Compensation):
+class EarlierCall(Compensation):
     """The noise prediction moved by ``coefficient`` times its distance from that of ``point``."""
 
     rule: Literal["earlier_call"] = "earlier_call"
     point: Index
     coefficient: Number
 
-    def problem(self, levels: Sequence[Level]) -> Problem | None:
+    choice: ClassVar = "dualfast"
+    number: ClassVar = "coefficient"
+    range: ClassVar = "dualfast_coefficient"
+
+    @classmethod
+    def drawn(cls, limits: Limits, n_points: int, rng: np.random.Generator) -> Self:
+        """Away from the oldest call."""
+        coefficient = float(rng.uniform(*limits.ranges[cls.range]))
+        return cls(point=-max(n_points, 2), coefficient=coefficient)
+
+    def fitted(self, limits: Limits, n_points: int) -> Self:
+        """The nearest one, from the oldest call where its own does not exist."""
+        near = super().fitted(limits, n_points)
+        if -n_points <= near.point < -1:
+            return near
+        return near.model_copy(update={"point": -n_points})
+
+    def problem(self, levels: Sequence[Level]) -> Objection | None:
         """The point must exist and be older than the newest."""
         if self.point == -1:
-            return Problem("point", "point -1 is the one that is compensated; name an earlier one")
+            return Objection(
+                "point", "point -1 is the one that is compensated; name an earlier one"
+            )
         return missing_point("point", (self.point,), len(levels))
 
     @property
@@ -88,6 +165,11 @@ class EarlierCall(_Compensation):
 
 AnyCompensation = Annotated[Interpolation | EarlierCall, Field(discriminator="rule")]
 """Any compensation, told apart by its ``rule`` key."""
+
+COMPENSATIONS: dict[str, type[Interpolation] | type[EarlierCall]] = {
+    each.choice: each for each in (Interpolation, EarlierCall)
+}
+"""The compensations by their names in ``[space] compensations``."""
 
 
 def lagrange_weights(nodes: Sequence[float], at: float) -> list[float]:

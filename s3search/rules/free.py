@@ -16,22 +16,21 @@ without these sums: then they have to be finite only.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from collections.abc import Callable, Sequence
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from s3search.rules.base import (
     INVARIANT_TOLERANCE,
-    Index,
-    Level,
-    Number,
-    Point,
-    Problem,
+    MAX_ORDER,
+    Objection,
     RuleModel,
+    TaylorForm,
     missing_point,
 )
 from s3search.rules.linear_form import LinearForm, combine
+from s3search.rules.points import Index, Level, Number, Point, Prediction
 
 
 class Free(RuleModel):
@@ -41,6 +40,8 @@ class Free(RuleModel):
     p: tuple[tuple[Index, Number], ...] = ()
     q: tuple[Number, ...] = ()
     carries: Annotated[bool, Field(strict=True)] = True
+
+    family: ClassVar = "free"
 
     @model_validator(mode="after")
     def _has_a_term(self) -> "Free":
@@ -58,11 +59,35 @@ class Free(RuleModel):
         """How many predictions the step may combine."""
         return max(1, len(self.q))
 
-    def problem(self, levels: Sequence[Level], to: Level) -> Problem | None:
+    @property
+    def counted_order(self) -> int:
+        """It has no order of its own: its predictions, as many as another rule may have."""
+        return min(self.n_points, MAX_ORDER)
+
+    @property
+    def extrapolated(self) -> Prediction:
+        """The data."""
+        return Prediction.DATA
+
+    @property
+    def extent(self) -> str:
+        """Its predictions."""
+        return "1 prediction" if self.n_points == 1 else f"{self.n_points} predictions"
+
+    @property
+    def is_inheritable(self) -> bool:
+        """Whether it carries constants, which only its own levels allow."""
+        return self.carries
+
+    def nearest_taylor(self) -> TaylorForm:
+        """The step to the clean end is first order's, any other counts as second order."""
+        return TaylorForm(Prediction.DATA, 1 if self == Free(q=(1.0,)) else 2)
+
+    def problem(self, levels: Sequence[Level], to: Level) -> Objection | None:
         """The points must exist; a step that carries must do so from these levels to ``to``."""
         found = missing_point("p", [point for point, _ in self.p], len(levels))
         if found is None and len(self.q) > len(levels):
-            found = Problem(
+            found = Objection(
                 "q", f"{len(self.q)} coefficients of predictions, the history holds {len(levels)}"
             )
         if found is None and self.carries:
@@ -77,15 +102,27 @@ class Free(RuleModel):
             + [(c, point.data) for c, point in zip(self.q, newest, strict=True)]
         )
 
-    def scaled(self, points: Sequence[float], to: float) -> "Free":
-        """This step between states that are multiplied by ``points`` and ``to``."""
-        return Free(
+    def renumbered(self, moved: Callable[[int], int]) -> Self:
+        """The step with a coefficient for every call: its predictions are the newest, one after
+        the other, so a new point among them gets one as well.
+        """
+        q = {moved(j - len(self.q)): c for j, c in enumerate(self.q)}
+        return self.model_copy(
+            update={
+                "p": tuple((moved(point), c) for point, c in self.p),
+                "q": tuple(q.get(j, 0.0) for j in range(min(q, default=0), 0)),
+            }
+        )
+
+    def scaled(self, points: Sequence[float], to: float) -> Self:
+        """The step between states that are multiplied by ``points`` and ``to``."""
+        return type(self)(
             p=tuple((point, c * to / points[point]) for point, c in self.p),
             q=tuple(c * to for c in self.q),
             carries=self.carries,
         )
 
-    def _lost(self, levels: Sequence[Level], to: Level) -> Problem | None:
+    def _lost(self, levels: Sequence[Level], to: Level) -> Objection | None:
         """The problem of a constant noise or image that does not arrive."""
         noises = [c * levels[point].sigma for point, c in self.p]
         images = [c * levels[point].alpha for point, c in self.p] + list(self.q)
@@ -96,7 +133,7 @@ class Free(RuleModel):
         ):
             error = math.fsum(terms) - wanted
             if not abs(error) <= slack:
-                return Problem(
+                return Objection(
                     field,
                     f"does not carry a constant {what} to t = {to.t} (off by {error:.1e}); "
                     "correct it, or set carries to false if it was optimised without",

@@ -16,28 +16,18 @@ GHVB keeps order k on equal steps in rho, while the other two lag behind the slo
 one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from s3search.rules.base import (
-    Index,
-    Level,
-    Number,
-    Point,
-    Prediction,
-    Problem,
-    RuleModel,
-    first_order,
-    missing_point,
-    noisy_point,
-)
+from s3search.rules.base import Objection, along, first_order, missing_point, noisy_point
 from s3search.rules.linear_form import LinearForm
-from s3search.rules.slope import along
+from s3search.rules.points import Index, Level, Number, Point, Prediction
+from s3search.rules.searched import Limits, SearchedRule, newest
 
 # c_kj(b) = (constant + slope b) / (divisor b)
 _GHVB: dict[int, tuple[float, tuple[tuple[float, float], ...]]] = {
@@ -48,6 +38,8 @@ _GHVB: dict[int, tuple[float, tuple[tuple[float, float], ...]]] = {
     5: (720, ((1650, 251), (-3420, 646), (2880, -264), (-1380, 106), (270, -19))),
 }
 HIGHEST_ORDER = max(_GHVB)
+
+_CHANCE_OF_MEMORY = 0.2
 
 Array = npt.NDArray[np.float64]
 
@@ -60,7 +52,7 @@ class MomentumKind(StrEnum):
     NESTEROV = "nesterov"
 
 
-class Momentum(RuleModel):
+class Momentum(SearchedRule):
     """One step from the last of ``points`` (oldest first) along the momentum of all of them."""
 
     rule: Literal["momentum"] = "momentum"
@@ -69,9 +61,23 @@ class Momentum(RuleModel):
     beta: Number = Field(gt=0, le=1)
     points: tuple[Index, ...] = Field(default=(-1,), min_length=1)
 
+    solver: ClassVar = "momentum"
+    ranges: ClassVar = {"beta": (0.3, 1.0)}
+
+    @classmethod
+    def drawn(
+        cls, order: int, prediction: Prediction, limits: Limits, rng: np.random.Generator
+    ) -> Self:
+        """One of the kinds with a memory of its order, and beta."""
+        del prediction
+        kinds = tuple(MomentumKind)
+        kind = kinds[int(rng.integers(len(kinds)))]
+        beta = float(rng.uniform(*limits.ranges["beta"]))
+        return cls(kind=kind, order=order, beta=beta, points=newest(order))
+
     @property
     def n_points(self) -> int:
-        """How many predictions the step combines."""
+        """How many predictions the newest velocity combines; it remembers more."""
         return min(self.order, len(self.points))
 
     @property
@@ -79,11 +85,38 @@ class Momentum(RuleModel):
         """The point the step starts from."""
         return self.points[-1]
 
-    def problem(self, levels: Sequence[Level], to: Level) -> Problem | None:
+    @property
+    def is_plain(self) -> bool:
+        """Whether its memory has no gap and holds as many points as its order."""
+        return self.order <= len(self.points) and self.points == newest(len(self.points))
+
+    def with_order(self, order: int) -> Self:
+        """The step of that order; what it remembers beyond its order it keeps."""
+        return self._with(order, max(order, len(self.points)))
+
+    def simpler(self, highest_order: int) -> Iterator[Self]:
+        """Its memory gives way before its order."""
+        most = min(self.order, highest_order)
+        for n in range(len(self.points), most, -1):
+            yield self._with(most, n)
+        for order in range(most, self.least_order - 1, -1):
+            yield self._with(order, order)
+
+    def moved(self, limits: Limits, rng: np.random.Generator) -> Self | None:
+        """The step with a longer or shorter memory, or with another beta."""
+        if rng.random() < _CHANCE_OF_MEMORY:
+            longer = len(self.points) + (1 if rng.random() < 0.5 else -1)
+            return self._with(self.order, max(longer, self.order))
+        return super().moved(limits, rng)
+
+    def _with(self, order: int, n_points: int) -> Self:
+        return self.model_copy(update={"order": order, "points": newest(n_points)})
+
+    def problem(self, levels: Sequence[Level], to: Level) -> Objection | None:
         """The points must exist in their order, none at pure noise unless the step is Euler's."""
         found = missing_point("points", self.points, len(levels))
         if found is None and list(self.points) != sorted(self.points):
-            found = Problem("points", f"{list(self.points)} are not given oldest first")
+            found = Objection("points", f"{list(self.points)} are not given oldest first")
         used = [levels[p] for p in self.points] if found is None else []
         return found or noisy_point("points", used, is_euler=len(self.points) == 1)
 

@@ -15,29 +15,22 @@ sec. 3.2).  Given weights keep their order on the steps they were made for only.
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Sequence
+from typing import ClassVar, Literal, Self
 
+import numpy as np
 from pydantic import Field, model_validator
 
-from s3search.rules.base import (
-    Index,
-    Level,
-    Number,
-    Point,
-    Prediction,
-    Problem,
-    RuleModel,
-    first_order,
-    missing_point,
-    noisy_point,
-)
+from s3search.rules.base import Objection, along, first_order, missing_point, noisy_point
 from s3search.rules.linear_form import LinearForm, combine
+from s3search.rules.momentum import adams_bashforth
+from s3search.rules.points import Index, Level, Number, Part, Point, Prediction
+from s3search.rules.searched import Limits, SearchedRule
 
 _SUM_TOLERANCE = 1e-9
 
 
-class SlopeTerm(RuleModel):
+class SlopeTerm(Part):
     """One slope of the mean: the prediction at ``point``, or the secant to the state there."""
 
     point: Index
@@ -45,7 +38,7 @@ class SlopeTerm(RuleModel):
     secant: bool = False
 
 
-class Slope(RuleModel):
+class Slope(SearchedRule):
     """One step from ``start`` along the mean of ``terms``; by default Euler's."""
 
     rule: Literal["slope"] = "slope"
@@ -54,17 +47,44 @@ class Slope(RuleModel):
         default=(SlopeTerm(point=-1, weight=1.0),), min_length=1, max_length=8
     )
 
+    solver: ClassVar = "ipndm"
+
     @model_validator(mode="after")
     def _is_a_mean(self) -> "Slope":
         check_mean("terms", [term.weight for term in self.terms])
         return self
 
+    @classmethod
+    def equal_steps(cls, points: Sequence[int]) -> Self:
+        """The step of Adams and Bashforth for equal steps through ``points``, newest first."""
+        weights = adams_bashforth(len(points))
+        terms = [SlopeTerm(point=p, weight=w) for p, w in zip(points, weights, strict=True)]
+        return cls(terms=tuple(terms))
+
+    @classmethod
+    def drawn(
+        cls, order: int, prediction: Prediction, limits: Limits, rng: np.random.Generator
+    ) -> Self:
+        """The step of iPNDM; there is nothing to draw."""
+        del prediction, limits, rng
+        return cls.equal_steps(range(-1, -order - 1, -1))
+
     @property
     def n_points(self) -> int:
-        """How many predictions the step combines."""
+        """The number of slopes."""
         return len(self.terms)
 
-    def problem(self, levels: Sequence[Level], to: Level) -> Problem | None:
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a step of iPNDM of order 2 to 4."""
+        n = len(self.terms)
+        return 1 < n <= 4 and self == self.with_order(n)
+
+    def with_order(self, order: int) -> Self:
+        """The step of iPNDM of that order."""
+        return self.equal_steps(range(-1, -order - 1, -1))
+
+    def problem(self, levels: Sequence[Level], to: Level) -> Objection | None:
         """The points must exist, and none of them at pure noise unless the step is Euler's."""
         n_points = len(levels)
         secants = tuple(term.point for term in self.terms if term.secant)
@@ -74,7 +94,7 @@ class Slope(RuleModel):
             or missing_point("terms", [t.point for t in self.terms if not t.secant], n_points)
         )
         if found is None and self.start in secants:
-            found = Problem("terms", f"point {self.start} is the start and has no secant")
+            found = Objection("terms", f"point {self.start} is the start and has no secant")
         points = (self.start, *(term.point for term in self.terms))
         return found or noisy_point("terms", [levels[p] for p in points], is_euler=self._is_euler)
 
@@ -96,14 +116,6 @@ def check_mean(field: str, weights: Sequence[float]) -> None:
     total = math.fsum(weights)
     if abs(total - 1.0) > _SUM_TOLERANCE:
         raise ValueError(f"{field}: the weights of a mean sum to 1, these to {total:.12g}")
-
-
-def along(start: Point, mean: Iterable[tuple[float, LinearForm]], to: Level) -> LinearForm:
-    """The state at ``to`` from ``start`` along the weighted slopes ``mean``."""
-    _, alpha, sigma, _ = start.level
-    run = to.sigma - to.alpha * (sigma / alpha)  # alpha_t (rho_t - rho_s)
-    terms = [(to.alpha / alpha, start.state)]
-    return combine(terms + [(run * weight, slope) for weight, slope in mean])
 
 
 def _slope(term: SlopeTerm, start: Point, at: Point) -> LinearForm:

@@ -30,84 +30,29 @@ DPM-Solver-v3 itself.
 
 import math
 from collections.abc import Sequence
-from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from s3search.errors import InvalidSchedule
-from s3search.rules.base import (
-    Index,
-    Level,
-    Number,
-    Point,
-    Prediction,
-    Problem,
-    RuleModel,
-    endless_step,
-    first_order,
-    missing_point,
-)
-from s3search.rules.ems import EmsStatistics
+from s3search.rules.adams import joined
+from s3search.rules.base import MAX_ORDER, Objection, endless_step, first_order, missing_point
+from s3search.rules.ems import EmsNodes, EmsStatistics
 from s3search.rules.exponential import phi
 from s3search.rules.linear_form import OFFSET, Coefficient, LinearForm, combine
-
-MAX_ORDER = 5  # a corrector of a fourth-order predictor has one order more
-
-
-class RelaxationKind(StrEnum):
-    """How an estimated derivative is rescaled; the formulas stand in the module's docstring."""
-
-    LINEAR = "linear"
-    SCALE = "scale"
-    DPMSOLVER_2 = "dpmsolver-2"
-    UNIPC_BH1 = "unipc-bh1"
-    UNIPC_BH2 = "unipc-bh2"
-    HALF_EXP = "0.5exp"
-    MINUS_HALF_EXP = "-0.5exp"
+from s3search.rules.points import Index, Level, Part, Point, Prediction
+from s3search.rules.relaxation import Relaxation
+from s3search.rules.searched import SearchedRule
 
 
-class Relaxation(RuleModel):
-    """A factor on one derivative; ``coefficient`` belongs to `linear` and `scale` only."""
-
-    kind: RelaxationKind
-    coefficient: Number | None = None
-
-    @model_validator(mode="after")
-    def _coefficient_fits(self) -> "Relaxation":
-        takes_one = self.kind in (RelaxationKind.LINEAR, RelaxationKind.SCALE)
-        if takes_one and self.coefficient is None:
-            raise ValueError(f"relaxation {self.kind.value!r} needs a coefficient")
-        if not takes_one and self.coefficient is not None:
-            raise ValueError(f"relaxation {self.kind.value!r} takes no coefficient")
-        return self
-
-    def factor(self, h: float, prediction: Prediction) -> float:
-        """The factor for a step of length h."""
-        z = -h if prediction is Prediction.DATA else h
-        match self.kind:
-            case RelaxationKind.LINEAR:
-                return 1.0 + (self.coefficient or 0.0) * h
-            case RelaxationKind.SCALE:
-                return self.coefficient or 0.0
-            case RelaxationKind.DPMSOLVER_2 | RelaxationKind.UNIPC_BH2:
-                return 0.5 * phi(1, z) / phi(2, z)
-            case RelaxationKind.UNIPC_BH1:
-                return 0.5 / phi(2, z)
-            case RelaxationKind.HALF_EXP:
-                return 1.0 + 0.5 * math.expm1(z)
-            case RelaxationKind.MINUS_HALF_EXP:
-                return 1.0 - 0.5 * math.expm1(z)
-
-
-class Derivative(RuleModel):
+class Derivative(Part):
     """How one derivative is estimated: from which points, and rescaled by what."""
 
     points: tuple[Index, ...] = Field(min_length=1)
     relaxation: Relaxation | None = None
 
 
-class Taylor(RuleModel):
+class Taylor(SearchedRule):
     """One Taylor step; without ``derivatives`` each is estimated from all ``order - 1`` points
     before the start.
     """
@@ -117,6 +62,11 @@ class Taylor(RuleModel):
     order: Index = Field(ge=1, le=MAX_ORDER)
     start: Index = -1
     derivatives: tuple[Derivative, ...] = ()
+
+    family: ClassVar = "dpm"
+    solver: ClassVar = "taylor"
+    least_order: ClassVar = 1
+    has_corrector: ClassVar = True
 
     @model_validator(mode="before")
     @classmethod
@@ -129,17 +79,53 @@ class Taylor(RuleModel):
         points = tuple(range(start - order + 1, start))
         return {**values, "derivatives": (Derivative(points=points),) * (order - 1)}
 
-    def problem(self, levels: Sequence[Level], to: Level) -> Problem | None:
+    @property
+    def n_points(self) -> int:
+        """The order."""
+        return self.order
+
+    @property
+    def extrapolated(self) -> Prediction:
+        """The noise, the data or v3."""
+        return self.prediction
+
+    @property
+    def details(self) -> str:
+        """The relaxations."""
+        factors = [each.relaxation for each in self.derivatives if each.relaxation is not None]
+        return ", ".join(
+            factor.kind.value
+            + ("" if factor.coefficient is None else f" {factor.coefficient:+.3g}")
+            for factor in factors
+        )
+
+    @property
+    def is_plain(self) -> bool:
+        """Never: a search writes the plain steps by choices, and keeps the others whole."""
+        return False
+
+    def corrector(self) -> "Taylor":
+        """USF's recipe: the order rises by one, to 5 at most, and relaxations are dropped."""
+        own = [joined(derivative.points) for derivative in self.derivatives]
+        points = (*own, own[-1])[: MAX_ORDER - 1] if own else ((-1,),)
+        return Taylor(
+            prediction=self.prediction,
+            order=len(points) + 1,
+            start=self.start - 1,
+            derivatives=tuple(Derivative(points=each) for each in points),
+        )
+
+    def problem(self, levels: Sequence[Level], to: Level) -> Objection | None:
         """Order, derivative count and point indices must fit the history."""
         n_points = len(levels)
         if self.order > n_points:
-            return Problem(
+            return Objection(
                 "order",
                 f"order {self.order} needs {self.order} evaluated points, only {n_points} exist; "
                 "lower the order or move the step later",
             )
         if len(self.derivatives) != self.order - 1:
-            return Problem(
+            return Objection(
                 "derivatives",
                 f"order {self.order} has {self.order - 1} derivatives, "
                 f"found {len(self.derivatives)}",
@@ -148,16 +134,16 @@ class Taylor(RuleModel):
         for number, derivative in enumerate(self.derivatives, start=1):
             field = f"derivatives[{number - 1}].points"
             if len(derivative.points) < number:
-                found = found or Problem(
+                found = found or Objection(
                     field,
                     f"derivative {number} needs at least {number} points, "
                     f"found {len(derivative.points)}",
                 )
             if self.start in derivative.points:
-                found = found or Problem(field, f"point {self.start} is the start of the step")
+                found = found or Objection(field, f"point {self.start} is the start of the step")
             found = found or missing_point(field, derivative.points, n_points)
         if self.needs_ems and not math.isfinite(to.lam - levels[self.start].lam):
-            found = found or Problem(
+            found = found or Objection(
                 "prediction",
                 "'v3' has no value for a step that touches the clean end (sigma = 0) or pure "
                 "noise (alpha = 0); use 'data'",
@@ -170,6 +156,13 @@ class Taylor(RuleModel):
     def needs_ems(self) -> bool:
         """Whether the prediction is v3."""
         return self.prediction is Prediction.V3
+
+    def is_covered(self, nodes: EmsNodes, past: Sequence[Level], to: Level) -> bool:
+        """Whether all points lie at nodes, and the step from one to another."""
+        points = {self.start, *(p for each in self.derivatives for p in each.points)}
+        lams = [past[p].lam for p in points if math.isfinite(past[p].lam)]
+        start = nodes.nearest(past[self.start].lam)
+        return all(map(nodes.covers, [*lams, to.lam])) and start < nodes.nearest(to.lam)
 
     def next_state_with(
         self, ems: EmsStatistics, history: Sequence[Point], to: Level

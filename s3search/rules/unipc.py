@@ -16,25 +16,25 @@ rho = 1/2, as published (the order-2 predictor and the order-1 corrector).
 import math
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import field_validator
 
+from s3search.rules.adams import joined
 from s3search.rules.base import (
-    LINEAR_PREDICTIONS,
-    Index,
-    Level,
-    Point,
-    Prediction,
-    Problem,
-    RuleModel,
+    MAX_ORDER,
+    Objection,
+    TaylorForm,
     endless_step,
     first_order,
     missing_point,
 )
 from s3search.rules.exponential import phi
 from s3search.rules.linear_form import LinearForm, combine
+from s3search.rules.points import LINEAR_PREDICTIONS, Index, Level, Point, Prediction
+from s3search.rules.relaxation import Relaxation, RelaxationKind
+from s3search.rules.searched import Limits, SearchedRule, newest
 
 
 class Variant(StrEnum):
@@ -44,7 +44,7 @@ class Variant(StrEnum):
     BH2 = "bh2"
 
 
-class UniPC(RuleModel):
+class UniPC(SearchedRule):
     """One UniPC update from ``start`` through ``points``; without points it is the exponential
     Euler step.
     """
@@ -55,6 +55,11 @@ class UniPC(RuleModel):
     start: Index = -1
     points: tuple[Index, ...] = ()
 
+    family: ClassVar = "unipc"
+    solver: ClassVar = "unipc"
+    least_order: ClassVar = 1
+    has_corrector: ClassVar = True
+
     @field_validator("prediction")
     @classmethod
     def _needs_no_statistics(cls, prediction: Prediction) -> Prediction:
@@ -64,10 +69,59 @@ class UniPC(RuleModel):
             )
         return prediction
 
-    def problem(self, levels: Sequence[Level], to: Level) -> Problem | None:
+    @classmethod
+    def drawn(
+        cls, order: int, prediction: Prediction, limits: Limits, rng: np.random.Generator
+    ) -> Self:
+        """The step through the newest points with one of the variants."""
+        del limits
+        variants = tuple(Variant)
+        variant = variants[int(rng.integers(len(variants)))]
+        return cls(prediction=prediction, variant=variant, points=newest(order)[:-1])
+
+    @property
+    def n_points(self) -> int:
+        """The start and the points beside it."""
+        return len(self.points) + 1
+
+    @property
+    def extrapolated(self) -> Prediction:
+        """The noise or the data."""
+        return self.prediction
+
+    @property
+    def title(self) -> str:
+        """The name with the variant."""
+        return f"UniPC {self.variant.value}"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it starts at the newest point and leaves none out."""
+        return self.start == -1 and (*self.points, -1) == newest(self.n_points)
+
+    def is_allowed(self, limits: Limits, to: Level) -> bool:
+        """Whether the prediction is one of the allowed."""
+        del to
+        return self.prediction in limits.predictions
+
+    def with_order(self, order: int) -> Self:
+        """The step through so many of the newest points."""
+        return self.model_copy(update={"points": newest(order)[:-1]})
+
+    def nearest_taylor(self) -> TaylorForm:
+        """At order 2 the relaxation of the variant, with which it is the same step."""
+        kinds = {Variant.BH1: RelaxationKind.UNIPC_BH1, Variant.BH2: RelaxationKind.UNIPC_BH2}
+        relaxation = Relaxation(kind=kinds[self.variant]) if self.n_points == 2 else None
+        return TaylorForm(self.prediction, min(self.n_points, MAX_ORDER), relaxation)
+
+    def corrector(self) -> Self:
+        """UniPC's own corrector."""
+        return self.model_copy(update={"start": self.start - 1, "points": joined(self.points)})
+
+    def problem(self, levels: Sequence[Level], to: Level) -> Objection | None:
         """The points must exist and differ from the start."""
         if self.start in self.points:
-            return Problem("points", f"point {self.start} is the start of the step")
+            return Objection("points", f"point {self.start} is the start of the step")
         return (
             missing_point("start", (self.start,), len(levels))
             or missing_point("points", self.points, len(levels))

@@ -22,22 +22,16 @@ scaling: that is what EDM's sampler gains by r = t.
 import math
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
+from s3search.processes import Flow, NoiseProcess
 from s3search.rules.adams import integrated_basis
-from s3search.rules.base import (
-    Index,
-    Level,
-    Number,
-    Point,
-    Prediction,
-    Problem,
-    RuleModel,
-    missing_point,
-)
+from s3search.rules.base import Objection, missing_point
 from s3search.rules.linear_form import LinearForm, combine
+from s3search.rules.points import Level, Number, Part, Point, Prediction
+from s3search.rules.searched import Limits, MultistepRule
 from s3search.rules.slope import check_mean
 
 
@@ -58,7 +52,7 @@ class Scale(StrEnum):
     FLOW = "flow"
 
 
-class NoisePath(RuleModel):
+class NoisePath(Part):
     """r(t) and a(t); ``beta_d`` and ``beta_min`` belong to the clock `vp`."""
 
     clock: Clock = Clock.FLOW
@@ -132,14 +126,14 @@ class NoisePath(RuleModel):
         return -r * a3 * rate, a3 * rate
 
 
-class Velocity(RuleModel):
+class Velocity(MultistepRule):
     """One step from ``start`` through the velocities at ``points``, in the path's time."""
 
     rule: Literal["velocity"] = "velocity"
-    start: Index = -1
-    points: tuple[Index, ...] = Field(default=(-1,), min_length=1, max_length=4)
     weights: tuple[Number, ...] | None = None
     path: NoisePath = NoisePath()
+
+    solver: ClassVar = "velocity"
 
     @model_validator(mode="after")
     def _weights_fit(self) -> "Velocity":
@@ -159,12 +153,22 @@ class Velocity(RuleModel):
         """A velocity is eps minus D, each scaled."""
         return True
 
-    @property
-    def n_points(self) -> int:
-        """How many predictions the step combines."""
-        return len(self.points)
+    @classmethod
+    def exists_for(cls, process: NoiseProcess) -> bool:
+        """Whether the process is a flow."""
+        return isinstance(process, Flow)
 
-    def problem(self, levels: Sequence[Level], to: Level) -> Problem | None:
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a step of Adams in a flow's time."""
+        return super().is_plain and self.weights is None and self.path == NoisePath()
+
+    def is_allowed(self, limits: Limits, to: Level) -> bool:
+        """Whether the level lies on the straight path of a flow."""
+        del limits
+        return abs(to.alpha + to.sigma - 1.0) < 1e-9
+
+    def problem(self, levels: Sequence[Level], to: Level) -> Objection | None:
         """The points must exist; the path needs a finite ratio at all of them unless it is the
         flow's.
         """
@@ -174,7 +178,7 @@ class Velocity(RuleModel):
         if found is None and self.path.clock is not Clock.FLOW:
             used = (levels[p] for p in (self.start, *self.points))
             if any(at.alpha == 0.0 for at in used):
-                return Problem("path", "has no value at pure noise (alpha = 0); only 'flow' has")
+                return Objection("path", "has no value at pure noise (alpha = 0); only 'flow' has")
         return found
 
     def next_state(self, history: Sequence[Point], to: Level) -> LinearForm:

@@ -43,9 +43,10 @@ def make_search(algorithm: str, setup: Setup) -> Search:
         return S3(setup)
     make = proposer_of(algorithm, setup)
     n_seeds = len(setup.seeds)
-    if setup.space.cost is not None and setup.space.layers is not None:
-        affordable(setup.nfe, setup.space.layers, setup.space.cost)
-        n_seeds = len(within(setup.seeds, setup.space.layers, setup.space.cost))
+    layers, cost = setup.problem.layers, setup.problem.space.cost
+    if cost is not None and layers is not None:
+        affordable(setup.nfe, layers, cost)
+        n_seeds = len(within(setup.seeds, layers, cost))
     return Sequential(setup, make, n_seeds=n_seeds)
 
 
@@ -53,7 +54,7 @@ def proposer_of(algorithm: str, setup: Setup) -> Callable[[], Proposer]:
     """What makes the proposer of a name, alike every time; raises `InvalidConfig` for an unknown
     one.
     """
-    if setup.space.guidance is not None:
+    if setup.problem.space.guidance is not None:
         return lambda: GuidedSearch(setup, lambda alone: proposer_of(algorithm, alone)())
     name, _, sampler = algorithm.partition(":")
     match name, sampler:
@@ -63,7 +64,7 @@ def proposer_of(algorithm: str, setup: Setup) -> Callable[[], Proposer]:
             return lambda: RandomSearch(setup)
         case "usf", "":
             return lambda: UsfEvolution(setup)
-        case "autodiffusion", solver if setup.space.cost is not None:
+        case "autodiffusion", solver if setup.problem.space.cost is not None:
             return lambda: LayeredAutoDiffusion(setup, solver=solver)
         case "autodiffusion", solver:
             return lambda: AutoDiffusion(setup, solver=solver)
@@ -79,13 +80,13 @@ def proposer_of(algorithm: str, setup: Setup) -> Callable[[], Proposer]:
 
 
 def _check_space(algorithm: str, setup: Setup) -> None:
-    space = setup.space
+    space = setup.problem.space
     if space.guidance is not None and algorithm not in _GUIDED:
         raise InvalidConfig(
             f"space.guidance: {algorithm!r} searches no guidance; use one of "
             f"{', '.join(_GUIDED)}, or set guidance_scale in [model] and remove space.guidance"
         )
-    is_layered = space.cost is not None and space.layers is not None
+    is_layered = space.cost is not None and setup.problem.layers is not None
     if is_layered and algorithm.partition(":")[0] != "autodiffusion":
         raise InvalidConfig(
             f"space.cost: {algorithm!r} leaves no blocks out; use 'autodiffusion', or "

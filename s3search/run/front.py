@@ -3,8 +3,10 @@
 Importing this costs nothing: what the two functions need is imported when they are called.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,7 +43,8 @@ def search(  # noqa: PLR0913  # the keys of a study file, each by its name
     takeover: bool = False,
     **more: Any,
 ) -> "SearchResult":
-    """Searches solver schedules of ``nfe`` network calls for a model; docs/python.md has it all.
+    """Searches solver schedules of ``nfe`` network calls for a model, with ``evaluations`` (300)
+    of ``n_images`` images each; docs/python.md explains every keyword.
 
     ``model`` is a denoiser D(x, t) -> x0 on (B, C, H, W) with ``process`` and ``sample_shape``, or
     any callable with these as keywords; a diffusers pipeline; or a loader's name.  ``reference``
@@ -98,3 +101,18 @@ def evaluate(  # noqa: PLR0913  # as above
         more=more,
     )
     return evaluate_for(schedule, asked, n_images=n_images, seed=seed)
+
+
+class FrontPackage(ModuleType):
+    """The class of the package `s3search`, whose attribute ``search`` is the function: importing
+    its room of that name binds the room to the package, as importing any module does, and that is
+    left out here.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name != "search" or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+    def __reduce__(self) -> tuple[Callable[[str], ModuleType], tuple[str]]:
+        """By its name, as any module is pickled; a function of a notebook may use it."""
+        return import_module, (self.__name__,)

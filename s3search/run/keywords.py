@@ -140,7 +140,7 @@ def _name(model: Table, nfe: Sequence[int]) -> str:
     """
     label = model.get("object", model.get("loader", "model"))
     known = (model[key][:8] for key in ("fingerprint",) if key in model)
-    return "-".join([str(label), f"nfe{'.'.join(map(str, nfe))}", *known])
+    return "-".join([str(label), f"nfe{','.join(map(str, nfe))}", *known])
 
 
 def _refuse_unknown(asked: SearchKeywords, keywords: Sequence[str]) -> None:

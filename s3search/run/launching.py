@@ -15,7 +15,7 @@ from s3search.evaluation.spec import EvaluatorSpec
 from s3search.run.driver import Driver
 from s3search.run.prepare import Start, prepare
 from s3search.run.schedulers import schedulers_of
-from s3search.search.space.space import SearchSpace, load_space
+from s3search.search.space import SpaceConfig, load_space
 from s3search.search.trial import Trial, published_as
 from s3search.study.database.lease import check_free
 from s3search.study.database.store import StudyStore, create_or_resume
@@ -48,7 +48,7 @@ def launch(
 
 
 def launch_on(
-    pool: Pool, config: StudyConfig, space: SearchSpace, report: Report, *, takeover: bool = False
+    pool: Pool, config: StudyConfig, space: SpaceConfig, report: Report, *, takeover: bool = False
 ) -> None:
     """The same on workers that are there already and have loaded what the study file names."""
     extension = extension_of(config, space)
@@ -85,7 +85,7 @@ def validate_schedulers(store: StudyStore, pool: Pool, report: Report) -> dict[s
     return missing
 
 
-def space_of(config: StudyConfig) -> SearchSpace:
+def space_of(config: StudyConfig) -> SpaceConfig:
     """The preset with the study file's changes; raises `InvalidConfig`."""
     table = config.space
     return load_space(table.preset, {**table.options, "nfe": table.nfe})

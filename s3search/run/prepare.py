@@ -14,7 +14,7 @@ from s3search.run.own_baselines import own_baselines
 from s3search.schedules.published.baselines import published_solvers
 from s3search.schedules.schedule import Schedule
 from s3search.search.conversation import NoiseSeeds, Search, Setup
-from s3search.search.space.space import SearchSpace
+from s3search.search.space import Problem, SpaceConfig
 from s3search.search.trial import Trial, distinct, published_as, seeded
 from s3search.study.extensions import Extension
 from s3search.study.file.config import StudyConfig
@@ -52,17 +52,15 @@ class Start:
 
 
 def prepare(
-    config: StudyConfig, space: SearchSpace, pool: Pool, extension: Extension | None = None
+    config: StudyConfig, space: SpaceConfig, pool: Pool, extension: Extension | None = None
 ) -> Start:
     """Asks the workers what they loaded and makes the search, from what its version of the space
     begins with; raises for anything wrong.
     """
     description = described(pool, layers=space.cost is not None)
-    found = with_findings(space, description)
     applied = config if extension is None else extension.applied(config)
     setup = Setup(
-        space=found,
-        process=description.process,
+        problem=problem_of(space, description),
         nfe=applied.space.nfe,
         seed=applied.study.seed,
         n_images=config.search.n_images,
@@ -88,28 +86,28 @@ def prepare(
     )
 
 
-def with_findings(space: SearchSpace, description: Description) -> SearchSpace:
+def problem_of(space: SpaceConfig, description: Description) -> Problem:
     """The space with what the workers have found of the model; raises `InvalidConfig` where it
     asks for what the model does not have.
     """
-    if space.cost is not None:
-        if description.layers is None or not description.layers.layers:
-            raise InvalidConfig(
-                "space.cost: this model has no block that can be left out; remove the key"
-            )
-        space = space.with_layers(description.layers)
+    layers = description.layers if space.cost is not None else None
+    if space.cost is not None and (layers is None or not layers.layers):
+        raise InvalidConfig(
+            "space.cost: this model has no block that can be left out; remove the key"
+        )
     if space.guidance is not None and not description.takes_guidance:
         raise InvalidConfig(
             "space.guidance: this model has no null condition to be guided away from; "
             "remove the key"
         )
-    if description.mean_image is not None:
-        space = space.with_mean_image(description.mean_image)
-    if description.ems is not None:
-        space = space.with_ems(description.ems)
-    if description.gaussian is not None:
-        space = space.with_gaussian(description.gaussian, description.process)
-    return space
+    return Problem.found(
+        space,
+        description.process,
+        mean_image=description.mean_image,
+        ems=description.ems,
+        gaussian=description.gaussian,
+        layers=layers,
+    )
 
 
 def seeds_of(

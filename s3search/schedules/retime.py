@@ -6,11 +6,10 @@ step holds numbers for the scale of its states; they are multiplied by the ratio
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from s3search.errors import InvalidSchedule
 from s3search.processes import NoiseProcess
-from s3search.rules import AnyRule, Free
 from s3search.rules.compensation import Interpolation
 from s3search.schedules.schedule import Schedule, Start
 
@@ -44,9 +43,9 @@ def retime(schedule: Schedule, process: NoiseProcess) -> Schedule:
             network_time = moved(network_time, f"steps[{i}].network_time")
         corrector, past, to = step.corrector, scales[: i + 1], scales[i + 1]
         if corrector is not None:
-            rule = _scaled(corrector.rule, [*past, to], to)
+            rule = corrector.rule.scaled([*past, to], to)
             corrector = corrector.model_copy(update={"rule": rule})
-        predictor = _scaled(step.predictor, past, to)
+        predictor = step.predictor.scaled(past, to)
         update = {"network_time": network_time, "predictor": predictor, "corrector": corrector}
         steps.append(step.model_copy(update=update))
     return Schedule(
@@ -57,10 +56,6 @@ def retime(schedule: Schedule, process: NoiseProcess) -> Schedule:
         model_patch=schedule.model_patch,
         statistics=schedule.statistics,
     )
-
-
-def _scaled(rule: AnyRule, points: Sequence[float], to: float) -> AnyRule:
-    return rule.scaled(points, to) if isinstance(rule, Free) else rule
 
 
 def _scale(process: NoiseProcess, t: float) -> float:

@@ -18,14 +18,7 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict, Field
 
 from s3search.errors import InvalidSchedule
-from s3search.processes import (
-    Edm,
-    Flow,
-    NoiseProcess,
-    VpCosine,
-    VpDiscrete,
-    VpLinear,
-)
+from s3search.processes import Edm, NoiseProcess, VpLinear, usual_end_time
 
 _RHO = 7.0
 _LARGEST_RATIO = (
@@ -63,17 +56,6 @@ class End(BaseModel):
 def noisy_time(process: NoiseProcess) -> float:
     """The time sampling starts from."""
     return process.time_range[1]
-
-
-def usual_end_time(process: NoiseProcess) -> float:
-    """The end level of the published samplers: sigma_min, t = 1e-3, or training index 0."""
-    match process:
-        case Edm():
-            return process.sigma_min
-        case VpDiscrete():
-            return 0.0
-        case Flow() | VpLinear() | VpCosine():
-            return 1e-3
 
 
 def time_of_ratio(process: NoiseProcess, ratio: float) -> float:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from s3search.errors import InvalidSchedule
-from s3search.processes import NoiseProcess
+from s3search.processes import NoiseProcess, usual_end_time
 from s3search.rules import Free, level
 from s3search.schedules.schedule import (
     CorrectorKind,
@@ -28,7 +28,7 @@ from s3search.schedules.schedule import (
     Step,
     needs_ems,
 )
-from s3search.schedules.spacing import noisy_time, usual_end_time
+from s3search.schedules.spacing import noisy_time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

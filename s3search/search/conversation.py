@@ -23,7 +23,6 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from s3search.processes import NoiseProcess
 from s3search.search.early_stopping import checkpoints
 from s3search.search.ladder import DEFAULT_LADDER, LadderRung
 from s3search.search.questions import (
@@ -38,7 +37,7 @@ from s3search.search.questions import (
     Score,
     Thresholds,
 )
-from s3search.search.space.space import SearchSpace
+from s3search.search.space import Problem
 from s3search.search.trial import Trial
 
 T = TypeVar("T")
@@ -121,8 +120,7 @@ class NoiseSeeds:
 class Setup:
     """What a search is given at its beginning."""
 
-    space: SearchSpace
-    process: NoiseProcess
+    problem: Problem
     nfe: tuple[int, ...]
     seed: int
     n_images: int  # of a whole measurement

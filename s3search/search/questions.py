@@ -65,16 +65,21 @@ class Measure:
     noise_seed: int
     block_images: int | None = None  # also measure disjoint blocks of so many images
     thresholds: Thresholds = ()  # images rising
-    key: str = field(init=False, repr=False)  # a rung has one noise seed in a study
+    key: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        key = f"{self.rung.value} {self.trial.id} {self.n_images}"
+        key = measure_key(self.rung.value, self.trial.id, self.n_images, self.noise_seed)
         object.__setattr__(self, "key", key)
 
     @property
     def schedule(self) -> Schedule:
         """The trial's schedule."""
         return self.trial.schedule
+
+
+def measure_key(rung: str, schedule_id: str, n_images: int, noise_seed: int | str) -> str:
+    """The key of a `Measure`: all that its answer depends on within a study."""
+    return f"{rung} {schedule_id} {n_images} {noise_seed}"
 
 
 def measure(

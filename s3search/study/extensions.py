@@ -21,7 +21,7 @@ from s3search.schedules.schedule import Schedule
 from s3search.schedules.stretch import with_nfe
 from s3search.search.edit.extend_nfe import padded
 from s3search.search.questions import Rung
-from s3search.search.space.space import SearchSpace
+from s3search.search.space import SpaceConfig
 from s3search.search.trial import Origin, Trial, distinct, seeded
 from s3search.study.database.rows import now
 from s3search.study.database.store import StudyStore, flat, open_study, space_fields
@@ -84,7 +84,7 @@ class Extension:
         )
 
 
-def extension_of(config: StudyConfig, space: SearchSpace) -> Extension | None:
+def extension_of(config: StudyConfig, space: SpaceConfig) -> Extension | None:
     """The version that a launch goes on with, None for the first one; nothing is written.
 
     Where the space is neither the stored one nor wider that is for the store to refuse. Raises
@@ -157,6 +157,8 @@ def _is_wider(key: str, old: Any, new: Any) -> bool:
         return old is None or (new is not None and new[0] <= old[0] and old[1] <= new[1])
     if key in _LIMITS:
         return bool(_LIMITS[key] * (new - old) >= 0)
+    if key.startswith("ranges."):
+        return bool(old is not None and new[0] <= old[0] and old[1] <= new[1])
     return key.startswith(_MOVES)
 
 

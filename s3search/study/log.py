@@ -28,6 +28,7 @@ from s3search.search.questions import (
     RealImages,
     Recall,
     Rung,
+    measure_key,
 )
 from s3search.search.trial import Trial
 from s3search.study.database.rows import measurement_of
@@ -206,11 +207,11 @@ class Log:
         mirrored = mirror.numbers()
         for row in self._store.measured():
             if row.rung == Rung.SECOND_METRIC.value:
-                self._seconds.add(f"{Rung.VALIDATION.value} {row.schedule_id} {row.n_images}")
+                self._seconds.add(_key(row, Rung.VALIDATION.value, row.n_images))
                 continue
             searching = row.rung in _SEARCHING
             rung, n = (Rung.SEARCH.value, self._n_whole) if searching else (row.rung, row.n_images)
-            self._measured[f"{rung} {row.schedule_id} {n}"] = row
+            self._measured[_key(row, rung, n)] = row
             first = self._first.get(row.schedule_id)
             if searching and first is not None and first.number not in mirrored:
                 assert first.number is not None  # a kill cut it off
@@ -286,6 +287,10 @@ class Log:
             "limits": outside.limits,
         }
         self._store.add_note(_OUTSIDE, content)
+
+
+def _key(row: Any, rung: str, n_images: int) -> str:
+    return measure_key(rung, row.schedule_id, n_images, row.noise_seed)
 
 
 def _is_of_search(question: Question) -> bool:

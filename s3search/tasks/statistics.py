@@ -27,9 +27,9 @@ from s3search.models.statistics import (
     estimate_ems,
     gaussian_statistics,
 )
-from s3search.processes import NoiseProcess
+from s3search.processes import NoiseProcess, usual_end_time
 from s3search.schedules import published
-from s3search.schedules.spacing import End, EndRule, noisy_time, usual_end_time
+from s3search.schedules.spacing import End, EndRule, noisy_time
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
 from s3search.study.file.config import StudyConfig

@@ -45,7 +45,7 @@ from s3search.search.conversation import Answers, Conversation, Outside, Setup
 from s3search.search.edit.draft import random_schedule
 from s3search.search.ladder import DEFAULT_LADDER, LadderRung
 from s3search.search.questions import Measure, Measurement, Rung, Score
-from s3search.search.space.space import load_space
+from s3search.search.space import Problem, load_space
 from s3search.search.trial import Trial, searched
 from s3search.study.database.rows import measurement_row, schedule_rows, trial_rows
 from s3search.study.database.store import StudyStore, create_or_resume
@@ -109,7 +109,7 @@ def _made(config: StudyConfig, first: int, n: int) -> Iterator[tuple[int, Measur
     rng = np.random.default_rng(first)
     space, process = load_space("usf"), edm()
     for number in range(first, first + n):
-        schedule = random_schedule(space, process, _NFE, rng)
+        schedule = random_schedule(Problem(space, process), _NFE, rng)
         trial = Trial.of(schedule, searched("mutation"), number=number)
         yield number, _measured(config, trial, float(rng.exponential()))
 

@@ -16,7 +16,7 @@ from s3search.processes import edm
 from s3search.schedules.schedule import Schedule
 from s3search.search.edit.draft import random_schedule
 from s3search.search.questions import Rung, measure
-from s3search.search.space.space import load_space
+from s3search.search.space import Problem, load_space
 
 
 def distances(
@@ -41,7 +41,7 @@ def main(n: int = 60, n_images: int = 500) -> None:
     )
     for nfe in (5, 10):
         rng = np.random.default_rng(nfe)
-        schedules = [random_schedule(space, edm(), nfe, rng) for _ in range(n)]
+        schedules = [random_schedule(Problem(space, edm()), nfe, rng) for _ in range(n)]
         full = np.array(distances(schedules, "float32", n_images, 0))
         short = np.array(distances(schedules, "bfloat16", n_images, 0))
         other = np.array(distances(schedules, "float32", n_images, 2))

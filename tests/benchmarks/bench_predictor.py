@@ -23,7 +23,7 @@ from s3search.search.edit.draft import random_schedule
 from s3search.search.predictor import CANDIDATES, Example, Predictor, choose
 from s3search.search.predictor.ranks import best_share, rank_correlation
 from s3search.search.questions import Rung, measure
-from s3search.search.space.space import load_space
+from s3search.search.space import Problem, load_space
 from s3search.solvers.plan import compile_plans
 
 NFE, N_HELD_OUT, SPLITS = 5, 100, 3
@@ -49,7 +49,7 @@ def measured(n: int) -> tuple[list[Schedule], dict[str, np.ndarray], np.ndarray]
     schedules: list[Schedule] = []
     scores: list[tuple[float, float]] = []
     while len(schedules) < n:
-        drawn = random_schedule(space, evaluator.denoiser.process, NFE, rng)
+        drawn = random_schedule(Problem(space, evaluator.denoiser.process), NFE, rng)
         try:
             cheap, real = (
                 evaluator.evaluate(

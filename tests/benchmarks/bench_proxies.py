@@ -24,7 +24,7 @@ from s3search.models import digits
 from s3search.schedules.schedule import Schedule
 from s3search.search.edit.draft import random_schedule
 from s3search.search.questions import Rung, measure
-from s3search.search.space.space import load_space
+from s3search.search.space import Problem, load_space
 
 Array = npt.NDArray[np.float64]
 Ranking = Callable[[list[Schedule]], Array]
@@ -35,9 +35,10 @@ _CPU = torch.device("cpu")
 
 def random_schedules(evaluator: Evaluator, nfe: int, n: int) -> list[Schedule]:
     """n schedules of the space `usf`."""
-    space = load_space("usf").with_mean_image(evaluator.describe().mean_image)
+    image = evaluator.describe().mean_image
+    problem = Problem.found(load_space("usf"), evaluator.denoiser.process, mean_image=image)
     rng = np.random.default_rng(nfe)
-    return [random_schedule(space, evaluator.denoiser.process, nfe, rng) for _ in range(n)]
+    return [random_schedule(problem, nfe, rng) for _ in range(n)]
 
 
 def distances(evaluator: Evaluator, schedules: list[Schedule], n_images: int, seed: int) -> Array:

@@ -21,6 +21,7 @@ from s3search.processes import flow
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import check_table
+from tests.suites.pool_suite import start_ray
 from tests.support.studies import study_file
 
 ROOT = Path(s3search.__file__).parents[1]
@@ -214,6 +215,7 @@ def test_every_command_has_help(cli: Cli) -> None:
 @pytest.mark.slow
 @pytest.mark.cluster
 def test_the_demo_leaves_a_study_a_schedule_and_pictures(cli: Cli, tmp_path: Path) -> None:
+    start_ray()
     said = cli("demo", "--quick", "-o", tmp_path / "demo", "--json")
     assert said.err.splitlines()[-1].startswith("validation: ")  # progress is not in the JSON
     found = json.loads(said.out)

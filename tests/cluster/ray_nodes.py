@@ -10,17 +10,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import s3search
 
 ROOT = Path(s3search.__file__).parents[1]
 _SHELL = """
 import contextlib, io, json, sys
+import pytest
 from s3search.cli import run
+from tests.support.drawings import draw_once_in
+draw_once_in(pytest.MonkeyPatch())
 for line in sys.stdin:
     sys.argv = ["s3search", *json.loads(line)]
     out, err = io.StringIO(), io.StringIO()
@@ -29,6 +33,15 @@ for line in sys.stdin:
     print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
 """
 _PATIENCE = 120.0  # seconds for a node to start on a busy machine
+_SHORT = {
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "2",  # before a node that is told to end does so
+    "RAY_GRACEFUL_SHUTDOWN_POLL_INTERVAL_S": "0.1",
+}
+_SOON = {  # a lost node is asked in vain two times, half a second apart; one that is slow has 10 s
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_failure_threshold": "2",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,26 +53,72 @@ class Said:
     err: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Node:
+    """A `ray start` in the foreground, and the s3search that its workers run."""
+
+    process: "subprocess.Popen[bytes]"
+    log: IO[str]
+    root: Path
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RayCluster:
-    """Nodes, with token authentication: a head, and those that `join`, of one CPU each."""
+    """A head without a CPU, with token authentication, and nodes of one CPU each.
+
+    A node that was lost is known to be dead after two seconds, not fourteen.
+    """
 
     gcs: str  # host:port that nodes join
     dashboard: str  # http://host:port of the job server
     client: str  # ray://host:port
     environment: dict[str, str]
-    nodes: ExitStack
-    orphans: list[int]  # processes whose raylet was killed, to be ended with the cluster
     shell: "subprocess.Popen[str]"
+    folder: Path
+    nodes: list[_Node] = field(default_factory=list)
+    orphans: list[int] = field(default_factory=list)  # processes whose raylet was killed
+
+    def resize(self, n: int) -> None:
+        """Exactly ``n`` living nodes; those that a test before this one has left are taken."""
+        self.tidy()
+        kept = [node for node in self.nodes if node.root == ROOT][:n]
+        self._leave([node for node in self.nodes if node not in kept])
+        self._join([ROOT] * (n - len(self.nodes)))
 
     def join(self, root: Path = ROOT) -> None:
-        """A node whose s3search is that of ``root``."""
-        self.nodes.enter_context(
-            _ray_start(
-                ["--address", self.gcs],
-                self.environment | {"PYTHONPATH": str(root)},
-            )
-        )
+        """One more node, whose s3search is that of ``root``."""
+        self._join([root])
+
+    def tidy(self) -> None:
+        """Forgets the nodes that are dead, and ends what they left behind."""
+        for pid in self.orphans:
+            with contextlib.suppress(OSError):
+                if Path("/proc", str(pid), "cmdline").read_text().startswith("ray::"):
+                    os.kill(pid, signal.SIGKILL)
+        self.orphans.clear()
+        self._leave([node for node in self.nodes if node.process.poll() is not None])
+
+    def end(self) -> None:
+        """Without any node."""
+        self.tidy()
+        self._leave(list(self.nodes))
+
+    def _join(self, roots: Sequence[Path]) -> None:
+        begun = []
+        for root in roots:
+            own = Path(tempfile.mkdtemp(dir=self.folder))  # two in one fight for their sockets
+            options = ["--address", self.gcs, "--num-cpus=1", f"--temp-dir={own}"]
+            begun.append(_begin(options, self.environment | {"PYTHONPATH": str(root)}, root))
+        self.nodes.extend(begun)
+        for node in begun:
+            _await(node)
+
+    def _leave(self, nodes: Sequence[_Node]) -> None:
+        for node in nodes:
+            node.process.terminate()
+        for node in nodes:
+            _stop(node)
+            self.nodes.remove(node)
 
     def kill_raylet_above(self, pid: int) -> None:
         """kill -9 of the raylet of a worker process, which may live on for a while."""
@@ -104,8 +163,8 @@ class RayCluster:
 
 
 @contextmanager
-def ray_cluster(n_more: int, *, head_cpus: int = 1, **environment: str) -> Iterator[RayCluster]:
-    """A head with ``environment`` and ``n_more`` nodes; everything ends with the context."""
+def ray_cluster(**environment: str) -> Iterator[RayCluster]:
+    """A head with ``environment``; everything ends with the context."""
     folder = Path(tempfile.mkdtemp(prefix="s3", dir="/tmp"))  # Ray's sockets need a short path
     ports = _free_ports(3)
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "S3SEARCH_"))}
@@ -116,28 +175,31 @@ def ray_cluster(n_more: int, *, head_cpus: int = 1, **environment: str) -> Itera
         "RAY_AUTH_TOKEN": "of-this-test-only-" * 3,
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_raylet_start_wait_time_s": f"{_PATIENCE:.0f}",
+        **_SHORT,
     }
-    head = [
-        *("--head", f"--port={ports[0]}", f"--dashboard-port={ports[1]}"),
+    options = [
+        *("--head", "--num-cpus=0", f"--port={ports[0]}", f"--dashboard-port={ports[1]}"),
         *(f"--ray-client-server-port={ports[2]}", f"--temp-dir={folder / 'ray'}"),
     ]
     try:
-        with ExitStack() as nodes:
-            nodes.enter_context(_ray_start(head, common | environment, head_cpus))
-            orphans: list[int] = []
-            nodes.callback(_end, orphans)
-            cluster = RayCluster(
-                gcs=f"127.0.0.1:{ports[0]}",
-                dashboard=f"http://127.0.0.1:{ports[1]}",
-                client=f"ray://127.0.0.1:{ports[2]}",
-                environment=common,
-                nodes=nodes,
-                orphans=orphans,
-                shell=nodes.enter_context(_shell(common)),
-            )
-            for _ in range(n_more):
-                cluster.join()
-            yield cluster
+        head = _begin(options, common | _SOON | environment, ROOT)
+        try:
+            with _shell(common) as shell:  # loads while the head starts
+                _await(head)
+                cluster = RayCluster(
+                    gcs=f"127.0.0.1:{ports[0]}",
+                    dashboard=f"http://127.0.0.1:{ports[1]}",
+                    client=f"ray://127.0.0.1:{ports[2]}",
+                    environment=common,
+                    shell=shell,
+                    folder=folder,
+                )
+                try:
+                    yield cluster
+                finally:
+                    cluster.end()
+        finally:
+            _stop(head)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -156,43 +218,38 @@ def _shell(environment: dict[str, str]) -> Iterator["subprocess.Popen[str]"]:
         yield shell
 
 
-@contextmanager
-def _ray_start(
-    arguments: list[str], environment: dict[str, str], n_cpus: int = 1
-) -> Iterator[None]:
-    """`ray start` in the foreground until it says that it runs; SIGTERM ends all that it began."""
-    sizes = [f"--num-cpus={n_cpus}", "--num-gpus=0", "--object-store-memory=100000000"]
-    sizes.append("--dashboard-agent-listen-port=0")  # any: the nodes share a machine
-    with tempfile.TemporaryFile("w+") as log:
-        node = subprocess.Popen(
-            [str(Path(sys.executable).with_name("ray")), "start", "--block", *sizes, *arguments],
-            env=environment,
-            cwd="/",
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            deadline = time.monotonic() + _PATIENCE
-            while "block forever" not in _text(log):
-                if node.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"ray start {arguments} failed: {_text(log)}")
-                time.sleep(0.2)
-            yield
-        finally:
-            node.terminate()
-            try:
-                node.wait(_PATIENCE)
-            except subprocess.TimeoutExpired:
-                node.kill()
+def _begin(arguments: list[str], environment: dict[str, str], root: Path) -> _Node:
+    """`ray start` in the foreground; SIGTERM ends all that it began."""
+    common = ["--num-gpus=0", "--object-store-memory=100000000", "--include-log-monitor=false"]
+    common.append("--dashboard-agent-listen-port=0")  # any: the nodes share a machine
+    log = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed with the node
+    process = subprocess.Popen(
+        [str(Path(sys.executable).with_name("ray")), "start", "--block", *common, *arguments],
+        env=environment,
+        cwd="/",
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    return _Node(process=process, log=log, root=root)
 
 
-def _end(pids: list[int]) -> None:
-    """kill -9 of those that are still processes of Ray's."""
-    for pid in pids:
-        with contextlib.suppress(OSError):
-            if Path("/proc", str(pid), "cmdline").read_text().startswith("ray::"):
-                os.kill(pid, signal.SIGKILL)
+def _await(node: _Node) -> None:
+    """Until it says that it runs."""
+    deadline = time.monotonic() + _PATIENCE
+    while "block forever" not in _text(node.log):
+        if node.process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"ray start failed: {_text(node.log)}")
+        time.sleep(0.1)
+
+
+def _stop(node: _Node) -> None:
+    node.process.terminate()
+    try:
+        node.process.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+        node.process.kill()
+    node.log.close()
 
 
 def _ancestors(pid: int, parents: Mapping[int, int] | None = None) -> list[int]:
@@ -225,7 +282,7 @@ def _name(pid: int) -> str:
     return ""
 
 
-def _text(log: "tempfile._TemporaryFileWrapper[str]") -> str:
+def _text(log: IO[str]) -> str:
     log.seek(0)
     return log.read()
 

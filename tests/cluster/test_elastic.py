@@ -12,7 +12,7 @@ from typing import TypeVar
 import pytest
 
 from s3search.study.database.store import open_study
-from tests.cluster.ray_nodes import Said, ray_cluster
+from tests.cluster.ray_nodes import RayCluster, Said
 from tests.support.studies import assert_same, content, study_config, study_file, undisturbed
 
 T = TypeVar("T")
@@ -21,7 +21,9 @@ _PATIENCE = 120.0  # seconds for a worker to start on a busy machine
 
 
 @pytest.mark.cluster
-def test_a_second_worker_joins_a_search_works_and_leaves_again(tmp_path: Path) -> None:
+def test_a_second_worker_joins_a_search_works_and_leaves_again(
+    cluster: RayCluster, tmp_path: Path
+) -> None:
     """The search begins with the one of two workers that fits; the second is killed in a task,
     and its node goes as a machine does that is drained.
     """
@@ -36,7 +38,8 @@ def test_a_second_worker_joins_a_search_works_and_leaves_again(tmp_path: Path) -
         with open_study(config.storage.url, "t") as store:
             return {int(row["worker"].split("/")[1]) for row in store.rows()}
 
-    with ray_cluster(1, head_cpus=0) as cluster, ThreadPoolExecutor(1) as background:
+    cluster.resize(1)
+    with ThreadPoolExecutor(1) as background:
         settings = [*overrides, "cluster.workers=2", "cluster.min_workers=1"]
         words = [word for setting in settings for word in ("--set", setting)]
         told = background.submit(
@@ -71,5 +74,5 @@ def _until(told: Future[Said], look: Callable[[], T]) -> T:
         assert not told.done(), told.result()
         if answer := look():
             return answer
-        time.sleep(0.02)
+        time.sleep(0.1)
     raise AssertionError(f"nothing after {_PATIENCE:.0f} s")

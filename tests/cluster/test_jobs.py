@@ -4,7 +4,6 @@ import json
 import shutil
 import time
 import urllib.request
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,14 @@ import s3search
 from s3search.cluster.jobs import JobServer
 from s3search.errors import InvalidConfig, WorkersUnavailable
 from s3search.study.database.store import open_study
-from tests.cluster.ray_nodes import ROOT, RayCluster, ray_cluster
+from tests.cluster.conftest import SECRET
+from tests.cluster.ray_nodes import ROOT, RayCluster
 from tests.support.studies import study_file
-
-SECRET = "known-to-the-head-only"  # part of the URL of its database
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """A cluster of two nodes, its head's own database, and a study file."""
+    """A cluster of a head and two nodes, the head's own database, and a study file."""
 
     cluster: RayCluster
     database: str
@@ -52,14 +50,11 @@ class Site:
             return int(found.scalar_one())
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+@pytest.fixture
+def site(cluster: RayCluster, head_storage: str, tmp_path: Path) -> Site:
     pytest.importorskip("aiohttp", reason="jobs need ray[default] (extra cluster)")
-    folder = tmp_path_factory.mktemp(SECRET)
-    database = f"sqlite:///{folder / 'head.db'}"
-    study = study_file(tmp_path_factory.mktemp("study"))
-    with ray_cluster(1, S3SEARCH_STORAGE=database) as cluster:
-        yield Site(cluster=cluster, database=database, study=study)
+    cluster.resize(2)
+    return Site(cluster=cluster, database=head_storage, study=study_file(tmp_path))
 
 
 @pytest.mark.parametrize("address", ["head:8265", "ray://head:10001", "http://ann:pw@head:8265"])

@@ -8,6 +8,7 @@ import ray.cloudpickle
 import torch
 from torch import nn
 
+import s3search
 from s3search.cluster.ray.packed import packed
 from s3search.errors import InvalidConfig
 
@@ -23,6 +24,11 @@ def test_a_class_of_the_program_arrives_with_its_weights() -> None:
     assert torch.equal(arrived.weight, model.weight)
     assert arrived.weight.requires_grad
     assert arrived.tied is arrived.weight
+
+
+def test_a_function_may_use_the_package() -> None:
+    package = ray.cloudpickle.loads(packed(partial(dict, package=s3search)))()["package"]
+    assert package is s3search
 
 
 def test_what_cannot_travel_is_said_to_stay() -> None:

@@ -7,17 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from s3search.study.database.store import open_study
-from tests.cluster.ray_nodes import Said, ray_cluster
-from tests.support.studies import assert_same, content, study_config, study_file, undisturbed
+from tests.cluster.ray_nodes import RayCluster, Said
+from tests.support.studies import (
+    assert_same,
+    content,
+    second_times,
+    study_config,
+    study_file,
+    undisturbed,
+)
 
-_SOON = {"RAY_health_check_failure_threshold": "2"}  # of a node: known after 5 s, not 14
 _PATIENCE = 120.0  # seconds for an evaluation to begin on a busy machine
 
 
 @pytest.mark.cluster
 def test_a_schedule_that_is_preempted_twice_is_measured_and_nothing_is_lost(
-    tmp_path: Path,
+    cluster: RayCluster, tmp_path: Path
 ) -> None:
     """The first of its nodes is lost as a whole; of the second only the raylet, so that its
     process lives on and answers into the void.  All goes on where a third node joins.
@@ -29,7 +34,8 @@ def test_a_schedule_that_is_preempted_twice_is_measured_and_nothing_is_lost(
     hold.mkdir()
     overrides += [f"model.hold='{hold}'", f"model.hold_at={time_of_schedule!r}"]
     config = study_config(tmp_path, *overrides)
-    with ray_cluster(2, head_cpus=0, **_SOON) as cluster, ThreadPoolExecutor(1) as background:
+    cluster.resize(2)
+    with ThreadPoolExecutor(1) as background:
         settings = [*overrides, "cluster.workers=2"]
         words = [word for setting in settings for word in ("--set", setting)]
         told = background.submit(
@@ -55,8 +61,7 @@ def _one_of_its_own_time(
     folder: Path, overrides: list[str], proposals: list[tuple[object, ...]]
 ) -> tuple[str, float]:
     """The id of a schedule, and the time of its second network call, which no other has."""
-    with open_study(study_config(folder / "undisturbed", *overrides).storage.url, "t") as store:
-        times = {p.schedule.id: p.schedule.times[1] for p in store.proposals()}
+    times = second_times(study_config(folder / "undisturbed", *overrides))
     n_of = Counter(times.values())
     middle = [str(p[1]) for p in proposals[len(proposals) // 2 :]]
     schedule = next(i for i in middle if n_of[times[i]] == 1)

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import pytest
 
-from tests.cluster.ray_nodes import RayCluster, ray_cluster
+from tests.cluster.ray_nodes import RayCluster
 from tests.conftest import MortalServer
 from tests.support.studies import (
     assert_same,
@@ -27,13 +27,12 @@ from tests.support.studies import (
 
 T = TypeVar("T")
 
-_SOON = {"RAY_health_check_failure_threshold": "2"}  # of a node: known after 5 s, not 14
 _PATIENCE = 150.0  # seconds for the next evaluations on a busy machine
 
 
 @pytest.mark.cluster
 def test_a_search_whose_every_part_is_killed_once_ends_as_the_undisturbed_one(
-    mortal_server: MortalServer, tmp_path: Path
+    cluster: RayCluster, mortal_server: MortalServer, tmp_path: Path
 ) -> None:
     """Killed by signal 9: a worker, a raylet, a whole node, the database, the driver.
 
@@ -48,29 +47,29 @@ def test_a_search_whose_every_part_is_killed_once_ends_as_the_undisturbed_one(
     overrides.append(f"storage.url='{mortal_server.url}'")
     settings = [*overrides, "cluster.workers=2", "cluster.min_workers=1"]
     config = study_config(tmp_path, *overrides)
-    with ray_cluster(3, head_cpus=0, **_SOON) as cluster:
-        command = ["launch", str(study_file(tmp_path)), "--address", cluster.gcs]
-        command += [word for setting in settings for word in ("--set", setting)]
+    cluster.resize(3)
+    command = ["launch", str(study_file(tmp_path)), "--address", cluster.gcs]
+    command += [word for setting in settings for word in ("--set", setting)]
 
-        with _driver(cluster, command) as driver:
-            search = _Held(driver, hold, mortal_server.url)
-            with search.after(0) as worker:
-                os.kill(worker, signal.SIGKILL)
-            with search.after(6) as worker:
-                cluster.kill_raylet_above(worker)
-            with search.after(12):
-                mortal_server.crash()
-            time.sleep(1.0)  # some evaluations long: the driver has something to write
-            mortal_server.start()
-            with search.after(18) as worker:
-                cluster.kill_node_of(worker)
-            with search.after(24):
-                driver.kill()
-        kept = evaluations(mortal_server.url)
-        (hold / "go").touch()
-        with _driver(cluster, command) as driver:
-            out, err = driver.communicate(timeout=_PATIENCE)
-            assert driver.returncode == 0, (out, err)
+    with _driver(cluster, command) as driver:
+        search = _Held(driver, hold, mortal_server.url)
+        with search.after(0) as worker:
+            os.kill(worker, signal.SIGKILL)
+        with search.after(6) as worker:
+            cluster.kill_raylet_above(worker)
+        with search.after(12):
+            mortal_server.crash()
+        time.sleep(1.0)  # some evaluations long: the driver has something to write
+        mortal_server.start()
+        with search.after(18) as worker:
+            cluster.kill_node_of(worker)
+        with search.after(24):
+            driver.kill()
+    kept = evaluations(mortal_server.url)
+    (hold / "go").touch()
+    with _driver(cluster, command) as driver:
+        out, err = driver.communicate(timeout=_PATIENCE)
+        assert driver.returncode == 0, (out, err)
 
     found = content(config)
     assert set(kept) < set(found["evaluations"])
@@ -106,7 +105,7 @@ class _Held:
             assert self.driver.poll() is None, self.driver.communicate()
             if answer := look():
                 return answer
-            time.sleep(0.03)
+            time.sleep(0.1)
         raise AssertionError(f"nothing after {_PATIENCE:.0f} s")
 
 

@@ -20,7 +20,7 @@ from s3search.schedules.schedule import (
     StartKind,
 )
 from s3search.search.edit.draft import random_schedule
-from s3search.search.space.space import load_space
+from s3search.search.space import Problem, load_space
 from s3search.solvers.coefficients import coefficient_table, schedule_of_table
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
@@ -55,7 +55,7 @@ def _starts(process: NoiseProcess) -> list[Schedule]:
     plain = published.unipc(process, nfe=4)
     rng = np.random.default_rng(0)
     space = load_space("full")
-    drawn = [random_schedule(space, process, 4, rng) for _ in range(8)]
+    drawn = [random_schedule(Problem(space, process), 4, rng) for _ in range(8)]
     mean = (((0.3, -0.5), (0.1, 0.8)),)
     short = published.ddim(process, nfe=3)
     starts = [Start(kind=StartKind.ZERO_X0), Start(kind=StartKind.AVERAGE_X0, image=mean)]

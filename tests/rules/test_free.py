@@ -12,8 +12,8 @@ from s3search import Schedule, compile_plan
 from s3search.errors import InvalidSchedule
 from s3search.processes import edm, vp_linear
 from s3search.rules import Free, Taylor, level
-from s3search.rules.base import Prediction
 from s3search.rules.free import euler
+from s3search.rules.points import Prediction
 from s3search.schedules.schedule import Start, StartKind, Step, json_schema
 from tests.support.helpers import EXAMPLES, PROCESSES, exact_trajectory, max_abs
 

@@ -15,8 +15,8 @@ from s3search.rules import (
     Taylor,
     level,
 )
-from s3search.rules.base import Level, Point
 from s3search.rules.linear_form import LinearForm, data, state
+from s3search.rules.points import Level, Point
 from s3search.rules.taylor import derivative_weights
 from tests.support.helpers import exact_trajectory, max_abs
 

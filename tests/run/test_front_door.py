@@ -393,7 +393,7 @@ def test_progress_may_be_a_function() -> None:
 
 def test_importing_costs_neither_ray_nor_optuna() -> None:
     program = (
-        "import sys, s3search; s3search.evaluate; import s3search.search.space.space;"
+        "import sys, s3search; s3search.evaluate; import s3search.search.space;"
         "print(sorted({'ray', 'optuna', 'pandas', 'sqlalchemy', 'matplotlib', 'rich', 'diffusers'}"
         " & set(sys.modules)), s3search.search.__name__, callable(s3search.search))"
     )

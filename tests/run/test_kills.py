@@ -18,10 +18,12 @@ from s3search.study.database.store import create_or_resume, open_study
 from s3search.study.file.config import StudyConfig
 from s3search.study.results.progress import Progress
 from tests.conftest import MortalServer
+from tests.suites.pool_suite import start_ray
 from tests.support.studies import (
     assert_same,
     content,
     evaluations,
+    second_times,
     study_config,
     study_file,
     undisturbed,
@@ -73,7 +75,7 @@ def _wait_for_evaluations(process: "subprocess.Popen[str]", url: str, n: int) ->
                 return
         except sa.exc.DBAPIError:  # no tables yet
             pass
-        time.sleep(0.03)
+        time.sleep(0.1)
     raise AssertionError(f"no {n} evaluations after {PATIENCE_SECONDS:.0f} s")
 
 
@@ -199,17 +201,16 @@ def test_a_driver_on_ray_that_is_killed_and_terminated_ends_with_the_same_study(
 
 @pytest.mark.cluster
 def test_a_schedule_that_kills_its_workers_is_in_quarantine_with_the_reason(
-    tmp_path: Path, cli: Cli
+    tmp_path: Path,
 ) -> None:
+    start_ray()
     expected = undisturbed(tmp_path, "search.algorithm=random")
     poison = expected["proposals"][-1][1]
-    with open_study(study_config(tmp_path / "undisturbed").storage.url, "t") as store:
-        schedules = {p.schedule.id: p.schedule for p in store.proposals()}
-    times = {i: schedule.times[1] for i, schedule in schedules.items()}
+    times = second_times(study_config(tmp_path / "undisturbed"))
     assert list(times.values()).count(times[poison]) == 1
     overrides = ["search.algorithm=random", f"model.kill_at={times[poison]!r}"]
-    config = study_config(tmp_path, *overrides)
-    _finish(cli(*_arguments(tmp_path, [*overrides, "cluster.address=local"])))
+    config = study_config(tmp_path, *overrides, "cluster.address=local")
+    launch(config, _ignore)
     found = content(config)
     assert found["proposals"] == expected["proposals"]
     assert {row[1] for row in found["evaluations"] if row[4] == "failed"} == {poison}
@@ -219,14 +220,13 @@ def test_a_schedule_that_kills_its_workers_is_in_quarantine_with_the_reason(
 
 
 @pytest.mark.cluster
-def test_a_worker_killed_in_an_evaluation_costs_that_evaluation_only(
-    tmp_path: Path, cli: Cli
-) -> None:
+def test_a_worker_killed_in_an_evaluation_costs_that_evaluation_only(tmp_path: Path) -> None:
+    start_ray()
     trap = tmp_path / "trap"
     overrides = [f"model.kill_once='{trap}'", "search.algorithm=random"]
     expected = undisturbed(tmp_path, *overrides)
     trap.touch()
-    config = study_config(tmp_path, *overrides)
-    _finish(cli(*_arguments(tmp_path, [*overrides, "cluster.address=local"])))
+    config = study_config(tmp_path, *overrides, "cluster.address=local")
+    launch(config, _ignore)
     assert not trap.exists()
     assert_same(content(config), expected)

@@ -30,7 +30,7 @@ from s3search.search.questions import (
     RealImages,
     Score,
 )
-from s3search.search.space.space import load_space
+from s3search.search.space import load_space
 from s3search.search.trial import Trial, distinct, searched
 from s3search.study import vetoes
 from s3search.study.database.store import StudyStore, create_or_resume

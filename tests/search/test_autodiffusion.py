@@ -9,7 +9,7 @@ from s3search.errors import InvalidConfig
 from s3search.processes import NoiseProcess, edm, flow, vp_discrete, vp_linear
 from s3search.schedules import published
 from s3search.search.algorithms.autodiffusion import POPULATION, AutoDiffusion
-from s3search.search.space.space import load_space
+from s3search.search.space import load_space
 from s3search.search.trial import Trial
 from tests.search.test_evolution import best_of, gaussian_error, seeds
 from tests.support.searches import measured, proposals, setup_of

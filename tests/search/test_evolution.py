@@ -15,7 +15,7 @@ from s3search.search.algorithms.evolution import Evolution, EvolutionSettings, R
 from s3search.search.algorithms.sequential import Proposer
 from s3search.search.algorithms.usf import UsfEvolution
 from s3search.search.questions import Measurement
-from s3search.search.space.space import load_space
+from s3search.search.space import load_space
 from s3search.search.trial import Origin, Trial, distinct, schedule_key
 from s3search.solvers.plan import compile_plan
 from tests.support.searches import facts, measured, setup_of

@@ -7,9 +7,9 @@ from s3search.processes import NoiseProcess, edm, flow, vp_discrete, vp_linear
 from s3search.rules.compensation import Interpolation
 from s3search.schedules import published
 from s3search.schedules.schedule import ModelPatch, Schedule
-from s3search.search.edit.draft import problem, random_schedule
+from s3search.search.edit.draft import misfit, random_schedule
 from s3search.search.edit.extend_nfe import padded
-from s3search.search.space.space import load_space
+from s3search.search.space import Problem, load_space
 from s3search.solvers.coefficients import as_coefficients
 from s3search.solvers.plan import compile_plan
 
@@ -65,12 +65,12 @@ def test_found_schedules_are_padded_again_and_again(space: str) -> None:
     rng, within = np.random.default_rng(0), load_space(space)
     for process in (edm(), vp_discrete()):
         for _ in range(40):
-            _check(random_schedule(within, process, 4, rng), times=2)
+            _check(random_schedule(Problem(within, process), 4, rng), times=2)
 
 
 def test_a_padded_schedule_belongs_to_the_space_that_keeps_published_steps() -> None:
     longer = padded(published.dpmpp_2m(edm(), nfe=4))
-    assert longer is not None and problem(load_space("usf"), longer) is None
+    assert longer is not None and misfit(Problem(load_space("usf"), edm()), longer) is None
 
 
 def test_what_a_compensation_leaves_is_what_later_steps_see() -> None:

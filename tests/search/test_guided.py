@@ -15,7 +15,7 @@ from s3search.search.algorithms.guided import (
     scales_of,
     without_guidance,
 )
-from s3search.search.space.space import SearchSpace
+from s3search.search.space import SpaceConfig
 from s3search.search.trial import Trial
 from tests.support.searches import facts, measured, proposals, setup_of
 
@@ -25,7 +25,7 @@ N = 4
 
 def _search(seed: int = 0) -> GuidedSearch:
     baselines = {"DDIM": published.ddim(edm(), nfe=N)}
-    space = SearchSpace(nfe=(N,), guidance=LIMITS)
+    space = SpaceConfig(nfe=(N,), guidance=LIMITS)
     return GuidedSearch(setup_of(space, edm(), nfe=(N,), seed=seed, seeds=baselines), Evolution)
 
 

@@ -8,7 +8,7 @@ from s3search.schedules import published
 from s3search.schedules.layers import Layer, Layers, lists_of, skips_layers, whole
 from s3search.schedules.schedule import Schedule
 from s3search.search.algorithms.layered import LayeredAutoDiffusion, affordable, within
-from s3search.search.space.space import load_space
+from s3search.search.space import load_space
 from s3search.search.trial import Trial, published_as, seeded
 from tests.search.test_evolution import gaussian_error
 from tests.support.searches import facts, measured, proposals, setup_of
@@ -29,7 +29,7 @@ EVALUATIONS = 90
 def search(
     seed: int = 0, nfe: tuple[int, ...] = (4, 5), solver: str = "2m", seeds: bool = False
 ) -> LayeredAutoDiffusion:
-    space = SPACE.with_layers(LAYERS).model_copy(update={"cost": COST})
+    space = SPACE.model_copy(update={"cost": COST})
     given = [
         Trial.of(make(edm(), nfe=n), published_as(name, nfe=n))
         for n in nfe
@@ -41,6 +41,7 @@ def search(
         nfe=nfe,
         seed=seed,
         seeds=given if seeds else (),
+        found={"layers": LAYERS},
         evaluations=EVALUATIONS,
     )
     return LayeredAutoDiffusion(setup, solver=solver)
@@ -115,8 +116,9 @@ def test_seeds_within_the_budget_come_first_and_the_best_lends_its_steps() -> No
 
 def test_a_users_own_schedules_lend_their_steps_at_their_own_number_of_calls_alone() -> None:
     setup = setup_of(
-        SPACE.with_layers(LAYERS).model_copy(update={"cost": COST}),
+        SPACE.model_copy(update={"cost": COST}),
         edm(),
+        found={"layers": LAYERS},
         nfe=(4, 5),
         seeds=[
             Trial.of(published.unipc(edm(), nfe=4), seeded("mine.json")),

@@ -16,7 +16,7 @@ from s3search.search.conversation import DECISION, Outside
 from s3search.search.finish import Candidate, choose_finalist
 from s3search.search.ladder import LadderRung
 from s3search.search.questions import Answer, Measure, Measurement, Polish, Question, Rung, Score
-from s3search.search.space.space import load_space
+from s3search.search.space import load_space
 from s3search.search.trial import Trial, searched
 from s3search.solvers.plan import compile_plan
 from s3search.study.database.store import open_study

@@ -11,10 +11,11 @@ from s3search.processes import edm, flow, vp_discrete
 from s3search.rules import Prediction
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule, StartKind
-from s3search.search.edit.draft import problem, random_schedule
-from s3search.search.space.space import (
+from s3search.search.edit.draft import misfit, random_schedule
+from s3search.search.space import (
     MutationRates,
-    SearchSpace,
+    Problem,
+    SpaceConfig,
     load_space,
     parse_space,
     preset_names,
@@ -80,70 +81,74 @@ def test_wrong_fields_are_named_with_their_path(fields: dict[str, object], messa
 
 def test_every_field_is_in_the_readme_with_its_default() -> None:
     documented = set(re.findall(r"^\| `(\w+)` \|", README.read_text(), re.MULTILINE))
-    fields = {*SearchSpace.model_fields, *MutationRates.model_fields, *preset_names()}
+    fields = {*SpaceConfig.model_fields, *MutationRates.model_fields, *preset_names()}
     assert fields <= documented
     assert documented <= fields
 
 
 def test_the_mean_image_start_is_drawn_only_where_an_image_was_given() -> None:
     space = load_space("usf", {"starts": ["average_x0"], "nfe": [4]})
-    rng = np.random.default_rng(0)
-    assert random_schedule(space, edm(), 4, rng).start.kind is StartKind.NETWORK
-    with_image = space.with_mean_image(np.full((1, 2, 2), 0.5))
-    drawn = random_schedule(with_image, edm(), 4, rng)
+    without, rng = Problem(space, edm()), np.random.default_rng(0)
+    assert random_schedule(without, 4, rng).start.kind is StartKind.NETWORK
+    with_image = Problem.found(space, edm(), mean_image=np.full((1, 2, 2), 0.5))
+    drawn = random_schedule(with_image, 4, rng)
     assert drawn.start.image == (((0.5, 0.5), (0.5, 0.5)),)
     assert drawn.nfe == 4
-    assert problem(with_image, drawn) is None
-    assert problem(space, drawn) is not None
+    assert misfit(with_image, drawn) is None
+    assert misfit(without, drawn) is not None
 
 
 def test_a_flow_has_no_unit_noise_start() -> None:
     space = load_space("usf", {"starts": ["unit_noise", "zero_x0"]})
-    assert space.starts_for(flow(), 1.0) == (StartKind.ZERO_X0,)
+    assert Problem(space, flow()).starts_at(1.0) == (StartKind.ZERO_X0,)
 
 
 def test_ends_where_the_network_is_called_stay_at_trained_levels() -> None:
-    space = load_space("usf")
     process = vp_discrete("scaled_linear", beta_start=0.00085, beta_end=0.012)
-    _, highest = space.end_lams(process, called=True)
+    problem = Problem(load_space("usf"), process)
+    _, highest = problem.end_lams(called=True)
     assert process.time_of_lam(highest) == pytest.approx(0.0, abs=1e-9)
-    _, beyond = space.end_lams(process, called=False)
+    _, beyond = problem.end_lams(called=False)
     assert beyond > highest
 
 
 def test_membership_names_the_field_at_fault() -> None:
-    space = load_space("timesteps", {"nfe": [4]})
-    good = random_schedule(space, edm(), 4, np.random.default_rng(0))
-    assert problem(space, good) is None
-    assert problem(space, random_schedule(space, edm(), 5, np.random.default_rng(0))) == (
+    problem = Problem(load_space("timesteps", {"nfe": [4]}), edm())
+    good = random_schedule(problem, 4, np.random.default_rng(0))
+    assert misfit(problem, good) is None
+    elsewhere = Problem(problem.space, flow())
+    assert (misfit(elsewhere, good) or "").startswith("process: ")
+    assert misfit(problem, random_schedule(problem, 5, np.random.default_rng(0))) == (
         "nfe: 5 is not one of [4]"
     )
     unipc = published.unipc(edm(), nfe=4)
-    assert problem(space, unipc) == "steps[0]: corrector is not a choice of the space"
+    assert misfit(problem, unipc) == "steps[0]: corrector is not a choice of the space"
     late = Schedule(process=edm(), times=(40.0, *good.times[1:]), steps=good.steps)
-    assert "times[0]: 40.0 is not the noisy end" in (problem(space, late) or "")
+    assert "times[0]: 40.0 is not the noisy end" in (misfit(problem, late) or "")
     close = good.times[1] * 0.999
     times = (good.times[0], good.times[1], close, *good.times[3:])
     crowded = Schedule(process=edm(), times=times, steps=good.steps)
-    assert "at least 0.05 in lam" in (problem(space, crowded) or "")
+    assert "at least 0.05 in lam" in (misfit(problem, crowded) or "")
     told = published.with_network_times(good, [*good.times[:-2], good.times[-2] * 1.1])
-    assert problem(space, told) == "steps[2].network_time: is not a choice of the space"
+    assert misfit(problem, told) == "steps[2].network_time: is not a choice of the space"
     mixed = published.dualfast(good, [0.0, 0.0, 0.0, 0.1])
-    assert problem(space, mixed) == "steps[3].compensation: is not a choice of the space"
+    assert misfit(problem, mixed) == "steps[3].compensation: is not a choice of the space"
 
 
 @pytest.mark.parametrize("name", ["usf", "timesteps"])
 def test_the_full_space_contains_the_others(name: str) -> None:
-    full, rng = load_space("full"), np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     for process in (edm(), flow(), vp_discrete()):
+        full, other = (Problem(load_space(each), process) for each in ("full", name))
         for nfe in (1, 3, 6):
-            assert problem(full, random_schedule(load_space(name), process, nfe, rng)) is None
+            assert misfit(full, random_schedule(other, nfe, rng)) is None
 
 
 def test_published_solvers_belong_to_the_usf_space() -> None:
     space = load_space("usf", {"correctors": ["none", "pseudo", "implicit"]})
+    problem = Problem(space, edm())
     found = {
-        name: problem(space, schedule)
+        name: misfit(problem, schedule)
         for name, schedule in published.baselines(edm(), 6).items()
         if "DPM-Solver++(2S)" in name or "3M" in name or "UniPC" in name or "Heun" in name
     }

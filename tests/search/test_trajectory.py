@@ -10,7 +10,7 @@ from s3search.schedules.published import baselines
 from s3search.search.conversation import Talk
 from s3search.search.predictor.trajectory import TrajectoryFilter
 from s3search.search.questions import Answer, Measurement, Question, Score
-from s3search.search.space.space import load_space
+from s3search.search.space import load_space
 from s3search.search.trial import Trial
 from tests.support.searches import Bench, measured, published, setup_of
 

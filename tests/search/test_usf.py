@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from s3search.processes import NoiseProcess, edm, flow, vp_cosine, vp_discrete, vp_linear
+from s3search.rules import RelaxationKind
 from s3search.schedules import published
 from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind
 from s3search.schedules.spacing import End
 from s3search.search.algorithms.evolution import Evolution, RandomSearch
 from s3search.search.algorithms.usf import RANK_BAR, UsfEvolution, usf_child
-from s3search.search.edit.draft import problem, random_schedule
+from s3search.search.edit.draft import misfit, random_schedule
 from s3search.search.edit.recipe import choice_of
-from s3search.search.space.space import RelaxationChoice, load_space
+from s3search.search.space import Problem, load_space
 from s3search.search.trial import schedule_key
 from tests.search.test_evolution import best_of
 from tests.support.searches import measured, setup_of
@@ -23,13 +24,13 @@ PROCESSES = [edm(), flow(), vp_linear(), vp_cosine(), vp_discrete()]
 
 
 def children(space_name: str, process: NoiseProcess, nfe: int, n: int) -> list[Schedule]:
-    space, rng = load_space(space_name), np.random.default_rng(nfe)
-    parents = [random_schedule(space, process, nfe, rng) for _ in range(6)]
+    problem, rng = Problem(load_space(space_name), process), np.random.default_rng(nfe)
+    parents = [random_schedule(problem, nfe, rng) for _ in range(6)]
     parents += list(published.baselines(process, nfe).values())
     found = []
     for _ in range(n):
         a, b = (parents[int(rng.integers(len(parents)))] for _ in range(2))
-        child, _ = usf_child(space, a, b, range(1, 20), rng)
+        child, _ = usf_child(problem, a, b, range(1, 20), rng)
         found += [] if child is None else [child]
     return found
 
@@ -39,7 +40,7 @@ def children(space_name: str, process: NoiseProcess, nfe: int, n: int) -> list[S
 def test_children_lie_in_the_space(process: NoiseProcess, space: str) -> None:
     for nfe in (1, 2, 5):
         for child in children(space, process, nfe, 40):
-            assert problem(load_space(space), child) is None
+            assert misfit(Problem(load_space(space), process), child) is None
             assert abs(child.nfe - nfe) <= 3
 
 
@@ -54,13 +55,13 @@ def test_coefficients_walk_on_linear_relaxations_from_the_factor_that_was_there(
     lams = [edm().lam(t) for t in parent.times]
     rng, walked = np.random.default_rng(0), []
     for _ in range(400):
-        child, _ = usf_child(SPACE, parent, parent, (5,), rng)
+        child, _ = usf_child(Problem(SPACE, edm()), parent, parent, (5,), rng)
         if child is None or child.times != parent.times or child.start != parent.start:
             continue
         choice = choice_of(child.steps[2])
         if choice.order == 2 and choice.prediction == choice_of(parent.steps[2]).prediction:
             relaxation = choice.relaxation
-            if relaxation is not None and relaxation.kind == RelaxationChoice.LINEAR:
+            if relaxation is not None and relaxation.kind == RelaxationKind.LINEAR:
                 walked.append(1.0 + (relaxation.coefficient or 0.0) * (lams[3] - lams[2]))
     z = -(lams[3] - lams[2])
     factor = 0.5 * z * math.expm1(z) / (math.expm1(z) - z)
@@ -71,7 +72,7 @@ def test_the_kind_of_end_is_inherited_and_no_implicit_corrector_is_drawn() -> No
     parent = published.dpmpp_2m(edm(), nfe=5, end=End(sigma=0.02))
     rng = np.random.default_rng(0)
     for _ in range(100):
-        child, _ = usf_child(SPACE, parent, parent, (4, 5, 6), rng)
+        child, _ = usf_child(Problem(SPACE, edm()), parent, parent, (4, 5, 6), rng)
         if child is not None:
             assert child.times[-1] > edm().clean_time
             kinds = [step.corrector and step.corrector.kind for step in child.steps]
@@ -90,7 +91,7 @@ def test_parents_are_two_of_the_best() -> None:
     proposer = UsfEvolution(setup_of(SPACE, edm(), nfe=(4,)))
     rng, ids = np.random.default_rng(1), []
     for number in range(40):
-        schedule = random_schedule(SPACE, edm(), 4, rng)
+        schedule = random_schedule(Problem(SPACE, edm()), 4, rng)
         ids.append(schedule.id)
         proposer.tell(measured(schedule, float(number), number))
     chosen = [p for n in range(40, 240) for p in proposer.propose(n, []).parents]
@@ -101,7 +102,7 @@ def test_one_number_of_calls_is_never_left() -> None:
     proposer = UsfEvolution(setup_of(SPACE, edm(), nfe=(4,)))
     rng = np.random.default_rng(1)
     for number in range(10):
-        schedule = random_schedule(SPACE, edm(), 4, rng)
+        schedule = random_schedule(Problem(SPACE, edm()), 4, rng)
         proposer.tell(measured(schedule, float(number), number))
     assert {proposer.propose(n, []).schedule.nfe for n in range(10, 80)} == {4}
 
@@ -111,7 +112,7 @@ def test_schedules_spread_over_the_searched_numbers_of_calls() -> None:
     rng = np.random.default_rng(1)
     parents = set()
     for number in range(10):
-        schedule = random_schedule(SPACE, edm(), 4, rng)
+        schedule = random_schedule(Problem(SPACE, edm()), 4, rng)
         parents.add(schedule.id)
         proposer.tell(measured(schedule, float(number), number))
     grown = [proposer.propose(n, []) for n in range(10, 80)]
@@ -122,7 +123,7 @@ def test_schedules_spread_over_the_searched_numbers_of_calls() -> None:
 def test_a_space_of_few_schedules_still_gets_proposals() -> None:
     space = load_space("timesteps", {"end_rules": ["denoise"]})
     proposer = UsfEvolution(setup_of(space, edm(), nfe=(1,)))
-    only = random_schedule(space, edm(), 1, np.random.default_rng(0))
+    only = random_schedule(Problem(space, edm()), 1, np.random.default_rng(0))
     proposer.tell(measured(only, 1.0))
     assert schedule_key(proposer.propose(1, []).schedule) == schedule_key(only)
 

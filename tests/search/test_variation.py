@@ -28,20 +28,22 @@ from s3search.rules import (
     EmsStatistics,
     Momentum,
     Prediction,
+    SearchedRule,
     Taylor,
     UniPC,
+    Velocity,
     level,
+    solvers,
 )
 from s3search.rules.compensation import EarlierCall, Interpolation
 from s3search.schedules import published
 from s3search.schedules.schedule import Corrector, CorrectorKind, Schedule, StartKind, Step
 from s3search.schedules.spacing import End
-from s3search.search.edit.draft import draft_of, finished, problem, random_schedule
-from s3search.search.edit.families import WITH_CORRECTOR, fitted, solver_of
+from s3search.search.edit.draft import draft_of, finished, misfit, random_schedule
 from s3search.search.edit.network_time import Shift
-from s3search.search.edit.recipe import choice_of, corrector_rule, step_of
+from s3search.search.edit.recipe import choice_of, corrector_rule, fitted, solver_of, step_of
 from s3search.search.edit.variation import crossover, migrate, mutate
-from s3search.search.space.space import SearchSpace, Solver, load_space
+from s3search.search.space import Problem, SpaceConfig, load_space
 from s3search.solvers.plan import compile_plan
 
 PROCESSES: dict[str, NoiseProcess] = {
@@ -59,8 +61,9 @@ WIDE = load_space(
         "correctors": ["none", "pseudo", "implicit"],
         "relaxations": [*load_space("usf").relaxations, "scale", "unipc-bh2"],
     },
-).with_mean_image(np.zeros((1, 2, 2)))
-SPACES: dict[str, SearchSpace] = {
+)
+FOUND: dict[str, dict[str, Any]] = {"wide": {"mean_image": np.zeros((1, 2, 2))}}
+SPACES: dict[str, SpaceConfig] = {
     "wide": WIDE,
     "usf": load_space("usf"),
     "timesteps": load_space("timesteps"),
@@ -102,11 +105,16 @@ def gaussian_of(seed: int = 0) -> GaussianStatistics:
 EMS = {name: ems_of(process) for name, process in PROCESSES.items()}
 
 
+def problem_of(space: str, process: NoiseProcess, **found: Any) -> Problem:
+    """A space with what belongs to it, for a process."""
+    return Problem.found(SPACES[space], process, **FOUND.get(space, {}), **found)
+
+
 def check(
-    space: SearchSpace, schedule: Schedule, nfe: int, ems: EmsStatistics | None = None
+    problem: Problem, schedule: Schedule, nfe: int, ems: EmsStatistics | None = None
 ) -> None:
     assert schedule.nfe == nfe
-    assert problem(space, schedule) is None
+    assert misfit(problem, schedule) is None
     assert Schedule.from_dict(schedule.to_dict()).id == schedule.id
     plan = compile_plan(schedule, ems)
     assert plan.nfe == nfe
@@ -126,55 +134,57 @@ def test_random_mutated_and_crossed_schedules_lie_in_the_space(
     process: str, space: str, nfe: int, seed: int
 ) -> None:
     rng, within, ems = np.random.default_rng(seed), SPACES[space], EMS[process]
+    found: dict[str, Any] = {}
     if Prediction.V3 in within.predictions and seed % 4:
-        within = within.with_ems(ems.nodes)
+        found["ems"] = ems.nodes
     if within.jump_sigma is not None and seed % 3:
-        within = within.with_gaussian(gaussian_of(), PROCESSES[process])
+        found["gaussian"] = gaussian_of()
+    problem = problem_of(space, PROCESSES[process], **found)
     baselines = baselines_of(process, nfe)
-    drawn = random_schedule(within, PROCESSES[process], nfe, rng)
-    check(within, drawn, nfe, ems)
+    drawn = random_schedule(problem, nfe, rng)
+    check(problem, drawn, nfe, ems)
     parents = [drawn, baselines[int(rng.integers(len(baselines)))]]
     for _ in range(4):
-        mutated = mutate(within, parents[-1], rng)
-        check(within, mutated, nfe, ems)
-        crossed = crossover(within, mutated, parents[int(rng.integers(len(parents)))], rng)
-        check(within, crossed, nfe, ems)
+        mutated = mutate(problem, parents[-1], rng)
+        check(problem, mutated, nfe, ems)
+        crossed = crossover(problem, mutated, parents[int(rng.integers(len(parents)))], rng)
+        check(problem, crossed, nfe, ems)
         parents += [mutated, crossed]
     other = int(rng.integers(1, 11))
-    check(within, migrate(within, parents[-1], other, rng), other, ems)
+    check(problem, migrate(problem, parents[-1], other, rng), other, ems)
 
 
 @pytest.mark.parametrize("process", PROCESSES.values(), ids=list(PROCESSES))
 def test_a_schedule_of_the_space_survives_the_draft_unchanged(process: NoiseProcess) -> None:
-    rng = np.random.default_rng(1)
+    rng, problem = np.random.default_rng(1), problem_of("wide", process)
     for nfe in range(1, 9):
-        schedule = random_schedule(WIDE, process, nfe, rng)
-        assert finished(WIDE, draft_of(schedule), nfe, rng).id == schedule.id
+        schedule = random_schedule(problem, nfe, rng)
+        assert finished(problem, draft_of(schedule), nfe, rng).id == schedule.id
 
 
 def test_children_differ_from_their_parents() -> None:
     rng = np.random.default_rng(2)
-    space = load_space("usf")
-    a, b = (random_schedule(space, edm(), 5, rng) for _ in range(2))
+    problem = Problem(load_space("usf"), edm())
+    a, b = (random_schedule(problem, 5, rng) for _ in range(2))
     for _ in range(200):
-        assert mutate(space, a, rng).id != a.id
-        assert crossover(space, a, b, rng).id not in (a.id, b.id)
+        assert mutate(problem, a, rng).id != a.id
+        assert crossover(problem, a, b, rng).id not in (a.id, b.id)
 
 
 def test_a_mutation_keeps_the_times_that_it_does_not_move() -> None:
     rates = {"times": 0, "end": 0, "move": 0, "start": 0, "end_rule": 0}
-    space = load_space("usf", {"mutation": rates})
-    parent = random_schedule(space, vp_linear(), 6, np.random.default_rng(3))
-    children = [mutate(space, parent, np.random.default_rng(i)) for i in range(50)]
+    problem = Problem(load_space("usf", {"mutation": rates}), vp_linear())
+    parent = random_schedule(problem, 6, np.random.default_rng(3))
+    children = [mutate(problem, parent, np.random.default_rng(i)) for i in range(50)]
     assert all(child.times == parent.times for child in children)
 
 
 def test_a_fixed_solver_is_never_mutated() -> None:
-    space = load_space("timesteps")
+    problem = Problem(load_space("timesteps"), edm())
     schedule = published.unipc(edm(), nfe=6)
     rng = np.random.default_rng(4)
     for _ in range(50):
-        schedule = mutate(space, schedule, rng)
+        schedule = mutate(problem, schedule, rng)
         first, *rest = [step.predictor for step in draft_steps(schedule)]
         assert isinstance(first, Taylor) and first.order == 1
         assert all(isinstance(rule, Taylor) and rule.order == 2 for rule in rest)
@@ -186,11 +196,11 @@ def draft_steps(schedule: Schedule) -> Sequence[Step]:
 
 
 def test_every_choice_is_reached_by_mutation() -> None:
-    rng = np.random.default_rng(5)
+    rng, problem = np.random.default_rng(5), problem_of("wide", edm())
     schedule = published.unipc(edm(), nfe=5)
     orders, rules, starts, kinds, ends = set(), set(), set(), set(), set()
     for _ in range(600):
-        schedule = mutate(WIDE, schedule, rng)
+        schedule = mutate(problem, schedule, rng)
         starts.add(schedule.start.kind)
         ends.add(schedule.times[-1] == 0.0)
         for step in schedule.steps:
@@ -207,13 +217,13 @@ def test_every_choice_is_reached_by_mutation() -> None:
 
 @pytest.mark.parametrize("process", [edm(), flow()], ids=["edm", "flow"])
 def test_every_family_is_drawn_and_reached_by_mutation(process: NoiseProcess) -> None:
-    space, rng = SPACES["full alone"], np.random.default_rng(8)
-    expected = set(Solver) - (set() if process == flow() else {Solver.VELOCITY})
-    drawn = [random_schedule(space, process, 6, rng) for _ in range(60)]
+    problem, rng = problem_of("full alone", process), np.random.default_rng(8)
+    expected = set(solvers().values()) - (set() if process == flow() else {Velocity})
+    drawn = [random_schedule(problem, 6, rng) for _ in range(60)]
     assert {solver for schedule in drawn for solver in solvers_of(schedule)} == expected
     mutated, schedule = [], published.dpmpp_2m(process, nfe=6)
     for _ in range(800):
-        schedule = mutate(space, schedule, rng)
+        schedule = mutate(problem, schedule, rng)
         mutated.append(schedule)
     assert {solver for schedule in mutated for solver in solvers_of(schedule)} == expected
     rules = [step.predictor for schedule in mutated for step in schedule.steps]
@@ -221,41 +231,42 @@ def test_every_family_is_drawn_and_reached_by_mutation(process: NoiseProcess) ->
     assert len({rule.gamma for rule in rules if isinstance(rule, Bidirectional)}) > 10
     for schedule in [*drawn, *mutated]:
         for step in schedule.steps:
+            solver = solver_of(choice_of(step).published)
             has_corrector = isinstance(step.predictor, Taylor) or (
-                solver_of(choice_of(step).published) in WITH_CORRECTOR
+                solver is not None and solver.has_corrector
             )
             assert step.corrector is None or has_corrector
 
 
-def solvers_of(schedule: Schedule) -> set[Solver | None]:
-    """The families of the steps."""
+def solvers_of(schedule: Schedule) -> set[type[SearchedRule] | None]:
+    """The solvers of the steps."""
     return {
-        Solver.TAYLOR
-        if isinstance(step.predictor, Taylor)
-        else solver_of(choice_of(step).published)
+        Taylor if isinstance(step.predictor, Taylor) else solver_of(choice_of(step).published)
         for step in schedule.steps
     }
 
 
+def everything(process: str) -> Problem:
+    """All that there is but published steps, with all statistics."""
+    found = {"ems": EMS[process].nodes, "gaussian": gaussian_of()}
+    return problem_of("full alone", PROCESSES[process], **found)
+
+
 @pytest.mark.parametrize("name", PROCESSES)
 def test_steps_of_all_families_survive_the_draft_unchanged(name: str) -> None:
-    process = PROCESSES[name]
-    rng, space = np.random.default_rng(9), SPACES["full alone"].with_ems(EMS[name].nodes)
-    space = space.with_gaussian(gaussian_of(), process)
+    rng, problem = np.random.default_rng(9), everything(name)
     for nfe in (*range(1, 11), *range(3, 11)):
-        schedule = random_schedule(space, process, nfe, rng)
-        assert finished(space, draft_of(schedule), nfe, rng).id == schedule.id
+        schedule = random_schedule(problem, nfe, rng)
+        assert finished(problem, draft_of(schedule), nfe, rng).id == schedule.id
 
 
 @pytest.mark.parametrize("name", ["edm", "vp_discrete scaled"])
 def test_everything_beside_the_families_is_drawn_and_reached_by_mutation(name: str) -> None:
-    process, rng = PROCESSES[name], np.random.default_rng(10)
-    space = SPACES["full alone"].with_ems(EMS[name].nodes)
-    space = space.with_gaussian(gaussian_of(), process)
-    drawn = [random_schedule(space, process, 6, rng) for _ in range(80)]
+    process, rng, problem = PROCESSES[name], np.random.default_rng(10), everything(name)
+    drawn = [random_schedule(problem, 6, rng) for _ in range(80)]
     mutated, schedule = [], published.dpmpp_2m(process, nfe=6)
     for _ in range(500):
-        schedule = mutate(space, schedule, rng)
+        schedule = mutate(problem, schedule, rng)
         mutated.append(schedule)
     for schedules in (drawn, mutated):
         steps = [step for schedule in schedules for step in schedule.steps]
@@ -291,56 +302,57 @@ def test_a_shift_moves_with_its_point_and_yields_to_what_cannot_stand_beside_it(
     off = dict.fromkeys(("prediction", "order", "relaxation", "estimation", "corrector"), 0)
     off |= dict.fromkeys(("solver", "start_point", "compensation"), 0)
     space = load_space("full", {"mutation": only | off, "correctors": ["none"]})
+    problem = Problem(space, edm())
     plain = published.dpmpp_2m(edm(), nfe=5)
     told = [None, *(t * 1.2 for t in plain.times[1:-1])]
     parent = published.with_network_times(plain, told)
-    assert problem(space, parent) is None
-    child = mutate(space, parent, np.random.default_rng(0))
+    assert misfit(problem, parent) is None
+    child = mutate(problem, parent, np.random.default_rng(0))
     assert child.times != parent.times
     assert [s.lam for s in shifts_of(child)] == pytest.approx([-math.log(1.2)] * 4)
     far = published.with_network_times(plain, [None, *(t * 3 for t in plain.times[1:-1])])
-    assert problem(space, far) == "steps[0].network_time: is not a choice of the space"
-    near = finished(space, draft_of(far), 5, np.random.default_rng(0))
+    assert misfit(problem, far) == "steps[0].network_time: is not a choice of the space"
+    near = finished(problem, draft_of(far), 5, np.random.default_rng(0))
     assert [s.lam for s in shifts_of(near)] == pytest.approx([-0.5] * 4)
     draft = draft_of(parent)
     draft.choices[2] = replace(draft.choices[2], compensation=Interpolation(ratio=1.1))
-    mixed = finished(space, draft, 5, np.random.default_rng(0))
+    mixed = finished(problem, draft, 5, np.random.default_rng(0))
     assert not shifts_of(mixed)
     assert mixed.steps[2].compensation == Interpolation(ratio=1.1)
-    without = load_space("usf")
+    without = Problem(load_space("usf"), edm())
     assert finished(without, draft_of(parent), 5, np.random.default_rng(0)).id == plain.id
 
 
 def test_published_singlestep_and_compensated_solvers_belong_to_the_full_space() -> None:
-    space = load_space("full", {"families": []})
+    problem = Problem(load_space("full", {"families": []}), edm())
     singlestep = [published.dpmpp_2s(edm(), nfe=6), published.dpmpp_3s(edm(), nfe=6)]
     compensated = [
         published.with_ratios(published.dpmpp_2m(edm(), nfe=6), [1, 1, 1.1, 0.9, 1, 1.2]),
         published.dualfast(published.dpmpp_2m(edm(), nfe=6), published.falling(0.4, 6)),
     ]
     for schedule in (*singlestep, *compensated):
-        assert problem(space, schedule) is None
-        assert finished(space, draft_of(schedule), 6, np.random.default_rng(0)).id == schedule.id
-    plain = load_space("full", {"families": [], "start_points": [-1], "compensations": []})
-    assert problem(plain, singlestep[0]) == "steps[1]: start is not a choice of the space"
-    assert problem(plain, compensated[0]) == (
-        "steps[2].compensation: is not a choice of the space"
-    )
+        assert misfit(problem, schedule) is None
+        assert finished(problem, draft_of(schedule), 6, np.random.default_rng(0)).id == schedule.id
+    narrow = {"families": [], "start_points": [-1], "compensations": []}
+    plain = Problem(load_space("full", narrow), edm())
+    assert misfit(plain, singlestep[0]) == "steps[1]: start is not a choice of the space"
+    assert misfit(plain, compensated[0]) == ("steps[2].compensation: is not a choice of the space")
     wild = published.with_ratios(published.dpmpp_2m(edm(), nfe=6), [1, 1, 2.0, 1, 1, 1])
-    assert problem(space, wild) == "steps[2].compensation: is not a choice of the space"
+    assert misfit(problem, wild) == "steps[2].compensation: is not a choice of the space"
 
 
 def test_v3_steps_need_the_statistics_of_the_space_and_two_nodes() -> None:
-    space, ems = load_space("full"), EMS["edm"]
-    with_ems = load_space("full", {"end_sigma": [0.0025, 0.1]}).with_ems(ems.nodes)
+    problem, ems = Problem(load_space("full"), edm()), EMS["edm"]
+    narrow = load_space("full", {"end_sigma": [0.0025, 0.1]})
+    with_ems = Problem(narrow, edm(), ems=ems.nodes)
     inside = published.dpm_solver_v3(edm(), ems, nfe=5, end=End(sigma=0.01))
     draft = draft_of(inside)
     back = finished(with_ems, draft, 5, np.random.default_rng(0))
     assert {step.predictor.needs_ems for step in back.steps} == {True}
     assert back.statistics == inside.statistics
-    assert problem(with_ems, back) is None
-    assert problem(space, back) == "statistics: are not those of the space"
-    without = finished(space, draft_of(inside), 5, np.random.default_rng(0))
+    assert misfit(with_ems, back) is None
+    assert misfit(problem, back) == "statistics: are not those of the space"
+    without = finished(problem, draft_of(inside), 5, np.random.default_rng(0))
     assert without.statistics is None
     assert not any(step.predictor.needs_ems for step in without.steps)
     draft = draft_of(back)
@@ -351,44 +363,45 @@ def test_v3_steps_need_the_statistics_of_the_space_and_two_nodes() -> None:
 
 
 def test_a_jump_lands_in_its_range_with_the_gaussian_of_the_space() -> None:
-    plain, rng = load_space("full"), np.random.default_rng(11)
-    space = plain.with_gaussian(gaussian_of(), edm())
-    assert space.jump is not None
-    assert space.jump.from_time == 80.0
-    assert len(space.jump.eigenvalues) == 3
+    plain, rng = Problem(load_space("full"), edm()), np.random.default_rng(11)
+    problem = Problem.found(load_space("full"), edm(), gaussian=gaussian_of())
+    assert problem.jump is not None
+    assert problem.jump.from_time == 80.0
+    assert len(problem.jump.eigenvalues) == 3
     late = [10.0, 3.0, 0.5, 0.01]
     base = Schedule(process=edm(), times=late, steps=published.ddim_steps(3))
-    jumped = published.with_jump(base, space.jump)
-    assert problem(space, jumped) is None
-    assert finished(space, draft_of(jumped), 3, rng).id == jumped.id
-    assert problem(plain, jumped) == "start.jump: is not a choice of the space"
+    jumped = published.with_jump(base, problem.jump)
+    assert misfit(problem, jumped) is None
+    assert finished(problem, draft_of(jumped), 3, rng).id == jumped.id
+    assert misfit(plain, jumped) == "start.jump: is not a choice of the space"
     assert finished(plain, draft_of(jumped), 3, rng).times[0] == 80.0
     other = published.with_jump(base, gaussian_of(1).jump(80.0, 8))
-    assert problem(space, other) == "start.jump: is not a choice of the space"
+    assert misfit(problem, other) == "start.jump: is not a choice of the space"
     low = Schedule(process=edm(), times=[1.0, 0.5, 0.1, 0.01], steps=published.ddim_steps(3))
-    low = published.with_jump(low, space.jump)
-    assert "times[0]: a jump lands" in (problem(space, low) or "")
-    assert finished(space, draft_of(low), 3, rng).times[0] == pytest.approx(2.0)
-    no_network = load_space("full", {"starts": ["zero_x0"]}).with_gaussian(gaussian_of(), edm())
+    low = published.with_jump(low, problem.jump)
+    assert "times[0]: a jump lands" in (misfit(problem, low) or "")
+    assert finished(problem, draft_of(low), 3, rng).times[0] == pytest.approx(2.0)
+    silent = load_space("full", {"starts": ["zero_x0"]})
+    no_network = Problem.found(silent, edm(), gaussian=gaussian_of())
     assert finished(no_network, draft_of(jumped), 3, rng).start.jump is None
 
 
 def test_a_step_gives_up_points_before_its_family() -> None:
-    space = load_space("full", {"families": []})
+    problem = Problem(load_space("full", {"families": []}), edm())
     levels = tuple(level(edm(), t) for t in (80.0, 10.0, 1.0))
     rule = Momentum(order=4, beta=0.5, points=(-5, -4, -3, -2, -1))
-    kept = fitted(space, rule, levels[:2], levels[2])
+    kept = fitted(problem, rule, levels[:2], levels[2])
     assert kept == Momentum(order=2, beta=0.5, points=(-2, -1))
-    assert fitted(space, rule, levels[:1], levels[1]) is None
-    assert fitted(load_space("usf"), rule, levels[:2], levels[2]) is None
+    assert fitted(problem, rule, levels[:1], levels[1]) is None
+    assert fitted(Problem(load_space("usf"), edm()), rule, levels[:2], levels[2]) is None
 
 
 def test_crossover_blends_times_between_the_parents() -> None:
-    space = load_space("timesteps", {"end_rules": ["stop"]})
+    problem = Problem(load_space("timesteps", {"end_rules": ["stop"]}), edm())
     rng = np.random.default_rng(6)
-    a, b = (random_schedule(space, edm(), 4, rng) for _ in range(2))
+    a, b = (random_schedule(problem, 4, rng) for _ in range(2))
     for _ in range(50):
-        child = crossover(space, a, b, rng)
+        child = crossover(problem, a, b, rng)
         if not set(child.times[1:]) & {*a.times, *b.times}:
             pairs = zip(a.times[1:], child.times[1:], b.times[1:], strict=True)
             shares = [math.log(c / x) / math.log(y / x) for x, c, y in pairs]
@@ -399,10 +412,10 @@ def test_crossover_blends_times_between_the_parents() -> None:
 
 
 def test_parents_of_different_nfe_cannot_be_crossed() -> None:
-    rng = np.random.default_rng(7)
-    a, b = (random_schedule(WIDE, edm(), nfe, rng) for nfe in (3, 4))
+    rng, problem = np.random.default_rng(7), problem_of("wide", edm())
+    a, b = (random_schedule(problem, nfe, rng) for nfe in (3, 4))
     with pytest.raises(InvalidSchedule, match="found 'edm' with 3 and 'edm' with 4"):
-        crossover(WIDE, a, b, rng)
+        crossover(problem, a, b, rng)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])

@@ -20,7 +20,7 @@ from s3search.search.conversation import Setup, Talk
 from s3search.search.ladder import LadderRung
 from s3search.search.predictor.surrogate import Surrogate
 from s3search.search.questions import Answer, Measurement, Question, Recall, Score
-from s3search.search.space.space import load_space
+from s3search.search.space import load_space
 from s3search.search.trial import distinct
 from tests.support.searches import Bench, measured, published, setup_of
 
@@ -145,8 +145,9 @@ class _Found:
 
 def _searched(bench: _Digits, digits: Evaluator, *ladder: str) -> _Found:
     setup = setup_of(
-        load_space("usf", {"nfe": [3]}).with_mean_image(digits.describe().mean_image),
+        load_space("usf", {"nfe": [3]}),
         digits.denoiser.process,
+        found={"mean_image": digits.describe().mean_image},
         nfe=[3],
         seeds=DIGITS_SEEDS,
         n_images=N_IMAGES,

@@ -12,7 +12,7 @@ from s3search import Schedule, compile_plan, sample
 from s3search.errors import InvalidSchedule
 from s3search.processes import NoiseProcess, edm, flow, vp_linear
 from s3search.rules import Adams, Clock, Free, NoisePath, Scale, Taylor, Velocity
-from s3search.rules.base import Prediction
+from s3search.rules.points import Prediction
 from s3search.schedules import published
 from s3search.schedules.jump import gaussian_jump
 from s3search.schedules.published.network_times import with_network_times
@@ -25,7 +25,7 @@ from s3search.schedules.schedule import (
     Step,
 )
 from s3search.search.edit.draft import random_schedule
-from s3search.search.space.space import load_space
+from s3search.search.space import Problem, load_space
 from s3search.solvers.coefficients import (
     CoefficientTable,
     as_coefficients,
@@ -91,7 +91,7 @@ def test_random_schedules_of_the_spaces_can_be_freed(
 ) -> None:
     rng = np.random.default_rng(seed)
     wide = {"correctors": ["none", "pseudo", "implicit"]}
-    _check(random_schedule(load_space(space, wide), _PROCESSES[process], nfe, rng))
+    _check(random_schedule(Problem(load_space(space, wide), _PROCESSES[process]), nfe, rng))
 
 
 @given(schedules())

@@ -8,7 +8,7 @@ from s3search.errors import InvalidConfig
 from s3search.processes import edm
 from s3search.run.algorithms import ALGORITHMS, make_search, proposer_of
 from s3search.run.prepare import baseline_seeds
-from s3search.search.space.space import load_space
+from s3search.search.space import load_space
 from tests.support.searches import measured, setup_of
 from tests.support.studies import study_config
 

@@ -32,7 +32,7 @@ from s3search.search.questions import (
     Rung,
     Score,
 )
-from s3search.search.space.space import load_space
+from s3search.search.space import load_space
 from s3search.search.trial import Trial, distinct, searched
 from s3search.study.database.store import StudyStore, create_or_resume
 from s3search.study.file.config import StudyConfig

@@ -13,9 +13,9 @@ from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
 from s3search.search.algorithms import optuna as module
 from s3search.search.algorithms.optuna import OptunaProposer, make_sampler
-from s3search.search.edit.draft import problem, random_schedule
+from s3search.search.edit.draft import misfit, random_schedule
 from s3search.search.questions import Measurement
-from s3search.search.space.space import load_space
+from s3search.search.space import Problem, load_space
 from s3search.search.trial import Trial, published_as
 from tests.support.searches import facts, measured, setup_of
 
@@ -64,7 +64,7 @@ def test_proposals_are_new_schedules_of_the_space_after_the_seeds(sampler: str) 
     assert len({trial.schedule.id for trial in trials}) == 25
     for trial in trials[2:]:
         assert trial.schedule.nfe == NFE
-        assert problem(SPACE, trial.schedule) is None
+        assert misfit(Problem(SPACE, trial.schedule.process), trial.schedule) is None
 
 
 @pytest.mark.parametrize("process", [flow(), vp_discrete()])
@@ -110,7 +110,7 @@ def test_random_schedules_of_the_space_can_be_told(nfe: int) -> None:
     space = load_space("usf", {"families": []})
     proposer = OptunaProposer("random", setup_of(space, edm(), nfe=[nfe]))
     for number in range(20):
-        proposer.tell(measured(random_schedule(space, edm(), nfe, rng), 1.0, number))
+        proposer.tell(measured(random_schedule(Problem(space, edm()), nfe, rng), 1.0, number))
     assert len(proposer._studies[nfe].trials) >= 16  # a few have gaps beyond the parameters' range
 
 

@@ -21,7 +21,7 @@ from s3search.models.edm.unets import SongConfig
 from s3search.models.guided_diffusion import AdmDenoiser
 from s3search.models.guided_diffusion.settings import AdmConfig, ClassifierConfig
 from s3search.run.launching import space_of
-from s3search.search.space.space import preset_folder
+from s3search.search.space import preset_folder
 from s3search.study.file.config import config_from_text
 from s3search.study.file.presets import study_preset, study_presets
 from s3search.study.file.protocols import PROTOCOLS

@@ -7,25 +7,29 @@ from s3search.processes import NoiseProcess
 from s3search.schedules.schedule import Schedule
 from s3search.search.conversation import Answers, Ask, Conversation, NoiseSeeds, Outside, Setup
 from s3search.search.questions import Measure, Measurement, Question, Recall, Rung
-from s3search.search.space.space import SearchSpace
+from s3search.search.space import Problem, SpaceConfig
 from s3search.search.trial import Trial, published_as, searched
 
 NOISE = NoiseSeeds(search=0, finals=2**63, trajectory=2**64, polish=2**65)
 
 
 def setup_of(
-    space: SearchSpace,
+    space: SpaceConfig,
     process: NoiseProcess,
     *,
     nfe: Iterable[int],
     seed: int = 0,
     seeds: Mapping[str, Schedule] | Sequence[Trial] = (),
+    found: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> Setup:
-    """What a search is set up with; seeds by name are published solvers."""
+    """What a search is set up with; seeds by name are published solvers, ``found`` is what the
+    workers know of the model.
+    """
     given = published(seeds) if isinstance(seeds, Mapping) else tuple(seeds)
     values = {"n_images": 80, "noise": NOISE} | changes
-    return Setup(space=space, process=process, nfe=tuple(nfe), seed=seed, seeds=given, **values)
+    problem = Problem.found(space, process, **(found or {}))
+    return Setup(problem=problem, nfe=tuple(nfe), seed=seed, seeds=given, **values)
 
 
 def published(schedules: Mapping[str, Schedule]) -> tuple[Trial, ...]:

@@ -115,6 +115,12 @@ def proposals(url: str, name: str = "t") -> list[tuple[int, str, str, tuple[str,
         engine.dispose()
 
 
+def second_times(config: StudyConfig) -> dict[str, float]:
+    """The time of the second network call of every schedule of a study, by its id."""
+    with open_study(config.storage.url, config.study.name) as store:
+        return {trial.schedule.id: trial.schedule.times[1] for trial in store.trials()}
+
+
 def evaluations(url: str) -> list[tuple[Any, ...]]:
     """(rung, schedule, images, noise seed, state, value) of every row, sorted."""
     columns = ("rung", "schedule_id", "n_images", "noise_seed", "state", "value")

@@ -7,6 +7,7 @@ a spacing and an end:
 >>> baseline = published.unipc(edm(), nfe=8, order=3, variant="bh2", spacing="logsnr")
 """
 
+from s3search.rules import clock_of
 from s3search.schedules.published.baselines import baselines
 from s3search.schedules.published.common import on_times
 from s3search.schedules.published.compensated import (
@@ -16,7 +17,6 @@ from s3search.schedules.published.compensated import (
     with_ratios,
 )
 from s3search.schedules.published.deis import (
-    clock_of,
     deis,
     deis_steps,
     ipndm,

@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from s3search.errors import InvalidSchedule
-from s3search.processes import NoiseProcess
+from s3search.processes import NoiseProcess, usual_end_time
 from s3search.schedules.published.deis import deis, ipndm
 from s3search.schedules.published.dpm import ddim, dpmpp_2m, dpmpp_2s, dpmpp_3m, dpmpp_3s
 from s3search.schedules.published.edm import heun
 from s3search.schedules.published.runge_kutta import dpm2
 from s3search.schedules.published.unipc import unipc
 from s3search.schedules.schedule import Schedule
-from s3search.schedules.spacing import End, EndRule, Spacing, usual_end_time
+from s3search.schedules.spacing import End, EndRule, Spacing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,6 @@ from s3search.errors import InvalidSchedule
 from s3search.processes import NoiseProcess
 from s3search.rules import Prediction, Taylor
 from s3search.schedules.schedule import Schedule, Start, StatisticsReference, Step
-from s3search.schedules.spacing import noisy_time
 
 
 def on_times(
@@ -39,11 +38,3 @@ def rising_orders(n: int, order: int, *, lowers: bool) -> list[int]:
 def check_order(order: int, highest: int) -> None:
     if not 1 <= order <= highest:
         raise InvalidSchedule(f"this solver has orders 1 to {highest}, asked for {order}")
-
-
-def refuse_pure_noise(process: NoiseProcess) -> None:
-    """Raises `InvalidSchedule` where the noisy end has no finite sigma / alpha."""
-    if process.alpha(noisy_time(process)) == 0.0:
-        raise InvalidSchedule(
-            "this solver works in sigma / alpha, which is infinite where a flow starts"
-        )

@@ -3,9 +3,9 @@
 import math
 
 from s3search.processes import NoiseProcess
-from s3search.rules import Bidirectional, Momentum, MomentumKind
+from s3search.rules import Bidirectional, Momentum, MomentumKind, refuse_pure_noise
 from s3search.rules.momentum import HIGHEST_ORDER
-from s3search.schedules.published.common import check_order, on_times, refuse_pure_noise
+from s3search.schedules.published.common import check_order, on_times
 from s3search.schedules.published.dpm import ddim_steps
 from s3search.schedules.schedule import Schedule, Step
 from s3search.schedules.spacing import End, Spacing, grid

@@ -9,9 +9,8 @@ from itertools import pairwise
 
 from s3search.errors import InvalidSchedule
 from s3search.processes import NoiseProcess
-from s3search.rules import Adams, Slope, SlopeTerm
-from s3search.schedules.published.common import on_times, refuse_pure_noise
-from s3search.schedules.published.deis import adams_bashforth_slope
+from s3search.rules import Adams, Slope, SlopeTerm, refuse_pure_noise
+from s3search.schedules.published.common import on_times
 from s3search.schedules.published.dpm import ddim_steps
 from s3search.schedules.schedule import Corrector, CorrectorKind, Schedule, Step
 from s3search.schedules.spacing import End, EndRule, Spacing, grid, time_of_ratio
@@ -143,7 +142,7 @@ def dpm2_on(
 def s_pndm_steps(n: int) -> tuple[Step, ...]:
     """S-PNDM (arXiv:2202.09778): Heun's step, then second-order linear multistep; n + 1 calls."""
     first = runge_kutta_steps("heun2", is_last=n == 1)
-    return first + (Step(predictor=adams_bashforth_slope((-1, -2))),) * (n - 1)
+    return first + (Step(predictor=Slope.equal_steps((-1, -2))),) * (n - 1)
 
 
 def plms_steps(n: int) -> tuple[Step, ...]:
@@ -153,7 +152,7 @@ def plms_steps(n: int) -> tuple[Step, ...]:
     first = runge_kutta_steps("heun2", is_last=n == 1)
     orders = (min(i + 1, 4) for i in range(1, n))
     return first + tuple(
-        Step(predictor=adams_bashforth_slope(tuple(range(-1, -order - 1, -1)))) for order in orders
+        Step(predictor=Slope.equal_steps(tuple(range(-1, -order - 1, -1)))) for order in orders
     )
 
 
@@ -169,7 +168,7 @@ def f_pndm_steps(n: int) -> tuple[Step, ...]:
     for i in range(3, n):
         # grid points newest first: each of the first three steps left an inner point behind
         points = [-1 - j - max(0, j + 3 - i) for j in range(4)]
-        steps.append(Step(predictor=adams_bashforth_slope(points)))
+        steps.append(Step(predictor=Slope.equal_steps(points)))
     return tuple(steps)
 
 

@@ -31,7 +31,7 @@ from s3search.search.algorithms.sequential import Seeds, Seen
 from s3search.search.conversation import Setup
 from s3search.search.edit.draft import draft_of, settle_times
 from s3search.search.questions import Measurement
-from s3search.search.space.space import SearchSpace
+from s3search.search.space import Problem
 from s3search.search.trial import Trial, schedule_key, searched
 
 Genes = npt.NDArray[np.int64]  # (n,), rising indices into the grid
@@ -60,7 +60,7 @@ class AutoDiffusion:
                 f"search.algorithm: autodiffusion knows no solver {solver!r}; "
                 + nearest(solver, SOLVERS[1:])
             )
-        self._space, self._process = setup.space, setup.process
+        self._problem = setup.problem
         self._nfe, self._seed = setup.nfe, setup.seed
         self._solver = solver
         self._seeds, self._seen = Seeds(setup.seeds), Seen()
@@ -74,7 +74,7 @@ class AutoDiffusion:
         generations.
         """
         value, trial = measured.value, measured.trial
-        if not self._seen.add(trial.key) or not trial.is_for(self._process):
+        if not self._seen.add(trial.key) or not trial.is_for(self._problem.process):
             return
         works = value is not None and math.isfinite(value)
         scored = (value, trial.number or 0, trial) if value is not None and works else None
@@ -95,7 +95,7 @@ class AutoDiffusion:
         in_flight = [trial for trial in pending if trial.nfe == nfe]
         n_before = len(measured) + sum(trial.key not in self._seed_keys for trial in in_flight)
         generation, slot = divmod(n_before, POPULATION)
-        genes = TimeGenes.of(self._space, self._base(nfe))
+        genes = TimeGenes.of(self._problem, self._base(nfe))
         parents = self._parents(genes, nfe, measured[: generation * POPULATION])
         for attempt in range(TRIES):
             # a place that finds nothing new is filled at random
@@ -109,9 +109,9 @@ class AutoDiffusion:
         """The schedule whose times are searched."""
         seeds = self._measured_seeds.get(nfe, [])
         if self._solver == "2m":
-            return dpmpp_2m(self._process, nfe=nfe)
+            return dpmpp_2m(self._problem.process, nfe=nfe)
         if self._solver == "ddim" or not seeds:
-            return ddim(self._process, nfe=nfe)
+            return ddim(self._problem.process, nfe=nfe)
         return min(seeds, key=lambda m: m[:2])[2].schedule
 
     def _parents(
@@ -153,17 +153,17 @@ def _member(
 class TimeGenes:
     """The searched times of one base schedule: all but the first and the clean end."""
 
-    space: SearchSpace
+    problem: Problem
     base: Schedule
     grid: npt.NDArray[np.float64]  # falling times
 
     @staticmethod
-    def of(space: SearchSpace, base: Schedule) -> "TimeGenes":
+    def of(problem: Problem, base: Schedule) -> "TimeGenes":
         """Genes of the base's times."""
         process = base.process
-        _, highest = space.end_lams(process, called=draft_of(base).calls_end)
+        _, highest = problem.end_lams(called=draft_of(base).calls_end)
         grid = _grid(process, process.time_of_lam(highest))
-        return TimeGenes(space=space, base=base, grid=grid)
+        return TimeGenes(problem=problem, base=base, grid=grid)
 
     @property
     def own(self) -> Genes:
@@ -201,7 +201,7 @@ class TimeGenes:
         """The base at these times, moved apart where they are too near."""
         draft = draft_of(self.base)
         draft.times[1:] = self.grid[genes].tolist()
-        settle_times(self.space, draft)
+        settle_times(self.problem, draft)
         clean = (self.base.process.clean_time,) if draft.denoises else ()
         return Schedule(
             process=self.base.process,

@@ -67,7 +67,7 @@ class RandomSearch:
     """The seeds, then random schedules of the space; the numbers of calls take turns."""
 
     def __init__(self, setup: Setup) -> None:
-        self._space, self._process = setup.space, setup.process
+        self._problem = setup.problem
         self._nfe, self._seed = setup.nfe, setup.seed
         self._seeds, self._seen = Seeds(setup.seeds), Seen()
 
@@ -84,7 +84,7 @@ class RandomSearch:
         rng = np.random.default_rng([self._seed, number])
         nfe = self._nfe[number % len(self._nfe)]
         for _ in range(_TRIES):
-            schedule = random_schedule(self._space, self._process, nfe, rng)
+            schedule = random_schedule(self._problem, nfe, rng)
             if schedule_key(schedule) not in taken:
                 break
         return Trial.of(schedule, searched("random"), number=number)
@@ -94,7 +94,7 @@ class Evolution:
     """Steady-state evolution; the module's docstring says how, `EvolutionSettings` how much."""
 
     def __init__(self, setup: Setup, settings: EvolutionSettings | None = None) -> None:
-        self._space, self._process = setup.space, setup.process
+        self._problem = setup.problem
         self._nfe, self._seed = setup.nfe, setup.seed
         self._settings = settings or EvolutionSettings()
         self._seeds, self._seen = Seeds(setup.seeds), Seen()
@@ -103,7 +103,7 @@ class Evolution:
     def tell(self, measured: Measurement) -> None:
         """Remembers the schedule; a finite value makes it a possible parent."""
         value, trial = measured.value, measured.trial
-        if not self._seen.add(trial.key) or not trial.is_for(self._process):
+        if not self._seen.add(trial.key) or not trial.is_for(self._problem.process):
             return
         if value is not None and math.isfinite(value):
             insert(self._populations, value, trial, most=self._settings.rank_bar)
@@ -128,22 +128,22 @@ class Evolution:
         others = self._neighbours(nfe)
         draw = rng.random()
         if (not own and not others) or draw < settings.random:
-            return random_schedule(self._space, self._process, nfe, rng), "random", ()
+            return random_schedule(self._problem, nfe, rng), "random", ()
         if others and (not own or draw < settings.random + settings.migration):
             parent = self._parent(others[int(rng.integers(len(others)))], rng)
-            child = migrate(self._space, parent, nfe, rng)
+            child = migrate(self._problem, parent, nfe, rng)
             if own and rng.random() < 0.5:
-                child = mutate(self._space, child, rng)
+                child = mutate(self._problem, child, rng)
             return child, f"migration from nfe {parent.nfe}", (parent.id,)
         a = self._parent(own, rng)
         if len(own) > 1 and rng.random() < settings.crossover:
             b = self._parent(own, rng)
             if a is not b:
-                child = crossover(self._space, a, b, rng)
+                child = crossover(self._problem, a, b, rng)
                 if rng.random() < settings.crossover_mutates:
-                    child = mutate(self._space, child, rng)
+                    child = mutate(self._problem, child, rng)
                 return child, "crossover", (a.id, b.id)
-        return mutate(self._space, a, rng), "mutation", (a.id,)
+        return mutate(self._problem, a, rng), "mutation", (a.id,)
 
     def _parent(self, population: Population, rng: np.random.Generator) -> Schedule:
         """The winner of a tournament among the best ``rank_bar``, which is all there are."""

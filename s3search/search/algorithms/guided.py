@@ -38,10 +38,10 @@ class GuidedSearch:
     """
 
     def __init__(self, setup: Setup, make: Callable[[Setup], Proposer]) -> None:
-        limits = setup.space.guidance
+        limits = setup.problem.space.guidance
         assert limits is not None  # the caller looks
-        alone = setup.space.model_copy(update={"guidance": None})
-        self._proposer = make(replace(setup, space=alone))
+        alone = setup.problem.space.model_copy(update={"guidance": None})
+        self._proposer = make(replace(setup, problem=replace(setup.problem, space=alone)))
         self._limits, self._seed = limits, setup.seed
         self._measured: dict[str, Schedule] = {}
         self._firsts: dict[str, Schedule] = {}  # by the id of the schedule without its scales

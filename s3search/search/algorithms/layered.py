@@ -47,7 +47,7 @@ from s3search.search.algorithms.autodiffusion import (
 )
 from s3search.search.conversation import Setup
 from s3search.search.questions import Measurement
-from s3search.search.space.space import SearchSpace
+from s3search.search.space import Problem
 from s3search.search.trial import Trial, searched
 
 FIRST_STAGE = 5 * POPULATION
@@ -67,9 +67,9 @@ class LayeredAutoDiffusion:
     """
 
     def __init__(self, setup: Setup, *, solver: str = "") -> None:
-        layers, cost = setup.space.layers, setup.space.cost
+        layers, cost = setup.problem.layers, setup.problem.space.cost
         assert layers is not None and cost is not None  # the caller hands both in
-        self._space, self._process = setup.space, setup.process
+        self._problem = setup.problem
         self._nfe, self._seed = setup.nfe, setup.seed
         self._layers, self._cost, self._solver = layers, cost, solver
         self._seeds = setup.seeds
@@ -86,7 +86,7 @@ class LayeredAutoDiffusion:
     def tell(self, measured: Measurement) -> None:
         """Remembers the schedule; a finite value makes it a possible parent."""
         trial, value = measured.trial, measured.value
-        if trial.id in self._ids or not trial.is_for(self._process):
+        if trial.id in self._ids or not trial.is_for(self._problem.process):
             return
         self._ids.add(trial.id)
         if not skips_layers(trial.schedule):
@@ -107,7 +107,7 @@ class LayeredAutoDiffusion:
         before = self._measured[: self._first_stage + generation * POPULATION]
         rng = np.random.default_rng([self._seed, number])
         nfe = self._nfe[number % len(self._nfe)]
-        genes = _LayerGenes.of(self._space, self._base(nfe), self._layers, self._cost)
+        genes = _LayerGenes.of(self._problem, self._base(nfe), self._layers, self._cost)
         parents = self._parents(genes, nfe, before)
         taken = self._ids | {own.id for own in pending}
         for attempt in range(TRIES):
@@ -121,13 +121,13 @@ class LayeredAutoDiffusion:
     def _base(self, nfe: int) -> Schedule:
         """The schedule whose times are searched: the best seed's solver at this NFE."""
         if self._solver == "2m":
-            return dpmpp_2m(self._process, nfe=nfe)
+            return dpmpp_2m(self._problem.process, nfe=nfe)
         if self._solver == "":
             for _, _, own in sorted(self._measured_seeds, key=lambda m: m[:2]):
                 twin = self._twin(self._fitting[own.id], nfe)
                 if twin is not None and self._is_payable(twin.schedule):
                     return twin.schedule
-        return ddim(self._process, nfe=nfe)
+        return ddim(self._problem.process, nfe=nfe)
 
     def _twin(self, seed: Trial, nfe: int) -> Trial | None:
         """The seed of the same solver and variant at ``nfe`` calls; a user's own has none."""
@@ -142,7 +142,7 @@ class LayeredAutoDiffusion:
         return None
 
     def _is_payable(self, base: Schedule) -> bool:
-        genes = _LayerGenes.of(self._space, base, self._layers, self._cost)
+        genes = _LayerGenes.of(self._problem, base, self._layers, self._cost)
         return genes.least_cost <= self._cost + _SLACK
 
     def _parents(
@@ -204,11 +204,11 @@ class _LayerGenes:
     cost: float
 
     @staticmethod
-    def of(space: SearchSpace, base: Schedule, layers: Layers, cost: float) -> "_LayerGenes":
+    def of(problem: Problem, base: Schedule, layers: Layers, cost: float) -> "_LayerGenes":
         """Genes of the base."""
         steps = starting_steps(base)
         return _LayerGenes(
-            times=TimeGenes.of(space, base),
+            times=TimeGenes.of(problem, base),
             steps=steps,
             fixed=len(skipped_by_call(base)) - len(steps),
             layers=layers,

@@ -34,12 +34,11 @@ import numpy as np
 import optuna
 
 from s3search.errors import InvalidConfig, nearest
-from s3search.processes import NoiseProcess
 from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind
 from s3search.schedules.spacing import EndRule, noisy_time
 from s3search.search.algorithms.sequential import Seeds, Seen
 from s3search.search.conversation import Setup
-from s3search.search.edit.draft import Draft, draft_of, finished, problem, random_schedule
+from s3search.search.edit.draft import Draft, draft_of, finished, misfit, random_schedule
 from s3search.search.edit.recipe import (
     FINISH,
     Choice,
@@ -50,7 +49,8 @@ from s3search.search.edit.recipe import (
     strength_of,
 )
 from s3search.search.questions import Measurement
-from s3search.search.space.space import CorrectorChoice, RelaxationChoice, SearchSpace
+from s3search.search.space import Problem, SpaceConfig
+from s3search.search.space.choices import word_of
 from s3search.search.trial import Trial, schedule_key, searched
 
 _SHORT_NAMES = {
@@ -65,14 +65,14 @@ _MOST = 1000  # observations of one nfe, after which the sampler keeps
 _KEPT = 250  # the best, and as many of the newest
 
 Params = dict[str, float | str]
-Word = TypeVar("Word", bound=StrEnum)
+Word = TypeVar("Word", bound=StrEnum | None)
 
 
 class OptunaProposer:
     """The seeds, then what an Optuna sampler suggests; seeds that fit the parameters are told."""
 
     def __init__(self, sampler: str, setup: Setup) -> None:
-        self._space, self._process = setup.space, setup.process
+        self._problem = setup.problem
         self._nfe, self._seed = setup.nfe, setup.seed
         self._name = sampler
         self._seeds, self._seen = Seeds(setup.seeds), Seen()
@@ -96,7 +96,7 @@ class OptunaProposer:
             # NOTE: CMA-ES and NSGA-II write a trial's generation while sampling, which Optuna 5
             # puts off until a value is needed; here all values are given
             _ = asked.relative_params
-            _decoded(_Asked(asked), self._space, self._process, trial.nfe)
+            _decoded(_Asked(asked), self._problem, trial.nfe)
             if value is None or not math.isfinite(value):
                 study.tell(asked, state=optuna.trial.TrialState.FAIL)
             else:
@@ -116,10 +116,10 @@ class OptunaProposer:
             study = _copied(self._studies[nfe])
             study.sampler = make_sampler(self._name, int(rng.integers(2**31)))
             for _ in range(_TRIES):
-                schedule = _decoded(_Asked(study.ask()), self._space, self._process, nfe)
+                schedule = _decoded(_Asked(study.ask()), self._problem, nfe)
                 if schedule_key(schedule) not in taken:
                     return Trial.of(schedule, searched(f"optuna:{self._name}"), number=number)
-        schedule = random_schedule(self._space, self._process, nfe, rng)
+        schedule = random_schedule(self._problem, nfe, rng)
         return Trial.of(schedule, searched("random"), number=number)
 
     def _shortened(self, study: optuna.Study) -> optuna.Study:
@@ -134,11 +134,11 @@ class OptunaProposer:
 
     def _encoded(self, schedule: Schedule) -> Params | None:
         """The parameters that write ``schedule``, or None where they cannot."""
-        if schedule.process != self._process or problem(self._space, schedule) is not None:
+        if misfit(self._problem, schedule) is not None:
             return None
-        params = _params_of(schedule, self._space)
-        again = _decoded(_Dictated(params), self._space, self._process, schedule.nfe)
-        return params if _alike(again, schedule, self._space) else None
+        params = _params_of(schedule, self._problem)
+        again = _decoded(_Dictated(params), self._problem, schedule.nfe)
+        return params if _alike(again, schedule, self._problem.space) else None
 
 
 def _copied(study: optuna.Study) -> optuna.Study:
@@ -222,9 +222,10 @@ class _Dictated:
         return word if word in words else words[0]
 
 
-def _decoded(values: _Values, space: SearchSpace, process: NoiseProcess, nfe: int) -> Schedule:
+def _decoded(values: _Values, problem: Problem, nfe: int) -> Schedule:
     """The schedule that the values write."""
-    start = _one_of(values, "start", space.starts_for(process, noisy_time(process)))
+    space, process = problem.space, problem.process
+    start = _one_of(values, "start", problem.starts_at(noisy_time(process)))
     denoises = _one_of(values, "end_rule", space.end_rules) is EndRule.DENOISE
     n = nfe + (start is not StartKind.NETWORK)
     draft = Draft(process, [noisy_time(process)], denoises, start, [])
@@ -235,34 +236,35 @@ def _decoded(values: _Values, space: SearchSpace, process: NoiseProcess, nfe: in
     ]
     n_intervals = n - denoises
     if n_intervals:
-        low, high = space.end_lams(process, called=denoises)
+        low, high = problem.end_lams(called=denoises)
         _lay_times(draft, low + end * (high - low), logits[: n_intervals - 1])
     coefficients = _coefficients(values, space, _most_steps(space, nfe))
     draft.choices = [
-        _decoded_choice(values, space, i, coefficients[i], is_last=i == n - 1)
+        _decoded_choice(values, problem, i, coefficients[i], is_last=i == n - 1)
         if i < n_intervals
         else FINISH
         for i in range(n)
     ]
-    return finished(space, draft, nfe, np.random.default_rng(0))  # only to close a shortfall
+    return finished(problem, draft, nfe, np.random.default_rng(0))  # only to close a shortfall
 
 
 def _decoded_choice(
-    values: _Values, space: SearchSpace, i: int, coefficient: float, *, is_last: bool
+    values: _Values, problem: Problem, i: int, coefficient: float, *, is_last: bool
 ) -> Choice:
-    order = int(_word(values, f"order_{i}", [str(o) for o in possible_orders(space, i + 1)]))
-    prediction = _one_of(values, f"prediction_{i}", space.usable_predictions)
+    order = int(
+        _word(values, f"order_{i}", [str(o) for o in possible_orders(problem.space, i + 1)])
+    )
+    prediction = _one_of(values, f"prediction_{i}", problem.predictions)
     first_points, relaxation = 0, None
     if order > 1:
-        estimates = [str(m) for m in possible_estimates(space, order)]
+        estimates = [str(m) for m in possible_estimates(problem.space, order)]
         first_points = int(_word(values, f"estimate_{i}_{order}", estimates))
-        kind = _one_of(values, f"relaxation_{i}", space.relaxations)
+        kind = _one_of(values, f"relaxation_{i}", problem.space.relaxations)
         relaxation = relaxation_of(kind, coefficient)
     corrector = None
-    kinds = [c for c in space.correctors if c is not CorrectorChoice.IMPLICIT]
+    kinds = [c for c in problem.space.correctors if c is not CorrectorKind.IMPLICIT]
     if kinds and not is_last:
-        word = _one_of(values, f"corrector_{i}", kinds)
-        corrector = None if word is CorrectorChoice.NONE else CorrectorKind(word.value)
+        corrector = _one_of(values, f"corrector_{i}", kinds)
     return Choice(
         prediction=prediction,
         order=order,
@@ -272,17 +274,17 @@ def _decoded_choice(
     )
 
 
-def _params_of(schedule: Schedule, space: SearchSpace) -> Params:
+def _params_of(schedule: Schedule, problem: Problem) -> Params:
     """The values that write ``schedule``; what does not apply is 0 or absent."""
     draft, nfe = draft_of(schedule), schedule.nfe
     rule = EndRule.DENOISE if draft.denoises else EndRule.STOP
     params: Params = {"start": draft.start.value, "end_rule": rule.value, "end": 0.5}
-    n_most = _most_steps(space, nfe)
+    n_most = _most_steps(problem.space, nfe)
     params |= {f"gap_{k}": 0.0 for k in range(1, n_most)}
     params |= {f"coefficient_{i}": 0.0 for i in range(1, n_most)}
     lams = draft.lams()
     if len(lams) > 1:
-        low, high = space.end_lams(schedule.process, called=draft.calls_end)
+        low, high = problem.end_lams(called=draft.calls_end)
         if high > low:
             params["end"] = min(max((lams[-1] - low) / (high - low), 0.0), 1.0)
         for k, logit in enumerate(_logits(lams), start=1):
@@ -292,13 +294,13 @@ def _params_of(schedule: Schedule, space: SearchSpace) -> Params:
         params[f"prediction_{i}"] = choice.prediction.value
         if choice.order > 1:
             params[f"estimate_{i}_{choice.order}"] = str(choice.first_points)
-            params[f"relaxation_{i}"] = kind_of(choice.relaxation).value
+            params[f"relaxation_{i}"] = word_of(kind_of(choice.relaxation))
             params[f"coefficient_{i}"] = strength_of(choice.relaxation)
-        params[f"corrector_{i}"] = choice.corrector.value if choice.corrector else "none"
+        params[f"corrector_{i}"] = word_of(choice.corrector)
     return params
 
 
-def _alike(a: Schedule, b: Schedule, space: SearchSpace) -> bool:
+def _alike(a: Schedule, b: Schedule, space: SpaceConfig) -> bool:
     """Whether both have the same steps on times that differ by less than a gap."""
     if a.start.kind is not b.start.kind or len(a.times) != len(b.times):
         return False
@@ -344,21 +346,21 @@ def _logits(lams: Sequence[float]) -> list[float]:
     return logits
 
 
-def _coefficients(values: _Values, space: SearchSpace, n: int) -> list[float]:
+def _coefficients(values: _Values, space: SpaceConfig, n: int) -> list[float]:
     """One per step; the first step is of order 1 and has none."""
-    if not {RelaxationChoice.LINEAR, RelaxationChoice.SCALE} & {*space.relaxations}:
+    if not any(kind is not None and kind.takes_coefficient for kind in space.relaxations):
         return [0.0] * n
     limit = space.coefficient_limit
     return [0.0, *(values.number(f"coefficient_{i}", -limit, limit) for i in range(1, n))]
 
 
-def _most_steps(space: SearchSpace, nfe: int) -> int:
+def _most_steps(space: SpaceConfig, nfe: int) -> int:
     return nfe + any(kind is not StartKind.NETWORK for kind in space.starts)
 
 
 def _one_of(values: _Values, name: str, choices: Sequence[Word]) -> Word:
-    word = _word(values, name, [choice.value for choice in choices])
-    return next(choice for choice in choices if choice.value == word)
+    word = _word(values, name, [word_of(choice) for choice in choices])
+    return next(choice for choice in choices if word_of(choice) == word)
 
 
 def _word(values: _Values, name: str, words: Sequence[str]) -> str:

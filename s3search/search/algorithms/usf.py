@@ -27,7 +27,7 @@ from typing import TypeVar
 import numpy as np
 
 from s3search.processes import Edm
-from s3search.rules import Prediction
+from s3search.rules import Prediction, RelaxationKind
 from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind
 from s3search.search.algorithms.evolution import Populations, insert
 from s3search.search.algorithms.sequential import Seeds, Seen
@@ -42,7 +42,7 @@ from s3search.search.edit.recipe import (
 )
 from s3search.search.edit.variation import as_linear
 from s3search.search.questions import Measurement
-from s3search.search.space.space import CorrectorChoice, RelaxationChoice, SearchSpace
+from s3search.search.space import Problem
 from s3search.search.trial import Trial, schedule_key, searched
 
 T = TypeVar("T")
@@ -69,7 +69,7 @@ _COEFFICIENT_SIGMA = 0.045
 _ORDERS = {1: 0.2, 2: 0.4, 3: 0.3, 4: 0.1}
 _PREDICTIONS = {Prediction.NOISE: 0.3, Prediction.DATA: 0.3}  # and v3, which needs statistics
 _ESTIMATES = {1: 0.5, 2: 0.5}
-_CORRECTORS = {CorrectorChoice.NONE: 0.5, CorrectorChoice.PSEUDO: 0.5}
+_CORRECTORS = {None: 0.5, CorrectorKind.PSEUDO: 0.5}
 # the release's zero_x0 is D = 0 for EDM and eps = x for VP: both of the space's share its 0.3
 _STARTS = {
     StartKind.NETWORK: 0.3,
@@ -84,7 +84,7 @@ class UsfEvolution:
     """USF's evolution; the module's docstring tells what of it is published."""
 
     def __init__(self, setup: Setup) -> None:
-        self._space, self._process = setup.space, setup.process
+        self._problem = setup.problem
         self._nfe, self._seed = setup.nfe, setup.seed
         self._seeds, self._seen = Seeds(setup.seeds), Seen()
         self._populations: Populations = {}
@@ -92,7 +92,7 @@ class UsfEvolution:
     def tell(self, measured: Measurement) -> None:
         """Remembers the schedule; a finite value makes it a possible parent."""
         value, trial = measured.value, measured.trial
-        if not self._seen.add(trial.key) or not trial.is_for(self._process):
+        if not self._seen.add(trial.key) or not trial.is_for(self._problem.process):
             return
         if value is not None and math.isfinite(value):
             insert(self._populations, value, trial, most=RANK_BAR)
@@ -111,19 +111,19 @@ class UsfEvolution:
                 break
             first, second = rng.choice(len(population), 2, replace=False)
             a, b = (population[int(i)][2].schedule for i in (first, second))
-            child, parents = usf_child(self._space, a, b, self._nfe, rng)
+            child, parents = usf_child(self._problem, a, b, self._nfe, rng)
             if child is not None and schedule_key(child) not in taken:
                 origin = "mutation" if len(parents) == 1 else "crossover"
                 return Trial.of(child, searched(origin), parents, number)
         for _ in range(_TRIES):
-            drawn = random_schedule(self._space, self._process, nfe, rng)
+            drawn = random_schedule(self._problem, nfe, rng)
             if schedule_key(drawn) not in taken:
                 break
         return Trial.of(drawn, searched("random"), number=number)
 
 
 def usf_child(
-    space: SearchSpace,
+    problem: Problem,
     a: Schedule,
     b: Schedule,
     searched: Sequence[int],
@@ -139,9 +139,9 @@ def usf_child(
     if alike and rng.random() < _CROSSOVER:
         _cross(draft, other, rng)
         parents = (a.id, b.id)
-    _mutate(space, draft, rng)
+    _mutate(problem, draft, rng)
     nfe = draft.n_calls
-    return (finished(space, draft, nfe, rng) if nfe in searched else None), parents
+    return (finished(problem, draft, nfe, rng) if nfe in searched else None), parents
 
 
 def _cross(draft: Draft, other: Draft, rng: np.random.Generator) -> None:
@@ -178,31 +178,30 @@ def _combined(prediction: Choice, derivatives: Choice, corrector: Choice) -> Cho
     return replace(step, corrector=corrector.corrector)
 
 
-def _mutate(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+def _mutate(problem: Problem, draft: Draft, rng: np.random.Generator) -> None:
     """All of the released mutations, each with its own probability."""
     if rng.random() < _ADD_STEP:
-        draft.insert_step(space, rng)
+        draft.insert_step(problem, rng)
     if rng.random() < _DELETE_STEP and len(draft.choices) > 1:
         draft.remove_step(rng)
     if rng.random() < _START:
-        draft.start = _drawn(_STARTS, space.starts_for(draft.process, draft.times[0]), rng)
-    _mutate_times(space, draft, rng)
+        draft.start = _drawn(_STARTS, problem.starts_at(draft.times[0]), rng)
+    _mutate_times(problem, draft, rng)
     last = len(draft.choices) - 1
     for i in range(len(draft.choices) - draft.denoises):
-        draft.choices[i] = _mutated_step(space, draft, i, rng)
+        draft.choices[i] = _mutated_step(problem, draft, i, rng)
         if i < last and rng.random() < _CORRECTOR:
-            drawn = _drawn(_CORRECTORS, space.correctors, rng)
-            kind = None if drawn is CorrectorChoice.NONE else CorrectorKind(drawn.value)
+            kind = _drawn(_CORRECTORS, problem.space.correctors, rng)
             draft.choices[i] = replace(draft.choices[i], corrector=kind)
 
 
-def _mutate_times(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+def _mutate_times(problem: Problem, draft: Draft, rng: np.random.Generator) -> None:
     """Moves some times by noise and draws the end level anew; the steps keep their positions."""
     process, times = draft.process, draft.times
     if len(times) == 1:
         return
     if rng.random() < _TIME:
-        low, high = space.end_lams(process, called=draft.calls_end)
+        low, high = problem.end_lams(called=draft.calls_end)
         times[-1] = float(rng.uniform(process.time_of_lam(high), process.time_of_lam(low)))
     low_t, high_t = process.time_range
     for i in range(1, len(times) - 1):
@@ -216,11 +215,11 @@ def _mutate_times(space: SearchSpace, draft: Draft, rng: np.random.Generator) ->
     times[1:-1] = sorted(inner, reverse=True)
 
 
-def _mutated_step(space: SearchSpace, draft: Draft, i: int, rng: np.random.Generator) -> Choice:
+def _mutated_step(problem: Problem, draft: Draft, i: int, rng: np.random.Generator) -> Choice:
     """Step ``i`` with another order, prediction, estimate or coefficient, each at times."""
     choice = draft.choices[i]
     if rng.random() < _ORDER:
-        allowed = [order for order in space.orders if order <= i + 1]
+        allowed = [order for order in problem.space.orders if order <= i + 1]
         order = _drawn(_ORDERS, allowed or [choice.order], rng)
         if order != choice.order:
             choice = replace(
@@ -231,21 +230,21 @@ def _mutated_step(space: SearchSpace, draft: Draft, i: int, rng: np.random.Gener
                 published=None,
             )
     if rng.random() < _PREDICTION:
-        prediction = _drawn(_PREDICTIONS, space.predictions, rng)
+        prediction = _drawn(_PREDICTIONS, problem.space.predictions, rng)
         if prediction is not choice.prediction:
             choice = replace(choice, prediction=prediction, published=None)
     if choice.order > 2 and rng.random() < _ESTIMATION:
-        n_points = _drawn(_ESTIMATES, possible_estimates(space, choice.order), rng)
+        n_points = _drawn(_ESTIMATES, possible_estimates(problem.space, choice.order), rng)
         if n_points != choice.first_points:
             choice = replace(choice, first_points=n_points, published=None)
-    walks = RelaxationChoice.LINEAR in space.relaxations and choice.order > 1
+    walks = RelaxationKind.LINEAR in problem.space.relaxations and choice.order > 1
     if walks and rng.random() < _RELAXATION:
         draft.choices[i] = choice
-        is_linear = kind_of(choice.relaxation) is RelaxationChoice.LINEAR
+        is_linear = kind_of(choice.relaxation) is RelaxationKind.LINEAR
         c = strength_of(choice.relaxation) if is_linear else as_linear(draft, i)
         c += float(rng.normal(0.0, _COEFFICIENT_SIGMA))
-        limit = space.coefficient_limit
-        linear = relaxation_of(RelaxationChoice.LINEAR, max(-limit, min(c, limit)))
+        limit = problem.space.coefficient_limit
+        linear = relaxation_of(RelaxationKind.LINEAR, max(-limit, min(c, limit)))
         choice = replace(choice, relaxation=linear, published=None)
     return choice
 

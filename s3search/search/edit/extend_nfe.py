@@ -11,7 +11,7 @@ past one: intervals that a later one reads across are left alone, and the step t
 which nothing follows, is divided where all others are.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,10 +22,6 @@ from s3search.rules.compensation import EarlierCall, Interpolation
 from s3search.rules.free import euler
 from s3search.schedules.schedule import Schedule, Step
 from s3search.search.edit.draft import lam_at
-
-Moved = Callable[[int], int]  # the index of a point once there is a new one
-
-_INDICES = ("start", "previous", "point", "points")  # fields that count points from the newest
 
 
 def padded(schedule: Schedule) -> Schedule | None:
@@ -95,39 +91,11 @@ def _looking_past(step: Step, i: int, k: int) -> Step:
     def before_the_end(p: int) -> int:  # a corrector's history holds the point it leads to
         return p - 1 if i + 2 + p <= k else p
 
-    update: dict[str, Any] = {"predictor": _renumbered(step.predictor, before)}
+    update: dict[str, Any] = {"predictor": step.predictor.renumbered(before)}
     if step.corrector is not None:
-        rule = _renumbered(step.corrector.rule, before_the_end)
+        rule = step.corrector.rule.renumbered(before_the_end)
         update["corrector"] = step.corrector.model_copy(update={"rule": rule})
     if isinstance(step.compensation, EarlierCall) and i > k:
         point = before(step.compensation.point)
         update["compensation"] = step.compensation.model_copy(update={"point": point})
     return step.model_copy(update=update)
-
-
-def _renumbered(rule: AnyRule, moved: Moved) -> AnyRule:
-    if isinstance(rule, Free):
-        return _renumbered_free(rule, moved)
-
-    def walk(value: Any, key: str) -> Any:
-        match value:
-            case dict():
-                return {name: walk(inner, name) for name, inner in value.items()}
-            case list() | tuple():
-                return tuple(walk(inner, key) for inner in value)
-            case int() if key in _INDICES:
-                return moved(value)
-        return value
-
-    return type(rule).model_validate(walk(rule.model_dump(), ""))
-
-
-def _renumbered_free(rule: Free, moved: Moved) -> Free:
-    """Its predictions are the newest, one after the other, so the new call gets a coefficient."""
-    q = {moved(j - len(rule.q)): c for j, c in enumerate(rule.q)}
-    return rule.model_copy(
-        update={
-            "p": tuple((moved(point), c) for point, c in rule.p),
-            "q": tuple(q.get(j, 0.0) for j in range(min(q, default=0), 0)),
-        }
-    )

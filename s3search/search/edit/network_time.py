@@ -13,7 +13,7 @@ import numpy as np
 
 from s3search.processes import NoiseProcess
 from s3search.rules import level
-from s3search.search.space.space import SearchSpace, highest_called_lam
+from s3search.search.space import Problem
 
 LEAST_LAM = -math.log(1e3)  # of a time that a search may choose, where the noisy end is pure noise
 SLACK = 1e-6  # far below any gap, far above the rounding of lam(time_of_lam(lam))
@@ -46,34 +46,30 @@ def shift_by(process: NoiseProcess, t: float, lam: float) -> Shift | None:
     return Shift(lam, t, _shifted(process, t, lam))
 
 
-def settled_shift(
-    space: SearchSpace, process: NoiseProcess, t: float, shift: Shift | None
-) -> Shift | None:
+def settled_shift(problem: Problem, t: float, shift: Shift | None) -> Shift | None:
     """``shift`` within the space's range, and never beyond the levels that the network was trained
     on.
     """
+    process, largest = problem.process, problem.space.network_shift
     own = level(process, t).lam
-    if shift is None or space.network_shift == 0.0 or not math.isfinite(own):
+    if shift is None or largest == 0.0 or not math.isfinite(own):
         return None
     noisiest = max(level(process, process.time_range[1]).lam, LEAST_LAM)
-    low = max(-space.network_shift, min(noisiest - own, 0.0))
-    high = min(space.network_shift, max(highest_called_lam(process) - own, 0.0))
+    low = max(-largest, min(noisiest - own, 0.0))
+    high = min(largest, max(problem.highest_called_lam - own, 0.0))
     if abs(shift.lam) > SLACK and low - SLACK <= shift.lam <= high + SLACK:
         return shift if shift.at == t else shift_by(process, t, shift.lam)
     return shift_by(process, t, min(max(shift.lam, low), high))
 
 
-def random_shift(
-    space: SearchSpace, process: NoiseProcess, t: float, rng: np.random.Generator
-) -> Shift | None:
+def random_shift(problem: Problem, t: float, rng: np.random.Generator) -> Shift | None:
     """A shift of a third of the range's width, or as often none."""
-    lam = float(rng.normal(0.0, space.network_shift / 3))
-    return shift_by(process, t, lam) if rng.random() < 0.5 else None
+    lam = float(rng.normal(0.0, problem.space.network_shift / 3))
+    return shift_by(problem.process, t, lam) if rng.random() < 0.5 else None
 
 
 def moved_shift(
-    space: SearchSpace,
-    process: NoiseProcess,
+    problem: Problem,
     t: float,
     shift: Shift | None,
     rng: np.random.Generator,
@@ -82,7 +78,8 @@ def moved_shift(
     if shift is not None and rng.random() < 0.25:
         return None
     before = 0.0 if shift is None else shift.lam
-    return shift_by(process, t, before + float(rng.normal(0.0, space.network_shift / 3)))
+    lam = before + float(rng.normal(0.0, problem.space.network_shift / 3))
+    return shift_by(problem.process, t, lam)
 
 
 def _shifted(process: NoiseProcess, t: float, lam: float) -> float:

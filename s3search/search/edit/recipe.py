@@ -10,15 +10,14 @@ A predictor of the space is a Taylor step, written by five choices:
     start           the point it starts from; from an older one than -1, as in singlestep solvers,
                     the points above are the newest others
 
-Any other predictor (UniPC, Adams, slopes, singlestep DPM-Solver) is kept whole as ``published``,
-beside the nearest Taylor choices, which stand in for it where it cannot be used or when one of
-them is mutated.  So are the steps of the space's other solvers (`s3search.search.edit.families`),
-which first give up points and order where they do not fit. A free step is kept as long as it
-carries constants between the levels where it stands. A corrector has no choices but its kind: its
-rule follows from the predictor.
+Any other predictor (UniPC, slopes, singlestep DPM-Solver) is kept whole as ``published``, beside
+the nearest Taylor choices, which stand in for it where it cannot be used or when one of them is
+mutated.  So are the steps of the space's other solvers (`s3search.rules.searched`), which first
+give up points and order where they do not fit.  A free step is kept as long as it carries
+constants between the levels where it stands.  A corrector has no choices but its kind: its rule
+follows from the predictor.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -27,22 +26,18 @@ from s3search.rules import (
     Adams,
     AnyRule,
     Derivative,
-    Free,
     Level,
     Prediction,
     Relaxation,
     RelaxationKind,
+    SearchedRule,
     Taylor,
-    UniPC,
-    Variant,
 )
 from s3search.rules.compensation import AnyCompensation
-from s3search.rules.taylor import MAX_ORDER
 from s3search.schedules.schedule import Corrector, CorrectorKind, Step
 from s3search.search.edit.compensating import fitted_compensation
-from s3search.search.edit.families import fitted
 from s3search.search.edit.network_time import Shift
-from s3search.search.space.space import CorrectorChoice, Family, RelaxationChoice, SearchSpace
+from s3search.search.space import Problem, SpaceConfig
 
 _OLDEST_START = -3
 
@@ -99,39 +94,24 @@ def step_of(choice: Choice) -> Step:
     return Step(predictor=rule, corrector=corrector, compensation=choice.compensation)
 
 
-@lru_cache(maxsize=4096)
 def corrector_rule(predictor: AnyRule) -> AnyRule:
-    """The rule that recomputes the step of ``predictor`` once the new point -1 is evaluated.
-
-    USF's recipe: the points move back by one and the new one joins them, the order rises by one
-    (to 4 at most), relaxations are dropped.  For UniPC and Adams it gives the correctors of UniPC
-    and Heun.
+    """The rule that recomputes the step of ``predictor`` once the new point -1 is evaluated: its
+    own, or Heun's corrector, the trapezoid rule, whatever the slopes of the predictor.
     """
-    match predictor:
-        case Taylor(order=1):
-            points: tuple[tuple[int, ...], ...] = ((-1,),)
-        case Taylor():
-            own = [_with_newest(derivative.points) for derivative in predictor.derivatives]
-            points = (*own, own[-1])[: MAX_ORDER - 1]
-        case UniPC():
-            return predictor.model_copy(
-                update={"start": predictor.start - 1, "points": _with_newest(predictor.points)}
-            )
-        case Adams():
-            return Adams(start=predictor.start - 1, points=_with_newest(predictor.points)[-4:])
-        case _:  # the trapezoid rule: Heun's corrector, whatever the slopes of the predictor
-            start = -2 if isinstance(predictor, Free) else predictor.start - 1
-            return Adams(start=start, points=(start, -1))
-    return Taylor(
-        prediction=predictor.prediction,
-        order=len(points) + 1,
-        start=predictor.start - 1,
-        derivatives=tuple(Derivative(points=each) for each in points),
-    )
+    own = predictor.corrector()
+    if own is not None:
+        return own
+    start = predictor.begins_at - 1
+    return Adams(start=start, points=(start, -1))
 
 
 def possible(
-    choice: Choice, space: SearchSpace, past: Sequence[Level], to: Level, *, is_last: bool
+    choice: Choice,
+    problem: Problem,
+    past: Sequence[Level],
+    to: Level,
+    *,
+    is_last: bool,
 ) -> Choice:
     """``choice`` with whatever the space or its place in the trajectory forbids replaced.
 
@@ -139,48 +119,62 @@ def possible(
     """
     if to.sigma == 0.0:
         return FINISH
-    choice = _predictor_possible(choice, space, past, to)
-    compensation = fitted_compensation(space, choice.compensation, len(past))
+    choice = _predictor_possible(choice, problem, past, to)
+    compensation = fitted_compensation(problem, choice.compensation, len(past))
     if compensation != choice.compensation:
         choice = replace(choice, compensation=compensation)
     kind = choice.corrector
     if kind is None:
         return choice
-    allowed = CorrectorChoice(kind.value) in space.correctors and not (
-        is_last and kind is CorrectorKind.IMPLICIT
-    )
+    allowed = kind in problem.space.correctors and not (is_last and kind is CorrectorKind.IMPLICIT)
     rule = corrector_rule(choice.published or _taylor(choice))
-    if allowed and _works(rule, space, [*past, to], to):
+    if allowed and _works(rule, problem, [*past, to], to):
         return choice
     return replace(choice, corrector=None)
 
 
-def possible_orders(space: SearchSpace, n_points: int) -> tuple[int, ...]:
+def solver_of(rule: AnyRule | None) -> type[SearchedRule] | None:
+    """The class that has ``rule`` among its plain steps; Taylor for no published rule."""
+    if rule is None:
+        return Taylor
+    return type(rule) if isinstance(rule, SearchedRule) and rule.is_plain else None
+
+
+def fitted(problem: Problem, rule: AnyRule, past: Sequence[Level], to: Level) -> AnyRule | None:
+    """The plain step nearest to ``rule`` that the space has and that is possible here, None where
+    there is none: points that do not exist or may not be used are given up, and orders with them.
+    """
+    if not isinstance(rule, SearchedRule) or not rule.is_plain:
+        return None
+    limits = problem.limits
+    if rule.solver not in problem.space.solvers or not rule.is_allowed(limits, to):
+        return None
+    simpler = rule.simpler(limits.highest_order)
+    return next((each for each in simpler if each.problem(past, to) is None), None)
+
+
+def possible_orders(space: SpaceConfig, n_points: int) -> tuple[int, ...]:
     """The space's orders that ``n_points`` allow, or the highest they allow where none is."""
     return tuple(order for order in space.orders if order <= n_points) or (n_points,)
 
 
-def possible_estimates(space: SearchSpace, order: int) -> tuple[int, ...]:
+def possible_estimates(space: SpaceConfig, order: int) -> tuple[int, ...]:
     """Numbers of points that may estimate the first derivative at ``order`` (at least 2)."""
     return (*(m for m in space.low_order_estimates if m < order - 1), order - 1)
 
 
-def relaxation_of(kind: RelaxationChoice, coefficient: float) -> Relaxation | None:
+def relaxation_of(kind: RelaxationKind | None, coefficient: float) -> Relaxation | None:
     """The relaxation of this kind; ``coefficient`` is c for linear and c - 1 for scale."""
-    match kind:
-        case RelaxationChoice.NONE:
-            return None
-        case RelaxationChoice.LINEAR:
-            return Relaxation(kind=RelaxationKind.LINEAR, coefficient=coefficient)
-        case RelaxationChoice.SCALE:
-            return Relaxation(kind=RelaxationKind.SCALE, coefficient=1.0 + coefficient)
-        case _:
-            return Relaxation(kind=RelaxationKind(kind.value))
+    if kind is None:
+        return None
+    if not kind.takes_coefficient:
+        return Relaxation(kind=kind)
+    return Relaxation(kind=kind, coefficient=coefficient + (kind is RelaxationKind.SCALE))
 
 
-def kind_of(relaxation: Relaxation | None) -> RelaxationChoice:
-    """The kind, with its own word for no relaxation."""
-    return RelaxationChoice.NONE if relaxation is None else RelaxationChoice(relaxation.kind.value)
+def kind_of(relaxation: Relaxation | None) -> RelaxationKind | None:
+    """The kind of a relaxation, if it is one."""
+    return None if relaxation is None else relaxation.kind
 
 
 def strength_of(relaxation: Relaxation | None) -> float:
@@ -188,10 +182,6 @@ def strength_of(relaxation: Relaxation | None) -> float:
     if relaxation is None or relaxation.coefficient is None:
         return 0.0
     return relaxation.coefficient - (relaxation.kind is RelaxationKind.SCALE)
-
-
-def _with_newest(points: tuple[int, ...]) -> tuple[int, ...]:
-    return (*(p - 1 for p in points), -1)
 
 
 @lru_cache(maxsize=4096)
@@ -209,120 +199,84 @@ def _taylor(choice: Choice) -> Taylor:
 @lru_cache(maxsize=4096)
 def _choice_of_rule(rule: AnyRule) -> Choice:
     """The Taylor choices nearest to ``rule``, with the rule itself where they do not write it."""
-    match rule:
-        case Taylor():
-            first = rule.derivatives[0] if rule.derivatives else None
-            choice = Choice(
-                prediction=rule.prediction,
-                order=rule.order,
-                first_points=0 if first is None else min(len(first.points), rule.order - 1),
-                relaxation=None if first is None else first.relaxation,
-                start=max(rule.start, _OLDEST_START),
-            )
-            is_written = rule.start == -1 and _taylor(choice) == rule
-            return choice if is_written else replace(choice, published=rule)
-        case UniPC():
-            order = min(len(rule.points) + 1, MAX_ORDER)
-            kinds = {Variant.BH1: RelaxationKind.UNIPC_BH1, Variant.BH2: RelaxationKind.UNIPC_BH2}
-            relaxation = Relaxation(kind=kinds[rule.variant]) if order == 2 else None
-            prediction = rule.prediction
-        case Adams():
-            order, relaxation, prediction = len(rule.points), None, Prediction.NOISE
-        case Free():  # over D; the map to the clean end is first order's
-            order, relaxation = 1 if rule == Free(q=(1.0,)) else 2, None
-            prediction = Prediction.DATA
-        case _:
-            order = min(rule.n_points, MAX_ORDER)
-            relaxation, prediction = None, Prediction.NOISE
+    if isinstance(rule, Taylor):
+        first = rule.derivatives[0] if rule.derivatives else None
+        choice = Choice(
+            prediction=rule.prediction,
+            order=rule.order,
+            first_points=0 if first is None else min(len(first.points), rule.order - 1),
+            relaxation=None if first is None else first.relaxation,
+            start=max(rule.start, _OLDEST_START),
+        )
+        is_written = rule.start == -1 and _taylor(choice) == rule
+        return choice if is_written else replace(choice, published=rule)
+    near = rule.nearest_taylor()
     return Choice(
-        prediction=prediction,
-        order=order,
-        first_points=order - 1,
-        relaxation=relaxation,
+        prediction=near.prediction,
+        order=near.order,
+        first_points=near.order - 1,
+        relaxation=near.relaxation,
         published=rule,
     )
 
 
-def _family(rule: AnyRule) -> Family:
-    match rule:
-        case Taylor():
-            return Family.DPM
-        case UniPC():
-            return Family.UNIPC
-        case Free():
-            return Family.FREE
-        case _:
-            return Family.ADAMS
-
-
-def _is_lost(rule: AnyRule) -> bool:
-    """Whether nothing tells the place that the rule was made for."""
-    return isinstance(rule, Free) and not rule.carries
-
-
 def _predictor_possible(
-    choice: Choice, space: SearchSpace, past: Sequence[Level], to: Level
+    choice: Choice, problem: Problem, past: Sequence[Level], to: Level
 ) -> Choice:
-    if choice.published is not None:
-        kept = _family(choice.published) in space.families and not _is_lost(choice.published)
-        if kept and _works(choice.published, space, past, to):
+    own = choice.published
+    if own is not None:
+        is_kept = own.family in problem.space.families and own.is_inheritable
+        if is_kept and _works(own, problem, past, to):
             return choice
         plain = replace(choice, published=None)
-        if _taylor(plain) == choice.published:  # singlestep, or as a Taylor step it has no family
-            fitting = _taylor_possible(plain, space, past, to)
+        if _taylor(plain) == own:  # singlestep, or as a Taylor step it has no solver of its own
+            fitting = _taylor_possible(plain, problem, past, to)
             return choice if fitting == plain else fitting
-        rule = fitted(space, choice.published, tuple(past), to)
+        rule = fitted(problem, own, past, to)
         if rule is not None:
-            return choice if rule == choice.published else with_rule(choice, rule)
-    return _taylor_possible(choice, space, past, to)
+            return choice if rule == own else with_rule(choice, rule)
+    return _taylor_possible(choice, problem, past, to)
 
 
-def _taylor_possible(
-    choice: Choice, space: SearchSpace, past: Sequence[Level], to: Level
-) -> Choice:
+def _taylor_possible(choice: Choice, problem: Problem, past: Sequence[Level], to: Level) -> Choice:
     """The nearest of the space's Taylor steps."""
-    orders = possible_orders(space, len(past))
+    orders = possible_orders(problem.space, len(past))
     order = max((o for o in orders if o <= choice.order), default=min(orders))
-    estimates = possible_estimates(space, order) if order > 1 else (0,)
+    estimates = possible_estimates(problem.space, order) if order > 1 else (0,)
     kept_estimate = choice.order == order and choice.first_points in estimates
-    is_kept = choice.prediction in space.usable_predictions
+    is_kept = choice.prediction in problem.predictions
     new = replace(
         choice,
-        prediction=choice.prediction if is_kept else space.usable_predictions[0],
+        prediction=choice.prediction if is_kept else problem.predictions[0],
         order=order,
         first_points=choice.first_points if kept_estimate else estimates[-1],
-        relaxation=_possible_relaxation(choice.relaxation, space) if order > 1 else None,
+        relaxation=_possible_relaxation(choice.relaxation, problem.space) if order > 1 else None,
         published=None,
-        start=_possible_start(choice.start, order, space, past),
+        start=_possible_start(choice.start, order, problem.space, past),
     )
-    if new.prediction is Prediction.V3 and not _works(_taylor(new), space, past, to):
-        linear = [p for p in space.predictions if p is not Prediction.V3]
+    if new.prediction is Prediction.V3 and not _works(_taylor(new), problem, past, to):
+        linear = [p for p in problem.space.predictions if p is not Prediction.V3]
         new = replace(new, prediction=linear[0])
     return choice if new == choice else new
 
 
-def _possible_start(start: int, order: int, space: SearchSpace, past: Sequence[Level]) -> int:
+def _possible_start(start: int, order: int, space: SpaceConfig, past: Sequence[Level]) -> int:
     """An older point is possible where the newest call stands beside it, not at pure noise."""
     exists = order > 1 and start in space.start_points and -start <= len(past)
     return start if exists and past[start].alpha > 0.0 else -1
 
 
-def _works(rule: AnyRule, space: SearchSpace, past: Sequence[Level], to: Level) -> bool:
+def _works(rule: AnyRule, problem: Problem, past: Sequence[Level], to: Level) -> bool:
     """Whether the rule is possible after ``past``, a v3 step with the statistics of the space."""
     if rule.problem(past, to) is not None:
         return False
     if not rule.needs_ems:
         return True
-    nodes = space.ems
-    if nodes is None or Prediction.V3 not in space.predictions or not isinstance(rule, Taylor):
-        return False
-    points = {rule.start, *(p for derivative in rule.derivatives for p in derivative.points)}
-    lams = [past[p].lam for p in points if math.isfinite(past[p].lam)]
-    start = nodes.nearest(past[rule.start].lam)
-    return all(map(nodes.covers, [*lams, to.lam])) and start < nodes.nearest(to.lam)
+    nodes = problem.ems if Prediction.V3 in problem.space.predictions else None
+    return nodes is not None and rule.is_covered(nodes, past, to)
 
 
-def _possible_relaxation(relaxation: Relaxation | None, space: SearchSpace) -> Relaxation | None:
+def _possible_relaxation(relaxation: Relaxation | None, space: SpaceConfig) -> Relaxation | None:
     strength, limit = strength_of(relaxation), space.coefficient_limit
     if kind_of(relaxation) not in space.relaxations:
         return relaxation_of(space.relaxations[0], 0.0)

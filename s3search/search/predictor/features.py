@@ -19,13 +19,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from s3search.rules import AnyRule, Prediction
-from s3search.rules.taylor import RelaxationKind
+from s3search.rules import AnyRule, Prediction, RelaxationKind, SearchedRule, solvers
 from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind, Step
-from s3search.search.edit.families import solver_of
-from s3search.search.edit.recipe import choice_of, strength_of
+from s3search.search.edit.recipe import choice_of, solver_of, strength_of
 from s3search.search.predictor.base import Array, Example, Mask
-from s3search.search.space.space import Solver
 
 _CLEAN, _NOISY = 1.0, 2.0  # in lam, beyond the finite levels
 _PLACES = 8  # rows of `flat`
@@ -34,13 +31,13 @@ _EM_ROUNDS = 8
 _SHRINKAGE = 0.05  # of the covariance towards the identity
 _REMEMBERED = 8192  # schedules
 
-_SOLVERS = (*Solver, None)  # None: a published step without a family
 _RELAXATIONS = tuple(RelaxationKind)
 _STARTS = tuple(StartKind)
 
 _ORDER, _DATA = 0, 1  # columns of `tokens`
-_RULE = 5 + len(_RELAXATIONS) + len(_SOLVERS)
-TOKEN = _RULE + 8 + len(_STARTS)
+_CORRECTED = -8 - len(_STARTS)  # the first column after those of the rule
+
+Solvers = tuple[type[SearchedRule], ...]
 
 
 def proxy_names(examples: Iterable[Example], *, least: float = 0.2) -> tuple[str, ...]:
@@ -138,33 +135,34 @@ class _Known:
     schedule: Schedule = field(compare=False)
 
 
-def tokens(schedule: Schedule) -> Array:  # (n_steps, TOKEN)
+def tokens(schedule: Schedule) -> Array:  # (n_steps, ...)
     """One row per step: its rule and corrector, where it begins and ends, what the network is
     told there; the first row carries how the trajectory starts.
     """
-    return _tokens(_Known(schedule.id, schedule))
+    return _tokens(_Known(schedule.id, schedule), tuple(solvers().values()))
 
 
 def flat(schedules: Sequence[Schedule]) -> Array:  # (n, ...)
     """Tokens at `_PLACES` evenly spaced steps, and the number of steps and of calls."""
-    return np.array([_flat(_Known(schedule.id, schedule)) for schedule in schedules])
+    drawn = tuple(solvers().values())
+    return np.array([_flat(_Known(schedule.id, schedule), drawn) for schedule in schedules])
 
 
 def compact(schedules: Sequence[Schedule]) -> Array:  # (n, 12)
     """Where the trajectory ends, how its times are spread, and how often what is chosen."""
-    return np.array([_compact(_Known(schedule.id, schedule)) for schedule in schedules])
+    drawn = tuple(solvers().values())
+    return np.array([_compact(_Known(schedule.id, schedule), drawn) for schedule in schedules])
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _tokens(known: _Known) -> Array:
+def _tokens(known: _Known, drawn: Solvers) -> Array:
     schedule = known.schedule
     lams = _lams(schedule)
-    rows = np.zeros((schedule.n_steps, TOKEN))
+    rows = []
     for i, step in enumerate(schedule.steps):
         told = step.network_time
         shift = 0.0 if told is None else schedule.process.lam(told) - lams[i + 1]
-        rows[i, :_RULE] = _rule_row(step.predictor)
-        rows[i, _RULE:] = (
+        place = (
             step.corrector is not None,
             step.corrector is not None and step.corrector.kind is CorrectorKind.IMPLICIT,
             step.compensation is not None,
@@ -175,24 +173,26 @@ def _tokens(known: _Known) -> Array:
             schedule.times[i + 1] == schedule.process.clean_time,
             *((i == 0 and schedule.start.kind is kind) for kind in _STARTS),
         )
-    rows.setflags(write=False)
-    return rows
+        rows.append((*_rule_row(step.predictor, drawn), *place))
+    array = np.array(rows, dtype=np.float64)
+    array.setflags(write=False)
+    return array
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _flat(known: _Known) -> Array:
-    own = _tokens(known)
+def _flat(known: _Known, drawn: Solvers) -> Array:
+    own = _tokens(known, drawn)
     places = np.rint(np.linspace(0, len(own) - 1, _PLACES)).astype(int)
     counts = (known.schedule.n_steps, known.schedule.nfe)
     return np.concatenate([own[places].reshape(-1), counts])
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _compact(known: _Known) -> Array:
-    schedule, own = known.schedule, _tokens(known)
+def _compact(known: _Known, drawn: Solvers) -> Array:
+    schedule, own = known.schedule, _tokens(known, drawn)
     lams = np.array(_lams(schedule))
     places = (lams - lams[0]) / (lams[-1] - lams[0])
-    order, data, corrected = own[:, _ORDER], own[:, _DATA], own[:, _RULE]
+    order, data, corrected = own[:, _ORDER], own[:, _DATA], own[:, _CORRECTED]
     summaries = (
         schedule.nfe,
         schedule.n_steps,
@@ -211,7 +211,7 @@ def _compact(known: _Known) -> Array:
 
 
 @lru_cache(maxsize=4096)
-def _rule_row(rule: AnyRule) -> tuple[float, ...]:
+def _rule_row(rule: AnyRule, drawn: Solvers) -> tuple[float, ...]:
     choice, solver = choice_of(Step(predictor=rule)), solver_of(rule)
     kind = None if choice.relaxation is None else choice.relaxation.kind
     return (
@@ -221,7 +221,8 @@ def _rule_row(rule: AnyRule) -> tuple[float, ...]:
         strength_of(choice.relaxation),
         choice.published is not None,
         *(kind is each for each in _RELAXATIONS),
-        *(solver is each for each in _SOLVERS),
+        *(solver is each for each in drawn),
+        solver is None,  # a published step that no search draws
     )
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from s3search.rules import Free
 from s3search.schedules.schedule import Schedule, Step
 from s3search.search.questions import Rung
 from s3search.show.pictures import describe_rule
@@ -68,9 +67,6 @@ def counted(schedules: list[Schedule], *, nfe: int, n_measured: int) -> Choices:
 
 def choice(step: Step) -> str:
     """A step in a few words, without its numbers."""
-    family, extrapolated, order = describe_rule(step.predictor)
-    extent = f"order {order}"
-    if isinstance(step.predictor, Free):
-        extent = f"{order} prediction{'' if order == 1 else 's'}"
+    title, extrapolated, _ = describe_rule(step.predictor)
     corrected = "" if step.corrector is None else f" + {step.corrector.kind.value}"
-    return f"{family}, {extrapolated}, {extent}{corrected}"
+    return f"{title}, {extrapolated}, {step.predictor.extent}{corrected}"

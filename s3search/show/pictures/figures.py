@@ -16,7 +16,6 @@ from s3search.show.pictures.samples import save_figure
 from s3search.show.pictures.words import (
     TimeLine,
     describe_rule,
-    extent,
     guidance,
     skipped,
     time_lines,
@@ -153,11 +152,11 @@ def _draw_skipped(axes: Axes, schedule: Schedule) -> None:
 def _draw_strip(axes: Axes, schedule: Schedule, framed: Sequence[int] = ()) -> None:
     has_words = schedule.n_steps <= _MOST_WORDS
     for i, step in enumerate(schedule.steps):
-        family, extrapolated, order = describe_rule(step.predictor)
+        title, extrapolated, _ = describe_rule(step.predictor)
         edge, width = (_DIFFERS, 2.5) if i in framed else ("none", 0.0)
         colour = _COLOURS[extrapolated]
         axes.bar(i + 0.5, 1.0, width=0.94, color=colour, edgecolor=edge, linewidth=width)
-        text = f"{family}\n{extent(step.predictor, order)}"
+        text = f"{title}\n{step.predictor.extent}"
         if step.corrector is not None:
             text += f"\n+ {step.corrector.kind.value}"
         if has_words:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
-from s3search.rules import Adams, AnyRule, Free, Level, Taylor, UniPC, level
+from s3search.rules import AnyRule, Level, level
 from s3search.schedules.layers import skipped_by_call
 from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind, Step
 
@@ -86,35 +86,20 @@ def skipped(schedule: Schedule) -> list[tuple[tuple[int, ...], ...]]:
 
 
 def describe_rule(rule: AnyRule) -> tuple[str, str, int]:
-    """Family, what it extrapolates (`data`, `noise` or `slope`) and order of a rule.
+    """Name, what it extrapolates (`data`, `noise`, `v3` or `slope`) and order of a rule.
 
     A free step has no order of its own: it is counted by its predictions.
     """
-    match rule:
-        case Taylor():
-            return "Taylor", rule.prediction.value, rule.order
-        case UniPC():
-            return f"UniPC {rule.variant.value}", rule.prediction.value, len(rule.points) + 1
-        case Adams():
-            return "Adams", "slope", len(rule.points)
-        case Free():
-            return "Free", "data", rule.n_points
-        case _:
-            return type(rule).__name__, "slope", rule.n_points
+    return rule.title, rule.extrapolated or "slope", rule.n_points
 
 
 def step_sentence(step: Step) -> str:
     """The choices of one step."""
-    family, extrapolated, order = describe_rule(step.predictor)
-    text = f"{family}, {extrapolated}, {extent(step.predictor, order)}"
-    relaxed = [
-        f"{d.relaxation.kind.value}" + ("" if c is None else f" {c:+.3g}")
-        for d in getattr(step.predictor, "derivatives", ())
-        if d.relaxation is not None
-        for c in [d.relaxation.coefficient]
-    ]
-    if relaxed:
-        text += f" ({', '.join(relaxed)})"
+    rule = step.predictor
+    title, extrapolated, _ = describe_rule(rule)
+    text = f"{title}, {extrapolated}, {rule.extent}"
+    if rule.details:
+        text += f" ({rule.details})"
     if step.corrector is not None:
         text += f", then {step.corrector.kind.value} corrector"
     if step.compensation is not None:
@@ -122,13 +107,6 @@ def step_sentence(step: Step) -> str:
     if step.network_time is not None:
         text += f"; network told {step.network_time:.5g}"
     return text
-
-
-def extent(rule: AnyRule, order: int) -> str:
-    """How far back a rule reaches."""
-    if not isinstance(rule, Free):
-        return f"order {order}"
-    return "1 prediction" if order == 1 else f"{order} predictions"
 
 
 def ratio(at: Level) -> float:

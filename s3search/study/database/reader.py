@@ -89,8 +89,8 @@ class StudyReader:
         """The rows of all measurements in order, with what a search that is run again must know of
         them.
         """
-        names = ["schedule_id", "rung", "n_images", "value", "error", "path", "seconds"]
-        names.append("standard_error")
+        names = ["schedule_id", "rung", "n_images", "noise_seed", "value", "error", "path"]
+        names += ["seconds", "standard_error"]
         query = select(*(EVALUATIONS.c[name] for name in names))
         with self._engine.begin() as connection:
             of_study = query.where(EVALUATIONS.c.study_id == self._id)

@@ -17,7 +17,7 @@ from sqlalchemy.engine import Engine
 
 from s3search.errors import LeaseLost, StudyConflict, nearest
 from s3search.search.questions import Answer, Measurement
-from s3search.search.space.space import SearchSpace
+from s3search.search.space import SpaceConfig
 from s3search.search.trial import Trial
 from s3search.study.database.engine import insert_missing, insert_or_leave, open_engine, redacted
 from s3search.study.database.lease import Lease
@@ -41,6 +41,8 @@ from s3search.study.database.tables import (
 )
 from s3search.study.file.config import StudyConfig
 from s3search.study.optuna.mirror import DATABASE_ERRORS, OptunaMirror
+
+_FOUND_LATER = ("mean_image", "ems", "jump", "layers")  # unset in spaces of earlier releases
 
 
 class StudyStore(StudyReader):
@@ -280,8 +282,9 @@ def space_fields(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[st
     """The stored space, flat: a study of an earlier release has fields that came later at their
     defaults, which are off.
     """
-    defaults = flat(SearchSpace().model_dump(mode="json"))
-    return {key: defaults[key] for key in flat(asked) if key in defaults} | flat(stored)
+    defaults = flat(SpaceConfig().model_dump(mode="json"))
+    known = {key: value for key, value in flat(stored).items() if key not in _FOUND_LATER}
+    return {key: defaults[key] for key in flat(asked) if key in defaults} | known
 
 
 def _check_same(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from s3search.errors import InvalidConfig, nearest
-from s3search.search.space.space import preset_folder
+from s3search.search.space import preset_folder
 
 _TABLE = re.compile(r"\[([\w.]+)\]")
 _BLANK = re.compile(r"(\w+) = .*# fill in(?:: (.*))?")

@@ -12,9 +12,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from s3search.rules import Adams, Free, Prediction, Taylor, UniPC, level
-from s3search.rules.taylor import MAX_ORDER
-from s3search.schedules.schedule import Schedule, StartKind, Step
+from s3search.rules import Prediction, level
+from s3search.schedules.schedule import Schedule, StartKind
 
 _SIGMA = FloatDistribution(1e-6, 1e6, log=True)
 _SHARE = FloatDistribution(0.0, 1.0)
@@ -37,14 +36,15 @@ DISTRIBUTIONS: dict[str, BaseDistribution] = {
 
 def summary(schedule: Schedule, *, is_baseline: bool) -> dict[str, Any]:
     """The values of `DISTRIBUTIONS` for one schedule; sigma is the noise-to-signal ratio."""
+    rules = [step.predictor for step in schedule.steps]
     ratios = [_ratio(schedule, t) for t in schedule.times]
     return {
         "is_baseline": is_baseline,
         "nfe": schedule.nfe,
         "steps": schedule.n_steps,
         "start": schedule.start.kind.value,
-        "order_mean": fmean(_order(step) for step in schedule.steps),
-        "data_share": fmean(_predicts_data(step) for step in schedule.steps),
+        "order_mean": fmean(rule.counted_order for rule in rules),
+        "data_share": fmean(rule.extrapolated is Prediction.DATA for rule in rules),
         "corrector_share": fmean(step.corrector is not None for step in schedule.steps),
         "sigma_second": ratios[1],
         "sigma_middle": ratios[len(ratios) // 2],
@@ -57,22 +57,3 @@ def _ratio(schedule: Schedule, t: float) -> float:
     at = level(schedule.process, t)
     ratio = at.sigma / at.alpha if at.alpha else _SIGMA.high
     return min(max(ratio, _CLEAN), _SIGMA.high)
-
-
-def _order(step: Step) -> int:
-    match step.predictor:
-        case Taylor(order=order):
-            return order
-        case UniPC(points=points):
-            return len(points) + 1
-        case Adams(points=points):
-            return len(points)
-        case Free() as rule:  # it has no order of its own
-            return min(rule.n_points, MAX_ORDER)
-        case rule:
-            return rule.n_points
-
-
-def _predicts_data(step: Step) -> bool:
-    is_free = isinstance(step.predictor, Free)
-    return is_free or getattr(step.predictor, "prediction", None) is Prediction.DATA

@@ -29,7 +29,8 @@ def evaluations_frame(store: StudyStore, *, of_validated: bool = False) -> pd.Da
     frame = frame.drop_duplicates("id")
     frame["origin"] = frame["origin"].fillna("")
     origins = {text: Origin.of_text(text) for text in frame["origin"].unique()}
-    frame["is_baseline"] = frame["origin"].map(lambda text: origins[text].is_baseline)
+    is_baseline = frame["origin"].map(lambda text: origins[text].is_baseline)
+    frame["is_baseline"] = is_baseline.astype(bool)  # also where there is no row
     frame["vetoed"] = frame["schedule_id"].isin(list(store.vetoes()))
     frame["solver"] = frame["origin"].map(lambda text: origins[text].solver)
     return frame

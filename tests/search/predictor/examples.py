@@ -9,7 +9,7 @@ from s3search.processes import edm
 from s3search.schedules.schedule import Schedule
 from s3search.search.edit.draft import random_schedule
 from s3search.search.predictor import Example
-from s3search.search.space.space import load_space
+from s3search.search.space import Problem, load_space
 from s3search.solvers.plan import compile_plans
 
 NFE = 4
@@ -21,7 +21,7 @@ _SPECTRUM, _OTHER_SPECTRUM = np.geomspace(1e-3, 1.0, 16), np.geomspace(1e-2, 4.0
 def measured(n: int = 160) -> tuple[tuple[Schedule, ...], np.ndarray, np.ndarray]:
     """Random schedules, their distances (n,), and those on other data (n,): a good proxy."""
     rng, space = np.random.default_rng(0), load_space("usf", {"starts": ["network"]})
-    schedules = [random_schedule(space, edm(), NFE, rng) for _ in range(n)]
+    schedules = [random_schedule(Problem(space, edm()), NFE, rng) for _ in range(n)]
     plans = compile_plans(schedules)
     values = gaussian_distance(plans, _MEAN, _SPECTRUM)
     noise = np.exp(0.2 * rng.normal(size=n))

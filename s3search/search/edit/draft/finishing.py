@@ -7,38 +7,38 @@ import numpy as np
 from s3search.schedules.schedule import Schedule, Start, StartKind, StatisticsReference, needs_ems
 from s3search.search.edit.draft.form import Draft
 from s3search.search.edit.draft.settling import settle, settle_end, settle_first
-from s3search.search.space.space import SearchSpace
+from s3search.search.space import Problem
 
 
-def finished(space: SearchSpace, draft: Draft, nfe: int, rng: np.random.Generator) -> Schedule:
+def finished(problem: Problem, draft: Draft, nfe: int, rng: np.random.Generator) -> Schedule:
     """The schedule of ``nfe`` calls nearest to the draft that lies in the space.
 
     Uses up the draft.  Steps are removed or inserted at random places until the calls are right.
     """
     process = draft.process
-    settle_first(space, draft)
-    settle_end(space, draft)
-    starts = space.starts_for(process, draft.times[0])
+    settle_first(problem, draft)
+    settle_end(problem, draft)
+    starts = problem.starts_at(draft.times[0])
     if draft.start not in starts:
         draft.start = starts[0]
-    settle(space, draft)
+    settle(problem, draft)
     while draft.n_calls > nfe:
         if len(draft.choices) == 1:
             draft.choices[0] = replace(draft.choices[0], corrector=None)
         else:
             draft.remove_step(rng)
-        settle(space, draft)
+        settle(problem, draft)
     while draft.n_calls < nfe:
-        draft.insert_step(space, rng)
-        settle(space, draft)
+        draft.insert_step(problem, rng)
+        settle(problem, draft)
     clean = (process.clean_time,) if draft.denoises else ()
-    image = space.mean_image if draft.start is StartKind.AVERAGE_X0 else None
+    image = problem.mean_image if draft.start is StartKind.AVERAGE_X0 else None
     first = draft.first_shift
     network_time = None if first is None else first.time(process, draft.times[0])
     steps = draft.steps()
     named = None
-    if space.ems is not None and needs_ems(steps) is not None:
-        named = StatisticsReference(digest=space.ems.digest)
+    if problem.ems is not None and needs_ems(steps) is not None:
+        named = StatisticsReference(digest=problem.ems.digest)
     return Schedule(
         process=process,
         times=(*draft.times, *clean),
@@ -46,7 +46,7 @@ def finished(space: SearchSpace, draft: Draft, nfe: int, rng: np.random.Generato
             kind=draft.start,
             image=image,
             network_time=network_time,
-            jump=space.jump if draft.jumps else None,
+            jump=problem.jump if draft.jumps else None,
         ),
         steps=steps,
         statistics=named,

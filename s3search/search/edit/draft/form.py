@@ -11,7 +11,7 @@ from s3search.rules import level
 from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind, Step
 from s3search.search.edit.network_time import LEAST_LAM, Shift, shift_of
 from s3search.search.edit.recipe import FINISH, Choice, choice_of, step_of
-from s3search.search.space.space import SearchSpace
+from s3search.search.space import Problem
 
 T = TypeVar("T")
 
@@ -80,12 +80,12 @@ class Draft:
         del self.choices[index]
         del self.times[index + 1]
 
-    def insert_step(self, space: SearchSpace, rng: np.random.Generator) -> None:
+    def insert_step(self, problem: Problem, rng: np.random.Generator) -> None:
         """Splits one interval, the longer the likelier; the new step is like the one there."""
         lams = self.lams()
         if len(lams) == 1:  # one step straight to the clean end: there is no interval yet
-            self.times.append(self.process.time_of_lam(random_end(space, self, rng)))
-            self.choices.insert(0, replace(FINISH, prediction=space.usable_predictions[0]))
+            self.times.append(self.process.time_of_lam(random_end(problem, self, rng)))
+            self.choices.insert(0, replace(FINISH, prediction=problem.predictions[0]))
             return
         lengths = np.maximum(np.diff(lams), 1e-12)
         index = int(rng.choice(len(lengths), p=lengths / lengths.sum()))
@@ -121,9 +121,9 @@ def draft_of(schedule: Schedule) -> Draft:
     )
 
 
-def random_end(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> float:
+def random_end(problem: Problem, draft: Draft, rng: np.random.Generator) -> float:
     """lam of an end level, uniform over the space's range."""
-    low, high = space.end_lams(draft.process, called=draft.calls_end)
+    low, high = problem.end_lams(called=draft.calls_end)
     return float(rng.uniform(low, high))
 
 

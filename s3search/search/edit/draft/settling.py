@@ -10,14 +10,14 @@ from s3search.schedules.spacing import EndRule, noisy_time
 from s3search.search.edit.draft.form import Draft
 from s3search.search.edit.network_time import SLACK, settled_shift
 from s3search.search.edit.recipe import FINISH, possible, step_of
-from s3search.search.space.space import SearchSpace, highest_called_lam
+from s3search.search.space import Problem
 
 
-def settle_first(space: SearchSpace, draft: Draft) -> None:
+def settle_first(problem: Problem, draft: Draft) -> None:
     """Puts the first time at the noisy end, or where a jump may land; jumps begin at the network's
     own first prediction.
     """
-    limits = space.jump_lams(draft.process)
+    limits = problem.jump_lams
     if not draft.jumps or limits is None:
         draft.jumps = False
         draft.times[0] = noisy_time(draft.process)
@@ -28,14 +28,14 @@ def settle_first(space: SearchSpace, draft: Draft) -> None:
         draft.place(0, min(max(lam, low), high))
 
 
-def settle_end(space: SearchSpace, draft: Draft) -> None:
+def settle_end(problem: Problem, draft: Draft) -> None:
     """Makes the end rule one of the space's."""
     rule = EndRule.DENOISE if draft.denoises else EndRule.STOP
-    if rule not in space.end_rules:
-        set_end_rule(space, draft, denoises=not draft.denoises)
+    if rule not in problem.space.end_rules:
+        set_end_rule(problem, draft, denoises=not draft.denoises)
 
 
-def set_end_rule(space: SearchSpace, draft: Draft, *, denoises: bool) -> None:
+def set_end_rule(problem: Problem, draft: Draft, *, denoises: bool) -> None:
     """Adds the step to the clean end, or takes it away; the end level stays."""
     if denoises and not draft.denoises:
         draft.choices[-1] = replace(draft.choices[-1], corrector=None)
@@ -44,26 +44,26 @@ def set_end_rule(space: SearchSpace, draft: Draft, *, denoises: bool) -> None:
         if len(draft.choices) > 1:
             draft.choices.pop()
         else:  # the only step now ends at the noisiest end level
-            low, _ = space.end_lams(draft.process, called=False)
+            low, _ = problem.end_lams(called=False)
             draft.times.append(draft.process.time_of_lam(low))
     draft.denoises = denoises
 
 
-def settle(space: SearchSpace, draft: Draft) -> None:
+def settle(problem: Problem, draft: Draft) -> None:
     """Makes times, choices and shifts possible; first time and end rule must be so already."""
-    settle_times(space, draft)
+    settle_times(problem, draft)
     levels = [level(draft.process, t) for t in draft.times]
     if draft.denoises:
         levels.append(level(draft.process, draft.process.clean_time))
     n = len(draft.choices)
     draft.choices = [
-        possible(choice, space, levels[: i + 1], levels[i + 1], is_last=i == n - 1)
+        possible(choice, problem, levels[: i + 1], levels[i + 1], is_last=i == n - 1)
         for i, choice in enumerate(draft.choices)
     ]
-    settle_shifts(space, draft)
+    settle_shifts(problem, draft)
 
 
-def settle_shifts(space: SearchSpace, draft: Draft) -> None:
+def settle_shifts(problem: Problem, draft: Draft) -> None:
     """Brings shifts into their range, and gives up those of a schedule that can have none: a
     velocity and a compensation mix predictions that a shift tells apart.
     """
@@ -73,29 +73,29 @@ def settle_shifts(space: SearchSpace, draft: Draft) -> None:
         draft.forget_shifts()
         return
     called = draft.first_shift if draft.start is StartKind.NETWORK else None
-    draft.first_shift = settled_shift(space, draft.process, draft.times[0], called)
+    draft.first_shift = settled_shift(problem, draft.times[0], called)
     n = len(draft.choices)
     for i, choice in enumerate(draft.choices):
         is_called = i < n - 1 or choice.corrector is not None
         shift = choice.shift if is_called and i + 1 < len(draft.times) else None
         t = draft.times[min(i + 1, len(draft.times) - 1)]
-        shift = settled_shift(space, draft.process, t, shift)
+        shift = settled_shift(problem, t, shift)
         if shift != choice.shift:
             draft.choices[i] = replace(choice, shift=shift)
 
 
-def settle_times(space: SearchSpace, draft: Draft) -> None:
+def settle_times(problem: Problem, draft: Draft) -> None:
     """Moves the end level into its range and the other times apart, as little as that takes."""
     n = len(draft.times) - 1
     if n == 0:
         return
     old = draft.lams()
-    low, high = space.end_lams(draft.process, called=draft.calls_end)
+    low, high = problem.end_lams(called=draft.calls_end)
     lams = list(old)
     if not low - SLACK <= lams[n] <= high + SLACK:
         lams[n] = min(max(lams[n], low), high)
-    cleanest = highest_called_lam(draft.process)
-    gap = min(space.min_gap, (min(lams[n], cleanest) - lams[0]) / (2 * n))
+    cleanest = problem.highest_called_lam
+    gap = min(problem.space.min_gap, (min(lams[n], cleanest) - lams[0]) / (2 * n))
     for i in range(1, n):
         if lams[i] < lams[i - 1] + gap - SLACK:
             lams[i] = lams[i - 1] + gap

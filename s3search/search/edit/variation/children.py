@@ -6,28 +6,28 @@ from s3search.errors import InvalidSchedule
 from s3search.schedules.schedule import Schedule
 from s3search.search.edit.draft import Draft, draft_of, finished, pick
 from s3search.search.edit.variation.operators import operators_of
-from s3search.search.space.space import SearchSpace
+from s3search.search.space import Problem
 
 _REDRAWS = 8  # of a child that equals its parent
 
 
-def mutate(space: SearchSpace, schedule: Schedule, rng: np.random.Generator) -> Schedule:
+def mutate(problem: Problem, schedule: Schedule, rng: np.random.Generator) -> Schedule:
     """A child that differs from ``schedule`` in 1 to ``space.changes`` places.
 
     The parent itself comes back only where nothing can be changed (a space with one schedule).
     """
-    operators, rates = operators_of(space)
+    operators, rates = operators_of(problem)
     for _ in range(_REDRAWS):
         draft = draft_of(schedule)
-        for _ in range(int(rng.integers(1, space.changes + 1))):
-            operators[int(rng.choice(len(operators), p=rates))](space, draft, rng)
-        child = finished(space, draft, schedule.nfe, rng)
+        for _ in range(int(rng.integers(1, problem.space.changes + 1))):
+            operators[int(rng.choice(len(operators), p=rates))](problem, draft, rng)
+        child = finished(problem, draft, schedule.nfe, rng)
         if not _same(child, schedule):
             return child
     return schedule
 
 
-def crossover(space: SearchSpace, a: Schedule, b: Schedule, rng: np.random.Generator) -> Schedule:
+def crossover(problem: Problem, a: Schedule, b: Schedule, rng: np.random.Generator) -> Schedule:
     """A child with times mixed in lam, and steps, start and end from either parent.
 
     Both parents have one process and make the same number of calls.  Where every draw equals one
@@ -39,17 +39,15 @@ def crossover(space: SearchSpace, a: Schedule, b: Schedule, rng: np.random.Gener
             f"{a.nfe} and {b.process.type!r} with {b.nfe}"
         )
     for _ in range(_REDRAWS):
-        child = finished(space, _mixed(draft_of(a), draft_of(b), rng), a.nfe, rng)
+        child = finished(problem, _mixed(draft_of(a), draft_of(b), rng), a.nfe, rng)
         if not _same(child, a) and not _same(child, b):
             return child
-    return mutate(space, a, rng)
+    return mutate(problem, a, rng)
 
 
-def migrate(
-    space: SearchSpace, schedule: Schedule, nfe: int, rng: np.random.Generator
-) -> Schedule:
+def migrate(problem: Problem, schedule: Schedule, nfe: int, rng: np.random.Generator) -> Schedule:
     """The schedule with steps inserted or removed until it makes ``nfe`` calls."""
-    return finished(space, draft_of(schedule), nfe, rng)
+    return finished(problem, draft_of(schedule), nfe, rng)
 
 
 def _same(a: Schedule, b: Schedule) -> bool:

@@ -10,17 +10,17 @@ from s3search.schedules.spacing import EndRule, noisy_time
 from s3search.search.edit.draft import Draft, pick, random_end, set_end_rule
 from s3search.search.edit.network_time import moved_shift
 from s3search.search.edit.recipe import Choice, step_of
-from s3search.search.space.space import SearchSpace
+from s3search.search.space import Problem
 
 
-def move_times(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+def move_times(problem: Problem, draft: Draft, rng: np.random.Generator) -> None:
     """Moves one inner time, all of them a little, or bends the spacing as a whole."""
     lams = np.array(draft.lams())
     n = len(lams) - 1
     if n < 2:
-        move_end(space, draft, rng)
+        move_end(problem, draft, rng)
         return
-    size = space.time_sigma * math.exp(rng.normal(0.0, 0.7))
+    size = problem.space.time_sigma * math.exp(rng.normal(0.0, 0.7))
     inner = lams[1:-1].copy()
     match int(rng.integers(3)):
         case 0:
@@ -40,16 +40,16 @@ def move_times(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> No
             draft.place(k + 1, float(inner[k]))
 
 
-def move_end(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+def move_end(problem: Problem, draft: Draft, rng: np.random.Generator) -> None:
     """Moves the end level, alone or with the inner times stretched along; at times anywhere."""
     if len(draft.times) == 1:
         return
-    low, high = space.end_lams(draft.process, called=draft.calls_end)
+    low, high = problem.end_lams(called=draft.calls_end)
     lams = draft.lams()
     if rng.random() < 0.2:
-        new = random_end(space, draft, rng)
+        new = random_end(problem, draft, rng)
     else:
-        new = float(np.clip(lams[-1] + rng.normal(0.0, 2 * space.time_sigma), low, high))
+        new = float(np.clip(lams[-1] + rng.normal(0.0, 2 * problem.space.time_sigma), low, high))
     stretch = (new - lams[0]) / (lams[-1] - lams[0])
     if rng.random() < 0.5:
         for k in range(1, len(lams) - 1):
@@ -57,20 +57,20 @@ def move_end(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None
     draft.place(len(lams) - 1, new)
 
 
-def move_step(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+def move_step(problem: Problem, draft: Draft, rng: np.random.Generator) -> None:
     """Removes one step and inserts one elsewhere."""
     if len(draft.choices) > 1:
         draft.remove_step(rng)
-        draft.insert_step(space, rng)
+        draft.insert_step(problem, rng)
 
 
-def change_network_time(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+def change_network_time(problem: Problem, draft: Draft, rng: np.random.Generator) -> None:
     """Another shift of the network's time at one point; it takes the place of the schedule's
     compensations and velocities.
     """
     i = int(rng.integers(min(len(draft.times), len(draft.choices))))
     old = draft.first_shift if i == 0 else draft.choices[i - 1].shift
-    new = moved_shift(space, draft.process, draft.times[i], old, rng)
+    new = moved_shift(problem, draft.times[i], old, rng)
     if new is not None:
         draft.choices = [_without_mixing(choice) for choice in draft.choices]
     if i == 0:
@@ -85,18 +85,18 @@ def _without_mixing(choice: Choice) -> Choice:
     return replace(choice, published=None) if step_of(choice).mixes_predictions else choice
 
 
-def change_jump(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+def change_jump(problem: Problem, draft: Draft, rng: np.random.Generator) -> None:
     """Moves where a jump lands, takes it away or makes one; the times after it are stretched along
     and the end stays.
     """
-    limits, before = space.jump_lams(draft.process), draft.lams()
+    limits, before = problem.jump_lams, draft.lams()
     if limits is None:
         return
     if draft.jumps and rng.random() < 0.3:
         draft.jumps = False
         draft.times[0] = noisy_time(draft.process)
     elif draft.jumps:
-        lam = before[0] + rng.normal(0.0, 2 * space.time_sigma)
+        lam = before[0] + rng.normal(0.0, 2 * problem.space.time_sigma)
         draft.place(0, float(np.clip(lam, *limits)))
     else:
         if draft.start is not StartKind.NETWORK and len(draft.choices) > 1:
@@ -110,18 +110,19 @@ def change_jump(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> N
             draft.place(k, before[-1] - (before[-1] - before[k]) * stretch)
 
 
-def change_start(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+def change_start(problem: Problem, draft: Draft, rng: np.random.Generator) -> None:
     """Another first prediction; the steps that this costs or frees are taken at random."""
-    others = [s for s in space.starts_for(draft.process, draft.times[0]) if s is not draft.start]
+    others = [s for s in problem.starts_at(draft.times[0]) if s is not draft.start]
     if others:
         draft.jumps = False
         was_network = draft.start is StartKind.NETWORK
         draft.start = pick(others, rng)
         if was_network:
-            draft.insert_step(space, rng)
+            draft.insert_step(problem, rng)
 
 
-def change_end_rule(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+def change_end_rule(problem: Problem, draft: Draft, rng: np.random.Generator) -> None:
     """From stop to denoise, or back."""
-    if len(space.end_rules) > 1 or (space.end_rules[0] is EndRule.DENOISE) != draft.denoises:
-        set_end_rule(space, draft, denoises=not draft.denoises)
+    rules = problem.space.end_rules
+    if len(rules) > 1 or (rules[0] is EndRule.DENOISE) != draft.denoises:
+        set_end_rule(problem, draft, denoises=not draft.denoises)

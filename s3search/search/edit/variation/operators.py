@@ -15,7 +15,6 @@ from s3search.search.edit.variation.frame import (
     move_times,
 )
 from s3search.search.edit.variation.steps import (
-    WITH_COEFFICIENT,
     change_compensation,
     change_corrector,
     change_estimation,
@@ -24,10 +23,11 @@ from s3search.search.edit.variation.steps import (
     change_relaxation,
     change_solver,
     change_start_point,
+    walks,
 )
-from s3search.search.space.space import CorrectorChoice, MutationRates, SearchSpace
+from s3search.search.space import MutationRates, Problem
 
-Operator = Callable[[SearchSpace, Draft, np.random.Generator], None]
+Operator = Callable[[Problem, Draft, np.random.Generator], None]
 
 _BY_RATE: dict[str, Operator] = {
     "times": move_times,
@@ -50,20 +50,20 @@ _BY_RATE: dict[str, Operator] = {
 assert set(_BY_RATE) == set(MutationRates.model_fields)
 
 
-def operators_of(space: SearchSpace) -> tuple[list[Operator], list[float]]:
-    """The operators that can change something in this space, and their probabilities."""
+def operators_of(problem: Problem) -> tuple[list[Operator], list[float]]:
+    """The operators that can change something here, and their probabilities."""
+    space = problem.space
     single = {
-        "prediction": len(space.usable_predictions) < 2,
+        "prediction": len(problem.predictions) < 2,
         "order": len(space.orders) < 2,
-        "relaxation": space.relaxations == (space.relaxations[0],)
-        and space.relaxations[0] not in WITH_COEFFICIENT,
+        "relaxation": len(space.relaxations) == 1 and not walks(space.relaxations[0]),
         "estimation": not space.low_order_estimates or max(space.orders) < 3,
-        "corrector": space.correctors == (CorrectorChoice.NONE,),
+        "corrector": space.correctors == (None,),
         "solver": len(space.solvers) < 2,
         "start_point": len(space.start_points) < 2,
         "compensation": not space.compensations,
         "network_time": space.network_shift == 0.0,
-        "jump": space.jump is None or space.jump_sigma is None,
+        "jump": problem.jump is None or space.jump_sigma is None,
         "start": len(space.starts) < 2,
         "end_rule": len(space.end_rules) < 2,
     }

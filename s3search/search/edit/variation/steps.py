@@ -6,52 +6,49 @@ from dataclasses import replace
 
 import numpy as np
 
-from s3search.rules import Relaxation, RelaxationKind
-from s3search.schedules.schedule import CorrectorKind
+from s3search.rules import Relaxation, RelaxationKind, SearchedRule
 from s3search.search.edit.compensating import moved_compensation
 from s3search.search.edit.draft import Draft, pick, random_coefficient, with_solver
-from s3search.search.edit.families import WITH_CORRECTOR, moved, solver_of, with_order
 from s3search.search.edit.recipe import (
     Choice,
     kind_of,
     possible_estimates,
     possible_orders,
     relaxation_of,
+    solver_of,
     strength_of,
     with_rule,
 )
-from s3search.search.space.space import CorrectorChoice, RelaxationChoice, SearchSpace
-
-WITH_COEFFICIENT = (RelaxationChoice.LINEAR, RelaxationChoice.SCALE)
+from s3search.search.space import Problem
 
 
-def change_prediction(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+def change_prediction(problem: Problem, draft: Draft, rng: np.random.Generator) -> None:
     """Another prediction at one step, as a Taylor step."""
     i = _some_step(draft, rng)
-    others = [p for p in space.usable_predictions if p is not draft.choices[i].prediction]
+    others = [p for p in problem.predictions if p is not draft.choices[i].prediction]
     if others:
         draft.choices[i] = replace(draft.choices[i], prediction=pick(others, rng), published=None)
 
 
-def change_order(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+def change_order(problem: Problem, draft: Draft, rng: np.random.Generator) -> None:
     """Another order at one step; its derivatives are then estimated from all its points.
 
-    A step of one of the space's other families stays in its family where that has the order.
+    A step of one of the space's other solvers keeps its solver where that has the order.
     """
     i = _some_step(draft, rng)
     choice = draft.choices[i]
-    others = [o for o in possible_orders(space, i + 1) if o != choice.order]
+    others = [o for o in possible_orders(problem.space, i + 1) if o != choice.order]
     if not others:
         return
     order = pick(others, rng)
-    if _has_own_family(space, choice):
-        rule = choice.published and with_order(choice.published, order)
-        if rule is not None:
-            draft.choices[i] = with_rule(choice, rule)
-            return
+    own = _own_step(problem, choice)
+    if own is not None and order >= own.least_order:
+        draft.choices[i] = with_rule(choice, own.with_order(order))
+        return
     relaxation = choice.relaxation
     if order > 1 and choice.order == 1:
-        relaxation = relaxation_of(pick(space.relaxations, rng), random_coefficient(space, rng))
+        kind = pick(problem.space.relaxations, rng)
+        relaxation = relaxation_of(kind, random_coefficient(problem.space, rng))
     draft.choices[i] = replace(
         choice,
         order=order,
@@ -61,21 +58,22 @@ def change_order(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> 
     )
 
 
-def change_relaxation(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+def change_relaxation(problem: Problem, draft: Draft, rng: np.random.Generator) -> None:
     """Another kind, or a step of the coefficient's random walk, at one step of order 2 or more.
 
     A walk from a kind without coefficient starts at the linear relaxation of the same factor.
     """
+    space = problem.space
     i = _some_step(draft, rng, _has_derivative)
     choice = draft.choices[i]
     if choice.order < 2:
         return
-    walks = kind_of(choice.relaxation) in WITH_COEFFICIENT
-    has_linear = RelaxationChoice.LINEAR in space.relaxations
+    has_walk = walks(kind_of(choice.relaxation))
+    has_linear = RelaxationKind.LINEAR in space.relaxations
     others = [kind for kind in space.relaxations if kind is not kind_of(choice.relaxation)]
-    if (walks or has_linear) and (not others or rng.random() < 0.6):
-        kind = kind_of(choice.relaxation) if walks else RelaxationChoice.LINEAR
-        strength = strength_of(choice.relaxation) if walks else as_linear(draft, i)
+    if (has_walk or has_linear) and (not others or rng.random() < 0.6):
+        kind = kind_of(choice.relaxation) if has_walk else RelaxationKind.LINEAR
+        strength = strength_of(choice.relaxation) if has_walk else as_linear(draft, i)
         size = space.coefficient_sigma * math.exp(rng.normal(0.0, 0.7))
         limit = space.coefficient_limit
         new = relaxation_of(kind, float(np.clip(strength + rng.normal(0.0, size), -limit, limit)))
@@ -84,6 +82,11 @@ def change_relaxation(space: SearchSpace, draft: Draft, rng: np.random.Generator
     else:
         return
     draft.choices[i] = replace(choice, relaxation=new, published=None)
+
+
+def walks(kind: RelaxationKind | None) -> bool:
+    """Whether relaxations of this kind have a coefficient that may walk."""
+    return kind is not None and kind.takes_coefficient
 
 
 def as_linear(draft: Draft, i: int) -> float:
@@ -101,62 +104,66 @@ def _factor(relaxation: Relaxation, h: float, choice: Choice) -> float:
     return relaxation.factor(h, choice.prediction)
 
 
-def change_estimation(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+def change_estimation(problem: Problem, draft: Draft, rng: np.random.Generator) -> None:
     """Another number of points for the first derivative, at one step of order 3 or more."""
     i = _some_step(draft, rng, _has_estimates)
     choice = draft.choices[i]
     if choice.order < 3:
         return
-    others = [m for m in possible_estimates(space, choice.order) if m != choice.first_points]
+    others = [
+        m for m in possible_estimates(problem.space, choice.order) if m != choice.first_points
+    ]
     if others:
         draft.choices[i] = replace(choice, first_points=pick(others, rng), published=None)
 
 
-def change_corrector(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+def change_corrector(problem: Problem, draft: Draft, rng: np.random.Generator) -> None:
     """Another corrector at one step; on the last one it can only be removed."""
     n = len(draft.choices)
     i = int(rng.integers(n))
     now = draft.choices[i].corrector
-    kinds = [
-        None if c is CorrectorChoice.NONE else CorrectorKind(c.value) for c in space.correctors
-    ]
-    others = [None] if i == n - 1 else [kind for kind in {*kinds, None} if kind is not now]
-    if _has_own_family(space, draft.choices[i]):
-        solver = solver_of(draft.choices[i].published)
-        others = others if solver in WITH_CORRECTOR else [None]
+    kinds = {*problem.space.correctors, None}
+    others = [None] if i == n - 1 else [kind for kind in kinds if kind is not now]
+    own = _own_step(problem, draft.choices[i])
+    if own is not None and not own.has_corrector:
+        others = [None]
     others.sort(key=str)
     draft.choices[i] = replace(draft.choices[i], corrector=pick(others, rng))
 
 
-def change_solver(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
-    """A small move of one step's beta or gamma, or a step of another family in its place.
+def change_solver(problem: Problem, draft: Draft, rng: np.random.Generator) -> None:
+    """A small move of one step's own numbers, or a step of another solver in its place.
 
-    The first step is left out where there are others: with one point the families are one.
+    The first step is left out where there are others: with one point most solvers are one.
     """
     n = max(1, len(draft.choices) - draft.denoises)
     i = int(rng.integers(min(1, n - 1), n))
     choice = draft.choices[i]
-    now = solver_of(choice.published)
-    rule = moved(space, choice.published, rng) if now in space.solvers else None
+    own, now = _own_step(problem, choice), solver_of(choice.published)
+    rule = None if own is None else own.moved(problem.limits, rng)
     if rule is not None and rng.random() < 0.6:
         draft.choices[i] = with_rule(choice, rule)
         return
-    others = [s for s in space.solvers_for(draft.process) if s is not now]
+    others = [s for s in problem.solvers if s is not now]
     if others:
         solver = pick(others, rng)
-        draft.choices[i] = with_solver(space, draft.process, solver, choice, i + 1, rng)
+        draft.choices[i] = with_solver(problem, solver, choice, i + 1, rng)
 
 
-def _has_own_family(space: SearchSpace, choice: Choice) -> bool:
-    """Whether the step is of a family that the space draws, other than Taylor's."""
-    return choice.published is not None and solver_of(choice.published) in space.solvers
+def _own_step(problem: Problem, choice: Choice) -> SearchedRule | None:
+    """The step if it is plain and of one of the space's solvers other than Taylor."""
+    rule = choice.published
+    if isinstance(rule, SearchedRule) and rule.is_plain and rule.solver in problem.space.solvers:
+        return rule
+    return None
 
 
-def change_start_point(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+def change_start_point(problem: Problem, draft: Draft, rng: np.random.Generator) -> None:
     """Another point for one step to start from; a step of order 1 becomes one of order 2."""
     i = _some_step(draft, rng, _has_derivative)
     choice = draft.choices[i]
-    others = [start for start in space.start_points if start != choice.start and -start <= i + 1]
+    starts = problem.space.start_points
+    others = [start for start in starts if start != choice.start and -start <= i + 1]
     if not others or i == 0:
         return
     if choice.order < 2:
@@ -164,13 +171,13 @@ def change_start_point(space: SearchSpace, draft: Draft, rng: np.random.Generato
     draft.choices[i] = replace(choice, start=pick(others, rng), published=None)
 
 
-def change_compensation(space: SearchSpace, draft: Draft, rng: np.random.Generator) -> None:
+def change_compensation(problem: Problem, draft: Draft, rng: np.random.Generator) -> None:
     """Another compensation at one step, or a small move of its number; it takes the place of the
     schedule's network-time shifts.
     """
     n = max(1, len(draft.choices) - draft.denoises)
     i = int(rng.integers(min(1, n - 1), n))
-    new = moved_compensation(space, draft.choices[i].compensation, i + 1, rng)
+    new = moved_compensation(problem, draft.choices[i].compensation, i + 1, rng)
     draft.choices[i] = replace(draft.choices[i], compensation=new)
     if new is not None:
         draft.forget_shifts()
