@@ -136,8 +136,8 @@ class _Known:
 
 
 def tokens(schedule: Schedule) -> Array:  # (n_steps, ...)
-    """One row per step: its rule and corrector, where it begins and ends, what the network is
-    told there; the first row carries how the trajectory starts.
+    """One row per step: its rule and corrector, where it begins and ends, its network
+    time there; the first row carries how the trajectory starts.
     """
     return _tokens(_Known(schedule.id, schedule), tuple(solvers().values()))
 
@@ -160,8 +160,8 @@ def _tokens(known: _Known, drawn: Solvers) -> Array:
     lams = _lams(schedule)
     rows = []
     for i, step in enumerate(schedule.steps):
-        told = step.network_time
-        shift = 0.0 if told is None else schedule.process.lam(told) - lams[i + 1]
+        t = step.network_time
+        shift = 0.0 if t is None else schedule.process.lam(t) - lams[i + 1]
         place = (
             step.corrector is not None,
             step.corrector is not None and step.corrector.kind is CorrectorKind.IMPLICIT,
