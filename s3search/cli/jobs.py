@@ -72,8 +72,8 @@ def submit(
     with travelling_folder(study, working_dir) as folder:
         job = server.submit(sent.command, folder=folder, study=sent.study)
     if as_json:
-        told = {"job": job, "study": sent.study, "address": server.address}
-        print_json(told | {"storage": sent.storage, "notes": list(sent.notes)})
+        found = {"job": job, "study": sent.study, "address": server.address}
+        print_json(found | {"storage": sent.storage, "notes": list(sent.notes)})
         return
     for note in sent.notes:
         ERR.print(note, highlight=False, soft_wrap=True)

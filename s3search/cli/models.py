@@ -31,15 +31,15 @@ def inspect_model(
     except InvalidSchedule as error:
         raise InvalidSchedule(f"{schedule}: {error}") from error
     if as_json:
-        told = found.to_dict()
+        printed = found.to_dict()
         if loaded is not None and calls is not None:
-            told["schedule"] = {
+            printed["schedule"] = {
                 "id": loaded.id,
                 "nfe": loaded.nfe,
                 "cost": sum(cost for _, cost in calls),
                 "calls": [{"skipped": list(own), "cost": cost} for own, cost in calls],
             }
-        print_json(told)
+        print_json(printed)
         return
     for line in inspection_lines(found):
         OUT.print(line, highlight=False, soft_wrap=True)

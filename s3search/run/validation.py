@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from s3search.errors import EvaluationFailed
 from s3search.schedules.schedule import Schedule
 from s3search.search.conversation import Conversation, Talk
-from s3search.search.edit.extend_nfe import padded
+from s3search.search.edit.extend_nfe import extended
 from s3search.search.finish import monotone_by_nfe
 from s3search.search.questions import Answer, Measure, Measurement, RealImages, Rung
 from s3search.search.trial import Trial, seeded
@@ -81,7 +81,7 @@ class Validation:
         for nfe, fewer in beaten.items():
             schedule: Schedule | None = self._store.schedule(best[fewer].schedule_id)
             while schedule is not None and schedule.nfe < nfe:
-                schedule = padded(schedule)
+                schedule = extended(schedule)
             if schedule is not None:
                 origin = seeded(f"winner with {fewer} calls, padded")
                 yield from self._measure_and_validate([Trial.of(schedule, origin)])

@@ -19,7 +19,7 @@ from sqlalchemy import select
 from s3search.errors import InvalidConfig, InvalidSchedule, S3SearchError
 from s3search.schedules.schedule import Schedule
 from s3search.schedules.stretch import with_nfe
-from s3search.search.edit.extend_nfe import padded
+from s3search.search.edit.extend_nfe import extended
 from s3search.search.questions import Rung
 from s3search.search.space import SpaceConfig
 from s3search.search.trial import Origin, Trial, distinct, seeded
@@ -235,13 +235,13 @@ def _warm(
 def _from_neighbours(
     store: StudyStore, ranked: Mapping[int, Sequence[str]], nfe: int
 ) -> Iterator[Schedule]:
-    """The winner with fewer calls, padded, and the best of both sides, stretched."""
+    """The winner with fewer calls, extended, and the best of both sides, stretched."""
     fewer = [max(n for n in ranked if n < nfe)] if any(n < nfe for n in ranked) else []
     more = [min(n for n in ranked if n > nfe)] if any(n > nfe for n in ranked) else []
     for n in fewer:
         winner: Schedule | None = store.schedule(ranked[n][0])
         while winner is not None and winner.nfe < nfe:
-            winner = padded(winner)
+            winner = extended(winner)
         if winner is not None:
             yield winner
     for n in (*fewer, *more):

@@ -13,7 +13,7 @@ did.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -74,7 +74,7 @@ class Log:
 
     def begin(self, ask: Ask) -> list[Measure | Job]:
         """Records what a turn begins; the questions of the turn that have no answer yet."""
-        self._add_trials(ask.begin)
+        self._add_trials(ask)
         for note in ask.notes:
             self.note(note)
         questions = [q for q in (*ask.begin, *ask.wait) if not isinstance(q, Recall)]
@@ -167,11 +167,15 @@ class Log:
 
     # -- trials ----------------------------------------------------------------------------
 
-    def _add_trials(self, questions: Iterable[Question]) -> None:
+    def _add_trials(self, ask: Ask) -> None:
         new: dict[int, Trial] = {}
-        for question in questions:
-            if not isinstance(question, Measure):
-                continue
+        begun = [question for question in ask.begin if isinstance(question, Measure)]
+        ids = {question.trial.id for question in begun}
+        for question in ask.wait:  # a search may wait for what it never began
+            is_new = isinstance(question, Measure) and question.trial.id not in self._first
+            if is_new and question.trial.id not in ids:
+                begun.append(question)
+        for question in begun:
             if question.rung in (Rung.SEARCH, Rung.FINALS):
                 self._point.update(question.trial.id.encode())
                 self._n_begun += 1

@@ -11,7 +11,7 @@ from s3search.run.launching import workers
 from s3search.schedules.published import dpmpp_2m
 from s3search.schedules.spacing import End, EndRule
 from s3search.show.pictures import draw_schedule
-from s3search.show.pictures.grids import draw_sheet
+from s3search.show.pictures.grids import draw_grid
 from s3search.study.database.store import StudyStore, open_study
 from s3search.study.file.config import StudyConfig
 from s3search.study.results.export import best_schedule
@@ -76,11 +76,11 @@ def write_pictures(config: StudyConfig, directory: Path) -> list[Path]:
             f"{config.study.name}: NFE {schedule.nfe}, distance {best.value:.4f} on held-out noise"
         )
         draw_schedule(schedule, paths[1], title)
-        _draw_sheet(store, pool, paths[2])
+        _draw_grid(store, pool, paths[2])
     return paths
 
 
-def _draw_sheet(store: StudyStore, pool: WorkerPool[Request, Reply], path: Path) -> None:
+def _draw_grid(store: StudyStore, pool: WorkerPool[Request, Reply], path: Path) -> None:
     scored = validated(evaluations_frame(store), store.config)
     found, baseline = best_of(scored)
     first = store.schedule(scored[0].schedule_id)
@@ -96,4 +96,4 @@ def _draw_sheet(store: StudyStore, pool: WorkerPool[Request, Reply], path: Path)
                     store.schedule(row.schedule_id),
                 )
             )
-    draw_sheet(pool, rows, path, noise_seed=store.config.validation_noise_seed)
+    draw_grid(pool, rows, path, noise_seed=store.config.validation_noise_seed)

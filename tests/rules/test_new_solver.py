@@ -17,7 +17,7 @@ from s3search.run.launching import launch
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule, Step, json_schema
 from s3search.search.edit.draft import draft_of, finished, misfit, random_schedule
-from s3search.search.edit.extend_nfe import padded
+from s3search.search.edit.extend_nfe import extended
 from s3search.search.edit.variation import crossover, mutate
 from s3search.search.predictor import Example, SequenceModel, Trees
 from s3search.search.predictor.features import compact, flat, tokens
@@ -118,11 +118,11 @@ def test_its_json_is_saved_and_loaded_and_named_by_the_schema(tmp_path: Path) ->
 
 def test_it_extends_to_more_calls_for_the_images_of_before() -> None:
     schedule = by_hand()
-    extended = padded(schedule)
-    assert extended is not None
-    assert extended.nfe == 6
+    more = extended(schedule)
+    assert more is not None
+    assert more.nfe == 6
     denoiser = gaussian(schedule.process)
-    before, after = (run_plan(denoiser, compile_plan(s), noise()) for s in (schedule, extended))
+    before, after = (run_plan(denoiser, compile_plan(s), noise()) for s in (schedule, more))
     assert torch.allclose(before, after, rtol=1e-9, atol=1e-9)
 
 

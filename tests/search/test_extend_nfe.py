@@ -8,7 +8,7 @@ from s3search.rules.compensation import Interpolation
 from s3search.schedules import published
 from s3search.schedules.schedule import ModelPatch, Schedule
 from s3search.search.edit.draft import misfit, random_schedule
-from s3search.search.edit.extend_nfe import padded
+from s3search.search.edit.extend_nfe import extended
 from s3search.search.space import Problem, load_space
 from s3search.solvers.coefficients import as_coefficients
 from s3search.solvers.plan import compile_plan
@@ -32,10 +32,10 @@ def gains(schedule: Schedule) -> np.ndarray:
 
 
 def _check(schedule: Schedule, times: int) -> Schedule:
-    """The schedule padded so many times, with a call more each time and the same images."""
+    """The schedule extended so many times, with a call more each time and the same images."""
     longer: Schedule | None = schedule
     for n in range(1, times + 1):
-        longer = padded(longer)
+        longer = extended(longer)
         assert longer is not None and longer.nfe == schedule.nfe + n
         np.testing.assert_allclose(gains(longer), gains(schedule), rtol=1e-8)
     return longer
@@ -47,7 +47,7 @@ def test_every_baseline_makes_the_same_images_with_a_call_more(
     process: NoiseProcess, nfe: int
 ) -> None:
     for name, schedule in published.baselines(process, nfe).items():
-        longer = padded(schedule)
+        longer = extended(schedule)
         assert longer is not None and longer.nfe == nfe + 1, name
         np.testing.assert_allclose(gains(longer), gains(schedule), rtol=1e-9, err_msg=name)
 
@@ -55,7 +55,7 @@ def test_every_baseline_makes_the_same_images_with_a_call_more(
 def test_steps_with_a_memory_look_past_the_new_point() -> None:
     slow = published.momentum(edm(), nfe=6, kind="heavy_ball", order=2, beta=0.7)
     for schedule in (slow, published.bdia(edm(), nfe=6), published.dpm2(edm(), nfe=7)):
-        longer = padded(schedule)
+        longer = extended(schedule)
         assert longer is not None
         np.testing.assert_allclose(gains(longer), gains(schedule), rtol=1e-9)
 
@@ -69,7 +69,7 @@ def test_found_schedules_are_padded_again_and_again(space: str) -> None:
 
 
 def test_a_padded_schedule_belongs_to_the_space_that_keeps_published_steps() -> None:
-    longer = padded(published.dpmpp_2m(edm(), nfe=4))
+    longer = extended(published.dpmpp_2m(edm(), nfe=4))
     assert longer is not None and misfit(Problem(load_space("usf"), edm()), longer) is None
 
 
@@ -107,8 +107,8 @@ def test_free_steps_get_a_coefficient_of_zero() -> None:
 def test_where_layers_are_left_out_call_by_call_nothing_is_padded() -> None:
     plain = published.ddim(edm(), nfe=3)
     patched = plain.model_copy(update={"model_patch": ModelPatch(skip_layers=((1,), (), ()))})
-    assert padded(patched) is None
-    assert padded(published.with_guidance(plain, [2.0, 3.0, 1.0])) is None
+    assert extended(patched) is None
+    assert extended(published.with_guidance(plain, [2.0, 3.0, 1.0])) is None
     scaled = plain.model_copy(update={"model_patch": ModelPatch(skip_scale=(0.9,))})
-    longer = padded(scaled)
+    longer = extended(scaled)
     assert longer is not None and longer.model_patch == scaled.model_patch

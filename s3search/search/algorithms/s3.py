@@ -32,7 +32,7 @@ from s3search.search.algorithms.evolution import Evolution
 from s3search.search.algorithms.polishing import polish_in_rounds, polish_size, ranked_of
 from s3search.search.conversation import Conversation, Setup, Talk, unvalued
 from s3search.search.early_stopping import never, thresholds_for
-from s3search.search.edit.extend_nfe import padded
+from s3search.search.edit.extend_nfe import extended
 from s3search.search.ladder import LadderRung
 from s3search.search.predictor.surrogate import Surrogate
 from s3search.search.questions import (
@@ -70,7 +70,7 @@ class S3:
         for i, nfe in enumerate(searched_nfe):
             seeds = [seed for seed in self._setup.seeds if seed.nfe == nfe]
             while fewer is not None and fewer.nfe < nfe:
-                fewer = padded(fewer)
+                fewer = extended(fewer)
             if fewer is not None:
                 origin = seeded(f"winner with {searched_nfe[i - 1]} calls, padded")
                 seeds = [Trial.of(fewer, origin), *seeds]

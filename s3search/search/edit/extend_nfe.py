@@ -24,7 +24,7 @@ from s3search.schedules.schedule import Schedule, Step
 from s3search.search.edit.draft import lam_at
 
 
-def padded(schedule: Schedule) -> Schedule | None:
+def extended(schedule: Schedule) -> Schedule | None:
     """``schedule`` with an unused call; None where the newest call means something, to layers left
     out or guidance given call by call, and where no interval has room for it.
     """

@@ -1,10 +1,10 @@
 """Which of many candidates to measure next: the promising, the uncertain, no two alike.
 
-    promising   the largest expected improvement on the bar,  E max(bar - y, 0), y the log distance
-    uncertain   the largest deviation among those that may be better than the bar
+    promising   the largest expected improvement, E max(threshold - y, 0), y the log distance
+    uncertain   the largest deviation among those that may be better than the threshold
 
 Expected improvement is compared by its logarithm (Ament et al. 2023, arXiv:2310.20708), which
-still tells candidates apart where all of them are far above the bar.
+still tells candidates apart where all of them are far above the threshold.
 """
 
 import math
@@ -29,9 +29,9 @@ def places(schedules: Sequence[Schedule]) -> Array:  # (n, d)
     return Standard(table := flat(schedules))(table)
 
 
-def log_expected_improvement(forecast: Forecast, bar: float) -> Array:  # (n,)
-    """log E max(bar - y, 0) for y ~ N(mean, std^2)."""
-    z = (bar - forecast.mean) / forecast.std
+def log_expected_improvement(forecast: Forecast, threshold: float) -> Array:  # (n,)
+    """log E max(threshold - y, 0) for y ~ N(mean, std^2)."""
+    z = (threshold - forecast.mean) / forecast.std
     near = np.maximum(z, _FAR)
     log_density = -0.5 * near**2 - _LOG_ROOT_2PI
     direct = np.exp(log_density) + near * np.exp(log_ndtr(near))
@@ -43,22 +43,22 @@ def log_expected_improvement(forecast: Forecast, bar: float) -> Array:  # (n,)
 
 def acquire(
     forecast: Forecast,
-    bar: float,
+    threshold: float,
     k: int,
     rng: np.random.Generator,
     *,
     points: Array,
     uncertain: float = 0.25,
 ) -> list[int]:
-    """``k`` of the n candidates, the best first; ``bar`` is the log distance to improve on.
+    """``k`` of the n candidates, the best first; ``threshold`` is the log distance to improve on.
 
     ``points`` (n, d) are `places` of the candidates.  Each pick is an uncertain one with
     probability ``uncertain``.  Candidates like one already picked are left for when no others
     remain.
     """
     n = len(forecast.mean)
-    promising = np.argsort(-log_expected_improvement(forecast, bar), kind="stable")
-    hopeless = forecast.mean - _MAY_BE_BETTER * forecast.std >= bar
+    promising = np.argsort(-log_expected_improvement(forecast, threshold), kind="stable")
+    hopeless = forecast.mean - _MAY_BE_BETTER * forecast.std >= threshold
     doubtful = np.lexsort((-forecast.std, hopeless))
     least = _APART * _typical_distance(points, rng)
     picked: list[int] = []

@@ -160,8 +160,8 @@ def _tokens(known: _Known, drawn: Solvers) -> Array:
     lams = _lams(schedule)
     rows = []
     for i, step in enumerate(schedule.steps):
-        t = step.network_time
-        shift = 0.0 if t is None else schedule.process.lam(t) - lams[i + 1]
+        own = step.network_time
+        shift = 0.0 if own is None else schedule.process.lam(own) - lams[i + 1]
         place = (
             step.corrector is not None,
             step.corrector is not None and step.corrector.kind is CorrectorKind.IMPLICIT,

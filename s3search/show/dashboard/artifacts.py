@@ -29,13 +29,13 @@ from s3search.files import write_bytes, write_text
 from s3search.schedules.schedule import Schedule
 from s3search.show.dashboard.storage import open_storage
 from s3search.show.pictures import draw_schedule
-from s3search.show.report.samples import sheet
+from s3search.show.report.samples import image_grid
 from s3search.study.file.config import StudyConfig
 
 _NAMESPACE = uuid.UUID("5f0a3c64-0f53-4d5c-9a53-8e1f6a3f7d21")
 _KEY = "dashboard:artifacts:{trial}:{artifact}"  # as optuna-dashboard 0.21 looks for it
 _LISTED = re.compile(r"dashboard:artifacts:(\d+):")
-_NARROW = 320  # pixels; a narrower sheet is shown in larger squares
+_NARROW = 320  # pixels; a narrower grid is shown in larger squares
 _OURS = re.compile(r"(schedule|samples)-[0-9a-f]{8}\.\w+")
 
 
@@ -120,7 +120,7 @@ def attach(
     return n
 
 
-def sheets_made_here(
+def grids_made_here(
     config: StudyConfig, schedules: Sequence[Schedule], n_images: int
 ) -> dict[str, Picture]:
     """By schedule id, images from the same held-out noise; loads the study's model here."""
@@ -134,7 +134,7 @@ def sheets_made_here(
     }
 
 
-def sheets_of_workers(
+def grids_of_workers(
     pool: Pool, config: StudyConfig, schedules: Sequence[Schedule], n_images: int
 ) -> dict[str, Picture]:
     """The same by workers that are there; a schedule that fails has none."""
@@ -183,7 +183,7 @@ def carry_files(url: str, target: str, study_name: str) -> int:
 
 
 def samples_of(folder: Path | None, studies: Iterable[str], schedule: Schedule) -> list[Picture]:
-    """The sheets of samples that studies keep of a schedule."""
+    """The grids of samples that studies keep of a schedule."""
     if folder is None:
         return []
     found = []
@@ -196,7 +196,7 @@ def samples_of(folder: Path | None, studies: Iterable[str], schedule: Schedule) 
 
 
 def _picture(schedule: Schedule, images: Tensor) -> Picture:
-    made = sheet(schedule.id[:8], images)
+    made = image_grid(schedule.id[:8], images)
     mimetype, _, encoded = made.source.removeprefix("data:").partition(";base64,")
     content = base64.b64decode(encoded)
     if made.is_pixelated and made.width < _NARROW:  # a card of the dashboard would blur it

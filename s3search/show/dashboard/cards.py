@@ -210,10 +210,10 @@ def proxy_card(proxied: Proxied) -> go.Figure:
         "x": _short([said for said, _ in proxied.pairs]),
         "y": _short([measured for _, measured in proxied.pairs]),
     }
-    worth = "" if proxied.correlation is None else f", rank correlation {proxied.correlation:.2f}"
+    ranks = "" if proxied.correlation is None else f", rank correlation {proxied.correlation:.2f}"
     return _figure(
         [marks],
-        f"NFE {proxied.nfe}: proxy {proxied.proxy} against distance{worth}",
+        f"NFE {proxied.nfe}: proxy {proxied.proxy} against distance{ranks}",
         x=_log_axis(f"what {proxied.proxy} says", [said for said, _ in proxied.pairs]),
         y=_log_axis(
             f"distance of {proxied.n_images:,} images", [value for _, value in proxied.pairs]

@@ -19,9 +19,9 @@ from s3search.show.dashboard.artifacts import (
     Picture,
     artifacts_folder,
     attach,
+    grids_made_here,
+    grids_of_workers,
     samples_of,
-    sheets_made_here,
-    sheets_of_workers,
 )
 from s3search.show.dashboard.cards import cards_of
 from s3search.show.dashboard.choices import choices_of
@@ -35,7 +35,7 @@ from s3search.study.results.frame import evaluations_frame, validated
 SAMPLES = 12
 """Images of each validated schedule that a launch has its workers make."""
 
-_Sheets = Callable[[StudyConfig, Sequence[Schedule]], dict[str, Picture]]
+_Grids = Callable[[StudyConfig, Sequence[Schedule]], dict[str, Picture]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ def publish(
         )
     folder = artifacts_folder(url, artifacts)
     return _publish(
-        url, name, folder, lambda config, them: sheets_made_here(config, them, n_samples)
+        url, name, folder, lambda config, them: grids_made_here(config, them, n_samples)
     )
 
 
@@ -80,23 +80,23 @@ def publish_launched(config: StudyConfig, pool: Pool) -> None:
     url, name = config.storage.url, config.study.name
     folder = artifacts_folder(url, config.storage.artifacts)
 
-    def sheets(config: StudyConfig, schedules: Sequence[Schedule]) -> dict[str, Picture]:
+    def grids(config: StudyConfig, schedules: Sequence[Schedule]) -> dict[str, Picture]:
         missing = [each for each in schedules if not samples_of(folder, [name], each)]
         try:
-            return sheets_of_workers(pool, config, missing, SAMPLES)
+            return grids_of_workers(pool, config, missing, SAMPLES)
         except S3SearchError as error:
             _warn(f"samples of its schedules: {error}")
             return {}
 
     try:
-        _publish(url, name, folder, sheets)
+        _publish(url, name, folder, grids)
     except StudyConflict:
         return
     except (S3SearchError, OSError) as error:
         _warn(f"all of it: {error}")
 
 
-def _publish(url: str, name: str, folder: Path | None, sheets: _Sheets) -> Published:
+def _publish(url: str, name: str, folder: Path | None, grids: _Grids) -> Published:
     with open_study(url, name) as store:
         frame = evaluations_frame(store)
         collected = collect(store, frame)
@@ -104,7 +104,7 @@ def _publish(url: str, name: str, folder: Path | None, sheets: _Sheets) -> Publi
         scored = [] if folder is None else validated(frame, store.config)
         schedules = [store.schedule(each.schedule_id) for each in scored]
         config = store.config
-    samples = sheets(config, schedules) if schedules else {}
+    samples = grids(config, schedules) if schedules else {}
     cards = cards_of(collected, [each for each in choices if each is not None])
     storage = open_storage(url, writable=True)
     try:

@@ -1,4 +1,4 @@
-"""Sheets of images: the same noise in every column, a schedule in every row."""
+"""Image grids of images: the same noise in every column, a schedule in every row."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from s3search.study.results.frame import Scored, best_of, evaluations_frame, val
 N_IMAGES = 16
 
 
-def draw_sheet(
+def draw_grid(
     pool: Pool, rows: Sequence[tuple[str, Schedule]], path: Path, *, noise_seed: int
 ) -> None:
     """Writes a PNG of the first images of every labelled schedule."""
@@ -57,7 +57,7 @@ def draw_comparison(store: StudyStore, pool: Pool, path: Path) -> list[str]:
         )
         for label, row in rows
     ]
-    draw_sheet(pool, labelled, path, noise_seed=store.config.validation_noise_seed)
+    draw_grid(pool, labelled, path, noise_seed=store.config.validation_noise_seed)
     return [label for label, _ in labelled]
 
 

@@ -111,15 +111,15 @@ def ladder_figure(rungs: Sequence[Mapping[str, Any]]) -> Figure:
     figure, axes = _new(1.15 + 0.42 * len(shown))
     for place, rung in enumerate(shown):
         for when, colour, shift in (("seeds", SERIES[0], -0.13), ("end", SERIES[2], 0.13)):
-            worth = rung[when]
-            if worth is None:
+            found = rung[when]
+            if found is None:
                 continue
             y = place + shift
-            if worth["correlation"] is not None:
-                axes.plot([0, worth["correlation"]], [y, y], color=colour, linewidth=1.2)
-                axes.plot([worth["correlation"]], [y], "o", color=colour, markersize=6)
-            if worth["top_correlation"] is not None:
-                axes.plot([worth["top_correlation"]], [y], "D", mfc="none", color=colour)
+            if found["correlation"] is not None:
+                axes.plot([0, found["correlation"]], [y, y], color=colour, linewidth=1.2)
+                axes.plot([found["correlation"]], [y], "o", color=colour, markersize=6)
+            if found["top_correlation"] is not None:
+                axes.plot([found["top_correlation"]], [y], "D", mfc="none", color=colour)
     names = [f"{rung['rung']} > {rung['next']}" for rung in shown]
     axes.set_yticks(range(len(shown)), names, fontsize=8, parse_math=False)
     axes.set_ylim(len(shown) - 0.5, -0.5)

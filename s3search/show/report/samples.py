@@ -29,7 +29,7 @@ _QUALITY = 88
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sheet:
+class ImageGrid:
     """Images side by side, as the address of one picture."""
 
     label: str
@@ -42,12 +42,12 @@ class Sheet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """Sheets by NFE, and real images."""
+    """Image grids by NFE, and real images."""
 
     n_images: int
     noise_seed: int
-    sheets: Mapping[int, tuple[Sheet, ...]]
-    real: Sheet | None
+    grids: Mapping[int, tuple[ImageGrid, ...]]
+    real: ImageGrid | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +79,11 @@ def _samples(
     end = End(rule=EndRule.DENOISE)
     fine = dpmpp_2m(evaluator.denoiser.process, nfe=REFERENCE_CALLS, spacing="karras", end=end)
 
-    def made(label: str, schedule: Schedule) -> Sheet:
-        return sheet(label, evaluator.images(schedule, n_images, seed))
+    def made(label: str, schedule: Schedule) -> ImageGrid:
+        return image_grid(label, evaluator.images(schedule, n_images, seed))
 
     reference = made(f"fine solve, {REFERENCE_CALLS} calls", fine)
-    sheets = {
+    grids = {
         nfe: (
             reference,
             *(made(f"{p.label}, distance {p.value:.3f}", p.schedule) for p in _two(own)),
@@ -94,14 +94,16 @@ def _samples(
     return Samples(
         n_images=n_images,
         noise_seed=seed,
-        sheets=sheets,
+        grids=grids,
         real=None
         if real is None or len(real) == 0
-        else replace(sheet("real images", real[_spread(len(real), n_images)]), same_noise=False),
+        else replace(
+            image_grid("real images", real[_spread(len(real), n_images)]), same_noise=False
+        ),
     )
 
 
-def sheet(label: str, images: Tensor) -> Sheet:  # (n, C, H, W) in [-1, 1]
+def image_grid(label: str, images: Tensor) -> ImageGrid:  # (n, C, H, W) in [-1, 1]
     """A picture of images in rows."""
     tiles = [_tile(image) for image in images]
     height, width = tiles[0].shape[:2]
@@ -120,7 +122,7 @@ def sheet(label: str, images: Tensor) -> Sheet:  # (n, C, H, W) in [-1, 1]
     else:
         picture.save(buffer, "JPEG", quality=_QUALITY)
     encoded = base64.b64encode(buffer.getvalue()).decode()
-    return Sheet(
+    return ImageGrid(
         label=label,
         source=f"data:image/{'png' if is_small else 'jpeg'};base64,{encoded}",
         width=size[0],

@@ -48,12 +48,12 @@ def robustness_table(found: dict[str, Any]) -> Table:
 def robustness_lines(found: dict[str, Any]) -> Iterator[str]:
     """Which published solver it was, and for each schedule where it held."""
     rows = found["rows"]
-    told = set()
+    seen = set()
     for row in rows:
         key = (row["variant"], row["noise_seed"], row["nfe"])
-        if key in told:
+        if key in seen:
             continue
-        told.add(key)
+        seen.add(key)
         published = row["published"]
         yield (
             f"{row['variant']}, seed {row['noise_seed']}, NFE {row['nfe']}: best published of "

@@ -63,8 +63,8 @@ def _ladder_lines(rungs: list[dict[str, Any]]) -> Iterator[str]:
             f"{rung['images']:.0f}",
             "-" if rung["seconds"] is None else f"{rung['seconds']:.2g}",
             rung["next"] or "-",
-            _worth(rung["seeds"]),
-            _worth(rung["end"]) + ("" if rung["used"] else ", left out"),
+            _correlations(rung["seeds"]),
+            _correlations(rung["end"]) + ("" if rung["used"] else ", left out"),
         )
         yield "  " + _ladder_line(cells)
 
@@ -75,9 +75,9 @@ def _ladder_line(cells: Sequence[str]) -> str:
     return f"{costs}  {following:<11}{first:<22}{end}".rstrip()
 
 
-def _worth(worth: dict[str, Any] | None) -> str:
-    if worth is None:
+def _correlations(found: dict[str, Any] | None) -> str:
+    if found is None:
         return "-"
-    both = [worth["correlation"], worth["top_correlation"]]
+    both = [found["correlation"], found["top_correlation"]]
     whole, top = ("-" if value is None else f"{value:.2f}" for value in both)
-    return f"{whole} ({top}; {worth['n']})"
+    return f"{whole} ({top}; {found['n']})"

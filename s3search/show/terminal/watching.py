@@ -31,13 +31,13 @@ def watching(console: Console) -> Iterator[Show]:
 
 def only_changes(tell: Callable[[Watched], None]) -> Show:
     """Tells of each study what it was not told before; time alone changes nothing."""
-    told: dict[str, object] = {}
+    shown: dict[str, object] = {}
 
     def show(studies: Sequence[Watched]) -> None:
         for seen in studies:
             found = (seen.state, seen.progress.found)
-            if told.get(seen.study) != found:
-                told[seen.study] = found
+            if shown.get(seen.study) != found:
+                shown[seen.study] = found
                 tell(seen)
 
     return show

@@ -1,4 +1,4 @@
-"""What every rung of the ladder was worth and cost, as a study's notes and evaluations tell.
+"""How every rung of the ladder forecast the next, and what it cost, by a study's own notes.
 
 One row per number of calls and rung: images and worker seconds per schedule, and Spearman's
 correlations with the next rung, over the schedules measured first ("seeds", which no rung chose)
@@ -76,12 +76,14 @@ def _held_out(nfe: int, frame: pd.DataFrame) -> list[dict[str, Any]]:
     columns: list[Column] = [
         (rung.value, _newest_size(rows), _values(rows)) for rung, rows in found.items()
     ]
-    worths = [correlation_of(columns[0], columns[1]), None]
+    forecasts = [correlation_of(columns[0], columns[1]), None]
     held_out = []
-    for (name, images, values), rows, worth in zip(columns, found.values(), worths, strict=True):
+    for (name, images, values), rows, forecast in zip(
+        columns, found.values(), forecasts, strict=True
+    ):
         if not values:
             continue
-        following = None if worth is None or not worth.n else worth
+        following = None if forecast is None or not forecast.n else forecast
         held_out.append(
             {
                 "nfe": nfe,

@@ -19,7 +19,7 @@ from s3search.run.launching import launch
 from s3search.schedules.published import ddim
 from s3search.schedules.schedule import Schedule
 from s3search.show.dashboard import Access, application
-from s3search.show.dashboard.artifacts import artifacts_folder, sheets_of_workers
+from s3search.show.dashboard.artifacts import artifacts_folder, grids_of_workers
 from s3search.show.dashboard.publish import Published, publish
 from s3search.study.database.store import open_study
 from s3search.study.database.upkeep import copy_studies
@@ -89,7 +89,7 @@ def test_a_schedule_whose_samples_fail_has_none_and_the_others_have(
         return torch.zeros(request.n_images, 1, 4, 4)
 
     with InlinePool(lambda: work) as pool:
-        found = sheets_of_workers(pool, finished, [bad, good, bad], 3)
+        found = grids_of_workers(pool, finished, [bad, good, bad], 3)
     assert list(found) == [good.id]
 
 

@@ -26,7 +26,7 @@ from s3search.show.dashboard.choices import choices_of, counted
 from s3search.show.dashboard.note import merged, note_text, plain
 from s3search.show.dashboard.publish import SAMPLES, publish, publish_launched
 from s3search.show.report.data import Collected, collect
-from s3search.show.report.samples import sheet
+from s3search.show.report.samples import image_grid
 from s3search.study.database.store import StudyStore, create_or_resume, open_study
 from s3search.study.file.config import StudyConfig
 from s3search.study.results.comparison import comparison_of
@@ -278,7 +278,7 @@ def test_the_samples_of_a_launch_are_of_the_same_held_out_noise(tmp_path: Path) 
     assert {row.is_baseline for row in known} == {False, True}
     for schedule in schedules:
         (kept,) = samples_of(folder, ["t"], schedule)
-        made = sheet("", evaluator.images(schedule, SAMPLES, seed))
+        made = image_grid("", evaluator.images(schedule, SAMPLES, seed))
         encoded = base64.b64decode(made.source.rpartition(",")[2])
         with Image.open(io.BytesIO(kept.content)) as shown, Image.open(io.BytesIO(encoded)) as own:
             assert 320 <= shown.width < 320 + own.width  # each pixel a square of pixels

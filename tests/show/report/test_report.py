@@ -230,7 +230,7 @@ def test_a_model_that_cannot_be_loaded_leaves_a_sentence(
     assert "no such checkpoint" in said
     there = make_samples(config, collected.picks, 4)
     assert isinstance(there, Samples)
-    labels = [[sheet.label for sheet in sheets] for sheets in there.sheets.values()]
+    labels = [[grid.label for grid in grids] for grids in there.grids.values()]
     assert all(len(each) == 3 and "fine solve" in each[0] for each in labels)
 
 
