@@ -15,7 +15,7 @@ from torch import Tensor
 
 from s3search.errors import EvaluationFailed
 from s3search.evaluation.decoding import images_of, patched
-from s3search.evaluation.denoiser_cache import DenoiserCaches
+from s3search.evaluation.denoiser_cache import DenoiserCache
 from s3search.evaluation.memory import BatchSize, room_on, size_for_memory
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.record import statistics_problem
@@ -42,9 +42,9 @@ class Batch:
     condition: Condition  # (b, ...) each
 
     @property
-    def name(self) -> tuple[object, ...]:
+    def name(self) -> str:
         """Different for all images that may differ."""
-        return (*self.source, self.first, len(self.noise))
+        return repr((*self.source, self.first, len(self.noise)))
 
     def part(self, part: slice) -> "Batch":
         """Some of them."""
@@ -68,7 +68,7 @@ class Sampler:
     ) -> None:
         self._denoiser, self._noise, self._batches, self._ems = denoiser, noise, batches, ems
         self._precision = precision
-        self._caches = DenoiserCaches(room_on(noise.device))
+        self._cache = DenoiserCache(room_on(noise.device))
         self._reads_every_time: bool | None = None  # unknown
 
     @property
@@ -140,14 +140,14 @@ class Sampler:
             own, few, denoiser = plans[members], batch.part(part), self._denoiser
             if schedule is not None:
                 denoiser = patched(denoiser, schedule)  # for one trajectory, so anew each time
-            cache = None if is_patched else self._caches.of(few.name)
+            cache = None if is_patched else self._cache
             try:
                 samples = sample_population(
-                    self._network(denoiser), own, few.noise, cache, **few.condition
+                    self._network(denoiser), own, few.noise, cache, few.name, **few.condition
                 )
                 return list(images_of(self._denoiser, joined(samples)).chunk(len(own)))
             except torch.cuda.OutOfMemoryError:
-                self._caches.clear()
+                self._cache.clear()
                 raise
 
         return self._batches.over_each(made, len(plans), len(batch.noise))

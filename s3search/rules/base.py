@@ -196,7 +196,7 @@ def first_order(point: Point, prediction: Prediction, to: Level) -> LinearForm:
     (alpha_t / alpha_s)(x - x').  Neither divides by alpha_s when x = x', so a flow may start at
     alpha = 0; neither needs h, so the target may be clean (sigma_t = 0).
 
-    Where the network was told another time, D and eps belong to its level, not to s, and the two
+    Where the network time is another one, D and eps belong to its level, not to s, and the two
     formulas are no longer the same map: they are taken as they stand.
     """
     _, alpha_s, sigma_s, _ = point.level

@@ -10,7 +10,7 @@ The numbers are in native scale, so they belong to the levels they were made for
 
     sum_k p_k sigma_k = sigma_t,      sum_k p_k alpha_k + sum_j q_j = alpha_t
 
-which ties it to the levels of its states and of its end; where the network is told another time,
+which ties it to the levels of its states and of its end; where the network time is another,
 D still counts as the constant image.  ``carries`` false says that the coefficients were optimised
 without these sums: then they have to be finite only.
 """

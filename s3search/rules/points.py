@@ -56,7 +56,7 @@ class Point:
 
     ``state`` is where a step starts from, ``evaluated_at`` is what the network was given: they
     differ after a pseudo corrector, which moves the state and keeps the call.  ``called_at`` is
-    the level of the time that the network was told, None where that is the point's own.
+    the level of the network time, None where that is the point's own.
     """
 
     level: Level
@@ -66,7 +66,7 @@ class Point:
     called_at: Level | None = None
 
     def predicted(self, prediction: Prediction) -> LinearForm:
-        """D, or eps = (x - alpha D) / sigma at the level that the network was told."""
+        """D, or eps = (x - alpha D) / sigma at the level of the network time."""
         if prediction is Prediction.DATA:
             return self.data
         assert prediction is Prediction.NOISE, "v3 predictions need statistics"

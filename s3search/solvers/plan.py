@@ -14,7 +14,7 @@ own: to the sums above come P[k] * x_k, Q[j] * D_j and an offset, elementwise, a
 them apart from the tables.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,7 +29,7 @@ from s3search.rules import INVARIANT_TOLERANCE, EmsStatistics, Level, level
 from s3search.rules.linear_form import CONSTANT, OFFSET, LinearForm, data
 from s3search.schedules.schedule import Schedule, StartKind
 from s3search.solvers.start_map import StartMap, jumped, start_map_of
-from s3search.solvers.trace import analytic_prediction, trace
+from s3search.solvers.trace import Trace, analytic_prediction
 
 Array = npt.NDArray[np.float64]
 
@@ -159,13 +159,13 @@ def compile_plan(schedule: Schedule, statistics: EmsStatistics | None = None) ->
     (with the step) where a row breaks the invariants, and `IncompatibleStatistics` for other
     statistics than the named.
     """
-    traced, start = trace(schedule, statistics), schedule.start
+    trace, start = Trace(schedule, statistics), schedule.start
     analytic = start.kind is not StartKind.NETWORK
-    rows, first = traced.rows, traced.levels[0]
+    rows, first = trace.rows, trace.levels[0]
     if analytic:
         guess = analytic_prediction(start.kind, first)
         rows = [row.substitute(data(0), guess) for row in rows]
-    calls = traced.evaluated[analytic:]
+    calls = trace.evaluated[analytic:]
     p = np.zeros((len(rows), len(rows)))
     q = np.zeros((len(rows), len(calls)))
     constant = np.zeros(len(rows))
@@ -183,13 +183,13 @@ def compile_plan(schedule: Schedule, statistics: EmsStatistics | None = None) ->
                 p[r, symbol // 2] = c
     return Plan(
         process=schedule.process,
-        levels=tuple(traced.levels),
+        levels=tuple(trace.levels),
         p=p,
         q=q,
         constant=constant,
         image=None if start.image is None else np.array(start.image),
         evaluated=tuple(calls),
-        network_times=tuple(at.t for at in traced.network_levels[analytic:]),
+        network_times=tuple(at.t for at in trace.network_levels[analytic:]),
         start_map=start_map_of(schedule.start.jump, schedule.process, first),
         pixel_rows=pixel_rows,
     )
@@ -277,9 +277,6 @@ class PlanBatch(Sequence[Plan]):
 
     def __len__(self) -> int:
         return len(self._plans)
-
-    def __iter__(self) -> Iterator[Plan]:
-        return iter(self._plans)
 
     def __getitem__(self, index: Any) -> Any:
         return self._plans[index]

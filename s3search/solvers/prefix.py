@@ -11,13 +11,14 @@ import json
 from s3search.solvers.plan import Plan
 
 
-def call_keys(plan: Plan) -> tuple[str | None, ...]:  # (E,)
+def call_keys(plan: Plan, images: str = "") -> tuple[str | None, ...]:  # (E,)
     """A key for every call; None where weights per pixel have taken part, which are not compared.
 
-    Keys are of one process: a network is called by schedules of its own alone.
+    Keys are of the noise and conditions that go by the name ``images``, and of one process: a
+    network is called by schedules of its own alone.
     """
     start = None if plan.start_map is None else json.dumps(plan.start_map.to_dict())
-    digest = hashlib.sha256(repr((plan.noise_scale, start)).encode())
+    digest = hashlib.sha256(repr((images, plan.noise_scale, start)).encode())
     keys: list[str | None] = []
     done = 0  # rows that the digest has
     for j, (row, time) in enumerate(zip(plan.evaluated, plan.network_times, strict=True)):

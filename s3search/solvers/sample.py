@@ -21,6 +21,10 @@ from s3search.errors import IncompatibleStatistics, InvalidSchedule
 from s3search.processes import NoiseProcess
 from s3search.solvers.plan import Plan
 from s3search.solvers.prefix import call_keys
+from s3search.solvers.tensor_plan import TensorPlan
+
+AnyPlan = Plan | TensorPlan
+"""Numbers, or tensors with derivatives: what the loop asks of them is alike."""
 
 Network = Callable[[Tensor, Tensor], Tensor]
 """x (B, C, H, W) and times (B,) -> D (B, C, H, W)."""
@@ -36,37 +40,8 @@ class Denoiser(Protocol):
         """The network's estimate of the clean image, shape and dtype of x."""
 
 
-class Executable(Protocol):
-    """A plan as the loop sees it: a `Plan`, or one whose weights have derivatives."""
-
-    @property
-    def process(self) -> NoiseProcess:
-        """The process whose times the calls have."""
-
-    @property
-    def n_rows(self) -> int:
-        """Number of states, the initial one included."""
-
-    @property
-    def evaluated(self) -> Sequence[int]:
-        """The row of each call, rising."""
-
-    @property
-    def pixel_shape(self) -> tuple[int, ...] | None:
-        """(C, H, W) of the images that the plan is for, None if it is for any."""
-
-    def first_state(self, noise: Tensor) -> Tensor:
-        """x_0 (B, C, H, W) of ``noise`` ~ N(0, I)."""
-
-    def next_state(self, states: Sequence[Tensor], predictions: Sequence[Tensor]) -> Tensor:
-        """x (B, C, H, W) of the first row that is not in ``states``."""
-
-    def call_times(self, call: int, x: Tensor) -> Tensor:
-        """The network time of this call for each image of ``x`` (B,)."""
-
-
-class DenoiserCache(Protocol):
-    """What the network predicted for these images before, by `call_keys`."""
+class CallCache(Protocol):
+    """What the network predicted before, by `call_keys`."""
 
     def get(self, key: str) -> Tensor | None:
         """The prediction (B, C, H, W), if it is still there; nobody may change it."""
@@ -75,7 +50,7 @@ class DenoiserCache(Protocol):
         """Takes the prediction of the ``call``-th call of a plan."""
 
 
-def sample(denoiser: Denoiser, plan: Executable, noise: Tensor, **condition: Any) -> Tensor:
+def sample(denoiser: Denoiser, plan: AnyPlan, noise: Tensor, **condition: Any) -> Tensor:
     """The images (B, C, H, W) that ``plan`` makes of ``noise`` ~ N(0, I) of the same shape.
 
     States live in the noise's dtype and on its device; one network call per evaluated row.
@@ -90,14 +65,16 @@ def sample_population(
     denoiser: Denoiser,
     plans: Sequence[Plan],
     noise: Tensor,
-    cache: DenoiserCache | None = None,
+    cache: CallCache | None = None,
+    images: str = "",
     /,
     **condition: Tensor,
 ) -> list[Tensor]:
     """What `sample` makes with each of the plans of one ``noise`` (B, C, H, W), each (B, C, H, W),
     up to rounding: a matrix product of more rows may add numbers up in another order.
 
-    ``condition`` holds what each of the B images is conditioned on, (B, ...) each.
+    ``condition`` holds what each of the B images is conditioned on, (B, ...) each.  To the
+    ``cache`` noise and condition go by the name ``images``; others have another name.
     """
     for plan in plans:
         check_process(denoiser, plan)
@@ -106,11 +83,12 @@ def sample_population(
         n = len(x) // len(noise)
         return denoiser(x, t, **{key: joined([value] * n) for key, value in condition.items()})
 
-    members = [_Trajectory(plan, plan.first_state(noise), call_keys(plan)) for plan in plans]
-    return _ends(network, members, cache)
+    keys = (call_keys(plan, images) for plan in plans)
+    starts = (plan.first_state(noise) for plan in plans)
+    return _ends(network, [*map(_Trajectory, plans, starts, keys)], cache)
 
 
-def run_plan(network: Network, plan: Executable, x: Tensor) -> Tensor:
+def run_plan(network: Network, plan: AnyPlan, x: Tensor) -> Tensor:
     """The images (B, C, H, W) that ``plan`` makes of its initial state ``x``, which is already at
     the first level's scale.
     """
@@ -121,7 +99,7 @@ def run_plan(network: Network, plan: Executable, x: Tensor) -> Tensor:
 class _Trajectory:
     """The states and predictions of a plan so far: up to its next call, or to its end."""
 
-    def __init__(self, plan: Executable, x: Tensor, keys: Sequence[str | None] = ()) -> None:
+    def __init__(self, plan: AnyPlan, x: Tensor, keys: Sequence[str | None] = ()) -> None:
         """``keys`` tell which calls of others are the same; without any, none are."""
         _check_shape(plan, x)
         self._plan, self._keys = plan, keys
@@ -146,7 +124,7 @@ class _Trajectory:
         self._predictions.append(prediction)
         self._go_on()
 
-    def take_known(self, cache: DenoiserCache) -> None:
+    def take_known(self, cache: CallCache) -> None:
         """Goes on as far as the cache knows."""
         while self.key is not None:
             known = cache.get(self.key)
@@ -156,7 +134,7 @@ class _Trajectory:
 
 
 def _ends(
-    network: Network, trajectories: Sequence[_Trajectory], cache: DenoiserCache | None = None
+    network: Network, trajectories: Sequence[_Trajectory], cache: CallCache | None = None
 ) -> list[Tensor]:
     """The loop itself: where the trajectories end, (B, C, H, W) each."""
     while calls := _next_calls(trajectories, cache):
@@ -176,7 +154,7 @@ def _ends(
 
 
 def _next_calls(
-    trajectories: Sequence[_Trajectory], cache: DenoiserCache | None
+    trajectories: Sequence[_Trajectory], cache: CallCache | None
 ) -> list[list[_Trajectory]]:
     """The trajectories that have a call to make, together those for which it is one and the same;
     each goes on as far as the cache knows before.
@@ -190,7 +168,7 @@ def _next_calls(
     return [*calls.values()]
 
 
-def advance(plan: Executable, states: list[Tensor], predictions: Sequence[Tensor]) -> None:
+def advance(plan: AnyPlan, states: list[Tensor], predictions: Sequence[Tensor]) -> None:
     """Appends to ``states`` those up to the next call's, or to the last after the last call."""
     n = len(predictions)
     row = plan.evaluated[n] if n < len(plan.evaluated) else plan.n_rows - 1
@@ -203,7 +181,7 @@ def joined(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat([*parts])
 
 
-def _check_shape(plan: Executable, x: Tensor) -> None:
+def _check_shape(plan: AnyPlan, x: Tensor) -> None:
     """Raises `IncompatibleStatistics` unless the plan's per-pixel weights are for images like
     ``x`` (B, C, H, W).
     """
@@ -215,7 +193,7 @@ def _check_shape(plan: Executable, x: Tensor) -> None:
         )
 
 
-def check_process(denoiser: Denoiser, plan: Executable) -> None:
+def check_process(denoiser: Denoiser, plan: AnyPlan) -> None:
     """Raises `InvalidSchedule` unless the plan's process is the denoiser's."""
     if not plan.process.same_levels(denoiser.process):
         raise InvalidSchedule(

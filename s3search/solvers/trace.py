@@ -30,23 +30,28 @@ from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind, Step
 
 
 class Trace:
-    """What a schedule does, row by row and call by call.
+    """What a schedule does, row by row and call by call, with the EMS statistics that it names.
 
     Call 0 is the first prediction even where that is analytic (`analytic_prediction`).
     """
 
-    def __init__(self, schedule: Schedule, ems: EmsStatistics | None) -> None:
+    def __init__(self, schedule: Schedule, statistics: EmsStatistics | None) -> None:
         first = level(schedule.process, schedule.times[0])
         self.levels = [first]  # of every row
         self.rows: list[LinearForm] = [ZERO]
         self.evaluated: list[int] = []  # the row of every call
         self.network_levels: list[Level] = []  # of every call
-        self._schedule, self._ems = schedule, ems
+        self._schedule, self._ems = schedule, _named_statistics(schedule, statistics)
         self._history: list[Point] = []
         self._call(first, LinearForm.of(state(0)), schedule.start.network_time)
+        for i, step in enumerate(schedule.steps):
+            to = level(schedule.process, schedule.times[i + 1])
+            try:
+                self._advance(step, to, is_last=i == schedule.n_steps - 1)
+            except (InvalidSchedule, IncompatibleStatistics) as error:
+                raise type(error)(f"steps[{i}]: {error}") from error
 
-    def advance(self, step: Step, to: Level, is_last: bool) -> None:
-        """Appends the rows and calls of one step."""
+    def _advance(self, step: Step, to: Level, *, is_last: bool) -> None:
         corrector = step.corrector
         if step.compensation is not None:
             self._history[-1] = step.compensation.compensated(self._history)
@@ -123,23 +128,6 @@ class Trace:
                 image += c * at.alpha
                 size += abs(c) * (at.alpha + at.sigma)
         return max(abs(noise - to.sigma), abs(image - to.alpha)), size
-
-
-def trace(schedule: Schedule, statistics: EmsStatistics | None) -> Trace:
-    """The trace of ``schedule`` with the EMS statistics that it names, if it names any.
-
-    Raises `InvalidSchedule` (with the step) where a row breaks the invariants, and
-    `IncompatibleStatistics` for other statistics than the named.
-    """
-    found = Trace(schedule, _named_statistics(schedule, statistics))
-    for i, step in enumerate(schedule.steps):
-        is_last = i == len(schedule.steps) - 1
-        to = level(schedule.process, schedule.times[i + 1])
-        try:
-            found.advance(step, to, is_last)
-        except (InvalidSchedule, IncompatibleStatistics) as error:
-            raise type(error)(f"steps[{i}]: {error}") from error
-    return found
 
 
 def analytic_prediction(kind: StartKind, first: Level) -> LinearForm:

@@ -22,7 +22,7 @@ from s3search.evaluation.polish.differentiable import (
     measured,
     usable,
 )
-from s3search.solvers.sample import Executable, sample
+from s3search.solvers.sample import AnyPlan, sample
 from s3search.solvers.trainable import TrainableTable
 
 
@@ -45,7 +45,7 @@ class PlanGradient:
         drawn = self.noise.batches(seed, n_images, self.batch_size)
         return [(usable(n), {key: usable(c) for key, c in given.items()}) for n, given in drawn]
 
-    def features_of(self, batch: Drawn, plan: Executable | None = None) -> Tensor:
+    def features_of(self, batch: Drawn, plan: AnyPlan | None = None) -> Tensor:
         """What the loss sees of one batch (b, d), float64: of the images of ``plan``, or else of
         the table at its present moves.
         """

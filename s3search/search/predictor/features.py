@@ -136,8 +136,8 @@ class _Known:
 
 
 def tokens(schedule: Schedule) -> Array:  # (n_steps, ...)
-    """One row per step: its rule and corrector, where it begins and ends, what the network is
-    told there; the first row carries how the trajectory starts.
+    """One row per step: its rule and corrector, where it begins and ends, its network
+    time there; the first row carries how the trajectory starts.
     """
     return _tokens(_Known(schedule.id, schedule), tuple(solvers().values()))
 

@@ -93,9 +93,7 @@ class SpaceConfig(_Table):
     compensations: tuple[CompensationName, ...] = ()
     dc_ratio: Range = (0.5, 1.5)  # range of DC-Solver's ratio
     dualfast_coefficient: Range = (0.0, 0.5)  # range of DualFast's c
-    network_shift: float = Field(
-        default=0.0, ge=0
-    )  # largest distance in lam of the network's time
+    network_shift: float = Field(default=0.0, ge=0)  # largest |lam(network time) - lam(t)|
     # range of sigma / alpha at which a Gaussian jump may land; no range: no jumps
     jump_sigma: Range | None = None
     jump_modes: int = Field(default=8, ge=0)  # directions that a jump tells apart
