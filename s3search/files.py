@@ -11,7 +11,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """The same for text, in UTF-8."""
+    """Writes text in UTF-8, as safely as `write_bytes`."""
     write_bytes(path, text.encode())
 
 

@@ -99,7 +99,7 @@ class Edm(_Process):
         return None if math.isfinite(t) and t >= 0 else f"{t} is not a noise level"
 
     def alpha(self, t: Time) -> Time:
-        """Always 1."""
+        """The signal level, which is always 1."""
         return torch.ones_like(t) if isinstance(t, Tensor) else 1.0
 
     def sigma(self, t: Time) -> Time:
@@ -107,7 +107,7 @@ class Edm(_Process):
         return t
 
     def time_of_lam(self, lam: float) -> float:
-        """exp(-lam)."""
+        """The time at which log(alpha / sigma) = -log t is ``lam``: exp(-lam)."""
         return math.exp(-lam)
 
 
@@ -122,7 +122,7 @@ class Flow(_Process):
         return 0.0, 1.0
 
     def alpha(self, t: Time) -> Time:
-        """1 - t."""
+        """The signal level, 1 - t."""
         return 1.0 - t
 
     def sigma(self, t: Time) -> Time:
@@ -145,7 +145,7 @@ class _VariancePreserving(_Process):
         raise NotImplementedError
 
     def alpha(self, t: Time) -> Time:
-        """exp(log alpha)."""
+        """The signal level, exp(log alpha)."""
         log_alpha = self.log_alpha(t)
         return torch.exp(log_alpha) if isinstance(log_alpha, Tensor) else math.exp(log_alpha)
 
@@ -271,7 +271,7 @@ class VpDiscrete(_VariancePreserving):
         return -1.0, float(self.n - 1)
 
     def check_time(self, t: float) -> str | None:
-        """As for every process, and alpha < 1 below index 0."""
+        """Why ``t`` is no time, as of any process, or for alpha = 1 below index 0; else None."""
         reason = super().check_time(t)
         if reason is None and t != -1.0 and self.log_alpha(t) >= 0.0:
             return f"{t} lies below the first training level; end at -1 (clean) or at 0"

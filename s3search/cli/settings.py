@@ -23,7 +23,7 @@ def config_of(
 
 
 def storage_url(storage: str | None) -> str:
-    """The database: the option, else the environment, else the default."""
+    """The database's URL: the option, else the environment, else the default."""
     from s3search.study.file.config import DEFAULT_STORAGE
 
     return storage or os.environ.get("S3SEARCH_STORAGE") or DEFAULT_STORAGE

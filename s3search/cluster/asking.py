@@ -44,7 +44,7 @@ class PopulationSize:
 
     @staticmethod
     def of(asked: int | Literal["auto"], description: Description) -> "PopulationSize":
-        """As the study file asks.
+        """The size that the study file asks for: a number, or "auto".
 
         Automatic, it is what fills one batch of a GPU; a CPU works as fast on one schedule.
         """

@@ -62,6 +62,7 @@ class Job:
 
     @property
     def is_over(self) -> bool:
+        """Whether the job has ended, in whatever way."""
         return self.state in _ENDS
 
 

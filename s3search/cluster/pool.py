@@ -109,13 +109,16 @@ class InlinePool(Generic[Request, Reply]):
 
     @property
     def n_pending(self) -> int:
+        """Tasks submitted whose outcome ``collect`` has not returned yet."""
         return len(self._queue)
 
     @property
     def has_room(self) -> bool:
+        """Whether ``submit`` takes another task: at most two are pending."""
         return not self._is_closed and self.n_pending < TASKS_PER_WORKER * self.n_workers
 
     def submit(self, task: Task[Request]) -> None:
+        """Queues a task; RuntimeError without room, ValueError if its id is still pending."""
         check_submit(self, task, {queued.id for queued in self._queue})
         self._queue.append(task)
 
@@ -133,6 +136,7 @@ class InlinePool(Generic[Request, Reply]):
         return [outcome]
 
     def close(self) -> None:
+        """Drops what is pending and frees the worker; may be called twice."""
         self._queue.clear()
         self._work = None
         self._is_closed = True

@@ -29,5 +29,5 @@ class Sizes:
 
     @property
     def n_cpus(self) -> int:
-        """Of one worker, in Ray's count."""
+        """The CPUs of one worker, in Ray's count."""
         return 0 if self.gpus_per_worker else 1

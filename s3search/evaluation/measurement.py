@@ -35,5 +35,5 @@ class Observed:
 
     @property
     def features(self) -> Array:
-        """Of all images (n, d) that count."""
+        """The features (n, d) of all images that count."""
         return np.concatenate(self._features)

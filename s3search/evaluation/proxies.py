@@ -102,7 +102,7 @@ class ProxyScorer:
         self.network_calls = 0  # image-calls spent so far, the fine solves' included
 
     def scores(self, question: Score) -> ProxyScores:
-        """What many schedules are worth by one proxy."""
+        """How good many schedules are by one proxy."""
         before = self.network_calls
         match question.proxy:
             case "gaussian":

@@ -57,6 +57,7 @@ def load_model(spec: EvaluatorSpec) -> Any:
 
 
 def placed_model(model: Any, device: torch.device, *, is_live: bool) -> Any:
+    """The denoiser on the worker's device; one that is no module stays where it is."""
     if is_live:
         return placed(model, device)
     return model.to(device) if isinstance(model, torch.nn.Module) else model

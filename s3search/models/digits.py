@@ -154,7 +154,7 @@ class DigitsFeatures(nn.Module):
         self.register_buffer("scale", torch.ones(_N_FEATURES))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Standardised features."""
+        """Standardised features (B, d) of images (B, 1, 8, 8)."""
         standardised = (self.activations(images) - self.get_buffer("mean")) / self.get_buffer(
             "scale"
         )

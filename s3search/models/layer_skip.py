@@ -115,7 +115,7 @@ def blocks_of(denoiser: Any) -> Blocks:
 
 
 def multiply_adds(call: Callable[[], Any]) -> int:
-    """Of whatever ``call`` computes, gradients that it takes itself among it."""
+    """The multiply-adds of whatever ``call`` computes, its own gradients among it."""
     counter = _Counter()
     with sdpa_kernel(SDPBackend.MATH), counter:
         call()

@@ -63,7 +63,7 @@ class MixtureDenoiser:
         return MixtureDenoiser(weights, means, *torch.linalg.eigh(covariances))
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "MixtureDenoiser":
-        """The same mixture for states on another device, in another dtype."""
+        """This mixture for states on another device, in another dtype."""
         return MixtureDenoiser(*(part.to(device, dtype) for part in self._parts))
 
     def __call__(self, y: Tensor, alpha: float, sigma: float) -> Tensor:  # (B, P)

@@ -120,7 +120,7 @@ class RuleModel(Part):
 
     @property
     def title(self) -> str:
-        """Its name in pictures."""
+        """The name of the rule in pictures."""
         return type(self).__name__
 
     @property

@@ -78,7 +78,7 @@ class Interpolation(Compensation):
 
     @classmethod
     def drawn(cls, limits: Limits, n_points: int, rng: Rng) -> Self:
-        """Of the noise or the data, of any degree."""
+        """A random compensation of the noise or the data, of any degree."""
         prediction = LINEAR_PREDICTIONS[int(rng.integers(2))]
         order = int(rng.integers(1, _HIGHEST_DEGREE + 1))
         ratio = float(rng.uniform(*limits.ranges[cls.range]))

@@ -51,7 +51,7 @@ class Free(RuleModel):
 
     @property
     def carries_constants(self) -> bool:
-        """As the step itself says."""
+        """Whether it carries a constant image and noise, as the step itself says."""
         return self.carries
 
     @property

@@ -92,7 +92,7 @@ class Momentum(SearchedRule):
         return self._with(order, max(order, len(self.points)))
 
     def simpler(self, highest_order: int) -> Iterator[Self]:
-        """Its memory gives way before its order."""
+        """Simpler steps of this rule: its memory gives way before its order."""
         most = min(self.order, highest_order)
         for n in range(len(self.points), most, -1):
             yield self._with(most, n)

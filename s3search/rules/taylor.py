@@ -81,7 +81,7 @@ class Taylor(SearchedRule):
 
     @property
     def n_points(self) -> int:
-        """As many as the order says."""
+        """The number of points it looks at: as many as the order says."""
         return self.order
 
     @property

@@ -86,7 +86,7 @@ class NoisePath(Part):
                 return (math.sqrt(b * b + 2.0 * d * math.log1p(r * r)) - b) / d
 
     def ratio(self, t: float) -> float:
-        """r(t)."""
+        """The ratio of noise to signal at a time of the path, r(t) = sigma / alpha."""
         match self.clock:
             case Clock.LINEAR:
                 return t

@@ -62,7 +62,7 @@ def search(  # noqa: PLR0913  # the keys of a study file, each by its name
     return search_for(SearchKeywords(**keywords))
 
 
-def evaluate(  # noqa: PLR0913  # as above
+def evaluate(  # noqa: PLR0913  # as in `search`
     schedule: "Schedule | str | Path",
     model: Any,
     *,

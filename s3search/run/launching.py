@@ -50,7 +50,7 @@ def launch(
 def launch_on(
     pool: Pool, config: StudyConfig, space: SpaceConfig, report: Report, *, takeover: bool = False
 ) -> None:
-    """The same on workers that are there already and have loaded what the study file names."""
+    """Runs the study to its end on workers that have loaded what the study file names."""
     extension = extension_of(config, space)
     start = prepare(config, space, pool, extension)
     content = {**space.model_dump(mode="json"), "statistics": start.description.statistics}

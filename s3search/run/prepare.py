@@ -34,7 +34,7 @@ class Start:
 
     @property
     def first_number(self) -> int:
-        """Of the trials of this version of the space."""
+        """The lowest number of the trials of this version of the space."""
         return 0 if self.extension is None else self.extension.first_number
 
     @property

@@ -33,8 +33,8 @@ class Validation:
         self._done: set[str] = set()
 
     def run(self) -> Conversation[None]:
-        """Until every finalist that nobody vetoes is validated; raises `EvaluationFailed` where
-        none can be.
+        """Measures until every finalist that nobody vetoes is validated; raises
+        `EvaluationFailed` where none can be.
         """
         if self._further:
             yield from self._measure_and_validate(self._further)
@@ -54,7 +54,7 @@ class Validation:
             yield from self._keep_monotone()
 
     def count(self, answer: Measurement | Answer) -> tuple[int, int]:
-        """How many of how many are validated, with one answer more."""
+        """Counts one answer more; how many of how many finalists are validated."""
         if isinstance(answer, Measurement):
             self._done.add(answer.trial.id)
         return len(self._done), len(self._asked)

@@ -33,7 +33,7 @@ class Layers:
     layers: tuple[Layer, ...]
 
     def share(self, index: int) -> float:
-        """Of a call's multiply-adds."""
+        """The share of a call's multiply-adds."""
         return self.layers[index].multiply_adds / self.multiply_adds
 
     def outermost(self, skipped: Iterable[int]) -> tuple[int, ...]:
@@ -42,12 +42,12 @@ class Layers:
         return tuple(sorted(i for i in chosen if chosen.isdisjoint(self._around(i))))
 
     def call_cost(self, skipped: Iterable[int]) -> float:
-        """Of a call without these blocks, in NFE-equivalents."""
+        """What a call without these blocks costs, in NFE-equivalents."""
         saved = sum(self.layers[i].multiply_adds for i in self.outermost(skipped))
         return 1.0 - saved / self.multiply_adds
 
     def cost(self, schedule: Schedule) -> float:
-        """Of all calls of a schedule, in NFE-equivalents."""
+        """What all calls of a schedule cost, in NFE-equivalents."""
         return sum(self.call_cost(skipped) for skipped in skipped_by_call(schedule))
 
     def problem(self, schedule: Schedule) -> str | None:

@@ -1,7 +1,7 @@
 """What a search asks, and the answers: frozen data, from the search to a worker and back.
 
     Measure     how far are a schedule's images from the real ones?     -> Measurement
-    Score       what are these schedules worth by a proxy?              -> Answer of floats
+    Score       how good are these schedules by a proxy?                -> Answer of floats
     Polish      what does gradient descent make of this schedule?       -> Answer of a schedule
     RealImages  what does the metric give real images?                  -> Answer of baselines
     Recall      what was decided here before?                           -> Decision, or None
@@ -204,7 +204,7 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """What many schedules are worth by one proxy (`s3search.evaluation.proxies`); the value is a
+    """How good many schedules are by one proxy (`s3search.evaluation.proxies`); the value is a
     number for each, nan where there is none.
     """
 
@@ -220,12 +220,12 @@ class Score:
 
     @property
     def key(self) -> str:
-        """Proxy and schedules; the images and noise of a proxy are the study's."""
+        """A digest of proxy and schedules; the images and noise of a proxy are the study's."""
         return _digest(self.proxy, *(trial.id for trial in self.trials))
 
     @property
     def schedules(self) -> tuple[Schedule, ...]:
-        """Those of the trials."""
+        """The schedules of the trials."""
         return tuple(trial.schedule for trial in self.trials)
 
     @property
@@ -262,12 +262,12 @@ class Polish:
 
     @property
     def schedule(self) -> Schedule:
-        """Where the descent begins."""
+        """Where the gradient descent begins."""
         return self.trial.schedule
 
     @property
     def key(self) -> str:
-        """Everything but the study's first noise seed."""
+        """A digest of all that is asked but the study's first noise seed."""
         asked: tuple[object, ...] = (self.iterations, self.n_images, self.seed)
         asked = (*asked, self.keep_invariants)
         if self.loss != "frechet":
@@ -314,7 +314,7 @@ class RealImages:
 
     @property
     def key(self) -> str:
-        """Number of images, seed and metrics."""
+        """A digest of the number of images, seed and metrics."""
         return _digest("floor", self.n_images, self.seed, *self.metrics)
 
     @staticmethod

@@ -35,7 +35,7 @@ from s3search.study.database.rows import measurement_of
 from s3search.study.database.store import StudyStore
 
 _OUTSIDE = "outside"  # kind of the notes that are events
-_VETOED = "vetoed"  # the same, of earlier releases
+_VETOED = "vetoed"  # events of earlier releases, which kept vetoes alone
 _SEARCHING = (Rung.SEARCH.value, Rung.STOPPED.value)
 _BUDGET_STEP = 0.05  # a budget of time is an estimate: it is told when it has moved by so much
 

@@ -74,6 +74,7 @@ class Actors(Generic[Request]):
 
     @property
     def ready(self) -> list[Slot[Request]]:
+        """The actors that could take a task now."""
         return [slot for slot in self.slots if slot.state is SlotState.READY]
 
     def wake(self) -> None:

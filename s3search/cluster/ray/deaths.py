@@ -41,13 +41,15 @@ class Deaths:
         self._of: dict[str, list[Death]] = {}
 
     def add(self, task_id: str, death: Death) -> None:
+        """Notes that a worker died while it ran the task."""
         self._of.setdefault(task_id, []).append(death)
 
     def forget(self, task_id: str) -> None:
+        """Drops what is known of a task that is answered."""
         self._of.pop(task_id, None)
 
     def verdict(self, task_id: str, living: Set[str], now: float) -> DeathVerdict:
-        """``living`` are the nodes that Ray believes to be alive at ``now``."""
+        """What to do with a task; ``living`` are nodes that Ray believes alive at ``now``."""
         deaths = self._of[task_id]
         if len(deaths) >= MAX_LOSSES:
             return DeathVerdict.QUARANTINE
@@ -58,6 +60,7 @@ class Deaths:
         return DeathVerdict.QUARANTINE
 
     def last(self, task_id: str) -> Death:
+        """The newest death under the task."""
         return self._of[task_id][-1]
 
     def reason(self, task_id: str) -> str:

@@ -12,6 +12,10 @@ What Ray 2.60 does, measured, and what follows:
   nodes that live on (see ``deaths``) it is given up as "WorkerDied", so that a schedule that kills
   its worker cannot stop the search; and as "TaskTimedOut" after it ran too long twice (see
   ``timeouts``), so that one that hangs cannot either.
+
+The address "local" starts a private Ray (or uses the one this process has), "auto" joins the
+cluster of this machine or $RAY_ADDRESS, "ray://host:port" is the Ray client, "host:port" a
+cluster.
 """
 
 import math
@@ -57,10 +61,8 @@ _CLOSE_SECONDS = 20.0
 class RayPool(Generic[Request, Reply]):
     """Up to ``sizes.n_workers`` processes on a Ray cluster; see ``WorkerPool`` for the contract.
 
-    ``address``: "local" starts a private Ray (or uses the one this process has), "auto" joins the
-    cluster of this machine or $RAY_ADDRESS, "ray://host:port" is the Ray client, "host:port" a
-    cluster. ``threads_per_worker`` is torch's; by default a local Ray shares the cores out. A task
-    that runs for more than ``task_seconds`` is taken to hang.
+    ``threads_per_worker`` is torch's, by default a share of a local Ray's cores; a task that runs
+    for more than ``task_seconds`` is taken to hang.  The module says what ``address`` may be.
     """
 
     def __init__(
@@ -93,24 +95,29 @@ class RayPool(Generic[Request, Reply]):
 
     @property
     def n_workers(self) -> int:
+        """Workers that are there now; it changes where nodes come and go."""
         return self._actors.n_here
 
     @property
     def n_pending(self) -> int:
+        """Tasks submitted whose outcome ``collect`` has not returned yet."""
         return len(self._pending_ids)
 
     @property
     def has_room(self) -> bool:
+        """Whether ``submit`` takes another task: at most two per worker are pending."""
         room = TASKS_PER_WORKER * max(1, self.n_workers)  # one is on its way, at the least
         return not self._is_closed and self.n_pending < room
 
     def submit(self, task: Task[Request]) -> None:
+        """Queues a task; RuntimeError without room, ValueError if its id is still pending."""
         check_submit(self, task, self._pending_ids)
         self._pending_ids.add(task.id)
         self._queue.append(task)
         self._dispatch()
 
     def collect(self, timeout: float | None = None) -> list[Outcome[Reply]]:
+        """Every finished outcome, after waiting for one; more in `WorkerPool.collect`."""
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         n_before = len(self._actors.ready)
         while self._pending_ids and not self._finished:
@@ -133,6 +140,7 @@ class RayPool(Generic[Request, Reply]):
         return outcomes
 
     def close(self) -> None:
+        """Drops what is pending and ends the workers; bounded in time, may be called twice."""
         if self._is_closed:
             return
         self._is_closed = True

@@ -20,7 +20,7 @@ class Timeout:
 
 
 class Timeouts:
-    """Those of each pending task, where a task may run for ``limit`` seconds (None: for ever)."""
+    """The timeouts of each pending task; a task may run for ``limit`` seconds, None: for ever."""
 
     def __init__(self, limit: float | None) -> None:
         self.limit = limit
@@ -33,6 +33,7 @@ class Timeouts:
         return len(found) >= MAX_OVERRUNS
 
     def forget(self, task_id: str) -> None:
+        """Drops what is known of a task that is answered."""
         self._of.pop(task_id, None)
 
     def seconds(self, task_id: str) -> float:

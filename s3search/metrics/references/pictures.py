@@ -43,7 +43,7 @@ class Preparation:
         return signed(torch.from_numpy(pixels).permute(2, 0, 1))
 
     def of_bytes(self, pixels: np.ndarray[Any, Any]) -> Tensor:
-        """The same of levels (H, W) or (H, W, 1 or 3), uint8."""
+        """(C, H, W) float32 in [-1, 1], of levels (H, W) or (H, W, 1 or 3), uint8."""
         if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
             raise InvalidConfig(
                 "reference.images: an array of levels is uint8 (H, W) or (H, W, C), found "

@@ -28,18 +28,18 @@ class Source(Protocol):
 
 
 class Nothing:
-    """No condition."""
+    """The source of an unconditional network, which has no condition."""
 
     content = ""
 
     def condition(
         self, n: int, generator: torch.Generator, *, held_out: bool, device: torch.device
     ) -> dict[str, Tensor]:
-        """Nothing."""
+        """Draws no condition at all."""
         return {}
 
     def given(self, drawn: Given, *, negative: bool, device: torch.device) -> dict[str, Tensor]:
-        """Nothing."""
+        """No arguments for the network."""
         return {}
 
 
@@ -60,11 +60,11 @@ class Classes:
     def condition(
         self, n: int, generator: torch.Generator, *, held_out: bool, device: torch.device
     ) -> dict[str, Tensor]:
-        """``labels`` (n,)."""
+        """Balanced classes for n images: ``labels`` (n,)."""
         return {"labels": self._classes[balanced(len(self._classes), n, generator)]}
 
     def given(self, drawn: Given, *, negative: bool, device: torch.device) -> dict[str, Tensor]:
-        """``class_labels`` (n,)."""
+        """What the network takes: ``class_labels`` (n,), of the null class if ``negative``."""
         labels = drawn["labels"].to(device)
         return {"class_labels": torch.full_like(labels, self._null) if negative else labels}
 

@@ -86,7 +86,7 @@ class PipelineDenoiser(nn.Module):
         return self._source.condition(n, generator, held_out=held_out, device=self._device)
 
     def with_guidance(self, scales: Sequence[float]) -> "GuidedCalls":
-        """The same network for one trajectory, its call j guided with ``scales[j]``; raises
+        """This network for one trajectory, its call j guided with ``scales[j]``; raises
         `EvaluationFailed` for a network that is not guided by a doubled batch.
         """
         if not self.takes_guidance:

@@ -10,7 +10,7 @@ from s3search.models.diffusers.settings import Settings, check_channels
 
 
 def dit(pipe: Any, settings: Settings) -> Pipeline:
-    """DiTPipeline."""
+    """The parts of a DiTPipeline, a class-conditional transformer on latents."""
     settings.refuse(pipe, "prompts", "height", "width")
     config = pipe.transformer.config
     check_channels(pipe.vae, config.in_channels)

@@ -19,7 +19,7 @@ _ENCODED_AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """As a study file gives them; None where it says nothing."""
+    """The settings of a pipeline as a study file gives them; None where it says nothing."""
 
     guidance_scale: float
     prompts: str | Sequence[str] | None

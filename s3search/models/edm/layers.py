@@ -160,7 +160,7 @@ class PositionalEmbedding(nn.Module):
         self._n, self._endpoint = n, endpoint  # endpoint: 1e-4 itself is the last frequency
 
     def forward(self, label: Tensor) -> Tensor:  # (B,) -> (B, n)
-        """The embedding."""
+        """The cosines and sines of each label."""
         half = self._n // 2
         places = torch.arange(half, dtype=torch.float32, device=label.device)
         angle = torch.outer(label, 1e-4 ** (places / (half - self._endpoint)).to(label.dtype))
@@ -177,6 +177,6 @@ class FourierEmbedding(nn.Module):
         self.register_buffer("freqs", torch.zeros(n // 2))
 
     def forward(self, label: Tensor) -> Tensor:  # (B,) -> (B, n)
-        """The embedding."""
+        """The cosines and sines of each label."""
         angle = torch.outer(label, 2 * math.pi * self.freqs.to(label.dtype))
         return torch.cat([angle.cos(), angle.sin()], dim=1)

@@ -47,7 +47,7 @@ class Record:
         return dict(self.state.get("_init_kwargs") or {})
 
     def tensors(self) -> dict[str, Tensor]:
-        """Its state dict."""
+        """The state dict of the network, by names."""
         return dict(_tensors(self.state))
 
 

@@ -107,7 +107,7 @@ class _Levels:
                 width = out
 
     def up(self) -> Iterable[tuple[int, str, nn.Module]]:
-        """The same of the decoder, after `down`."""
+        """(level, name, module) of the decoder; call it after `down`, whose skips it uses up."""
         width, last = self.widths[-1], self.config.num_blocks
         for level in reversed(range(len(self.widths))):
             if level == len(self.widths) - 1:

@@ -67,7 +67,7 @@ class AdmConfig(NetworkConfig):
 
     @property
     def shape(self) -> UNetShape:
-        """The network."""
+        """The U-Net that these settings describe."""
         heads = self.num_head_channels
         up_heads = self.num_heads_upsample
         return UNetShape(
@@ -104,7 +104,7 @@ class ClassifierConfig(NetworkConfig):
 
     @property
     def shape(self) -> UNetShape:
-        """The network."""
+        """The classifier that these settings describe."""
         return UNetShape(
             in_channels=self.in_channels,
             out_channels=self.n_classes,

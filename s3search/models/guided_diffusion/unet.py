@@ -38,7 +38,7 @@ class UNetShape:
 
     @property
     def emb_channels(self) -> int:
-        """E."""
+        """The width of the embedding of time and class: E in the shapes below."""
         return 4 * self.model_channels
 
     def heads(self, width: int, *, up: bool = False) -> int:

@@ -36,5 +36,6 @@ def rising_orders(n: int, order: int, *, lowers: bool) -> list[int]:
 
 
 def check_order(order: int, highest: int) -> None:
+    """Raises `InvalidSchedule` for an order that a solver does not have."""
     if not 1 <= order <= highest:
         raise InvalidSchedule(f"this solver has orders 1 to {highest}, asked for {order}")

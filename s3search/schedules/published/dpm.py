@@ -46,14 +46,14 @@ def ddim_on(process: VpDiscrete, timesteps: Sequence[int]) -> Schedule:
 def dpmpp_2m(
     process: NoiseProcess, *, nfe: int, spacing: Spacing | str = "logsnr", end: End | None = None
 ) -> Schedule:
-    """DPM-Solver++(2M)."""
+    """DPM-Solver++(2M), multistep of order two (arXiv:2211.01095)."""
     return on_times(process, grid(process, nfe, spacing, end), dpm_multistep_steps(nfe, order=2))
 
 
 def dpmpp_3m(
     process: NoiseProcess, *, nfe: int, spacing: Spacing | str = "logsnr", end: End | None = None
 ) -> Schedule:
-    """DPM-Solver++(3M)."""
+    """DPM-Solver++(3M), multistep, as its authors publish it (arXiv:2211.01095)."""
     return on_times(process, grid(process, nfe, spacing, end), dpm_multistep_steps(nfe, order=3))
 
 

@@ -56,7 +56,7 @@ def bdia(
     spacing: Spacing | str = "uniform",
     end: End | None = None,
 ) -> Schedule:
-    """BDIA-DDIM (arXiv:2307.10829)."""
+    """BDIA-DDIM: DDIM averaged over two directions of time (arXiv:2307.10829)."""
     return on_times(process, grid(process, nfe, spacing, end), bdia_steps(nfe, gamma))
 
 

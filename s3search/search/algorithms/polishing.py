@@ -1,8 +1,8 @@
 """Which schedules are polished, and for how long: many a little, then the best of them longer.
 
 short    the best schedule so far, begun at several noise levels, then the next best ones begun
-         where that served it: what descent finds soon depends on the first level most of all,
-         and hardly moves it
+         where that served it: what gradient descent finds soon depends on the first level most
+         of all, and hardly moves it
 longer   the best of those go on, fewer and longer in every round (successive halving,
          arXiv:1502.07943)
 """

@@ -1,9 +1,9 @@
 """The evolution of USF / S3 (arXiv:2312.07243) as its code was released, to compare with.
 
-Steady-state, without predictor, race or proxy: a number of network calls is drawn, two parents
-among the best ``RANK_BAR`` of that number, a child is crossed with some probability and always
-mutated, and whatever comes out is measured.  The probabilities below are the released ones; where
-the four configurations differ, the CIFAR-10 one's or the middle of their range.
+Steady-state, without predictor, early stopping or proxy: a number of network calls is drawn, two
+parents among the best ``RANK_BAR`` of that number, a child is crossed with some probability and
+always mutated, and whatever comes out is measured.  The probabilities below are the released
+ones; where the four configurations differ, the CIFAR-10 one's or the middle of their range.
 
 A child may make one call more or fewer than its parents (a step added or deleted, an analytic
 first prediction): it then joins the parents of its own number, which is how schedules spread over

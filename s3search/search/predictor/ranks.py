@@ -37,7 +37,7 @@ def best_share(
 
 
 def standard_error(correlation: float, n: int) -> float:
-    """Of atanh(correlation), Bonett & Wright 2000, eq. 5."""
+    """The standard error of atanh(correlation), Bonett & Wright 2000, eq. 5."""
     return math.sqrt((1.0 + correlation**2 / 2.0) / (n - 3)) if n > 3 else math.inf
 
 

@@ -73,7 +73,7 @@ class Surrogate:
 
     def order(self, trials: Sequence[Trial]) -> Conversation[list[int]]:
         """Indices by the free proxies' ranks, each weighted by how it ranked what was measured,
-        the unscored last; as they came where no proxy is worth anything.
+        the unscored last; as they came where no proxy orders them.
         """
         yield from self._score(trials)
         ranks = np.zeros(len(trials))

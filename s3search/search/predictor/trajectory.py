@@ -1,4 +1,4 @@
-"""The trajectory's error as a filter of children, used only where it is worth its images.
+"""The trajectory's error as a filter of children, used only where it pays for its images.
 
 The error is the distance between a schedule's images and those of a fine solve from the same few
 noises.  It is first taken of the schedules that were measured whole at the beginning, which no

@@ -62,7 +62,7 @@ class Trees:
         return Forecast(means.mean(1), np.sqrt(variance))
 
     def for_fold(self) -> "Trees":
-        """Fewer trees."""
+        """Trees for one fold of a cross-validation, which are fewer."""
         return Trees(proxies=self.proxies, n_trees=min(self.n_trees, _TREES_IN_FOLD))
 
     def _columns(self, examples: Sequence[Example]) -> Array:

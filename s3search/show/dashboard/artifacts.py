@@ -137,7 +137,9 @@ def grids_made_here(
 def grids_of_workers(
     pool: Pool, config: StudyConfig, schedules: Sequence[Schedule], n_images: int
 ) -> dict[str, Picture]:
-    """The same by workers that are there; a schedule that fails has none."""
+    """By schedule id, images from the same held-out noise, made by a pool's workers; a schedule
+    that fails has none.
+    """
     seed = config.validation_noise_seed
     requests = [
         ImagesRequest(schedule=schedule, n_images=n_images, noise_seed=seed)

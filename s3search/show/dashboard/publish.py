@@ -71,9 +71,10 @@ def publish(
 
 
 def publish_launched(config: StudyConfig, pool: Pool) -> None:
-    """The same at the end of a launch, whose workers make the samples that are not there.  The
-    launch succeeded whatever happens here: nothing without optuna-dashboard or without a validated
-    schedule, and a warning where it fails.
+    """Publishes a study at the end of its launch, whose workers make the samples that are missing.
+
+    The launch succeeded whatever happens here: nothing is published without optuna-dashboard or
+    without a validated schedule, and a failure is a warning.
     """
     if not _is_installed():
         return

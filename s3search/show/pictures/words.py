@@ -64,7 +64,7 @@ def headline(schedule: Schedule) -> str:
 
 
 def n_calls(schedule: Schedule, i: int) -> int:
-    """Of the network at time i: none, one, or two with an implicit corrector."""
+    """How many calls of the network time i has: none, one, or two with an implicit corrector."""
     if i == 0:
         return int(schedule.start.kind is StartKind.NETWORK)
     corrector = schedule.steps[i - 1].corrector

@@ -1,4 +1,6 @@
-"""A held-out comparison as text: one table, what each extractor says, and the metric's floor."""
+"""A held-out comparison as text: one table, what each extractor says, and what the metric
+gives real images.
+"""
 
 import math
 import textwrap
@@ -59,7 +61,7 @@ def comparison_table(found: dict[str, Any]) -> Table:
 
 
 def comparison_lines(found: dict[str, Any]) -> Iterator[str]:
-    """What each extractor says of found against published, what the floor is, and what a person
+    """What each extractor says of found against published, what real images get, and what a person
     left out.
     """
     for against in found["against_published"]:

@@ -50,7 +50,7 @@ def watched_line(seen: Watched) -> str:
 
 
 def watched_json(seen: Watched) -> dict[str, Any]:
-    """The same as plain data."""
+    """What was seen of a study as plain data, for ``--json``."""
     progress = seen.progress
     sums = {"network_calls": progress.network_calls, "worker_seconds": progress.worker_seconds}
     return {

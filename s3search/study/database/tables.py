@@ -87,7 +87,7 @@ EVALUATIONS = Table(
     Column("reference_digest", String(40)),
     Column("reference_n", Integer),
     Column("model_fingerprint", String(40)),
-    Column("path", Text),  # JSON: [images, distance] at the bars of a race
+    Column("path", Text),  # JSON: [images, distance] at the thresholds of early stopping
     Column("replicates", Text),  # JSON: paired bootstrap replicates of a validated distance
     Column("created_at", DateTime, nullable=False),
     UniqueConstraint("study_id", "schedule_id", "rung", "n_images", "noise_seed"),

@@ -45,7 +45,7 @@ class _OpenTable(BaseModel):
 
 
 class StudyTable(_Table):
-    """``[study]``."""
+    """``[study]``: the name under which a study is found again, and its seed."""
 
     name: str = Field(min_length=1, max_length=200)
     seed: int = Field(default=0, ge=0, lt=2**62)
@@ -213,7 +213,7 @@ class StudyConfig(_Table):
 
     @property
     def measuring_spec(self) -> EvaluatorSpec:
-        """The same for an evaluator that measures its reference, whatever was measured before."""
+        """What a worker needs that measures its reference, whatever was measured before."""
         options = {k: v for k, v in self.reference.options.items() if k != "statistics"}
         return replace(self.evaluator_spec, reference_options=options)
 
@@ -265,7 +265,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
 
 
 def config_from_text(text: str, source: str, overrides: Sequence[str] = ()) -> StudyConfig:
-    """The same for the text of a study file; messages begin with ``source``."""
+    """The study in a text of TOML, with overrides; raises `InvalidConfig`, whose messages begin
+    with ``source``.
+    """
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -1,4 +1,4 @@
-"""Held-out comparisons in plain data: paired intervals, the second extractor, and the floor."""
+"""Held-out comparisons in plain data: paired intervals, the second extractor, real images."""
 
 from dataclasses import asdict
 from enum import StrEnum

@@ -87,5 +87,5 @@ def _provenance(
 
 
 def with_provenance(schedule: Schedule, where_from: dict[str, Any]) -> Schedule:
-    """The same schedule (same id) that says where it comes from."""
+    """A copy of a schedule, with its id, that says where it comes from."""
     return schedule.model_copy(update={"provenance": where_from})

@@ -61,7 +61,7 @@ class Progress:
 
     @property
     def worker_seconds(self) -> float:
-        """Of all rungs."""
+        """The workers' seconds on all rungs."""
         return sum(each.seconds for each in self.spend.values())
 
     @property

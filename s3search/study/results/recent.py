@@ -60,7 +60,7 @@ def answers_of(store: StudyStore) -> list[RecentAnswer]:
 
 
 def images_per_second(answers: Sequence[RecentAnswer], since: datetime, now: datetime) -> float:
-    """Of the last minute, or of the newest few answers, but not of before ``since``."""
+    """The rate of the last minute, or of the newest few answers, but not of before ``since``."""
     if not answers:
         return 0.0
     start = now - timedelta(seconds=RECENT_SECONDS)

@@ -35,7 +35,7 @@ class Watched:
 
     @property
     def is_running(self) -> bool:
-        """As far as its driver could say; one that was killed could not."""
+        """Whether it runs, as far as its driver could say; one that was killed could not."""
         return self.state in ("searching", "validating")
 
 

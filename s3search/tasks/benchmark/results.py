@@ -1,7 +1,7 @@
 """What the studies of a benchmark say: a row for each method, number of calls, seed and budget.
 
 Rows are read from the databases alone.  Network calls are those of everything that the search
-did: images times calls of every measurement, whole, left in a race or of the finals, published
+did: images times calls of every measurement, whole, stopped early or of the finals, published
 solvers where the search looks at them, failed ones in full, and the calls of proxies and of
 polishing, forward and backward.  Only the measurement of the answer on held-out noise is left
 out: it is the benchmark's, not the search's.
@@ -42,7 +42,7 @@ class Row:
     nfe: int
     seed: int
     budget: int | None  # measurements of n_images; None for the published solvers
-    measured: int  # schedules, whole or left in a race
+    measured: int  # schedules, whole or stopped early
     network_calls: int  # image-calls
     wall_seconds: float
     worker_seconds: float

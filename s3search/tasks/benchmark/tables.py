@@ -31,7 +31,7 @@ def markdown(found: Sequence[Summary], rows: Sequence[Row]) -> str:
 
 
 def write_markdown(found: Sequence[Summary], rows: Sequence[Row], path: Path) -> None:
-    """Writes `markdown`."""
+    """Writes the page of `markdown` into a file."""
     write_text(path, markdown(found, rows))
 
 

@@ -68,7 +68,7 @@ def dpm_multistep(run: SolverRun) -> Made:
 
 
 def edm_dpm(run: SolverRun) -> Made:
-    """The same on EDM's sigmas."""
+    """DPM-Solver++ from the history, on EDM's sigmas."""
     times = grids.edm_times(run.config, run.n)
     return times, _multistep_steps(run.config, len(times) - 1)
 
