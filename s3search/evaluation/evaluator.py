@@ -79,13 +79,13 @@ class Evaluator:
             raise InvalidConfig(
                 "a GPU was asked for (cluster.gpus_per_worker > 0), torch sees none"
             )
-        self._device = torch.device(spec.device)
-        self.denoiser = placed_model(load_model(spec), self._device, is_live=spec.model == LIVE)
+        self.device = torch.device(spec.device)
+        self.denoiser = placed_model(load_model(spec), self.device, is_live=spec.model == LIVE)
         self._extractor = load_extractor(
             "metric.features",
             spec.features,
             spec.features_options,
-            self._device,
+            self.device,
             spec.live.features,
         )
         self.extractor = self._extractor.name
@@ -95,7 +95,7 @@ class Evaluator:
         self._gaussian = None if named is None else load_gaussian(named, tuple(shape))
         automatic = max(1, min(_LARGEST_BATCH, _BATCH_ELEMENTS // int(np.prod(shape))))
         self._gradients = BatchSize(spec.batch_size or automatic, "following a gradient")
-        self._noise = NoiseBank(self.denoiser, self._device)
+        self._noise = NoiseBank(self.denoiser, self.device)
         if spec.model == LIVE:
             check_answer(self.denoiser, *next(self._noise.batches(0, 2, 2)))
         size = spec.batch_size or batch_that_fits(
@@ -110,12 +110,12 @@ class Evaluator:
         )
         self._mean_image: Any = None
         loaded = self._loaded_reference(spec)
-        self._reference_images = loaded.images
+        self.reference_images = loaded.images
         self.reference, self.reference_source = loaded.statistics, loaded.source
         self._second = load_second_metric(
             spec.second_features,
             spec.second_options,
-            self._device,
+            self.device,
             loaded.images,
             self.batch_size,
             live=spec.live.second_features,
@@ -151,7 +151,7 @@ class Evaluator:
             model_fingerprint=self.model_fingerprint,
             second_metric=None if self._second is None else self._second.names,
             mean_image=self._mean_image,
-            device=str(self._device),
+            device=str(self.device),
             batch_size=self.batch_size,
             ems=None if self._ems is None else self._ems.nodes,
             gaussian=self._gaussian,
@@ -168,16 +168,6 @@ class Evaluator:
         made = self._sampler.images(schedule, n_images, noise_seed)
         for images, batch in zip(made, drawn, strict=True):
             yield images, batch.condition
-
-    @property
-    def device(self) -> torch.device:
-        """Where model and extractor are."""
-        return self._device
-
-    @property
-    def reference_images(self) -> Tensor | None:
-        """Real images (N, C, H, W) on the CPU, some thousands of many; None of a file."""
-        return self._reference_images
 
     @property
     def extract(self) -> Callable[[Tensor], Tensor]:
@@ -254,7 +244,7 @@ class Evaluator:
             network_batches=network_batches(
                 patched(self.denoiser, schedule), self._sampler.plan(schedule)
             ),
-            device=str(self._device),
+            device=str(self.device),
             code_version=CODE_VERSION,
         )
 
@@ -262,7 +252,7 @@ class Evaluator:
         """What real images have for a distance, in every extractor; nothing where the reference
         is a file of statistics.
         """
-        images, size = self._reference_images, self.batch_size
+        images, size = self.reference_images, self.batch_size
         if images is None:
             return ()
         sides = [(self._extractor, self.reference)]
@@ -303,7 +293,7 @@ class Evaluator:
             self.denoiser,
             self._extractor.features,
             self.reference,
-            self._reference_images,
+            self.reference_images,
             self._noise,
         )
 
