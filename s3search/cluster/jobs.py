@@ -80,7 +80,7 @@ class JobServer:
             )
         self.address = address.rstrip("/")
         probe(self.address, default_port=80 if address.startswith("http:") else 443, hint=_HINT)
-        with self._told(), _without_other_addresses():
+        with self._explained(), _without_other_addresses():
             self._client: Any = _ray_jobs().JobSubmissionClient(self.address)
 
     def submit(self, command: str, *, folder: Path, study: str) -> str:
@@ -90,7 +90,7 @@ class JobServer:
             "working_dir": str(folder),
             "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)},
         }
-        with self._told():
+        with self._explained():
             job: str = self._client.submit_job(
                 entrypoint=command,
                 submission_id=f"{name}-{secrets.token_hex(4)}".lstrip("-"),
@@ -101,19 +101,19 @@ class JobServer:
 
     def job(self, job_id: str) -> Job:
         """What became of one job."""
-        with self._told(job_id):
+        with self._explained(job_id):
             return _job(self._client.get_job_info(job_id))
 
     def jobs(self) -> list[Job]:
         """Every search that was submitted to the cluster, the first one first."""
-        with self._told():
+        with self._explained():
             known = [_job(found) for found in self._client.list_jobs() if found.submission_id]
         ours = [job for job in known if job.study is not None]
         return sorted(ours, key=lambda job: (job.started is None, job.started, job.id))
 
     def logs(self, job_id: str) -> str:
         """All that a job has printed so far."""
-        with self._told(job_id):
+        with self._explained(job_id):
             text: str = self._client.get_job_logs(job_id)
         return text
 
@@ -123,7 +123,7 @@ class JobServer:
         tail = self._client.tail_job_logs(job_id)
         with asyncio.Runner() as runner:
             while True:
-                with self._told(job_id):
+                with self._explained(job_id):
                     piece = runner.run(_next(tail))
                 if piece is None:
                     return
@@ -131,7 +131,7 @@ class JobServer:
 
     def stop(self, job_id: str) -> Job:
         """Interrupts a job, as Ctrl-C would, and waits until it is over; a minute at most."""
-        with self._told(job_id):
+        with self._explained(job_id):
             self._client.stop_job(job_id)
         deadline = time.monotonic() + STOP_SECONDS + 10
         while not (job := self.job(job_id)).is_over and time.monotonic() < deadline:
@@ -139,7 +139,7 @@ class JobServer:
         return job
 
     @contextlib.contextmanager
-    def _told(self, job_id: str | None = None) -> Iterator[None]:
+    def _explained(self, job_id: str | None = None) -> Iterator[None]:
         """Turns what Ray's client raises into a sentence of ours."""
         address = self.address
         try:

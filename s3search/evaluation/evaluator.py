@@ -15,7 +15,6 @@ from s3search.errors import InvalidConfig
 from s3search.evaluation.code_version import CODE_VERSION
 from s3search.evaluation.decoding import network_batches, patched
 from s3search.evaluation.extractor import (
-    SecondMetric,
     baseline_of,
     estimate_of,
     load_extractor,
@@ -53,8 +52,7 @@ from s3search.evaluation.spec import (
 from s3search.metrics.frechet import (
     block_mean,
 )
-from s3search.models.layer_skip import blocks_of
-from s3search.schedules.layers import Layers
+from s3search.models.layer_skip import layers_of
 from s3search.schedules.schedule import Schedule
 from s3search.search.questions import (
     Measure,
@@ -81,13 +79,13 @@ class Evaluator:
             raise InvalidConfig(
                 "a GPU was asked for (cluster.gpus_per_worker > 0), torch sees none"
             )
-        self._device = torch.device(spec.device)
-        self.denoiser = placed_model(load_model(spec), self._device, is_live=spec.model == LIVE)
+        self.device = torch.device(spec.device)
+        self.denoiser = placed_model(load_model(spec), self.device, is_live=spec.model == LIVE)
         self._extractor = load_extractor(
             "metric.features",
             spec.features,
             spec.features_options,
-            self._device,
+            self.device,
             spec.live.features,
         )
         self.extractor = self._extractor.name
@@ -97,7 +95,7 @@ class Evaluator:
         self._gaussian = None if named is None else load_gaussian(named, tuple(shape))
         automatic = max(1, min(_LARGEST_BATCH, _BATCH_ELEMENTS // int(np.prod(shape))))
         self._gradients = BatchSize(spec.batch_size or automatic, "following a gradient")
-        self._noise = NoiseBank(self.denoiser, self._device)
+        self._noise = NoiseBank(self.denoiser, self.device)
         if spec.model == LIVE:
             check_answer(self.denoiser, *next(self._noise.batches(0, 2, 2)))
         size = spec.batch_size or batch_that_fits(
@@ -112,9 +110,16 @@ class Evaluator:
         )
         self._mean_image: Any = None
         loaded = self._loaded_reference(spec)
-        self._reference_images = loaded.images
+        self.reference_images = loaded.images
         self.reference, self.reference_source = loaded.statistics, loaded.source
-        self._second = self._loaded_second_metric(spec)
+        self._second = load_second_metric(
+            spec.second_features,
+            spec.second_options,
+            self.device,
+            loaded.images,
+            self.batch_size,
+            live=spec.live.second_features,
+        )
         self.model_fingerprint = fingerprint(spec, self.denoiser)
 
     def __call__(self, request: Request) -> Reply:
@@ -146,18 +151,14 @@ class Evaluator:
             model_fingerprint=self.model_fingerprint,
             second_metric=None if self._second is None else self._second.names,
             mean_image=self._mean_image,
-            device=str(self._device),
-            batch_size=self._batch_size,
+            device=str(self.device),
+            batch_size=self.batch_size,
             ems=None if self._ems is None else self._ems.nodes,
             gaussian=self._gaussian,
             own_sampler=getattr(self.denoiser, "own_sampler", None),
             takes_guidance=getattr(self.denoiser, "takes_guidance", False),
-            layers=self._layers() if layers else None,
+            layers=layers_of(self.denoiser) if layers else None,
         )
-
-    def _layers(self) -> Layers | None:
-        is_module = isinstance(self.denoiser, torch.nn.Module)
-        return blocks_of(self.denoiser).layers if is_module else None
 
     def batches(
         self, schedule: Schedule, n_images: int, noise_seed: int
@@ -169,16 +170,6 @@ class Evaluator:
             yield images, batch.condition
 
     @property
-    def device(self) -> torch.device:
-        """Where model and extractor are."""
-        return self._device
-
-    @property
-    def reference_images(self) -> Tensor | None:
-        """Real images (N, C, H, W) on the CPU, some thousands of many; None of a file."""
-        return self._reference_images
-
-    @property
     def extract(self) -> Callable[[Tensor], Tensor]:
         """The extractor itself."""
         return self._extractor.features
@@ -186,7 +177,7 @@ class Evaluator:
     @property
     def batch_size(self) -> int:
         """Images made at once."""
-        return self._batch_size
+        return self._sampler.batch_size
 
     def features(self, images: Tensor) -> Any:
         """Features (B, d) float64, on the CPU, of images on any device."""
@@ -253,7 +244,7 @@ class Evaluator:
             network_batches=network_batches(
                 patched(self.denoiser, schedule), self._sampler.plan(schedule)
             ),
-            device=str(self._device),
+            device=str(self.device),
             code_version=CODE_VERSION,
         )
 
@@ -261,20 +252,13 @@ class Evaluator:
         """What real images have for a distance, in every extractor; nothing where the reference
         is a file of statistics.
         """
-        if self._reference_images is None:
+        images, size = self.reference_images, self.batch_size
+        if images is None:
             return ()
         sides = [(self._extractor, self.reference)]
         if self._second is not None:
             sides.append((self._second.extractor, self._second.reference))
-        return tuple(
-            baseline_of(
-                extractor,
-                reference,
-                extractor.seen_in_batches(self._reference_images, self._batch_size),
-                question,
-            )
-            for extractor, reference in sides
-        )
+        return tuple(baseline_of(*side, images, size, question) for side in sides)
 
     def polish(self, request: Polish) -> PolishReply:
         """A schedule after gradient descent on the distance itself, or on the trajectory's."""
@@ -303,17 +287,13 @@ class Evaluator:
         batches = self._sampler.images(schedule, n_images, noise_seed)
         return torch.cat([images.cpu() for images in batches])
 
-    @property
-    def _batch_size(self) -> int:
-        return self._sampler.batch_size
-
     @cached_property
     def _proxies(self) -> ProxyScorer:
         return ProxyScorer(
             self.denoiser,
             self._extractor.features,
             self.reference,
-            self._reference_images,
+            self.reference_images,
             self._noise,
         )
 
@@ -323,22 +303,10 @@ class Evaluator:
             spec.reference_options,
             extractor=self.extractor,
             extracted=self.features,
-            batch_size=self._batch_size,
+            batch_size=self.batch_size,
             live=spec.live.reference,
         )
         images = found.images
         if images is not None and images.shape[1:] == tuple(self.denoiser.sample_shape):
             self._mean_image = images.double().mean(dim=0).tolist()
         return found
-
-    def _loaded_second_metric(self, spec: EvaluatorSpec) -> SecondMetric | None:
-        if spec.second_features is None:
-            return None
-        return load_second_metric(
-            spec.second_features,
-            spec.second_options,
-            self._device,
-            self._reference_images,
-            self._batch_size,
-            live=spec.live.second_features,
-        )

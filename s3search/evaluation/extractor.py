@@ -133,17 +133,19 @@ class SecondMetric:
 
 
 def load_second_metric(
-    name: str,
+    name: str | None,
     options: Mapping[str, Any],
     device: torch.device,
     real_images: Tensor | None,
     batch_size: int,
     *,
     live: Any = None,
-) -> SecondMetric:
+) -> SecondMetric | None:
     """The extractor of ``[validation.metric]``, or the ``live`` one, with its view of the real
-    images; raises `InvalidConfig`.
+    images, None where the study names none; raises `InvalidConfig`.
     """
+    if name is None:
+        return None
     extractor = load_extractor("validation.metric.features", name, options, device, live)
     if real_images is None:
         raise InvalidConfig(
@@ -158,9 +160,14 @@ def load_second_metric(
 
 
 def baseline_of(
-    extractor: Extractor, reference: FrechetReference, features: Array, question: RealImages
+    extractor: Extractor,
+    reference: FrechetReference,
+    real_images: Tensor,
+    batch_size: int,
+    question: RealImages,
 ) -> RealImageBaseline:
-    """The distance of draws of the real images, whose features (N, d) made ``reference``."""
+    """The distance of draws of the real images (N, C, H, W), which made ``reference``."""
+    features = extractor.seen_in_batches(real_images, batch_size)
     values = resampled_distances(reference, features, question.n_images, seed=question.seed)
     return RealImageBaseline(
         extractor=extractor.name,

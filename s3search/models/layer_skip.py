@@ -98,6 +98,11 @@ class SkippingCalls:
 _KNOWN: WeakKeyDictionary[nn.Module, Blocks] = WeakKeyDictionary()
 
 
+def layers_of(denoiser: Any) -> Layers | None:
+    """The blocks that a denoiser can leave out and their costs, None of one that is no module."""
+    return blocks_of(denoiser).layers if isinstance(denoiser, nn.Module) else None
+
+
 def blocks_of(denoiser: Any) -> Blocks:
     """The blocks of a denoiser, found once with two calls on one image; raises `EvaluationFailed`
     for one that is no module.

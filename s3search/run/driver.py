@@ -15,7 +15,7 @@ from typing import TypeVar
 from s3search.cluster.asking import Asker, Pool, PopulationSize
 from s3search.errors import EvaluationFailed, LeaseLost, S3SearchError, StudyConflict
 from s3search.evaluation.record import Description
-from s3search.run.prepare import Start
+from s3search.run.prepare import Prepared
 from s3search.run.tally import Tally
 from s3search.run.validation import Validation
 from s3search.search.conversation import Answers, Ask, Conversation
@@ -34,7 +34,7 @@ _HOPELESS = 10  # so many failures in a row are the model's or the machine's, no
 class Driver:
     """Runs one study to its end; make it, call `run`, and again after an interruption."""
 
-    def __init__(self, store: StudyStore, pool: Pool, start: Start, report: Report) -> None:
+    def __init__(self, store: StudyStore, pool: Pool, start: Prepared, report: Report) -> None:
         check_unchanged(store, start.description)
         self._store, self._pool, self._start, self._report = store, pool, start, report
         population = store.config.cluster.population

@@ -13,7 +13,7 @@ from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.live import LiveObjects
 from s3search.evaluation.spec import EvaluatorSpec
 from s3search.run.driver import Driver
-from s3search.run.prepare import Start, prepare
+from s3search.run.prepare import Prepared, prepare
 from s3search.run.schedulers import schedulers_of
 from s3search.search.space import SpaceConfig, load_space
 from s3search.search.trial import Trial, published_as
@@ -80,7 +80,7 @@ def validate_schedulers(store: StudyStore, pool: Pool, report: Report) -> dict[s
             for name, own in made.items()
         ]
         missing |= {f"{name}{tail}": why for name, why in without.items()}
-    start = Start(description=description)
+    start = Prepared(description=description)
     Driver(store, pool, start, report).validate_also(found)
     return missing
 

@@ -21,7 +21,7 @@ from s3search.study.file.config import StudyConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Start:
+class Prepared:
     """What a driver starts from; made before anything is written, so that bad input leaves no
     trace.
     """
@@ -53,7 +53,7 @@ class Start:
 
 def prepare(
     config: StudyConfig, space: SpaceConfig, pool: Pool, extension: Extension | None = None
-) -> Start:
+) -> Prepared:
     """Asks the workers what they loaded and makes the search, from what its version of the space
     begins with; raises for anything wrong.
     """
@@ -77,7 +77,7 @@ def prepare(
         keep_invariants=config.search.keep_invariants,
         polish_loss=config.search.polish_loss,
     )
-    return Start(
+    return Prepared(
         description=description,
         search=make_search(config.search.algorithm, setup),
         extension=extension,

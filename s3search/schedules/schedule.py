@@ -18,7 +18,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -488,6 +488,7 @@ def _first_problem(error: ValidationError) -> str:
     return f"{path}: {message}" if path else message
 
 
+@cache
 def _definitions() -> dict[str, Any]:
     schema: dict[str, Any] = Schedule.model_json_schema()
     return {**schema["$defs"], "Schedule": schema}

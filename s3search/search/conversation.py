@@ -147,8 +147,9 @@ class Setup:
         noise_seed = self.noise.finals
         return Measure(trial=trial, rung=Rung.FINALS, n_images=n_images, noise_seed=noise_seed)
 
-    def score(self, proxy: LadderRung, trials: Sequence[Trial]) -> tuple[Score, ...]:
+    def score(self, proxy: LadderRung | str, trials: Sequence[Trial]) -> tuple[Score, ...]:
         """The questions how good trials are by a proxy, some of them in each."""
+        proxy = LadderRung(proxy)
         is_traced = proxy is LadderRung.TRAJECTORY
         size = _TRACED_PER_QUESTION if is_traced else _SCORED_PER_QUESTION
         return tuple(

@@ -14,7 +14,7 @@ from s3search.processes import edm
 from s3search.run import tally as module
 from s3search.run.driver import Driver
 from s3search.run.launching import launch
-from s3search.run.prepare import Start
+from s3search.run.prepare import Prepared
 from s3search.run.tally import Tally
 from s3search.schedules.published.baselines import published_solvers
 from s3search.search.algorithms.s3 import _OneNfe
@@ -67,7 +67,7 @@ class _Asked:
             return evaluator(request)
 
         pool: InlinePool[Request, Reply] = InlinePool(lambda: work)
-        start = Start(description=evaluator.describe())
+        start = Prepared(description=evaluator.describe())
         self.store, self._driver = store, Driver(store, pool, start, lambda _: None)
 
     @property

@@ -14,7 +14,7 @@ from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.record import Reply, Request
 from s3search.processes import edm
 from s3search.run.driver import Driver
-from s3search.run.prepare import Start
+from s3search.run.prepare import Prepared
 from s3search.schedules.published.baselines import published_solvers
 from s3search.schedules.schedule import Schedule
 from s3search.search.algorithms.evolution import RandomSearch
@@ -444,7 +444,7 @@ def test_what_the_search_made_and_measured_is_told_again_unread(
         search = Sequential(setup, lambda: _Listening(setup, told[-1]), n_seeds=0)
         pool: InlinePool[Request, Reply] = InlinePool(lambda: work)
         with create_or_resume(config, {}) as store:
-            start = Start(description=evaluator.describe(), search=search)
+            start = Prepared(description=evaluator.describe(), search=search)
             Driver(store, pool, start, lambda _: None)._converse(search.run())
         monkeypatch.setattr(Schedule, "from_dict", None)
     assert told[0] == told[1]

@@ -52,7 +52,7 @@ class Sequential:
         self._n_seeds = n_seeds
         self.total = None if setup.evaluations is None else n_seeds + setup.evaluations
         self._talk = Talk()
-        self._told: dict[str, Measurement] = {}
+        self._measured: dict[str, Measurement] = {}
         self._vetoed: frozenset[str] = frozenset()  # of the told
 
     def run(self) -> Conversation[None]:
@@ -84,17 +84,17 @@ class Sequential:
         return self._proposer.propose(number, pending).numbered(number)
 
     def _tell(self, measured: Measurement) -> None:
-        if measured.trial.id not in self._told:  # a space of few schedules repeats itself
-            self._told[measured.trial.id] = measured
+        if measured.trial.id not in self._measured:  # a space of few schedules repeats itself
+            self._measured[measured.trial.id] = measured
             self._proposer.tell(measured)
 
     def _respect(self, vetoed: frozenset[str]) -> None:
         """Makes the proposer one that was told nothing good of the vetoed."""
-        vetoed &= self._told.keys()
+        vetoed &= self._measured.keys()
         if vetoed == self._vetoed:
             return
         self._vetoed, self._proposer = vetoed, self._make()
-        for schedule_id, measured in self._told.items():
+        for schedule_id, measured in self._measured.items():
             is_vetoed = schedule_id in vetoed
             self._proposer.tell(unvalued(measured) if is_vetoed else measured)
 
