@@ -18,22 +18,16 @@ pytest.register_assert_rewrite("tests.support.studies")  # it has an assertion t
 
 from tests.support.drawings import draw_once_in  # noqa: E402
 from tests.support.studies import EVIL_NAME, study_config  # noqa: E402  # after it is registered
+from tests.support.units import share_out  # noqa: E402
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """A shell starts background jobs with SIGINT ignored, and children inherit that: the tests
     that interrupt processes need the default.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What starts a Ray runs one after the other, beside all other tests."""
-    for item in items:
-        if item.get_closest_marker("cluster") is not None:
-            item.add_marker(pytest.mark.xdist_group("ray"))
+    share_out(config)
 
 
 @pytest.fixture(scope="session", autouse=True)
