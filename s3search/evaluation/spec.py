@@ -41,7 +41,7 @@ class EvaluatorSpec:
     device: str = "cpu"
     batch_size: int | None = None
     precision: Precision = "float32"
-    live: LiveObjects = field(default_factory=LiveObjects)
+    live: LiveObjects = field(default_factory=LiveObjects, compare=False)
 
 
 def load_model(spec: EvaluatorSpec) -> Any:
