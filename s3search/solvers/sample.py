@@ -185,7 +185,7 @@ def _check_shape(plan: AnyPlan, x: Tensor) -> None:
     """Raises `IncompatibleStatistics` unless the plan's per-pixel weights are for images like
     ``x`` (B, C, H, W).
     """
-    shape = plan.pixel_shape
+    shape = plan.pixel_shape if isinstance(plan, Plan) else None
     if shape is not None and shape not in ((1, 1, 1), tuple(x.shape[1:])):
         raise IncompatibleStatistics(
             f"the plan's EMS statistics are for images of shape {shape}, the noise has "

@@ -39,11 +39,6 @@ class TensorPlan:
         """Number of states, x_0 included."""
         return len(self.times) + self.is_analytic
 
-    @property
-    def pixel_shape(self) -> None:
-        """Images may have any shape: no weight differs per pixel."""
-        return
-
     def first_state(self, noise: Tensor) -> Tensor:
         """x_0 (B, C, H, W) of ``noise`` ~ N(0, I), in its dtype."""
         return jumped(self.start_map, noise * self.noise_scale)
