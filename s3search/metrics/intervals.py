@@ -40,7 +40,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import ndtri, stdtrit
 
 from s3search.errors import EvaluationFailed
 from s3search.metrics.frechet import (
@@ -85,7 +85,7 @@ def replicates(reference: FrechetReference, features: Array, *, seed: int = _SEE
         value = reference.distance(of_all)
         influence = _influence(reference, of_all, features)
         rest = (drawn - 1.0) @ [block.sum() for block in np.array_split(influence, N_BLOCKS)] / n
-    t, z = stats.t.ppf((1.0 + LEVEL) / 2.0, N_BLOCKS - 1), stats.norm.ppf((1.0 + LEVEL) / 2.0)
+    t, z = stdtrit(N_BLOCKS - 1, (1.0 + LEVEL) / 2.0), ndtri((1.0 + LEVEL) / 2.0)
     k = (N_BLOCKS / (N_BLOCKS - 1)) ** 0.5 * float(t / z)
     found: Array = value - k * rest
     return found

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtri
 
 _CHANCE = 0.05  # that any of the candidates overtakes the search's winner by luck
 _NOISE = 0.025  # the holdout's noise, as a share of its threshold
@@ -103,7 +103,7 @@ def choose_finalist(
     if min(candidate.standard_error for candidate in candidates) <= 0.0:
         raise ValueError("every finalist needs a standard error above 0; measure more images")
     if margin is None:
-        margin = float(stats.norm.ppf(1.0 - _CHANCE / len(candidates)))
+        margin = float(ndtri(1.0 - _CHANCE / len(candidates)))
     holdout = ReusableHoldout(threshold=margin, noise=_NOISE * margin, looks=looks, seed=seed)
     order = sorted(range(len(candidates)), key=lambda i: (candidates[i].search_value, i))
     best = order[0]

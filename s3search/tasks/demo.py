@@ -13,7 +13,7 @@ from s3search.schedules.spacing import End, EndRule
 from s3search.show.pictures import draw_schedule
 from s3search.show.pictures.grids import draw_grid
 from s3search.study.database.store import StudyStore, open_study
-from s3search.study.file.config import StudyConfig
+from s3search.study.file.config import ClusterTable, StudyConfig
 from s3search.study.results.export import best_schedule
 from s3search.study.results.frame import best_of, evaluations_frame, validated
 
@@ -67,8 +67,12 @@ def study_text(directory: Path, *, quick: bool) -> str:
 
 
 def write_pictures(config: StudyConfig, directory: Path) -> list[Path]:
-    """Writes schedule.json, schedule.png and samples.png of a finished study with one NFE."""
-    with open_study(config.storage.url, config.study.name) as store, workers(config) as pool:
+    """Writes schedule.json, schedule.png and samples.png of a finished study with one NFE.
+
+    The few images are made in this process: workers would take longer to start.
+    """
+    here = config.model_copy(update={"cluster": ClusterTable(address="inline")})
+    with open_study(config.storage.url, config.study.name) as store, workers(here) as pool:
         schedule, best = best_schedule(store)
         paths = [directory / name for name in ("schedule.json", "schedule.png", "samples.png")]
         save_export(schedule, paths[0])

@@ -13,7 +13,14 @@ import pytest
 
 from s3search.study.database.store import open_study
 from tests.cluster.ray_nodes import RayCluster, Said
-from tests.support.studies import assert_same, content, study_config, study_file, undisturbed
+from tests.support.studies import (
+    FEWER,
+    assert_same,
+    content,
+    study_config,
+    study_file,
+    undisturbed,
+)
 
 T = TypeVar("T")
 
@@ -27,7 +34,7 @@ def test_a_second_worker_joins_a_search_works_and_leaves_again(
     """The search begins with the one of two workers that fits; the second is killed in a task,
     and its node goes as a machine does that is drained.
     """
-    overrides = ["search.algorithm=random", "search.evaluations=16"]
+    overrides = ["search.algorithm=random", "search.evaluations=16", FEWER]
     expected = undisturbed(tmp_path, *overrides)
     hold = tmp_path / "hold"
     hold.mkdir()

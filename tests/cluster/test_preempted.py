@@ -9,6 +9,7 @@ import pytest
 
 from tests.cluster.ray_nodes import RayCluster, Said
 from tests.support.studies import (
+    FEWER,
     assert_same,
     content,
     second_times,
@@ -27,7 +28,7 @@ def test_a_schedule_that_is_preempted_twice_is_measured_and_nothing_is_lost(
     """The first of its nodes is lost as a whole; of the second only the raylet, so that its
     process lives on and answers into the void.  All goes on where a third node joins.
     """
-    overrides = ["search.algorithm=random"]
+    overrides = ["search.algorithm=random", FEWER]
     expected = undisturbed(tmp_path, *overrides)
     schedule, time_of_schedule = _one_of_its_own_time(tmp_path, overrides, expected["proposals"])
     hold = tmp_path / "hold"

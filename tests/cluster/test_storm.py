@@ -17,6 +17,7 @@ import pytest
 from tests.cluster.ray_nodes import RayCluster
 from tests.conftest import MortalServer
 from tests.support.studies import (
+    FEWER,
     assert_same,
     content,
     evaluations,
@@ -39,7 +40,7 @@ def test_a_search_whose_every_part_is_killed_once_ends_as_the_undisturbed_one(
     The undisturbed study ran in one process; evolution draws from its random stream between
     batches, and what it draws depends on all results before.
     """
-    budget = ["search.evaluations=24"]
+    budget = ["search.evaluations=24", FEWER]
     expected = undisturbed(tmp_path, *budget)
     hold = tmp_path / "hold"
     hold.mkdir()

@@ -20,6 +20,7 @@ from s3search.study.results.progress import Progress
 from tests.conftest import MortalServer
 from tests.suites.pool_suite import start_ray
 from tests.support.studies import (
+    FEWER,
     assert_same,
     content,
     evaluations,
@@ -30,7 +31,7 @@ from tests.support.studies import (
 )
 
 ROOT = Path(s3search.__file__).parents[1]
-SLOW = "model.seconds=0.05"  # a network call; an evaluation takes three
+SLOW = ("model.seconds=0.05", FEWER)  # a network call; an evaluation takes three
 PATIENCE_SECONDS = 100.0
 
 Cli = Callable[..., "subprocess.Popen[str]"]
@@ -91,7 +92,7 @@ def _ignore(_: Progress) -> None:
 def test_a_killed_driver_loses_nothing_and_counts_nothing_twice(
     url: str, tmp_path: Path, cli: Cli
 ) -> None:
-    overrides = [SLOW, f"storage.url='{url}'"]
+    overrides = [*SLOW, f"storage.url='{url}'"]
     config = study_config(tmp_path, *overrides)
     process = cli(*_arguments(tmp_path, overrides))
     _wait_for_evaluations(process, url, 8)
@@ -103,15 +104,15 @@ def test_a_killed_driver_loses_nothing_and_counts_nothing_twice(
     launch(config, _ignore)
     found = content(config)
     assert set(kept) <= set(found["evaluations"])
-    assert_same(found, undisturbed(tmp_path))
+    assert_same(found, undisturbed(tmp_path, FEWER))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_launch_says_how_to_resume_and_resumes(
     tmp_path: Path, cli: Cli, number: signal.Signals
 ) -> None:
-    config = study_config(tmp_path, SLOW)
-    command = _arguments(tmp_path, [SLOW])
+    config = study_config(tmp_path, *SLOW)
+    command = _arguments(tmp_path, SLOW)
     process = cli(*command)
     _wait_for_evaluations(process, config.storage.url, 3)
     _assert_interrupted(process, number, config, command)
@@ -119,7 +120,7 @@ def test_an_interrupted_launch_says_how_to_resume_and_resumes(
     launch(config, _ignore)
     found = content(config)
     assert set(kept) <= set(found["evaluations"])
-    assert_same(found, undisturbed(tmp_path))
+    assert_same(found, undisturbed(tmp_path, FEWER))
 
 
 def _assert_interrupted(
@@ -144,8 +145,8 @@ def _assert_interrupted(
 def test_a_second_launch_is_refused_with_exit_code_2_unless_it_takes_over(
     tmp_path: Path, cli: Cli
 ) -> None:
-    config = study_config(tmp_path)
-    command = _arguments(tmp_path, [])
+    config = study_config(tmp_path, FEWER)
+    command = _arguments(tmp_path, [FEWER])
     with create_or_resume(config, {**space_of(config).model_dump(mode="json"), "statistics": {}}):
         second = cli(*command)
         out, err = second.communicate(timeout=PATIENCE_SECONDS)
@@ -155,14 +156,14 @@ def test_a_second_launch_is_refused_with_exit_code_2_unless_it_takes_over(
         assert "--takeover" in err
         assert evaluations(config.storage.url) == []
         _finish(cli(*command, "--takeover"))
-    assert_same(content(config), undisturbed(tmp_path))
+    assert_same(content(config), undisturbed(tmp_path, FEWER))
 
 
 def test_a_search_rides_out_crashes_and_restarts_of_its_database(
     mortal_server: MortalServer, tmp_path: Path, cli: Cli
 ) -> None:
     url = mortal_server.url
-    overrides = [SLOW, f"storage.url='{url}'"]
+    overrides = [*SLOW, f"storage.url='{url}'"]
     config = study_config(tmp_path, *overrides)
     process = cli(*_arguments(tmp_path, overrides))
     for n, end in ((3, mortal_server.crash), (7, mortal_server.stop)):
@@ -174,7 +175,7 @@ def test_a_search_rides_out_crashes_and_restarts_of_its_database(
     assert process.returncode == 0, (out, err)
     assert err.count("the database does not answer") == 2
     assert err.count("the database answers again") == 2
-    assert_same(content(config), undisturbed(tmp_path))
+    assert_same(content(config), undisturbed(tmp_path, FEWER))
 
 
 @pytest.mark.cluster
@@ -182,7 +183,7 @@ def test_a_driver_on_ray_that_is_killed_and_terminated_ends_with_the_same_study(
     tmp_path: Path, cli: Cli
 ) -> None:
     # random search proposes the same however its results overlap
-    overrides = [SLOW, "search.algorithm=random", "cluster.workers=2"]
+    overrides = [*SLOW, "search.algorithm=random", "cluster.workers=2"]
     config = study_config(tmp_path, *overrides)
     command = [*_arguments(tmp_path, overrides), "--address", "local"]
     process = cli(*command)
@@ -196,7 +197,7 @@ def test_a_driver_on_ray_that_is_killed_and_terminated_ends_with_the_same_study(
     launch(config, _ignore)  # not on Ray any more: the cluster is no part of a study
     found = content(config)
     assert set(kept) <= set(found["evaluations"])
-    assert_same(found, undisturbed(tmp_path, "search.algorithm=random"))
+    assert_same(found, undisturbed(tmp_path, "search.algorithm=random", FEWER))
 
 
 @pytest.mark.cluster
@@ -204,11 +205,11 @@ def test_a_schedule_that_kills_its_workers_is_in_quarantine_with_the_reason(
     tmp_path: Path,
 ) -> None:
     start_ray()
-    expected = undisturbed(tmp_path, "search.algorithm=random")
+    expected = undisturbed(tmp_path, "search.algorithm=random", FEWER)
     poison = expected["proposals"][-1][1]
     times = second_times(study_config(tmp_path / "undisturbed"))
     assert list(times.values()).count(times[poison]) == 1
-    overrides = ["search.algorithm=random", f"model.kill_at={times[poison]!r}"]
+    overrides = ["search.algorithm=random", FEWER, f"model.kill_at={times[poison]!r}"]
     config = study_config(tmp_path, *overrides, "cluster.address=local")
     launch(config, _ignore)
     found = content(config)
@@ -223,7 +224,7 @@ def test_a_schedule_that_kills_its_workers_is_in_quarantine_with_the_reason(
 def test_a_worker_killed_in_an_evaluation_costs_that_evaluation_only(tmp_path: Path) -> None:
     start_ray()
     trap = tmp_path / "trap"
-    overrides = [f"model.kill_once='{trap}'", "search.algorithm=random"]
+    overrides = [f"model.kill_once='{trap}'", "search.algorithm=random", FEWER]
     expected = undisturbed(tmp_path, *overrides)
     trap.touch()
     config = study_config(tmp_path, *overrides, "cluster.address=local")

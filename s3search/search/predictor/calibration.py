@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
 from s3search.search.predictor.base import Forecast
-from s3search.search.predictor.ranks import rank_correlation
+from s3search.search.predictor.ranks import rank_correlation, ranks_of
 
 _NORMAL_90 = 1.6449
 
@@ -41,7 +40,7 @@ def calibration_of(stage: int, forecast: Forecast, values: Sequence[float]) -> C
     y = np.log(np.maximum(np.asarray(values, dtype=np.float64), 1e-12))
     correlation = rank_correlation(forecast.mean, y)
     steps = max(n - 1, 1)
-    predicted, measured = ((rankdata(each) - 1) / steps for each in (forecast.mean, y))
+    predicted, measured = ((ranks_of(each) - 1) / steps for each in (forecast.mean, y))
     inside = np.abs(y - forecast.mean) <= _NORMAL_90 * forecast.std
     return Calibration(
         stage=stage,

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta
 
 from s3search.errors import InvalidSchedule
 from s3search.formats.importers.diffusers.config import SchedulerConfig
@@ -144,6 +143,8 @@ def _between(config: SchedulerConfig, low: float, high: float, n: int) -> Floats
         return _karras(low, high, n, 7.0)
     if config.use_exponential_sigmas or config.use_lu_lambdas:  # the same levels
         return _exponential(low, high, n)
+    from scipy.stats import beta  # noqa: PLC0415  half a second, for these levels alone
+
     quantiles = beta.ppf(1.0 - np.linspace(0.0, 1.0, n), 0.6, 0.6)  # arXiv:2407.12173
     return np.asarray(low + quantiles * (high - low), dtype=np.float64)
 
