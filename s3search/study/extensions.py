@@ -22,28 +22,13 @@ from s3search.schedules.stretch import with_nfe
 from s3search.search.edit.extend_nfe import extended
 from s3search.search.questions import Rung
 from s3search.search.space import SpaceConfig
+from s3search.search.space.config import CHOICES
 from s3search.search.trial import Origin, Trial, distinct, seeded
 from s3search.study.database.rows import now
 from s3search.study.database.store import StudyStore, flat, open_study, space_fields
 from s3search.study.database.tables import EXTENSIONS
 from s3search.study.file.config import StudyConfig
 
-_CHOICES = frozenset(
-    {
-        "nfe",
-        "predictions",
-        "orders",
-        "low_order_estimates",
-        "relaxations",
-        "correctors",
-        "starts",
-        "end_rules",
-        "families",
-        "solvers",
-        "start_points",
-        "compensations",
-    }
-)
 _RANGES = frozenset(
     {"end_sigma", "beta", "gamma", "dc_ratio", "dualfast_coefficient", "jump_sigma"}
 )
@@ -151,7 +136,7 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, 
 
 def _is_wider(key: str, old: Any, new: Any) -> bool:
     """Whether a field allows all that it did; how children are drawn may be anything."""
-    if key in _CHOICES:
+    if key in CHOICES:
         return set(old or ()) <= set(new)
     if key in _RANGES:
         return old is None or (new is not None and new[0] <= old[0] and old[1] <= new[1])

@@ -63,6 +63,23 @@ class MutationRates(_Table):
     end_rule: Rate = 0.5  # stop or denoise
 
 
+CHOICES = (
+    "nfe",
+    "predictions",
+    "orders",
+    "low_order_estimates",
+    "relaxations",
+    "correctors",
+    "starts",
+    "end_rules",
+    "families",
+    "solvers",
+    "start_points",
+    "compensations",
+)
+"""The fields of a `SpaceConfig` that list what may be chosen, each choice once."""
+
+
 class SpaceConfig(_Table):
     """The table ``[space]``; every field is described for users in ``search_spaces/README.md``."""
 
@@ -106,20 +123,7 @@ class SpaceConfig(_Table):
     changes: int = Field(default=3, ge=1)  # a mutation changes 1 to this many places
     mutation: MutationRates = MutationRates()
 
-    @field_validator(
-        "nfe",
-        "predictions",
-        "orders",
-        "low_order_estimates",
-        "relaxations",
-        "correctors",
-        "starts",
-        "end_rules",
-        "families",
-        "solvers",
-        "start_points",
-        "compensations",
-    )
+    @field_validator(*CHOICES)
     @classmethod
     def _names_each_once(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         if len(set(values)) != len(values):
