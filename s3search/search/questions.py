@@ -50,6 +50,10 @@ class Rung(StrEnum):
     USER = "user"
 
 
+SEARCHING = (Rung.SEARCH.value, Rung.STOPPED.value)
+"""The stored rungs of measurements on the search's own noise."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
     """How far the images of one schedule are from the real ones.

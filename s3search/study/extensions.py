@@ -20,7 +20,7 @@ from s3search.errors import InvalidConfig, InvalidSchedule, S3SearchError
 from s3search.schedules.schedule import Schedule
 from s3search.schedules.stretch import with_nfe
 from s3search.search.edit.extend_nfe import extended
-from s3search.search.questions import Rung
+from s3search.search.questions import SEARCHING, Rung
 from s3search.search.space import SpaceConfig
 from s3search.search.space.config import CHOICES
 from s3search.search.trial import Origin, Trial, distinct, seeded
@@ -33,7 +33,6 @@ _RANGES = frozenset(
     {"end_sigma", "beta", "gamma", "dc_ratio", "dualfast_coefficient", "jump_sigma"}
 )
 _LIMITS = {"coefficient_limit": 1, "network_shift": 1, "jump_modes": 1, "min_gap": -1}
-_SEARCHING = (Rung.SEARCH.value, Rung.STOPPED.value)
 _MOVES = ("coefficient_sigma", "time_sigma", "changes", "mutation.")  # how children are drawn
 _OWN_BEST = 8  # of a number of calls, to begin with there
 _NEIGHBOURS = 4  # of each neighbouring number of calls, where there is nothing of its own
@@ -195,7 +194,7 @@ def _warm(
     become there.
     """
     nfe_of = {trial.id: trial.nfe for trial in proposed}
-    measured = {row.schedule_id for row in store.measured() if row.rung in _SEARCHING}
+    measured = {row.schedule_id for row in store.measured() if row.rung in SEARCHING}
     found = [
         Trial.of(trial.schedule, seeded(f"unfinished {trial.number}"))
         for trial in proposed

@@ -19,6 +19,7 @@ from typing import Any
 
 from s3search.search.conversation import DECISION, Answers, Ask, Note, Outside
 from s3search.search.questions import (
+    SEARCHING,
     Answer,
     Decision,
     Job,
@@ -36,7 +37,6 @@ from s3search.study.database.store import StudyStore
 
 _OUTSIDE = "outside"  # kind of the notes that are events
 _VETOED = "vetoed"  # events of earlier releases, which kept vetoes alone
-_SEARCHING = (Rung.SEARCH.value, Rung.STOPPED.value)
 _BUDGET_STEP = 0.05  # a budget of time is an estimate: it is told when it has moved by so much
 
 
@@ -212,7 +212,7 @@ class Log:
             if row.rung == Rung.SECOND_METRIC.value:
                 self._seconds.add(_key(row, Rung.VALIDATION.value, row.n_images))
                 continue
-            searching = row.rung in _SEARCHING
+            searching = row.rung in SEARCHING
             rung, n = (Rung.SEARCH.value, self._n_whole) if searching else (row.rung, row.n_images)
             self._measured[_key(row, rung, n)] = row
             first = self._first.get(row.schedule_id)

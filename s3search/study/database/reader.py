@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.engine import Engine
 
 from s3search.schedules.schedule import Schedule
-from s3search.search.questions import Answer, Job, Rung
+from s3search.search.questions import SEARCHING, Answer, Job, Rung
 from s3search.search.trial import Trial
 from s3search.study.database.retries import ridden_out
 from s3search.study.database.rows import answer_of, trial_of
@@ -24,8 +24,6 @@ from s3search.study.database.tables import (
 )
 from s3search.study.file.config import parse_config
 from s3search.study.vetoes import Veto, vetoes_of
-
-_SEARCHING = (Rung.SEARCH.value, Rung.STOPPED.value)
 
 
 class StudyReader:
@@ -68,7 +66,7 @@ class StudyReader:
     def n_pending(self) -> int:
         """Proposals without a result at the search rung; a resumed driver runs them first."""
         measured = select(EVALUATIONS.c.schedule_id).where(
-            EVALUATIONS.c.study_id == self._id, EVALUATIONS.c.rung.in_(_SEARCHING)
+            EVALUATIONS.c.study_id == self._id, EVALUATIONS.c.rung.in_(SEARCHING)
         )
         query = select(sa.func.count()).where(
             PROPOSALS.c.study_id == self._id, PROPOSALS.c.schedule_id.not_in(measured)
@@ -196,7 +194,7 @@ class StudyReader:
     @ridden_out
     def images_searched(self) -> int:
         """Images of all evaluations but the validation's, failed ones too."""
-        rungs = (*_SEARCHING, Rung.FINALS.value)
+        rungs = (*SEARCHING, Rung.FINALS.value)
         query = select(sa.func.coalesce(sa.func.sum(EVALUATIONS.c.n_images), 0)).where(
             EVALUATIONS.c.study_id == self._id, EVALUATIONS.c.rung.in_(rungs)
         )

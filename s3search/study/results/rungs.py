@@ -12,11 +12,10 @@ from typing import Any
 import pandas as pd
 
 from s3search.search.predictor.proxy_correlation import Column, correlation_of
-from s3search.search.questions import Rung
+from s3search.search.questions import SEARCHING, Rung
 
 _WHENS = ("seeds", "end")
 _WORTH = ("n", "correlation", "n_top", "top_correlation")
-_SEARCHING = (Rung.SEARCH.value, Rung.STOPPED.value)
 
 Notes = Sequence[tuple[str, Mapping[str, Any]]]
 
@@ -61,7 +60,7 @@ def _row(
     name, images = rung["rung"], rung["images"]
     seconds = proxy_seconds.get(name)
     if name.startswith("FD@"):
-        searching = frame[frame["rung"].isin(_SEARCHING) & (frame["state"] == "complete")]
+        searching = frame[frame["rung"].isin(SEARCHING) & (frame["state"] == "complete")]
         n_images = float(searching["n_images"].sum())
         seconds = float(searching["seconds"].sum()) / n_images * images if n_images else None
     row = {"nfe": nfe, "rung": name, "next": None, "images": images, "seconds": seconds}

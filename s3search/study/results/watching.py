@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import func, select
 
-from s3search.search.questions import Rung
+from s3search.search.questions import SEARCHING, Rung
 from s3search.search.trial import BASELINE, SEED, Origin
 from s3search.study.database.store import StudyStore
 from s3search.study.database.tables import EVALUATIONS, PROPOSALS, STUDIES
@@ -20,8 +20,7 @@ from s3search.study.results.frame import best_of, evaluations_frame, validated
 from s3search.study.results.progress import Progress, Quality, Spend, quality_of, seconds_left
 from s3search.study.results.recent import RecentAnswer, answers_of, images_per_second, n_workers
 
-_SEARCHING = (Rung.SEARCH.value, Rung.STOPPED.value)
-_BUDGETED = (*_SEARCHING, Rung.FINALS.value)
+_BUDGETED = (*SEARCHING, Rung.FINALS.value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +176,7 @@ def _stage(store: StudyStore, state: str, answers: Sequence[RecentAnswer]) -> st
     if state != "searching" or not answers:
         return state
     newest = answers[-1]
-    if newest.name not in _SEARCHING:
+    if newest.name not in SEARCHING:
         return newest.name
     origins = store.read(
         lambda study: select(PROPOSALS.c.origin).where(

@@ -20,7 +20,7 @@ import pandas as pd
 
 from s3search.files import write_text
 from s3search.search.ladder import LadderRung
-from s3search.search.questions import Rung
+from s3search.search.questions import SEARCHING, Rung
 from s3search.study.database.store import StudyStore, open_study, study_names
 from s3search.study.file.config import StudyConfig
 from s3search.study.results.frame import best_of, evaluations_frame, finalists, validated
@@ -28,8 +28,6 @@ from s3search.tasks.benchmark.plan import PUBLISHED, database_url, databases
 
 NOTE = "bench"
 """Kind of the notes that `s3search.tasks.benchmark.running` leaves in a study."""
-
-_SEARCHING = (Rung.SEARCH.value, Rung.STOPPED.value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +148,7 @@ def _row(
         nfe=config.space.nfe[0],
         seed=config.study.seed,
         budget=budget,
-        measured=int(searched["rung"].isin(_SEARCHING).sum()),
+        measured=int(searched["rung"].isin(SEARCHING).sum()),
         network_calls=round(calls + jobs),
         wall_seconds=wall,
         worker_seconds=sum(n["worker_seconds"] for n in spent),
