@@ -90,7 +90,8 @@ def bench(  # noqa: PLR0913, PLR0917 (one parameter per option)
         raise
     found, files = report.write(output)
     if as_json:
-        results = [asdict(each) | {"gain": each.gain} for each in found]
+        gains = [{"gain": each.gain, "gain_less_bias": each.gain_less_bias} for each in found]
+        results = [asdict(each) | own for each, own in zip(found, gains, strict=True)]
         print_json({"results": results, "files": [str(file) for file in files]})
         return
     for file in files:

@@ -41,7 +41,6 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option)
     """
     from s3search.formats.exporters import ExportRequest, export_schedule
     from s3search.formats.exporters.formats import format_named
-    from s3search.show.terminal.comparison import against_lines
 
     if output is None:
         raise InvalidConfig("--output: names no file to write; add -o FILE")
@@ -75,8 +74,7 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option)
         return
     lines = [f"wrote {path}: NFE {chosen.nfe}{said}" for path in made.files[:1]]
     lines += [f"wrote {path}" for path in made.files[1:]]
-    if chosen.provenance.get("against_published") is not None:
-        lines += against_lines(chosen.provenance["against_published"])
+    lines += chosen.provenance.get("claim", {}).get("says", ())
     for line in [*lines, *made.report.lines()]:
         OUT.print(line, highlight=False, soft_wrap=True, markup=False)
 

@@ -126,6 +126,31 @@ def ratio_interval(a: npt.ArrayLike, b: npt.ArrayLike) -> Interval | None:
     return (low, high) if np.isfinite([low, high]).all() else None
 
 
+def mean_interval(values: Sequence[float]) -> Interval:
+    """The 95 % interval of what a few independent draws estimate by their mean: Student's t; the
+    mean itself of a single one.
+    """
+    n, mean = len(values), float(np.mean(values))
+    if n == 1:
+        return mean, mean
+    error = float(np.std(values, ddof=1)) / n**0.5
+    half = float(stdtrit(n - 1, (1.0 + LEVEL) / 2.0)) * error
+    return mean - half, mean + half
+
+
+def shifted_ratio_interval(a: npt.ArrayLike, b: npt.ArrayLike, by: Interval) -> Interval | None:
+    """The interval of (a - c) / (b - c) from paired replicates (R,) of a and b, c being anywhere
+    in ``by``; None if b - c may be 0.
+
+    The ratio rises or falls with c throughout, so the two ends of ``by`` give both of its ends.
+    """
+    ends = [ratio_interval(np.asarray(a) - c, np.asarray(b) - c) for c in by]
+    found = [each for each in ends if each is not None]
+    if len(found) < len(ends):
+        return None
+    return min(low for low, _ in found), max(high for _, high in found)
+
+
 def paired_difference(
     reference: FrechetReference,
     blocks_a: Sequence[FeatureStatistics],

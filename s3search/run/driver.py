@@ -23,6 +23,7 @@ from s3search.search.questions import Answer, Job, Measure, Measurement, RealIma
 from s3search.search.trial import Trial
 from s3search.study.database.store import StudyStore
 from s3search.study.log import Log
+from s3search.study.results.exported import mark_exported
 from s3search.study.results.progress import Report
 
 T = TypeVar("T")
@@ -72,6 +73,7 @@ class Driver:
     def _validate(self, validation: Validation) -> None:
         self._validation = validation
         self._converse(validation.run())
+        mark_exported(self._store)
 
     def _converse(self, conversation: Conversation[T]) -> T:
         """Runs a conversation to its end: sends, begins, waits, writes, reports."""

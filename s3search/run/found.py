@@ -109,7 +109,7 @@ class SearchResult:
         return found_figure(schedule, self.table, f"{self.name}: NFE {schedule.nfe}")
 
     def __repr__(self) -> str:
-        """A line for each number of network calls."""
+        """For each number of network calls the winner's distance, and what may be claimed."""
         if not self.schedules:
             return f"SearchResult of {self.name!r}: {self._reason}"
         lines = [f"  NFE {nfe}: {_said(own)}" for nfe, own in self.schedules.items()]
@@ -173,21 +173,9 @@ class Evaluation:
 
 
 def _said(schedule: Schedule) -> str:
-    """One sentence on a winner, from its provenance."""
-    source = schedule.provenance
-    held_out, against = source["held_out"], source["against_published"]
-    between = _between(held_out["interval_95"])
-    said = f"distance {held_out['value']:.4f}{between} of {held_out['n_images']:,} held-out images"
-    baseline = source["best_baseline"]
-    if baseline is not None and baseline["name"] == source["origin"]:
-        return f"{said}, by {source['origin']}: nothing better was found"
-    if against is not None and against["ratio"] is not None:
-        times = f"{against['ratio']:.2f} times as far{_between(against['ratio_95'], 2)}"
-        said += f"; {against['published']}: {times}"
-    return said
-
-
-def _between(interval: tuple[float, float] | None, digits: int = 4) -> str:
-    if interval is None:
-        return ""
-    return f" ({interval[0]:.{digits}f} to {interval[1]:.{digits}f})"
+    """The distance of a winner, and what may be claimed of it, from its provenance."""
+    held_out = schedule.provenance["held_out"]
+    between = held_out["interval_95"]
+    spread = "" if between is None else f" ({between[0]:.4f} to {between[1]:.4f})"
+    said = f"distance {held_out['value']:.4f}{spread} of {held_out['n_images']:,} held-out images"
+    return "\n    ".join([said, *schedule.provenance["claim"]["says"]])

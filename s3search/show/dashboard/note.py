@@ -7,7 +7,8 @@ link, a picture or a heading.
 import math
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 from urllib.parse import quote
 
 from s3search.show.report.data import Collected
@@ -77,12 +78,14 @@ def _heading(collected: Collected) -> Iterator[str]:
 def _table(collected: Collected) -> Iterator[str]:
     heads = (
         "NFE",
-        "best",
+        "exported",
         "held-out distance",
         "95 %",
-        "best published",
+        "best published measured",
         "its distance",
-        "times as far",
+        "ratio to the best found",
+        "ratio less what real images have",
+        "images",
         "optimism",
     )
     against = {each["nfe"]: each for each in collected.comparison["against_published"]}
@@ -103,9 +106,9 @@ def _table(collected: Collected) -> Iterator[str]:
                 _between(best.held_out.interval, 4),
                 "-" if rival is None else plain(rival["name"]),
                 "-" if rival is None else _number(rival["value"]),
-                "-"
-                if far is None
-                else f"{_number(far['ratio'], 2)} {_between(far['ratio_95'], 2)}",
+                _ratio(far),
+                _ratio(None if far is None else far["less_real_images"]),
+                f"{best.n_images:,}",
                 _number(best.optimism),
             )
         )
@@ -140,6 +143,12 @@ def _commands(collected: Collected) -> Iterator[str]:
 def _rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     for cells in (heads, ("---",) * len(heads), *rows):
         yield f"| {' | '.join(cells)} |"
+
+
+def _ratio(numbers: Mapping[str, Any] | None) -> str:
+    if numbers is None:
+        return "-"
+    return f"{_number(numbers['ratio'], 2)} {_between(numbers['ratio_95'], 2)}"
 
 
 def _number(value: float | None, decimals: int = 4) -> str:

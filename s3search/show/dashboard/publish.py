@@ -30,6 +30,7 @@ from s3search.show.dashboard.storage import open_storage
 from s3search.show.report.data import collect
 from s3search.study.database.store import open_study
 from s3search.study.file.config import StudyConfig
+from s3search.study.results.exported import remarks_of
 from s3search.study.results.frame import evaluations_frame, validated
 
 SAMPLES = 12
@@ -105,6 +106,7 @@ def _publish(url: str, name: str, folder: Path | None, grids: _Grids) -> Publish
         scored = [] if folder is None else validated(frame, store.config)
         schedules = [store.schedule(each.schedule_id) for each in scored]
         config = store.config
+        store.mirror.mark(remarks_of(store, frame))
     samples = grids(config, schedules) if schedules else {}
     cards = cards_of(collected, [each for each in choices if each is not None])
     storage = open_storage(url, writable=True)

@@ -6,7 +6,7 @@ it is kept with a stamp of the study's tables, and computed anew when the stamp 
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from s3search.search.questions import Rung
 from s3search.study.database.engine import open_engine
 from s3search.study.database.store import StudyStore, open_study
 from s3search.study.database.tables import EVALUATIONS, JOBS, NOTES, SCHEDULES, STUDIES
+from s3search.study.results.exported import ranked
 from s3search.study.results.frame import evaluations_frame
 from s3search.study.vetoes import vetoes_of
 
@@ -65,14 +66,19 @@ class Ranked:
     is_baseline: bool
     value: float  # at the search rung
     held_out: float | None
+    remark: str = ""  # whether it is exported
 
 
-def ranking(frame: pd.DataFrame, n_validation: int) -> dict[int, list[Ranked]]:
-    """By NFE every schedule that was measured whole and not vetoed, the nearest first."""
+def ranking(
+    frame: pd.DataFrame, n_validation: int, remarks: Mapping[str, str]
+) -> dict[int, list[Ranked]]:
+    """By NFE every schedule that was measured whole and not vetoed, the nearest first; ``remarks``
+    by schedule id say what is exported.
+    """
     done = frame[(frame["state"] == "complete") & ~frame["vetoed"]]
     is_held_out = (done["rung"] == Rung.VALIDATION.value) & (done["n_images"] == n_validation)
     held_out = done[is_held_out].set_index("schedule_id")["value"].to_dict()
-    whole = done[done["rung"] == Rung.SEARCH.value].sort_values(["nfe", "value", "id"])
+    whole = ranked(frame)
     found: dict[int, list[Ranked]] = {}
     columns = ("nfe", "schedule_id", "origin", "is_baseline", "value")
     for nfe, schedule_id, origin, is_baseline, value in zip(
@@ -87,6 +93,7 @@ def ranking(frame: pd.DataFrame, n_validation: int) -> dict[int, list[Ranked]]:
                 is_baseline=bool(is_baseline),
                 value=float(value),
                 held_out=held_out.get(schedule_id),
+                remark=remarks.get(schedule_id, ""),
             )
         )
     return found

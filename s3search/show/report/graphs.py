@@ -162,8 +162,9 @@ def calibration_figure(batches: Sequence[Calibrated]) -> Figure:
 
 
 def row_name(row: Mapping[str, Any]) -> str:
-    """What a row of the comparison is called."""
-    return str(row["name"]) if row["is_baseline"] else f"s3search ({row['schedule_id'][:8]})"
+    """What a row of the comparison is called, and whether it is exported."""
+    name = str(row["name"]) if row["is_baseline"] else f"s3search ({row['schedule_id'][:8]})"
+    return f"{name}, exported" if row["is_winner"] else name
 
 
 def counted(value: float) -> str:

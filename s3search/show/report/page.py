@@ -22,7 +22,7 @@ from s3search.show.report import graphs
 from s3search.show.report.data import Collected, Pick
 from s3search.show.report.samples import NoSamples, Samples
 from s3search.show.report.svg import svg_of
-from s3search.show.terminal.comparison import comparison_lines
+from s3search.show.terminal.comparison import comparison_lines, row_order
 
 _FOLDER = Path(__file__).parent
 
@@ -76,7 +76,6 @@ def _section(collected: Collected, nfe: int) -> dict[str, Any]:
     """What the page shows of one number of calls."""
     rows = [row for row in collected.comparison["rows"] if row["nfe"] == nfe]
     schedule, best = collected.best[nfe]
-    against = [a for a in collected.comparison["against_published"] if a["nfe"] == nfe]
     progress = next(each for each in collected.progress if each.nfe == nfe)
     picks = collected.picks[nfe]
     published = next((pick for pick in picks if pick.is_baseline), None)
@@ -86,11 +85,10 @@ def _section(collected: Collected, nfe: int) -> dict[str, Any]:
     found = "nothing" if not progress.found else f"a distance of {progress.found[-1][1]:.4g}"
     return {
         "nfe": nfe,
-        "rows": sorted(rows, key=lambda row: row["value"]),
+        "rows": sorted(rows, key=row_order),
         "row_name": graphs.row_name,
         "best": best,
         "schedule": schedule,
-        "against": against[0] if against else None,
         "file": _data_url(json.dumps(schedule.to_dict(), indent=1)),
         "comparison": _svg(
             lambda: graphs.comparison_figure(rows),

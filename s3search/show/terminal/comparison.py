@@ -1,5 +1,5 @@
-"""A held-out comparison as text: one table, what each extractor says, and what the metric
-gives real images.
+"""A held-out comparison as text: one table, what may be claimed, and what the metric gives real
+images.
 """
 
 import math
@@ -13,11 +13,6 @@ from rich.table import Table
 _NAME_WIDTH = 18  # so that the table fits 100 columns
 _NAMES_SHOWN = 10  # published solvers of each NFE
 _FLOOR = "real images, resampled"
-_SAYS = {
-    "beats": "the found schedule beats the best published one",
-    "loses": "the best published schedule beats the found one",
-    "undecided": "held-out noise does not tell the found schedule from the best published one",
-}
 
 
 def comparison_table(found: dict[str, Any]) -> Table:
@@ -43,7 +38,7 @@ def comparison_table(found: dict[str, Any]) -> Table:
     if second is not None:
         table.add_column(f"{second}\n(second)", justify="right", overflow="fold")
     for nfe in sorted({row["nfe"] for row in rows}):
-        for row in sorted(_shown(rows, nfe), key=lambda r: r["value"]):
+        for row in sorted(_shown(rows, nfe), key=row_order):
             table.add_row(*_cells(row, second), style="" if row["is_baseline"] else "bold green")
         table.add_section()
     if found["floor"]:
@@ -61,11 +56,14 @@ def comparison_table(found: dict[str, Any]) -> Table:
 
 
 def comparison_lines(found: dict[str, Any]) -> Iterator[str]:
-    """What each extractor says of found against published, what real images get, and what a person
-    left out.
-    """
-    for against in found["against_published"]:
-        yield from against_lines(against, f"NFE {against['nfe']}, ")
+    """What may be claimed of found against published, and `remark_lines`."""
+    for claim in found["claims"]:
+        yield from (f"NFE {claim['nfe']}: {sentence}" for sentence in claim["says"])
+    yield from remark_lines(found)
+
+
+def remark_lines(found: dict[str, Any]) -> Iterator[str]:
+    """What real images get, and what a person left out."""
     if found["floor"]:
         yield (
             f"{_FLOOR.capitalize()}, are as many draws of the reference images themselves: the "
@@ -79,36 +77,9 @@ def comparison_lines(found: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def against_lines(against: dict[str, Any], opening: str = "") -> Iterator[str]:
-    """A line for the extractor of the search, and one for the second extractor if there is one."""
-    verdict, second = against["verdict"], against["witness"]
-    yield (
-        f"{opening}{against['extractor']}: {_SAYS[verdict]}; {against['published']} is "
-        f"{_times(against)}"
-    )
-    if second is None:
-        return
-    match second["verdict"]:
-        case "undecided":
-            stands = "cannot tell them apart"
-        case same if same == verdict:
-            stands = "agrees"
-        case other:
-            stands = f"{'decides' if verdict == 'undecided' else 'disagrees'}: {_SAYS[other]}"
-    yield (
-        f"{opening}{second['extractor']}, a second extractor that chose nothing, {stands}: "
-        f"{_times(second)}"
-    )
-
-
-def _times(against: dict[str, Any]) -> str:
-    if against["ratio"] is None:
-        return f"farther by {against['difference']:.4f}"
-    return f"{against['ratio']:.2f} times as far{_between(against['ratio_95'])}"
-
-
-def _between(interval: Any) -> str:
-    return "" if interval is None else f" (95 % {interval[0]:.2f} to {interval[1]:.2f})"
+def row_order(row: dict[str, Any]) -> tuple[bool, float]:
+    """The winner, which is exported, before the others by their distances."""
+    return not row["is_winner"], row["value"]
 
 
 def _shown(rows: list[dict[str, Any]], nfe: int) -> list[dict[str, Any]]:
@@ -127,7 +98,7 @@ def _cells(row: dict[str, Any], second: str | None) -> list[str]:
     name = row["name"] if row["is_baseline"] else f"s3search ({row['schedule_id'][:8]})"
     cells = [str(row["nfe"]), textwrap.fill(name, _NAME_WIDTH), _with_interval(row)]
     if row["is_winner"]:
-        cells += ["winner", "1.00x"]
+        cells += ["exported", "1.00x"]
     else:
         difference = _range(row["difference_95"], sign="+")
         ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}x"

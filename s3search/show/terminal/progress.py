@@ -88,10 +88,10 @@ def progress_line(now: Progress) -> str:
 def progress_table(now: Progress, study: str = "") -> RenderableType:
     """A row for each NFE, above it how far and how fast, below it what was spent on what."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    headings = ["NFE", "best found", "baseline", "ratio"]
+    headings = ["NFE", "best found", "baseline"]
     columns = [_searched(now)]
     if now.held_out or now.held_out_baseline:
-        headings += ["held-out", "baseline", "ratio"]
+        headings += ["held-out", "baseline"]
         columns.append(_held_out(now))
     if now.predictor:
         headings.append("predictor")
@@ -126,13 +126,8 @@ def _held_out(now: Progress) -> dict[int, list[str]]:
 def _pairs(
     calls: Sequence[int], found: Mapping[int, float], baselines: Mapping[int, float]
 ) -> dict[int, list[str]]:
-    """Found, baseline, and how many times as far the baseline is."""
-    rows = {}
-    for nfe in calls:
-        own, other = found.get(nfe), baselines.get(nfe)
-        ratio = "" if not own or other is None else f"{other / own:.2f}x"
-        rows[nfe] = [number(own), number(other), ratio]
-    return rows
+    """Found and baseline."""
+    return {nfe: [number(found.get(nfe)), number(baselines.get(nfe))] for nfe in calls}
 
 
 def _quality(quality: Quality) -> str:

@@ -4,15 +4,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from s3search.search.questions import Measurement
-from s3search.show.terminal.comparison import against_lines
 
 
 def best_lines(
     rows: list[dict[str, Any]], vetoed: Sequence[tuple[int, str]] = ()
 ) -> Iterator[str]:
     """Lines for each NFE: the held-out value with all that it needs, how optimistic the search
-    was, and what each extractor says of found against published; and the trials left out by a
-    person, with the reasons.
+    was, and what may be claimed of found against published; and the trials left out by a person,
+    with the reasons.
     """
     for row in rows:
         held_out, search = row["held_out"], row["search"]
@@ -35,8 +34,7 @@ def best_lines(
                 f"the search was optimistic by {row['optimism']:.4f}"
             )
         yield ranked
-        if row["against_published"] is not None:
-            yield from against_lines(row["against_published"], "  ")
+        yield from (f"  {sentence}" for sentence in row["claim"]["says"])
     for trial, reason in vetoed:
         yield f"vetoed: trial {trial}: {reason or 'no reason was given'}"
 

@@ -23,6 +23,7 @@ from s3search.study.database.tables import (
     STUDIES,
 )
 from s3search.study.file.config import parse_config
+from s3search.study.optuna.marks import numbers_of
 from s3search.study.vetoes import Veto, vetoes_of
 
 
@@ -157,6 +158,12 @@ class StudyReader:
         """What a person has rejected, by schedule id."""
         with self._engine.begin() as connection:
             return vetoes_of(connection, self.name)
+
+    @ridden_out
+    def trial_numbers(self, schedule_ids: Sequence[str]) -> dict[str, int]:
+        """Optuna's numbers of the first trials of schedules, by their ids, as far as there are."""
+        with self._engine.begin() as connection:
+            return numbers_of(connection, self.name, schedule_ids)
 
     @ridden_out
     def measured_with(self, *, second: bool = False) -> tuple[str, str, str] | None:

@@ -10,7 +10,7 @@ never written twice.
 import json
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +28,7 @@ from s3search.search.trial import Trial
 from s3search.study.database.engine import connect_arguments, make_safe_for_processes, redacted
 from s3search.study.database.retries import ridden_out
 from s3search.study.optuna import tables as optuna_tables
+from s3search.study.optuna.marks import write_marks
 from s3search.study.optuna.summary import DISTRIBUTIONS, summary
 
 NUMBER_ATTRIBUTE = "s3search:number"
@@ -92,6 +93,16 @@ class OptunaMirror:
             self._known = known | waiting.keys()
         self._pending.clear()
         self._flushed_at = time.monotonic()
+
+    @ridden_out
+    def mark(self, marks: Mapping[str, str]) -> None:
+        """Says at the trials of these schedules, by their ids, whether they are exported; a
+        database of an unknown schema is left as it is.
+        """
+        self.flush()
+        if self._opened().schema == optuna_tables.SCHEMA:
+            with self._begin() as connection:
+                write_marks(connection, self._name, marks)
 
     def close(self) -> None:
         """Gives the connections back; what was not flushed is left to the next run."""

@@ -8,7 +8,7 @@ from s3search.errors import InvalidConfig, StudyConflict
 from s3search.schedules.schedule import Schedule
 from s3search.search.questions import Rung
 from s3search.study.database.store import StudyStore
-from s3search.study.results.comparison import against_published, floors
+from s3search.study.results.claims import claims_of, floors
 from s3search.study.results.frame import Scored, best_of, evaluations_frame, validated, why_nothing
 
 
@@ -48,6 +48,7 @@ def _provenance(
         (frame["schedule_id"] == best.schedule_id) & (frame["rung"] == Rung.VALIDATION.value)
     ].iloc[-1]
     _, baseline = best_of(scored)
+    claim = claims_of(store, frame, scored)[best.nfe]
     return {
         "study": store.name,
         "origin": best.name,
@@ -73,7 +74,8 @@ def _provenance(
         "best_baseline": None
         if baseline is None
         else {"name": baseline.name, "held_out": baseline.value},
-        "against_published": against_published(scored),
+        "against_published": claim.against_published,
+        "claim": claim.to_dict(),
         "witness": None
         if best.second is None
         else {

@@ -23,6 +23,7 @@ from s3search.search.ladder import LadderRung
 from s3search.search.questions import SEARCHING, Rung
 from s3search.study.database.store import StudyStore, open_study, study_names
 from s3search.study.file.config import StudyConfig
+from s3search.study.results.claims import floors
 from s3search.study.results.frame import best_of, evaluations_frame, finalists, validated
 from s3search.tasks.benchmark.plan import PUBLISHED, database_url, databases
 
@@ -51,6 +52,7 @@ class Row:
     held_out_images: int
     n_images: int
     best_published: float | None  # on the same held-out noise
+    real_images: float | None  # as many, resampled: the bias of these distances
     schedule_id: str | None
     study: str
 
@@ -69,6 +71,7 @@ class Summary:
     lowest: float | None
     highest: float | None
     best_published: float | None  # median
+    real_images: float | None  # median
     driver_share: float | None  # median
 
     @property
@@ -78,10 +81,18 @@ class Summary:
 
     @property
     def gain(self) -> float | None:
-        """How many times as far as this the best published solver is."""
-        if self.held_out is None or self.best_published is None:
+        """The distance of the best published solver by this one, with the bias of both."""
+        return self._ratio(0.0)
+
+    @property
+    def gain_less_bias(self) -> float | None:
+        """The ratio of distances less what real images have; None where nothing is left."""
+        return None if self.real_images is None else self._ratio(self.real_images)
+
+    def _ratio(self, bias: float) -> float | None:
+        if self.held_out is None or self.best_published is None or self.held_out <= bias:
             return None
-        return self.best_published / self.held_out
+        return (self.best_published - bias) / (self.held_out - bias)
 
 
 def read_rows(folder: Path) -> list[Row]:
@@ -159,6 +170,7 @@ def _row(
         held_out_images=config.validation.n_images,
         n_images=config.search.n_images,
         best_published=None,
+        real_images=next((each["value"] for each in floors(store)), None),
         schedule_id=None if answer is None else str(answer["schedule_id"]),
         study=store.name,
     )
@@ -221,6 +233,7 @@ def _summary(nfe: int, method: str, budget: int | None, rows: Sequence[Row]) -> 
         lowest=min(values, default=None),
         highest=max(values, default=None),
         best_published=_median([r.best_published for r in rows if r.best_published is not None]),
+        real_images=_median([r.real_images for r in rows if r.real_images is not None]),
         driver_share=_median([r.driver_share for r in rows if r.driver_share is not None]),
     )
 

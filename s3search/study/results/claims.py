@@ -1,0 +1,324 @@
+"""What a study may claim of the schedule that it found: the one place for its words and numbers.
+
+    F, P    distances of the found and of the best published schedule, of n images of one noise
+    b       what real images have at n images: the bias of the distance
+
+The verdict is that of the paired 95 % interval of P - F, and "beats" is only said where
+`s3search.study.results.coverage` finds enough of the published configurations measured.
+
+A Fréchet distance of n images is too large by about c / n.  So P / F depends on n and is nearer 1
+with fewer images, while P - F hardly depends on it.  Where the reference has images, b is the mean
+of draws of n of them, and (P - b) / (F - b) is said before P / F, with an interval over other
+noise and over the draws.  There is no such ratio where P - F or F - b may be 0.  For schedules
+whose images are far from the real ones b is only about their bias.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import pandas as pd
+
+from s3search.metrics.intervals import (
+    difference_interval,
+    mean_interval,
+    ratio_interval,
+    shifted_ratio_interval,
+)
+from s3search.study.database.store import StudyStore
+from s3search.study.results.coverage import Coverage, coverage_of, listed
+from s3search.study.results.exported import ExportedTrial, exported_trial
+from s3search.study.results.frame import HeldOut, Scored, best_of
+
+Interval = tuple[float, float]
+
+
+class Verdict(StrEnum):
+    """What may be said of the found schedule against the best published one."""
+
+    BEATS = "beats"
+    LOSES = "loses"
+    UNDECIDED = "undecided"  # the paired interval of the difference holds 0
+    NOT_COVERED = "not covered"  # it is nearer than what was measured, which is too little
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RealDistance:
+    """What real images have in one extractor, by the mean of several draws of them."""
+
+    value: float
+    interval: Interval
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairedDistances:
+    """Found and published on the same noise, in one extractor."""
+
+    found: HeldOut
+    published: HeldOut
+    real: RealDistance | None  # None: no real images were measured
+
+    @property
+    def relative(self) -> dict[str, Any]:
+        """Difference and ratio of published to found, their bias included."""
+        return relative(self.published, self.found)
+
+    @property
+    def nearer(self) -> bool | None:
+        """Whether the found one is nearer to the real images; None where noise may decide."""
+        between = self.relative["difference_95"]
+        if between is None or between[0] <= 0.0 <= between[1]:
+            return None
+        return bool(between[0] > 0.0)
+
+    @property
+    def less_real(self) -> dict[str, Any] | None:
+        """Both distances less what real images have, and their ratio where there is one."""
+        if self.real is None:
+            return None
+        found, published = self.found, self.published
+        ratio_95 = None
+        if self.nearer is not None and found.replicates and published.replicates:
+            ratio_95 = shifted_ratio_interval(
+                published.replicates, found.replicates, self.real.interval
+            )
+        b = self.real.value
+        return {
+            "real_images": b,
+            "real_images_95": self.real.interval,
+            "found": found.value - b,
+            "found_95": _less(found.interval, self.real.interval),
+            "published": published.value - b,
+            "published_95": _less(published.interval, self.real.interval),
+            "ratio": None if ratio_95 is None else (published.value - b) / (found.value - b),
+            "ratio_95": ratio_95,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """All that may be said at one number of calls; `says` are its sentences."""
+
+    nfe: int
+    n_images: int
+    verdict: Verdict
+    found: Scored | None
+    published: Scored | None
+    first: PairedDistances | None  # in the extractor of the search
+    second: PairedDistances | None
+    coverage: Coverage
+    exported: ExportedTrial | None
+
+    @property
+    def says(self) -> tuple[str, ...]:
+        """The claim in sentences, the verdict first."""
+        exported = () if self.exported is None else (self.exported.says,)
+        return (self._headline, *self._reasons(), *exported)
+
+    @property
+    def against_published(self) -> dict[str, Any] | None:
+        """The best found against the best published schedule in both extractors, in plain data;
+        None unless there are both.
+        """
+        if self.found is None or self.published is None or self.first is None:
+            return None
+        second = None
+        if self.second is not None:
+            nearer = self.second.nearer
+            second = {
+                "extractor": self.second.found.extractor,
+                "verdict": _VERDICTS[nearer].value,
+                **self.second.relative,
+                "agrees": nearer,
+                "less_real_images": self.second.less_real,
+            }
+        return {
+            "found": self.found.schedule_id,
+            "published": self.published.name,
+            "extractor": self.first.found.extractor,
+            "verdict": self.verdict.value,
+            **self.first.relative,
+            "n_images": self.n_images,
+            "less_real_images": self.first.less_real,
+            "witness": second,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "nfe": self.nfe,
+            "verdict": self.verdict.value,
+            "says": list(self.says),
+            "n_images": self.n_images,
+            "coverage": self.coverage.to_dict(),
+            "exported": None if self.exported is None else self.exported.to_dict(),
+        }
+
+    @property
+    def _headline(self) -> str:
+        if self.found is None:
+            best = "" if self.published is None else f"; the best of {self._best}"
+            return f"no schedule that the search found is validated{best}"
+        if self.first is None:
+            return "no published schedule is validated: there is nothing to compare with"
+        return f"{_SAYS[self.verdict]} {self._best}: {_distances(self.first, self.n_images)}"
+
+    @property
+    def _best(self) -> str:
+        assert self.published is not None
+        return f"{self.published.name}, the best of {self.coverage.counted}"
+
+    def _reasons(self) -> Iterator[str]:
+        if self.first is None:
+            return
+        if self.verdict is Verdict.NOT_COVERED:
+            yield (
+                f"not enough for a verdict: {'; '.join(self.coverage.gaps)}; run `s3search "
+                "compare STUDY --schedulers`, or raise the budget and launch again"
+            )
+        if self.coverage.without:
+            yield f"not to be had at these calls: {listed(list(self.coverage.without))}"
+        yield _bias(self.first, self.n_images)
+        if self.second is not None:
+            yield (
+                f"{self.second.found.extractor}, a second extractor that chose nothing, "
+                f"{_stands(self.second.nearer, self.first.nearer)}: "
+                f"{_distances(self.second, self.n_images)}; {_bias(self.second, self.n_images)}"
+            )
+
+
+_SAYS = {
+    Verdict.BEATS: "the found schedule beats",
+    Verdict.LOSES: "the found schedule loses to",
+    Verdict.UNDECIDED: "held-out noise does not tell the found schedule from",
+    Verdict.NOT_COVERED: "the found schedule stands beside",
+}
+_VERDICTS = {True: Verdict.BEATS, False: Verdict.LOSES, None: Verdict.UNDECIDED}
+
+
+def claims_of(
+    store: StudyStore, frame: pd.DataFrame, scored: Sequence[Scored]
+) -> dict[int, Claim]:
+    """The claims by number of calls, of all that is validated."""
+    real = floors(store)
+    found = {}
+    for nfe in sorted({row.nfe for row in scored}):
+        of_nfe = [row for row in scored if row.nfe == nfe]
+        coverage = coverage_of(store, frame, of_nfe, nfe)
+        exported = exported_trial(store, frame, of_nfe[0])
+        found[nfe] = claim_of(of_nfe, coverage, real, exported)
+    return found
+
+
+def claim_of(
+    scored: Sequence[Scored],
+    coverage: Coverage,
+    real: Sequence[Mapping[str, Any]] = (),
+    exported: ExportedTrial | None = None,
+) -> Claim:
+    """What may be said of the validated schedules of one number of calls, the winner first;
+    ``real`` is `floors`.
+    """
+    found, published = best_of(list(scored))
+    first = second = None
+    if found is not None and published is not None:
+        first = _paired(found.held_out, published.held_out, real)
+        if found.second is not None and published.second is not None:
+            second = _paired(found.second, published.second, real)
+    verdict = Verdict.NOT_COVERED
+    if first is not None and not (first.nearer and coverage.gaps):
+        verdict = _VERDICTS[first.nearer]
+    return Claim(
+        nfe=scored[0].nfe,
+        n_images=scored[0].n_images,
+        verdict=verdict,
+        found=found,
+        published=published,
+        first=first,
+        second=second,
+        coverage=coverage,
+        exported=exported,
+    )
+
+
+def floors(store: StudyStore) -> list[dict[str, Any]]:
+    """The distance of real images, resampled, in every extractor that the study's latest
+    validation used; empty where the reference was no images.
+    """
+    n_images = store.config.validation.n_images
+    answers = [answer for answer in store.answers("floor") if answer]
+    current = [each for each in answers if each[0]["n_images"] == n_images]
+    return list(current[-1]) if current else []
+
+
+def relative(one: HeldOut, other: HeldOut) -> dict[str, Any]:
+    """Difference and ratio to ``other``, with intervals where both have replicates."""
+    a, b = one.replicates, other.replicates
+    paired = a is not None and b is not None and len(a) == len(b)
+    return {
+        "difference": one.value - other.value,
+        "difference_95": difference_interval(a, b) if a and b and paired else None,
+        "ratio": one.value / other.value if other.value > 0.0 else None,
+        "ratio_95": ratio_interval(a, b) if a and b and paired else None,
+    }
+
+
+def _paired(
+    found: HeldOut, published: HeldOut, real: Sequence[Mapping[str, Any]]
+) -> PairedDistances:
+    values = next((each["values"] for each in real if each["extractor"] == found.extractor), None)
+    drawn = None
+    if values:
+        drawn = RealDistance(value=sum(values) / len(values), interval=mean_interval(values))
+    return PairedDistances(found=found, published=published, real=drawn)
+
+
+def _less(interval: Interval | None, by: Interval) -> Interval | None:
+    return None if interval is None else (interval[0] - by[1], interval[1] - by[0])
+
+
+def _stands(second: bool | None, first: bool | None) -> str:
+    if second is None:
+        return "cannot tell them apart"
+    if second is first:
+        return "agrees"
+    side = "nearer" if second else "farther"
+    return f"{'decides' if first is None else 'disagrees'}, the found schedule is {side}"
+
+
+def _distances(pair: PairedDistances, n_images: int) -> str:
+    between = pair.relative
+    return (
+        f"distance {pair.found.value:.4f} against {pair.published.value:.4f} in "
+        f"{pair.found.extractor} at {n_images:,} images, published less found {between['difference']:+.4f}"
+        f"{_between(between['difference_95'], 4)}"
+    )
+
+
+def _bias(pair: PairedDistances, n_images: int) -> str:
+    """The ratio less the bias, and the ratio that has it."""
+    ratio = pair.relative["ratio"]
+    whole = ""
+    if ratio is not None:
+        whole = f"published / found {ratio:.2f}{_between(pair.relative['ratio_95'], 2)}"
+    less = pair.less_real
+    if less is None:
+        tail = f"; {whole} holds at so many images only" if whole else ""
+        return f"the bias of distances at {n_images:,} images is unknown here{tail}"
+    said = (
+        f"less what real images have at {n_images:,} images ({less['real_images']:.4f}): "
+        f"{less['found']:.4f} against {less['published']:.4f}"
+    )
+    if less["ratio"] is not None:
+        said += f", published / found {less['ratio']:.2f}{_between(less['ratio_95'], 2)}"
+    else:
+        may = "the difference" if pair.nearer is None else "what is left of the found schedule's"
+        said += f", without a ratio, as {may} may be 0"
+    return said + (f"; with this bias in both, {whole}" if whole else "")
+
+
+def _between(interval: Interval | None, digits: int) -> str:
+    if interval is None:
+        return ""
+    return f" (95 % {interval[0]:.{digits}f} to {interval[1]:.{digits}f})"

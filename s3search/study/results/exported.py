@@ -1,0 +1,109 @@
+"""Which trial is exported, and which one ranks first on the search's own noise.
+
+Optuna knows only the search's own noise: its Best Trial is the lowest distance there, which the
+search has chosen among hundreds for being low.  What is exported is chosen on held-out noise.
+Where the two are not the same schedule, every ranking says so, and so do both trials in Optuna
+(the attribute `s3search.study.optuna.marks.EXPORTED`).
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+
+from s3search.search.questions import Rung
+from s3search.study.database.store import StudyStore
+from s3search.study.results.frame import Scored, evaluations_frame, validated
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportedTrial:
+    """The schedule that is exported at one number of calls, and the first of the search."""
+
+    nfe: int
+    schedule_id: str
+    name: str
+    trial: int | None  # Optuna's number; None where Optuna has no such trial
+    rank: int  # on the search's own noise, from 1
+    first_id: str
+    first_trial: int | None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether it is the first on the search's own noise as well."""
+        return self.rank == 1
+
+    @property
+    def says(self) -> str:
+        """Who is exported, in a sentence."""
+        own = f"exported is {_trial(self.trial, self.schedule_id)} ({self.name}), "
+        if self.is_first:
+            return f"{own}first on the search's own noise too"
+        return (
+            f"{own}chosen on held-out noise; on the search's own noise it ranks {self.rank}, and "
+            f"{_trial(self.first_trial, self.first_id)} first, which is Optuna's Best Trial"
+        )
+
+    @property
+    def remarks(self) -> dict[str, str]:
+        """What rankings and trials say, by schedule id."""
+        if self.is_first:
+            return {self.schedule_id: "exported"}
+        other = _trial(self.trial, self.schedule_id)
+        return {
+            self.schedule_id: "exported, chosen on held-out noise",
+            self.first_id: f"ranked first by the search's noise; the exported one is {other}",
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def exported_trial(store: StudyStore, frame: pd.DataFrame, winner: Scored) -> ExportedTrial:
+    """What is exported of the winner's number of calls."""
+    ids = ranked(frame, winner.nfe)["schedule_id"].tolist()
+    numbers = store.trial_numbers([winner.schedule_id, ids[0]])
+    return ExportedTrial(
+        nfe=winner.nfe,
+        schedule_id=winner.schedule_id,
+        name=winner.name,
+        trial=numbers.get(winner.schedule_id),
+        rank=ids.index(winner.schedule_id) + 1,
+        first_id=ids[0],
+        first_trial=numbers.get(ids[0]),
+    )
+
+
+def ranked(frame: pd.DataFrame, nfe: int | None = None) -> pd.DataFrame:
+    """Every schedule that was measured whole on the search's noise and nobody vetoed, the nearest
+    first, by number of calls.
+    """
+    is_it = (frame["state"] == "complete") & (frame["rung"] == Rung.SEARCH.value)
+    is_it &= ~frame["vetoed"]
+    if nfe is not None:
+        is_it &= frame["nfe"] == nfe
+    return frame[is_it].sort_values(["nfe", "value", "id"])
+
+
+def exported_trials(store: StudyStore, frame: pd.DataFrame) -> list[ExportedTrial]:
+    """What is exported of every number of calls with a validated schedule."""
+    winners: dict[int, Scored] = {}
+    for row in validated(frame, store.config):
+        winners.setdefault(row.nfe, row)
+    return [exported_trial(store, frame, own) for own in winners.values()]
+
+
+def remarks_of(store: StudyStore, frame: pd.DataFrame) -> dict[str, str]:
+    """What rankings and trials say of being exported, by schedule id."""
+    exported = exported_trials(store, frame)
+    return {key: text for own in exported for key, text in own.remarks.items()}
+
+
+def mark_exported(store: StudyStore) -> None:
+    """Marks in Optuna what is exported, and what ranks first there without being it."""
+    store.mirror.mark(remarks_of(store, evaluations_frame(store)))
+
+
+def _trial(number: int | None, schedule_id: str) -> str:
+    return f"schedule {schedule_id[:8]}" if number is None else f"trial {number}"
