@@ -291,8 +291,8 @@ def _distances(pair: PairedDistances, n_images: int) -> str:
     between = pair.relative
     return (
         f"distance {pair.found.value:.4f} against {pair.published.value:.4f} in "
-        f"{pair.found.extractor} at {n_images:,} images, published less found {between['difference']:+.4f}"
-        f"{_between(between['difference_95'], 4)}"
+        f"{pair.found.extractor} at {n_images:,} images, "
+        f"published less found {between['difference']:+.4f}{_between(between['difference_95'], 4)}"
     )
 
 

@@ -19,6 +19,7 @@ from s3search.show.dashboard.views import PAGE_SIZE, Ranked, ranking
 from s3search.study.database.store import open_study
 from s3search.study.file.config import StudyConfig
 from s3search.study.results.comparison import comparison_of
+from s3search.study.results.exported import remarks_of
 from s3search.study.results.frame import evaluations_frame, status_of
 from tests.show.dashboard.client import Answer, ask
 from tests.show.report.test_report import Page
@@ -42,9 +43,9 @@ def served(url: str) -> Iterator[WSGIApplication]:
         yield shown
 
 
-def _winner(url: str) -> str:
+def _winner(url: str, nfe: int = 2) -> str:
     with open_study(url, NAME) as store:
-        rows = comparison_of(store)["rows"]
+        rows = [row for row in comparison_of(store)["rows"] if row["nfe"] == nfe]
         return next(str(row["schedule_id"]) for row in rows if row["is_winner"])
 
 
@@ -107,13 +108,19 @@ def test_a_study_s_page_is_its_report_with_links(served: WSGIApplication, url: s
 
 def test_the_ranking_is_by_distance(served: WSGIApplication, url: str) -> None:
     with open_study(url, NAME) as store:
-        known = ranking(evaluations_frame(store), store.config.validation.n_images)
+        frame = evaluations_frame(store)
+        known = ranking(frame, store.config.validation.n_images, remarks_of(store, frame))
     for nfe in (2, 3):
         page = Page(ask(served, f"/ranking/{HERE}?nfe={nfe}").text)
         values = [
             float(v) for v in re.findall(r" (\d+\.\d{4}) (?:\d+\.\d{4}|-)(?: |$)", page.text)
         ]
         assert len(values) == len(known[nfe]) > 5 and values == sorted(values)
+        for row in known[nfe]:
+            assert not row.remark or row.remark in page.text
+        (exported,) = (row for row in known[nfe] if row.remark.startswith("exported"))
+        assert exported.schedule_id == _winner(url, nfe)
+        assert known[nfe][0].remark
     assert ask(served, f"/ranking/{HERE}?nfe=9").status == 404
     assert ask(served, f"/ranking/{HERE}?nfe=x&from=-4").status == 200
     assert ask(served, f"/ranking/{HERE}?from=999999").status == 200

@@ -187,6 +187,10 @@ def test_the_note_says_what_was_found_and_escapes_names(
         between = against["ratio_95"]
         tail = "" if between is None else f"({between[0]:.2f} to {between[1]:.2f})"
         assert f"| {against['ratio']:.2f} {tail} |" in prose
+    for claim in comparison_of(store)["claims"]:
+        for sentence in claim["says"]:
+            said = f"NFE {claim['nfe']}: {sentence}"
+            assert f"- {plain(said)}\n" in prose
     status = status_of(store)
     assert f"{status['network_calls']:,} network calls" in prose
     assert "s3search export" in body and "--nfe 3 -o schedule-3.json" in body

@@ -115,7 +115,10 @@ def test_the_numbers_are_those_of_compare_and_status(text: str, store: StudyStor
         if row["is_baseline"]:
             assert row["name"] in said
     for against in compared["against_published"]:
-        assert f"{against['ratio']:.2f} times as far" in said
+        assert f"published / found {against['ratio']:.2f}" in said
+    for claim in compared["claims"]:
+        for sentence in claim["says"]:
+            assert said.count(f"NFE {claim['nfe']}: {sentence}") == 1
     for floor in compared["floor"]:
         assert f"{floor['value']:.4f}" in said
     assert f"{status['network_calls']:,} network calls" in said

@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.console import Console
 
-from s3search.show.terminal.comparison import against_lines, comparison_lines, comparison_table
+from s3search.show.terminal.comparison import comparison_lines, comparison_table
 
 _NAMES = ("DPM-Solver++(3M), quadratic, denoise 0.06", "UniPC-3 bh2, logsnr, stop 0.02")
 
@@ -44,22 +44,13 @@ def _found() -> dict[str, Any]:
     )
     return {
         "rows": [found, *published],
-        "against_published": [{"nfe": 5, **_against("beats", "beats")}],
+        "claims": [{"nfe": 5, "says": ["the verdict", "the reasons"]}],
         "vetoed": [],
         "floor": [
             {"extractor": "digits-a", "value": 0.033},
             {"extractor": "digits-b", "value": 0.031},
         ],
     }
-
-
-def _against(verdict: str, second: str | None) -> dict[str, Any]:
-    numbers = {"ratio": 2.4, "ratio_95": (1.9, 3.1), "difference": 0.06}
-    witness = None
-    if second is not None:
-        witness = {"extractor": "b", "verdict": second, **numbers, "ratio": 1.8, "ratio_95": None}
-    first = {"extractor": "a", "verdict": verdict, "published": "DDIM", **numbers}
-    return {**first, "witness": witness}
 
 
 def _printed(width: int) -> str:
@@ -84,7 +75,7 @@ def test_the_table_fits_100_columns_without_a_cut() -> None:
         "0.0330",  # the floor in the first extractor
         "0.0310",
         "DPM-Solver++(3M),",
-        "winner",
+        "exported",
     ):
         assert cell in text
     assert text.index("0.0400") < text.index("0.0973") < text.index("24.1523")
@@ -97,7 +88,7 @@ def test_a_narrow_screen_cuts_nothing_either() -> None:
 
 
 def test_a_database_of_before_replicates_prints_without_intervals_of_pairs() -> None:
-    found = _found() | {"floor": [], "against_published": []}
+    found = _found() | {"floor": [], "claims": []}
     for row in found["rows"]:
         row |= {"difference_95": None, "ratio_95": None, "witness": None}
     console = Console(width=100, color_system=None)
@@ -110,19 +101,20 @@ def test_a_database_of_before_replicates_prints_without_intervals_of_pairs() -> 
     assert list(comparison_lines(found)) == []
 
 
-def test_the_lines_say_who_beats_whom_and_whether_the_second_extractor_agrees() -> None:
+def test_the_lines_are_the_claims_and_what_real_images_get() -> None:
     first, second, floor = comparison_lines(_found())
-    assert first == (
-        "NFE 5, a: the found schedule beats the best published one; DDIM is 2.40 times as far "
-        "(95 % 1.90 to 3.10)"
-    )
-    assert second.endswith("that chose nothing, agrees: 1.80 times as far")
+    assert (first, second) == ("NFE 5: the verdict", "NFE 5: the reasons")
     assert "no schedule should be expected to beat by much" in floor
 
-    def of_second(verdict: str, witness: str) -> str:
-        return list(against_lines(_against(verdict, witness)))[1]
 
-    assert "disagrees: the best published schedule beats" in of_second("beats", "loses")
-    assert "cannot tell them apart: 1.80" in of_second("beats", "undecided")
-    assert "decides: the found schedule beats" in of_second("undecided", "beats")
-    assert len(list(against_lines(_against("loses", None)))) == 1
+def test_what_is_exported_stands_first_whatever_its_distance() -> None:
+    found = _found()
+    found["rows"][0] |= {"is_winner": False}
+    found["rows"][2] |= {"is_winner": True}
+    console = Console(width=100, color_system=None)
+    with console.capture() as capture:
+        console.print(comparison_table(found))
+    text = capture.get()
+    assert text.index("0.0973") < text.index("0.0400") < text.index("24.1523")
+    (marked,) = (line for line in text.splitlines() if "exported" in line)
+    assert "0.0973" in marked

@@ -29,6 +29,7 @@ ROW = Row(
     held_out_images=10_000,
     n_images=1000,
     best_published=0.1,
+    real_images=0.03,
     schedule_id="a" * 32,
     study="s3, NFE 5, seed 0, budget 100",
 )
@@ -50,6 +51,10 @@ def test_a_summary_is_the_median_and_the_range_over_seeds() -> None:
     assert (largest.held_out, largest.lowest, largest.highest) == (0.05, 0.04, 0.07)
     assert largest.network_calls == 510_000
     assert largest.gain == pytest.approx(2.0)
+    assert largest.gain_less_bias == pytest.approx(3.5)
+    unknown = replace(largest, real_images=None)
+    assert (unknown.gain, unknown.gain_less_bias) == (largest.gain, None)
+    assert replace(largest, real_images=0.05).gain_less_bias is None
 
 
 def test_a_seed_that_found_nothing_is_told_and_left_out_of_the_median() -> None:
@@ -88,9 +93,9 @@ def test_the_table_says_what_is_counted_and_has_a_line_for_each_summary() -> Non
     text = markdown(summaries(ROWS), ROWS)
     assert "Fréchet distance of 10,000 images on held-out noise" in text
     assert "measurements of 1,000 images" in text
-    line = "| s3 | 100 | 0.51 M | 0.0500 (0.0400 to 0.0700) | 2.00 times as far | 20% |"
+    line = "| s3 | 100 | 0.51 M | 0.0500 (0.0400 to 0.0700) | 2.00 | 3.50 | 20% |"
     assert line in text.splitlines()
-    assert f"| {PUBLISHED} |  | 0.50 M | 0.1000 (1 seed) |  | 20% |" in text.splitlines()
+    assert f"| {PUBLISHED} |  | 0.50 M | 0.1000 (1 seed) |  |  | 20% |" in text.splitlines()
 
 
 def test_the_csv_has_every_row_with_empty_fields_for_no_number(tmp_path: Path) -> None:
