@@ -23,7 +23,10 @@ from s3search.study.results.table import validated_table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_SHOWN = ("nfe", "name", "distance", "low", "high", "times_winner", "second_distance")
+_SHOWN = (
+    *("nfe", "name", "is_winner", "distance", "low", "high", "n_images", "times_winner"),
+    "second_distance",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)

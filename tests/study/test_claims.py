@@ -146,7 +146,10 @@ def test_a_study_of_before_the_notes_covers_nothing(config: StudyConfig) -> None
     claim, n = _claim(config), n_measured(config)
     assert claim.verdict is Verdict.NOT_COVERED
     assert f", the best of {n} published configurations measured: distance 0.2" in claim.says[0]
-    assert "which published configurations there are was not recorded" in claim.says[1]
+    assert claim.says[1] == (
+        "not enough for a verdict: which published configurations there are was not recorded; "
+        "a new study records it"
+    )
     assert not any(word in sentence for word in BETTER for sentence in claim.says)
 
 
@@ -169,7 +172,10 @@ def test_what_cannot_be_had_at_these_calls_is_named_and_no_gap(config: StudyConf
     measured.note(config, [stock], missing={"diffusers HeunDiscreteScheduler": "odd calls"})
     claim = _claim(config)
     assert claim.verdict is Verdict.BEATS
-    assert "not to be had at these calls: diffusers HeunDiscreteScheduler" in claim.says
+    assert (
+        "stock solvers without a schedule of their own at these calls: "
+        "diffusers HeunDiscreteScheduler"
+    ) in claim.says
     assert claim.to_dict()["coverage"]["without"] == {
         "diffusers HeunDiscreteScheduler": "odd calls"
     }

@@ -42,11 +42,13 @@ def found_figure(schedule: Schedule, table: pd.DataFrame, title: str) -> Noteboo
             axes.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=2.0)
     axes.set_yticks(range(len(rows)), [_name(row) for row in rows.to_dict("records")])
     axes.invert_yaxis()
-    axes.set_xlabel("distance on held-out noise, 95 % intervals")
+    sizes = ", ".join(f"{n:,}" for n in rows["n_images"].unique())
+    axes.set_xlabel(f"distance of {sizes} images on held-out noise, 95 % intervals")
     axes.grid(visible=True, axis="x", alpha=0.25)
     return figure
 
 
 def _name(row: dict[Any, Any]) -> str:
     name = str(row["name"]) if row["is_baseline"] else f"found: {row['name']}"
+    name = f"exported, {name}" if row["is_winner"] else name
     return name if len(name) <= _NAME_CHARACTERS else f"{name[:_NAME_CHARACTERS]}..."

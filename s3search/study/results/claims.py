@@ -173,12 +173,11 @@ class Claim:
         if self.first is None:
             return
         if self.verdict is Verdict.NOT_COVERED:
-            yield (
-                f"not enough for a verdict: {'; '.join(self.coverage.gaps)}; run `s3search "
-                "compare STUDY --schedulers`, or raise the budget and launch again"
-            )
+            gaps = "; ".join(self.coverage.gaps)
+            yield f"not enough for a verdict: {gaps}; {self.coverage.remedy}"
         if self.coverage.without:
-            yield f"not to be had at these calls: {listed(list(self.coverage.without))}"
+            names = listed(list(self.coverage.without))
+            yield f"stock solvers without a schedule of their own at these calls: {names}"
         yield _bias(self.first, self.n_images)
         if self.second is not None:
             yield (

@@ -11,8 +11,8 @@ A found schedule may be called better than the published ones only where all of 
    best tenth, k = max(1, N // 10), is among them 19 times in 20 even if they were measured in an
    order that says nothing:  C(N - k, n) / C(N, n) <= 0.05.  That is 26 of 86, all of 10.
 
-What there is, a launch notes in the study (`KIND`).  A study without the note, of an earlier
-release, covers nothing.
+What there is, a launch notes in the study (`KIND`) before anything is proposed.  A study without
+the note, begun by an earlier release, covers nothing.
 """
 
 import math
@@ -49,7 +49,7 @@ class Coverage:
     stock: tuple[str, ...] = ()  # labels of the stock defaults
     stock_missing: tuple[str, ...] = ()  # those that are not validated
     solvers_missing: tuple[str, ...] = ()  # published solvers of which nothing is validated
-    without: Mapping[str, str]  # stock defaults that have no such schedule: why
+    without: Mapping[str, str]  # stock solvers without a schedule of their own here: why
 
     @property
     def needed(self) -> int | None:
@@ -70,6 +70,13 @@ class Coverage:
         if self.solvers_missing:
             found.append(f"no validated schedule of {listed(self.solvers_missing)}")
         return tuple(found)
+
+    @property
+    def remedy(self) -> str:
+        """What would close the gaps."""
+        if self.known is None:
+            return "a new study records it"
+        return "run `s3search compare STUDY --schedulers`, or raise the budget and launch again"
 
     @property
     def counted(self) -> str:

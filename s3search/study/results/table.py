@@ -14,11 +14,12 @@ COLUMNS = (
 
 
 def validated_table(scored: list[Scored]) -> pd.DataFrame:
-    """A row for each of `s3search.study.results.frame.validated`, the winner of its NFE first.
+    """A row for each of `s3search.study.results.frame.validated`, the winner of its NFE, which is
+    exported, first.
 
     ``low`` to ``high`` is the 95 % interval of ``distance`` over other noise; ``times_winner``
-    says how many times as far it is as the winner, on the same noise; ``second_*`` are of the
-    second extractor.  What was not measured is missing.
+    is the ratio to the winner's on the same noise, with the bias of ``n_images`` images in both;
+    ``second_*`` are of the second extractor.  What was not measured is missing.
     """
     winners: dict[int, Scored] = {}
     for row in scored:
