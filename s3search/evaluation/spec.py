@@ -11,7 +11,7 @@ import torch
 from s3search.errors import IncompatibleStatistics, InvalidConfig
 from s3search.evaluation.fingerprints import DIGITS, add_weights
 from s3search.evaluation.live import LIVE, LiveObjects, placed
-from s3search.evaluation.plugins import MODELS, call_plugin
+from s3search.evaluation.plugins import MODELS, call_plugin, importable_from
 from s3search.models.statistics import GaussianStatistics
 from s3search.rules import EmsStatistics
 
@@ -41,11 +41,17 @@ class EvaluatorSpec:
     device: str = "cpu"
     batch_size: int | None = None
     precision: Precision = "float32"
+    import_from: tuple[str, ...] = field(default=(), compare=False)  # folders of modules
     live: LiveObjects = field(default_factory=LiveObjects, compare=False)
 
 
 def load_model(spec: EvaluatorSpec) -> Any:
-    """The denoiser where its loader leaves it; raises `InvalidConfig` for anything else."""
+    """The denoiser where its loader leaves it; raises `InvalidConfig` for anything else.
+
+    From here on all that the study names can be imported.
+    """
+    named = (spec.model, spec.features, spec.reference, spec.second_features or "")
+    importable_from(spec.import_from, named)
     model = call_plugin("model.loader", spec.model, spec.model_options, MODELS, spec.live.model)
     for attribute in ("process", "sample_shape"):
         if not hasattr(model, attribute):

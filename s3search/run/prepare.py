@@ -6,6 +6,7 @@ from pathlib import Path
 
 from s3search.cluster.asking import Pool, described
 from s3search.errors import IncompatibleStatistics, InvalidConfig, InvalidSchedule
+from s3search.evaluation.plugins import importable_from
 from s3search.evaluation.record import Description, statistics_problem
 from s3search.models.diffusers.scheduler_config import OwnSampler
 from s3search.processes import NoiseProcess
@@ -57,6 +58,7 @@ def prepare(
     """Asks the workers what they loaded and makes the search, from what its version of the space
     begins with; raises for anything wrong.
     """
+    importable_from(config.import_folders, (config.search.algorithm,))
     description = described(pool, layers=space.cost is not None)
     applied = config if extension is None else extension.applied(config)
     setup = Setup(

@@ -147,6 +147,7 @@ class ClusterTable(_Table):
     precision: Precision = "float32"  # of the network's products while sampling
     population: int | Literal["auto"] = "auto"  # evaluations in one task, which share calls
     task_seconds: float | None = Field(default=None, gt=0)  # None: a task may take any time
+    import_from: tuple[str, ...] | None = None  # None: the study file's folder
 
     @field_validator("population", mode="before")
     @classmethod
@@ -192,6 +193,13 @@ class StudyConfig(_Table):
         return self
 
     @property
+    def import_folders(self) -> tuple[str, ...]:
+        """Where modules that the study names are looked for after Python's own places: the
+        folders of ``cluster.import_from``, and the current one.
+        """
+        return (*(self.cluster.import_from or ()), str(Path.cwd()))
+
+    @property
     def evaluator_spec(self) -> EvaluatorSpec:
         """What a worker needs."""
         second = self.validation.metric
@@ -209,6 +217,7 @@ class StudyConfig(_Table):
             device="cuda" if self.cluster.gpus_per_worker > 0 else "cpu",
             batch_size=self.cluster.batch_size,
             precision=self.cluster.precision,
+            import_from=self.import_folders,
         )
 
     @property
@@ -256,12 +265,19 @@ class StudyConfig(_Table):
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
-    """The study file at ``path`` with ``table.key=value`` overrides; raises `InvalidConfig`."""
+    """The study file at ``path`` with ``table.key=value`` overrides; raises `InvalidConfig`.
+
+    Folders of ``cluster.import_from`` are taken from the file's, and so is its default.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidConfig(f"{path}: cannot be read ({error})") from error
-    return config_from_text(text, str(path), overrides)
+    config = config_from_text(text, str(path), overrides)
+    folder = Path(path).resolve().parent
+    folders = tuple(str(folder / each) for each in config.cluster.import_from or (".",))
+    cluster = config.cluster.model_copy(update={"import_from": folders})
+    return config.model_copy(update={"cluster": cluster})
 
 
 def config_from_text(text: str, source: str, overrides: Sequence[str] = ()) -> StudyConfig:
