@@ -38,11 +38,21 @@ class EvaluatorSpec:
     second_options: Mapping[str, Any] = field(default_factory=dict)
     ems: str | None = None  # files that `s3search statistics` wrote
     gaussian: str | None = None
-    device: str = "cpu"
+    device: str = "cpu"  # "auto": a GPU if torch sees one
     batch_size: int | None = None
     precision: Precision = "float32"
     import_from: tuple[str, ...] = field(default=(), compare=False)  # folders of modules
     live: LiveObjects = field(default_factory=LiveObjects, compare=False)
+
+
+def device_of_spec(spec: EvaluatorSpec) -> torch.device:
+    """Where a worker computes; raises `InvalidConfig` where a GPU is asked for and there is none."""
+    has_gpu = torch.cuda.is_available()
+    if spec.device.startswith("cuda") and not has_gpu:
+        raise InvalidConfig("a GPU was asked for (cluster.gpus_per_worker > 0), torch sees none")
+    if spec.device == "auto":
+        return torch.device("cuda" if has_gpu else "cpu")
+    return torch.device(spec.device)
 
 
 def load_model(spec: EvaluatorSpec) -> Any:

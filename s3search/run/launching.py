@@ -111,9 +111,9 @@ def workers(config: StudyConfig, live: LiveObjects | None = None) -> Iterator[Po
 
 
 def _spec(config: StudyConfig, live: LiveObjects) -> EvaluatorSpec:
-    """What workers load; in this process a live model stays where it is, unless a GPU is asked
+    """What workers load; in this process a live model stays where it is, unless GPUs are asked
     for.
     """
     spec = replace(config.evaluator_spec, live=live)
-    stays = config.cluster.address == "inline" and config.cluster.gpus_per_worker == 0
+    stays = config.cluster.address == "inline" and config.cluster.gpus_per_worker in (0, "auto")
     return replace(spec, device=str(live.device)) if stays and live.device is not None else spec

@@ -82,7 +82,10 @@ def test_a_second_extractor_takes_the_remaining_keys_of_its_table(tmp_path: Path
         ("validation.metric.network=b", r"validation.metric.features: missing"),
         ("validation.metric.features=digits", r"validation.metric: is the extractor of \[metric"),
         ("evaluations=3", r"--set takes table.key=value"),
-        ("cluster.min_workers=3", r"min_workers = 3 of workers = 2: .* raise workers, or lower"),
+        ("cluster.workers=0", r"cluster.workers: .*whole number .*'auto' for as many.*found 0"),
+        ("cluster.workers=true", r"cluster.workers: .*found True"),
+        ("cluster.gpus_per_worker=-1", r"cluster.gpus_per_worker: .*'auto' for one where.*-1"),
+        ("cluster.gpus_per_worker=all", r"cluster.gpus_per_worker: .*found 'all'"),
         ("cluster.min_workers=-1", r"cluster.min_workers: .*greater than or equal to 0"),
         ("cluster.task_seconds=0", r"cluster.task_seconds: .*greater than 0"),
     ],
@@ -90,6 +93,19 @@ def test_a_second_extractor_takes_the_remaining_keys_of_its_table(tmp_path: Path
 def test_a_wrong_value_names_its_key(tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(InvalidConfig, match=message):
         load_config(_file(tmp_path), [override])
+
+
+def test_a_search_waits_for_no_more_workers_than_it_asks_for(tmp_path: Path) -> None:
+    least = "cluster.min_workers=3"
+    assert load_config(_file(tmp_path), [least]).cluster.workers == "auto"
+    with pytest.raises(InvalidConfig, match=r"min_workers = 3 of workers = 2: .* raise workers"):
+        load_config(_file(tmp_path), [least, "cluster.workers=2"])
+
+
+def test_the_device_follows_from_the_gpus_of_a_worker(tmp_path: Path) -> None:
+    for gpus, device in (("auto", "auto"), ("0", "cpu"), ("0.5", "cuda"), ("2", "cuda")):
+        config = load_config(_file(tmp_path), [f"cluster.gpus_per_worker={gpus}"])
+        assert config.evaluator_spec.device == device
 
 
 def test_a_missing_table_is_named() -> None:

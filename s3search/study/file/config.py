@@ -4,6 +4,7 @@ Unknown keys are errors that name the nearest right key; every table but ``[stud
 ``[space]``, ``[metric]`` and ``[reference]`` may be left out.
 """
 
+import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -140,14 +141,34 @@ class ClusterTable(_Table):
     """``[cluster]``: where schedules are evaluated."""
 
     address: str = "local"
-    workers: int = Field(default=2, ge=1)
+    workers: int | Literal["auto"] = "auto"  # as many as fit; at most 8 on CPUs
     min_workers: int | None = Field(default=None, ge=0)  # None: all of them
-    gpus_per_worker: float = Field(default=0.0, ge=0)
+    gpus_per_worker: float | Literal["auto"] = "auto"  # 1 where there are GPUs
     batch_size: int | None = Field(default=None, ge=1)
     precision: Precision = "float32"  # of the network's products while sampling
     population: int | Literal["auto"] = "auto"  # evaluations in one task, which share calls
     task_seconds: float | None = Field(default=None, gt=0)  # None: a task may take any time
     import_from: tuple[str, ...] | None = None  # None: the study file's folder
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _number(cls, workers: object) -> object:
+        if workers != "auto" and not (type(workers) is int and workers > 0):
+            raise ValueError(
+                "is a whole number of workers from 1, or 'auto' for as many as the cluster has "
+                f"GPUs (CPUs, where it has none); found {workers!r}"
+            )
+        return workers
+
+    @field_validator("gpus_per_worker", mode="before")
+    @classmethod
+    def _share(cls, gpus: object) -> object:
+        if gpus != "auto" and not (type(gpus) in (int, float) and gpus >= 0):
+            raise ValueError(
+                "is 0, a share of a GPU, a number of GPUs, or 'auto' for one where the cluster "
+                f"has any; found {gpus!r}"
+            )
+        return gpus
 
     @field_validator("population", mode="before")
     @classmethod
@@ -161,7 +182,8 @@ class ClusterTable(_Table):
 
     @model_validator(mode="after")
     def _begins_with_no_more_than_all(self) -> "ClusterTable":
-        if self.min_workers is not None and self.min_workers > self.workers:
+        most = math.inf if self.workers == "auto" else self.workers
+        if self.min_workers is not None and self.min_workers > most:
             raise ValueError(
                 f"min_workers = {self.min_workers} of workers = {self.workers}: a search cannot "
                 "wait for more workers than it asks for; raise workers, or lower min_workers"
@@ -214,11 +236,18 @@ class StudyConfig(_Table):
             second_options={} if second is None else second.options,
             ems=self.statistics.ems,
             gaussian=self.statistics.gaussian,
-            device="cuda" if self.cluster.gpus_per_worker > 0 else "cpu",
+            device=self._device,
             batch_size=self.cluster.batch_size,
             precision=self.cluster.precision,
             import_from=self.import_folders,
         )
+
+    @property
+    def _device(self) -> str:
+        gpus = self.cluster.gpus_per_worker
+        if gpus == "auto":
+            return gpus
+        return "cuda" if gpus > 0 else "cpu"
 
     @property
     def measuring_spec(self) -> EvaluatorSpec:

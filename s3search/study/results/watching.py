@@ -47,8 +47,9 @@ def look(store: StudyStore) -> Watched:
     now = max(now, since, newest or now)  # the driver's clock may be ahead of this one
     is_running = state in ("searching", "validating")
     rate = images_per_second(answers, since, now) if is_running else 0.0
-    workers = store.config.cluster.workers
-    busy = min(n_workers(answers, now), workers) if is_running else 0
+    asked, heard = store.config.cluster.workers, n_workers(answers, now)
+    workers = heard if asked == "auto" else asked  # how many there are the driver knows
+    busy = min(heard, workers) if is_running else 0
     spend = _spend(totals, jobs)
     spent = sum(row["n_images"] * row["count"] for row in totals if row["rung"] in _BUDGETED)
     spent += sum(each["network_calls"] for each in jobs.values()) / _nfe(store)
