@@ -100,7 +100,7 @@ class Tally:
             )
         else:
             done, total = validated
-            waiting = (total - done) * self._store.config.validation.n_images
+            waiting = (total - done) * self._store.config.held_out_images
             left = waiting / rate if rate else None
             if done == total or now - self._held_out_at >= _HELD_OUT_SECONDS:
                 self._held_out, self._held_out_at = held_out_of(self._store), now

@@ -134,7 +134,7 @@ class Pages:
     def _ranking(self, name: str, query: dict[str, str]) -> Answer:
         def ranked(store: StudyStore, frame: pd.DataFrame) -> tuple[Any, int, list[Veto]]:
             config = store.config
-            by_nfe = ranking(frame, config.validation.n_images)
+            by_nfe = ranking(frame, config.held_out_images)
             return by_nfe, config.search.n_images, list(store.vetoes().values())
 
         by_nfe, n_images, vetoed = self._kept.of("ranking", name, ranked)

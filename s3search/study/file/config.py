@@ -25,6 +25,7 @@ from s3search.errors import InvalidConfig, nearest
 from s3search.evaluation.spec import EvaluatorSpec, Precision
 from s3search.search.ladder import DEFAULT_LADDER, LadderRung
 from s3search.search.questions import PolishLoss
+from s3search.study.file.held_out import held_out_images
 from s3search.study.file.protocols import with_protocol
 
 DEFAULT_STORAGE = "sqlite:///s3search.db"
@@ -124,10 +125,20 @@ class SearchTable(_Table):
 class ValidationTable(_Table):
     """``[validation]``: how the finalists are re-scored on noise that the search never saw."""
 
-    n_images: int = Field(default=10_000, ge=2)
+    n_images: int | Literal["auto"] = "auto"  # so many that it costs about what the search did
     finalists: int = Field(default=8, ge=1)
     baselines: bool = True  # the best published solvers beside them
     metric: MetricTable | None = None  # a second extractor, which chooses nothing
+
+    @field_validator("n_images", mode="before")
+    @classmethod
+    def _images(cls, n_images: object) -> object:
+        if n_images != "auto" and not (type(n_images) is int and n_images > 1):
+            raise ValueError(
+                "is a whole number of images from 2, or 'auto' for so many that the validation "
+                f"costs about what the search did; found {n_images!r}"
+            )
+        return n_images
 
 
 class StorageTable(_Table):
@@ -213,6 +224,32 @@ class StudyConfig(_Table):
                 "leave it out"
             )
         return self
+
+    @property
+    def held_out_images(self) -> int:
+        """Images that the validation makes of each schedule: as many as are asked for, else as
+        follow from the search.
+        """
+        asked, search = self.validation.n_images, self.search
+        if asked != "auto":
+            return asked
+        n = search.evaluations
+        return held_out_images(
+            search.n_images,
+            evaluations=None if n is None else n / len(self.space.nfe),
+            finalists=self.validation.finalists,
+            baselines=self.validation.baselines and search.baselines,
+        )
+
+    def settled(self, before: "StudyConfig | None" = None) -> "StudyConfig":
+        """The study with a number of held-out images that stays what it was ``before``, unless
+        another one is asked for: a larger budget leaves what is validated comparable.
+        """
+        if self.validation.n_images != "auto":
+            return self
+        n_images = (before or self).held_out_images
+        validation = self.validation.model_copy(update={"n_images": n_images})
+        return self.model_copy(update={"validation": validation})
 
     @property
     def import_folders(self) -> tuple[str, ...]:

@@ -124,9 +124,9 @@ def validated(frame: pd.DataFrame, config: StudyConfig, nfe: int | None = None) 
     kept = whole[whole["schedule_id"].isin(held_out["schedule_id"])]  # few of many
     searched = {row["schedule_id"]: row for row in kept.to_dict("records")}
     seen_again = _at(frame, Rung.SECOND_METRIC)
-    of_this_size = seen_again[seen_again["n_images"] == config.validation.n_images]
+    of_this_size = seen_again[seen_again["n_images"] == config.held_out_images]
     second = {row["schedule_id"]: _held_out(row) for row in of_this_size.to_dict("records")}
-    current = held_out["n_images"] == config.validation.n_images
+    current = held_out["n_images"] == config.held_out_images
     if nfe is not None:
         current &= held_out["nfe"] == nfe
     rows = held_out[current].sort_values(["nfe", "value", "id"]).to_dict("records")
@@ -185,7 +185,7 @@ def _winner(scored: list[Scored], finals: dict[str, float], seed: int) -> Scored
 def why_nothing(store: StudyStore, frame: pd.DataFrame, nfe: int | None = None) -> str:
     """Why `validated` is empty, and what would do, as a sentence."""
     is_it = (frame["rung"] == Rung.VALIDATION.value) & (frame["state"] == "complete")
-    is_it &= frame["n_images"] == store.config.validation.n_images
+    is_it &= frame["n_images"] == store.config.held_out_images
     is_it &= True if nfe is None else frame["nfe"] == nfe
     known = store.vetoes()
     vetoed = [known[each] for each in frame[is_it]["schedule_id"].unique() if each in known]

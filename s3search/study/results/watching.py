@@ -165,7 +165,7 @@ def _total(store: StudyStore) -> int | None:
 
 
 def _n_validated(store: StudyStore, totals: Sequence[Any]) -> int:
-    size = store.config.validation.n_images
+    size = store.config.held_out_images
     validation = [row for row in totals if row["rung"] == Rung.VALIDATION.value]
     return sum(row["count"] for row in validation if row["n_images"] == size)
 
