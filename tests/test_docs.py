@@ -174,7 +174,7 @@ def test_every_rule_is_in_the_table_of_solvers() -> None:
 
 
 def test_nothing_says_to_install_the_package_from_an_index_that_has_it_not() -> None:
-    """Extras come from a clone, ``pip install '.[dashboard]'``, or by their packages' own names."""
+    """Extras come from a clone, ``'.[dashboard]'``, or by their packages' own names."""
     asks = re.compile(r"pip install [^\n]*\bs3search(?!-)\b|'s3search\[", re.IGNORECASE)
     folders = ("s3search", "search_spaces", "docs", "workers", "dashboards", "examples")
     files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]

@@ -65,19 +65,30 @@ class AskedSizes:
 
     def on(self, nodes: Sequence[Node]) -> Sizes:
         """The sizes on nodes of a cluster."""
-        gpus, each, n = self._gpus_on(nodes), self.gpus_per_worker, self.n_workers
-        if each == "auto":
-            each = min(1.0, 1.0 / math.ceil((n if n != "auto" else 1) / gpus)) if gpus else 0.0
-        if n == "auto":
-            alone = Sizes(n_workers=1, min_workers=0, gpus_per_worker=each)
-            fit = sum(alone.room(node) for node in nodes)
-            n = max(1, fit if each else min(fit, _MOST_ON_CPUS), self.min_workers or 0)
+        gpus = self._gpus_on(n_gpus(nodes))
+        n = self._workers_on(nodes, gpus)
         least = n if self.min_workers is None else self.min_workers
-        return Sizes(n_workers=n, min_workers=least, gpus_per_worker=each)
+        return Sizes(n_workers=n, min_workers=least, gpus_per_worker=gpus)
 
-    @staticmethod
-    def _gpus_on(nodes: Sequence[Node]) -> int:
-        return sum(int(node.get("GPU", 0.0)) for node in nodes)
+    def _gpus_on(self, n_gpus: int) -> float:
+        if self.gpus_per_worker != "auto":
+            return self.gpus_per_worker
+        if not n_gpus:
+            return 0.0
+        n_workers = 1 if self.n_workers == "auto" else self.n_workers
+        return 1.0 / max(1, math.ceil(n_workers / n_gpus))
+
+    def _workers_on(self, nodes: Sequence[Node], gpus: float) -> int:
+        if self.n_workers != "auto":
+            return self.n_workers
+        alone = Sizes(n_workers=1, min_workers=0, gpus_per_worker=gpus)
+        fit = sum(alone.room(node) for node in nodes)
+        return max(1, fit if gpus else min(fit, _MOST_ON_CPUS), self.min_workers or 0)
+
+
+def n_gpus(nodes: Sequence[Node]) -> int:
+    """GPUs of some nodes."""
+    return sum(int(node.get("GPU", 0.0)) for node in nodes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -153,6 +153,7 @@ class Evaluator:
             gaussian=self._gaussian,
             own_sampler=getattr(self.denoiser, "own_sampler", None),
             takes_guidance=getattr(self.denoiser, "takes_guidance", False),
+            batches_per_call=int(getattr(self.denoiser, "network_batches_per_call", 1)),
             layers=layers_of(self.denoiser) if layers else None,
         )
 

@@ -46,7 +46,7 @@ class EvaluatorSpec:
 
 
 def device_of_spec(spec: EvaluatorSpec) -> torch.device:
-    """Where a worker computes; raises `InvalidConfig` where a GPU is asked for and there is none."""
+    """Where a worker computes; raises `InvalidConfig` for a GPU that is not there."""
     has_gpu = torch.cuda.is_available()
     if spec.device.startswith("cuda") and not has_gpu:
         raise InvalidConfig("a GPU was asked for (cluster.gpus_per_worker > 0), torch sees none")

@@ -105,9 +105,7 @@ def study_of(
     return parse_config({**tables, **_tables(asked, model, second)}, "s3search.search"), live
 
 
-def _tables(
-    asked: SearchKeywords, model: Brought, second: Brought | None
-) -> dict[str, Table]:
+def _tables(asked: SearchKeywords, model: Brought, second: Brought | None) -> dict[str, Table]:
     """All tables of the study but those of model, metric and reference."""
     nfe = list(asked.nfe) if isinstance(asked.nfe, Sequence) else [asked.nfe]
     space = asked.space if isinstance(asked.space, Mapping) else {"preset": asked.space}

@@ -83,7 +83,10 @@ def test_a_second_extractor_takes_the_remaining_keys_of_its_table(tmp_path: Path
         ("validation.metric.network=b", r"validation.metric.features: missing"),
         ("validation.metric.features=digits", r"validation.metric: is the extractor of \[metric"),
         ("evaluations=3", r"--set takes table.key=value"),
-        ("validation.n_images=1", r"validation.n_images: .*from 2, or 'auto' for so many.*found 1"),
+        (
+            "validation.n_images=1",
+            r"validation.n_images: .*from 2, or 'auto' for so many.*found 1",
+        ),
         ("cluster.workers=0", r"cluster.workers: .*whole number .*'auto' for as many.*found 0"),
         ("cluster.workers=true", r"cluster.workers: .*found True"),
         ("cluster.gpus_per_worker=-1", r"cluster.gpus_per_worker: .*'auto' for one where.*-1"),

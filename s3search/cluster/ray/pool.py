@@ -50,7 +50,7 @@ from s3search.cluster.ray.deaths import Death, Deaths, DeathVerdict
 from s3search.cluster.ray.packed import packed
 from s3search.cluster.ray.slots import Call, Slot, Unloaded
 from s3search.cluster.ray.timeouts import Timeout, Timeouts
-from s3search.cluster.sizes import AskedSizes, Place
+from s3search.cluster.sizes import AskedSizes, Place, n_gpus
 from s3search.errors import Failure, failure_from_exception
 
 _LOOK_SECONDS = 1.0  # between two looks at the nodes while a task is under suspicion
@@ -99,7 +99,7 @@ class RayPool(Generic[Request, Reply]):
         self.place = Place(
             n_workers=sizes.n_workers,
             gpus_per_worker=sizes.gpus_per_worker,
-            n_gpus=sum(int(node.get("GPU", 0.0)) for node in nodes),
+            n_gpus=n_gpus(nodes),
         )
 
     @property

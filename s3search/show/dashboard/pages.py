@@ -41,6 +41,7 @@ from s3search.show.report.data import collect
 from s3search.show.report.page import number, render, style_sheet
 from s3search.show.report.samples import NoSamples
 from s3search.show.report.svg import svg_of
+from s3search.show.terminal.status import measured_words
 from s3search.study.database.store import StudyStore, study_names
 from s3search.study.results.frame import status_of
 from s3search.study.vetoes import Veto
@@ -70,7 +71,11 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._environment.filters |= {"count": lambda value: f"{value:,}", "number": number}
+        self._environment.filters |= {
+            "count": lambda value: f"{value:,}",
+            "measured": measured_words,
+            "number": number,
+        }
 
     def before(self, application: WSGIApplication) -> WSGIApplication:
         """These pages, and the application for all other paths."""

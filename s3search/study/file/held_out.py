@@ -17,5 +17,5 @@ def held_out_images(
     times = _WITHOUT_COUNT if evaluations is None else evaluations / schedules
     least = 2 * n_images
     found = int(min(max(times * n_images, least), max(_MOST, least)))
-    unit = 10 ** max(0, len(str(found)) - 2)
+    unit = int(10 ** max(0, len(str(found)) - 2))
     return max(least, found // unit * unit)

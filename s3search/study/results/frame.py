@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from s3search.search.questions import Rung
 from s3search.search.trial import Origin
 from s3search.study.database.store import StudyStore
 from s3search.study.file.config import StudyConfig
+from s3search.study.results.budget import budget_of
 from s3search.study.results.rungs import rung_rows
 from s3search.study.vetoes import named_vetoes
 
@@ -52,6 +54,15 @@ def finalists(frame: pd.DataFrame, config: StudyConfig) -> list[str]:
         peers = pd.concat([baselines.head(_BEST_BASELINES), baselines.drop_duplicates("solver")])
         chosen += [*found["schedule_id"], *peers["schedule_id"].drop_duplicates()]
     return chosen
+
+
+def most_validated(config: StudyConfig, solvers: Sequence[str | None]) -> int:
+    """How many schedules of one number of calls are `finalists` at most, where published ones of
+    these solvers are measured; one entry for each schedule.
+    """
+    known = solvers if config.validation.baselines else ()
+    peers = min(len(known), len(set(known)) + _BEST_BASELINES - 1)  # the best is its solver's best
+    return config.validation.finalists + peers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,7 +236,7 @@ def status_of(store: StudyStore, frame: pd.DataFrame | None = None) -> dict[str,
     """
     frame = evaluations_frame(store) if frame is None else frame
     search = frame[frame["rung"].isin([Rung.SEARCH.value, Rung.STOPPED.value])]
-    jobs, notes = store.job_totals(), store.notes()
+    jobs, notes, budget = store.job_totals(), store.notes(), budget_of(store)
     made = frame[(frame["state"] == "complete") & (frame["rung"] != Rung.SECOND_METRIC.value)]
     best: dict[str, Any] = {}
     scored = validated(frame, store.config)
@@ -243,6 +254,10 @@ def status_of(store: StudyStore, frame: pd.DataFrame | None = None) -> dict[str,
         "state": store.state,
         "evaluations": int((~search["is_baseline"]).sum()),
         "budget": store.config.search.evaluations,
+        "budget_words": budget.words,
+        "budget_share": budget.share,
+        "budget_images": budget.images,
+        "measured": len(search),
         "baselines": int(search["is_baseline"].sum()),
         "left_race": int((frame["rung"] == Rung.STOPPED.value).sum()),
         "failed": int((frame["state"] == "failed").sum()) + round(_sum(jobs, "failed")),
