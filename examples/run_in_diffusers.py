@@ -1,6 +1,6 @@
 """Search a pipeline of diffusers that is in memory, and run it with what was found.
 
-pip install 's3search[diffusers]'
+pip install '.[diffusers]'      # in a clone of the repository
 python examples/run_in_diffusers.py google/ddpm-cifar10-32 folder-of-real-images
 """
 

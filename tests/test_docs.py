@@ -171,3 +171,14 @@ def test_every_protocol_has_a_row() -> None:
 def test_every_rule_is_in_the_table_of_solvers() -> None:
     text = SOLVERS.read_text(encoding="utf-8")
     assert not [name for name in rules() if f"| `{name}` |" not in text]
+
+
+def test_nothing_says_to_install_the_package_from_an_index_that_has_it_not() -> None:
+    """Extras come from a clone, ``'.[dashboard]'``, or by their packages' own names."""
+    asks = re.compile(r"pip install [^\n]*\bs3search(?!-)\b|'s3search\[", re.IGNORECASE)
+    folders = ("s3search", "search_spaces", "docs", "workers", "dashboards", "examples")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
+    for path in [*files, README, ROOT / "CONTRIBUTING.md"]:
+        if path.suffix not in (".pyc", ".png", ".npz", ".safetensors"):
+            found = asks.search(path.read_text(encoding="utf-8", errors="ignore"))
+            assert found is None, f"{path.relative_to(ROOT)}: {found and found[0]}"

@@ -58,10 +58,17 @@ def launch(
         bool,
         typer.Option("--takeover", help="Take the study from another driver, which stops."),
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what it would cost, by a few images; write nothing."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Create or resume the study of a study file and run it to its end."""
     config = config_of(study, storage, address, sets)
+    if dry_run:
+        _foretell(config, as_json=as_json)
+        return
     _launch(config, quiet=as_json, takeover=takeover)
     if as_json:
         print_json(_comparison(config.storage.url, config.study.name))
@@ -229,6 +236,20 @@ def _launch(config: Any, *, quiet: bool, takeover: bool = False) -> None:
             soft_wrap=True,
         )
         raise
+
+
+def _foretell(config: Any, *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from s3search.run.launching import dry_run
+    from s3search.show.terminal.forecast import forecast_lines
+
+    found = dry_run(config)
+    if as_json:
+        print_json(asdict(found) | {"minutes": sum(found.minutes.values())})
+        return
+    for line in forecast_lines(found):
+        OUT.print(line, highlight=False, soft_wrap=True)
 
 
 def _status(url: str, name: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from s3search.cluster.pool import (
     Task,
     WorkerPool,
 )
-from s3search.cluster.sizes import Sizes
+from s3search.cluster.sizes import AskedSizes, Auto
 from s3search.errors import Failure, InvalidConfig
 
 __all__ = ["Failure", "InlinePool", "Outcome", "Task", "WorkerPool", "check_address", "open_pool"]
@@ -33,22 +33,21 @@ def check_address(address: str) -> str:
 def open_pool(
     address: str,
     make_worker: Callable[[], Callable[[Request], Reply]],
-    n_workers: int,
-    gpus_per_worker: float,
+    n_workers: int | Auto,
+    gpus_per_worker: float | Auto,
     *,
     min_workers: int | None = None,
     threads_per_worker: int | None = None,
     task_seconds: float | None = None,
 ) -> WorkerPool[Request, Reply]:
-    """The pool that an address names; "inline" has one worker, whatever the sizes say.
+    """The pool that an address names; "inline" has one worker, whatever the sizes say, and "auto"
+    is settled by what the cluster has.
 
     It opens when ``min_workers`` fit (None: all); the others join when there is a place for them.
     A task that runs for more than ``task_seconds`` (None: any time) costs its worker process.
     """
-    sizes = Sizes(
-        n_workers=n_workers,
-        min_workers=n_workers if min_workers is None else min_workers,
-        gpus_per_worker=gpus_per_worker,
+    sizes = AskedSizes(
+        n_workers=n_workers, gpus_per_worker=gpus_per_worker, min_workers=min_workers
     )
     if check_address(address) == "inline":
         return InlinePool(make_worker)
@@ -57,7 +56,7 @@ def open_pool(
     return RayPool(
         make_worker,
         address=address,
-        sizes=sizes,
+        asked=sizes,
         threads_per_worker=threads_per_worker,
         task_seconds=task_seconds,
     )

@@ -164,7 +164,7 @@ class JobServer:
 _HINT = (
     "the address is that of the head's dashboard, port 8265, which listens on the head's loopback "
     "only: run this on the head or through `ssh -N -L 8265:127.0.0.1:8265 head`, and start Ray "
-    "there with 's3search[cluster]' installed"
+    "there with 'ray[client,default]' installed"
 )
 
 
@@ -174,7 +174,7 @@ def _ray_jobs() -> ModuleType:
         import ray.job_submission  # noqa: PLC0415  only needed here, and half a second
     except ImportError as error:
         raise InvalidConfig(
-            f"jobs need Ray's client ({error}); pip install 's3search[cluster]'"
+            f"jobs need Ray's client ({error}); pip install 'ray[client,default]'"
         ) from error
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
 from s3search import errors
+from s3search.cluster.sizes import Place
 from s3search.errors import Failure, failure_from_exception
 
 Request = TypeVar("Request")
@@ -61,6 +62,10 @@ class WorkerPool(Protocol[Request, Reply]):
     @property
     def n_workers(self) -> int:
         """Workers that are there now; it changes where they come and go."""
+
+    @property
+    def place(self) -> Place:
+        """Where they run, and what is there for them."""
 
     @property
     def n_pending(self) -> int:
@@ -106,6 +111,13 @@ class InlinePool(Generic[Request, Reply]):
         self._work: Callable[[Request], Reply] | None = None
         self._queue: deque[Task[Request]] = deque()
         self._is_closed = False
+
+    @property
+    def place(self) -> Place:
+        """This process, and the GPUs that torch sees from here."""
+        import torch  # noqa: PLC0415  a second, which only this needs
+
+        return Place(n_workers=1, gpus_per_worker=0.0, n_gpus=torch.cuda.device_count())
 
     @property
     def n_pending(self) -> int:

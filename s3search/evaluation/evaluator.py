@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s3search.errors import InvalidConfig
 from s3search.evaluation.code_version import CODE_VERSION
 from s3search.evaluation.decoding import network_batches, patched
 from s3search.evaluation.extractor import (
@@ -43,6 +42,7 @@ from s3search.evaluation.sampling import Sampler, batch_that_fits
 from s3search.evaluation.spec import (
     PRECISIONS,
     EvaluatorSpec,
+    device_of_spec,
     fingerprint,
     load_ems,
     load_gaussian,
@@ -75,11 +75,7 @@ class Evaluator:
     """
 
     def __init__(self, spec: EvaluatorSpec) -> None:
-        if spec.device.startswith("cuda") and not torch.cuda.is_available():
-            raise InvalidConfig(
-                "a GPU was asked for (cluster.gpus_per_worker > 0), torch sees none"
-            )
-        self.device = torch.device(spec.device)
+        self.device = device_of_spec(spec)
         self.denoiser = placed_model(load_model(spec), self.device, is_live=spec.model == LIVE)
         self._extractor = load_extractor(
             "metric.features",
@@ -157,6 +153,7 @@ class Evaluator:
             gaussian=self._gaussian,
             own_sampler=getattr(self.denoiser, "own_sampler", None),
             takes_guidance=getattr(self.denoiser, "takes_guidance", False),
+            batches_per_call=int(getattr(self.denoiser, "network_batches_per_call", 1)),
             layers=layers_of(self.denoiser) if layers else None,
         )
 

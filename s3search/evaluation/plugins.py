@@ -4,11 +4,17 @@ A study file's ``loader``, ``features`` and ``images`` name a function: a short 
 tables below, or
 ``"package.module:function"``.  It is called with the table's remaining keys.  A study of objects
 that the program had says "live" there (`s3search.evaluation.live`).
+
+Modules are looked for where Python looks, then in the study's folders (`importable_from`): last,
+so that a file beside a study file never stands in for a library's.
 """
 
-import importlib
+import importlib.util
 import inspect
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import Any, cast
 
 from s3search.errors import InvalidConfig, S3SearchError, nearest
@@ -55,6 +61,28 @@ def call_plugin(
         raise InvalidConfig(f"{field}: {name!r} failed with {kind}: {error}") from error
 
 
+def importable_from(folders: Sequence[str], names: Iterable[str] = ()) -> None:
+    """Puts the folders that are here at the end of the import path.
+
+    Raises `InvalidConfig` where one of them has a module of ``names``, import paths, and Python
+    would take another of that name.
+    """
+    here = [folder for folder in folders if Path(folder).is_dir()]
+    sys.path.extend(folder for folder in here if folder not in sys.path)
+    for name in names:
+        module = name.partition(":")[0].partition(".")[0]
+        own = PathFinder.find_spec(module, here) if ":" in name else None
+        if own is None or own.origin is None or module == "__main__":
+            continue
+        taken = importlib.util.find_spec(module)
+        if taken is not None and taken.origin not in (own.origin, None):
+            raise InvalidConfig(
+                f"{name}: the study's folder has {own.origin}, and Python would take "
+                f"{taken.origin}; give your module another name, or, where an earlier study of "
+                "this process imported that one, search in a new process"
+            )
+
+
 def parameters_of(field: str, name: str, known: Mapping[str, str]) -> list[str] | None:
     """What the function behind ``name`` may be given, None where nobody knows; raises
     `InvalidConfig` where there is no such function.
@@ -89,7 +117,8 @@ def imported(field: str, path: str) -> Callable[..., Any]:
         kind = type(error).__name__
         raise InvalidConfig(
             f"{field}: cannot import {module_name!r} ({kind}: {error}); "
-            "is it installed, or on PYTHONPATH, here and on the workers?"
+            "is it beside the study file or in a folder of cluster.import_from, installed, or on "
+            "PYTHONPATH, here and on the workers?"
         ) from error
     function = getattr(module, attribute, None)
     if not callable(function):

@@ -55,6 +55,7 @@ class Description:
     gaussian: GaussianStatistics | None = None
     own_sampler: OwnSampler | None = None  # of a pipeline
     takes_guidance: bool = False  # call by call
+    batches_per_call: int = 1  # through the network; 2 where guidance doubles them
     layers: Layers | None = None  # where they were asked for
 
     @property

@@ -11,7 +11,7 @@ import torch
 from s3search.errors import IncompatibleStatistics, InvalidConfig
 from s3search.evaluation.fingerprints import DIGITS, add_weights
 from s3search.evaluation.live import LIVE, LiveObjects, placed
-from s3search.evaluation.plugins import MODELS, call_plugin
+from s3search.evaluation.plugins import MODELS, call_plugin, importable_from
 from s3search.models.statistics import GaussianStatistics
 from s3search.rules import EmsStatistics
 
@@ -38,14 +38,30 @@ class EvaluatorSpec:
     second_options: Mapping[str, Any] = field(default_factory=dict)
     ems: str | None = None  # files that `s3search statistics` wrote
     gaussian: str | None = None
-    device: str = "cpu"
+    device: str = "cpu"  # "auto": a GPU if torch sees one
     batch_size: int | None = None
     precision: Precision = "float32"
+    import_from: tuple[str, ...] = field(default=(), compare=False)  # folders of modules
     live: LiveObjects = field(default_factory=LiveObjects, compare=False)
 
 
+def device_of_spec(spec: EvaluatorSpec) -> torch.device:
+    """Where a worker computes; raises `InvalidConfig` for a GPU that is not there."""
+    has_gpu = torch.cuda.is_available()
+    if spec.device.startswith("cuda") and not has_gpu:
+        raise InvalidConfig("a GPU was asked for (cluster.gpus_per_worker > 0), torch sees none")
+    if spec.device == "auto":
+        return torch.device("cuda" if has_gpu else "cpu")
+    return torch.device(spec.device)
+
+
 def load_model(spec: EvaluatorSpec) -> Any:
-    """The denoiser where its loader leaves it; raises `InvalidConfig` for anything else."""
+    """The denoiser where its loader leaves it; raises `InvalidConfig` for anything else.
+
+    From here on all that the study names can be imported.
+    """
+    named = (spec.model, spec.features, spec.reference, spec.second_features or "")
+    importable_from(spec.import_from, named)
     model = call_plugin("model.loader", spec.model, spec.model_options, MODELS, spec.live.model)
     for attribute in ("process", "sample_shape"):
         if not hasattr(model, attribute):

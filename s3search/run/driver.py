@@ -15,6 +15,7 @@ from typing import TypeVar
 from s3search.cluster.asking import Asker, Pool, PopulationSize
 from s3search.errors import EvaluationFailed, LeaseLost, S3SearchError, StudyConflict
 from s3search.evaluation.record import Description
+from s3search.run.forecast import to_validate
 from s3search.run.prepare import Prepared
 from s3search.run.tally import Tally
 from s3search.run.validation import Validation
@@ -41,7 +42,13 @@ class Driver:
         population = store.config.cluster.population
         self._asker = Asker(pool, PopulationSize.of(population, start.description))
         self._log = Log(store, first_number=start.first_number)
-        self._tally = Tally(store, self._log, total=start.total, spent_before=start.spent_before)
+        self._tally = Tally(
+            store,
+            self._log,
+            total=start.total,
+            spent_before=start.spent_before,
+            to_validate=sum(to_validate(store.config, start.seeds).values()),
+        )
         self._failures: list[str] = []  # in a row
         self._validation: Validation | None = None
 

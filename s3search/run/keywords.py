@@ -102,12 +102,10 @@ def study_of(
         second_features=None if second is None else second.live,
     )
     tables = {"model": model.table, "metric": features.table, "reference": reference.table}
-    return parse_config({**tables, **_tables(asked, model, live, second)}, "s3search.search"), live
+    return parse_config({**tables, **_tables(asked, model, second)}, "s3search.search"), live
 
 
-def _tables(
-    asked: SearchKeywords, model: Brought, live: LiveObjects, second: Brought | None
-) -> dict[str, Table]:
+def _tables(asked: SearchKeywords, model: Brought, second: Brought | None) -> dict[str, Table]:
     """All tables of the study but those of model, metric and reference."""
     nfe = list(asked.nfe) if isinstance(asked.nfe, Sequence) else [asked.nfe]
     space = asked.space if isinstance(asked.space, Mapping) else {"preset": asked.space}
@@ -115,8 +113,6 @@ def _tables(
     evaluations = asked.evaluations
     if evaluations is None and not {"wall_seconds", "gpu_seconds"} & search.keys():
         evaluations = _EVALUATIONS
-    if live.device is not None and live.device.type == "cuda" and asked.workers != "inline":
-        cluster.setdefault("gpus_per_worker", 1)
     storage = {"url": asked.storage} if isinstance(asked.storage, str) else asked.storage
     images = {"n_images": asked.n_images, "evaluations": evaluations}
     name = asked.name or _name(model.table, nfe)

@@ -9,19 +9,23 @@ from dataclasses import replace
 
 from s3search.cluster import open_pool
 from s3search.cluster.asking import Pool, described
+from s3search.errors import S3SearchError
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.live import LiveObjects
 from s3search.evaluation.spec import EvaluatorSpec
 from s3search.run.driver import Driver
+from s3search.run.forecast import forecast_of, timed
 from s3search.run.prepare import Prepared, prepare
 from s3search.run.schedulers import schedulers_of
 from s3search.search.space import SpaceConfig, load_space
 from s3search.search.trial import Trial, published_as
 from s3search.study.database.lease import check_free
-from s3search.study.database.store import StudyStore, create_or_resume
+from s3search.study.database.store import StudyStore, create_or_resume, open_study
 from s3search.study.extensions import extension_of, extension_row
 from s3search.study.file.config import StudyConfig
+from s3search.study.results.forecast import Forecast, HearsForecast
 from s3search.study.results.progress import Report
+from s3search.study.results.watching import spend_of
 
 
 def launch(
@@ -56,7 +60,34 @@ def launch_on(
     content = {**space.model_dump(mode="json"), "statistics": start.description.statistics}
     row = extension_row(extension) if extension is not None and extension.is_new else None
     with create_or_resume(config, content, takeover=takeover, extension=row) as store:
+        if isinstance(report, HearsForecast):
+            spent = sum(each.network_calls for each in spend_of(store).values())
+            report.begins(forecast_of(store.config, start, pool, spent=spent))
         Driver(store, pool, start, report).run()
+
+
+def dry_run(config: StudyConfig, live: LiveObjects | None = None) -> Forecast:
+    """What the study would cost: its workers are opened and make a few images, so that the
+    forecast has seconds; nothing is written.
+
+    >>> dry_run(load_config("study.toml")).minutes
+    """
+    space, live = space_of(config), live or LiveObjects()
+    with live.borrowed(), workers(config, live) as pool:
+        start = prepare(config, space, pool, extension_of(config, space))
+        settled, spent = _as_stored(config)
+        return timed(forecast_of(settled, start, pool, spent=spent), settled, start, pool)
+
+
+def _as_stored(config: StudyConfig) -> tuple[StudyConfig, int]:
+    """The study with the size that its validation has, and the network calls made so far."""
+    try:
+        store = open_study(config.storage.url, config.study.name)
+    except S3SearchError:  # new, or of an older schema
+        return config, 0
+    with store:
+        spent = sum(each.network_calls for each in spend_of(store).values())
+        return config.settled(store.config), spent
 
 
 def validate_schedulers(store: StudyStore, pool: Pool, report: Report) -> dict[str, str]:
@@ -111,9 +142,9 @@ def workers(config: StudyConfig, live: LiveObjects | None = None) -> Iterator[Po
 
 
 def _spec(config: StudyConfig, live: LiveObjects) -> EvaluatorSpec:
-    """What workers load; in this process a live model stays where it is, unless a GPU is asked
+    """What workers load; in this process a live model stays where it is, unless GPUs are asked
     for.
     """
     spec = replace(config.evaluator_spec, live=live)
-    stays = config.cluster.address == "inline" and config.cluster.gpus_per_worker == 0
+    stays = config.cluster.address == "inline" and config.cluster.gpus_per_worker in (0, "auto")
     return replace(spec, device=str(live.device)) if stays and live.device is not None else spec

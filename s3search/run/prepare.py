@@ -6,6 +6,7 @@ from pathlib import Path
 
 from s3search.cluster.asking import Pool, described
 from s3search.errors import IncompatibleStatistics, InvalidConfig, InvalidSchedule
+from s3search.evaluation.plugins import importable_from
 from s3search.evaluation.record import Description, statistics_problem
 from s3search.models.diffusers.scheduler_config import OwnSampler
 from s3search.processes import NoiseProcess
@@ -31,6 +32,7 @@ class Prepared:
     extension: Extension | None = None  # the version of the space that is searched
     extends: bool = True  # a call that changes nothing costs nothing here
     counts_images: bool = True  # the budget is of images, and not of trials
+    seeds: tuple[Trial, ...] = ()  # what the search begins with
 
     @property
     def first_number(self) -> int:
@@ -57,8 +59,10 @@ def prepare(
     """Asks the workers what they loaded and makes the search, from what its version of the space
     begins with; raises for anything wrong.
     """
+    importable_from(config.import_folders, (config.search.algorithm,))
     description = described(pool, layers=space.cost is not None)
     applied = config if extension is None else extension.applied(config)
+    seeds = seeds_of(config, description, extension)
     setup = Setup(
         problem=problem_of(space, description),
         nfe=applied.space.nfe,
@@ -70,7 +74,7 @@ def prepare(
             trajectory=config.trajectory_noise_seed,
             polish=config.polish_noise_seed,
         ),
-        seeds=seeds_of(config, description, extension),
+        seeds=seeds,
         evaluations=applied.search.evaluations,
         batch=config.search.batch,
         ladder=config.search.ladder,
@@ -83,6 +87,7 @@ def prepare(
         extension=extension,
         extends=space.cost is None,
         counts_images=config.search.algorithm == "s3",
+        seeds=seeds,
     )
 
 

@@ -8,12 +8,14 @@ from s3search.search.questions import Answer, Measurement, Rung
 from s3search.study.database.store import StudyStore
 from s3search.study.file.config import SearchTable
 from s3search.study.log import Log
+from s3search.study.results.budget import budget_words, share_of
 from s3search.study.results.progress import (
     Progress,
     RecentRate,
     Spend,
     quality_of,
     seconds_left,
+    with_validation,
 )
 from s3search.study.results.watching import bests_of, held_out_of, predictor_of, spend_of
 
@@ -25,13 +27,20 @@ class Tally:
     """Counts, bests and costs of one study, and what they make of its budget."""
 
     def __init__(
-        self, store: StudyStore, log: Log, *, total: int | None, spent_before: float
+        self,
+        store: StudyStore,
+        log: Log,
+        *,
+        total: int | None,
+        spent_before: float,
+        to_validate: int = 0,
     ) -> None:
         self._store, self._log = store, log
         self._search: SearchTable = store.config.search
         self._n_images = self._search.n_images
         self._spent_before = spent_before  # evaluations that the budget has lost to earlier spaces
         self._total = total
+        self._after = to_validate * store.config.held_out_images  # images of the validation
         self._began = time.monotonic()
         self._images = 0.0  # made now, of whatever rung
         self._failed = 0
@@ -98,10 +107,14 @@ class Tally:
                 workers_busy=busy,
                 elapsed=now - self._began,
             )
+            left = with_validation(left, self._after, rate)
+            worked, elapsed = self._worker_seconds, now - self._began
+            share = share_of(self._search, total, self._spent, worked, elapsed)
         else:
             done, total = validated
-            waiting = (total - done) * self._store.config.validation.n_images
+            waiting = (total - done) * self._store.config.held_out_images
             left = waiting / rate if rate else None
+            share = 1.0
             if done == total or now - self._held_out_at >= _HELD_OUT_SECONDS:
                 self._held_out, self._held_out_at = held_out_of(self._store), now
         return Progress(
@@ -119,6 +132,8 @@ class Tally:
             workers_busy=busy,
             workers=n_workers,
             spend=dict(self._spend),
+            budget=budget_words(self._search, self._total),
+            share=share,
         )
 
     def _ranked(self, answer: Measurement) -> str:

@@ -106,7 +106,7 @@ class Validation:
         return Measure(
             trial=trial,
             rung=Rung.VALIDATION,
-            n_images=config.validation.n_images,
+            n_images=config.held_out_images,
             noise_seed=config.validation_noise_seed,
             block_images=config.search.n_images,
         )
@@ -116,4 +116,4 @@ class Validation:
         metrics = (config.metric, config.validation.metric)
         named = tuple(None if each is None else each.model_dump(mode="json") for each in metrics)
         seed = config.validation_noise_seed
-        return RealImages(n_images=config.validation.n_images, seed=seed, metrics=named)
+        return RealImages(n_images=config.held_out_images, seed=seed, metrics=named)

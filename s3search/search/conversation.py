@@ -96,7 +96,11 @@ Conversation = Generator[Ask, Answers, T]
 
 
 class Search(Protocol):
-    """A search algorithm; a killed one is made anew and run from its beginning."""
+    """A search algorithm; a killed one is made anew and run from its beginning.
+
+    One that has ``images_by_stage(budget)`` tells what each of its stages may spend, in images,
+    of a budget of images, and is foretold stage by stage (`s3search.run.forecast`).
+    """
 
     @property
     def total(self) -> int | None:

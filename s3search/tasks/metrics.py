@@ -86,7 +86,7 @@ def measure_quality(
     Costs NFE network calls for each of ``n_images``, and those of the fine solve beside NFE for
     each of ``n_trajectory`` more.
     """
-    asked = config.validation.n_images
+    asked = config.held_out_images
     n_images = n_images or asked
     evaluator = Evaluator(config.evaluator_spec)
     _check(schedule, evaluator)

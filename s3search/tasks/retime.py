@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from s3search.errors import InvalidConfig, InvalidSchedule
-from s3search.evaluation.plugins import MODELS, call_plugin
+from s3search.evaluation.plugins import MODELS, call_plugin, importable_from
 from s3search.formats.importers.solvers import solved
 from s3search.processes import NoiseProcess
 from s3search.schedules.retime import retime
@@ -58,6 +58,7 @@ def moved(schedule: Schedule, move: Move) -> Stretched:
 
 def process_of_study(config: StudyConfig) -> NoiseProcess:
     """The process of the study's model, which is loaded for it."""
+    importable_from(config.import_folders, (config.model.loader,))
     model = call_plugin("model.loader", config.model.loader, config.model.options, MODELS)
     found: NoiseProcess = model.process
     return found

@@ -71,7 +71,7 @@ def measure_ems(  # the options of the command
     folder = output.with_name(f".{output.name}.nodes")
     found = estimate_ems(
         evaluator.denoiser,
-        lambda: ((images.to(_device(config)), condition) for images, condition in batches),
+        lambda: ((images.to(evaluator.device), condition) for images, condition in batches),
         grid,
         seed=seed,
         n_probes=n_probes,
@@ -134,7 +134,7 @@ def _sampled(
     denoiser = evaluator.denoiser
     end = End(rule=EndRule.DENOISE)
     plan = compile_plan(published.unipc(denoiser.process, nfe=_NFE, order=3, end=end))
-    bank = NoiseBank(denoiser, _device(config))
+    bank = NoiseBank(denoiser, evaluator.device)
     for noise, condition in bank.batches(seed, n_images, config.cluster.batch_size or _BATCH):
         with torch.no_grad():
             yield sample(denoiser, plan, noise, **condition).cpu(), condition
@@ -172,10 +172,6 @@ def _lam_range(process: NoiseProcess) -> tuple[float, float]:
     """From the noisy end to the usual end of the published samplers."""
     low = max(process.lam(noisy_time(process)), -math.log(_LARGEST_RATIO))
     return low, process.lam(usual_end_time(process))
-
-
-def _device(config: StudyConfig) -> torch.device:
-    return torch.device(config.evaluator_spec.device)
 
 
 def _provenance(evaluator: Evaluator, source: CleanSource, n_images: int) -> dict[str, Any]:

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 pytest.importorskip(
-    "diffusers", reason="diffusers is not installed: pip install s3search[diffusers]"
+    "diffusers", reason="diffusers is not installed: pip install diffusers transformers"
 )
 pytest.importorskip(
-    "transformers", reason="transformers is not installed: pip install s3search[diffusers]"
+    "transformers", reason="transformers is not installed: pip install diffusers transformers"
 )
 
 from diffusers import (

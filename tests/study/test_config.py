@@ -6,6 +6,7 @@ import pytest
 
 from s3search.errors import InvalidConfig
 from s3search.study.file.config import load_config, parse_config
+from s3search.study.file.held_out import held_out_images
 
 STUDY = """
 [study]
@@ -31,7 +32,7 @@ def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
     config = load_config(_file(tmp_path))
     assert config.space.nfe == (3, 5)
     assert config.search.evaluations == 300
-    assert config.validation.n_images == 10_000
+    assert (config.validation.n_images, config.held_out_images) == ("auto", 7100)
     assert config.cluster.address == "local"
     assert config.search.polish_loss == "frechet"
     assert "trajectory" not in config.search.ladder
@@ -82,7 +83,14 @@ def test_a_second_extractor_takes_the_remaining_keys_of_its_table(tmp_path: Path
         ("validation.metric.network=b", r"validation.metric.features: missing"),
         ("validation.metric.features=digits", r"validation.metric: is the extractor of \[metric"),
         ("evaluations=3", r"--set takes table.key=value"),
-        ("cluster.min_workers=3", r"min_workers = 3 of workers = 2: .* raise workers, or lower"),
+        (
+            "validation.n_images=1",
+            r"validation.n_images: .*from 2, or 'auto' for so many.*found 1",
+        ),
+        ("cluster.workers=0", r"cluster.workers: .*whole number .*'auto' for as many.*found 0"),
+        ("cluster.workers=true", r"cluster.workers: .*found True"),
+        ("cluster.gpus_per_worker=-1", r"cluster.gpus_per_worker: .*'auto' for one where.*-1"),
+        ("cluster.gpus_per_worker=all", r"cluster.gpus_per_worker: .*found 'all'"),
         ("cluster.min_workers=-1", r"cluster.min_workers: .*greater than or equal to 0"),
         ("cluster.task_seconds=0", r"cluster.task_seconds: .*greater than 0"),
     ],
@@ -90,6 +98,57 @@ def test_a_second_extractor_takes_the_remaining_keys_of_its_table(tmp_path: Path
 def test_a_wrong_value_names_its_key(tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(InvalidConfig, match=message):
         load_config(_file(tmp_path), [override])
+
+
+def test_a_search_waits_for_no_more_workers_than_it_asks_for(tmp_path: Path) -> None:
+    least = "cluster.min_workers=3"
+    assert load_config(_file(tmp_path), [least]).cluster.workers == "auto"
+    with pytest.raises(InvalidConfig, match=r"min_workers = 3 of workers = 2: .* raise workers"):
+        load_config(_file(tmp_path), [least, "cluster.workers=2"])
+
+
+def test_the_device_follows_from_the_gpus_of_a_worker(tmp_path: Path) -> None:
+    for gpus, device in (("auto", "auto"), ("0", "cpu"), ("0.5", "cuda"), ("2", "cuda")):
+        config = load_config(_file(tmp_path), [f"cluster.gpus_per_worker={gpus}"])
+        assert config.evaluator_spec.device == device
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["search.evaluations=20", "search.n_images=100"], 200),  # twice those of an evaluation
+        (["search.evaluations=60"], 2000),
+        (["search.evaluations=300"], 7100),  # 300,000 / 2 images for 21 schedules of each NFE
+        (["search.evaluations=300", "space.nfe=[5]"], 10_000),
+        (["search.evaluations=300", "search.baselines=false"], 10_000),
+        (["search.evaluations=300", "validation.finalists=20"], 4500),
+        (["search.n_images=8000", "search.evaluations=9"], 16_000),
+        (["search.evaluations=0"], 2000),
+        (["validation.n_images=123"], 123),
+    ],
+)
+def test_a_validation_costs_about_what_the_search_did(
+    tmp_path: Path, overrides: list[str], expected: int
+) -> None:
+    assert load_config(_file(tmp_path), overrides).held_out_images == expected
+
+
+@pytest.mark.parametrize(("n_images", "expected"), [(100, 1000), (5000, 10_000)])
+def test_a_budget_of_time_has_ten_evaluations_of_held_out_images(
+    n_images: int, expected: int
+) -> None:
+    options = {"finalists": 8, "baselines": True}
+    assert held_out_images(n_images, evaluations=None, **options) == expected
+
+
+def test_the_validation_keeps_its_size_when_the_budget_grows(tmp_path: Path) -> None:
+    first = load_config(_file(tmp_path), ["search.evaluations=60"]).settled()
+    assert first.validation.n_images == 2000
+    more = load_config(_file(tmp_path), ["search.evaluations=600"])
+    assert more.held_out_images == 10_000
+    assert more.settled(first).validation.n_images == 2000
+    asked = load_config(_file(tmp_path), ["validation.n_images=10000"])
+    assert asked.settled(first) == asked
 
 
 def test_a_missing_table_is_named() -> None:

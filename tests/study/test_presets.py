@@ -230,10 +230,11 @@ def _table(values: dict[str, Any]) -> str:
 def _pipeline(build: Callable[[Path], Path], *sets: str) -> Callable[[Path], list[str]]:
     def made(folder: Path) -> list[str]:
         pytest.importorskip(
-            "transformers", reason="transformers is not installed: pip install s3search[diffusers]"
+            "transformers",
+            reason="transformers is not installed: pip install diffusers transformers",
         )
         pytest.importorskip(
-            "diffusers", reason="diffusers is not installed: pip install s3search[diffusers]"
+            "diffusers", reason="diffusers is not installed: pip install diffusers transformers"
         )
         return [f"model.path={build(folder / 'pipe')}", *sets]
 

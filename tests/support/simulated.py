@@ -20,6 +20,7 @@ from typing import Self
 import numpy as np
 
 from s3search.cluster.pool import TASKS_PER_WORKER, Outcome, Task, check_submit
+from s3search.cluster.sizes import Place
 from s3search.errors import Failure
 from s3search.evaluation.record import PolishReply, Population, Reply, Request
 from s3search.search.questions import Measure, Measurement, Polish, PolishResult, Rung
@@ -66,6 +67,7 @@ class SimulatedPool:
         driver_clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.n_workers = n_workers
+        self.place = Place(n_workers=n_workers, gpus_per_worker=0.0, n_gpus=0)
         self.n_preempted = 0
         self.driver_seconds = 0.0
         self.last_begun = 0.0  # when the search handed out its last evaluation

@@ -111,14 +111,19 @@ def probe(address: str, *, default_port: int | None = None, hint: str = "") -> N
         ) from error
 
 
+def resources() -> list[dict[str, float]]:
+    """What each living node has, by Ray's names."""
+    known = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's
+    return [node["Resources"] for node in known if node["Alive"]]
+
+
 def check_resources(sizes: Sizes) -> None:
     """Raise unless ``min_workers`` fit now: Ray would let an actor that does not wait for ever."""
     least, n_cpus, n_gpus = sizes.min_workers, sizes.n_cpus, sizes.gpus_per_worker
     deadline = time.monotonic() + _RESOURCES_SECONDS
     while True:
-        known = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's
-        nodes = [node["Resources"] for node in known if node["Alive"]]
-        room = sum(_room(node, n_cpus, n_gpus) for node in nodes)
+        nodes = resources()
+        room = sum(sizes.room(node) for node in nodes)
         unit, each = ("GPU", n_gpus) if n_gpus else ("CPU", n_cpus)
         idle = ray.available_resources()  # type: ignore[no-untyped-call]  # Ray's
         free = idle.get(unit, 0.0)
@@ -154,14 +159,6 @@ def lost_connection(error: Exception) -> WorkersUnavailable:
         f"the connection to the Ray cluster was lost ({first_sentence(error)}); when the cluster "
         "is back, run the same command to resume"
     )
-
-
-def _room(node: dict[str, float], n_cpus: int, n_gpus: float) -> int:
-    """Workers that fit on an idle node; a share of a GPU is never cut from two GPUs."""
-    if not n_gpus:
-        return int(node.get("CPU", 0.0) // n_cpus)
-    gpus = node.get("GPU", 0.0)
-    return int(gpus // n_gpus) if n_gpus >= 1 else int(gpus) * int(1 / n_gpus + 1e-6)
 
 
 def first_sentence(error: Exception) -> str:

@@ -44,12 +44,13 @@ from s3search.cluster.ray.cluster import (
     first_sentence,
     living_nodes,
     lost_connection,
+    resources,
 )
 from s3search.cluster.ray.deaths import Death, Deaths, DeathVerdict
 from s3search.cluster.ray.packed import packed
 from s3search.cluster.ray.slots import Call, Slot, Unloaded
 from s3search.cluster.ray.timeouts import Timeout, Timeouts
-from s3search.cluster.sizes import Sizes
+from s3search.cluster.sizes import AskedSizes, Place, n_gpus
 from s3search.errors import Failure, failure_from_exception
 
 _LOOK_SECONDS = 1.0  # between two looks at the nodes while a task is under suspicion
@@ -59,7 +60,7 @@ _CLOSE_SECONDS = 20.0
 
 
 class RayPool(Generic[Request, Reply]):
-    """Up to ``sizes.n_workers`` processes on a Ray cluster; see ``WorkerPool`` for the contract.
+    """As many processes on a Ray cluster as are asked for; see ``WorkerPool`` for the contract.
 
     ``threads_per_worker`` is torch's, by default a share of a local Ray's cores; a task that runs
     for more than ``task_seconds`` is taken to hang.  The module says what ``address`` may be.
@@ -70,7 +71,7 @@ class RayPool(Generic[Request, Reply]):
         make_worker: Callable[[], Callable[[Request], Reply]],
         *,
         address: str,
-        sizes: Sizes,
+        asked: AskedSizes,
         threads_per_worker: int | None = None,
         task_seconds: float | None = None,
     ) -> None:
@@ -83,8 +84,11 @@ class RayPool(Generic[Request, Reply]):
         self._timeouts = Timeouts(task_seconds)
         self._is_closed = False
         factory = packed(make_worker)
-        self._owns_connection = connect(address, sizes.n_workers, store_bytes=len(factory))
+        n_workers = asked.on(()).n_workers
+        self._owns_connection = connect(address, n_workers, store_bytes=len(factory))
         try:
+            nodes = resources()
+            sizes = asked.on(nodes)
             check_resources(sizes)
             self._actors: Actors[Request] = Actors(
                 factory, sizes, is_local=address == "local", n_threads=threads_per_worker
@@ -92,6 +96,11 @@ class RayPool(Generic[Request, Reply]):
         except BaseException:
             _end_in_time(self._disconnect)
             raise
+        self.place = Place(
+            n_workers=sizes.n_workers,
+            gpus_per_worker=sizes.gpus_per_worker,
+            n_gpus=n_gpus(nodes),
+        )
 
     @property
     def n_workers(self) -> int:

@@ -21,12 +21,12 @@ from s3search.schedules.schedule import Schedule, StartKind
 _CONFIG = "scheduler_config.json"
 
 _USAGE = """\
-For pipelines of diffusers; it needs s3search (pip install 's3search[diffusers]'):
+For pipelines of diffusers; it needs s3search and diffusers to be installed:
 pipe = with_schedule(StableDiffusionPipeline.from_pretrained(...))
 images = pipe(prompt, num_inference_steps=pipe.scheduler.num_steps).images"""
 
 _GUIDED = """\
-For pipelines of diffusers; it needs s3search (pip install 's3search[diffusers]'):
+For pipelines of diffusers; it needs s3search and diffusers to be installed:
 pipe = StableDiffusionPipeline.from_pretrained(...)
 images = pipe(prompt, **guided_arguments(pipe)).images"""
 
@@ -88,7 +88,7 @@ def _scheduler(request: ExportRequest, config: dict[str, Any]) -> Any:
         integration = importlib.import_module("s3search.integrations.diffusers")
     except ImportError as error:
         raise InvalidConfig(
-            f"--pipeline: needs diffusers ({error}); pip install 's3search[diffusers]', or leave "
+            f"--pipeline: needs diffusers ({error}); pip install diffusers transformers, or leave "
             "it out"
         ) from error
     return integration.S3Scheduler.from_schedule(

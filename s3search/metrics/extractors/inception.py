@@ -77,7 +77,7 @@ def _torch_fidelity() -> Any:
     except (ImportError, RuntimeError) as error:  # torchvision of another torch: RuntimeError
         raise InvalidConfig(
             f"metric.features: 'inception' needs torch-fidelity ({error}); "
-            "install it with pip install 's3search[inception]'"
+            "install it with pip install torch-fidelity"
         ) from error
 
 

@@ -68,5 +68,5 @@ def _transformers(field: str) -> Any:
     except ImportError as error:
         raise InvalidConfig(
             f"{field}: this extractor needs transformers ({error}); "
-            "install it with pip install 's3search[transformers]'"
+            "install it with pip install transformers"
         ) from error

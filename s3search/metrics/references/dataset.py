@@ -154,7 +154,7 @@ def _from_disk(path: str) -> Any:
     except ImportError as error:
         raise InvalidConfig(
             f"reference.images: 'dataset' needs the library datasets ({error}); "
-            "install it with pip install 's3search[datasets]'"
+            "install it with pip install datasets"
         ) from error
     try:
         return datasets.load_from_disk(path)

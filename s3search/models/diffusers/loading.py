@@ -144,7 +144,7 @@ def _pipeline(path: str, **options: Any) -> Any:
     except ImportError as error:
         raise InvalidConfig(
             f"loader: 'diffusers' needs the packages diffusers and transformers ({error}); "
-            "pip install 's3search[diffusers]' here and on the workers"
+            "pip install diffusers transformers here and on the workers"
         ) from error
     _check_folder(path)
     options = {name: value for name, value in options.items() if value is not None}
@@ -157,7 +157,7 @@ def _pipeline(path: str, **options: Any) -> Any:
     except ImportError as error:
         raise InvalidConfig(
             f"path: {path!r} needs a package that is not installed ({_first_line(error)}); "
-            "pip install 's3search[diffusers]' here and on the workers"
+            "pip install diffusers transformers here and on the workers"
         ) from error
     except Exception as error:  # diffusers raises anything for files that it cannot read
         where = "the folder" if _is_folder(path) else "a folder or a reachable hub id"

@@ -181,7 +181,7 @@ def _require_cmaes() -> None:
     if importlib.util.find_spec("cmaes") is None:
         raise InvalidConfig(
             "search.algorithm: 'optuna:cmaes' needs the package cmaes; "
-            "install it with: pip install 's3search[cmaes]'"
+            "install it with: pip install cmaes"
         )
 
 

@@ -22,7 +22,7 @@ twice, forward and backward.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -61,6 +61,24 @@ class S3:
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         self.total = setup.evaluations
+
+    def images_by_stage(self, budget: float) -> Mapping[str, float]:
+        """The images that each stage may spend of a budget, of all numbers of calls together."""
+        setup, found = self._setup, dict.fromkeys(("baselines", "search", "polish", "finals"), 0.0)
+        own = budget / len(setup.nfe)
+        polishes = LadderRung.POLISH in setup.ladder
+        for nfe in setup.nfe:
+            n_seeds = sum(seed.nfe == nfe for seed in setup.seeds)
+            least = min(n_seeds, _n_first(own, setup.n_images)) * setup.n_images
+            seeds = min(n_seeds * setup.n_images, max(_SEEDS * own, least))
+            finals = min(_FINALS * own, _FINALISTS * _IMAGES_PER_FINALIST * setup.n_images)
+            until = _SEEDS + _EVOLUTION if polishes else 1.0 - _FINALS
+            bred = max(0.0, until * own - seeds)
+            found["baselines"] += seeds
+            found["search"] += bred
+            found["polish"] += max(0.0, (1.0 - _FINALS) * own - seeds - bred) if polishes else 0.0
+            found["finals"] += finals
+        return found
 
     def run(self) -> Conversation[None]:
         """Searches every number of calls in turn."""
@@ -151,7 +169,7 @@ class _OneNfe:
         seeds, n_whole = list(self.seeds), self.setup.n_images
         order = yield from self.surrogate.order(seeds)
         ranked = [seeds[i] for i in order]
-        n_first = int(max(4, min(_CALIBRATED, _SEEDS * self.budget / n_whole / 2)))
+        n_first = _n_first(self.budget, n_whole)
         given = [seed for seed in ranked if seed.origin.kind is OriginKind.SEED]
         others = [seed for seed in ranked if seed.origin.kind is not OriginKind.SEED]
         first = [*given, *_spread(others, max(4, n_first - len(given)))]
@@ -312,6 +330,11 @@ class _OneNfe:
         if scored:
             return best[min(scored)[1]]
         return best[left[0]] if left else None
+
+
+def _n_first(budget: float, n_whole: int) -> int:
+    """How many seeds are measured whole, at the least."""
+    return int(max(4, min(_CALIBRATED, _SEEDS * budget / n_whole / 2)))
 
 
 def _spread(trials: Sequence[Trial], n: int) -> list[Trial]:

@@ -19,7 +19,7 @@ A value is a distance: lower is better.
 """
 
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from s3search.search.conversation import Conversation, Setup, Talk, unvalued
@@ -54,6 +54,10 @@ class Sequential:
         self._talk = Talk()
         self._measured: dict[str, Measurement] = {}
         self._vetoed: frozenset[str] = frozenset()  # of the told
+
+    def images_by_stage(self, budget: float) -> Mapping[str, float]:
+        """The images of what is measured, of which the seeds' come on top of the budget."""
+        return {"baselines": float(self._n_seeds * self._setup.n_images), "search": budget}
 
     def run(self) -> Conversation[None]:
         """Searches until the budget is spent."""

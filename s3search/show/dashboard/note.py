@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from s3search.show.report.data import Collected
 from s3search.show.terminal.comparison import comparison_lines
+from s3search.show.terminal.status import measured_words
 
 _MARKUP = re.compile(r"([\\`*_\[\]<>|~$&!#:@]|(?<=www)\.)")  # what begins a markup or a link
 _OURS_ENDS = (
@@ -117,15 +118,14 @@ def _table(collected: Collected) -> Iterator[str]:
 
 def _spent(collected: Collected) -> str:
     status = collected.status
-    budget = "" if status["budget"] is None else f" (budget {status['budget']:,})"
     dearest = ", ".join(
         f"{plain(cost.name)} {100 * cost.calls_share:.0f} %"
         for cost in sorted(collected.costs, key=lambda cost: -cost.calls_share)
         if cost.calls_share >= 0.01
     )
     return (
-        f"{status['evaluations']:,} evaluations{budget}, {status['baselines']:,} published "
-        f"solvers, {status['validated']:,} validations; {status['failed']:,} failed. "
+        f"{measured_words(status)}; {status['validated']:,} validations; "
+        f"{status['failed']:,} failed. "
         f"{status['network_calls']:,} network calls (images times calls): {dearest}. "
         f"{status['worker_seconds']:,.0f} worker seconds."
     )

@@ -41,6 +41,7 @@ from s3search.show.report.data import collect
 from s3search.show.report.page import number, render, style_sheet
 from s3search.show.report.samples import NoSamples
 from s3search.show.report.svg import svg_of
+from s3search.show.terminal.status import measured_words
 from s3search.study.database.store import StudyStore, study_names
 from s3search.study.results.exported import remarks_of
 from s3search.study.results.frame import status_of
@@ -71,7 +72,11 @@ class Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._environment.filters |= {"count": lambda value: f"{value:,}", "number": number}
+        self._environment.filters |= {
+            "count": lambda value: f"{value:,}",
+            "measured": measured_words,
+            "number": number,
+        }
 
     def before(self, application: WSGIApplication) -> WSGIApplication:
         """These pages, and the application for all other paths."""
@@ -135,7 +140,7 @@ class Pages:
     def _ranking(self, name: str, query: dict[str, str]) -> Answer:
         def ranked(store: StudyStore, frame: pd.DataFrame) -> tuple[Any, int, list[Veto]]:
             config = store.config
-            by_nfe = ranking(frame, config.validation.n_images, remarks_of(store, frame))
+            by_nfe = ranking(frame, config.held_out_images, remarks_of(store, frame))
             return by_nfe, config.search.n_images, list(store.vetoes().values())
 
         by_nfe, n_images, vetoed = self._kept.of("ranking", name, ranked)

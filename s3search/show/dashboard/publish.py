@@ -63,7 +63,7 @@ def publish(
     if not _is_installed():
         raise InvalidConfig(
             "what the dashboard shows is written with optuna-dashboard; "
-            "pip install 's3search[dashboard]'"
+            "pip install 'optuna-dashboard==0.21.*'"
         )
     folder = artifacts_folder(url, artifacts)
     return _publish(

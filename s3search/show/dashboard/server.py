@@ -100,7 +100,7 @@ def application(
         import optuna_dashboard  # type: ignore[import-untyped]  # noqa: PLC0415  # an extra
     except ImportError as error:
         raise InvalidConfig(
-            "the dashboard needs optuna-dashboard; pip install 's3search[dashboard]'"
+            "the dashboard needs optuna-dashboard; pip install 'optuna-dashboard==0.21.*'"
         ) from error
     keep_order()
     folder = artifacts_folder(url, artifacts)

@@ -23,6 +23,7 @@ from s3search.show.report.data import Collected, Pick
 from s3search.show.report.samples import NoSamples, Samples
 from s3search.show.report.svg import svg_of
 from s3search.show.terminal.comparison import comparison_lines, row_order
+from s3search.show.terminal.status import measured_words
 
 _FOLDER = Path(__file__).parent
 
@@ -47,6 +48,7 @@ def render(
     )
     environment.filters |= {
         "count": lambda value: f"{value:,}",
+        "measured": measured_words,
         "number": number,
         "range": _range,
         "share": lambda value: f"{100 * value:.0f} %",

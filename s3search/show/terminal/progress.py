@@ -11,7 +11,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from s3search.show.terminal.numbers import duration, number
+from s3search.show.terminal.forecast import forecast_lines
+from s3search.show.terminal.numbers import duration, number, spent_words
+from s3search.study.results.forecast import Forecast
 from s3search.study.results.progress import Progress, Quality, Report
 
 _PLAIN_SECONDS = 10.0
@@ -22,10 +24,25 @@ _BAR_WIDTH = 60
 def progress(console: Console) -> Iterator[Report]:
     """A bar and a table on a terminal and in a notebook; elsewhere a plain line now and then."""
     if not console.is_terminal and not (console.is_jupyter and _has_widgets()):
-        yield _plain_lines(console)
+        yield _Shown(console, _plain_lines(console))
         return
     with Live(console=console, refresh_per_second=4, transient=True) as live:
-        yield lambda now: live.update(Group(_bar(now), progress_table(now)))
+        yield _Shown(console, lambda now: live.update(Group(_bar(now), progress_table(now))))
+
+
+class _Shown:
+    """A report that first prints what the study will cost."""
+
+    def __init__(self, console: Console, report: Report) -> None:
+        self._console, self._report = console, report
+
+    def __call__(self, now: Progress) -> None:
+        self._report(now)
+
+    def begins(self, forecast: Forecast) -> None:
+        """Prints the forecast, above what changes in place."""
+        for line in forecast_lines(forecast):
+            self._console.print(line, highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -51,10 +68,8 @@ def _has_widgets() -> bool:
 
 def _bar(now: Progress) -> RenderableType:
     """How much of the stage is done; a pulse where nobody knows."""
-    done = None if now.total is None else min(now.done, now.total)
-    return ProgressBar(
-        total=now.total, completed=done or 0, width=_BAR_WIDTH, pulse=now.total is None
-    )
+    share = _share(now)
+    return ProgressBar(total=1.0, completed=share or 0.0, width=_BAR_WIDTH, pulse=share is None)
 
 
 def _plain_lines(console: Console) -> Report:
@@ -154,6 +169,15 @@ def _cost(now: Progress) -> str:
 
 
 def _count(now: Progress) -> str:
-    return (
-        f"{now.done} evaluations" if now.total is None else f"{now.done}/{now.total} evaluations"
-    )
+    """How much of the budget is spent, in the search; how much of the validation is done."""
+    if now.stage == "validation":
+        of = "" if now.total is None else f" of {now.total}"
+        return f"{now.done}{of} schedules"
+    measured = f"{now.measured:,} schedules measured"
+    return measured if now.share is None else f"{spent_words(now.share, now.budget)}; {measured}"
+
+
+def _share(now: Progress) -> float | None:
+    if now.stage == "validation":
+        return now.done / now.total if now.total else None
+    return now.share

@@ -1,9 +1,9 @@
 """How far studies are, in lines."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from s3search.show.terminal.numbers import number
+from s3search.show.terminal.numbers import number, spent_words
 
 
 def status_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -11,12 +11,10 @@ def status_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
     if not rows:
         yield "no study yet; `s3search demo` makes one"
     for row in rows:
-        budget = "" if row["budget"] is None else f" of {row['budget']}"
         yield (
-            f"{row['study']}: {row['state']}, {row['evaluations']}{budget} evaluations and "
-            f"{row['baselines']} published solvers, {row['failed']} failed, {row['pending']} "
-            f"in flight, {row['validated']} validated; {row['network_calls']:,} network calls, "
-            f"{row['worker_seconds']:.0f} worker seconds"
+            f"{row['study']}: {row['state']}, {measured_words(row)}, {row['failed']} failed, "
+            f"{row['pending']} in flight, {row['validated']} validated; "
+            f"{row['network_calls']:,} network calls, {row['worker_seconds']:.0f} worker seconds"
         )
         for nfe, best in row["best"].items():
             yield (
@@ -29,6 +27,14 @@ def status_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
             yield f"  vetoed: trial {veto['trial']}, schedule {veto['schedule_id'][:8]}: {reason}"
         yield from _ledger_lines(row["ledger"])
         yield from _ladder_lines(row["ladder"])
+
+
+def measured_words(row: Mapping[str, Any]) -> str:
+    """How much of its budget a study has spent, and on how many schedules."""
+    share = row["budget_share"]
+    spent = "" if share is None else f"{spent_words(share, row['budget_words'])}; "
+    published = row["baselines"]
+    return f"{spent}{row['measured']:,} schedules measured, {published:,} of them published"
 
 
 def _ledger_lines(ledger: dict[str, dict[str, Any]]) -> Iterator[str]:

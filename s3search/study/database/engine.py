@@ -141,7 +141,7 @@ def _engine(url: str, *, create: bool) -> Engine:
         ) from error
     except ModuleNotFoundError as error:
         raise InvalidConfig(
-            f"storage: {redacted(url)} needs {error.name!r}; pip install 's3search[postgres]'"
+            f"storage: {redacted(url)} needs {error.name!r}; pip install 'psycopg[binary]'"
         ) from error
     file = parsed.database if parsed.get_backend_name() == "sqlite" else None
     if file and not create and not Path(file).is_file():

@@ -218,7 +218,7 @@ def create_or_resume(
                 connection.execute(
                     STUDIES.insert().values(
                         name=config.study.name,
-                        config=_stored(config),
+                        config=_stored(config.settled()),
                         space=json.dumps(space),
                         state="searching",
                         created_at=now(),
@@ -227,6 +227,7 @@ def create_or_resume(
                 )
                 row = _row(connection, config.study.name)
         store = StudyStore(engine, url, row)
+        config = config.settled(store.config)
         _check_same(store, config, space, is_extended=extension is not None)
         try:
             store.hold(takeover=takeover)

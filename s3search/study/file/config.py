@@ -4,6 +4,7 @@ Unknown keys are errors that name the nearest right key; every table but ``[stud
 ``[space]``, ``[metric]`` and ``[reference]`` may be left out.
 """
 
+import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from s3search.errors import InvalidConfig, nearest
 from s3search.evaluation.spec import EvaluatorSpec, Precision
 from s3search.search.ladder import DEFAULT_LADDER, LadderRung
 from s3search.search.questions import PolishLoss
+from s3search.study.file.held_out import held_out_images
 from s3search.study.file.protocols import with_protocol
 
 DEFAULT_STORAGE = "sqlite:///s3search.db"
@@ -123,10 +125,20 @@ class SearchTable(_Table):
 class ValidationTable(_Table):
     """``[validation]``: how the finalists are re-scored on noise that the search never saw."""
 
-    n_images: int = Field(default=10_000, ge=2)
+    n_images: int | Literal["auto"] = "auto"  # so many that it costs about what the search did
     finalists: int = Field(default=8, ge=1)
     baselines: bool = True  # the best published solvers beside them
     metric: MetricTable | None = None  # a second extractor, which chooses nothing
+
+    @field_validator("n_images", mode="before")
+    @classmethod
+    def _images(cls, n_images: object) -> object:
+        if n_images != "auto" and not (type(n_images) is int and n_images > 1):
+            raise ValueError(
+                "is a whole number of images from 2, or 'auto' for so many that the validation "
+                f"costs about what the search did; found {n_images!r}"
+            )
+        return n_images
 
 
 class StorageTable(_Table):
@@ -140,13 +152,35 @@ class ClusterTable(_Table):
     """``[cluster]``: where schedules are evaluated."""
 
     address: str = "local"
-    workers: int = Field(default=2, ge=1)
+    workers: int | Literal["auto"] = "auto"  # as many as fit; at most 8 on CPUs
     min_workers: int | None = Field(default=None, ge=0)  # None: all of them
-    gpus_per_worker: float = Field(default=0.0, ge=0)
+    gpus_per_worker: float | Literal["auto"] = "auto"  # 1 where there are GPUs
     batch_size: int | None = Field(default=None, ge=1)
     precision: Precision = "float32"  # of the network's products while sampling
     population: int | Literal["auto"] = "auto"  # evaluations in one task, which share calls
     task_seconds: float | None = Field(default=None, gt=0)  # None: a task may take any time
+    import_from: tuple[str, ...] | None = None  # None: the study file's folder
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _number(cls, workers: object) -> object:
+        if workers != "auto" and not (type(workers) is int and workers > 0):
+            raise ValueError(
+                "is a whole number of workers from 1, or 'auto' for as many as the cluster has "
+                f"GPUs (CPUs, where it has none); found {workers!r}"
+            )
+        return workers
+
+    @field_validator("gpus_per_worker", mode="before")
+    @classmethod
+    def _share(cls, gpus: object) -> object:
+        is_number = isinstance(gpus, int | float) and not isinstance(gpus, bool)
+        if gpus != "auto" and not (is_number and gpus >= 0):
+            raise ValueError(
+                "is 0, a share of a GPU, a number of GPUs, or 'auto' for one where the cluster "
+                f"has any; found {gpus!r}"
+            )
+        return gpus
 
     @field_validator("population", mode="before")
     @classmethod
@@ -160,7 +194,8 @@ class ClusterTable(_Table):
 
     @model_validator(mode="after")
     def _begins_with_no_more_than_all(self) -> "ClusterTable":
-        if self.min_workers is not None and self.min_workers > self.workers:
+        most = math.inf if self.workers == "auto" else self.workers
+        if self.min_workers is not None and self.min_workers > most:
             raise ValueError(
                 f"min_workers = {self.min_workers} of workers = {self.workers}: a search cannot "
                 "wait for more workers than it asks for; raise workers, or lower min_workers"
@@ -192,6 +227,39 @@ class StudyConfig(_Table):
         return self
 
     @property
+    def held_out_images(self) -> int:
+        """Images that the validation makes of each schedule: as many as are asked for, else as
+        follow from the search.
+        """
+        asked, search = self.validation.n_images, self.search
+        if asked != "auto":
+            return asked
+        n = search.evaluations
+        return held_out_images(
+            search.n_images,
+            evaluations=None if n is None else n / len(self.space.nfe),
+            finalists=self.validation.finalists,
+            baselines=self.validation.baselines and search.baselines,
+        )
+
+    def settled(self, before: "StudyConfig | None" = None) -> "StudyConfig":
+        """The study with a number of held-out images that stays what it was ``before``, unless
+        another one is asked for: a larger budget leaves what is validated comparable.
+        """
+        if self.validation.n_images != "auto":
+            return self
+        n_images = (before or self).held_out_images
+        validation = self.validation.model_copy(update={"n_images": n_images})
+        return self.model_copy(update={"validation": validation})
+
+    @property
+    def import_folders(self) -> tuple[str, ...]:
+        """Where modules that the study names are looked for after Python's own places: the
+        folders of ``cluster.import_from``, and the current one.
+        """
+        return (*(self.cluster.import_from or ()), str(Path.cwd()))
+
+    @property
     def evaluator_spec(self) -> EvaluatorSpec:
         """What a worker needs."""
         second = self.validation.metric
@@ -206,10 +274,18 @@ class StudyConfig(_Table):
             second_options={} if second is None else second.options,
             ems=self.statistics.ems,
             gaussian=self.statistics.gaussian,
-            device="cuda" if self.cluster.gpus_per_worker > 0 else "cpu",
+            device=self._device,
             batch_size=self.cluster.batch_size,
             precision=self.cluster.precision,
+            import_from=self.import_folders,
         )
+
+    @property
+    def _device(self) -> str:
+        gpus = self.cluster.gpus_per_worker
+        if gpus == "auto":
+            return gpus
+        return "cuda" if gpus > 0 else "cpu"
 
     @property
     def measuring_spec(self) -> EvaluatorSpec:
@@ -256,12 +332,19 @@ class StudyConfig(_Table):
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
-    """The study file at ``path`` with ``table.key=value`` overrides; raises `InvalidConfig`."""
+    """The study file at ``path`` with ``table.key=value`` overrides; raises `InvalidConfig`.
+
+    Folders of ``cluster.import_from`` are taken from the file's, and so is its default.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidConfig(f"{path}: cannot be read ({error})") from error
-    return config_from_text(text, str(path), overrides)
+    config = config_from_text(text, str(path), overrides)
+    folder = Path(path).resolve().parent
+    folders = tuple(str(folder / each) for each in config.cluster.import_from or (".",))
+    cluster = config.cluster.model_copy(update={"import_from": folders})
+    return config.model_copy(update={"cluster": cluster})
 
 
 def config_from_text(text: str, source: str, overrides: Sequence[str] = ()) -> StudyConfig:

@@ -245,7 +245,7 @@ def floors(store: StudyStore) -> list[dict[str, Any]]:
     """The distance of real images, resampled, in every extractor that the study's latest
     validation used; empty where the reference was no images.
     """
-    n_images = store.config.validation.n_images
+    n_images = store.config.held_out_images
     answers = [answer for answer in store.answers("floor") if answer]
     current = [each for each in answers if each[0]["n_images"] == n_images]
     return list(current[-1]) if current else []

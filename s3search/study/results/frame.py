@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from s3search.search.questions import Rung
 from s3search.search.trial import Origin
 from s3search.study.database.store import StudyStore
 from s3search.study.file.config import StudyConfig
+from s3search.study.results.budget import budget_of
 from s3search.study.results.rungs import rung_rows
 from s3search.study.vetoes import named_vetoes
 
@@ -52,6 +54,15 @@ def finalists(frame: pd.DataFrame, config: StudyConfig) -> list[str]:
         peers = pd.concat([baselines.head(_BEST_BASELINES), baselines.drop_duplicates("solver")])
         chosen += [*found["schedule_id"], *peers["schedule_id"].drop_duplicates()]
     return chosen
+
+
+def most_validated(config: StudyConfig, solvers: Sequence[str | None]) -> int:
+    """How many schedules of one number of calls are `finalists` at most, where published ones of
+    these solvers are measured; one entry for each schedule.
+    """
+    known = solvers if config.validation.baselines else ()
+    peers = min(len(known), len(set(known)) + _BEST_BASELINES - 1)  # the best is its solver's best
+    return config.validation.finalists + peers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,9 +135,9 @@ def validated(frame: pd.DataFrame, config: StudyConfig, nfe: int | None = None) 
     kept = whole[whole["schedule_id"].isin(held_out["schedule_id"])]  # few of many
     searched = {row["schedule_id"]: row for row in kept.to_dict("records")}
     seen_again = _at(frame, Rung.SECOND_METRIC)
-    of_this_size = seen_again[seen_again["n_images"] == config.validation.n_images]
+    of_this_size = seen_again[seen_again["n_images"] == config.held_out_images]
     second = {row["schedule_id"]: _held_out(row) for row in of_this_size.to_dict("records")}
-    current = held_out["n_images"] == config.validation.n_images
+    current = held_out["n_images"] == config.held_out_images
     if nfe is not None:
         current &= held_out["nfe"] == nfe
     rows = held_out[current].sort_values(["nfe", "value", "id"]).to_dict("records")
@@ -185,7 +196,7 @@ def _winner(scored: list[Scored], finals: dict[str, float], seed: int) -> Scored
 def why_nothing(store: StudyStore, frame: pd.DataFrame, nfe: int | None = None) -> str:
     """Why `validated` is empty, and what would do, as a sentence."""
     is_it = (frame["rung"] == Rung.VALIDATION.value) & (frame["state"] == "complete")
-    is_it &= frame["n_images"] == store.config.validation.n_images
+    is_it &= frame["n_images"] == store.config.held_out_images
     is_it &= True if nfe is None else frame["nfe"] == nfe
     known = store.vetoes()
     vetoed = [known[each] for each in frame[is_it]["schedule_id"].unique() if each in known]
@@ -225,7 +236,7 @@ def status_of(store: StudyStore, frame: pd.DataFrame | None = None) -> dict[str,
     """
     frame = evaluations_frame(store) if frame is None else frame
     search = frame[frame["rung"].isin([Rung.SEARCH.value, Rung.STOPPED.value])]
-    jobs, notes = store.job_totals(), store.notes()
+    jobs, notes, budget = store.job_totals(), store.notes(), budget_of(store)
     made = frame[(frame["state"] == "complete") & (frame["rung"] != Rung.SECOND_METRIC.value)]
     best: dict[str, Any] = {}
     scored = validated(frame, store.config)
@@ -243,6 +254,10 @@ def status_of(store: StudyStore, frame: pd.DataFrame | None = None) -> dict[str,
         "state": store.state,
         "evaluations": int((~search["is_baseline"]).sum()),
         "budget": store.config.search.evaluations,
+        "budget_words": budget.words,
+        "budget_share": budget.share,
+        "budget_images": budget.images,
+        "measured": len(search),
         "baselines": int(search["is_baseline"].sum()),
         "left_race": int((frame["rung"] == Rung.STOPPED.value).sum()),
         "failed": int((frame["state"] == "failed").sum()) + round(_sum(jobs, "failed")),

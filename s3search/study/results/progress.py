@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from s3search.search.questions import SEARCHING
 from s3search.study.file.config import SearchTable
 
 RECENT_SECONDS = 60.0
@@ -40,7 +41,7 @@ class Progress:
     """How far a study is; mappings of ints are by NFE."""
 
     stage: str  # "baselines", "search", a rung of the ladder, "finals", "validation"
-    done: int  # in measurements of search.n_images
+    done: int  # in evaluations' worth of images; of the validation in schedules
     total: int | None  # None when the budget is time
     best: Mapping[int, float]  # of searched schedules, at the search rung
     best_baseline: Mapping[int, float]
@@ -53,6 +54,13 @@ class Progress:
     workers_busy: int
     workers: int  # of the driver; 0 where none runs
     spend: Mapping[str, Spend]  # by rung and kind of job
+    budget: str = ""  # in words
+    share: float | None = None  # of the budget that is spent, 0 to 1
+
+    @property
+    def measured(self) -> int:
+        """Schedules measured in the search, those that were stopped early among them."""
+        return sum(self.spend[rung].count for rung in SEARCHING if rung in self.spend)
 
     @property
     def network_calls(self) -> int:
@@ -114,6 +122,15 @@ def seconds_left(
     if search.wall_seconds is not None:
         left.append(search.wall_seconds - elapsed)
     return max(0.0, min(left)) if left else None
+
+
+def with_validation(
+    seconds: float | None, images: float, images_per_second: float
+) -> float | None:
+    """The seconds that a search still takes, and those of the images of its validation."""
+    if seconds is None or not images:
+        return seconds
+    return seconds + images / images_per_second if images_per_second > 0 else None
 
 
 def quality_of(kind: str, content: Mapping[str, object]) -> tuple[int, Quality] | None:

@@ -13,14 +13,20 @@ import sqlalchemy as sa
 from sqlalchemy import func, select
 
 from s3search.search.questions import SEARCHING, Rung
-from s3search.search.trial import BASELINE, SEED, Origin
+from s3search.search.trial import BASELINE, Origin
 from s3search.study.database.store import StudyStore
-from s3search.study.database.tables import EVALUATIONS, PROPOSALS, STUDIES
-from s3search.study.results.frame import best_of, evaluations_frame, validated
-from s3search.study.results.progress import Progress, Quality, Spend, quality_of, seconds_left
+from s3search.study.database.tables import EVALUATIONS, PROPOSALS, SCHEDULES, STUDIES
+from s3search.study.results.budget import budget_of
+from s3search.study.results.frame import best_of, evaluations_frame, most_validated, validated
+from s3search.study.results.progress import (
+    Progress,
+    Quality,
+    Spend,
+    quality_of,
+    seconds_left,
+    with_validation,
+)
 from s3search.study.results.recent import RecentAnswer, answers_of, images_per_second, n_workers
-
-_BUDGETED = (*SEARCHING, Rung.FINALS.value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,23 +53,27 @@ def look(store: StudyStore) -> Watched:
     now = max(now, since, newest or now)  # the driver's clock may be ahead of this one
     is_running = state in ("searching", "validating")
     rate = images_per_second(answers, since, now) if is_running else 0.0
-    workers = store.config.cluster.workers
-    busy = min(n_workers(answers, now), workers) if is_running else 0
+    asked, heard = store.config.cluster.workers, n_workers(answers, now)
+    workers = heard if asked == "auto" else asked  # how many there are the driver knows
+    busy = min(heard, workers) if is_running else 0
     spend = _spend(totals, jobs)
-    spent = sum(row["n_images"] * row["count"] for row in totals if row["rung"] in _BUDGETED)
-    spent += sum(each["network_calls"] for each in jobs.values()) / _nfe(store)
-    search, total = store.config.search, _total(store)
-    left = seconds_left(
-        search,
-        images=None if total is None else total * search.n_images - spent,
-        images_per_second=rate,
-        worker_seconds=sum(each.seconds for each in spend.values()),
-        workers_busy=busy,
-        elapsed=(now - since).total_seconds(),
-    )
-    done, of = round(spent / search.n_images), total
+    elapsed = (now - since).total_seconds()
+    search, budget = store.config.search, budget_of(store, elapsed=elapsed if is_running else None)
+    done, of, n_validated = round(budget.images / search.n_images), budget.evaluations, 0
+    left: float | None = 0.0
     if state == "validating":  # how many there will be is not known here
-        done, of = _n_validated(store, totals), None
+        n_validated = _n_validated(store, totals)
+        done, of = n_validated, None
+    else:
+        left = seconds_left(
+            search,
+            images=None if of is None else of * search.n_images - budget.images,
+            images_per_second=rate,
+            worker_seconds=sum(each.seconds for each in spend.values()),
+            workers_busy=busy,
+            elapsed=elapsed,
+        )
+    to_validate = max(0, _most_validated(store) - n_validated) * store.config.held_out_images
     best, best_baseline = bests_of(store)
     held_out, held_out_baseline = held_out_of(store)
     failed = sum(row["count"] for row in totals if row["state"] == "failed")
@@ -78,10 +88,12 @@ def look(store: StudyStore) -> Watched:
         predictor=predictor_of(store),
         failed=failed + round(sum(each["failed"] for each in jobs.values())),
         images_per_second=rate,
-        seconds_left=left if state == "searching" else None,
+        seconds_left=with_validation(left, to_validate, rate) if is_running else None,
         workers_busy=busy,
         workers=workers if is_running else 0,
         spend=spend,
+        budget=budget.words,
+        share=budget.share,
     )
     silent = None if newest is None else (now - newest).total_seconds()
     return Watched(study=store.name, state=state, progress=progress, silent_seconds=silent)
@@ -144,27 +156,23 @@ def _spend(totals: Sequence[Any], jobs: dict[str, dict[str, float]]) -> dict[str
     return spend
 
 
-def _nfe(store: StudyStore) -> float:
-    """Of a job, which does not say: the mean of what the study searches."""
-    return sum(store.config.space.nfe) / len(store.config.space.nfe)
-
-
-def _total(store: StudyStore) -> int | None:
-    """The budget in measurements: all of `s3`, of other searches what comes on top of the seeds
-    that are proposed so far.
-    """
-    search = store.config.search
-    if search.evaluations is None or search.algorithm == "s3":
-        return search.evaluations
-    given = PROPOSALS.c.origin.startswith(BASELINE) | PROPOSALS.c.origin.startswith(SEED)
-    (row,) = store.read(
-        lambda study: select(func.count().label("n")).where(PROPOSALS.c.study_id == study, given)
+def _most_validated(store: StudyStore) -> int:
+    """How many schedules are validated at most, by the published ones proposed so far."""
+    rows = store.read(
+        lambda study: (
+            select(PROPOSALS.c.origin, SCHEDULES.c.nfe)
+            .join(SCHEDULES, SCHEDULES.c.id == PROPOSALS.c.schedule_id)
+            .where(PROPOSALS.c.study_id == study, PROPOSALS.c.origin.startswith(BASELINE))
+        )
     )
-    return search.evaluations + int(row["n"])
+    solvers: dict[int, list[str | None]] = {nfe: [] for nfe in store.config.space.nfe}
+    for row in rows:
+        solvers.setdefault(row["nfe"], []).append(Origin.of_text(row["origin"]).solver)
+    return sum(most_validated(store.config, known) for known in solvers.values())
 
 
 def _n_validated(store: StudyStore, totals: Sequence[Any]) -> int:
-    size = store.config.validation.n_images
+    size = store.config.held_out_images
     validation = [row for row in totals if row["rung"] == Rung.VALIDATION.value]
     return sum(row["count"] for row in validation if row["n_images"] == size)
 

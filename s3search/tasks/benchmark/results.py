@@ -128,7 +128,7 @@ def launches(store: StudyStore) -> list[dict[str, Any]]:
 
 def is_finished(note: Mapping[str, Any], config: StudyConfig) -> bool:
     """Whether this launch came to its end with as many held-out images."""
-    return bool(note["finished"]) and note["held_out_images"] == config.validation.n_images
+    return bool(note["finished"]) and note["held_out_images"] == config.held_out_images
 
 
 def _size(budget: int | None) -> float:
@@ -167,7 +167,7 @@ def _row(
         driver_share=driver / wall if is_inline and wall > 0 else None,
         held_out=None if answer is None else float(answer["value"]),
         standard_error=None if answer is None else _number(answer["standard_error"]),
-        held_out_images=config.validation.n_images,
+        held_out_images=config.held_out_images,
         n_images=config.search.n_images,
         best_published=None,
         real_images=next((each["value"] for each in floors(store)), None),
@@ -187,7 +187,7 @@ def _answer(own: pd.DataFrame, config: StudyConfig, *, is_published: bool) -> An
         chosen = finalists(own, config)[:1]
     is_it = (
         (own["rung"] == Rung.VALIDATION.value)
-        & (own["n_images"] == config.validation.n_images)
+        & (own["n_images"] == config.held_out_images)
         & (own["state"] == "complete")
         & own["schedule_id"].isin(chosen)
     )

@@ -84,7 +84,7 @@ def _noted(measurement: BenchmarkRun, config: StudyConfig) -> Iterator[None]:
                     "method": measurement.method.label,
                     "budget": measurement.budget,
                     "finished": finished,
-                    "held_out_images": config.validation.n_images,
+                    "held_out_images": config.held_out_images,
                     "wall_seconds": wall,
                     "worker_seconds": worked,
                     "driver_seconds": max(0.0, wall - worked) if is_inline else own,

@@ -56,7 +56,7 @@ def test_every_format_writes_and_prints_its_report(
 def test_the_diffusers_folder_is_loaded_by_diffusers(
     schedule: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    diffusers = pytest.importorskip("diffusers", reason="pip install s3search[diffusers]")
+    diffusers = pytest.importorskip("diffusers", reason="pip install diffusers transformers")
     integration: Any = pytest.importorskip("s3search.integrations.diffusers")
     diffusers.DDPMScheduler().save_pretrained(tmp_path / "pipe" / "scheduler")
     folder = tmp_path / "folder"

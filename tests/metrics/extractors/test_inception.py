@@ -118,7 +118,7 @@ def test_a_pickle_with_code_is_not_run(small: Path, tmp_path: Path, capsys: Any)
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, MODULE, None)
-    with pytest.raises(InvalidConfig, match=r"pip install 's3search\[inception\]'"):
+    with pytest.raises(InvalidConfig, match=r"pip install torch-fidelity"):
         inception.load()
 
 

@@ -97,5 +97,5 @@ def test_a_dataset_on_disk_is_read_by_split_and_column(tmp_path: Path) -> None:
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(InvalidConfig, match=r"pip install 's3search\[datasets\]'"):
+    with pytest.raises(InvalidConfig, match=r"pip install datasets"):
         dataset.load("somewhere")

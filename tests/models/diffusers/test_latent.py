@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 pytest.importorskip(
-    "diffusers", reason="diffusers is not installed: pip install s3search[diffusers]"
+    "diffusers", reason="diffusers is not installed: pip install diffusers transformers"
 )
 pytest.importorskip(
-    "transformers", reason="transformers is not installed: pip install s3search[diffusers]"
+    "transformers", reason="transformers is not installed: pip install diffusers transformers"
 )
 
 from s3search.evaluation.evaluator import Evaluator

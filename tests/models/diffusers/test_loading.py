@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 pytest.importorskip(
-    "diffusers", reason="diffusers is not installed: pip install s3search[diffusers]"
+    "diffusers", reason="diffusers is not installed: pip install diffusers transformers"
 )
 pytest.importorskip(
-    "transformers", reason="transformers is not installed: pip install s3search[diffusers]"
+    "transformers", reason="transformers is not installed: pip install diffusers transformers"
 )
 
 from safetensors.torch import load_file, save_file
@@ -132,7 +132,7 @@ def test_a_network_that_sees_more_than_the_latent_is_refused(tmp_path: Path) -> 
 
 def test_a_missing_extra_is_named(ddpm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(InvalidConfig, match=r"pip install 's3search\[diffusers\]'"):
+    with pytest.raises(InvalidConfig, match=r"pip install diffusers transformers"):
         load(str(ddpm))
 
 

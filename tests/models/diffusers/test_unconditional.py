@@ -6,7 +6,7 @@ import pytest
 import torch
 
 pytest.importorskip(
-    "diffusers", reason="diffusers is not installed: pip install s3search[diffusers]"
+    "diffusers", reason="diffusers is not installed: pip install diffusers transformers"
 )
 
 from s3search.evaluation.noise import BLOCK, NoiseBank, block_generator

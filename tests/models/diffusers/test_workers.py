@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 pytest.importorskip(
-    "diffusers", reason="diffusers is not installed: pip install s3search[diffusers]"
+    "diffusers", reason="diffusers is not installed: pip install diffusers transformers"
 )
 pytest.importorskip(
-    "transformers", reason="transformers is not installed: pip install s3search[diffusers]"
+    "transformers", reason="transformers is not installed: pip install diffusers transformers"
 )
 
 from s3search.errors import S3SearchError

@@ -92,7 +92,8 @@ def test_the_overview_says_what_status_says(served: WSGIApplication, url: str) -
     for best in status["best"].values():
         for key in ("search", "held_out", "held_out_baseline"):
             assert f"{best[key]:.4f}" in said
-    assert f"{status['evaluations']} of {status['budget']}" in said
+    assert "100 % of the budget of 40 evaluations x 30 images; " in said
+    assert f"{status['measured']} schedules measured" in said
     assert f"{status['network_calls']:,}" in said
 
 

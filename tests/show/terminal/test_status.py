@@ -9,6 +9,9 @@ _STUDY: dict[str, Any] = {
     "state": "done",
     "evaluations": 3,
     "budget": None,
+    "budget_words": "300 evaluations x 1,000 images",
+    "budget_share": 0.6299,
+    "measured": 412,
     "baselines": 1,
     "failed": 0,
     "pending": 0,
@@ -33,6 +36,15 @@ def test_the_ledger_is_a_line_for_each_rung_the_dearest_first() -> None:
         ["polish", "2", "1,230,000", "80.0"],
         ["search", "4", "20,000", "10.0"],
     ]
+
+
+def test_a_budget_is_told_as_the_share_that_is_spent() -> None:
+    budget = "300 evaluations x 1,000 images"
+    for share, told in ((0.6299, "62"), (0.9999, "99"), (1.0, "100")):
+        (line,) = status_lines([{**_STUDY, "ledger": {}, "budget_share": share}])
+        assert f"{told} % of the budget of {budget}; 412 schedules measured, 1 of them" in line
+    (line,) = status_lines([{**_STUDY, "ledger": {}, "budget_share": None}])
+    assert line.startswith("t: done, 412 schedules measured")
 
 
 def test_a_study_that_spent_nothing_has_no_ledger() -> None:

@@ -24,11 +24,14 @@ _EARLY = Progress(
     workers_busy=2,
     workers=4,
     spend={"search": Spend(3, 15_000, 6.4)},
+    budget="400 evaluations x 1,000 images",
+    share=0.0075,
 )
 _LATE = replace(
     _EARLY,
     stage="search",
     done=321,
+    share=0.8025,
     best={5: 8.0, 10: 4.0},
     best_baseline={5: 12.0, 10: 5.0},
     held_out={5: 8.2},
@@ -50,10 +53,11 @@ def _text(drawing: RenderableType) -> str:
 
 def test_the_table_has_all_that_is_known() -> None:
     lines = _text(progress_table(_LATE, "mine")).splitlines()
-    whole = " ".join(lines)
+    whole = " ".join(" ".join(lines).split())
     assert "…" not in whole
     for words in (
-        "mine: search: 321/400 evaluations, 1,234 images/s, about 1 h 02 min left",
+        "mine: search: 80 % of the budget of 400 evaluations x 1,000 images; 300 schedules",
+        "measured, 1,234 images/s, about 1 h 02 min left",
         "2 of 4 workers busy",
         "2 failed",
         "1,900,000 network calls, 3,901 worker seconds",
@@ -69,15 +73,18 @@ def test_the_table_has_all_that_is_known() -> None:
 
 def test_the_table_has_no_column_for_what_is_not_known() -> None:
     shown = _text(progress_table(_EARLY))
-    assert "baselines: 3/400 evaluations, 2 of 4 workers busy\n" in shown
+    whole = " ".join(shown.split())
+    assert "baselines: 0 % of the budget of 400 evaluations x 1,000 images; 3 schedules" in whole
+    assert "measured, 2 of 4 workers busy " in whole
     for word in ("held-out", "predictor", "images/s", "left", "failed"):
         assert word not in shown
 
 
 def test_the_line_has_the_same() -> None:
     assert progress_line(_LATE) == (
-        "search: 321/400 evaluations  |  NFE 5: best found 8.0000, best baseline 12.0000, "
-        "held-out 8.2000 (baseline 12.3000), predictor 0.71 (of 16)  |  NFE 10: best found "
+        "search: 80 % of the budget of 400 evaluations x 1,000 images; 300 schedules measured  |  "
+        "NFE 5: best found 8.0000, best baseline 12.0000, held-out 8.2000 (baseline 12.3000), "
+        "predictor 0.71 (of 16)  |  NFE 10: best found "
         "4.0000, best baseline 5.0000, held-out - (baseline 5.1000), predictor - (of 4)  |  "
         "1,234 images/s  |  about 1 h 02 min left  |  2 of 4 workers busy  |  2 failed  |  "
         "1,900,000 network calls, 3,901 worker seconds"
@@ -90,7 +97,13 @@ def test_a_launch_elsewhere_than_on_a_terminal_prints_few_lines() -> None:
     with console.capture() as shown, progress(console) as report:
         for done in (1, 2, 3, 400):
             report(replace(_EARLY, done=done))
-    assert [line.split()[1] for line in shown.get().splitlines()] == ["1/400", "400/400"]
+            report(replace(_EARLY, stage="validation", done=done))
+    assert [line.split("  |")[0] for line in shown.get().splitlines()] == [
+        "baselines: 0 % of the budget of 400 evaluations x 1,000 images; 3 schedules measured",
+        "validation: 1 of 400 schedules",
+        "baselines: 0 % of the budget of 400 evaluations x 1,000 images; 3 schedules measured",
+        "validation: 400 of 400 schedules",
+    ]
 
 
 def test_a_launch_on_a_terminal_clears_its_table_at_the_end() -> None:
@@ -111,6 +124,6 @@ def test_silence_and_interruptions_are_said() -> None:
     console = Console(width=80, force_terminal=True, color_system=None)
     with console.capture() as shown, watching(console) as show:
         show([seen, replace(silent, study="other")])
-    assert "mine: baselines: 3/400" in shown.get()
-    assert "other: baselines: 3/400" in shown.get()
+    assert "mine: baselines: 0 % of the budget of 400 evaluations" in shown.get()
+    assert "other: baselines: 0 % of the budget" in shown.get()
     assert "no worker has answered for 12:34 min" in shown.get()
