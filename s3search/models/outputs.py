@@ -175,7 +175,7 @@ def with_time(denoiser: Adapted, time: NetworkTime) -> Adapted:
     return _adapted(denoiser.network, denoiser.process, denoiser.output, shape, time, scale)
 
 
-def _adapted(  # noqa: PLR0917  # one parameter per keyword
+def _adapted(  # one parameter per keyword
     network: Callable[..., Any],
     process: NoiseProcess,
     output: Output,
@@ -225,8 +225,9 @@ def _clean_image(denoiser: Any, x: Tensor, t: Tensor, condition: dict[str, Any])
         seen = x * scale.to(x).reshape(shape)
     at = denoiser.time(t) if callable(denoiser.time) else t * denoiser.time
     f = _tensor_of(denoiser.network(seen, at, **condition), x)
-    a, b = weights_of(output, alpha, sigma)
-    return a.to(x).reshape(shape) * x + b.to(x).reshape(shape) * f
+    a, b = (each.to(x).reshape(shape) for each in weights_of(output, alpha, sigma))
+    clean: Tensor = a * x + b * f
+    return clean
 
 
 def _latest(process: NoiseProcess, output: Output) -> float:

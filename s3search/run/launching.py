@@ -12,6 +12,7 @@ from s3search.cluster.asking import Pool, described
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.live import LiveObjects
 from s3search.evaluation.spec import EvaluatorSpec
+from s3search.run.checking import checked, note_warnings
 from s3search.run.driver import Driver
 from s3search.run.prepare import Prepared, prepare
 from s3search.run.schedulers import schedulers_of
@@ -53,9 +54,11 @@ def launch_on(
     """Runs the study to its end on workers that have loaded what the study file names."""
     extension = extension_of(config, space)
     start = prepare(config, space, pool, extension)
+    warnings = checked(config, pool)
     content = {**space.model_dump(mode="json"), "statistics": start.description.statistics}
     row = extension_row(extension) if extension is not None and extension.is_new else None
     with create_or_resume(config, content, takeover=takeover, extension=row) as store:
+        note_warnings(store, warnings)
         Driver(store, pool, start, report).run()
 
 

@@ -15,7 +15,13 @@ from s3search.study.results.progress import (
     quality_of,
     seconds_left,
 )
-from s3search.study.results.watching import bests_of, held_out_of, predictor_of, spend_of
+from s3search.study.results.watching import (
+    bests_of,
+    held_out_of,
+    predictor_of,
+    spend_of,
+    warnings_of,
+)
 
 _HELD_OUT_SECONDS = 1.0  # between two looks at what is validated
 _VETO_SECONDS = 1.0  # between two looks at what a person has rejected
@@ -39,6 +45,7 @@ class Tally:
         self._spent = self._images_spent()  # of the search, earlier runs included
         self._best, self._best_baseline = bests_of(store)
         self._predictor = predictor_of(store)  # by NFE
+        self._warnings = warnings_of(store)
         self._rate = RecentRate(self._began)
         self._held_out, self._held_out_at = held_out_of(store), self._began
         self._vetoed: frozenset[str] = frozenset(store.vetoes())
@@ -119,6 +126,7 @@ class Tally:
             workers_busy=busy,
             workers=n_workers,
             spend=dict(self._spend),
+            warnings=self._warnings,
         )
 
     def _ranked(self, answer: Measurement) -> str:

@@ -3,7 +3,7 @@
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from s3search.study.file.config import SearchTable
@@ -12,6 +12,8 @@ RECENT_SECONDS = 60.0
 RECENT_RESULTS = 8  # fewer in the last minute: the window of the rate reaches back to so many
 
 _SAMPLE_SECONDS = 1.0
+
+WARNINGS = "check"  # kind of the note that keeps what the check before a search warned of
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class Progress:
     workers_busy: int
     workers: int  # of the driver; 0 where none runs
     spend: Mapping[str, Spend]  # by rung and kind of job
+    warnings: Sequence[str] = ()  # of the check before the search
 
     @property
     def network_calls(self) -> int:

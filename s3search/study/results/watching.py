@@ -17,7 +17,14 @@ from s3search.search.trial import BASELINE, SEED, Origin
 from s3search.study.database.store import StudyStore
 from s3search.study.database.tables import EVALUATIONS, PROPOSALS, STUDIES
 from s3search.study.results.frame import best_of, evaluations_frame, validated
-from s3search.study.results.progress import Progress, Quality, Spend, quality_of, seconds_left
+from s3search.study.results.progress import (
+    WARNINGS,
+    Progress,
+    Quality,
+    Spend,
+    quality_of,
+    seconds_left,
+)
 from s3search.study.results.recent import RecentAnswer, answers_of, images_per_second, n_workers
 
 _BUDGETED = (*SEARCHING, Rung.FINALS.value)
@@ -82,6 +89,7 @@ def look(store: StudyStore) -> Watched:
         workers_busy=busy,
         workers=workers if is_running else 0,
         spend=spend,
+        warnings=warnings_of(store),
     )
     silent = None if newest is None else (now - newest).total_seconds()
     return Watched(study=store.name, state=state, progress=progress, silent_seconds=silent)
@@ -213,6 +221,11 @@ def bests_of(store: StudyStore) -> tuple[dict[int, float], dict[int, float]]:
     for row in store.read(minima):
         sides[row["side"]][row["nfe"]] = row["value"]
     return sides
+
+
+def warnings_of(store: StudyStore) -> tuple[str, ...]:
+    """What the check before the search warned of."""
+    return tuple(m for _, content in store.notes(WARNINGS) for m in content["messages"])
 
 
 def predictor_of(store: StudyStore) -> dict[int, Quality]:
