@@ -4,7 +4,6 @@ import torch
 
 from s3search.cluster import check_address
 from s3search.cluster.asking import findings_by
-from s3search.errors import InvalidConfig
 from s3search.evaluation.record import Finding, Status
 from s3search.evaluation.spec import load_ems, load_gaussian
 from s3search.run.launching import space_of, workers
@@ -13,7 +12,8 @@ from s3search.study.file.presets import unfilled
 
 
 def check_study(config: StudyConfig, *, loads: bool = True) -> list[Finding]:
-    """What is found of a study; raises `InvalidConfig` where its file is wrong.
+    """What is found of a study; raises `InvalidConfig` where its file is wrong, or what it names
+    cannot be loaded.
 
     ``loads``: also of the model, the extractor and the reference, in this process unless the
     study's address is another; without a GPU here they run on the CPU.
@@ -31,11 +31,8 @@ def check_study(config: StudyConfig, *, loads: bool = True) -> list[Finding]:
         if config.statistics.gaussian is not None:
             load_gaussian(config.statistics.gaussian)
         return []
-    try:
-        with workers(_here(config)) as pool:
-            return list(findings_by(pool))
-    except InvalidConfig as error:
-        return [Finding(check="loaded", status=Status.ERROR, message=str(error))]
+    with workers(_here(config)) as pool:
+        return list(findings_by(pool))
 
 
 def _here(config: StudyConfig) -> StudyConfig:

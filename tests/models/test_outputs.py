@@ -59,6 +59,10 @@ class Exact(nn.Module):
         return self.one * answer_of(self._output, x, self._exact(x, t), alpha, sigma)
 
 
+def _apart(one: Tensor, other: Tensor) -> float:
+    return max_abs((one - other).detach())
+
+
 def _times(process: NoiseProcess) -> Tensor:
     low, high = process.time_range
     return low + (high - low) * torch.tensor([0.02, 0.3, 0.7, 0.97], dtype=torch.float64)
@@ -71,7 +75,7 @@ def test_an_adapter_gives_the_exact_denoiser(process: NoiseProcess, output: Outp
     denoiser = _adapter(output)(net, process, sample_shape=SHAPE)
     x = noise().requires_grad_()
     clean = denoiser(x, t)
-    assert max_abs((clean - gaussian(process)(x, t)).detach()) < 1e-11
+    assert _apart(clean, gaussian(process)(x, t)) < 1e-11
     clean.square().sum().backward()
     assert x.grad is not None and net.one.grad is not None
     assert bool(torch.isfinite(x.grad).all()) and float(x.grad.abs().max()) > 0
@@ -85,7 +89,7 @@ def test_schedules_run_on_an_adapted_network(output: Output) -> None:
     denoiser = _adapter(output)(Exact(process, output), process, sample_shape=SHAPE)
     plan = compile_plan(schedule)
     exact = sample(gaussian(process), plan, noise())
-    assert max_abs((sample(denoiser, plan, noise()) - exact).detach()) < 0.01
+    assert _apart(sample(denoiser, plan, noise()), exact) < 0.01
 
 
 @pytest.mark.parametrize("output", [Output.EPSILON, Output.SCORE])
@@ -97,7 +101,7 @@ def test_at_pure_noise_the_answer_is_the_limit(process: NoiseProcess, output: Ou
     net = Exact(process, output)
     denoiser = _adapter(output)(net, process, sample_shape=SHAPE)
     t = torch.full((4,), end, dtype=torch.float64)
-    assert max_abs(denoiser(noise(), t) - gaussian(process)(noise(), t)) < 0.01
+    assert _apart(denoiser(noise(), t), gaussian(process)(noise(), t)) < 0.01
     (_, asked) = net.seen[-1]
     assert process.alpha(float(asked[0])) == pytest.approx(1e-3, rel=0.01)
 
@@ -107,7 +111,7 @@ def test_other_outputs_say_something_at_pure_noise(output: Output) -> None:
     net = Exact(flow(), output)
     denoiser = _adapter(output)(net, flow(), sample_shape=SHAPE)
     t = torch.ones(4, dtype=torch.float64)
-    assert max_abs(denoiser(noise(), t) - gaussian(flow())(noise(), t)) < 1e-12
+    assert _apart(denoiser(noise(), t), gaussian(flow())(noise(), t)) < 1e-12
 
 
 def test_the_network_reads_the_time_and_the_scale_that_it_knows() -> None:
