@@ -4,6 +4,7 @@ network calls.
 
 import sys
 
+from s3search import models, processes
 from s3search.evaluation.code_version import CODE_VERSION
 from s3search.run.front import FrontPackage, evaluate, search
 from s3search.schedules import published
@@ -17,6 +18,8 @@ __all__ = [
     "compile_plan",
     "compile_plans",
     "evaluate",
+    "models",
+    "processes",
     "published",
     "sample",
     "search",

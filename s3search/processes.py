@@ -305,6 +305,8 @@ NoiseProcess = Annotated[
 ]
 """Any of the processes; parsed by its ``type``."""
 
+NOISE_PROCESSES = (Edm, Flow, VpLinear, VpCosine, VpDiscrete)
+
 _ADAPTER: TypeAdapter[Edm | Flow | VpLinear | VpCosine | VpDiscrete] = TypeAdapter(NoiseProcess)
 
 

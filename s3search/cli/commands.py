@@ -3,6 +3,7 @@
 import typer
 
 from s3search.cli.benchmarks import bench
+from s3search.cli.checking import check
 from s3search.cli.checkpoints import checkpoint
 from s3search.cli.dashboards import dashboard, publish
 from s3search.cli.exporting import export
@@ -10,7 +11,7 @@ from s3search.cli.jobs import jobs, submit
 from s3search.cli.metrics import metrics, reference
 from s3search.cli.models import inspect_model
 from s3search.cli.presets import preset
-from s3search.cli.schedules import check, evaluate, import_, schema, show
+from s3search.cli.schedules import evaluate, import_, schema, show
 from s3search.cli.statistics import statistics
 from s3search.cli.storage import storage_app
 from s3search.cli.studies import best, compare, demo, launch, report, status

@@ -1,8 +1,7 @@
-"""Commands of schedules: measure, draw, import and check one."""
+"""Commands of schedules: measure, draw and import one."""
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -110,43 +109,6 @@ def import_(  # noqa: PLR0913, PLR0917 (one parameter per option)
     OUT.print(f"wrote {output}: NFE {schedule.nfe}", highlight=False, soft_wrap=True)
     for note in schedule.provenance["imported"].get("notes", ()):
         OUT.print(f"note: {note}", highlight=False, soft_wrap=True)
-
-
-def check(
-    file: Annotated[Path, typer.Argument(help="A schedule (.json) or a study file (.toml).")],
-    ems: Annotated[
-        Path | None, typer.Option("--ems", help="The EMS file that the schedule names.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Check a schedule or a study file without running anything."""
-    if file.suffix == ".toml":
-        from s3search.cluster import check_address
-        from s3search.evaluation.spec import load_ems, load_gaussian
-        from s3search.run.launching import space_of
-        from s3search.study.file.config import load_config
-
-        config = load_config(file)
-        space_of(config)
-        if config.statistics.ems is not None:
-            load_ems(config.statistics.ems)
-        if config.statistics.gaussian is not None:
-            load_gaussian(config.statistics.gaussian)
-        check_address(config.cluster.address)
-        found: dict[str, Any] = {"file": str(file), "kind": "study", "name": config.study.name}
-    else:
-        from s3search.rules import EmsStatistics
-        from s3search.solvers.plan import check_table
-
-        loaded = Schedule.load(file)
-        table = json.loads(file.read_text(encoding="utf-8")).get("plan")
-        check_table(loaded, table, None if ems is None else EmsStatistics.load(ems))
-        found = {"file": str(file), "kind": "schedule", "id": loaded.id, "nfe": loaded.nfe}
-    if as_json:
-        print_json({"valid": True, **found})
-    else:
-        details = ", ".join(f"{key} {value}" for key, value in found.items() if key != "file")
-        OUT.print(f"{file}: valid ({details})", highlight=False, soft_wrap=True)
 
 
 def schema() -> None:

@@ -1,5 +1,6 @@
 """Commands of studies: run one, look at it, take its result."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,11 +70,13 @@ def launch(
     if dry_run:
         _foretell(config, as_json=as_json)
         return
-    _launch(config, quiet=as_json, takeover=takeover)
+    warnings = _launch(config, quiet=as_json, takeover=takeover)
     if as_json:
         print_json(_comparison(config.storage.url, config.study.name))
-    else:
-        _print_comparison(config.storage.url, config.study.name)
+        return
+    _print_comparison(config.storage.url, config.study.name)
+    for warning in warnings:
+        OUT.print(f"warning: {warning}", highlight=False, soft_wrap=True)
 
 
 def status(
@@ -221,13 +224,14 @@ def report(
         OUT.print(f"without samples. {written.no_samples}", highlight=False, soft_wrap=True)
 
 
-def _launch(config: Any, *, quiet: bool, takeover: bool = False) -> None:
+def _launch(config: Any, *, quiet: bool, takeover: bool = False) -> Sequence[str]:
+    """Runs the study; what the check before it warned of."""
     from s3search.show.terminal.progress import progress
     from s3search.study.database.engine import redacted
 
     try:
         with progress(ERR if quiet else OUT) as report:
-            s3search.search(config, progress=report, takeover=takeover)
+            return s3search.search(config, progress=report, takeover=takeover).warnings
     except KeyboardInterrupt:
         ERR.print(
             f"interrupted; what was measured is saved in {redacted(config.storage.url)}. "

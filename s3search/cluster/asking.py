@@ -18,8 +18,10 @@ from torch import Tensor
 from s3search.cluster.pool import TASKS_PER_WORKER, Outcome, Task, WorkerPool
 from s3search.errors import EvaluationFailed
 from s3search.evaluation.record import (
+    CheckRequest,
     DescribeRequest,
     Description,
+    Finding,
     ImagesRequest,
     PolishReply,
     Population,
@@ -174,11 +176,24 @@ def measured_by(pool: Pool, questions: Sequence[Measure]) -> list[Measurement]:
 
 def described(pool: Pool, *, layers: bool = False) -> Description:
     """What the pool's workers have loaded; ``layers``: with the network's blocks."""
-    for outcome in _outcomes(pool, [Task(id="describe", request=DescribeRequest(layers=layers))]):
-        if isinstance(outcome.reply, Description):
-            return outcome.reply
+    found = _reply(pool, Task(id="describe", request=DescribeRequest(layers=layers)))
+    assert isinstance(found, Description)
+    return found
+
+
+def findings_by(pool: Pool) -> tuple[Finding, ...]:
+    """What a few calls tell of the model, the extractor and the reference on the workers."""
+    found = _reply(pool, Task(id="check", request=CheckRequest()))
+    assert isinstance(found, tuple)
+    return tuple(each for each in found if isinstance(each, Finding))
+
+
+def _reply(pool: Pool, task: Task[Request]) -> Reply:
+    """The reply to the only task of an idle pool; raises `EvaluationFailed` without one."""
+    (outcome,) = _outcomes(pool, [task])
+    if outcome.reply is None:
         raise _failure(outcome)
-    raise AssertionError("a task has one outcome")
+    return outcome.reply
 
 
 def images_by(

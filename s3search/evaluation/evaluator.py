@@ -14,6 +14,7 @@ from torch import Tensor
 from s3search.evaluation.code_version import CODE_VERSION
 from s3search.evaluation.decoding import network_batches, patched
 from s3search.evaluation.extractor import (
+    Extractor,
     baseline_of,
     estimate_of,
     load_extractor,
@@ -28,6 +29,7 @@ from s3search.evaluation.polish.polishing import PolishSettings, polish
 from s3search.evaluation.population import Measuring, measure_population
 from s3search.evaluation.proxies import ProxyScorer
 from s3search.evaluation.record import (
+    CheckRequest,
     DescribeRequest,
     Description,
     ImagesRequest,
@@ -39,6 +41,7 @@ from s3search.evaluation.record import (
 )
 from s3search.evaluation.reference import LoadedReference, load_reference
 from s3search.evaluation.sampling import Sampler, batch_that_fits
+from s3search.evaluation.sanity.checking import Checked, findings_of
 from s3search.evaluation.spec import (
     PRECISIONS,
     EvaluatorSpec,
@@ -49,9 +52,7 @@ from s3search.evaluation.spec import (
     load_model,
     placed_model,
 )
-from s3search.metrics.frechet import (
-    block_mean,
-)
+from s3search.metrics.frechet import FrechetReference, block_mean
 from s3search.models.layer_skip import layers_of
 from s3search.schedules.schedule import Schedule
 from s3search.search.questions import (
@@ -91,15 +92,16 @@ class Evaluator:
         self._gaussian = None if named is None else load_gaussian(named, tuple(shape))
         automatic = max(1, min(_LARGEST_BATCH, _BATCH_ELEMENTS // int(np.prod(shape))))
         self._gradients = BatchSize(spec.batch_size or automatic, "following a gradient")
-        self._noise = NoiseBank(self.denoiser, self.device)
+        self.noise = NoiseBank(self.denoiser, self.device)
+        self.where = "model" if spec.model == LIVE else f"model.loader: {spec.model!r}"
         if spec.model == LIVE:
-            check_answer(self.denoiser, *next(self._noise.batches(0, 2, 2)))
+            check_answer(self.denoiser, *next(self.noise.batches(0, 2, 2)))
         size = spec.batch_size or batch_that_fits(
-            self.denoiser, self._noise, automatic, _LARGEST_BATCH
+            self.denoiser, self.noise, automatic, _LARGEST_BATCH
         )
         self._sampler = Sampler(
             self.denoiser,
-            self._noise,
+            self.noise,
             BatchSize(size, "sampling"),
             self._ems,
             PRECISIONS[spec.precision],
@@ -135,6 +137,8 @@ class Evaluator:
                 return self.real_images(request)
             case DescribeRequest():
                 return self.describe(layers=request.layers)
+            case CheckRequest():
+                return findings_of(_checked(self))
 
     def describe(self, *, layers: bool = False) -> Description:
         """What is loaded here; ``layers``: with the network's blocks."""
@@ -165,6 +169,12 @@ class Evaluator:
         made = self._sampler.images(schedule, n_images, noise_seed)
         for images, batch in zip(made, drawn, strict=True):
             yield images, batch.condition
+
+    @property
+    def sides(self) -> list[tuple[Extractor, FrechetReference]]:
+        """Every extractor with its view of the real images."""
+        second = [] if self._second is None else [self._second]
+        return [(self._extractor, self.reference), *((s.extractor, s.reference) for s in second)]
 
     @property
     def extract(self) -> Callable[[Tensor], Tensor]:
@@ -252,10 +262,7 @@ class Evaluator:
         images, size = self.reference_images, self.batch_size
         if images is None:
             return ()
-        sides = [(self._extractor, self.reference)]
-        if self._second is not None:
-            sides.append((self._second.extractor, self._second.reference))
-        return tuple(baseline_of(*side, images, size, question) for side in sides)
+        return tuple(baseline_of(*side, images, size, question) for side in self.sides)
 
     def polish(self, request: Polish) -> PolishReply:
         """A schedule after gradient descent on the distance itself, or on the trajectory's."""
@@ -272,7 +279,7 @@ class Evaluator:
                 self.reference,
                 request.schedule,
                 settings,
-                noise=self._noise,
+                noise=self.noise,
                 noise_seed=request.noise_seed,
                 batch_size=batch_size,
             ),
@@ -291,7 +298,7 @@ class Evaluator:
             self._extractor.features,
             self.reference,
             self.reference_images,
-            self._noise,
+            self.noise,
         )
 
     def _loaded_reference(self, spec: EvaluatorSpec) -> LoadedReference:
@@ -307,3 +314,14 @@ class Evaluator:
         if images is not None and images.shape[1:] == tuple(self.denoiser.sample_shape):
             self._mean_image = images.double().mean(dim=0).tolist()
         return found
+
+
+def _checked(evaluator: Evaluator) -> Checked:
+    return Checked(
+        where=evaluator.where,
+        denoiser=evaluator.denoiser,
+        noise=evaluator.noise,
+        batch_size=evaluator.batch_size,
+        sides=evaluator.sides,
+        images=evaluator.reference_images,
+    )

@@ -80,14 +80,16 @@ def placed(model: Any, device: torch.device) -> Any:
     return model
 
 
-def check_answer(denoiser: Any, noise: Tensor, condition: Mapping[str, Tensor]) -> None:
-    """Calls a live model on two images of noise; raises `InvalidConfig` unless it answers with as
+def check_answer(
+    denoiser: Any, noise: Tensor, condition: Mapping[str, Tensor], where: str = "model"
+) -> None:
+    """Calls a model on two images of noise; raises `InvalidConfig` unless it answers with as
     many.
     """
     t = denoiser.process.time_range[1]
     few = {key: value[:_PROBES] for key, value in condition.items()}
     x = noise[:_PROBES] * float(denoiser.process.sigma(t))
-    asked = f"model: called with x {tuple(x.shape)} and t ({len(x)},), noise alone, it "
+    asked = f"{where}: called with x {tuple(x.shape)} and t ({len(x)},), noise alone, it "
     wanted = "it must return the clean image that it expects behind x, a tensor of its shape"
     try:
         with torch.inference_mode():

@@ -1,6 +1,7 @@
 """What only workers are asked, and what they reply; `s3search.search.questions` has the rest."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from torch import Tensor
@@ -35,6 +36,28 @@ class DescribeRequest:
     """
 
     layers: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRequest:
+    """Asks a worker whether what it has loaded is what the study takes it for."""
+
+
+class Status(StrEnum):
+    """What one check came to."""
+
+    OK = "ok"
+    WARNING = "warning"  # it looks bad, and may be so
+    ERROR = "error"  # every measurement would be wrong
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One check, what it came to, and what was seen."""
+
+    check: str
+    status: Status
+    message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +145,16 @@ class RealImageBaseline:
     code_version: str
 
 
-Request = Measure | Population | DescribeRequest | ImagesRequest | Score | Polish | RealImages
+Request = (
+    Measure
+    | Population
+    | DescribeRequest
+    | CheckRequest
+    | ImagesRequest
+    | Score
+    | Polish
+    | RealImages
+)
 Reply = (
     Measurement
     | tuple[Measurement, ...]
@@ -131,4 +163,5 @@ Reply = (
     | ProxyScores
     | PolishReply
     | tuple[RealImageBaseline, ...]
+    | tuple[Finding, ...]
 )

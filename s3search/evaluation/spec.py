@@ -13,6 +13,7 @@ from s3search.evaluation.fingerprints import DIGITS, add_weights
 from s3search.evaluation.live import LIVE, LiveObjects, placed
 from s3search.evaluation.plugins import MODELS, call_plugin, importable_from
 from s3search.models.statistics import GaussianStatistics
+from s3search.processes import NOISE_PROCESSES
 from s3search.rules import EmsStatistics
 
 Precision = Literal["float32", "bfloat16"]
@@ -68,6 +69,16 @@ def load_model(spec: EvaluatorSpec) -> Any:
             raise InvalidConfig(
                 f"model.loader: {spec.model!r} returned a {type(model).__name__} without "
                 f"{attribute!r}; a denoiser has 'process' and 'sample_shape'"
+            )
+    for is_so, what, found in (
+        (callable(model), "that is no callable D(x, t)", type(model).__name__),
+        (isinstance(model.process, NOISE_PROCESSES), "of an unknown process", model.process),
+        (len(tuple(model.sample_shape)) == 3, "without (C, H, W)", model.sample_shape),
+    ):
+        if not is_so:
+            raise InvalidConfig(
+                f"model.loader: {spec.model!r} returned a denoiser {what}: {found!r}; it has a "
+                "process of s3search.processes and sample_shape = (C, H, W)"
             )
     return model
 

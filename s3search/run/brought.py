@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +22,7 @@ from s3search.metrics.references import ImageSource
 from s3search.metrics.references.source import check_images
 from s3search.models.diffusers.loading import denoiser_of, is_pipeline
 from s3search.models.given import given_denoiser
-from s3search.processes import NoiseProcess
-
-_PROCESSES = get_args(get_args(NoiseProcess)[0])
+from s3search.processes import NOISE_PROCESSES, NoiseProcess
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -137,7 +135,7 @@ def _denoiser(model: Any, process: NoiseProcess | None, sample_shape: Sequence[i
                 "edm() (or vp_linear(), vp_cosine(), vp_discrete(), flow()) and "
                 "sample_shape=(C, H, W)"
             )
-    if not isinstance(own_process, _PROCESSES):
+    if not isinstance(own_process, NOISE_PROCESSES):
         raise InvalidConfig(
             "process: needs one of s3search.processes: edm(), vp_linear(), vp_cosine(), "
             f"vp_discrete() or flow(), found {_found(own_process)}"

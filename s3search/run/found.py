@@ -19,6 +19,7 @@ from s3search.study.results.comparison import comparison_of
 from s3search.study.results.export import best_schedule
 from s3search.study.results.frame import evaluations_frame, status_of, validated, why_nothing
 from s3search.study.results.table import validated_table
+from s3search.study.results.watching import warnings_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,6 +44,7 @@ class SearchResult:
     table: pd.DataFrame  # see `s3search.study.results.table.validated_table`
     comparison: Mapping[str, Any]  # what `s3search compare --json` prints
     status: Mapping[str, Any]  # what `s3search status --json` prints
+    warnings: tuple[str, ...]  # of the check of the model before the search
     _reason: str  # why there is no schedule, where there is none
     _ems: Path | None  # file of the statistics that schedules with v3 steps need
 
@@ -62,6 +64,7 @@ class SearchResult:
             table=validated_table(scored),
             comparison=comparison_of(store, frame),
             status=status_of(store, frame),
+            warnings=warnings_of(store),
             _reason="" if scored else why_nothing(store, frame),
             _ems=None if ems is None else Path(ems),
         )
@@ -116,7 +119,8 @@ class SearchResult:
         if not self.schedules:
             return f"SearchResult of {self.name!r}: {self._reason}"
         lines = [f"  NFE {nfe}: {_said(own)}" for nfe, own in self.schedules.items()]
-        return "\n".join([f"SearchResult of {self.name!r}", *lines])
+        warnings = [f"  warning: {each}" for each in self.warnings]
+        return "\n".join([f"SearchResult of {self.name!r}", *lines, *warnings])
 
     def _repr_html_(self) -> str:
         """For notebooks: the same lines, and the table's main columns."""

@@ -13,6 +13,7 @@ from s3search.errors import S3SearchError
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.live import LiveObjects
 from s3search.evaluation.spec import EvaluatorSpec
+from s3search.run.checking import checked, note_warnings
 from s3search.run.driver import Driver
 from s3search.run.forecast import forecast_of, timed
 from s3search.run.prepare import Prepared, prepare
@@ -57,12 +58,14 @@ def launch_on(
     """Runs the study to its end on workers that have loaded what the study file names."""
     extension = extension_of(config, space)
     start = prepare(config, space, pool, extension)
+    warnings = checked(config, pool)
     content = {**space.model_dump(mode="json"), "statistics": start.description.statistics}
     row = extension_row(extension) if extension is not None and extension.is_new else None
     with create_or_resume(config, content, takeover=takeover, extension=row) as store:
         if isinstance(report, HearsForecast):
             spent = sum(each.network_calls for each in spend_of(store).values())
             report.begins(forecast_of(store.config, start, pool, spent=spent))
+        note_warnings(store, warnings)
         Driver(store, pool, start, report).run()
 
 

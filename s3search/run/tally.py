@@ -17,7 +17,13 @@ from s3search.study.results.progress import (
     seconds_left,
     with_validation,
 )
-from s3search.study.results.watching import bests_of, held_out_of, predictor_of, spend_of
+from s3search.study.results.watching import (
+    bests_of,
+    held_out_of,
+    predictor_of,
+    spend_of,
+    warnings_of,
+)
 
 _HELD_OUT_SECONDS = 1.0  # between two looks at what is validated
 _VETO_SECONDS = 1.0  # between two looks at what a person has rejected
@@ -48,6 +54,7 @@ class Tally:
         self._spent = self._images_spent()  # of the search, earlier runs included
         self._best, self._best_baseline = bests_of(store)
         self._predictor = predictor_of(store)  # by NFE
+        self._warnings = warnings_of(store)
         self._rate = RecentRate(self._began)
         self._held_out, self._held_out_at = held_out_of(store), self._began
         self._vetoed: frozenset[str] = frozenset(store.vetoes())
@@ -134,6 +141,7 @@ class Tally:
             spend=dict(self._spend),
             budget=budget_words(self._search, self._total),
             share=share,
+            warnings=self._warnings,
         )
 
     def _ranked(self, answer: Measurement) -> str:

@@ -452,7 +452,7 @@ def test_a_search_that_fails_and_a_database_that_fails_exit_with_1(
     cli: Cli, tmp_path: Path
 ) -> None:
     file = study_file(tmp_path)
-    said = cli("launch", file, "--set", "model.fail=true", "--json")
+    said = cli("launch", file, "--set", "model.fail=true", "--set", "search.check=false", "--json")
     assert (said.code, said.out) == (1, "")
     last = said.err.splitlines()[-1]
     assert last.startswith("error: 10 evaluations in a row failed: EvaluationFailed: the images")

@@ -384,7 +384,9 @@ def test_more_validation_images_measure_the_finalists_again(
 
 
 def test_a_model_that_never_works_stops_the_search(tmp_path: Path) -> None:
-    config = study_config(tmp_path, "model.fail=true", "search.evaluations=30")
+    config = study_config(
+        tmp_path, "model.fail=true", "search.check=false", "search.evaluations=30"
+    )
     with pytest.raises(EvaluationFailed, match=r"10 evaluations in a row failed.*not finite"):
         launch(config, _ignore)
     found = content(config)

@@ -81,7 +81,7 @@ def test_the_seeds_come_on_top_of_the_budget_of_other_searches(url: str, tmp_pat
 
 
 def test_failures_are_spent_time_and_no_calls(tmp_path: Path) -> None:
-    config = study_config(tmp_path, "model.fail=true")
+    config = study_config(tmp_path, "model.fail=true", "search.check=false")
     told: list[Progress] = []
     with pytest.raises(EvaluationFailed):
         launch(config, told.append)

@@ -19,6 +19,7 @@ from s3search.models.diffusers.conditions import Given, Nothing, Source
 from s3search.models.diffusers.guidance import Guidance
 from s3search.models.diffusers.memory import Parts
 from s3search.models.diffusers.scheduler_config import OwnSampler, PipelineModel
+from s3search.models.outputs import Output
 
 _DECODED_PIXELS = 2**21  # of images decoded at once: a VAE holds a hundred times as many numbers
 
@@ -78,6 +79,11 @@ class PipelineDenoiser(nn.Module):
     def network_batches(self, times: Sequence[float]) -> int:
         """Batches that calls at these times send through the network."""
         return self.guidance.network_batches(times)
+
+    @property
+    def output(self) -> Output | None:
+        """What the network's answer is taken for; None where EDM's scales are around it."""
+        return self._model.output if self._model.sigma_data is None else None
 
     def condition(
         self, n: int, generator: torch.Generator, held_out: bool = False

@@ -6,13 +6,13 @@ Nothing here imports diffusers: a config is a mapping.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from s3search.errors import InvalidSchedule
+from s3search.models.outputs import Output, weights_of
 from s3search.processes import Edm, Flow, NoiseProcess, VpDiscrete, edm, flow, vp_discrete
 from s3search.rules import Level
 
@@ -20,16 +20,6 @@ Number = TypeVar("Number", float, Tensor)
 
 _WHOLE = 1e-6  # times this near an index are that index: they came through a logarithm
 _ZERO_SNR_ALPHA = 2.0**-12  # what diffusers puts for alpha = 0 after rescale_betas_zero_snr
-
-
-class Output(StrEnum):
-    """What the network's answer F stands for."""
-
-    EPSILON = "epsilon"
-    SAMPLE = "sample"
-    V = "v_prediction"
-    FLOW = "flow_prediction"
-    SCORE = "score"  # of Score SDE's variance exploding models, at x = x_0 + sigma eps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,19 +82,7 @@ class PipelineModel:
             norm = (sigma * sigma + self.sigma_data**2) ** 0.5
             sign = -1.0 if self.output is Output.V else 1.0
             return (self.sigma_data / norm) ** 2, sign * sigma * self.sigma_data / norm
-        none, one = 0.0 * sigma, 0.0 * sigma + 1.0
-        match self.output:
-            case Output.EPSILON:
-                return 1.0 / alpha, -sigma / alpha
-            case Output.SAMPLE:
-                return none, one
-            case Output.V:  # v = alpha eps - sigma x_0
-                square = alpha * alpha + sigma * sigma
-                return alpha / square, -sigma / square
-            case Output.FLOW:  # v = eps - x_0, and alpha + sigma = 1
-                return one, -sigma
-            case Output.SCORE:  # -eps / sigma
-                return one, sigma * sigma
+        return weights_of(self.output, alpha, sigma)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

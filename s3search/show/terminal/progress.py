@@ -74,8 +74,13 @@ def _bar(now: Progress) -> RenderableType:
 
 def _plain_lines(console: Console) -> Report:
     last: dict[str, float] = {}
+    warned: set[str] = set()
 
     def report(now: Progress) -> None:
+        for warning in now.warnings:
+            if warning not in warned:
+                warned.add(warning)
+                console.print(f"warning: {warning}", highlight=False, soft_wrap=True)
         is_end = now.total is not None and now.done >= now.total
         if is_end or time.monotonic() - last.get(now.stage, -_PLAIN_SECONDS) >= _PLAIN_SECONDS:
             last[now.stage] = time.monotonic()
@@ -123,7 +128,9 @@ def progress_table(now: Progress, study: str = "") -> RenderableType:
         f"{rung} {spend.count:,}x, {spend.network_calls:,} calls, {spend.seconds:,.0f} s"
         for rung, spend in rungs
     )
-    return Group(Text(title, style="italic"), table, Text(_cost(now)), Text(details, style="dim"))
+    warnings = [Text(f"warning: {each}", style="yellow") for each in now.warnings]
+    costs = Text(_cost(now)), Text(details, style="dim")
+    return Group(Text(title, style="italic"), table, *costs, *warnings)
 
 
 def _numbers_of_calls(now: Progress) -> list[int]:

@@ -114,6 +114,7 @@ class SearchTable(_Table):
     ladder: tuple[LadderRung, ...] = DEFAULT_LADDER  # of s3
     keep_invariants: bool = False  # polished rows carry constants exactly
     polish_loss: PolishLoss = "frechet"
+    check: bool = True  # model, extractor and reference, by a few calls before anything is spent
 
     @model_validator(mode="after")
     def _has_a_budget(self) -> "SearchTable":
@@ -326,7 +327,7 @@ class StudyConfig(_Table):
         """
         apart = {"storage", "cluster", "validation", "statistics"}
         content = self.model_dump(mode="json", exclude=apart)
-        for key in ("evaluations", "wall_seconds", "gpu_seconds"):
+        for key in ("evaluations", "wall_seconds", "gpu_seconds", "check"):
             content["search"].pop(key)
         return content
 

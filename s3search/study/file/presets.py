@@ -5,11 +5,15 @@ belongs there after a colon) hold the values that are the user's own.
 """
 
 import re
+import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from s3search.errors import InvalidConfig, nearest
 from s3search.search.space import preset_folder
+from s3search.study.file.config import StudyConfig
 
 _TABLE = re.compile(r"\[([\w.]+)\]")
 _BLANK = re.compile(r"(\w+) = .*# fill in(?:: (.*))?")
@@ -28,6 +32,11 @@ class StudyPreset:
         return self.text.partition("\n")[0].removeprefix("# ")
 
     @property
+    def tables(self) -> dict[str, Any]:
+        """Its tables as they stand."""
+        return tomllib.loads(self.text)
+
+    @property
     def blanks(self) -> dict[str, str]:
         """The keys to fill in, as ``table.key``, and what belongs there."""
         found, table = {}, ""
@@ -37,6 +46,31 @@ class StudyPreset:
             elif blank := _BLANK.fullmatch(line):
                 found[f"{table}.{blank[1]}"] = blank[2] or ""
         return found
+
+
+def unfilled(config: StudyConfig) -> dict[str, str]:
+    """The keys of a study that are still as in a preset, or "path/to/...", while no such file is
+    there, and what belongs there.
+    """
+    presets = {
+        (key, _value(preset.tables, key)): what
+        for preset in study_presets()
+        for key, what in preset.blanks.items()
+    }
+    found = {}
+    for name, table in config.model_dump(mode="json").items():
+        for key, value in table.items():
+            path = f"{name}.{key}"
+            if not isinstance(value, str) or Path(value).exists():
+                continue
+            if (path, value) in presets or value.startswith("path/to/"):
+                found[path] = presets.get((path, value), "")
+    return found
+
+
+def _value(tables: Mapping[str, Any], path: str) -> Any:
+    table, _, key = path.partition(".")
+    return tables.get(table, {}).get(key)
 
 
 def study_presets() -> tuple[StudyPreset, ...]:

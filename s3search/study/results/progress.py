@@ -3,7 +3,7 @@
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from s3search.search.questions import SEARCHING
@@ -13,6 +13,8 @@ RECENT_SECONDS = 60.0
 RECENT_RESULTS = 8  # fewer in the last minute: the window of the rate reaches back to so many
 
 _SAMPLE_SECONDS = 1.0
+
+WARNINGS = "check"  # kind of the note that keeps what the check before a search warned of
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class Progress:
     spend: Mapping[str, Spend]  # by rung and kind of job
     budget: str = ""  # in words
     share: float | None = None  # of the budget that is spent, 0 to 1
+    warnings: Sequence[str] = ()  # of the check before the search
 
     @property
     def measured(self) -> int:

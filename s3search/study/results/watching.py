@@ -19,6 +19,7 @@ from s3search.study.database.tables import EVALUATIONS, PROPOSALS, SCHEDULES, ST
 from s3search.study.results.budget import budget_of
 from s3search.study.results.frame import best_of, evaluations_frame, most_validated, validated
 from s3search.study.results.progress import (
+    WARNINGS,
     Progress,
     Quality,
     Spend,
@@ -94,6 +95,7 @@ def look(store: StudyStore) -> Watched:
         spend=spend,
         budget=budget.words,
         share=budget.share,
+        warnings=warnings_of(store),
     )
     silent = None if newest is None else (now - newest).total_seconds()
     return Watched(study=store.name, state=state, progress=progress, silent_seconds=silent)
@@ -221,6 +223,11 @@ def bests_of(store: StudyStore) -> tuple[dict[int, float], dict[int, float]]:
     for row in store.read(minima):
         sides[row["side"]][row["nfe"]] = row["value"]
     return sides
+
+
+def warnings_of(store: StudyStore) -> tuple[str, ...]:
+    """What the check before the search warned of."""
+    return tuple(m for _, content in store.notes(WARNINGS) for m in content["messages"])
 
 
 def predictor_of(store: StudyStore) -> dict[int, Quality]:

@@ -1,0 +1,208 @@
+"""The sanity check of a study: findings of a few network calls, before anything is spent.
+
+An error is what makes every measurement wrong and has a name; what only looks bad is a warning,
+since a small, badly trained or strongly guided model is still a model.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from s3search.errors import InvalidConfig
+from s3search.evaluation.decoding import images_of
+from s3search.evaluation.extractor import Extractor
+from s3search.evaluation.live import check_answer
+from s3search.evaluation.noise import NoiseBank
+from s3search.evaluation.record import Finding, Status
+from s3search.evaluation.sanity.probe import LevelError, Probe, Remembered, asked
+from s3search.evaluation.sanity.slips import is_suspicious, likeliest_slip
+from s3search.metrics.frechet import FrechetReference
+
+SEED = 2**63 - 25  # of the noise; no study draws from it
+_IMAGES, _MOST_IMAGES = 8, 64
+_NUMBERS = 2048  # in them at least, as far as that
+_BAD = 4.0  # units of error that are worth a warning
+_CHANGED = 1e-2  # of the answer, between two calls that should agree
+_ROUNDED = 1e-3
+_LARGE = 2.0  # mean absolute value of images
+_RANGE_SLACK = 0.1  # below 0, of images in [0, 1]
+_RARE = 0.02  # of the pixels lie beyond an end of the range
+_FEW_PIXELS = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Checked:
+    """What a worker has loaded, as far as it is checked."""
+
+    where: str  # how the study names the model
+    denoiser: Any
+    noise: NoiseBank
+    batch_size: int
+    sides: Sequence[tuple[Extractor, FrechetReference]]
+    images: Tensor | None  # (N, C, H, W) of the reference
+
+
+@torch.inference_mode()
+def findings_of(checked: Checked) -> tuple[Finding, ...]:
+    """All that a few calls tell; after an answer of a wrong shape nothing more is asked."""
+    noise, condition = _drawn(checked)
+    try:
+        check_answer(checked.denoiser, noise, condition, checked.where)
+    except InvalidConfig as error:
+        return (Finding(check="answers", status=Status.ERROR, message=str(error)),)
+    shape = tuple(noise.shape[1:])
+    found = [_ok("answers", f"finite and of the shape {shape} that was asked")]
+    probe, model = _probe(checked, noise, condition), Remembered(checked.denoiser)
+    found += _denoising(checked.where, model, probe)
+    found += _agreement(checked.where, model, probe)
+    found += _images(checked, model, probe)
+    return tuple(found)
+
+
+def _drawn(checked: Checked) -> tuple[Tensor, dict[str, Tensor]]:
+    numbers = math.prod(checked.denoiser.sample_shape)
+    n = min(_MOST_IMAGES, max(_IMAGES, _NUMBERS // numbers), max(2, checked.batch_size))
+    return next(iter(checked.noise.batches(SEED, n, n)))
+
+
+def _probe(checked: Checked, noise: Tensor, condition: dict[str, Tensor]) -> Probe:
+    """Noise on real images where the model makes such and nobody says which, else on its own."""
+    images = checked.images
+    shape = tuple(checked.denoiser.sample_shape)
+    is_decoded = getattr(checked.denoiser, "decode", None) is not None
+    if images is None or is_decoded or condition or tuple(images.shape[1:]) != shape:
+        return Probe(images=noise, noise=noise, condition=condition).solved(checked.denoiser)
+    n = min(len(noise), len(images))
+    chosen = images[[i * len(images) // n for i in range(n)]].to(noise)
+    return Probe(images=chosen, noise=noise[:n], condition=condition)
+
+
+def _agreement(where: str, model: Remembered, probe: Probe) -> Iterator[Finding]:
+    """Whether an answer is the same twice, and in a smaller batch."""
+    t = probe.times(model.process)[-1]
+    x, half = probe.state(model.process, t), max(1, len(probe.noise) // 2)
+    few = {key: value[:half] for key, value in probe.condition.items()}
+    whole = asked(model, x, t, probe.condition)
+    again = asked(model.denoiser, x, t, probe.condition)
+    part = asked(model.denoiser, x[:half], t, few)
+    hint = "put the network into evaluation mode (`net.eval()`) before it is returned"
+    for check, other, said in (
+        ("determinism", again, "two calls with the same states and times"),
+        ("batches", part, "the same states in a batch and in half of it"),
+    ):
+        apart = _apart(whole[: len(other)], other)
+        words = f"{said} differ by {apart:.1e} of the answer"
+        if apart > _CHANGED:
+            message = f"{where}: {words}: {hint}, or freeze its random numbers"
+            yield Finding(check=check, status=Status.ERROR, message=message)
+            return
+        if apart > _ROUNDED:
+            yield Finding(check=check, status=Status.WARNING, message=words)
+        else:
+            yield _ok(check, words)
+
+
+def _apart(one: Tensor, other: Tensor) -> float:
+    size = float(one.double().norm())
+    return float((one - other).double().norm()) / max(size, 1e-9)
+
+
+def _denoising(where: str, model: Remembered, probe: Probe) -> Iterator[Finding]:
+    """Whether answers are near clean images at each noise level, and if not, what they are."""
+    errors = probe.errors(model)
+    of_what = "images that it made itself" if probe.is_own else "the reference's images"
+    said = f"noise on {of_what}: {_levels(errors)}"
+    slip = likeliest_slip(model, probe, errors) if is_suspicious(model, probe, errors) else None
+    lost = [error for error in errors if not math.isfinite(error.square)]
+    if slip is not None:
+        message = (
+            f"{where}: it does not return the clean image; {slip.words} ({said}; read so: "
+            f"{_levels(slip.errors)})"
+        )
+        yield Finding(check="denoising", status=Status.ERROR, message=message)
+    elif lost and bool(torch.isfinite(probe.images).all()):
+        times = ", ".join(f"{error.t:.4g}" for error in lost)
+        message = f"{where}: its answers at t = {times} are not finite"
+        yield Finding(check="denoising", status=Status.ERROR, message=message)
+    elif errors[0].units > _BAD:
+        message = f"at little noise its answer is farther from the clean image than x is; {said}"
+        yield Finding(check="denoising", status=Status.WARNING, message=message)
+    elif any(error.units > _BAD for error in errors):
+        message = f"its answer is farther from the clean image than a rescaled x is; {said}"
+        yield Finding(check="denoising", status=Status.WARNING, message=message)
+    else:
+        yield _ok("denoising", said)
+
+
+def _levels(errors: Sequence[LevelError]) -> str:
+    each = (f"{e.units:.2g} at sigma/alpha {e.ratio:.2g}" for e in errors)
+    return "error over that of the best multiple of x " + ", ".join(each)
+
+
+def _images(checked: Checked, model: Remembered, probe: Probe) -> Iterator[Finding]:
+    """Whether the images that are made are of the reference's kind, and what the extractors make
+    of them.
+    """
+    answer = probe.answer(model, probe.times(model.process)[0])
+    made = images_of(checked.denoiser, answer)
+    yield _of_kind(checked.where, made, checked.images)
+    for extractor, reference in checked.sides:
+        yield _features(extractor, reference, made)
+
+
+def _of_kind(where: str, made: Tensor, real: Tensor | None) -> Finding:
+    low, high = _ends(made)
+    shape = tuple(made.shape[1:])
+    said = f"images {shape} from {low:.2f} to {high:.2f}"
+    if real is not None and tuple(real.shape[1:]) != shape:
+        message = f"{said}, those of [reference] are {tuple(real.shape[1:])}"
+        return Finding(check="images", status=Status.WARNING, message=message)
+    if low > -_RANGE_SLACK and high > 0.5 and (real is None or _ends(real)[0] < -0.5):
+        who = "extractors expect" if real is None else "[reference] has"
+        message = (
+            f"{where}: {said}, as of images in [0, 1]; {who} [-1, 1]: give the model "
+            "`decode = lambda images: 2 * images - 1`"
+        )
+        status = Status.WARNING if real is None else Status.ERROR
+        return Finding(check="images", status=status, message=message)
+    if float(made.abs().mean()) > _LARGE:
+        message = f"{said}; extractors expect [-1, 1]"
+        return Finding(check="images", status=Status.WARNING, message=message)
+    return _ok("images", said)
+
+
+def _ends(images: Tensor) -> tuple[float, float]:
+    """Between which numbers nearly all pixels lie."""
+    flat = images.flatten()
+    some = flat[:: max(1, len(flat) // _FEW_PIXELS)].float()
+    return float(some.quantile(_RARE)), float(some.quantile(1 - _RARE))
+
+
+def _features(extractor: Extractor, reference: FrechetReference, made: Tensor) -> Finding:
+    try:
+        seen = extractor.seen(made)
+    except InvalidConfig as error:
+        return Finding(check="features", status=Status.ERROR, message=str(error))
+    except Exception as error:  # the user's code may raise anything; say where it came from
+        message = (
+            f"{extractor.where}: {extractor.name!r} failed on the model's images "
+            f"{tuple(made.shape)} with {type(error).__name__}: {error}"
+        )
+        return Finding(check="features", status=Status.ERROR, message=message)
+    wanted = len(reference.mean)
+    if seen.shape[1] != wanted:
+        message = (
+            f"{extractor.where}: {extractor.name!r} makes {seen.shape[1]} features of an image, "
+            f"the statistics of [reference] have {wanted}; make them with this extractor "
+            "(`s3search reference`), or name theirs"
+        )
+        return Finding(check="features", status=Status.ERROR, message=message)
+    return _ok("features", f"{extractor.name}: {wanted}, as the reference has")
+
+
+def _ok(check: str, message: str) -> Finding:
+    return Finding(check=check, status=Status.OK, message=message)
