@@ -8,7 +8,7 @@
 Two that make the same images count once, under the first of their names.
 """
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -62,28 +62,33 @@ class KnownBaselines:
     nfe: int
     stock: tuple[Trial, ...]  # different plans
     published: tuple[Trial, ...]
-    variants: tuple[Trial, ...]
+    others: tuple[Trial, ...]
     missing: Mapping[str, str] = field(default_factory=dict)  # stock solvers, and why
 
     @cached_property
-    def trials(self) -> tuple[Trial, ...]:
-        """All with different plans, the stock first."""
-        return distinct([*self.stock, *self.published, *self.variants])
-
-    def unmeasured(self, solvers: Container[str], ids: Container[str]) -> list[Trial]:
-        """Of each published solver that is not among those measured, its usual schedule (but none
-        of these ``ids``); no solver whose usual schedule is a stock one.
+    def usual(self) -> tuple[Trial, ...]:
+        """The stock ones, then one of every published solver, at the spacing and end that are
+        usual; different plans.
         """
-        stock = {trial.key for trial in self.stock}
-        families: dict[str, list[Trial]] = {}
-        for trial in self.published:
-            families.setdefault(str(trial.origin.solver), []).append(trial)
-        found: list[Trial] = []
-        for solver, members in families.items():
-            members.sort(key=_strangeness)
-            if solver not in solvers and members[0].key not in stock:
-                found += [trial for trial in members if trial.id not in ids][:1]
-        return found
+        first: dict[str | None, Trial] = {}
+        for trial in sorted(self.published, key=_strangeness):
+            first.setdefault(trial.origin.solver, trial)
+        return distinct([*self.stock, *first.values()])
+
+    @cached_property
+    def trials(self) -> tuple[Trial, ...]:
+        """All with different plans, the `usual` first."""
+        return distinct([*self.usual, *self.published, *self.others])
+
+    def unmeasured(self, measured: Sequence[Trial]) -> list[Trial]:
+        """The `usual` ones whose solvers have nothing among what was measured."""
+        solvers = {trial.origin.solver for trial in measured if trial.nfe == self.nfe}
+        keys = {trial.key for trial in measured}
+        return [
+            trial
+            for trial in self.usual
+            if trial.origin.solver not in solvers and trial.key not in keys
+        ]
 
     @property
     def note(self) -> dict[str, Any]:
@@ -112,7 +117,7 @@ def known_baselines(
         nfe=nfe,
         stock=stock,
         published=tuple(_published(own, process, nfe, said, ends=ends)),
-        variants=tuple(_trials(_variants(own, process, nfe, said))),
+        others=tuple(_trials(_variants(own, process, nfe, said))),
         missing=missing,
     )
 
@@ -120,12 +125,10 @@ def known_baselines(
 def baselines_of_before(
     own: OwnSampler | None, process: NoiseProcess, nfe: int, said: int | None = None
 ) -> KnownBaselines:
-    """What a study knows that was begun before there were stock solvers: of these at most the
-    pipeline's own, which is one of many.
-    """
+    """What a study knows that was begun before there were stock solvers: nothing comes first."""
     usual = [] if own is None else own_scheduler_of_before(own, process, nfe, said)
     published = _published(own, process, nfe, said)
-    return KnownBaselines(nfe=nfe, stock=(), published=(*usual, *published), variants=())
+    return KnownBaselines(nfe=nfe, stock=(), published=(), others=(*usual, *published))
 
 
 def stock_solvers(

@@ -54,7 +54,8 @@ class Driver:
             self._converse(self._start.search.run())
             self._log.flush()
             self._store.set_state("validating")
-            known, extends = self._start.baselines, self._start.extends
+            extends = self._start.extends
+            known = self._start.baselines if extends else ()
             self._validate(Validation(self._store, baselines=known, extends=extends))
             self._store.set_state("done")
         except LeaseLost:  # the state is the other driver's to write

@@ -147,16 +147,19 @@ def seeds_of(
 
 
 def baseline_seeds(config: StudyConfig, known: Sequence[KnownBaselines]) -> list[Trial]:
-    """The baselines that a search begins with: what is stock, always; then the others, as many
-    per NFE as the search may evaluate; `s3` itself decides how many of these it affords.
+    """The baselines that a search begins with: the usual ones and, per NFE, as many in all as the
+    search may evaluate; `s3` itself decides how many it affords.
     """
     if not config.search.baselines:
         return []
     most = None if config.search.algorithm == "s3" else config.search.evaluations
-    seeds: list[Trial] = []
-    for each in known:
-        seeds += each.trials[: None if most is None else max(most, len(each.stock))]
-    return seeds
+    if most == 0:
+        return []
+    return [
+        trial
+        for each in known
+        for trial in each.trials[: None if most is None else max(most, len(each.usual))]
+    ]
 
 
 def begins_with_stock(config: StudyConfig) -> bool:

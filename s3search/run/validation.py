@@ -11,7 +11,7 @@ from s3search.schedules.schedule import Schedule
 from s3search.search.conversation import Conversation, Talk
 from s3search.search.edit.extend_nfe import extended
 from s3search.search.finish import monotone_by_nfe
-from s3search.search.questions import Answer, Measure, Measurement, RealImages, Rung
+from s3search.search.questions import SEARCHING, Answer, Measure, Measurement, RealImages, Rung
 from s3search.search.trial import Trial, seeded
 from s3search.study.database.store import StudyStore
 from s3search.study.results.frame import Scored, evaluations_frame, finalists
@@ -77,18 +77,19 @@ class Validation:
         yield from self._talk.ask(questions)
 
     def _unmeasured(self) -> list[Trial]:
-        """One schedule of every published solver that nothing was measured of."""
+        """One schedule of every published solver that nothing was measured of; none where nothing
+        was searched.
+        """
         config = self._config
-        if not (config.search.baselines and config.validation.baselines):
+        if not (self._baselines and config.search.baselines and config.validation.baselines):
             return []
-        frame = evaluations_frame(self._store)
-        ids = set(frame["schedule_id"])
-        whole = frame[frame["rung"] == Rung.SEARCH.value]
-        found: list[Trial] = []
-        for known in self._baselines:
-            solvers = set(whole[whole["nfe"] == known.nfe]["solver"])
-            found += known.unmeasured(solvers, ids)
-        return found
+        rows = {row.schedule_id for row in self._store.measured() if row.rung in SEARCHING}
+        measured = [trial for trial in self._store.trials() if trial.id in rows]
+        return [
+            trial
+            for known in self._baselines
+            for trial in (known.unmeasured(measured) if measured else ())
+        ]
 
     def _measure_and_validate(self, trials: Sequence[Trial]) -> Conversation[None]:
         measured = yield from self._talk.ask([self._searched(trial) for trial in trials])
