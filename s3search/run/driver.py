@@ -15,11 +15,12 @@ from typing import TypeVar
 from s3search.cluster.asking import Asker, Pool, PopulationSize
 from s3search.errors import EvaluationFailed, LeaseLost, S3SearchError, StudyConflict
 from s3search.evaluation.record import Description
+from s3search.run.baselines import BASELINES
 from s3search.run.forecast import to_validate
 from s3search.run.prepare import Prepared
 from s3search.run.tally import Tally
 from s3search.run.validation import Validation
-from s3search.search.conversation import Answers, Ask, Conversation
+from s3search.search.conversation import Answers, Ask, Conversation, Note
 from s3search.search.questions import Answer, Job, Measure, Measurement, RealImages, Rung
 from s3search.search.trial import Trial
 from s3search.study.database.store import StudyStore
@@ -57,10 +58,13 @@ class Driver:
         assert self._start.search is not None
         try:
             self._store.set_state("searching")
+            self._note_baselines()
             self._converse(self._start.search.run())
             self._log.flush()
             self._store.set_state("validating")
-            self._validate(Validation(self._store, extends=self._start.extends))
+            extends = self._start.extends
+            known = self._start.baselines if extends else ()
+            self._validate(Validation(self._store, baselines=known, extends=extends))
             self._store.set_state("done")
         except LeaseLost:  # the state is the other driver's to write
             raise
@@ -70,6 +74,13 @@ class Driver:
         except S3SearchError:
             self._store.set_state("failed")
             raise
+
+    def _note_baselines(self) -> None:
+        """Keeps what there is to beat, once, before anything is proposed."""
+        noted = {content["nfe"] for _, content in self._store.notes(BASELINES)}
+        for known in self._start.baselines:
+            if known.nfe not in noted:
+                self._log.note(Note(kind=BASELINES, content=known.note))
 
     def validate_also(self, trials: Sequence[Trial]) -> None:
         """Measures further published schedules as the search and the validation did, and stores

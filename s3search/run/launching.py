@@ -13,13 +13,13 @@ from s3search.errors import S3SearchError
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.live import LiveObjects
 from s3search.evaluation.spec import EvaluatorSpec
+from s3search.run.baselines import stock_solvers
 from s3search.run.checking import checked, note_warnings
 from s3search.run.driver import Driver
 from s3search.run.forecast import forecast_of, timed
 from s3search.run.prepare import Prepared, prepare
-from s3search.run.schedulers import schedulers_of
 from s3search.search.space import SpaceConfig, load_space
-from s3search.search.trial import Trial, published_as
+from s3search.search.trial import Trial
 from s3search.study.database.lease import check_free
 from s3search.study.database.store import StudyStore, create_or_resume, open_study
 from s3search.study.extensions import extension_of, extension_row
@@ -94,26 +94,22 @@ def _as_stored(config: StudyConfig) -> tuple[StudyConfig, int]:
 
 
 def validate_schedulers(store: StudyStore, pool: Pool, report: Report) -> dict[str, str]:
-    """Validates diffusers' schedulers beside the study's own schedules, for all its numbers of
-    calls; why some are not among them, by name.
+    """Validates the stock solvers beside the study's own schedules, for all its numbers of calls;
+    why some are not among them, by name.
 
-    Raises `InvalidConfig` where the study's model has no scheduler config to make them of, and
-    `StudyConflict` while a driver runs the study.
+    Raises `StudyConflict` while a driver runs the study.
     """
     store.hold()
     description = described(pool)
     config = store.config
+    own, process, many = description.own_sampler, description.process, len(config.space.nfe) > 1
     found: list[Trial] = []
     missing: dict[str, str] = {}
     for nfe in config.space.nfe:
-        said = nfe if len(config.space.nfe) > 1 else None
-        tail = "" if said is None else f", NFE {nfe}"
-        made, without = schedulers_of(description.own_sampler, description.process, nfe)
-        found += [
-            Trial.of(own, published_as(name, "pipeline's config", said))
-            for name, own in made.items()
-        ]
-        missing |= {f"{name}{tail}": why for name, why in without.items()}
+        said = nfe if many else None
+        stock, without = stock_solvers(own, process, nfe, said)
+        found += stock
+        missing |= without
     start = Prepared(description=description)
     Driver(store, pool, start, report).validate_also(found)
     return missing

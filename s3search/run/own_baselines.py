@@ -1,4 +1,6 @@
-"""The baselines that a pipeline brings: what it runs unless told otherwise."""
+"""The baselines that a pipeline brings: solvers of a flow at the model's own shift, and what
+studies of before there were stock solvers began with.
+"""
 
 from collections.abc import Callable
 
@@ -17,28 +19,36 @@ _FLOW: dict[str, Callable[..., Schedule]] = {
 }
 
 
-def own_baselines(
+def own_flow_solvers(
     sampler: OwnSampler, process: NoiseProcess, nfe: int, said: int | None = None
 ) -> list[Trial]:
-    """The pipeline's scheduler at exactly ``nfe`` calls, where it is deterministic and known, and
-    for flows the usual solvers at the model's own shift; ``said``: the number of calls, where
+    """For flows the usual solvers at the model's own shift; ``said``: the number of calls, where
     labels are to say it.
     """
+    if sampler.shift is None or not isinstance(process, Flow):
+        return []
     found: list[Trial] = []
+    for name, make in _FLOW.items():
+        try:
+            schedule = make(process, nfe=nfe, shift=sampler.shift)
+        except InvalidSchedule:
+            continue  # this solver has no such number of calls
+        variant = f"shift {sampler.shift:.4g}"
+        found.append(Trial.of(schedule, published_as(name, variant, said)))
+    return found
+
+
+def own_scheduler_of_before(
+    sampler: OwnSampler, process: NoiseProcess, nfe: int, said: int | None = None
+) -> list[Trial]:
+    """The pipeline's scheduler, where it is deterministic and known, as studies have it that were
+    begun before there were stock solvers.
+    """
     for n in (nfe, (nfe + 1) // 2):  # Heun's steps make two calls
         try:
             schedule = schedule_of(sampler.scheduler, sampler.config, n)
         except (InvalidConfig, InvalidSchedule):
             continue
         if schedule.nfe == nfe and schedule.process.same_levels(process):
-            found.append(Trial.of(schedule, of_pipeline(sampler.scheduler, said)))
-            break
-    if sampler.shift is not None and isinstance(process, Flow):
-        for name, make in _FLOW.items():
-            try:
-                schedule = make(process, nfe=nfe, shift=sampler.shift)
-            except InvalidSchedule:
-                continue  # this solver has no such number of calls
-            variant = f"shift {sampler.shift:.4g}"
-            found.append(Trial.of(schedule, published_as(name, variant, said)))
-    return found
+            return [Trial.of(schedule, of_pipeline(sampler.scheduler, nfe=said))]
+    return []

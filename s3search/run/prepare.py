@@ -5,18 +5,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from s3search.cluster.asking import Pool, described
-from s3search.errors import IncompatibleStatistics, InvalidConfig, InvalidSchedule
+from s3search.errors import (
+    IncompatibleStatistics,
+    InvalidConfig,
+    InvalidSchedule,
+    S3SearchError,
+)
 from s3search.evaluation.plugins import importable_from
 from s3search.evaluation.record import Description, statistics_problem
-from s3search.models.diffusers.scheduler_config import OwnSampler
-from s3search.processes import NoiseProcess
 from s3search.run.algorithms import make_search
-from s3search.run.own_baselines import own_baselines
-from s3search.schedules.published.baselines import published_solvers
+from s3search.run.baselines import (
+    BASELINES,
+    KnownBaselines,
+    baselines_of_before,
+    known_baselines,
+)
 from s3search.schedules.schedule import Schedule
 from s3search.search.conversation import NoiseSeeds, Search, Setup
 from s3search.search.space import Problem, SpaceConfig
-from s3search.search.trial import Trial, distinct, published_as, seeded
+from s3search.search.trial import Trial, distinct, seeded
+from s3search.study.database.store import open_study
 from s3search.study.extensions import Extension
 from s3search.study.file.config import StudyConfig
 
@@ -33,6 +41,7 @@ class Prepared:
     extends: bool = True  # a call that changes nothing costs nothing here
     counts_images: bool = True  # the budget is of images, and not of trials
     seeds: tuple[Trial, ...] = ()  # what the search begins with
+    baselines: tuple[KnownBaselines, ...] = ()  # none of a study of before there were stock ones
 
     @property
     def first_number(self) -> int:
@@ -62,7 +71,9 @@ def prepare(
     importable_from(config.import_folders, (config.search.algorithm,))
     description = described(pool, layers=space.cost is not None)
     applied = config if extension is None else extension.applied(config)
-    seeds = seeds_of(config, description, extension)
+    has_stock = begins_with_stock(config)
+    known = known_of(config, description, has_stock=has_stock)
+    seeds = seeds_of(config, description, known, extension)
     setup = Setup(
         problem=problem_of(space, description),
         nfe=applied.space.nfe,
@@ -75,6 +86,7 @@ def prepare(
             polish=config.polish_noise_seed,
         ),
         seeds=seeds,
+        stock_first=has_stock,
         evaluations=applied.search.evaluations,
         batch=config.search.batch,
         ladder=config.search.ladder,
@@ -88,6 +100,7 @@ def prepare(
         extends=space.cost is None,
         counts_images=config.search.algorithm == "s3",
         seeds=seeds,
+        baselines=known if has_stock else (),
     )
 
 
@@ -115,40 +128,55 @@ def problem_of(space: SpaceConfig, description: Description) -> Problem:
     )
 
 
+def known_of(
+    config: StudyConfig, description: Description, *, has_stock: bool = True
+) -> tuple[KnownBaselines, ...]:
+    """The baselines of every number of calls; labels say it when the study searches several."""
+    own, process, many = description.own_sampler, description.process, len(config.space.nfe) > 1
+    known = known_baselines if has_stock else baselines_of_before
+    return tuple(known(own, process, nfe, nfe if many else None) for nfe in config.space.nfe)
+
+
 def seeds_of(
-    config: StudyConfig, description: Description, extension: Extension | None = None
+    config: StudyConfig,
+    description: Description,
+    known: Sequence[KnownBaselines],
+    extension: Extension | None = None,
 ) -> tuple[Trial, ...]:
     """All that a search begins with: of an earlier version of the space, published, given."""
-    published = baseline_seeds(config, description.process, description.own_sampler)
-    seeds = distinct([*published, *given_seeds(config, description)])
+    seeds = distinct([*baseline_seeds(config, known), *given_seeds(config, description)])
     if extension is None:
         return seeds
     fitting = [seed for seed in seeds if seed.nfe in extension.nfe]
     return distinct([*extension.warm, *fitting])
 
 
-def baseline_seeds(
-    config: StudyConfig, process: NoiseProcess, own: OwnSampler | None = None
-) -> list[Trial]:
-    """What a pipeline runs unless told otherwise, then published solvers, each plan once, at most
-    as many per NFE as the search may evaluate; `s3` itself decides how many it affords.
-
-    Labels say the NFE when the study searches several.
+def baseline_seeds(config: StudyConfig, known: Sequence[KnownBaselines]) -> list[Trial]:
+    """The baselines that a search begins with: the usual ones and, per NFE, as many in all as the
+    search may evaluate; `s3` itself decides how many it affords.
     """
     if not config.search.baselines:
         return []
-    many = len(config.space.nfe) > 1
     most = None if config.search.algorithm == "s3" else config.search.evaluations
-    seeds: list[Trial] = []
-    for nfe in config.space.nfe:
-        said = nfe if many else None
-        usual = [] if own is None else own_baselines(own, process, nfe, said)
-        published = [
-            Trial.of(each.schedule, published_as(each.solver, each.variant, said))
-            for each in published_solvers(process, nfe)
-        ]
-        seeds += distinct([*usual, *published])[:most]
-    return seeds
+    if most == 0:
+        return []
+    return [
+        trial
+        for each in known
+        for trial in each.trials[: None if most is None else max(most, len(each.usual))]
+    ]
+
+
+def begins_with_stock(config: StudyConfig) -> bool:
+    """Whether the search of a study begins with stock solvers: not where trials were made before
+    there were any, which a resumed search is to ask for again.
+    """
+    try:
+        store = open_study(config.storage.url, config.study.name)
+    except S3SearchError:  # new, or wrong: all told when it is opened to write
+        return True
+    with store:
+        return bool(store.notes(BASELINES)) or not store.has_trials()
 
 
 def given_seeds(config: StudyConfig, description: Description) -> list[Trial]:

@@ -1,7 +1,9 @@
 """diffusers' schedulers at a number of network calls, with the config of a pipeline's own one.
 
 What ``Scheduler.from_config(pipe.scheduler.config)`` would run, as schedules: the pipeline's
-betas, spacing and offset, and what its file leaves out as that scheduler has it.  On flows the
+betas, spacing and offset, and what its file leaves out as that scheduler has it.  A model without
+a pipeline has the table of betas that its process says; a continuous one that of 1000 steps which
+diffusers' users give such a model, and its levels are looked up in the process.  On flows the
 multistep solvers run with ``use_flow_sigmas``, as their documentation tells.  The schedules are
 measured like any other: called at the level itself, on the study's noise.
 """
@@ -10,40 +12,74 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from s3search.errors import InvalidConfig, InvalidSchedule
-from s3search.formats.importers.diffusers import SCHEDULERS, schedule_of
+from s3search.formats.importers.diffusers import SCHEDULERS, schedule_of, without_noise
 from s3search.models.diffusers.scheduler_config import OwnSampler
-from s3search.processes import Edm, Flow, NoiseProcess
+from s3search.processes import Edm, Flow, NoiseProcess, VpCosine, VpDiscrete, VpLinear
+from s3search.schedules.retime import retime
 from s3search.schedules.schedule import Schedule
 
 _ON_FLOWS = ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler")
+_TABLE = 1000  # training steps of diffusers' schedulers
+_COSINE = "squaredcos_cap_v2"  # diffusers' name
+
+Keys = Mapping[str, Any]
 
 
 def schedulers_of(
-    own: OwnSampler | None, process: NoiseProcess, nfe: int
-) -> tuple[dict[str, Schedule], dict[str, str]]:
-    """Every known scheduler that makes exactly ``nfe`` calls, by its class, and why the others of
-    this kind of process do not.
-
-    Raises `InvalidConfig` for a model without a scheduler's config, unless its process says all
-    that is needed.
+    own: OwnSampler | None, process: NoiseProcess, nfe: int, changes: Keys | None = None
+) -> dict[str, Schedule | str]:
+    """Every known scheduler of this kind of process by its class: its schedule of exactly ``nfe``
+    calls, or why there is none; ``changes`` are keys of the config that are another here.
     """
-    config = _config(own, process)
-    found: dict[str, Schedule] = {}
-    missing: dict[str, str] = {}
-    for name in _names(process):
-        made = _with_calls(name, config, process, nfe)
-        if isinstance(made, Schedule):
-            found[name] = made
-        else:
-            missing[name] = made
-    return found, missing
+    config = {**_config(own, process), **(changes or {})}
+    return {name: _with_calls(name, config, process, nfe) for name in _names(process)}
 
 
-def _config(own: OwnSampler | None, process: NoiseProcess) -> Mapping[str, Any]:
+def own_scheduler(own: OwnSampler, process: NoiseProcess, nfe: int) -> Schedule | str:
+    """What the pipeline runs unless told otherwise, without the noise that it may add; or why
+    there is no such schedule.
+    """
+    name, config = without_noise(own.scheduler, own.config)
+    return _with_calls(name, config | _sized(own), process, nfe)
+
+
+def _sized(own: OwnSampler) -> dict[str, Any]:
+    """A flow's shift for images of the size asked for."""
+    if own.shift is None:
+        return {}
+    return {"use_dynamic_shifting": False, "shift": own.shift}
+
+
+def _with_calls(name: str, config: Keys, process: NoiseProcess, nfe: int) -> Schedule | str:
+    """The schedule of as many steps as make ``nfe`` calls, or why there is none."""
+    if isinstance(process, Flow) and name in _ON_FLOWS:
+        config = {**config, "use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+    reason = f"no number of its steps makes {nfe} calls"
+    for n in _numbers_of_steps(nfe):
+        try:
+            schedule = _on_process(schedule_of(name, config, n), process)
+        except (InvalidConfig, InvalidSchedule) as error:
+            reason = str(error) if n == nfe else reason
+            continue
+        if not schedule.process.same_levels(process):
+            return f"its process is {schedule.process!r}, the model's is {process!r}"
+        if schedule.nfe == nfe:
+            return schedule
+    return reason
+
+
+def _numbers_of_steps(nfe: int) -> list[int]:
+    """Those that may make ``nfe`` calls: one each, two each but for the last step, PNDM's one or
+    nine more; and one step more where the last one stays where it is.
+    """
+    likely = (nfe, (nfe + 1) // 2, nfe - 1, nfe - 9)
+    return [n for n in dict.fromkeys([*likely, *(n + 1 for n in likely)]) if n > 0]
+
+
+def _config(own: OwnSampler | None, process: NoiseProcess) -> Keys:
     if own is not None:
         config = {key: value for key, value in own.config.items() if key not in own.left_out}
-        if own.shift is not None:  # that of images of the size asked for
-            config |= {"use_dynamic_shifting": False, "shift": own.shift}
+        config |= _sized(own)
         if isinstance(process, Flow):
             config.setdefault("flow_shift", config.get("shift", 1.0))
         return config
@@ -52,10 +88,17 @@ def _config(own: OwnSampler | None, process: NoiseProcess) -> Mapping[str, Any]:
             return {"sigma_min": process.sigma_min, "sigma_max": process.sigma_max}
         case Flow():
             return {}
-    raise InvalidConfig(
-        f"--schedulers: a {process.type!r} model without a pipeline has no scheduler config; "
-        'load it with `loader = "diffusers"`, or leave the option out'
-    )
+        case VpLinear():
+            low, high = process.beta_min / _TABLE, process.beta_max / _TABLE
+            return {"beta_schedule": "linear", "beta_start": low, "beta_end": high}
+        case VpCosine():
+            return {"beta_schedule": _COSINE}
+        case VpDiscrete(betas=tuple(betas), n=n):
+            return {"trained_betas": betas, "num_train_timesteps": n}
+        case VpDiscrete():
+            named = _COSINE if process.betas == "cosine" else process.betas
+            ends = {"beta_start": process.beta_start, "beta_end": process.beta_end}
+            return {"beta_schedule": named, "num_train_timesteps": process.n, **ends}
 
 
 def _names(process: NoiseProcess) -> Iterator[str]:
@@ -72,21 +115,15 @@ def _names(process: NoiseProcess) -> Iterator[str]:
             yield name
 
 
-def _with_calls(
-    name: str, config: Mapping[str, Any], process: NoiseProcess, nfe: int
-) -> Schedule | str:
-    """The schedule of as many steps as make ``nfe`` calls, or why there is none."""
-    if isinstance(process, Flow) and name in _ON_FLOWS:
-        config = {**config, "use_flow_sigmas": True, "prediction_type": "flow_prediction"}
-    reason = f"no number of its steps makes {nfe} calls"
-    for n in (nfe, *(n for n in range(1, nfe + 3) if n != nfe)):
-        try:
-            schedule = schedule_of(name, config, n)
-        except (InvalidConfig, InvalidSchedule) as error:
-            reason = str(error) if n == nfe else reason
-            continue
-        if not schedule.process.same_levels(process):
-            return f"its process is {schedule.process!r}, the model's is {process!r}"
-        if schedule.nfe == nfe:
-            return schedule
-    return reason
+def _on_process(schedule: Schedule, process: NoiseProcess) -> Schedule:
+    """A schedule of a table moved to the continuous process that the table is made of; a start
+    that is noisier than its noisy end begins there.
+    """
+    table = schedule.process
+    if not (isinstance(table, VpDiscrete) and isinstance(process, VpLinear | VpCosine)):
+        return schedule
+    noisiest, times = process.lam(process.time_range[1]), list(schedule.times)
+    if table.lam(times[0]) < noisiest:
+        times[0] = table.time_of_lam(noisiest)
+        schedule = Schedule(process=table, times=times, steps=schedule.steps)
+    return retime(schedule, process)

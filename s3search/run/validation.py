@@ -6,11 +6,12 @@ It is a conversation like a search; who is a finalist is read from the study's t
 from collections.abc import Iterable, Sequence
 
 from s3search.errors import EvaluationFailed
+from s3search.run.baselines import KnownBaselines
 from s3search.schedules.schedule import Schedule
 from s3search.search.conversation import Conversation, Talk
 from s3search.search.edit.extend_nfe import extended
 from s3search.search.finish import monotone_by_nfe
-from s3search.search.questions import Answer, Measure, Measurement, RealImages, Rung
+from s3search.search.questions import SEARCHING, Answer, Measure, Measurement, RealImages, Rung
 from s3search.search.trial import Trial, seeded
 from s3search.study.database.store import StudyStore
 from s3search.study.results.frame import Scored, evaluations_frame, finalists
@@ -20,14 +21,21 @@ from s3search.study.results.frame import validated as validated_of
 class Validation:
     """Measures the finalists of a study; ``further`` trials instead, where there are any.
 
-    ``extends``: a winner with fewer calls is validated with calls that change nothing.
+    Of published solvers that the search measured nothing of it measures the usual schedule first,
+    as the search would have, where ``baselines`` are known.  ``extends``: a winner with fewer
+    calls is validated with calls that change nothing.
     """
 
     def __init__(
-        self, store: StudyStore, *, further: Sequence[Trial] = (), extends: bool = True
+        self,
+        store: StudyStore,
+        *,
+        further: Sequence[Trial] = (),
+        baselines: Sequence[KnownBaselines] = (),
+        extends: bool = True,
     ) -> None:
         self._store, self._config = store, store.config
-        self._further, self._extends = further, extends
+        self._further, self._baselines, self._extends = further, baselines, extends
         self._talk = Talk()
         self._asked: set[str] = set()  # schedule ids
         self._done: set[str] = set()
@@ -39,6 +47,7 @@ class Validation:
         if self._further:
             yield from self._measure_and_validate(self._further)
             return
+        yield from self._talk.ask([self._searched(trial) for trial in self._unmeasured()])
         chosen = finalists(evaluations_frame(self._store), self._config)
         if chosen:
             yield from self._talk.ask([self._real_images()])
@@ -66,6 +75,21 @@ class Validation:
         vetoed = self._store.vetoes()  # now, and not when the search ended
         questions = [self._question(self._trial(i)) for i in ids if i not in vetoed]
         yield from self._talk.ask(questions)
+
+    def _unmeasured(self) -> list[Trial]:
+        """One schedule of every published solver that nothing was measured of; none where nothing
+        was searched.
+        """
+        config = self._config
+        if not (self._baselines and config.search.baselines and config.validation.baselines):
+            return []
+        rows = {row.schedule_id for row in self._store.measured() if row.rung in SEARCHING}
+        measured = [trial for trial in self._store.trials() if trial.id in rows]
+        return [
+            trial
+            for known in self._baselines
+            for trial in (known.unmeasured(measured) if measured else ())
+        ]
 
     def _measure_and_validate(self, trials: Sequence[Trial]) -> Conversation[None]:
         measured = yield from self._talk.ask([self._searched(trial) for trial in trials])

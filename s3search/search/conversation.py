@@ -130,6 +130,7 @@ class Setup:
     n_images: int  # of a whole measurement
     noise: NoiseSeeds
     seeds: tuple[Trial, ...] = ()  # published solvers and the user's own schedules, to begin with
+    stock_first: bool = True  # `s3` measures those that are stock whole, before all others
     evaluations: int | None = None  # the budget in whole measurements, None where it is time
     batch: int = 16  # trials under way at once
     ladder: tuple[LadderRung, ...] = DEFAULT_LADDER

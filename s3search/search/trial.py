@@ -30,6 +30,7 @@ class OriginKind(StrEnum):
 
     PUBLISHED = "published"  # a solver of the literature, at one spacing and end
     PIPELINE = "pipeline"  # what the model's own pipeline runs
+    STOCK = "stock"  # a solver of diffusers or k-diffusion with its default spacing
     SEED = "seed"  # a file of the user's, or what an earlier search found
     SEARCH = "search"
 
@@ -38,6 +39,7 @@ BASELINE, SEED = "baseline: ", "seed: "
 """What the stored forms of origins begin with, for queries that look for them."""
 
 _OF_PIPELINE = " of the pipeline"
+_LIBRARIES = ("diffusers ", "k-diffusion ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +57,14 @@ class Origin:
     @property
     def is_baseline(self) -> bool:
         """Whether it is what a search has to beat."""
-        return self.kind in (OriginKind.PUBLISHED, OriginKind.PIPELINE)
+        return self.kind is OriginKind.PUBLISHED or self.is_stock
+
+    @property
+    def is_stock(self) -> bool:
+        """Whether somebody runs it who has chosen nothing: the pipeline's own scheduler, or a
+        library's solver as it is.
+        """
+        return self.kind in (OriginKind.PIPELINE, OriginKind.STOCK)
 
     @property
     def is_given(self) -> bool:
@@ -87,9 +96,12 @@ class Origin:
         if not text.startswith(BASELINE):
             return searched(text)
         label = text.removeprefix(BASELINE)
-        name = label.split(",")[0]
-        of_pipeline = name.endswith(_OF_PIPELINE)
-        kind = OriginKind.PIPELINE if of_pipeline else OriginKind.PUBLISHED
+        name, *variant = label.split(", ")
+        kind = OriginKind.PUBLISHED
+        if name.endswith(_OF_PIPELINE):
+            kind = OriginKind.PIPELINE
+        elif name.startswith(_LIBRARIES) and all(part.startswith("NFE ") for part in variant):
+            kind = OriginKind.STOCK
         return Origin(kind=kind, label=label, solver=name)
 
 
@@ -100,10 +112,20 @@ def published_as(solver: str, variant: str = "", nfe: int | None = None) -> Orig
     return Origin(kind=OriginKind.PUBLISHED, label=label, solver=solver, variant=variant)
 
 
-def of_pipeline(scheduler: str, nfe: int | None = None) -> Origin:
-    """The origin of what the model's own pipeline runs: its scheduler's class."""
-    found = published_as(scheduler + _OF_PIPELINE, nfe=nfe)
+def of_pipeline(scheduler: str, variant: str = "", nfe: int | None = None) -> Origin:
+    """The origin of what the model's own pipeline runs: its scheduler's class, and what is unlike
+    it where something is.
+    """
+    found = published_as(scheduler + _OF_PIPELINE, variant, nfe)
     return replace(found, kind=OriginKind.PIPELINE)
+
+
+def of_library(library: str, solver: str, variant: str = "", nfe: int | None = None) -> Origin:
+    """The origin of a solver of ``library`` (diffusers, k-diffusion); without a ``variant`` it is
+    the one that runs there by default.
+    """
+    found = published_as(f"{library} {solver}", variant, nfe)
+    return found if variant else replace(found, kind=OriginKind.STOCK)
 
 
 def searched(label: str) -> Origin:

@@ -21,13 +21,12 @@ from s3search.cluster.asking import Pool, described, measured_by
 from s3search.errors import EvaluationFailed, InvalidSchedule
 from s3search.evaluation.record import Description, statistics_problem
 from s3search.metrics.intervals import interval, ratio_interval
+from s3search.run.baselines import known_baselines
 from s3search.run.launching import workers
-from s3search.run.own_baselines import own_baselines
 from s3search.schedules.published import End, EndRule
-from s3search.schedules.published.baselines import published_solvers
 from s3search.schedules.schedule import Schedule
 from s3search.search.questions import Measure, Measurement, Rung, measure
-from s3search.search.trial import Trial, distinct, published_as
+from s3search.search.trial import distinct
 from s3search.study.file.config import StudyConfig
 
 FINALISTS = 3
@@ -139,13 +138,8 @@ def _best_published(
     pool: Pool, description: Description, nfe: int, variant: ModelVariant, n_images: int
 ) -> _Published:
     """The best of all in full, of the best few by few images on other noise."""
-    process, own = description.process, description.own_sampler
-    usual = [] if own is None else own_baselines(own, process, nfe)
-    published = [
-        Trial.of(each.schedule, published_as(each.solver, each.variant))
-        for each in published_solvers(process, nfe, ends=_ENDS)
-    ]
-    known = distinct([*usual, *published])
+    baselines = known_baselines(description.own_sampler, description.process, nfe, ends=_ENDS)
+    known = distinct([*baselines.stock, *baselines.published])
     n_few = min(n_images, max(_LEAST_IMAGES, n_images // _SHARE))
     seed = _CHOICE_SEED + variant.seed
     few = measured_by(

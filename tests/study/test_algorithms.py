@@ -7,6 +7,7 @@ import pytest
 from s3search.errors import InvalidConfig
 from s3search.processes import edm
 from s3search.run.algorithms import ALGORITHMS, make_search, proposer_of
+from s3search.run.baselines import known_baselines
 from s3search.run.prepare import baseline_seeds
 from s3search.search.space import load_space
 from tests.support.searches import measured, setup_of
@@ -20,7 +21,7 @@ def test_a_named_algorithm_proposes_what_the_study_searches(
 ) -> None:
     overrides = (f"search.algorithm='{name}'", f"search.baselines={baselines}")
     config = study_config(tmp_path, *overrides)
-    seeds = baseline_seeds(config, edm())
+    seeds = baseline_seeds(config, [known_baselines(None, edm(), 3)])
     assert bool(seeds) == (baselines == "true")
     setup = setup_of(load_space("usf"), edm(), nfe=config.space.nfe, seeds=seeds, evaluations=6)
     assert make_search(name, setup).total == len(seeds) + 6

@@ -2,15 +2,17 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from s3search.models.diffusers.scheduler_config import OwnSampler, flow_shift, process_of
-from s3search.processes import edm, flow
-from s3search.run.own_baselines import own_baselines
+from s3search.processes import NoiseProcess, edm, flow
+from s3search.run.baselines import known_baselines, stock_solvers
+from s3search.run.own_baselines import own_flow_solvers
 from s3search.run.prepare import baseline_seeds
 from s3search.schedules.published import flow_euler
-from s3search.search.trial import OriginKind
+from s3search.search.trial import OriginKind, Trial
 from tests.support.studies import study_config
 
 DDIM = {
@@ -22,10 +24,17 @@ DDIM = {
 }
 
 
+def _own(scheduler: str, process: NoiseProcess, nfe: int, **keys: Any) -> list[Trial]:
+    """The pipeline's own among the stock solvers, which is the first of them."""
+    own = OwnSampler(scheduler=scheduler, config={**DDIM, **keys})
+    stock, _ = stock_solvers(own, process, nfe)
+    return [trial for trial in stock if trial.origin.kind is OriginKind.PIPELINE]
+
+
 def test_the_scheduler_of_the_pipeline_comes_first(tmp_path: Path) -> None:
     process = process_of(DDIM)
     own = OwnSampler(scheduler="DDIMScheduler", config=DDIM)
-    seeds = baseline_seeds(study_config(tmp_path), process, own)
+    seeds = baseline_seeds(study_config(tmp_path), [known_baselines(own, process, 3)])
     assert seeds[0].origin.label == "DDIMScheduler of the pipeline"
     assert seeds[0].origin.kind is OriginKind.PIPELINE
     schedule = seeds[0].schedule
@@ -34,13 +43,47 @@ def test_the_scheduler_of_the_pipeline_comes_first(tmp_path: Path) -> None:
     assert len(seeds) > 1
 
 
-def test_a_scheduler_that_adds_noise_or_fits_no_such_number_is_left_out() -> None:
-    random = OwnSampler(scheduler="DDPMScheduler", config=DDIM)
-    assert own_baselines(random, process_of(DDIM), 4) == []
-    heun = OwnSampler(scheduler="HeunDiscreteScheduler", config=DDIM)
-    assert [own_baselines(heun, process_of(DDIM), n) != [] for n in (4, 5)] == [False, True]
-    other = OwnSampler(scheduler="DDIMScheduler", config=DDIM)
-    assert own_baselines(other, edm(), 4) == []
+def test_a_scheduler_that_adds_noise_is_one_without_it_on_its_own_grid() -> None:
+    process = process_of(DDIM)
+    for scheduler, quiet in (
+        ("DDPMScheduler", "DDIMScheduler"),
+        ("EulerAncestralDiscreteScheduler", "EulerDiscreteScheduler"),
+    ):
+        (found,) = _own(scheduler, process, 4, timestep_spacing="trailing")
+        assert found.origin.label == f"{scheduler} of the pipeline, without its noise"
+        assert found.origin.is_stock
+        (other,) = _own(quiet, process, 4, timestep_spacing="trailing")
+        assert other.origin.label == f"{quiet} of the pipeline"
+        assert found.key == other.key
+        assert [round(t) for t in found.schedule.times[:4]] == [999, 749, 499, 249]
+
+
+def test_a_stochastic_algorithm_type_and_score_sdes_have_forms_without_noise() -> None:
+    process = process_of(DDIM)
+    name = "DPMSolverMultistepScheduler"
+    (found,) = _own(name, process, 4, algorithm_type="sde-dpmsolver++")
+    (other,) = _own(name, process, 4, algorithm_type="dpmsolver++")
+    assert (found.key, found.origin.variant) == (other.key, "without its noise")
+    score = {"snr": 0.15, "sigma_min": 0.01, "sigma_max": 50.0}
+    own = OwnSampler(scheduler="ScoreSdeVeScheduler", config=score)
+    first = stock_solvers(own, process_of(score), 3)[0][0]
+    assert first.origin.label == "ScoreSdeVeScheduler of the pipeline, without its noise"
+    assert first.schedule.times == pytest.approx((50.0, math.sqrt(0.5), 0.01, 0.0))
+
+
+def test_a_scheduler_that_has_no_such_form_or_number_is_said_to_be_missing() -> None:
+    own = OwnSampler(scheduler="LCMScheduler", config=DDIM)
+    stock, missing = stock_solvers(own, process_of(DDIM), 4)
+    assert not any(trial.origin.kind is OriginKind.PIPELINE for trial in stock)
+    assert "adds noise" in missing["LCMScheduler of the pipeline, without its noise"]
+    process = process_of(DDIM)
+    assert [len(_own("HeunDiscreteScheduler", process, n)) for n in (4, 5)] == [0, 1]
+    assert _own("DDIMScheduler", edm(), 4) == []
+
+
+def test_every_number_of_calls_of_the_pipelines_scheduler_is_found() -> None:
+    (found,) = _own("PNDMScheduler", process_of(DDIM), 6, skip_prk_steps=True)
+    assert found.schedule.nfe == 6  # in five steps
 
 
 def test_flows_have_the_usual_solvers_at_the_models_shift() -> None:
@@ -49,9 +92,12 @@ def test_flows_have_the_usual_solvers_at_the_models_shift() -> None:
         config={"shift": 3.0, "use_dynamic_shifting": True},
         shift=2.5,
     )
-    found = {trial.origin.label: trial.schedule for trial in own_baselines(sampler, flow(), 5)}
+    found = {trial.origin.label: trial.schedule for trial in own_flow_solvers(sampler, flow(), 5)}
     assert set(found) == {f"flow {name}, shift 2.5" for name in ("Euler", "AB-2", "Heun")}
     assert found["flow Euler, shift 2.5"] == flow_euler(flow(), nfe=5, shift=2.5)
+    (own, *_), _ = stock_solvers(sampler, flow(), 5)
+    assert own.origin.label == "FlowMatchEulerDiscreteScheduler of the pipeline"
+    assert own.schedule.times[0] == 1.0  # the shift of images of the size asked for
 
 
 def test_a_dynamic_shift_grows_with_the_image() -> None:

@@ -6,11 +6,19 @@ from typing import Any
 
 import pytest
 
-from s3search.errors import InvalidConfig
 from s3search.models.diffusers import load
 from s3search.models.diffusers.scheduler_config import OwnSampler, process_of
-from s3search.processes import edm, flow, vp_linear
+from s3search.processes import (
+    NoiseProcess,
+    VpDiscrete,
+    edm,
+    flow,
+    vp_cosine,
+    vp_discrete,
+    vp_linear,
+)
 from s3search.run.schedulers import schedulers_of
+from s3search.schedules.schedule import Schedule
 from tests.support import pipelines
 
 PNDM = {
@@ -23,16 +31,22 @@ PNDM = {
 }
 
 
+def _sorted(made: dict[str, Schedule | str]) -> tuple[dict[str, Schedule], dict[str, str]]:
+    """Those that there are, and why there are no others."""
+    found = {name: each for name, each in made.items() if isinstance(each, Schedule)}
+    return found, {name: each for name, each in made.items() if isinstance(each, str)}
+
+
 def test_all_that_make_so_many_calls_run_with_the_pipelines_config() -> None:
     own = OwnSampler(scheduler="PNDMScheduler", config=PNDM)
-    found, missing = schedulers_of(own, process_of(PNDM), 6)
+    found, missing = _sorted(schedulers_of(own, process_of(PNDM), 6))
     assert {schedule.nfe for schedule in found.values()} == {6}
     assert {"DDIMScheduler", "UniPCMultistepScheduler", "PNDMScheduler"} <= set(found)
     assert [round(t) for t in found["DDIMScheduler"].times[:2]] == [831, 665]
     assert "HeunDiscreteScheduler" in missing
     assert not set(found) & set(missing)
     assert all(missing.values())
-    odd, _ = schedulers_of(own, process_of(PNDM), 7)
+    odd, _ = _sorted(schedulers_of(own, process_of(PNDM), 7))
     assert odd["HeunDiscreteScheduler"].n_steps == 4
 
 
@@ -41,14 +55,14 @@ def test_what_the_file_leaves_out_is_as_each_scheduler_has_it() -> None:
     told = OwnSampler(scheduler="DDPMScheduler", config=config)
     silent = OwnSampler(scheduler="DDPMScheduler", config=config, left_out=("timestep_spacing",))
     firsts = [
-        round(schedulers_of(own, process_of(PNDM), 5)[0]["DDIMScheduler"].times[0])
+        round(_sorted(schedulers_of(own, process_of(PNDM), 5))[0]["DDIMScheduler"].times[0])
         for own in (told, silent)
     ]
     assert firsts == [999, 801]  # trailing, and DDIM's own leading with the offset
 
 
 def test_edm_and_flows_have_schedulers_of_their_own() -> None:
-    found, _ = schedulers_of(None, edm(sigma_max=40.0), 5)
+    found, _ = _sorted(schedulers_of(None, edm(sigma_max=40.0), 5))
     assert set(found) == {"EDMDPMSolverMultistepScheduler", "EDMEulerScheduler"}
     assert {schedule.times[0] for schedule in found.values()} == {40.0}
     own = OwnSampler(
@@ -56,20 +70,55 @@ def test_edm_and_flows_have_schedulers_of_their_own() -> None:
         config={"shift": 1.0, "use_dynamic_shifting": True},
         shift=3.0,
     )
-    found, _ = schedulers_of(own, flow(), 5)
+    found, _ = _sorted(schedulers_of(own, flow(), 5))
     assert set(found) == {
         "DPMSolverMultistepScheduler",
         "FlowMatchEulerDiscreteScheduler",
         "FlowMatchHeunDiscreteScheduler",
         "UniPCMultistepScheduler",
     }
-    plain, _ = schedulers_of(None, flow(), 5)
+    plain, _ = _sorted(schedulers_of(None, flow(), 5))
     assert plain["UniPCMultistepScheduler"].times[2] < found["UniPCMultistepScheduler"].times[2]
 
 
-def test_a_model_without_a_scheduler_is_told_what_would_do() -> None:
-    with pytest.raises(InvalidConfig, match=r"--schedulers: a 'vp_linear' model without a pipe"):
-        schedulers_of(None, vp_linear(), 5)
+@pytest.mark.parametrize(
+    "process",
+    [
+        vp_discrete(),
+        vp_discrete("scaled_linear", beta_start=0.00085, beta_end=0.012),
+        vp_discrete("cosine"),
+        vp_discrete([1e-4 + 1e-5 * i for i in range(500)]),
+    ],
+    ids=["linear", "scaled_linear", "cosine", "list"],
+)
+def test_a_table_without_a_pipeline_has_the_schedulers_with_its_betas(
+    process: VpDiscrete,
+) -> None:
+    found, missing = _sorted(schedulers_of(None, process, 5))
+    assert {schedule.process for schedule in found.values()} == {process}
+    assert set(missing) == {"PNDMScheduler"}  # whose first steps make four calls each
+    last = process.n - 1
+    assert found["DPMSolverMultistepScheduler"].times[0] == last
+    assert found["DDIMScheduler"].times[0] == 4 * (process.n // 5)
+
+
+@pytest.mark.parametrize(("process", "table"), [(vp_linear(), "linear"), (vp_cosine(), "cosine")])
+def test_a_continuous_process_has_those_of_its_table_at_equal_levels(
+    process: NoiseProcess, table: str
+) -> None:
+    found, _ = _sorted(schedulers_of(None, process, 6))
+    discrete = vp_discrete(table)
+    own, _ = _sorted(schedulers_of(None, discrete, 6))
+    assert len(found) >= 7
+    for name, schedule in found.items():
+        assert schedule.process == process
+        times = zip(schedule.times[1:], own[name].times[1:], strict=True)
+        for t, other in times:
+            assert process.lam(t) == pytest.approx(discrete.lam(other), abs=1e-8)
+        # the last index of a table is noisier than the end of the process
+        highest = process.lam(process.time_range[1])
+        start = max(highest, discrete.lam(own[name].times[0]))
+        assert process.lam(schedule.times[0]) == pytest.approx(start, abs=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning:diffusers.*", "ignore::DeprecationWarning")
@@ -81,7 +130,7 @@ def test_from_config_of_diffusers_visits_the_same_timesteps(tmp_path: Path) -> N
     loaded = load(str(folder))
     assert loaded.own_sampler is not None
     assert "timestep_spacing" in loaded.own_sampler.left_out
-    found, _ = schedulers_of(loaded.own_sampler, loaded.process, 5)
+    found, _ = _sorted(schedulers_of(loaded.own_sampler, loaded.process, 5))
     theirs = diffusers.DiffusionPipeline.from_pretrained(folder).scheduler
     for name in ("DDIMScheduler", "DPMSolverMultistepScheduler", "DEISMultistepScheduler"):
         scheduler = getattr(diffusers, name).from_config(theirs.config)

@@ -6,20 +6,20 @@ same numbers with alpha = 1.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from s3search.errors import InvalidSchedule
 from s3search.formats.exporters.sigma_table import SigmaTable, Weights, sigma_of, sigma_table
 from s3search.processes import Flow, edm
 from s3search.rules import Level
-from s3search.schedules import published
+from s3search.schedules.published.k_diffusion import K_SAMPLERS
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import compile_plan
 
 _TOLERANCE = 1e-9  # relative; another sampler differs in the first digits
 
-Sigmas = Sequence[float]
+_NAMES = ("euler", "heun", "dpmpp_2m", "dpm_2", "lms")  # that need no further argument
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +41,11 @@ def plain_sampler(schedule: Schedule, table: SigmaTable) -> PlainSampler | None:
     if table.guidance is not None or (isinstance(schedule.process, Flow) and not ends_clean):
         return None
     every = [sigma_of(plan, level_) for level_ in _levels(plan.levels)]
-    for name, thinned, make in _SAMPLERS:
-        sigmas = _thinned(every, ends_clean=ends_clean) if thinned else every
+    for name in _NAMES:
+        sampler = K_SAMPLERS[name]
+        sigmas = _thinned(every, ends_clean=ends_clean) if sampler.has_inner else every
         try:
-            own = sigma_table(compile_plan(make(sigmas)))
+            own = sigma_table(compile_plan(sampler.make(edm(), sigmas)))
         except InvalidSchedule:  # no such steps on these levels
             continue
         if _same(own, table):
@@ -59,42 +60,6 @@ def _levels(levels: Sequence[Level]) -> list[Level]:
 def _thinned(sigmas: Sequence[float], *, ends_clean: bool) -> list[float]:
     """Every second sigma of steps with an inner level, the clean end apart."""
     return [*sigmas[:-1:2], sigmas[-1]] if ends_clean else [*sigmas[::2]]
-
-
-def _euler(sigmas: Sigmas) -> Schedule:
-    return published.on_times(edm(), sigmas, published.euler_steps(len(sigmas) - 1))
-
-
-def _heun(sigmas: Sigmas) -> Schedule:
-    steps = published.heun_steps(len(sigmas) - 1, ends_clean=sigmas[-1] == 0.0)
-    return published.on_times(edm(), sigmas, steps)
-
-
-def _dpmpp_2m(sigmas: Sigmas) -> Schedule:
-    steps = published.dpm_multistep_steps(len(sigmas) - 1, order=2, lower_order_final=False)
-    return published.on_times(edm(), sigmas, steps)
-
-
-def _lms(sigmas: Sigmas) -> Schedule:
-    steps = published.rho_ab_steps(len(sigmas) - 1, 4)
-    return Schedule(process=edm(), times=sigmas, steps=steps)
-
-
-def _dpm_2(sigmas: Sigmas) -> Schedule:
-    clean = sigmas[-1] == 0.0
-    times, steps = published.dpm2_on(edm(), sigmas[:-1] if clean else sigmas)
-    if clean:
-        times, steps = (*times, 0.0), (*steps, *published.ddim_steps(1))
-    return Schedule(process=edm(), times=times, steps=steps)
-
-
-_SAMPLERS: tuple[tuple[str, bool, Callable[[Sigmas], Schedule]], ...] = (
-    ("euler", False, _euler),
-    ("heun", False, _heun),
-    ("dpmpp_2m", False, _dpmpp_2m),
-    ("dpm_2", True, _dpm_2),
-    ("lms", False, _lms),
-)
 
 
 def _same(own: SigmaTable, table: SigmaTable) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from s3search.errors import InvalidSchedule
-from s3search.processes import NoiseProcess, usual_end_time
+from s3search.processes import Edm, Flow, NoiseProcess, usual_end_time
 from s3search.schedules.published.deis import deis, ipndm
 from s3search.schedules.published.dpm import ddim, dpmpp_2m, dpmpp_2s, dpmpp_3m, dpmpp_3s
 from s3search.schedules.published.edm import heun
@@ -52,6 +52,16 @@ def published_solvers(
                 variant = f"{spacing.value}, {rule}"
                 found.append(PublishedSchedule(solver=name, variant=variant, schedule=schedule))
     return found
+
+
+def usual_variant(process: NoiseProcess) -> str:
+    """The spacing and end at which solvers run on such a process unless something is known."""
+    match process:
+        case Edm():
+            return f"{Spacing.KARRAS.value}, {EndRule.DENOISE.value}"
+        case Flow():
+            return f"{Spacing.UNIFORM.value}, {EndRule.DENOISE.value}"
+    return f"{Spacing.LOGSNR.value}, {EndRule.STOP.value}"
 
 
 def baselines(

@@ -3,8 +3,9 @@ best.
 
 For every number of network calls, fewest first:
 
-    seeds      published solvers (and the winner with one call fewer, extended) by what the
-               proxies say, the first measured whole, the others with early stopping
+    seeds      the stock solvers, whatever anything says of them; then published ones (and the
+               winner with one call fewer, extended) by what the proxies say, the first measured
+               whole, the others with early stopping
     evolution  children of the best; of several times as many as are measured the predictor
                chooses, as long as its cross-validated forecasts are better than chance (the
                multi-stage search of S3, arXiv:2312.07243); each stage notes how proxies and
@@ -47,6 +48,7 @@ _SEEDS = 0.15  # shares of the budget
 _EVOLUTION = 0.1
 _FINALS = 0.1
 _CALIBRATED = 24  # seeds measured whole, to know how proxies and first looks forecast
+_LEAST_CALIBRATED = 4
 _RANK = 10  # a child is measured to its end if it may reach the value of this rank
 _POOL = 3  # children made for one that is measured
 _FINALISTS = 8
@@ -68,9 +70,10 @@ class S3:
         own = budget / len(setup.nfe)
         polishes = LadderRung.POLISH in setup.ladder
         for nfe in setup.nfe:
-            n_seeds = sum(seed.nfe == nfe for seed in setup.seeds)
-            least = min(n_seeds, _n_first(own, setup.n_images)) * setup.n_images
-            seeds = min(n_seeds * setup.n_images, max(_SEEDS * own, least))
+            given = [seed for seed in setup.seeds if seed.nfe == nfe]
+            n_stock = sum(seed.origin.is_stock for seed in given) if setup.stock_first else 0
+            share = baseline_share(own / setup.n_images, n_stock=n_stock, n_baselines=len(given))
+            seeds = share * own
             finals = min(_FINALS * own, _FINALISTS * _IMAGES_PER_FINALIST * setup.n_images)
             until = _SEEDS + _EVOLUTION if polishes else 1.0 - _FINALS
             bred = max(0.0, until * own - seeds)
@@ -169,10 +172,11 @@ class _OneNfe:
         seeds, n_whole = list(self.seeds), self.setup.n_images
         order = yield from self.surrogate.order(seeds)
         ranked = [seeds[i] for i in order]
-        n_first = _n_first(self.budget, n_whole)
+        stock = [s for s in seeds if s.origin.is_stock] if self.setup.stock_first else []
         given = [seed for seed in ranked if seed.origin.kind is OriginKind.SEED]
-        others = [seed for seed in ranked if seed.origin.kind is not OriginKind.SEED]
-        first = [*given, *_spread(others, max(4, n_first - len(given)))]
+        others = [seed for seed in ranked if seed not in stock and seed not in given]
+        n_others = _n_calibrating(self.budget, n_whole, len(stock), len(given))
+        first = [*stock, *given, *_spread(others, n_others)]
         yield from self._measure(first, never(n_whole))
         rest = [seed for seed in seeds if seed not in first]
         order = yield from self.surrogate.order(rest)
@@ -332,9 +336,21 @@ class _OneNfe:
         return best[left[0]] if left else None
 
 
-def _n_first(budget: float, n_whole: int) -> int:
-    """How many seeds are measured whole, at the least."""
-    return int(max(4, min(_CALIBRATED, _SEEDS * budget / n_whole / 2)))
+def baseline_share(evaluations: float, *, n_stock: int, n_baselines: int) -> float:
+    """The share of a budget, in evaluations of one number of calls, that goes to baselines at
+    least: above 1 where the stock solvers alone cost more.
+    """
+    n_whole = min(n_baselines, n_stock + _n_calibrating(evaluations, 1, n_stock))
+    return max(n_whole, min(n_baselines, _SEEDS * evaluations)) / max(evaluations, 1.0)
+
+
+def _n_calibrating(budget: float, n_whole: int, n_stock: int, n_given: int = 0) -> int:
+    """How many seeds are measured whole beside the stock and the given ones, for which a small
+    budget has hardly anything; both of the first are in images.
+    """
+    n_first = int(max(_LEAST_CALIBRATED, min(_CALIBRATED, _SEEDS * budget / n_whole / 2)))
+    least = min(_LEAST_CALIBRATED, _SEEDS * budget / n_whole) if n_stock else _LEAST_CALIBRATED
+    return max(int(least), n_first - n_stock - n_given)
 
 
 def _spread(trials: Sequence[Trial], n: int) -> list[Trial]:

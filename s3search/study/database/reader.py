@@ -76,6 +76,13 @@ class StudyReader:
             return int(connection.execute(query).scalar_one())
 
     @ridden_out
+    def has_trials(self) -> bool:
+        """Whether a search has proposed anything."""
+        query = select(PROPOSALS.c.number).where(PROPOSALS.c.study_id == self._id).limit(1)
+        with self._engine.begin() as connection:
+            return connection.execute(query).first() is not None
+
+    @ridden_out
     def schedule(self, schedule_id: str) -> Schedule:
         """The schedule behind an id of this study."""
         query = select(SCHEDULES.c.content).where(SCHEDULES.c.id == schedule_id)

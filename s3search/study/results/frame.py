@@ -33,6 +33,8 @@ def evaluations_frame(store: StudyStore, *, of_validated: bool = False) -> pd.Da
     origins = {text: Origin.of_text(text) for text in frame["origin"].unique()}
     is_baseline = frame["origin"].map(lambda text: origins[text].is_baseline)
     frame["is_baseline"] = is_baseline.astype(bool)  # also where there is no row
+    is_stock = frame["origin"].map(lambda text: origins[text].is_stock)
+    frame["is_stock"] = is_stock.astype(bool)
     frame["vetoed"] = frame["schedule_id"].isin(list(store.vetoes()))
     frame["solver"] = frame["origin"].map(lambda text: origins[text].solver)
     return frame
@@ -40,7 +42,8 @@ def evaluations_frame(store: StudyStore, *, of_validated: bool = False) -> pd.Da
 
 def finalists(frame: pd.DataFrame, config: StudyConfig) -> list[str]:
     """Ids of the schedules to validate, best first: the best found (as the finals rank them, where
-    there were any), each baseline solver's best, the best baselines; nothing that is vetoed.
+    there were any), the best baselines, each baseline solver's best, all that are stock; nothing
+    that is vetoed.
     """
     measured = _at(frame, Rung.SEARCH)
     again = _at(frame, Rung.FINALS).set_index("schedule_id")["value"].to_dict()
@@ -51,7 +54,8 @@ def finalists(frame: pd.DataFrame, config: StudyConfig) -> list[str]:
         found = ranked[~ranked["is_baseline"]].head(config.validation.finalists)
         is_peer = group["is_baseline"] & config.validation.baselines
         baselines = group[is_peer].sort_values(["value", "id"])
-        peers = pd.concat([baselines.head(_BEST_BASELINES), baselines.drop_duplicates("solver")])
+        best, each = baselines.head(_BEST_BASELINES), baselines.drop_duplicates("solver")
+        peers = pd.concat([best, each, baselines[baselines["is_stock"]]])
         chosen += [*found["schedule_id"], *peers["schedule_id"].drop_duplicates()]
     return chosen
 

@@ -83,6 +83,24 @@ def schedule_of(
     )
 
 
+def adds_noise(name: str, config: Mapping[str, Any]) -> bool:
+    """Whether the scheduler ``name`` is stochastic with this config."""
+    is_sde = str(config.get("algorithm_type")).startswith(_SDE)
+    return name in _MISSING or is_sde or bool(config.get("stochastic_sampling"))
+
+
+def without_noise(name: str, config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A scheduler that visits the levels of ``name`` and adds no noise, and its config; the same
+    ones where it adds none, or where there is no such scheduler.
+    """
+    quiet = {**config, "stochastic_sampling": False}
+    if "algorithm_type" in config:
+        quiet["algorithm_type"] = str(config["algorithm_type"]).removeprefix(_SDE)
+    if name == "ScoreSdeVeScheduler":
+        quiet["sigma_schedule"] = "exponential"
+    return _QUIET.get(name, name), quiet
+
+
 def _process(config: Mapping[str, Any]) -> NoiseProcess:
     try:
         return process_of(config)
@@ -146,10 +164,25 @@ _SCHEDULERS: dict[str, tuple[Callable[[SolverRun], Made], dict[str, Any]]] = {
 SCHEDULERS = tuple(_SCHEDULERS)
 """The classes that `schedule_of` knows."""
 
+_SDE = "sde-"  # how the algorithm types that add noise begin
+
+_NOISY = "adds noise at every step; schedules are deterministic"
 _MISSING = {
-    "DDPMScheduler": "adds noise at every step; schedules are deterministic",
-    "EulerAncestralDiscreteScheduler": "adds noise at every step; schedules are deterministic",
-    "KDPM2AncestralDiscreteScheduler": "adds noise at every step; schedules are deterministic",
-    "DPMSolverSDEScheduler": "adds noise at every step; schedules are deterministic",
-    "LCMScheduler": "adds noise at every step; schedules are deterministic",
+    "DDPMParallelScheduler": _NOISY,
+    "DDPMScheduler": _NOISY,
+    "DPMSolverSDEScheduler": _NOISY,
+    "EulerAncestralDiscreteScheduler": _NOISY,
+    "KDPM2AncestralDiscreteScheduler": _NOISY,
+    "LCMScheduler": _NOISY,
+    "ScoreSdeVeScheduler": _NOISY,
 }
+
+_QUIET = {
+    "DDIMParallelScheduler": "DDIMScheduler",
+    "DDPMParallelScheduler": "DDIMScheduler",
+    "DDPMScheduler": "DDIMScheduler",
+    "EulerAncestralDiscreteScheduler": "EulerDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler": "KDPM2DiscreteScheduler",
+    "ScoreSdeVeScheduler": "EDMEulerScheduler",
+}
+"""Who visits the same levels without noise."""
