@@ -42,6 +42,7 @@ from s3search.search.questions import (
     Thresholds,
 )
 from s3search.search.trial import OriginKind, Trial, schedule_key, searched, seeded
+from s3search.solvers.trainable import Freedom
 
 _SEEDS = 0.15  # shares of the budget
 _EVOLUTION = 0.1
@@ -240,12 +241,13 @@ class _OneNfe:
             return
         self._respect_vetoes()
         came_to_something = yield from polish_in_rounds(
-            ranked_of(self._standing),
+            self._runnable(ranked_of(self._standing)),
             left,
             self.setup.n_images,
             self._polished,
             self._is_kept,
             batch=self.setup.batch,
+            lowers=Freedom.START not in self.setup.problem.fixed_in_polish,
         )
         if not came_to_something:
             yield from self._evolve(1.0 - _FINALS)  # nothing here has a gradient
@@ -283,6 +285,10 @@ class _OneNfe:
         solves = TRAJECTORY_TARGETS * FINE_NFE / self.nfe
         return max(1, round(iterations - solves / 2))  # forward and backward are two
 
+    def _runnable(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Those that the program which the winner is for can express."""
+        return [trial for trial in trials if self.setup.problem.can_run(trial.schedule)]
+
     # -- finals ----------------------------------------------------------------------------
 
     def _finals(self) -> Conversation[Trial | None]:
@@ -291,7 +297,7 @@ class _OneNfe:
         """
         self._respect_vetoes()
         polished = [trial for trial in self.polished if trial.id not in self.vetoed]
-        measured = ranked_of(self._standing)
+        measured = self._runnable(ranked_of(self._standing))
         known = {trial.id for trial in polished}
         best = [*polished, *(trial for trial in measured if trial.id not in known)]
         if not best:
