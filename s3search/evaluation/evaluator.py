@@ -157,6 +157,7 @@ class Evaluator:
             ems=None if self._ems is None else self._ems.nodes,
             gaussian=self._gaussian,
             own_sampler=getattr(self.denoiser, "own_sampler", None),
+            pipeline=getattr(self.denoiser, "pipeline", None),
             takes_guidance=getattr(self.denoiser, "takes_guidance", False),
             layers=layers_of(self.denoiser) if layers else None,
         )

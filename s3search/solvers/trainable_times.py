@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from s3search.processes import VpDiscrete
 from s3search.rules import level

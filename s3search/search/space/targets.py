@@ -151,12 +151,12 @@ def narrowed(
     """``space`` with no more than its target can express, and the names of the fields that this
     changed; raises `InvalidConfig` where one of them was ``said`` in the study file.
 
-    What is tied to the data stays where it was said, or asked for by ``data_bound``.
+    What is tied to the data stays where it is asked for by ``data_bound``.
     """
     runtime = runtime_of(space.target)
     changed = {
         name: value
-        for name, value in _possible(space, runtime, said).items()
+        for name, value in _possible(space, runtime).items()
         if value != getattr(space, name)
     }
     for name, value in changed.items():
@@ -169,10 +169,10 @@ def narrowed(
     return space.model_copy(update=changed), tuple(changed)
 
 
-def _possible(space: SpaceConfig, runtime: Runtime, said: Collection[str]) -> dict[str, Any]:
+def _possible(space: SpaceConfig, runtime: Runtime) -> dict[str, Any]:
     """The fields that a runtime limits, as it can have them."""
     starts = space.starts
-    if not (space.data_bound or "starts" in said):
+    if not space.data_bound:
         starts = tuple(kind for kind in starts if kind is not StartKind.AVERAGE_X0)
     if not runtime.maps_noise:
         starts = tuple(kind for kind in starts if kind is StartKind.NETWORK)
