@@ -150,21 +150,25 @@ class _OneNfe:
 
     def _measure_seeds(self) -> Conversation[None]:
         seeds, n_whole = list(self.seeds), self.setup.n_images
-        order = yield from self.surrogate.order(seeds)
-        ranked = [seeds[i] for i in order]
+        ranked = yield from self._ordered(seeds)
         n_first = int(max(4, min(_CALIBRATED, _SEEDS * self.budget / n_whole / 2)))
         given = [seed for seed in ranked if seed.origin.kind is OriginKind.SEED]
         others = [seed for seed in ranked if seed.origin.kind is not OriginKind.SEED]
         first = [*given, *_spread(others, max(4, n_first - len(given)))]
         yield from self._measure(first, never(n_whole))
         rest = [seed for seed in seeds if seed not in first]
-        order = yield from self.surrogate.order(rest)
-        rest = [rest[i] for i in order]
+        rest = yield from self._ordered(rest)
         self.surrogate.note_ladder("seeds", self.known)
         while rest and self.spent < _SEEDS * self.budget and not self.talk.outside.is_over:
             self._respect_vetoes()
             batch, rest = rest[: self.setup.batch], rest[self.setup.batch :]
             yield from self._measure(batch, self._thresholds())
+
+    def _ordered(self, seeds: Sequence[Trial]) -> Conversation[list[Trial]]:
+        """The seeds as the proxies rank them, but first of all what the winner may be."""
+        order = yield from self.surrogate.order(seeds)
+        runnable = {trial.id for trial in self._runnable(seeds)}
+        return sorted((seeds[i] for i in order), key=lambda trial: trial.id not in runnable)
 
     def _evolve(self, share: float) -> Conversation[None]:
         while self.spent < share * self.budget and not self.talk.outside.is_over:
@@ -212,8 +216,12 @@ class _OneNfe:
         return thresholds_for(self._threshold(), self._standing, self.setup.n_images)
 
     def _threshold(self) -> float:
-        """The value of rank `_RANK`, infinite while there are fewer."""
-        values = sorted(m.value for m in self._standing if m.value is not None)
+        """The value of rank `_RANK` among what the winner may be, infinite while there are
+        fewer.
+        """
+        trials = self._runnable(ranked_of(self._standing))
+        known = {m.trial.id: m.value for m in self._standing if m.value is not None}
+        values = [known[trial.id] for trial in trials]
         return values[_RANK - 1] if len(values) >= _RANK else math.inf
 
     def _measure(
