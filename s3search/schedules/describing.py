@@ -66,13 +66,12 @@ def solver_name(schedule: Schedule) -> str | None:
     if any(step.network_time is not None for step in schedule.steps):
         return None
     for name, steps in _SOLVERS.items():
+        own = tuple(steps(schedule.n_steps))
         try:
-            made = published.on_times(
-                schedule.process, schedule.times, steps(schedule.n_steps), schedule.start
-            )
+            made = published.on_times(schedule.process, schedule.times, own, schedule.start).steps
         except InvalidSchedule:  # no such steps on these levels
             continue
-        if made.steps == schedule.steps:
+        if schedule.steps in (own, made):
             return name
     return None
 

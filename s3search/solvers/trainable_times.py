@@ -43,7 +43,7 @@ class TrainableTimes:
         high, low = (self._process.lam(t) for t in trained)
         first = max(low, self._process.lam(schedule.times[0]))
         self._low = first + _GAP * np.arange(1, len(self._free) + 1)
-        self._high = max(high, *self._lam) - _GAP * np.arange(len(self._free))[::-1]
+        self._high = max([high, *self._lam]) - _GAP * np.arange(len(self._free))[::-1]
         self._levels = torch.zeros(len(self._free), dtype=torch.float64, requires_grad=True)
         self.moves = [self._levels]
         self._known: tuple[bytes, Array, Array] | None = None  # where the levels were last

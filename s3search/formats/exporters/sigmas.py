@@ -70,7 +70,7 @@ _DIFFUSERS: dict[tuple[str, bool], DiffusersScheduler] = {  # by solver, and if 
             "final_sigmas_type": "zero",
             **_NO_SHIFT,
         },
-        takes="sigmas=sigmas[:-1]",
+        takes="sigmas=numpy.array(sigmas[:-1])",
     ),
 }
 

@@ -77,16 +77,16 @@ def listed_for(process: NoiseProcess) -> tuple[ListedSolver, ...]:
     return tuple(each for each in LISTED_SOLVERS.values() if each.exists_for(process))
 
 
-def listed_solver_of(schedule: Schedule) -> ListedSolver | None:
-    """The solver whose schedule this is on its times; None where it is none's, or says more than
-    a list of levels can.
+def listed_solver_of(schedule: Schedule, name: str | None = None) -> ListedSolver | None:
+    """The solver, or the one of that name, whose schedule this is on its times; None where it is
+    none's, or says more than a list of levels can.
     """
     process, times, steps = schedule.process, schedule.times, schedule.steps
     is_plain = schedule.model_patch is None and schedule.start == Start()
     if times[-1] != process.clean_time or not is_plain or steps[-1:] != ddim_steps(1):
         return None
     for solver in listed_for(process):
-        is_early = times[0] > solver.first_time(process)
-        if not is_early and solver.steps(len(steps))[:-1] == steps[:-1]:
+        is_other = name not in (None, solver.name) or times[0] > solver.first_time(process)
+        if not is_other and solver.steps(len(steps))[:-1] == steps[:-1]:
             return solver
     return None

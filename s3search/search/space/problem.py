@@ -95,7 +95,7 @@ class Problem:
 
     def can_run(self, schedule: Schedule) -> bool:
         """Whether the program that the winner is for can express ``schedule``."""
-        return objection(self.runtime, schedule) is None
+        return objection(self.runtime, schedule, self.space.solver) is None
 
     @cached_property
     def predictions(self) -> tuple[Prediction, ...]:

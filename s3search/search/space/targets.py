@@ -76,7 +76,7 @@ PIPELINE_CLASSES: dict[str, Runtime | None] = {
     "DDIMPipeline": _PLAIN,
     "PNDMPipeline": _PLAIN,
     "ScoreSdeVePipeline": None,  # it calls steps that only its own scheduler has
-    "LDMPipeline": _PLAIN,
+    "LDMPipeline": _LATENT,
     "DiTPipeline": _pipeline(scales_noise=False, scales_input=True),
     "StableDiffusionPipeline": _GUIDED,
     "StableDiffusionXLPipeline": _GUIDED,
@@ -206,8 +206,10 @@ _OF_LISTS: dict[str, Any] = {
 """What is left to choose beside the levels: nothing, the steps are the program's solver's."""
 
 
-def objection(runtime: Runtime, schedule: Schedule) -> str | None:
-    """What of ``schedule`` the runtime cannot express, None if it can run it as it stands."""
+def objection(runtime: Runtime, schedule: Schedule, solver: str | None = None) -> str | None:
+    """What of ``schedule`` the runtime cannot express, None if it can run it as it stands;
+    ``solver`` is the one that a list is to be for, None: any.
+    """
     start, process = schedule.start, schedule.process
     patch = schedule.model_patch or ModelPatch()
     noisiest = noisy_time(process)
@@ -222,7 +224,7 @@ def objection(runtime: Runtime, schedule: Schedule) -> str | None:
         "times[0]": (not runtime.scales_noise and schedule.times[0] != noisiest and is_scaled)
         or (runtime.below_noisiest and schedule.times[0] > runtime.first_time(process)),
         "times": runtime.rounds(process) and not _has_whole_steps(schedule),
-        "steps": runtime.listed and listed_solver_of(schedule) is None,
+        "steps": runtime.listed and listed_solver_of(schedule, solver) is None,
     }
     return next((field for field, is_problem in checks.items() if is_problem), None)
 

@@ -39,7 +39,7 @@ def best_schedule(
     source = {
         **_provenance(store, frame, best, scored),
         "target": store.space.get("target"),
-        "tied_to": schedule.tied_to,
+        "tied_to": list(schedule.tied_to),
     }
     return with_provenance(schedule, source), best
 
@@ -48,7 +48,8 @@ def _runnable(store: StudyStore, scored: Sequence[Scored]) -> tuple[Scored, Sche
     """The best of the schedules that the study's target can express, or of all if none is."""
     runtime = runtime_of(store.space.get("target"))
     pairs = ((each, store.schedule(each.schedule_id)) for each in scored)
-    fitting = (pair for pair in pairs if objection(runtime, pair[1]) is None)
+    solver = store.space.get("solver")
+    fitting = (pair for pair in pairs if objection(runtime, pair[1], solver) is None)
     return next(fitting, (scored[0], store.schedule(scored[0].schedule_id)))
 
 
