@@ -96,13 +96,11 @@ def _start(schedule: Schedule) -> tuple[Approximation, ...]:
 def _rounded(schedule: Schedule) -> tuple[Approximation, ...]:
     if not isinstance(schedule.process, VpDiscrete):
         return ()
-    off = rounded_times(compile_plan(schedule).network_times)
-    if not off:
-        return ()
+    times = compile_plan(schedule).network_times
     return (
         Approximation(
             what="ComfyUI tells the network the nearest whole training step; the largest rounding",
-            measured=off,
+            measured=rounded_times(times),
             unit="training steps",
         ),
     )
