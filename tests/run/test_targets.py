@@ -1,4 +1,4 @@
-"""Winners run where they are needed: in the pipeline they were searched for, or as a pasted list."""
+"""Winners run where they are needed: in the pipeline that was searched, or as a pasted list."""
 
 import inspect
 import logging

@@ -1,4 +1,4 @@
-"""What a target leaves of a space is what its program can express, whatever a search makes of it."""
+"""What a target leaves of a space its program can express, whatever a search makes of it."""
 
 from typing import Any
 

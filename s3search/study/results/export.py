@@ -35,7 +35,7 @@ def best_schedule(
     scored = validated(frame, store.config, nfe)
     if not scored:
         raise StudyConflict(why_nothing(store, frame, nfe))
-    best, schedule = _runnable(store, scored)
+    best, schedule = best_runnable(store, scored)
     source = {
         **_provenance(store, frame, best, scored),
         "target": store.space.get("target"),
@@ -44,7 +44,7 @@ def best_schedule(
     return with_provenance(schedule, source), best
 
 
-def _runnable(store: StudyStore, scored: Sequence[Scored]) -> tuple[Scored, Schedule]:
+def best_runnable(store: StudyStore, scored: Sequence[Scored]) -> tuple[Scored, Schedule]:
     """The best of the schedules that the study's target can express, or of all if none is."""
     runtime = runtime_of(store.space.get("target"))
     pairs = ((each, store.schedule(each.schedule_id)) for each in scored)
