@@ -77,6 +77,7 @@ class Description:
     ems: EmsNodes | None = None
     gaussian: GaussianStatistics | None = None
     own_sampler: OwnSampler | None = None  # of a pipeline
+    pipeline: str | None = None  # its class
     takes_guidance: bool = False  # call by call
     batches_per_call: int = 1  # through the network; 2 where guidance doubles them
     layers: Layers | None = None  # where they were asked for

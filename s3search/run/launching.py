@@ -18,6 +18,7 @@ from s3search.run.checking import checked, note_warnings
 from s3search.run.driver import Driver
 from s3search.run.forecast import forecast_of, timed
 from s3search.run.prepare import Prepared, prepare
+from s3search.run.targets import aimed
 from s3search.search.space import SpaceConfig, load_space
 from s3search.search.trial import Trial
 from s3search.study.database.lease import check_free
@@ -56,6 +57,7 @@ def launch_on(
     pool: Pool, config: StudyConfig, space: SpaceConfig, report: Report, *, takeover: bool = False
 ) -> None:
     """Runs the study to its end on workers that have loaded what the study file names."""
+    space = aimed(config, space, described(pool))
     extension = extension_of(config, space)
     start = prepare(config, space, pool, extension)
     warnings = checked(config, pool)
@@ -75,8 +77,9 @@ def dry_run(config: StudyConfig, live: LiveObjects | None = None) -> Forecast:
 
     >>> dry_run(load_config("study.toml")).minutes
     """
-    space, live = space_of(config), live or LiveObjects()
+    live = live or LiveObjects()
     with live.borrowed(), workers(config, live) as pool:
+        space = aimed(config, space_of(config), described(pool))
         start = prepare(config, space, pool, extension_of(config, space))
         settled, spent = _as_stored(config)
         return timed(forecast_of(settled, start, pool, spent=spent), settled, start, pool)
