@@ -8,6 +8,7 @@ def _row(value: float, interval: tuple[float, float] | None) -> dict[str, object
         "value": value,
         "interval_95": interval,
         "is_baseline": value > 1,
+        "is_winner": False,
         "name": f"solver {value}",
         "schedule_id": "0" * 32,
     }

@@ -35,7 +35,7 @@ FAILED = published.dpmpp_2m(PROCESS, nfe=3, spacing="karras")
 DDIM_2 = published.ddim(PROCESS, nfe=2, spacing="uniform")
 C = published.dpmpp_2m(PROCESS, nfe=2, spacing="karras")
 
-FOUND_D, FOUND_C = f"s3search ({D.id[:8]})", f"s3search ({C.id[:8]})"
+FOUND_D, FOUND_C = (f"s3search ({each.id[:8]}), exported" for each in (D, C))
 
 
 @dataclass

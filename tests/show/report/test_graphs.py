@@ -84,11 +84,17 @@ def test_the_progress_is_drawn_at_its_numbers() -> None:
     assert len(empty.axes[0].lines) == 0
 
 
+def _published(name: str, value: float, interval: tuple[float, float] | None) -> dict[str, Any]:
+    row = {"name": name, "value": value, "interval_95": interval}
+    return row | {"is_baseline": True, "is_winner": False}
+
+
 def test_the_comparison_draws_values_and_intervals() -> None:
     rows = [
-        {"name": "a", "is_baseline": True, "value": 0.2, "interval_95": (0.1, 0.3)},
-        {"name": "DDIM", "is_baseline": True, "value": 0.4, "interval_95": None},
+        _published("a", 0.2, (0.1, 0.3)),
+        _published("DDIM", 0.4, None),
         {
+            "is_winner": True,
             "schedule_id": "0123456789",
             "is_baseline": False,
             "value": 0.1,
@@ -97,7 +103,7 @@ def test_the_comparison_draws_values_and_intervals() -> None:
     ]
     (axes,) = graphs.comparison_figure(rows).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == [
-        "s3search (01234567)",
+        "s3search (01234567),\nexported",
         "a",
         "DDIM",
     ]
@@ -201,7 +207,7 @@ def test_a_drawing_takes_the_colours_and_letters_of_the_page() -> None:
 @pytest.mark.parametrize("name", ["<script>x</script>", "$a_{", "$x$ & y"])
 def test_names_are_letters_in_a_drawing(name: str) -> None:
     frame = _frame().assign(solver=name)
-    rows = [{"name": name, "is_baseline": True, "value": 0.2, "interval_95": (0.1, 0.3)}]
+    rows = [_published(name, 0.2, (0.1, 0.3))]
     for draw in (
         lambda: graphs.progress_figure(progress_of(frame, _JOBS, 5)),
         lambda: graphs.comparison_figure(rows),
