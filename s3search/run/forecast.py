@@ -28,7 +28,8 @@ def forecast_of(config: StudyConfig, start: Prepared, pool: Pool, *, spent: int 
     """The cost of a study that is prepared, of which ``spent`` network calls were made before."""
     description, place = start.description, pool.place
     validated = to_validate(config, start.seeds)
-    mean_nfe = sum(config.space.nfe) / len(config.space.nfe)
+    searched = config.space.nfe if start.extension is None else start.extension.nfe
+    mean_nfe = sum(searched) / len(searched)
     calls = {name: n * mean_nfe for name, n in _images_by_stage(config, start).items()}
     calls["validation"] = config.held_out_images * sum(nfe * n for nfe, n in validated.items())
     idle = place.idle_note(description.device)
@@ -84,11 +85,11 @@ def _measured(pool: Pool, question: Measure) -> Measurement:
 
 
 def _images_by_stage(config: StudyConfig, start: Prepared) -> dict[str, float]:
-    """Of the search; of one whose budget is time nobody knows."""
+    """Of the search, in this version of its space; of one whose budget is time nobody knows."""
     total = config.search.evaluations
     if total is None:
         return {}
-    budget = float(total * config.search.n_images)
+    budget = max(0.0, total - start.spent_before) * config.search.n_images
     by_stage: Callable[[float], Mapping[str, float]] | None
     by_stage = getattr(start.search, "images_by_stage", None)
     return {"search": budget} if by_stage is None else dict(by_stage(budget))

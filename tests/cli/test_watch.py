@@ -139,7 +139,13 @@ def test_a_terminal_shows_a_table_that_stays(interrupted: str, start: Start) -> 
     os.close(leader)
     _, err = watch.communicate(timeout=PATIENCE_SECONDS)
     assert (watch.returncode, err) == (0, "")
-    for word in (b"t: done: 12/12", b"best found", b"baseline", b"held-out", b"1,080 calls"):
+    for word in (
+        b"t: done: 100 % of the budget",
+        b"best found",
+        b"baseline",
+        b"held-out",
+        b"1,080 calls",
+    ):
         assert word in shown
     assert b"\xe2\x80\xa6" not in shown  # nothing is cut off at 80 columns
 

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 import ray
 import ray.exceptions
 
-from s3search.cluster.sizes import Sizes
+from s3search.cluster.sizes import AskedSizes, Place, Sizes, n_gpus
 from s3search.errors import WorkersUnavailable
 
 _PROBE_SECONDS = 5.0
@@ -115,6 +115,18 @@ def resources() -> list[dict[str, float]]:
     """What each living node has, by Ray's names."""
     known = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's
     return [node["Resources"] for node in known if node["Alive"]]
+
+
+def settled(asked: AskedSizes) -> tuple[Sizes, Place]:
+    """The sizes that are asked for, here, and what is there for them; raises `WorkersUnavailable`
+    unless ``min_workers`` fit now.
+    """
+    nodes = resources()
+    sizes = asked.on(nodes)
+    check_resources(sizes)
+    gpus = sizes.gpus_per_worker
+    place = Place(n_workers=sizes.n_workers, gpus_per_worker=gpus, n_gpus=n_gpus(nodes))
+    return sizes, place
 
 
 def check_resources(sizes: Sizes) -> None:

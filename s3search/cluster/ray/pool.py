@@ -39,18 +39,17 @@ from s3search.cluster.pool import (
 )
 from s3search.cluster.ray.actors import Actors
 from s3search.cluster.ray.cluster import (
-    check_resources,
     connect,
     first_sentence,
     living_nodes,
     lost_connection,
-    resources,
+    settled,
 )
 from s3search.cluster.ray.deaths import Death, Deaths, DeathVerdict
 from s3search.cluster.ray.packed import packed
 from s3search.cluster.ray.slots import Call, Slot, Unloaded
 from s3search.cluster.ray.timeouts import Timeout, Timeouts
-from s3search.cluster.sizes import AskedSizes, Place, n_gpus
+from s3search.cluster.sizes import AskedSizes
 from s3search.errors import Failure, failure_from_exception
 
 _LOOK_SECONDS = 1.0  # between two looks at the nodes while a task is under suspicion
@@ -87,20 +86,13 @@ class RayPool(Generic[Request, Reply]):
         n_workers = asked.on(()).n_workers
         self._owns_connection = connect(address, n_workers, store_bytes=len(factory))
         try:
-            nodes = resources()
-            sizes = asked.on(nodes)
-            check_resources(sizes)
+            sizes, self.place = settled(asked)
             self._actors: Actors[Request] = Actors(
                 factory, sizes, is_local=address == "local", n_threads=threads_per_worker
             )
         except BaseException:
             _end_in_time(self._disconnect)
             raise
-        self.place = Place(
-            n_workers=sizes.n_workers,
-            gpus_per_worker=sizes.gpus_per_worker,
-            n_gpus=n_gpus(nodes),
-        )
 
     @property
     def n_workers(self) -> int:

@@ -58,6 +58,7 @@ def watched_json(seen: Watched) -> dict[str, Any]:
         "state": seen.state,
         **asdict(progress),
         **sums,
+        "measured": progress.measured,
         "silent_seconds": seen.silent_seconds,
     }
 
