@@ -1,7 +1,9 @@
 """Networks that answer epsilon, v, velocity, score or the clean image, against a closed form."""
 
 import math
+import re
 import types
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -154,6 +156,17 @@ def test_a_module_stays_in_reach() -> None:
     assert fingerprint_of(as_v) != fingerprint_of(as_epsilon)
     in_function = s3search.models.from_v(lambda x, t: -net(x, t), edm(), sample_shape=SHAPE)
     assert modules_of(in_function) == [net]
+
+
+def test_the_example_of_the_page_runs() -> None:
+    page = Path(s3search.__file__).parents[1] / "docs" / "models-own.md"
+    text = page.read_text(encoding="utf-8")
+    (example,) = re.findall(r"^<!-- test -->\s*\n```python\n(.*?)^```", text, re.M | re.S)
+    names: dict[str, Any] = {}
+    exec(compile(example, "docs/models-own.md", "exec"), names)
+    x = torch.randn(2, 3, 32, 32)
+    assert names["denoiser"](x, torch.full((2,), 0.5)).shape == x.shape
+    assert [each for each in s3search.models.__all__ if f"| `{each}` |" not in text] == []
 
 
 def test_what_is_missing_is_said() -> None:

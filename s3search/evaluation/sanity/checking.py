@@ -26,6 +26,7 @@ SEED = 2**63 - 25  # of the noise; no study draws from it
 _IMAGES, _MOST_IMAGES = 8, 64
 _NUMBERS = 2048  # in them at least, as far as that
 _BAD = 4.0  # units of error that are worth a warning
+_BAD_AT_END = 10.0  # of them at much noise, where a small error in epsilon is a large one in x0
 _CHANGED = 1e-2  # of the answer, between two calls that should agree
 _ROUNDED = 1e-3
 _LARGE = 2.0  # mean absolute value of images
@@ -58,6 +59,8 @@ def findings_of(checked: Checked) -> tuple[Finding, ...]:
     found = [_ok("answers", f"finite and of the shape {shape} that was asked")]
     probe, model = _probe(checked, noise, condition), Remembered(checked.denoiser)
     found += _denoising(checked.where, model, probe)
+    if not probe.is_own and not any(each.status is Status.ERROR for each in found):
+        found.append(_noisy_end(model, probe))
     found += _agreement(checked.where, model, probe)
     found += _images(checked, model, probe)
     return tuple(found)
@@ -138,6 +141,18 @@ def _denoising(where: str, model: Remembered, probe: Probe) -> Iterator[Finding]
         yield _ok("denoising", said)
 
 
+def _noisy_end(model: Remembered, probe: Probe) -> Finding:
+    """Whether the answer is near the mean of the images where little else is left of them."""
+    error = probe.error(model, probe.noisy_time(model.process))
+    apart = (error.square / probe.variance) ** 0.5
+    said = (
+        f"at sigma/alpha {error.ratio:.2g} its answer is {apart:.2g} times as far from an image "
+        "as the mean image is"
+    )
+    status = Status.OK if error.units <= _BAD_AT_END else Status.WARNING
+    return Finding(check="noisy end", status=status, message=said)
+
+
 def _levels(errors: Sequence[LevelError]) -> str:
     each = (f"{e.units:.2g} at sigma/alpha {e.ratio:.2g}" for e in errors)
     return "error over that of the best multiple of x " + ", ".join(each)
@@ -157,7 +172,7 @@ def _images(checked: Checked, model: Remembered, probe: Probe) -> Iterator[Findi
 def _of_kind(where: str, made: Tensor, real: Tensor | None) -> Finding:
     low, high = _ends(made)
     shape = tuple(made.shape[1:])
-    said = f"images {shape} from {low:.2f} to {high:.2f}"
+    said = f"the model's images {shape} go from {low:.2f} to {high:.2f}"
     if real is not None and tuple(real.shape[1:]) != shape:
         message = f"{said}, those of [reference] are {tuple(real.shape[1:])}"
         return Finding(check="images", status=Status.WARNING, message=message)

@@ -23,6 +23,7 @@ from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
 
 _LEVELS = (0.1, 0.3, 1.0, 3.0)  # s in units of the images' spread, the root of v
+_NOISY = 10.0  # the level at which little of an image is left
 _FEW_LEVELS = 3  # of them where an image may not belong to its condition
 _SOLVE_NFE = 8  # calls of a model's own solve
 _LEAST_VARIANCE = 1e-6
@@ -56,15 +57,18 @@ class Probe:
 
     def times(self, process: NoiseProcess) -> list[float]:
         """A time for each level, the cleanest first, as far as the process goes."""
-        spread = self.variance**0.5
         levels = _LEVELS[:_FEW_LEVELS] if self.condition else _LEVELS
+        return list(dict.fromkeys(self._time(process, level) for level in levels))
+
+    def noisy_time(self, process: NoiseProcess) -> float:
+        """A time at which a denoiser knows little more than the mean."""
+        return self._time(process, _NOISY)
+
+    def _time(self, process: NoiseProcess, level: float) -> float:
         low, high = usual_end_time(process), process.time_range[1]
-        found: list[float] = []
-        for level in levels:
-            t = min(max(process.time_of_lam(-math.log(level * spread)), low), high)
-            t = float(round(t)) if isinstance(process, VpDiscrete) else t
-            found += [] if t in found else [t]
-        return found
+        t = process.time_of_lam(-math.log(level * self.variance**0.5))
+        t = min(max(t, low), high)
+        return float(round(t)) if isinstance(process, VpDiscrete) else t
 
     def state(self, process: NoiseProcess, t: float) -> Tensor:
         """The noised images at a time."""
