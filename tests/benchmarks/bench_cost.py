@@ -3,8 +3,8 @@
 python -m tests.benchmarks.bench_cost [--tflops CIFAR SD FLUX]
 
 The networks are made without weights or memory (torch's "meta" device) and called once, while
-torch counts.  Calls are what `s3search.run.forecast` says of the study presets, and of a first look
-of 60 evaluations of 250 images.  The rates are assumed, 10^12 operations a second that a GPU
+torch counts.  Calls are what `s3search.run.forecast` says of the study presets, and of a first
+look of 60 evaluations of 250 images.  The rates are assumed, 10^12 operations a second that a GPU
 sustains: ``s3search launch --dry-run`` measures them on yours.
 """
 

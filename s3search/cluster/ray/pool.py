@@ -83,8 +83,7 @@ class RayPool(Generic[Request, Reply]):
         self._timeouts = Timeouts(task_seconds)
         self._is_closed = False
         factory = packed(make_worker)
-        n_workers = asked.on(()).n_workers
-        self._owns_connection = connect(address, n_workers, store_bytes=len(factory))
+        self._owns_connection = connect(address, asked.on(()).n_workers, store_bytes=len(factory))
         try:
             sizes, self.place = settled(asked)
             self._actors: Actors[Request] = Actors(

@@ -175,8 +175,8 @@ class ClusterTable(_Table):
     @field_validator("gpus_per_worker", mode="before")
     @classmethod
     def _share(cls, gpus: object) -> object:
-        is_number = isinstance(gpus, int | float) and not isinstance(gpus, bool)
-        if gpus != "auto" and not (is_number and gpus >= 0):
+        is_share = not isinstance(gpus, bool) and isinstance(gpus, int | float) and gpus >= 0
+        if gpus != "auto" and not is_share:
             raise ValueError(
                 "is 0, a share of a GPU, a number of GPUs, or 'auto' for one where the cluster "
                 f"has any; found {gpus!r}"
