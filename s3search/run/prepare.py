@@ -133,7 +133,11 @@ def problem_of(space: SpaceConfig, description: Description) -> Problem:
 def known_of(
     config: StudyConfig, description: Description, *, has_stock: bool = True
 ) -> tuple[KnownBaselines, ...]:
-    """The baselines of every number of calls; labels say it when the study searches several."""
+    """The baselines of every number of calls, where the study wants them; labels say the number
+    when it searches several.
+    """
+    if not config.search.baselines:
+        return ()
     own, process, many = description.own_sampler, description.process, len(config.space.nfe) > 1
     known = known_baselines if has_stock else baselines_of_before
     return tuple(known(own, process, nfe, nfe if many else None) for nfe in config.space.nfe)
@@ -157,8 +161,6 @@ def baseline_seeds(config: StudyConfig, known: Sequence[KnownBaselines]) -> list
     """The baselines that a search begins with: the usual ones and, per NFE, as many in all as the
     search may evaluate; `s3` itself decides how many it affords.
     """
-    if not config.search.baselines:
-        return []
     most = None if config.search.algorithm == "s3" else config.search.evaluations
     if most == 0:
         return []

@@ -80,8 +80,7 @@ class Validation:
         """One schedule of every published solver that nothing was measured of; none where nothing
         was searched.
         """
-        config = self._config
-        if not (self._baselines and config.search.baselines and config.validation.baselines):
+        if not (self._baselines and self._config.validation.baselines):
             return []
         rows = {row.schedule_id for row in self._store.measured() if row.rung in SEARCHING}
         measured = [trial for trial in self._store.trials() if trial.id in rows]

@@ -20,7 +20,12 @@ from tests.support.studies import evaluations, study_config
 
 Cli = Callable[..., tuple[int, str, str]]
 
-SCHEDULERS = {"EDMDPMSolverMultistepScheduler", "EDMEulerScheduler"}
+STOCK = {f"k-diffusion {name}" for name in ("euler", "heun", "dpmpp_2m", "dpm_2", "lms")}
+ALIKE = {
+    "diffusers EDMDPMSolverMultistepScheduler": "it makes the images of 'k-diffusion dpmpp_2m'",
+    "diffusers EDMEulerScheduler": "it makes the images of 'k-diffusion euler'",
+}
+WITHOUT_BASELINES = ("search.baselines=false",)
 
 
 @pytest.fixture
@@ -39,8 +44,8 @@ def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
 
 @pytest.fixture
 def config(tmp_path: Path) -> StudyConfig:
-    """A finished study, of an EDM model that is no pipeline."""
-    found = study_config(tmp_path)
+    """A finished study, of an EDM model that is no pipeline, which was compared with nothing."""
+    found = study_config(tmp_path, *WITHOUT_BASELINES)
     launch(found, lambda _: None)
     return found
 
@@ -55,12 +60,12 @@ def test_schedulers_are_measured_once_and_stored_beside_the_others(
     url, grid = config.storage.url, tmp_path / "grid.png"
     words = ("compare", "t", "--storage", url)
     before = json.loads(cli(*words, "--json")[1])
-    assert not _names(before) & SCHEDULERS
+    assert not _names(before) & STOCK
     code, out, err = cli(*words, "--schedulers", "--grid", grid, "--json")
     assert code == 0, err
     after = json.loads(out)
-    assert _names(after) >= SCHEDULERS
-    assert after["schedulers_without"] == {}
+    assert _names(after) >= STOCK
+    assert after["schedulers_without"] == ALIKE
     of_validation = {
         (row["n_images"], row["noise_seed"], row["extractor"]) for row in after["rows"]
     }
@@ -78,7 +83,17 @@ def test_the_table_names_every_scheduler(cli: Cli, config: StudyConfig) -> None:
     code, out, err = cli("compare", "t", "--storage", config.storage.url, "--schedulers")
     assert (code, err) == (0, "")
     joined = "".join(out.split())
-    assert all(name[:15] in joined for name in SCHEDULERS)
+    assert all(name.split()[-1] in joined for name in STOCK)
+    assert all("".join(f"without {name}: {why}".split()) in joined for name, why in ALIKE.items())
+
+
+def test_a_study_that_measured_baselines_has_them_all_already(cli: Cli, tmp_path: Path) -> None:
+    config = study_config(tmp_path)
+    launch(config, lambda _: None)
+    stored = evaluations(config.storage.url)
+    words = ("compare", "t", "--storage", config.storage.url, "--schedulers", "--json")
+    assert _names(json.loads(cli(*words)[1])) >= STOCK
+    assert evaluations(config.storage.url) == stored
 
 
 def test_what_is_wrong_is_said_before_anything_is_measured(
@@ -121,7 +136,9 @@ def test_a_pipelines_own_scheduler_has_a_row_of_the_sheet(tmp_path: Path) -> Non
         missing = validate_schedulers(store, pool, lambda _: None)
         labels = draw_comparison(store, pool, tmp_path / "grid.png")
         names = _names(comparison_of(store))
-    assert {"DDIMScheduler", "EulerDiscreteScheduler", "HeunDiscreteScheduler"} <= names
+    assert {"DDIMScheduler of the pipeline", "diffusers HeunDiscreteScheduler"} <= names
+    for name in ("DDIMScheduler", "EulerDiscreteScheduler"):
+        assert missing[f"diffusers {name}"].endswith("'DDIMScheduler of the pipeline'")
     assert not names & set(missing)
     assert [label.split(",")[0] for label in labels] == [
         "s3search",

@@ -21,8 +21,9 @@ def test_a_named_algorithm_proposes_what_the_study_searches(
 ) -> None:
     overrides = (f"search.algorithm='{name}'", f"search.baselines={baselines}")
     config = study_config(tmp_path, *overrides)
-    seeds = baseline_seeds(config, [known_baselines(None, edm(), 3)])
-    assert bool(seeds) == (baselines == "true")
+    known = [known_baselines(None, edm(), 3)] if baselines == "true" else []
+    seeds = baseline_seeds(config, known)
+    assert bool(seeds) == bool(known)
     setup = setup_of(load_space("usf"), edm(), nfe=config.space.nfe, seeds=seeds, evaluations=6)
     assert make_search(name, setup).total == len(seeds) + 6
     proposer = proposer_of(name, setup)()

@@ -58,6 +58,23 @@ def test_a_scheduler_that_adds_noise_is_one_without_it_on_its_own_grid() -> None
         assert [round(t) for t in found.schedule.times[:4]] == [999, 749, 499, 249]
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning:diffusers.*", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("name", ["DDPMScheduler", "EulerAncestralDiscreteScheduler"])
+def test_the_form_without_noise_calls_at_the_schedulers_own_timesteps(
+    name: str, spacing: str
+) -> None:
+    diffusers: Any = pytest.importorskip("diffusers")
+    theirs = getattr(diffusers, name)(timestep_spacing=spacing, steps_offset=1)
+    config = {key: value for key, value in theirs.config.items() if not key.startswith("_")}
+    theirs.set_timesteps(5)
+    own = OwnSampler(scheduler=name, config=config)
+    first = stock_solvers(own, process_of(config), 5)[0][0].schedule
+    rounding = 0 if name == "DDPMScheduler" else 1.0  # it interpolates sigma, not its logarithm
+    assert first.times[:5] == pytest.approx(theirs.timesteps.tolist(), abs=rounding)
+    assert first.times[5] == -1.0
+
+
 def test_a_stochastic_algorithm_type_and_score_sdes_have_forms_without_noise() -> None:
     process = process_of(DDIM)
     name = "DPMSolverMultistepScheduler"
