@@ -14,7 +14,7 @@ whose images are far from the real ones b is only about their bias.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -152,7 +152,7 @@ class Claim:
             "says": list(self.says),
             "n_images": self.n_images,
             "coverage": self.coverage.to_dict(),
-            "exported": None if self.exported is None else self.exported.to_dict(),
+            "exported": None if self.exported is None else asdict(self.exported),
         }
 
     @property

@@ -17,7 +17,7 @@ the note, begun by an earlier release, covers nothing.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -76,7 +76,10 @@ class Coverage:
         """What would close the gaps."""
         if self.known is None:
             return "a new study records it"
-        return "run `s3search compare STUDY --schedulers`, or raise the budget and launch again"
+        steps = ["run `s3search compare STUDY --schedulers`"] if self.stock_missing else []
+        if len(self.gaps) > len(steps):
+            steps.append("raise the budget and launch again")
+        return ", and ".join(steps)
 
     @property
     def counted(self) -> str:
@@ -86,16 +89,7 @@ class Coverage:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
-        return {
-            "measured": self.measured,
-            "known": self.known,
-            "needed": self.needed,
-            "stock": list(self.stock),
-            "stock_missing": list(self.stock_missing),
-            "solvers_missing": list(self.solvers_missing),
-            "without": dict(self.without),
-            "is_enough": not self.gaps,
-        }
+        return {**asdict(self), "needed": self.needed, "is_enough": not self.gaps}
 
 
 def coverage_of(

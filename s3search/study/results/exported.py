@@ -6,8 +6,7 @@ Where the two are not the same schedule, every ranking says so, and so do both t
 (the attribute `s3search.study.optuna.marks.EXPORTED`).
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -55,10 +54,6 @@ class ExportedTrial:
             self.first_id: f"ranked first by the search's noise; the exported one is {other}",
         }
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
-
 
 def exported_trial(store: StudyStore, frame: pd.DataFrame, winner: Scored) -> ExportedTrial:
     """What is exported of the winner's number of calls."""
@@ -86,17 +81,12 @@ def ranked(frame: pd.DataFrame, nfe: int | None = None) -> pd.DataFrame:
     return frame[is_it].sort_values(["nfe", "value", "id"])
 
 
-def exported_trials(store: StudyStore, frame: pd.DataFrame) -> list[ExportedTrial]:
-    """What is exported of every number of calls with a validated schedule."""
+def remarks_of(store: StudyStore, frame: pd.DataFrame) -> dict[str, str]:
+    """What rankings and trials say of being exported, by schedule id."""
     winners: dict[int, Scored] = {}
     for row in validated(frame, store.config):
         winners.setdefault(row.nfe, row)
-    return [exported_trial(store, frame, own) for own in winners.values()]
-
-
-def remarks_of(store: StudyStore, frame: pd.DataFrame) -> dict[str, str]:
-    """What rankings and trials say of being exported, by schedule id."""
-    exported = exported_trials(store, frame)
+    exported = [exported_trial(store, frame, own) for own in winners.values()]
     return {key: text for own in exported for key, text in own.remarks.items()}
 
 
