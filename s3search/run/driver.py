@@ -16,7 +16,7 @@ from s3search.cluster.asking import Asker, Pool, PopulationSize
 from s3search.errors import EvaluationFailed, LeaseLost, S3SearchError, StudyConflict
 from s3search.evaluation.record import Description
 from s3search.run.baselines import BASELINES
-from s3search.run.forecast import to_validate
+from s3search.run.forecast import forecast_of, to_validate
 from s3search.run.prepare import Prepared
 from s3search.run.tally import Tally
 from s3search.run.validation import Validation
@@ -26,7 +26,9 @@ from s3search.search.trial import Trial
 from s3search.study.database.store import StudyStore
 from s3search.study.log import Log
 from s3search.study.results.exported import mark_exported
+from s3search.study.results.forecast import HearsForecast
 from s3search.study.results.progress import Report
+from s3search.study.results.watching import spend_of
 
 T = TypeVar("T")
 See = Callable[[Measurement | Answer], None]
@@ -52,6 +54,7 @@ class Driver:
         )
         self._failures: list[str] = []  # in a row
         self._validation: Validation | None = None
+        self._is_foretold = False
 
     def run(self) -> None:
         """Searches until the budget is spent, then validates; every state is in the database."""
@@ -106,12 +109,23 @@ class Driver:
             for note in ask.notes:
                 tally.hear(note)
             unknown = log.begin(ask)
+            if unknown:
+                self._foretell()
             asker.begin(unknown, are_last=self._is_all(ask, unknown))
             while not all(question in log for question in ask.wait):
                 for answer in asker.collect(are_last=self._is_all(ask)):
                     log.add(answer)
                     self._see(answer)
             answers = log.answers(ask, tally.outside)
+
+    def _foretell(self) -> None:
+        """Tells what the study costs, once, before anything is spent."""
+        report, start, store = self._report, self._start, self._store
+        if self._is_foretold or start.search is None or not isinstance(report, HearsForecast):
+            return
+        self._is_foretold = True
+        spent = sum(each.network_calls for each in spend_of(store).values())
+        report.begins(forecast_of(store.config, start, self._pool, spent=spent))
 
     def _is_all(self, ask: Ask, unknown: Sequence[Measure | Job] = ()) -> bool:
         """Whether a turn waits for all that is under way."""

@@ -25,7 +25,7 @@ from s3search.study.database.lease import check_free
 from s3search.study.database.store import StudyStore, create_or_resume, open_study
 from s3search.study.extensions import extension_of, extension_row
 from s3search.study.file.config import StudyConfig
-from s3search.study.results.forecast import Forecast, HearsForecast
+from s3search.study.results.forecast import Forecast
 from s3search.study.results.progress import Report
 from s3search.study.results.watching import spend_of
 
@@ -64,9 +64,6 @@ def launch_on(
     content = {**space.model_dump(mode="json"), "statistics": start.description.statistics}
     row = extension_row(extension) if extension is not None and extension.is_new else None
     with create_or_resume(config, content, takeover=takeover, extension=row) as store:
-        if isinstance(report, HearsForecast):
-            spent = sum(each.network_calls for each in spend_of(store).values())
-            report.begins(forecast_of(store.config, start, pool, spent=spent))
         note_warnings(store, warnings)
         Driver(store, pool, start, report).run()
 

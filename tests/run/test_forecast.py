@@ -109,9 +109,11 @@ def test_what_is_foretold_is_what_it_costs(tmp_path: Path) -> None:
     assert (status["budget_share"], status["state"]) == (1.0, "done")
     again = _Listener()
     launch(config, again)
-    (known,) = again.heard
+    assert again.heard == []  # nothing is spent
+    launch(study_config(tmp_path, *S3, "validation.n_images=330"), again)
+    known = again.heard[0]
     assert isinstance(known, Forecast)
-    assert known.spent == status["network_calls"]
+    assert (known.spent, known.held_out_images) == (status["network_calls"], 330)
 
 
 def test_the_time_left_is_that_of_everything_still_to_come(tmp_path: Path) -> None:
