@@ -24,8 +24,9 @@ NAMED = {
     "sign": "answers the velocity eps - x0 with the other sign: negate it",
     "sign by hand": "answers the velocity eps - x0 with the other sign: negate it",
     "unit range": "it seems to make images in [0, 1], the reference has them in [-1, 1]",
-    "index": "it seems to expect times as 1000 t, an index from 0 to 999",
-    "fraction": "it seems to expect times as t / 1000, in [0, 1]",
+    "index": "its network seems to expect times as 1000 t, an index from 0 to 999",
+    "fraction": "its network seems to expect times as t / 1000, in [0, 1]",
+    "index by hand": "its network seems to expect times as 1000 t, an index from 0 to 999",
     "dropout": "two calls with the same states and times differ by",
     "shape": "returned the shape (2, 1, 4, 8); it must return the clean image",
 }
@@ -232,7 +233,7 @@ def test_a_good_model_is_asked_a_few_times() -> None:
     calls: list[int] = []
     evaluator.denoiser.network.register_forward_hook(lambda *_: calls.append(1))
     evaluator(CheckRequest())
-    assert len(calls) == 8  # once for its shape, at five levels, again, and half of them
+    assert len(calls) == 8 + 6  # its shape, five levels, again, half; six units of time
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning:diffusers.*", "ignore::DeprecationWarning")

@@ -56,39 +56,42 @@ class Denoiser:
         return self._call(x, t)
 
 
+_LINEAR, _DISCRETE, _STRAIGHT = vp_linear(), vp_discrete(), flow()
+
+
 def load(slip: str = "") -> Any:
     """The model with a slip; without one as it should be."""
-    linear, discrete, straight = vp_linear(), vp_discrete(), flow()
-    shaped = {"sample_shape": SHAPE}
-    match slip:
-        case "":
-            net = Network(linear, Output.EPSILON, time=1e-3)
-            return from_epsilon(net, linear, time=1000.0, **shaped)
-        case "epsilon":
-            return Denoiser(Network(linear, Output.EPSILON), linear)
-        case "v":
-            return Denoiser(Network(linear, Output.V), linear)
-        case "v as epsilon":
-            return from_epsilon(Network(discrete, Output.V), discrete, **shaped)
-        case "sign":
-            net = Network(straight, Output.FLOW)
-            return from_velocity(lambda x, t: -net(x, t), straight, **shaped)
-        case "sign by hand":
-            net = Network(straight, Output.FLOW)
-            return Denoiser(lambda x, t: x + t[:, None, None, None] * net(x, t), straight)
-        case "unit range":
-            return exact(edm(), unit=True)
-        case "index":
-            return from_epsilon(Network(linear, Output.EPSILON, time=1e-3), linear, **shaped)
-        case "fraction":
-            net = Network(discrete, Output.V, time=1000.0)
-            return from_v(net, discrete, **shaped)
-        case "dropout":
-            return _Noisy()
-        case "shape":
-            return Denoiser(lambda x, t: x[:, :, :4], linear)
-        case _:
-            raise AssertionError(slip)
+    return _MODELS[slip]()
+
+
+def _index_network() -> nn.Module:
+    return Network(_LINEAR, Output.EPSILON, time=1e-3)
+
+
+def _backwards() -> Any:
+    net = Network(_STRAIGHT, Output.FLOW)
+    return from_velocity(lambda x, t: -net(x, t), _STRAIGHT, sample_shape=SHAPE)
+
+
+def _backwards_by_hand() -> Any:
+    net = Network(_STRAIGHT, Output.FLOW)
+    return Denoiser(lambda x, t: x + t[:, None, None, None] * net(x, t), _STRAIGHT)
+
+
+class _ByHand(nn.Module):
+    """A user's own arithmetic around a network of epsilon."""
+
+    sample_shape = SHAPE
+
+    def __init__(self, net: nn.Module, process: NoiseProcess) -> None:
+        super().__init__()
+        self.net, self.process = net, process
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = (
+            level(t)[:, None, None, None] for level in (self.process.alpha, self.process.sigma)
+        )
+        return (x - sigma * self.net(x, t=t)) / alpha
 
 
 class _Noisy(nn.Module):
@@ -102,6 +105,26 @@ class _Noisy(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         return self.dropout(exact(edm())(x, t))
+
+
+_MODELS: dict[str, Callable[[], Any]] = {
+    "": lambda: from_epsilon(_index_network(), _LINEAR, time=1000.0, sample_shape=SHAPE),
+    "epsilon": lambda: Denoiser(Network(_LINEAR, Output.EPSILON), _LINEAR),
+    "v": lambda: Denoiser(Network(_LINEAR, Output.V), _LINEAR),
+    "v as epsilon": lambda: from_epsilon(
+        Network(_DISCRETE, Output.V), _DISCRETE, sample_shape=SHAPE
+    ),
+    "sign": _backwards,
+    "sign by hand": _backwards_by_hand,
+    "unit range": lambda: exact(edm(), unit=True),
+    "index": lambda: from_epsilon(_index_network(), _LINEAR, sample_shape=SHAPE),
+    "index by hand": lambda: _ByHand(_index_network(), _LINEAR),
+    "fraction": lambda: from_v(
+        Network(_DISCRETE, Output.V, time=1000.0), _DISCRETE, sample_shape=SHAPE
+    ),
+    "dropout": _Noisy,
+    "shape": lambda: Denoiser(lambda x, t: x[:, :, :4], _LINEAR),
+}
 
 
 def pixels(tail: int = 0) -> Callable[[Tensor], Tensor]:

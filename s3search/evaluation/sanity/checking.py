@@ -19,7 +19,7 @@ from s3search.evaluation.live import check_answer
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.record import Finding, Status
 from s3search.evaluation.sanity.probe import LevelError, Probe, Remembered, asked
-from s3search.evaluation.sanity.slips import is_suspicious, likeliest_slip
+from s3search.evaluation.sanity.slips import likeliest_slip
 from s3search.metrics.frechet import FrechetReference
 
 SEED = 2**63 - 25  # of the noise; no study draws from it
@@ -119,11 +119,11 @@ def _denoising(where: str, model: Remembered, probe: Probe) -> Iterator[Finding]
     errors = probe.errors(model)
     of_what = "images that it made itself" if probe.is_own else "the reference's images"
     said = f"noise on {of_what}: {_levels(errors)}"
-    slip = likeliest_slip(model, probe, errors) if is_suspicious(model, probe, errors) else None
+    slip = likeliest_slip(model, probe, errors)
     lost = [error for error in errors if not math.isfinite(error.square)]
     if slip is not None:
         message = (
-            f"{where}: it does not return the clean image; {slip.words} ({said}; read so: "
+            f"{where}: it does not denoise as it should: {slip.words} ({said}; read so: "
             f"{_levels(slip.errors)})"
         )
         yield Finding(check="denoising", status=Status.ERROR, message=message)

@@ -7,12 +7,13 @@ so an untrained network, which denoises under no reading, is never taken for som
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
+from s3search.evaluation.sanity.network import Retimed, Times, network_in
 from s3search.evaluation.sanity.probe import LevelError, Probe, Remembered
 from s3search.models.outputs import (
     AdaptedCallable,
@@ -29,11 +30,10 @@ _GOOD_OF_OWN = 2.5  # where the images are a short solve's
 _INFORMED = 0.6  # units at some level: any multiple of the input has one
 _BLIND = 0.8  # units at every level where a denoiser knows nothing of structure
 _FAR = 4.0  # times the error of the reading
+_FAR_IN_TIME = 2.2  # where only the network's time is read otherwise
 _HOPELESS = 10.0  # units: the images of a worse solve are none, whoever made them
 _FLAT = 1e-3  # the variance of images that are all alike, which any constant denoises
 _WHOLE_RANGE = 0.05
-
-Times = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,34 +52,46 @@ class Slip:
 def likeliest_slip(model: Remembered, probe: Probe, found: Sequence[LevelError]) -> Slip | None:
     """The reading under which the model denoises, None where there is no clear one.
 
-    ``found`` are the errors as it stands.  Costs some dozens of network calls, or some hundreds
+    ``found`` are the errors as it stands.  Of a model that denoises well a few calls say whether
+    its network reads the times as it should; of another some dozens are spent, or some hundreds
     where the images are the model's own.
     """
-    tried = [(words, _errors(own, probe)) for words, own in _readings(model)]
-    if not probe.is_own:
-        images = _other_images(probe.images)
-        tried += [(words, _errors(model, replace(probe, images=own))) for words, own in images]
+    retimed = list(_retimed(model, probe))
+    if not _is_suspicious(model, probe, found):
+        noisy = found[-1]
+        retimed = [] if probe.is_own else retimed
+        retimed = [e for e in retimed if _units(e[1], probe, noisy) * _FAR_IN_TIME < noisy.units]
+        others: list[tuple[str, list[LevelError]]] = []
+    else:
+        others = [(words, _errors(own, probe)) for words, own in _readings(model)]
+        images = [] if probe.is_own else _other_images(probe.images)
+        others += [(words, _errors(model, replace(probe, images=own))) for words, own in images]
     slips = [
         Slip(words=words, errors=errors)
+        for tried, far in (
+            ([(words, _errors(own, probe)) for words, own in retimed], _FAR_IN_TIME),
+            (others, _FAR),
+        )
         for words, errors in tried
-        if looks_good(errors, probe) and _is_far_better(errors, found)
+        if _looks_good(errors, probe) and _is_far_better(errors, found, far)
     ]
     return min(slips, key=lambda slip: round(slip.size, 1), default=None)
 
 
-def is_suspicious(model: Remembered, probe: Probe, found: Sequence[LevelError]) -> bool:
+def _is_suspicious(model: Remembered, probe: Probe, found: Sequence[LevelError]) -> bool:
     """Whether other readings are worth their calls: it denoises badly, or no better than a
     multiple of its input, which an untrained pipeline does with images of its own.
     """
-    if looks_good(found, probe):
+    if _looks_good(found, probe):
         return False
-    worst = max(error.units for error in found)
-    if probe.is_own and not isinstance(model.denoiser, AdaptedCallable | AdaptedModule):
-        return worst > _HOPELESS
-    return True
+    units = [error.units for error in found]
+    if not probe.is_own:
+        return True
+    is_adapted = isinstance(model.denoiser, AdaptedCallable | AdaptedModule)
+    return max(units) > _HOPELESS or (is_adapted and min(units) > _BLIND)
 
 
-def looks_good(errors: Sequence[LevelError], probe: Probe) -> bool:
+def _looks_good(errors: Sequence[LevelError], probe: Probe) -> bool:
     """Whether these are the errors of a denoiser that knows its images."""
     units = [error.units for error in errors]
     most = _GOOD_OF_OWN if probe.is_own else _GOOD
@@ -95,15 +107,23 @@ def _errors(reading: Any, probe: Probe) -> list[LevelError]:
         return []
 
 
-def _is_far_better(errors: Sequence[LevelError], found: Sequence[LevelError]) -> bool:
+def _units(reading: Any, probe: Probe, at: LevelError) -> float:
+    """The reading's error at one level."""
+    try:
+        return probe.error(reading, at.t).units
+    except Exception:  # as above
+        return math.inf
+
+
+def _is_far_better(errors: Sequence[LevelError], found: Sequence[LevelError], far: float) -> bool:
     """Whether a good reading's errors are far below those of the model as it stands, and nowhere
     clearly above; levels are compared one by one where there are as many.
     """
     good, now = ([error.units for error in each] for each in (errors, found))
     if len(good) != len(now):
-        return max(now) > _FAR * max(good)
+        return max(now) > far * max(good)
     pairs = list(zip(good, now, strict=True))
-    return any(was > max(_BLIND, _FAR * own) for own, was in pairs) and all(
+    return any(was > max(_INFORMED, far * own) for own, was in pairs) and all(
         own <= _GOOD * max(was, _INFORMED) for own, was in pairs
     )
 
@@ -119,16 +139,35 @@ def _readings(model: Remembered) -> Iterator[tuple[str, Any]]:
                 if (output, sign) != (now, 1.0) and (output is not Output.SAMPLE or sign > 0):
                     words = _words_of_output(now, output, sign, is_known=len(known) == 1)
                     yield words, _Reread(model, now, output, sign)
+    if not isinstance(read_as, Output):
+        for unit, times in _other_times(process)[1:]:
+            elsewhere = Remembered(_AskedElsewhere(denoiser, times))
+            yield from ((_words_of_time(unit), _Reread(elsewhere, w, w, 1.0)) for w in known)
+
+
+def _retimed(model: Remembered, probe: Probe) -> Iterator[tuple[str, Any]]:
+    """The denoiser with its network asked at other times, and what to say; nothing of a pipeline,
+    whose file says them, nor where no network is found.
+    """
+    denoiser, process = model.denoiser, model.process
     is_adapted = isinstance(denoiser, AdaptedCallable | AdaptedModule)
-    for unit, times in _other_times(process)[0 if is_adapted else 1 :]:
-        words = (
-            f"it seems to expect times as {unit}: tell its adapter so with `time`, or ask it so"
-        )
-        if is_adapted:
-            yield words, with_time(denoiser, times)
-        else:
-            elsewhere = Remembered(_Retimed(denoiser, times))
-            yield from ((words, _Reread(elsewhere, now, now, 1.0)) for now in known)
+    if isinstance(getattr(denoiser, "output", None), Output) and not is_adapted:
+        return
+    network: Any = None
+    if not is_adapted:
+        t = probe.times(process)[0]
+        x = probe.state(process, t)[:2]
+        few = {key: value[:2] for key, value in probe.condition.items()}
+        network = network_in(denoiser, x, x.new_full((len(x),), t), few)
+        if network is None:
+            return
+    for unit, times in _other_times(process):
+        own = with_time(denoiser, times) if is_adapted else Retimed(denoiser, network, times)
+        yield _words_of_time(unit), own
+
+
+def _words_of_time(unit: str) -> str:
+    return f"its network seems to expect times as {unit}: give it these (`time` of an adapter)"
 
 
 class _Reread:
@@ -152,8 +191,8 @@ class _Reread:
         return float(a[0]), float(b[0])
 
 
-class _Retimed:
-    """A denoiser that is asked at other times."""
+class _AskedElsewhere:
+    """A denoiser that is asked at other times, arithmetic and all."""
 
     def __init__(self, denoiser: Any, network_time: Times) -> None:
         self.process, self.sample_shape = denoiser.process, denoiser.sample_shape
@@ -219,6 +258,10 @@ def _other_times(process: NoiseProcess) -> list[tuple[str, Times]]:
             others = [
                 ("1000 t, an index from 0 to 999", lambda t: 1000 * t),
                 (f"{end:g} - t, which runs from noise to image", lambda t: end - t),
+                (
+                    f"1000 ({end:g} - t), which runs from noise to image",
+                    lambda t: 1000 * (end - t),
+                ),
             ]
     return [own, *others, ("sigma / alpha, a noise level", ratio), logarithm]
 
