@@ -94,7 +94,7 @@ def test_launch_prints_its_progress_and_the_comparison(cli: Cli, tmp_path: Path)
     said = cli("launch", study_file(tmp_path))
     assert (said.code, said.err) == (0, "")
     for word in (
-        "baselines: 1/12",
+        "baselines: 1/17",
         "search: 12/12",
         "validation: ",
         "s3search",

@@ -163,7 +163,7 @@ def test_a_search_of_numbered_trials_measures_them_beyond_its_budget(tmp_path: P
 
 @pytest.mark.parametrize(
     ("evaluations", "share"),
-    [(5, 2.0), (20, 13 / 20), (60, 14 / 60), (300, 0.15), (1000, 0.15), (0, 10.0)],
+    [(0, 14.0), (5, 14 / 5), (20, 14 / 20), (60, 19 / 60), (300, 55 / 300), (1000, 0.16)],
 )
 def test_the_share_of_the_budget_that_goes_to_baselines_is_known(
     evaluations: int, share: float

@@ -172,16 +172,20 @@ class _OneNfe:
     def _measure_seeds(self) -> Conversation[None]:
         seeds, n_whole = list(self.seeds), self.setup.n_images
         ranked = yield from self._ordered(seeds)
+        n_first = _n_calibrated(self.budget, n_whole)
         stock = [s for s in seeds if s.origin.is_stock] if self.setup.stock_first else []
         given = [seed for seed in ranked if seed.origin.kind is OriginKind.SEED]
         others = [seed for seed in ranked if seed not in stock and seed not in given]
-        n_others = _n_calibrating(self.budget, n_whole, len(stock), len(given))
+        n_others = max(_LEAST_CALIBRATED, n_first - len(given) - len(stock))
         first = [*stock, *given, *_spread(others, n_others)]
         yield from self._measure(first, never(n_whole))
         rest = [seed for seed in seeds if seed not in first]
         rest = yield from self._ordered(rest)
         self.surrogate.note_ladder("seeds", self.known)
-        while rest and self.spent < _SEEDS * self.budget and not self.talk.outside.is_over:
+        of_stock = len(stock) * n_whole  # which leaves the share of the others whole
+        while rest and self.spent - of_stock < _SEEDS * self.budget:
+            if self.talk.outside.is_over:
+                return
             self._respect_vetoes()
             batch, rest = rest[: self.setup.batch], rest[self.setup.batch :]
             yield from self._measure(batch, self._thresholds())
@@ -352,19 +356,15 @@ class _OneNfe:
 
 def baseline_share(evaluations: float, *, n_stock: int, n_baselines: int) -> float:
     """The share of a budget, in evaluations of one number of calls, that goes to baselines at
-    least: above 1 where the stock solvers alone cost more.
+    least; above 1 where a small one is exceeded.
     """
-    n_whole = min(n_baselines, n_stock + _n_calibrating(evaluations, 1, n_stock))
-    return max(n_whole, min(n_baselines, _SEEDS * evaluations)) / max(evaluations, 1.0)
+    n_others = max(_LEAST_CALIBRATED, _n_calibrated(evaluations) - n_stock, _SEEDS * evaluations)
+    return min(n_baselines, n_stock + n_others) / max(evaluations, 1.0)
 
 
-def _n_calibrating(budget: float, n_whole: int, n_stock: int, n_given: int = 0) -> int:
-    """How many seeds are measured whole beside the stock and the given ones, for which a small
-    budget has hardly anything; both of the first are in images.
-    """
-    n_first = int(max(_LEAST_CALIBRATED, min(_CALIBRATED, _SEEDS * budget / n_whole / 2)))
-    least = min(_LEAST_CALIBRATED, _SEEDS * budget / n_whole) if n_stock else _LEAST_CALIBRATED
-    return max(int(least), n_first - n_stock - n_given)
+def _n_calibrated(budget: float, n_whole: int = 1) -> int:
+    """How many seeds are measured whole at first, of a budget in images."""
+    return int(max(_LEAST_CALIBRATED, min(_CALIBRATED, _SEEDS * budget / n_whole / 2)))
 
 
 def _spread(trials: Sequence[Trial], n: int) -> list[Trial]:
