@@ -37,6 +37,7 @@ from s3search.files import write_text
 from s3search.processes import NoiseProcess
 from s3search.rules import AnyRule, Free, Index, Number, level
 from s3search.rules.compensation import AnyCompensation
+from s3search.schedules.in_words import InWords
 from s3search.schedules.jump import GaussianJump
 
 _LEAST_GAP = 1e-6  # in lam; differences of neighbours keep ten digits, and no search needs less
@@ -183,7 +184,7 @@ class StatisticsReference(_Frozen):
     digest: str = Field(pattern="^[0-9a-f]{32}$")
 
 
-class Schedule(_Frozen):
+class Schedule(InWords, _Frozen):
     """Times and steps for one process; see the module's docstring.
 
     >>> schedule = Schedule.load("schedule.json")

@@ -9,13 +9,13 @@ from matplotlib.figure import Figure, FigureBase
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from s3search.schedules.describing import describe_rule
 from s3search.schedules.layers import skips_layers
 from s3search.schedules.schedule import Schedule
 from s3search.show.pictures.comparing import differing_steps
 from s3search.show.pictures.samples import save_figure
 from s3search.show.pictures.words import (
     TimeLine,
-    describe_rule,
     guidance,
     skipped,
     time_lines,

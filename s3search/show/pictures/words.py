@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
-from s3search.rules import AnyRule, Level, level
+from s3search.rules import Level, level
+from s3search.schedules.describing import step_sentence
 from s3search.schedules.layers import skipped_by_call
-from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind, Step
+from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind
 
 _T = TypeVar("_T")
 
@@ -60,6 +61,8 @@ def headline(schedule: Schedule) -> str:
         parts.append(f"skip connections scaled by {scales}")
     if schedule.statistics is not None:
         parts.append(f"EMS statistics {schedule.statistics.digest[:8]}")
+    if schedule.tied_to:
+        parts.append("tied to " + " and ".join(schedule.tied_to))
     return ", ".join(parts)
 
 
@@ -83,30 +86,6 @@ def guidance(schedule: Schedule) -> list[tuple[float, ...]]:
 def skipped(schedule: Schedule) -> list[tuple[tuple[int, ...], ...]]:
     """Blocks that each call at each time leaves out."""
     return _at_times(schedule, skipped_by_call(schedule))
-
-
-def describe_rule(rule: AnyRule) -> tuple[str, str, int]:
-    """Name, what it extrapolates (`data`, `noise`, `v3` or `slope`) and order of a rule.
-
-    A free step has no order of its own: it is counted by its predictions.
-    """
-    return rule.title, rule.extrapolated or "slope", rule.n_points
-
-
-def step_sentence(step: Step) -> str:
-    """The choices of one step."""
-    rule = step.predictor
-    title, extrapolated, _ = describe_rule(rule)
-    text = f"{title}, {extrapolated}, {rule.extent}"
-    if rule.details:
-        text += f" ({rule.details})"
-    if step.corrector is not None:
-        text += f", then {step.corrector.kind.value} corrector"
-    if step.compensation is not None:
-        text += f", after {step.compensation.sentence}"
-    if step.network_time is not None:
-        text += f"; network told {step.network_time:.5g}"
-    return text
 
 
 def ratio(at: Level) -> float:

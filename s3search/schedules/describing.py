@@ -1,0 +1,114 @@
+"""Schedules in words that a sampler's user knows: solvers by their names, levels by their sigmas.
+
+A sigma is sigma / alpha, as k-diffusion and ComfyUI name levels; for a flow it is the time.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+from s3search.errors import InvalidSchedule
+from s3search.processes import Flow
+from s3search.rules import AnyRule
+from s3search.schedules import published
+from s3search.schedules.schedule import Schedule, StartKind, Step
+
+_SOLVERS: dict[str, Callable[[int], Sequence[Step]]] = {
+    "DDIM (Euler)": published.ddim_steps,
+    "Euler": published.euler_steps,
+    "flow Euler": lambda n: published.flow_steps(n, 1),
+    "DPM-Solver++(2M)": lambda n: published.dpm_multistep_steps(n, order=2),
+    "DPM-Solver++(2M), order kept": lambda n: published.dpm_multistep_steps(
+        n, order=2, lower_order_final=False
+    ),
+    "DPM-Solver++(3M)": lambda n: published.dpm_multistep_steps(n, order=3),
+    "UniPC-2 bh1": lambda n: published.unipc_steps(n, order=2, variant="bh1"),
+    "UniPC-2 bh2": lambda n: published.unipc_steps(n, order=2),
+    "UniPC-3 bh1": lambda n: published.unipc_steps(n, order=3, variant="bh1"),
+    "UniPC-3 bh2": lambda n: published.unipc_steps(n, order=3),
+    "iPNDM-3": lambda n: published.ipndm_steps(n, 3),
+    "iPNDM": lambda n: published.ipndm_steps(n, 4),
+    "flow AB-2": lambda n: published.flow_steps(n, 2),
+    "Heun": lambda n: published.heun_steps(n, ends_clean=True),
+    "flow Heun": published.flow_heun_steps,
+}
+
+_STARTS = {
+    StartKind.ZERO_X0: "the first prediction is 0, without a call",
+    StartKind.UNIT_NOISE: "the first prediction takes the data for unit noise, without a call",
+    StartKind.AVERAGE_X0: "the first prediction is the mean image of the data, without a call",
+}
+
+
+def described(schedule: Schedule) -> str:
+    """Solver and levels, then whatever is unusual, step by step where the steps differ."""
+    name, levels = solver_name(schedule), _levels(schedule)
+    calls = f"{schedule.nfe} network call{'s' * (schedule.nfe != 1)}"
+    lines = [f"{name or 'Mixed steps'} at sigmas {', '.join(levels)}: {calls}, {_end(schedule)}."]
+    if schedule.start.kind in _STARTS:
+        lines.append(f"Start: {_STARTS[schedule.start.kind]}.")
+    if schedule.start.jump is not None:
+        lines.append("Start: a jump in closed form, as if the data were Gaussian, without a call.")
+    if name is None:
+        pairs = zip(levels, [*levels[1:], "0"], schedule.steps, strict=False)
+        lines += [f"  {s} to {t}: {step_sentence(step)}" for s, t, step in pairs]
+    patch = schedule.model_patch
+    if patch is not None and patch.guidance_scale is not None:
+        scales = ", ".join(f"{scale:.3g}" for scale in patch.guidance_scale)
+        lines.append(f"Guidance, call by call: {scales}.")
+    if patch is not None and (patch.skip_layers is not None or patch.skip_scale is not None):
+        lines.append("The network itself is changed (model_patch).")
+    lines += [f"Tied to {each}." for each in schedule.tied_to]
+    return "\n".join(lines)
+
+
+def solver_name(schedule: Schedule) -> str | None:
+    """The published solver whose steps these are, None if they are no single one's."""
+    if any(step.network_time is not None for step in schedule.steps):
+        return None
+    for name, steps in _SOLVERS.items():
+        own = tuple(steps(schedule.n_steps))
+        try:
+            made = published.on_times(schedule.process, schedule.times, own, schedule.start).steps
+        except InvalidSchedule:  # no such steps on these levels
+            continue
+        if schedule.steps in (own, made):
+            return name
+    return None
+
+
+def step_sentence(step: Step) -> str:
+    """The choices of one step."""
+    rule = step.predictor
+    title, extrapolated, _ = describe_rule(rule)
+    text = f"{title}, {extrapolated}, {rule.extent}"
+    if rule.details:
+        text += f" ({rule.details})"
+    if step.corrector is not None:
+        text += f", then {step.corrector.kind.value} corrector"
+    if step.compensation is not None:
+        text += f", after {step.compensation.sentence}"
+    if step.network_time is not None:
+        text += f"; network told {step.network_time:.5g}"
+    return text
+
+
+def describe_rule(rule: AnyRule) -> tuple[str, str, int]:
+    """Name, what it extrapolates (`data`, `noise`, `v3` or `slope`) and order of a rule.
+
+    A free step has no order of its own: it is counted by its predictions.
+    """
+    return rule.title, rule.extrapolated or "slope", rule.n_points
+
+
+def _levels(schedule: Schedule) -> list[str]:
+    """The sigmas, without the clean end."""
+    process = schedule.process
+    times = [t for t in schedule.times if t != process.clean_time]
+    sigmas = times if isinstance(process, Flow) else [math.exp(-process.lam(t)) for t in times]
+    return [f"{sigma:.3g}" for sigma in sigmas]
+
+
+def _end(schedule: Schedule) -> str:
+    if schedule.times[-1] != schedule.process.clean_time:
+        return "the image is the state at the last"
+    return "the last of which makes the clean image"
