@@ -21,7 +21,7 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option)
     ] = None,
     nfe: Annotated[int | None, typer.Option("--nfe", help="Which number of calls.")] = None,
     form: Annotated[
-        str, typer.Option("--format", help="json, diffusers, k-diffusion or comfyui.")
+        str, typer.Option("--format", help="json, diffusers, k-diffusion, comfyui or sigmas.")
     ] = "json",
     schedule: Annotated[
         Path | None, typer.Option("--schedule", help="A schedule file instead of a study.")
@@ -43,13 +43,7 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option)
     from s3search.formats.exporters.formats import format_named
     from s3search.show.terminal.comparison import against_lines
 
-    if output is None:
-        raise InvalidConfig("--output: names no file to write; add -o FILE")
-    if format_named(form).is_folder:
-        if output.exists() and not output.is_dir():
-            raise InvalidConfig(f"--output: --format {form} writes a folder, {output} is a file")
-    else:
-        writable(output)
+    _check_output(output, form, is_folder=format_named(form).is_folder)
     if schedule is not None:
         if study is not None or nfe is not None or storage is not None:
             raise InvalidConfig(
@@ -66,6 +60,9 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option)
             raise InvalidConfig("--ems: a study names its own EMS file; leave it out")
         chosen, value, ems = _best(storage_url(storage), study, nfe)
         said = f", {value:.4f} on held-out noise"
+    if output is None:
+        _print_sigmas(chosen, as_json=as_json)
+        return
     request = ExportRequest(schedule=chosen, output=output, ems=ems, pipeline=pipeline)
     made = export_schedule(form, request)
     if as_json:
@@ -77,8 +74,33 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option)
     lines += [f"wrote {path}" for path in made.files[1:]]
     if chosen.provenance.get("against_published") is not None:
         lines += against_lines(chosen.provenance["against_published"])
-    for line in [*lines, *made.report.lines()]:
+    lines += [*made.report.lines(), *(f"tied to: {each}" for each in chosen.tied_to)]
+    for line in lines:
         OUT.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _check_output(output: Path | None, form: str, *, is_folder: bool) -> None:
+    """Raises `InvalidConfig` where nothing can be written; a list may be printed instead."""
+    if output is None:
+        if form != "sigmas":
+            raise InvalidConfig("--output: names no file to write; add -o FILE")
+    elif is_folder:
+        if output.exists() and not output.is_dir():
+            raise InvalidConfig(f"--output: --format {form} writes a folder, {output} is a file")
+    else:
+        writable(output)
+
+
+def _print_sigmas(schedule: Schedule, *, as_json: bool) -> None:
+    """The list as it would be written, where no file is named."""
+    from s3search.formats.exporters.sigmas import sigmas_file, sigmas_of
+
+    text, report = sigmas_file(schedule)
+    if as_json:
+        found = {"schedule_id": schedule.id, "sigmas": sigmas_of(schedule)}
+        print_json({**found, "report": report.to_dict(), **schedule.provenance})
+    else:
+        OUT.print(text, end="", highlight=False, soft_wrap=True, markup=False)
 
 
 def _best(url: str, study: str, nfe: int | None) -> tuple[Schedule, float, Path | None]:

@@ -18,6 +18,7 @@ from s3search.formats.exporters.runtime.k_sampler import sample_s3, table_of
 from s3search.formats.exporters.sigma_table import sigma_tables
 from s3search.processes import Flow, VpDiscrete
 from s3search.schedules.schedule import Schedule
+from s3search.schedules.spacing import noisy_time
 from s3search.solvers.plan import compile_plan
 
 _USAGE = """\
@@ -80,7 +81,8 @@ def write_comfyui(request: ExportRequest) -> Exported:
 
 
 def _start(schedule: Schedule) -> tuple[Approximation, ...]:
-    if isinstance(schedule.process, Flow):
+    is_below = schedule.times[0] < noisy_time(schedule.process)
+    if isinstance(schedule.process, Flow) or is_below:
         return ()
     first = schedule.process.lam(schedule.times[0])
     sigma = math.exp(-first)

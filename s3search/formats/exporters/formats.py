@@ -9,6 +9,7 @@ from s3search.formats.exporters.diffusers import write_diffusers
 from s3search.formats.exporters.k_diffusion import write_k_diffusion
 from s3search.formats.exporters.request import Exported, ExportRequest
 from s3search.formats.exporters.schedule_json import write_json
+from s3search.formats.exporters.sigmas import write_sigmas
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,7 @@ FORMATS: dict[str, ExportFormat] = {
     "diffusers": ExportFormat(write=write_diffusers, is_folder=True, takes_pipeline=True),
     "k-diffusion": ExportFormat(write=write_k_diffusion),
     "comfyui": ExportFormat(write=write_comfyui),
+    "sigmas": ExportFormat(write=write_sigmas),
 }
 
 

@@ -34,6 +34,7 @@ def python_file(
         *usage.splitlines(),
         "",
         *report.lines(),
+        *(f"tied to: {each}" for each in schedule.tied_to),
     ]
     lines = [line for text in about for line in wrap(text, _WIDTH - 2) or [""]]
     header = "\n".join(f"# {line}".rstrip() for line in lines)

@@ -12,6 +12,7 @@ from s3search.formats.exporters import FORMATS
 from s3search.formats.exporters.runtime import run_plan
 from s3search.processes import edm, vp_discrete
 from s3search.schedules import published
+from s3search.schedules.published.listed import LISTED_SOLVERS
 from s3search.schedules.schedule import Schedule
 
 _DOCS = Path(__file__).resolve().parents[3] / "docs" / "export.md"
@@ -40,6 +41,8 @@ def test_every_format_writes_and_prints_its_report(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    if form == "sigmas":
+        LISTED_SOLVERS["euler"].on(vp_discrete(), (999.0, 600.0, 200.0, 9.0, -1.0)).save(schedule)
     words = ("export", "--schedule", schedule, "--format", form, "-o", tmp_path / "made")
     assert _run(monkeypatch, *words) == 0
     said = capsys.readouterr().out.splitlines()
@@ -51,6 +54,25 @@ def test_every_format_writes_and_prints_its_report(
     assert all(Path(file).is_file() for file in found["files"])
     assert found["report"]["exact"]
     assert all(item["measured"] >= 0 for item in found["report"]["approximated"])
+
+
+def test_a_list_is_printed_where_no_file_is_named(
+    schedule: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("export", "--schedule", schedule, "--format", "sigmas")
+    assert _run(monkeypatch, *words) == 2
+    assert "steps: --format sigmas is for Euler" in capsys.readouterr().err
+    own = LISTED_SOLVERS["dpmpp_2m"].on(vp_discrete(), (999.0, 600.0, 200.0, -1.0))
+    own.save(schedule)
+    assert _run(monkeypatch, *words) == 0
+    text = capsys.readouterr().out
+    names: dict[str, Any] = {}
+    exec(text, names)
+    assert names["timesteps"] == [999, 600, 200]
+    assert names["sigmas"][-1] == 0.0 and len(names["sigmas"]) == 4
+    assert _run(monkeypatch, *words, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["sigmas"] == names["sigmas"] and found["schedule_id"] == own.id
 
 
 def test_the_diffusers_folder_is_loaded_by_diffusers(

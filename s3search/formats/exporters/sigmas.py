@@ -1,0 +1,160 @@
+"""A plain list of noise levels, with the lines that give it to diffusers' own scheduler and to the
+own function of k-diffusion or ComfyUI.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from s3search.errors import InvalidSchedule
+from s3search.files import write_text
+from s3search.formats.exporters.k_diffusion import start_scale
+from s3search.formats.exporters.measured import rounded_times
+from s3search.formats.exporters.python_file import python_file
+from s3search.formats.exporters.report import Approximation, LossReport
+from s3search.formats.exporters.request import Exported, ExportRequest
+from s3search.formats.exporters.sigma_table import sigma_of
+from s3search.processes import Flow, VpDiscrete
+from s3search.schedules.published.listed import LISTED_SOLVERS, ListedSolver, listed_solver_of
+from s3search.schedules.schedule import Schedule
+from s3search.solvers.plan import compile_plan
+
+_CLOSE = 1e-4  # of 1, the scale of a first state
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiffusersScheduler:
+    """One of diffusers' own: what its config must say for the list to be all, and how it takes
+    the list.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    takes: str  # an argument of set_timesteps, and of most pipelines
+
+
+_NO_GRID = dict.fromkeys(("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"), False)
+
+_DIFFUSERS: dict[tuple[str, bool], DiffusersScheduler] = {  # by solver, and if it is for flows
+    ("euler", False): DiffusersScheduler(
+        name="EulerDiscreteScheduler",
+        config={"timestep_spacing": "trailing", **_NO_GRID},
+        takes="sigmas=sigmas",
+    ),
+    ("dpmpp_2m", False): DiffusersScheduler(
+        name="DPMSolverMultistepScheduler",
+        config={
+            "algorithm_type": "dpmsolver++",
+            "solver_type": "midpoint",
+            "solver_order": 2,
+            "final_sigmas_type": "zero",
+            "use_lu_lambdas": False,
+            **_NO_GRID,
+        },
+        takes="timesteps=timesteps",
+    ),
+    ("euler", True): DiffusersScheduler(
+        name="FlowMatchEulerDiscreteScheduler",
+        config={
+            "shift": 1.0,
+            "use_dynamic_shifting": False,
+            "shift_terminal": None,
+            **_NO_GRID,
+        },
+        takes="sigmas=sigmas[:-1]",
+    ),
+}
+
+_WITH_DIFFUSERS = """\
+diffusers: pipe.scheduler = {name}.from_config(pipe.scheduler.config, **config)
+images = pipe(..., {takes}).images  # a pipeline that takes no list: scheduler.set_timesteps"""
+
+_WITH_K_DIFFUSION = """\
+{program}: x = torch.randn(shape) * sigmas[0]
+images = k_diffusion.sampling.sample_{name}(model, x, torch.tensor(sigmas))"""
+_PROGRAMS = {
+    "euler": "k-diffusion, ComfyUI",
+    "dpmpp_2m": "k-diffusion, ComfyUI",
+    "ipndm": "ComfyUI",
+}
+
+
+def sigmas_file(schedule: Schedule) -> tuple[str, LossReport]:
+    """The text of the file, which is Python, and what is lost there; raises `InvalidSchedule` for
+    a schedule that is no solver's on a list.
+    """
+    solver = listed_solver_of(schedule)
+    if solver is None:
+        known = ", ".join(own.title for own in LISTED_SOLVERS.values())
+        raise InvalidSchedule(
+            f"steps: --format sigmas is for {known} on levels down to the clean image, and this "
+            "schedule has other steps; use --format diffusers or k-diffusion, or search with "
+            "target = 'sigmas'"
+        )
+    process = schedule.process
+    data: dict[str, Any] = {"sigmas": sigmas_of(schedule)}
+    if isinstance(process, VpDiscrete):
+        data["timesteps"] = [round(t) for t in schedule.times[:-1]]
+    own = _in_diffusers(schedule, solver)
+    if own is not None:
+        data["config"] = dict(own.config)
+    report = LossReport(
+        exact=(f"levels and solver: {solver.title}, and its own end",),
+        approximated=_approximated(schedule, solver),
+    )
+    return python_file(schedule, report, usage=_usage(schedule, solver), data=data), report
+
+
+def write_sigmas(request: ExportRequest) -> Exported:
+    """Writes the file; raises `InvalidSchedule` for what is no solver's on a list."""
+    text, report = sigmas_file(request.schedule)
+    write_text(request.output, text)
+    return Exported(files=(request.output,), report=report)
+
+
+def sigmas_of(schedule: Schedule) -> list[float]:
+    """The levels as the programs name them, to 0 at the clean end."""
+    plan = compile_plan(schedule)
+    levels = dict.fromkeys(sigma_of(plan, at) for at in plan.levels)
+    return [*levels]
+
+
+def _usage(schedule: Schedule, solver: ListedSolver) -> str:
+    lines = [f"{schedule.describe()}"]
+    source = schedule.provenance
+    held_out = source.get("held_out")
+    if held_out is not None:
+        lines.append(
+            f"study {source['study']}: {source['metric']} distance {held_out['value']:.4f} of "
+            f"{held_out['n_images']} held-out images, extractor {source['extractor']}"
+        )
+    own = _in_diffusers(schedule, solver)
+    if own is not None:
+        lines += ["", _WITH_DIFFUSERS.format(name=own.name, takes=own.takes)]
+    if solver.name in _PROGRAMS:
+        program = _PROGRAMS[solver.name]
+        lines += ["", _WITH_K_DIFFUSION.format(program=program, name=solver.name)]
+    return "\n".join(lines)
+
+
+def _in_diffusers(schedule: Schedule, solver: ListedSolver) -> DiffusersScheduler | None:
+    """The scheduler that runs the list; DPM-Solver++ takes whole training steps alone."""
+    process = schedule.process
+    if solver.name == "dpmpp_2m" and not isinstance(process, VpDiscrete):
+        return None
+    return _DIFFUSERS.get((solver.name, isinstance(process, Flow)))
+
+
+def _approximated(schedule: Schedule, solver: ListedSolver) -> tuple[Approximation, ...]:
+    found = []
+    process = schedule.process
+    if isinstance(process, VpDiscrete):
+        off = rounded_times(compile_plan(schedule).network_times)
+        if off:
+            what = "diffusers' timesteps are whole training steps; the largest rounding"
+            found.append(Approximation(what=what, measured=off, unit="training steps"))
+    scale = process.sigma(schedule.times[0])
+    if solver.name == "dpmpp_2m" and isinstance(process, VpDiscrete) and abs(scale - 1) > _CLOSE:
+        what = "diffusers begins with unit noise; by how much the images change"
+        found.append(start_scale(schedule, 1.0 / scale, what))
+    return tuple(found)

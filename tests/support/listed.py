@@ -1,0 +1,102 @@
+"""A pasted list at work: diffusers' own schedulers in the loop that every pipeline has, and the
+functions of k-diffusion and ComfyUI, written from their published formulas.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from s3search.processes import Edm, Flow, VpDiscrete
+
+
+def in_diffusers(file: Path, names: dict[str, Any], denoiser: Any, noise: Tensor) -> Tensor:
+    """The images that the scheduler of the file's two lines makes of ``noise``."""
+    diffusers: Any = pytest.importorskip("diffusers")
+    text, process = file.read_text(), denoiser.process
+    name = text.partition("pipe.scheduler = ")[2].partition(".from_config")[0]
+    if isinstance(process, Flow):
+        own = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+    else:
+        own = diffusers.DDIMScheduler(timestep_spacing="leading", steps_offset=1)
+    scheduler = getattr(diffusers, name).from_config(own.config, **names["config"])
+    takes = text.partition("pipe(..., ")[2].partition(").images")[0]
+    key, _, value = takes.partition("=")
+    scheduler.set_timesteps(**{key: eval(value, dict(names))})
+    x = noise if isinstance(process, Flow) else noise * scheduler.init_noise_sigma
+    for i, t in enumerate(scheduler.timesteps):
+        seen = x if isinstance(process, Flow) else scheduler.scale_model_input(x, t)
+        answer = _network(denoiser, seen, float(t), float(scheduler.sigmas[i]))
+        x = scheduler.step(answer, t, x).prev_sample
+    return x
+
+
+def _network(denoiser: Any, x: Tensor, t: float, sigma: float) -> Tensor:
+    """The denoiser as the network that the scheduler expects: of noise, or of velocity."""
+
+    def d(state: Tensor, time: float) -> Tensor:
+        answer: Tensor = denoiser(state, state.new_full((len(state),), time))
+        return answer
+
+    match denoiser.process:
+        case Flow():
+            return (x - d(x, t / 1000)) / (t / 1000)
+        case VpDiscrete() as vp:
+            return (x - vp.alpha(t) * d(x, t)) / vp.sigma(t)
+        case Edm():  # its input is scaled to unit variance
+            state = x * (sigma * sigma + 1) ** 0.5
+            return (state - d(state, sigma)) / sigma
+    raise AssertionError(denoiser.process)
+
+
+def _euler(model: Any, x: Tensor, sigmas: Tensor) -> Tensor:
+    for s, t in pairwise(sigmas):
+        x = x + (t - s) * (x - model(x, s.expand(len(x)))) / s
+    return x
+
+
+def _dpmpp_2m(model: Any, x: Tensor, sigmas: Tensor) -> Tensor:
+    """arXiv:2211.01095, alg. 2, with its last step of first order."""
+    old = None
+    for i, (s, t) in enumerate(pairwise(sigmas)):
+        denoised = model(x, s.expand(len(x)))
+        mixed = denoised
+        if old is not None and t > 0:
+            r = (sigmas[i - 1] / s).log() / (s / t).log()
+            mixed = denoised + (denoised - old) / (2 * r)
+        x, old = (t / s) * x + (1 - t / s) * mixed, denoised
+    return x
+
+
+def _ipndm(model: Any, x: Tensor, sigmas: Tensor) -> Tensor:
+    """arXiv:2204.13902, app. B: Adams-Bashforth with the weights of equal steps."""
+    weights = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12))
+    weights = (*weights, (55 / 24, -59 / 24, 37 / 24, -9 / 24))
+    slopes: list[Tensor] = []
+    for s, t in pairwise(sigmas):
+        denoised = model(x, s.expand(len(x)))
+        slopes.insert(0, (x - denoised) / s)
+        used = weights[min(len(slopes), 4) - 1]
+        mean = sum(w * slope for w, slope in zip(used, slopes, strict=False))
+        x = denoised if t == 0 else x + (t - s) * mean
+    return x
+
+
+K_SAMPLERS: dict[str, Callable[[Any, Tensor, Tensor], Tensor]] = {
+    "euler": _euler,
+    "dpmpp_2m": _dpmpp_2m,
+    "ipndm": _ipndm,
+}
+"""By the name after ``sample_``: f(model, x, sigmas), with model(x, sigma) -> denoised."""
+
+
+def in_k_diffusion(
+    solver: str, names: dict[str, Any], model: Callable[[Tensor, Tensor], Tensor], noise: Tensor
+) -> Tensor:
+    """The images that the named function makes of ``noise`` on the file's list."""
+    sigmas = torch.tensor(names["sigmas"], dtype=noise.dtype)
+    return K_SAMPLERS[solver](model, noise * sigmas[0], sigmas)
