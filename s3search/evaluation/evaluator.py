@@ -62,6 +62,7 @@ from s3search.search.questions import (
     Rung,
     Score,
 )
+from s3search.solvers.trainable import Freedom
 
 _BATCH_ELEMENTS = 2**20  # numbers in one batch of states, when no batch size is given
 _LARGEST_BATCH = 1000
@@ -156,6 +157,7 @@ class Evaluator:
             ems=None if self._ems is None else self._ems.nodes,
             gaussian=self._gaussian,
             own_sampler=getattr(self.denoiser, "own_sampler", None),
+            pipeline=getattr(self.denoiser, "pipeline", None),
             takes_guidance=getattr(self.denoiser, "takes_guidance", False),
             layers=layers_of(self.denoiser) if layers else None,
         )
@@ -267,6 +269,9 @@ class Evaluator:
             n_images=request.n_images,
             keep_invariants=request.keep_invariants,
             loss=request.loss,
+            free=frozenset(Freedom) - set(request.fixed),
+            keeps_steps=request.keeps_steps,
+            whole_steps=request.whole_steps,
         )
         return self._gradients.fitting(
             lambda batch_size: polish(

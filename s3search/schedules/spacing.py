@@ -13,6 +13,7 @@ the last step on going from the end level to the clean end, so that the last cal
 """
 
 import math
+from collections.abc import Sequence
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -107,6 +108,17 @@ def spaced(
             clocks = [(first + (last - first) * i / n) ** power + zero for i in range(1, n)]
             inner = [_same_level(clock, process, t) for t in clocks]
     return (start, *inner, stop) if n else (start,)
+
+
+def whole_times(times: Sequence[float], cleanest: int = 0) -> list[float]:
+    """Falling times moved to whole training steps, none below ``cleanest`` and no two to one; the
+    first is one.
+    """
+    n, found = len(times), [times[0]]
+    for i in range(1, n):
+        lowest = cleanest + n - 1 - i
+        found.append(float(min(max(round(times[i]), lowest), found[-1] - 1.0)))
+    return found
 
 
 def _same_level(source: NoiseProcess, target: NoiseProcess, t: float) -> float:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from s3search.schedules.schedule import Schedule
 from s3search.search.trial import Trial, seeded
+from s3search.solvers.trainable import Freedom
 
 PolishLoss = Literal["frechet", "trajectory"]
 """What gradient descent lowers (`s3search.evaluation.polish`)."""
@@ -261,6 +262,9 @@ class Polish:
     noise_seed: int
     keep_invariants: bool = False
     loss: PolishLoss = "frechet"
+    fixed: tuple[Freedom, ...] = ()  # what of its table does not move
+    keeps_steps: bool = False  # levels alone move, and the steps follow by their own rules
+    whole_steps: bool = False  # the levels are whole training steps in the end
 
     kind = "polish"
 
@@ -276,6 +280,8 @@ class Polish:
         asked = (*asked, self.keep_invariants)
         if self.loss != "frechet":
             asked = (*asked, self.loss)
+        if self.fixed or self.keeps_steps:
+            asked = (*asked, *self.fixed, self.keeps_steps, self.whole_steps)
         return _digest("polish", self.trial.id, *asked)
 
     @property

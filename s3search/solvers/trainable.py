@@ -16,7 +16,7 @@ Times follow from lam by the process's own inverse, their derivative from alpha 
 every process that has these can be moved.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import StrEnum
 from typing import Any
@@ -28,8 +28,8 @@ from torch import Tensor
 from s3search.processes import NoiseProcess, VpDiscrete
 from s3search.rules import level
 from s3search.rules.linear_form import state
-from s3search.schedules.schedule import StartKind
-from s3search.solvers.coefficients import Array, CoefficientTable
+from s3search.schedules.schedule import Schedule, StartKind
+from s3search.solvers.coefficients import Array, CoefficientTable, schedule_of_table
 from s3search.solvers.start_map import start_map_of
 from s3search.solvers.tensor_plan import TensorPlan
 from s3search.solvers.trace import analytic_prediction
@@ -142,6 +142,10 @@ class TrainableTable:
             constant=plan.constant.numpy(),
             network_times=plan.network_times.numpy(),
         )
+
+    def moved_schedule(self, provenance: Mapping[str, Any]) -> Schedule:
+        """The table at the present moves, as a schedule of free steps."""
+        return schedule_of_table(self.moved_table(), provenance=provenance)
 
     def _set_free(self, free: frozenset[Freedom]) -> None:
         table, n = self.table, self.table.nfe

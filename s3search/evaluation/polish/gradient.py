@@ -24,6 +24,7 @@ from s3search.evaluation.polish.differentiable import (
 )
 from s3search.solvers.sample import AnyPlan, sample
 from s3search.solvers.trainable import TrainableTable
+from s3search.solvers.trainable_times import TrainableTimes
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,7 +35,7 @@ class PlanGradient:
 
     denoiser: DifferentiableDenoiser
     features: Callable[[Tensor], Tensor]
-    table: TrainableTable
+    table: TrainableTable | TrainableTimes
     noise: NoiseBank
     batch_size: int
     _feature_bytes: float = math.inf  # that the features of one image keep, once known

@@ -25,10 +25,11 @@ from s3search.metrics.frechet import FrechetReference
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
 from s3search.search.questions import FINE_NFE, TRAJECTORY_TARGETS, PolishLoss, PolishResult
-from s3search.solvers.coefficients import coefficient_table, schedule_of_table
+from s3search.solvers.coefficients import CoefficientTable, coefficient_table
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import check_process
 from s3search.solvers.trainable import Freedom, TrainableTable, trained_range
+from s3search.solvers.trainable_times import TrainableTimes
 
 Features = Callable[[Tensor], Tensor]
 """Images (b, C, H, W) -> (b, d)."""
@@ -44,6 +45,8 @@ class PolishSettings:
     keep_invariants: bool = False  # every row carries a constant image and noise
     loss: PolishLoss = "frechet"
     free: frozenset[Freedom] = frozenset(Freedom)
+    keeps_steps: bool = False  # levels alone move, whatever is free; the rules do the rest
+    whole_steps: bool = False  # these levels end at whole training steps
     recompute: bool | None = None  # what happens inside a call, when needed; None: as memory asks
     target: Literal["features", "pixels"] = "features"  # of the loss "trajectory"
     target_batches: int = TRAJECTORY_TARGETS  # sets of n_images whose fine solves take turns
@@ -76,7 +79,8 @@ def polish(
     noise_seed: int,
     batch_size: int,
 ) -> PolishReply:
-    """``schedule`` after ``settings.iterations`` steps of Adam: as many calls, free steps.
+    """``schedule`` after ``settings.iterations`` steps of Adam: as many calls, free steps unless
+    the settings keep its own.
 
     Raises `InvalidSchedule` for what has no table of numbers (DPM-Solver-v3's steps, patches of
     the network), `EvaluationFailed` where network or extractor cannot be differentiated or give
@@ -87,12 +91,7 @@ def polish(
     numbers = coefficient_table(schedule)
     check_process(denoiser, compile_plan(schedule))
     with torch.inference_mode(False), torch.enable_grad(), frozen(denoiser), frozen(features):
-        table = TrainableTable(
-            numbers,
-            carries=settings.keep_invariants,
-            free=settings.free,
-            trained=trained_range(denoiser.process),
-        )
+        table = _trainable(schedule, numbers, settings, trained_range(denoiser.process))
         gradient = PlanGradient(
             denoiser=DifferentiableDenoiser(denoiser, numbers.nfe, recompute=settings.recompute),
             features=_compared(denoiser, features, settings),
@@ -106,12 +105,23 @@ def polish(
         )
         if not _is_finite(gradient, settings, noise_seed):
             adam.restore()
-        moved = table.moved_table()
-    provenance = {**schedule.provenance, "polished_from": schedule.id}
-    made = schedule_of_table(moved, provenance=provenance)
+        made = table.moved_schedule({**schedule.provenance, "polished_from": schedule.id})
     return PolishReply(
         made=PolishResult(schedule=made, losses=tuple(values)),
         network_calls=gradient.denoiser.network_calls,
+    )
+
+
+def _trainable(
+    schedule: Schedule,
+    numbers: CoefficientTable,
+    settings: PolishSettings,
+    trained: tuple[float, float],
+) -> TrainableTable | TrainableTimes:
+    if settings.keeps_steps:
+        return TrainableTimes(schedule, trained=trained, rounds=settings.whole_steps)
+    return TrainableTable(
+        numbers, carries=settings.keep_invariants, free=settings.free, trained=trained
     )
 
 
