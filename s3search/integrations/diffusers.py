@@ -226,8 +226,18 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
         sample: Tensor,
         generator: Any = None,  # pipelines pass it; nothing here is random
         return_dict: bool = True,
+        *,
+        eta: float = 0.0,
+        use_clipped_model_output: bool | None = None,  # DDIMPipeline passes it
     ) -> S3SchedulerOutput | tuple[Tensor, ...]:
-        """The next state the network must see, or the image, from the answer at ``sample``."""
+        """The next state the network must see, or the image, from the answer at ``sample``; raises
+        `InvalidSchedule` for noise that is asked for (``eta``).
+        """
+        if eta or use_clipped_model_output:
+            raise InvalidSchedule(
+                f"step: {eta=}, {use_clipped_model_output=} were asked; a schedule is "
+                "deterministic and clips nothing; leave both at their defaults"
+            )
         if self._step_index is None:
             self._begin(timestep)
         call, replay = self._call, self._replay
