@@ -54,6 +54,7 @@ class Description:
     ems: EmsNodes | None = None
     gaussian: GaussianStatistics | None = None
     own_sampler: OwnSampler | None = None  # of a pipeline
+    pipeline: str | None = None  # its class
     takes_guidance: bool = False  # call by call
     layers: Layers | None = None  # where they were asked for
 

@@ -28,6 +28,7 @@ ALGORITHMS = (
 )
 
 _GUIDED = ("evolution", "random")  # which know nothing of the schedules but their values
+_LISTED = ("s3", "evolution", "random")  # which search levels under any steps
 _BUILT_IN = {name.partition(":")[0] for name in ALGORITHMS}  # no modules of that name
 
 
@@ -85,6 +86,11 @@ def _check_space(algorithm: str, setup: Setup) -> None:
         raise InvalidConfig(
             f"space.guidance: {algorithm!r} searches no guidance; use one of "
             f"{', '.join(_GUIDED)}, or set guidance_scale in [model] and remove space.guidance"
+        )
+    if setup.problem.listed and algorithm not in _LISTED:
+        raise InvalidConfig(
+            f"search.algorithm: {algorithm!r} searches steps of its own, and target = 'sigmas' "
+            f"has those of a program; use one of {', '.join(_LISTED)}, or another target"
         )
     is_layered = space.cost is not None and setup.problem.layers is not None
     if is_layered and algorithm.partition(":")[0] != "autodiffusion":

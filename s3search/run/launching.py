@@ -15,6 +15,7 @@ from s3search.evaluation.spec import EvaluatorSpec
 from s3search.run.driver import Driver
 from s3search.run.prepare import Prepared, prepare
 from s3search.run.schedulers import schedulers_of
+from s3search.run.targets import aimed
 from s3search.search.space import SpaceConfig, load_space
 from s3search.search.trial import Trial, published_as
 from s3search.study.database.lease import check_free
@@ -51,6 +52,7 @@ def launch_on(
     pool: Pool, config: StudyConfig, space: SpaceConfig, report: Report, *, takeover: bool = False
 ) -> None:
     """Runs the study to its end on workers that have loaded what the study file names."""
+    space = aimed(config, space, described(pool))
     extension = extension_of(config, space)
     start = prepare(config, space, pool, extension)
     content = {**space.model_dump(mode="json"), "statistics": start.description.statistics}

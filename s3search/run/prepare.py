@@ -15,6 +15,7 @@ from s3search.schedules.published.baselines import published_solvers
 from s3search.schedules.schedule import Schedule
 from s3search.search.conversation import NoiseSeeds, Search, Setup
 from s3search.search.space import Problem, SpaceConfig
+from s3search.search.space.targets import narrowed
 from s3search.search.trial import Trial, distinct, published_as, seeded
 from s3search.study.extensions import Extension
 from s3search.study.file.config import StudyConfig
@@ -87,9 +88,10 @@ def prepare(
 
 
 def problem_of(space: SpaceConfig, description: Description) -> Problem:
-    """The space with what the workers have found of the model; raises `InvalidConfig` where it
-    asks for what the model does not have.
+    """The space, as far as its target can express it, with what the workers have found of the
+    model; raises `InvalidConfig` where it asks for what the model does not have.
     """
+    space, _ = narrowed(space)
     layers = description.layers if space.cost is not None else None
     if space.cost is not None and (layers is None or not layers.layers):
         raise InvalidConfig(

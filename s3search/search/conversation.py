@@ -172,6 +172,9 @@ class Setup:
             noise_seed=self.noise.polish + seed,
             keep_invariants=self.keep_invariants,
             loss=self.polish_loss,
+            fixed=self.problem.fixed_in_polish,
+            keeps_steps=bool(self.problem.listed),
+            whole_steps=self.problem.runtime.rounds(self.problem.process),
         )
 
     @property

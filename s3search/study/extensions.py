@@ -23,6 +23,7 @@ from s3search.search.edit.extend_nfe import extended
 from s3search.search.questions import SEARCHING, Rung
 from s3search.search.space import SpaceConfig
 from s3search.search.space.config import CHOICES
+from s3search.search.space.targets import ANY
 from s3search.search.trial import Origin, Trial, distinct, seeded
 from s3search.study.database.rows import now
 from s3search.study.database.store import StudyStore, flat, open_study, space_fields
@@ -32,7 +33,13 @@ from s3search.study.file.config import StudyConfig
 _RANGES = frozenset(
     {"end_sigma", "beta", "gamma", "dc_ratio", "dualfast_coefficient", "jump_sigma"}
 )
-_LIMITS = {"coefficient_limit": 1, "network_shift": 1, "jump_modes": 1, "min_gap": -1}
+_LIMITS = {
+    "coefficient_limit": 1,
+    "network_shift": 1,
+    "jump_modes": 1,
+    "min_gap": -1,
+    "data_bound": 1,
+}
 _MOVES = ("coefficient_sigma", "time_sigma", "changes", "mutation.")  # how children are drawn
 _OWN_BEST = 8  # of a number of calls, to begin with there
 _NEIGHBOURS = 4  # of each neighbouring number of calls, where there is nothing of its own
@@ -143,7 +150,7 @@ def _is_wider(key: str, old: Any, new: Any) -> bool:
         return bool(_LIMITS[key] * (new - old) >= 0)
     if key.startswith("ranges."):
         return bool(old is not None and new[0] <= old[0] and old[1] <= new[1])
-    return key.startswith(_MOVES)
+    return key.startswith(_MOVES) or (key == "target" and new == ANY)
 
 
 # -- a new version -------------------------------------------------------------------------

@@ -41,7 +41,7 @@ def study(folder: Path, model: dict[str, Any], **tables: Any) -> StudyConfig:
     data: dict[str, Any] = {
         "study": {"name": "t"},
         "model": {"loader": "diffusers", **model},
-        "space": {"nfe": [3], "starts": ["network"]},  # DDPM, SD3 and Flux replay no other
+        "space": {"nfe": [3]},  # for the pipeline itself: some replay no analytic starts
         "metric": {"features": "tests.support.pipelines:pooled"},
         "reference": {"images": "tests.support.pipelines:references"},
         "search": {
@@ -83,6 +83,14 @@ def ddpm(folder: Path, **scheduler: Any) -> Path:
     from diffusers import DDPMPipeline, DDPMScheduler
 
     DDPMPipeline(unet=unet(), scheduler=DDPMScheduler(**scheduler)).save_pretrained(folder)
+    return folder
+
+
+def stock_pndm(folder: Path) -> Path:
+    """PNDMPipeline, which diffusers keeps for old checkpoints."""
+    from diffusers import PNDMPipeline, PNDMScheduler
+
+    PNDMPipeline(unet=unet(), scheduler=PNDMScheduler()).save_pretrained(folder)
     return folder
 
 

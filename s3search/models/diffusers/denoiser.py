@@ -52,8 +52,12 @@ class PipelineDenoiser(nn.Module):
         guidance: Guidance,
         own_sampler: OwnSampler | None,
         digest: bytes,
+        *,
+        pipeline: str | None = None,
     ) -> None:
+        """``pipeline`` is the class that all this was taken from."""
         super().__init__()
+        self.pipeline = pipeline
         self.own_sampler = own_sampler
         self.process = model.process
         self.sample_shape = parts.sample_shape

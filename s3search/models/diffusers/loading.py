@@ -135,7 +135,7 @@ def denoiser_of(  # noqa: PLR0913  # those of the keys above that make no copy o
     if parts.embeds_guidance:
         guidance = parse_guidance(1.0, guidance_interval, model.process)
     own, digest = _own_sampler(pipe, parts), _digest(pipe, parts, model, scale)
-    return PipelineDenoiser(parts, model, guidance, own, digest)
+    return PipelineDenoiser(parts, model, guidance, own, digest, pipeline=kind)
 
 
 def _pipeline(path: str, **options: Any) -> Any:

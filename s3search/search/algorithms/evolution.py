@@ -101,9 +101,13 @@ class Evolution:
         self._populations: Populations = {}
 
     def tell(self, measured: Measurement) -> None:
-        """Remembers the schedule; a finite value makes it a possible parent."""
+        """Remembers the schedule; a finite value makes it a possible parent.  Where the winner is
+        to be a list for a solver, what is none would crowd the lists out, and is not.
+        """
         value, trial = measured.value, measured.trial
         if not self._seen.add(trial.key) or not trial.is_for(self._problem.process):
+            return
+        if self._problem.listed and not self._problem.can_run(trial.schedule):
             return
         if value is not None and math.isfinite(value):
             insert(self._populations, value, trial, most=self._settings.rank_bar)

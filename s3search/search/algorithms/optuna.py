@@ -35,7 +35,7 @@ import optuna
 
 from s3search.errors import InvalidConfig, nearest
 from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind
-from s3search.schedules.spacing import EndRule, noisy_time
+from s3search.schedules.spacing import EndRule
 from s3search.search.algorithms.sequential import Seeds, Seen
 from s3search.search.conversation import Setup
 from s3search.search.edit.draft import Draft, draft_of, finished, misfit, random_schedule
@@ -225,10 +225,10 @@ class _Dictated:
 def _decoded(values: _Values, problem: Problem, nfe: int) -> Schedule:
     """The schedule that the values write."""
     space, process = problem.space, problem.process
-    start = _one_of(values, "start", problem.starts_at(noisy_time(process)))
+    start = _one_of(values, "start", problem.starts_at(problem.first_time))
     denoises = _one_of(values, "end_rule", space.end_rules) is EndRule.DENOISE
     n = nfe + (start is not StartKind.NETWORK)
-    draft = Draft(process, [noisy_time(process)], denoises, start, [])
+    draft = Draft(process, [problem.first_time], denoises, start, [])
     end = values.number("end", 0.0, 1.0)
     logits = [
         values.number(f"gap_{k}", -_LARGEST_LOGIT, _LARGEST_LOGIT)

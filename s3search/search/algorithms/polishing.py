@@ -42,16 +42,19 @@ def polish_in_rounds(
     kept: Kept,
     *,
     batch: int,
+    lowers: bool = True,
 ) -> Conversation[bool]:
     """Polishes some of ``ranked``, the best first, for ``images`` in all, measurements of
     ``n_images`` included, at most ``batch`` at a time; whether anything came of it.
+
+    ``lowers``: the first noise level may be another one.
     """
     if not ranked:
         return False
     whole = max(_SHORT * n_images, _LEAST_SHORT)
     n = int(np.clip(_SHARE_SHORT * images // (whole + n_images), 1, batch))
     each = max(min(whole, _SHARE_SHORT * images / n - n_images), _LEAST)
-    tried = _starts(ranked)[:n]
+    tried = _starts(ranked, lowers=lowers)[:n]
     found = yield from polished([trial for _, trial in tried], each, 0)
     values = [math.inf if m.value is None else m.value for m in found]
     if not any(map(math.isfinite, values)):
@@ -75,9 +78,9 @@ def polish_in_rounds(
     return True
 
 
-def _starts(ranked: Sequence[Trial]) -> list[tuple[int, Trial]]:
-    """The best trial, begun at several noise levels, by their halvings."""
-    lowerable = [trial for trial in ranked if _begun(trial, 1) is not None]
+def _starts(ranked: Sequence[Trial], *, lowers: bool) -> list[tuple[int, Trial]]:
+    """The best trial, begun at several noise levels if ``lowers``, by their halvings."""
+    lowerable = [trial for trial in ranked if lowers and _begun(trial, 1) is not None]
     tried: list[tuple[int, Trial]] = []
     if lowerable[:1] != list(ranked[:1]):
         tried.append((0, ranked[0]))

@@ -42,6 +42,7 @@ from s3search.search.questions import (
     Thresholds,
 )
 from s3search.search.trial import OriginKind, Trial, schedule_key, searched, seeded
+from s3search.solvers.trainable import Freedom
 
 _SEEDS = 0.15  # shares of the budget
 _EVOLUTION = 0.1
@@ -149,21 +150,25 @@ class _OneNfe:
 
     def _measure_seeds(self) -> Conversation[None]:
         seeds, n_whole = list(self.seeds), self.setup.n_images
-        order = yield from self.surrogate.order(seeds)
-        ranked = [seeds[i] for i in order]
+        ranked = yield from self._ordered(seeds)
         n_first = int(max(4, min(_CALIBRATED, _SEEDS * self.budget / n_whole / 2)))
         given = [seed for seed in ranked if seed.origin.kind is OriginKind.SEED]
         others = [seed for seed in ranked if seed.origin.kind is not OriginKind.SEED]
         first = [*given, *_spread(others, max(4, n_first - len(given)))]
         yield from self._measure(first, never(n_whole))
         rest = [seed for seed in seeds if seed not in first]
-        order = yield from self.surrogate.order(rest)
-        rest = [rest[i] for i in order]
+        rest = yield from self._ordered(rest)
         self.surrogate.note_ladder("seeds", self.known)
         while rest and self.spent < _SEEDS * self.budget and not self.talk.outside.is_over:
             self._respect_vetoes()
             batch, rest = rest[: self.setup.batch], rest[self.setup.batch :]
             yield from self._measure(batch, self._thresholds())
+
+    def _ordered(self, seeds: Sequence[Trial]) -> Conversation[list[Trial]]:
+        """The seeds as the proxies rank them, but first of all what the winner may be."""
+        order = yield from self.surrogate.order(seeds)
+        runnable = {trial.id for trial in self._runnable(seeds)}
+        return sorted((seeds[i] for i in order), key=lambda trial: trial.id not in runnable)
 
     def _evolve(self, share: float) -> Conversation[None]:
         while self.spent < share * self.budget and not self.talk.outside.is_over:
@@ -211,8 +216,12 @@ class _OneNfe:
         return thresholds_for(self._threshold(), self._standing, self.setup.n_images)
 
     def _threshold(self) -> float:
-        """The value of rank `_RANK`, infinite while there are fewer."""
-        values = sorted(m.value for m in self._standing if m.value is not None)
+        """The value of rank `_RANK` among what the winner may be, infinite while there are
+        fewer.
+        """
+        trials = self._runnable(ranked_of(self._standing))
+        known = {m.trial.id: m.value for m in self._standing if m.value is not None}
+        values = [known[trial.id] for trial in trials]
         return values[_RANK - 1] if len(values) >= _RANK else math.inf
 
     def _measure(
@@ -240,12 +249,13 @@ class _OneNfe:
             return
         self._respect_vetoes()
         came_to_something = yield from polish_in_rounds(
-            ranked_of(self._standing),
+            self._runnable(ranked_of(self._standing)),
             left,
             self.setup.n_images,
             self._polished,
             self._is_kept,
             batch=self.setup.batch,
+            lowers=Freedom.START not in self.setup.problem.fixed_in_polish,
         )
         if not came_to_something:
             yield from self._evolve(1.0 - _FINALS)  # nothing here has a gradient
@@ -283,6 +293,10 @@ class _OneNfe:
         solves = TRAJECTORY_TARGETS * FINE_NFE / self.nfe
         return max(1, round(iterations - solves / 2))  # forward and backward are two
 
+    def _runnable(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Those that the program which the winner is for can express."""
+        return [trial for trial in trials if self.setup.problem.can_run(trial.schedule)]
+
     # -- finals ----------------------------------------------------------------------------
 
     def _finals(self) -> Conversation[Trial | None]:
@@ -291,7 +305,7 @@ class _OneNfe:
         """
         self._respect_vetoes()
         polished = [trial for trial in self.polished if trial.id not in self.vetoed]
-        measured = ranked_of(self._standing)
+        measured = self._runnable(ranked_of(self._standing))
         known = {trial.id for trial in polished}
         best = [*polished, *(trial for trial in measured if trial.id not in known)]
         if not best:

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, PlainSerializer
 from s3search.errors import nearest
 from s3search.rules import RelaxationKind, families, solvers
 from s3search.rules.compensation import COMPENSATIONS
+from s3search.schedules.published.listed import LISTED_SOLVERS
 from s3search.schedules.schedule import CorrectorKind
 
 NONE = "none"
@@ -43,6 +44,11 @@ SolverName = Annotated[str, AfterValidator(lambda name: _known("solver", name, s
 
 FamilyName = Annotated[str, AfterValidator(lambda name: _known("family", name, families()))]
 """Rules that children may inherit although the Taylor choices cannot write them."""
+
+ListedSolverName = Annotated[
+    str, AfterValidator(lambda name: _known("solver on a list", name, LISTED_SOLVERS))
+]
+"""A solver of other programs whose levels are searched."""
 
 CompensationName = Annotated[
     str, AfterValidator(lambda name: _known("compensation", name, COMPENSATIONS))

@@ -29,6 +29,7 @@ from s3search.search.space.choices import (
     CompensationName,
     CorrectorChoice,
     FamilyName,
+    ListedSolverName,
     RelaxationChoice,
     SolverName,
 )
@@ -84,6 +85,10 @@ class SpaceConfig(_Table):
     """The table ``[space]``; every field is described for users in ``search_spaces/README.md``."""
 
     nfe: tuple[Annotated[int, Field(ge=1)], ...] = ()  # network calls per image; empty: any
+    # where the winner is to run; None: in the model's own pipeline, if it is of diffusers
+    target: str | None = None
+    solver: ListedSolverName | None = None  # of the target "sigmas"; None: any of the program's
+    data_bound: bool = False  # starts at the mean image of the data
     predictions: tuple[Prediction, ...] = Field(default=LINEAR_PREDICTIONS, min_length=1)
     orders: tuple[Annotated[int, Field(ge=1, le=4)], ...] = Field(default=(1, 2, 3), min_length=1)
     # a first derivative may also be estimated from this many points, fewer than its order's own

@@ -18,8 +18,11 @@ from s3search.rules import (
 )
 from s3search.schedules.jump import GaussianJump
 from s3search.schedules.layers import Layers
-from s3search.schedules.schedule import StartKind
+from s3search.schedules.published.listed import ListedSolver, listed_for
+from s3search.schedules.schedule import Schedule, StartKind
 from s3search.search.space.config import SpaceConfig
+from s3search.search.space.targets import Runtime, objection, runtime_of
+from s3search.solvers.trainable import Freedom
 
 MeanImage = tuple[tuple[tuple[float, ...], ...], ...]
 
@@ -37,6 +40,31 @@ class Problem:
     ems: EmsNodes | None = None  # the statistics that v3 steps are computed with
     jump: GaussianJump | None = None  # from the noisy end
     layers: Layers | None = None  # the network's blocks that a call may leave out
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        """What the program that the winner is for can express."""
+        return runtime_of(self.space.target)
+
+    @cached_property
+    def listed(self) -> tuple[ListedSolver, ...]:
+        """The program's own solvers, where the winner is to be a list for one of them."""
+        if not self.runtime.listed:
+            return ()
+        known = listed_for(self.process)
+        return tuple(own for own in known if self.space.solver in (None, own.name))
+
+    @cached_property
+    def fixed_in_polish(self) -> tuple[Freedom, ...]:
+        """What of a table gradient descent must leave as it is."""
+        begins = self.runtime.scales_noise and not self.runtime.below_noisiest
+        rounded = (Freedom.TIMES, Freedom.NETWORK_TIMES) * self.runtime.rounds(self.process)
+        return (*(() if begins else (Freedom.START,)), *rounded)
+
+    @cached_property
+    def first_time(self) -> float:
+        """Where schedules begin that no jump begins."""
+        return self.runtime.first_time(self.process)
 
     @staticmethod
     def found(
@@ -64,6 +92,10 @@ class Problem:
             jump=None if gaussian is None else gaussian.jump(noisy_end, space.jump_modes),
             layers=layers,
         )
+
+    def can_run(self, schedule: Schedule) -> bool:
+        """Whether the program that the winner is for can express ``schedule``."""
+        return objection(self.runtime, schedule, self.space.solver) is None
 
     @cached_property
     def predictions(self) -> tuple[Prediction, ...]:

@@ -14,6 +14,7 @@ from s3search.schedules.schedule import Schedule
 from s3search.search.predictor.proxy_correlation import number
 from s3search.search.predictor.ranks import rank_correlation
 from s3search.search.questions import Rung
+from s3search.search.space.targets import ANY
 from s3search.show.report.study_file import study_toml
 from s3search.study.database.store import StudyStore
 from s3search.study.results.comparison import comparison_of
@@ -119,17 +120,18 @@ def collect(store: StudyStore, frame: pd.DataFrame | None = None) -> Collected:
     status = status_of(store, frame)
     known = sorted({row.nfe for row in scored})
     jobs = store.job_costs()
+    best = {nfe: best_schedule(store, nfe, frame) for nfe in known}
     return Collected(
         status=status,
         comparison=comparison_of(store, frame),
-        best={nfe: best_schedule(store, nfe, frame) for nfe in known},
+        best=best,
         picks={nfe: _picks(store, [row for row in scored if row.nfe == nfe]) for nfe in known},
         progress=tuple(progress_of(frame, jobs, nfe) for nfe in known),
         calibration=calibration_of(store.notes("calibration")),
         proxies=proxies_of(store.notes("ladder"), store.config.search.n_images),
         costs=costs_of(status["ledger"]),
         errors=_errors(frame),
-        provenance=_provenance(store, frame),
+        provenance=_provenance(store, frame, best),
         code_version=str(_complete(frame)["code_version"].iloc[-1]),
         study_file=study_toml(store.config),
     )
@@ -254,7 +256,14 @@ def _errors(frame: pd.DataFrame) -> tuple[tuple[str, int], ...]:
     return tuple(Counter(map(str, failed)).most_common(_ERRORS))
 
 
-def _provenance(store: StudyStore, frame: pd.DataFrame) -> dict[str, str]:
+def _tied(best: Mapping[int, tuple[Schedule, Scored]]) -> list[str]:
+    """What of the data or the model the best schedules hold for alone."""
+    return [f"{each} (NFE {nfe})" for nfe, (own, _) in best.items() for each in own.tied_to]
+
+
+def _provenance(
+    store: StudyStore, frame: pd.DataFrame, best: Mapping[int, tuple[Schedule, Scored]]
+) -> dict[str, str]:
     config, done = store.config, _complete(frame)
     of_second = done["rung"] == Rung.SECOND_METRIC.value
     named: dict[str, Iterable[Any]] = {
@@ -267,6 +276,8 @@ def _provenance(store: StudyStore, frame: pd.DataFrame) -> dict[str, str]:
         "reference images": done["reference_n"].dropna().map(lambda n: f"{int(n):,}"),
         "search": [f"{config.search.algorithm}, seed {config.study.seed}"],
         "space": [config.space.preset],
+        "target": [store.space.get("target") or ANY],
+        "schedules tied to": _tied(best),
         "noise seed of the search": [str(config.search_noise_seed)],
         "noise seed of the validation": [str(config.validation_noise_seed)],
         "device": done["device"],

@@ -19,6 +19,10 @@ def best_lines(
         interval = held_out["interval_95"]
         shown = "" if interval is None else f" (95 % {interval[0]:.4f} to {interval[1]:.4f})"
         yield f"NFE {row['nfe']}: {row['origin']}, schedule {row['schedule_id']}"
+        if row["target"] not in (None, "any"):
+            yield f"  to run in: {row['target']}"
+        for each in row["tied_to"]:
+            yield f"  tied to {each}"
         yield (
             f"  {row['metric']} distance {held_out['value']:.4f}{shown}: "
             f"{held_out['n_images']:,} images, "

@@ -43,6 +43,7 @@ from s3search.study.file.config import StudyConfig
 from s3search.study.optuna.mirror import DATABASE_ERRORS, OptunaMirror
 
 _FOUND_LATER = ("mean_image", "ems", "jump", "layers")  # unset in spaces of earlier releases
+_BEFORE_TARGETS = {"target": "any", "data_bound": True}  # as spaces without these keys had it
 
 
 class StudyStore(StudyReader):
@@ -282,7 +283,7 @@ def space_fields(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[st
     """The stored space, flat: a study of an earlier release has fields that came later at their
     defaults, which are off.
     """
-    defaults = flat(SpaceConfig().model_dump(mode="json"))
+    defaults = flat(SpaceConfig().model_dump(mode="json")) | _BEFORE_TARGETS
     known = {key: value for key, value in flat(stored).items() if key not in _FOUND_LATER}
     return {key: defaults[key] for key in flat(asked) if key in defaults} | known
 

@@ -1,5 +1,6 @@
 """Out of the study: the best schedule of each NFE, with its provenance."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -7,6 +8,7 @@ import pandas as pd
 from s3search.errors import InvalidConfig, StudyConflict
 from s3search.schedules.schedule import Schedule
 from s3search.search.questions import Rung
+from s3search.search.space.targets import objection, runtime_of
 from s3search.study.database.store import StudyStore
 from s3search.study.results.comparison import against_published, floors
 from s3search.study.results.frame import Scored, best_of, evaluations_frame, validated, why_nothing
@@ -16,7 +18,7 @@ def best_schedule(
     store: StudyStore, nfe: int | None = None, frame: pd.DataFrame | None = None
 ) -> tuple[Schedule, Scored]:
     """The validated schedule with the lowest held-out value at ``nfe``, found or published, that
-    nobody vetoed.
+    the study's target can express and nobody vetoed.
 
     Raises `InvalidConfig` for an NFE that the study does not search and `StudyConflict` before
     validation, or if all are vetoed.
@@ -33,9 +35,22 @@ def best_schedule(
     scored = validated(frame, store.config, nfe)
     if not scored:
         raise StudyConflict(why_nothing(store, frame, nfe))
-    best = scored[0]
-    schedule = store.schedule(best.schedule_id)
-    return with_provenance(schedule, _provenance(store, frame, best, scored)), best
+    best, schedule = best_runnable(store, scored)
+    source = {
+        **_provenance(store, frame, best, scored),
+        "target": store.space.get("target"),
+        "tied_to": list(schedule.tied_to),
+    }
+    return with_provenance(schedule, source), best
+
+
+def best_runnable(store: StudyStore, scored: Sequence[Scored]) -> tuple[Scored, Schedule]:
+    """The best of the schedules that the study's target can express, or of all if none is."""
+    runtime = runtime_of(store.space.get("target"))
+    pairs = ((each, store.schedule(each.schedule_id)) for each in scored)
+    solver = store.space.get("solver")
+    fitting = (pair for pair in pairs if objection(runtime, pair[1], solver) is None)
+    return next(fitting, (scored[0], store.schedule(scored[0].schedule_id)))
 
 
 def _provenance(

@@ -7,7 +7,7 @@ import numpy as np
 
 from s3search.rules import Prediction, SearchedRule, Taylor
 from s3search.schedules.schedule import Schedule, StartKind
-from s3search.schedules.spacing import EndRule, noisy_time
+from s3search.schedules.spacing import EndRule
 from s3search.search.edit.compensating import random_compensation
 from s3search.search.edit.draft.finishing import finished
 from s3search.search.edit.draft.form import Draft, pick, random_end
@@ -21,10 +21,10 @@ def random_schedule(problem: Problem, nfe: int, rng: np.random.Generator) -> Sch
     the way in lam, bent towards one of the ends.
     """
     space, process = problem.space, problem.process
-    start = pick(problem.starts_at(noisy_time(process)), rng)
+    start = pick(problem.starts_at(problem.first_time), rng)
     n = nfe + (start is not StartKind.NETWORK)
     denoises = pick(space.end_rules, rng) is EndRule.DENOISE
-    draft = Draft(process, [noisy_time(process)], denoises, start, [])
+    draft = Draft(process, [problem.first_time], denoises, start, [])
     jump = problem.jump_lams
     if jump is not None and start is StartKind.NETWORK and rng.random() < 0.5:
         draft.jumps = True

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from s3search.schedules.schedule import Schedule, Start, StartKind, StatisticsReference, needs_ems
-from s3search.search.edit.draft.form import Draft
+from s3search.search.edit.draft.form import Draft, pick
 from s3search.search.edit.draft.settling import settle, settle_end, settle_first
 from s3search.search.space import Problem
 
@@ -31,6 +31,8 @@ def finished(problem: Problem, draft: Draft, nfe: int, rng: np.random.Generator)
     while draft.n_calls < nfe:
         draft.insert_step(problem, rng)
         settle(problem, draft)
+    if problem.listed:
+        return _listed(problem, draft, rng)
     clean = (process.clean_time,) if draft.denoises else ()
     image = problem.mean_image if draft.start is StartKind.AVERAGE_X0 else None
     first = draft.first_shift
@@ -51,3 +53,11 @@ def finished(problem: Problem, draft: Draft, nfe: int, rng: np.random.Generator)
         steps=steps,
         statistics=named,
     )
+
+
+def _listed(problem: Problem, draft: Draft, rng: np.random.Generator) -> Schedule:
+    """The levels of the draft with the steps of its own listed solver, or of one drawn."""
+    solver = draft.listed
+    if solver not in problem.listed:
+        solver = pick(problem.listed, rng)
+    return solver.on(draft.process, (*draft.times, draft.process.clean_time))

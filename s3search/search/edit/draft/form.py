@@ -8,6 +8,7 @@ import numpy as np
 
 from s3search.processes import NoiseProcess
 from s3search.rules import level
+from s3search.schedules.published.listed import ListedSolver, listed_solver_of
 from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind, Step
 from s3search.search.edit.network_time import LEAST_LAM, Shift, shift_of
 from s3search.search.edit.recipe import FINISH, Choice, choice_of, step_of
@@ -31,6 +32,7 @@ class Draft:
     choices: list[Choice]
     first_shift: Shift | None = None  # of the network's time at the first call
     jumps: bool = False  # the first time lies below the noisy end, a Gaussian jump leads to it
+    listed: ListedSolver | None = None  # whose steps these are, where other programs run it
 
     @property
     def n_calls(self) -> int:
@@ -118,6 +120,7 @@ def draft_of(schedule: Schedule) -> Draft:
         choices=choices,
         first_shift=shift_of(process, times[0], schedule.start.network_time),
         jumps=schedule.start.jump is not None,
+        listed=listed_solver_of(schedule),
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from s3search.rules import level
 from s3search.schedules.schedule import Schedule, StartKind
-from s3search.schedules.spacing import EndRule, noisy_time
+from s3search.schedules.spacing import EndRule
 from s3search.search.edit.draft.form import draft_of
 from s3search.search.edit.draft.settling import settle_first, settle_shifts, settle_times
 from s3search.search.edit.recipe import Choice, possible
@@ -34,7 +34,7 @@ def _frame_problem(problem: Problem, schedule: Schedule) -> str | None:
         return f"times[0]: a jump lands at sigma / alpha in {list(space.jump_sigma or ())}"
     if first != draft.times[0]:
         draft.times[0] = first
-        return f"times[0]: {draft.times[0]} is not the noisy end {noisy_time(problem.process)}"
+        return f"times[0]: {draft.times[0]} is not the noisy end {problem.first_time}"
     rule = EndRule.DENOISE if draft.denoises else EndRule.STOP
     if rule not in space.end_rules:
         return f"times: the end rule is {rule.value!r}, the space has {_words(space.end_rules)}"

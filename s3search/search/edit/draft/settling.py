@@ -2,11 +2,12 @@
 little as that takes.
 """
 
+import math
 from dataclasses import replace
 
 from s3search.rules import level
 from s3search.schedules.schedule import StartKind
-from s3search.schedules.spacing import EndRule, noisy_time
+from s3search.schedules.spacing import EndRule, whole_times
 from s3search.search.edit.draft.form import Draft
 from s3search.search.edit.network_time import SLACK, settled_shift
 from s3search.search.edit.recipe import FINISH, possible, step_of
@@ -20,7 +21,7 @@ def settle_first(problem: Problem, draft: Draft) -> None:
     limits = problem.jump_lams
     if not draft.jumps or limits is None:
         draft.jumps = False
-        draft.times[0] = noisy_time(draft.process)
+        draft.times[0] = problem.first_time
         return
     draft.start = StartKind.NETWORK
     lam, (low, high) = draft.lams()[0], limits
@@ -106,3 +107,7 @@ def settle_times(problem: Problem, draft: Draft) -> None:
     for i in range(1, n + 1):
         if lams[i] != old[i]:
             draft.place(i, lams[i])
+    if problem.runtime.rounds(problem.process):
+        called = len(draft.times) - (not draft.calls_end)
+        cleanest = 0 if draft.calls_end else math.floor(draft.times[-1]) + 1
+        draft.times[:called] = whole_times(draft.times[:called], cleanest)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from s3search.schedules.schedule import StartKind
-from s3search.schedules.spacing import EndRule, noisy_time
+from s3search.schedules.spacing import EndRule
 from s3search.search.edit.draft import Draft, pick, random_end, set_end_rule
 from s3search.search.edit.network_time import moved_shift
 from s3search.search.edit.recipe import Choice, step_of
@@ -94,7 +94,7 @@ def change_jump(problem: Problem, draft: Draft, rng: np.random.Generator) -> Non
         return
     if draft.jumps and rng.random() < 0.3:
         draft.jumps = False
-        draft.times[0] = noisy_time(draft.process)
+        draft.times[0] = problem.first_time
     elif draft.jumps:
         lam = before[0] + rng.normal(0.0, 2 * problem.space.time_sigma)
         draft.place(0, float(np.clip(lam, *limits)))

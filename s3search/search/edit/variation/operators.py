@@ -59,7 +59,7 @@ def operators_of(problem: Problem) -> tuple[list[Operator], list[float]]:
         "relaxation": len(space.relaxations) == 1 and not walks(space.relaxations[0]),
         "estimation": not space.low_order_estimates or max(space.orders) < 3,
         "corrector": space.correctors == (None,),
-        "solver": len(space.solvers) < 2,
+        "solver": len(problem.listed or space.solvers) < 2,
         "start_point": len(space.start_points) < 2,
         "compensation": not space.compensations,
         "network_time": space.network_shift == 0.0,

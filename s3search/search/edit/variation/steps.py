@@ -135,7 +135,12 @@ def change_solver(problem: Problem, draft: Draft, rng: np.random.Generator) -> N
     """A small move of one step's own numbers, or a step of another solver in its place.
 
     The first step is left out where there are others: with one point most solvers are one.
+    Where the winner is to be a list for a solver, all steps become another one's.
     """
+    if problem.listed:
+        others_listed = [own for own in problem.listed if own is not draft.listed]
+        draft.listed = pick(others_listed, rng) if others_listed else draft.listed
+        return
     n = max(1, len(draft.choices) - draft.denoises)
     i = int(rng.integers(min(1, n - 1), n))
     choice = draft.choices[i]
