@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from s3search.processes import NoiseProcess, VpDiscrete
-from s3search.schedules.published.listed import listed_for, listed_solver_of
+from s3search.schedules.published.listed import ListedSolver, listed_for, listed_solver_of
 from s3search.schedules.schedule import Schedule
 from s3search.schedules.spacing import End, EndRule, Spacing, grid
 from s3search.solvers.plan import compile_plan
@@ -23,14 +23,14 @@ _CASES = [
 ]
 
 
-def _schedule(process: NoiseProcess, solver: object) -> Schedule:
+def _schedule(process: NoiseProcess, solver: ListedSolver) -> Schedule:
     end = End(rule=EndRule.DENOISE, sigma=0.05)
     times = grid(process, 5, Spacing.LOGSNR, end)
-    return solver.on(process, (solver.first_time(process), *times[1:]))  # type: ignore[attr-defined]
+    return solver.on(process, times)
 
 
 @pytest.mark.parametrize(("process", "solver"), _CASES)
-def test_the_plan_moves_with_its_levels(process: NoiseProcess, solver: object) -> None:
+def test_the_plan_moves_with_its_levels(process: NoiseProcess, solver: ListedSolver) -> None:
     schedule = _schedule(process, solver)
     table = TrainableTimes(schedule, trained=trained_range(process))
     denoiser = gaussian(process)
@@ -57,7 +57,7 @@ def test_the_plan_moves_with_its_levels(process: NoiseProcess, solver: object) -
 
 
 @pytest.mark.parametrize(("process", "solver"), _CASES)
-def test_levels_stay_in_order_and_in_range(process: NoiseProcess, solver: object) -> None:
+def test_levels_stay_in_order_and_in_range(process: NoiseProcess, solver: ListedSolver) -> None:
     schedule = _schedule(process, solver)
     trained = trained_range(process)
     table = TrainableTimes(schedule, trained=trained, rounds=True)

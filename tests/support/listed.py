@@ -7,7 +7,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy
 import pytest
 import torch
 from torch import Tensor
@@ -27,7 +26,7 @@ def in_diffusers(file: Path, names: dict[str, Any], denoiser: Any, noise: Tensor
     scheduler = getattr(diffusers, name).from_config(own.config, **names["config"])
     takes = text.partition("pipe(..., ")[2].partition(").images")[0]
     key, _, value = takes.partition("=")
-    scheduler.set_timesteps(**{key: eval(value, {**names, "numpy": numpy})})
+    scheduler.set_timesteps(**{key: eval(value, dict(names))})
     x = noise if isinstance(process, Flow) else noise * scheduler.init_noise_sigma
     for i, t in enumerate(scheduler.timesteps):
         seen = x if isinstance(process, Flow) else scheduler.scale_model_input(x, t)

@@ -34,7 +34,6 @@ class DiffusersScheduler:
 
 
 _NO_GRID = dict.fromkeys(("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"), False)
-_NO_SHIFT = {"use_dynamic_shifting": False, "shift_terminal": None, **_NO_GRID}
 
 _DIFFUSERS: dict[tuple[str, bool], DiffusersScheduler] = {  # by solver, and if it is for flows
     ("euler", False): DiffusersScheduler(
@@ -56,21 +55,13 @@ _DIFFUSERS: dict[tuple[str, bool], DiffusersScheduler] = {  # by solver, and if 
     ),
     ("euler", True): DiffusersScheduler(
         name="FlowMatchEulerDiscreteScheduler",
-        config={"shift": 1.0, **_NO_SHIFT},
-        takes="sigmas=sigmas[:-1]",
-    ),
-    ("unipc", True): DiffusersScheduler(
-        name="UniPCMultistepScheduler",
         config={
-            "use_flow_sigmas": True,
-            "prediction_type": "flow_prediction",
-            "flow_shift": 1.0,
-            "solver_order": 2,
-            "solver_type": "bh2",
-            "final_sigmas_type": "zero",
-            **_NO_SHIFT,
+            "shift": 1.0,
+            "use_dynamic_shifting": False,
+            "shift_terminal": None,
+            **_NO_GRID,
         },
-        takes="sigmas=numpy.array(sigmas[:-1])",
+        takes="sigmas=sigmas[:-1]",
     ),
 }
 

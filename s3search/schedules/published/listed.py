@@ -4,9 +4,9 @@
                sample_euler of k-diffusion and ComfyUI
     dpmpp_2m   diffusers' DPMSolverMultistepScheduler; sample_dpmpp_2m of k-diffusion and ComfyUI
     ipndm      sample_ipndm of ComfyUI
-    unipc      diffusers' UniPCMultistepScheduler for flows, of order 2 with bh2
 
-The levels are all that there is to choose: steps and end are the program's own.
+The levels are all that there is to choose: steps and end are the program's own.  UniPC is not
+among them: diffusers' takes a list for flows alone, and tells the network truncated times there.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,11 +17,7 @@ from s3search.processes import Flow, NoiseProcess
 from s3search.schedules.published.common import on_times
 from s3search.schedules.published.deis import ipndm_steps
 from s3search.schedules.published.dpm import ddim_steps, dpm_multistep_steps
-from s3search.schedules.published.unipc import unipc_steps
 from s3search.schedules.schedule import Schedule, Start, Step
-from s3search.schedules.spacing import noisy_time
-
-_FLOW_START_GAP = 1e-6  # diffusers' UniPC starts a flow this much below pure noise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,16 +30,10 @@ class ListedSolver:
     title: str
     steps: Callable[[int], tuple[Step, ...]] = field(repr=False)
     runs_flows: bool = False
-    runs_others: bool = True
 
     def exists_for(self, process: NoiseProcess) -> bool:
         """Whether a program runs it on models of this process."""
-        return self.runs_flows if isinstance(process, Flow) else self.runs_others
-
-    def first_time(self, process: NoiseProcess) -> float:
-        """Where its list begins."""
-        is_shy = self.name == "unipc" and isinstance(process, Flow)
-        return noisy_time(process) - (_FLOW_START_GAP if is_shy else 0.0)
+        return self.runs_flows or not isinstance(process, Flow)
 
     def on(self, process: NoiseProcess, times: Sequence[float]) -> Schedule:
         """The schedule at these times, of which the last is the clean end."""
@@ -60,13 +50,6 @@ LISTED_SOLVERS: dict[str, ListedSolver] = {
             steps=cache(lambda n: dpm_multistep_steps(n, order=2, lower_order_final=False)),
         ),
         ListedSolver(name="ipndm", title="iPNDM", steps=cache(lambda n: ipndm_steps(n, 4))),
-        ListedSolver(
-            name="unipc",
-            title="UniPC-2 bh2",
-            steps=cache(lambda n: unipc_steps(n, order=2, variant="bh2")),
-            runs_flows=True,
-            runs_others=False,
-        ),
     )
 }
 """By their names, as ``[space] solver`` has them."""
@@ -81,12 +64,11 @@ def listed_solver_of(schedule: Schedule, name: str | None = None) -> ListedSolve
     """The solver, or the one of that name, whose schedule this is on its times; None where it is
     none's, or says more than a list of levels can.
     """
-    process, times, steps = schedule.process, schedule.times, schedule.steps
+    process, steps = schedule.process, schedule.steps
     is_plain = schedule.model_patch is None and schedule.start == Start()
-    if times[-1] != process.clean_time or not is_plain or steps[-1:] != ddim_steps(1):
+    if schedule.times[-1] != process.clean_time or not is_plain or steps[-1:] != ddim_steps(1):
         return None
     for solver in listed_for(process):
-        is_other = name not in (None, solver.name) or times[0] > solver.first_time(process)
-        if not is_other and solver.steps(len(steps))[:-1] == steps[:-1]:
+        if name in (None, solver.name) and solver.steps(len(steps))[:-1] == steps[:-1]:
             return solver
     return None

@@ -60,5 +60,4 @@ def _listed(problem: Problem, draft: Draft, rng: np.random.Generator) -> Schedul
     solver = draft.listed
     if solver not in problem.listed:
         solver = pick(problem.listed, rng)
-    times = (solver.first_time(draft.process), *draft.times[1:], draft.process.clean_time)
-    return solver.on(draft.process, times)
+    return solver.on(draft.process, (*draft.times, draft.process.clean_time))
