@@ -31,9 +31,6 @@ from s3search.search.trial import (
     published_as,
 )
 
-BASELINES = "baselines"
-"""The kind of the notes that say what a study's search knew of."""
-
 _KARRAS, *_OTHER_SIGMAS = K_SIGMAS
 _NO_LEVELS = {
     "use_karras_sigmas": False,

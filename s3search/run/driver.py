@@ -15,7 +15,6 @@ from typing import TypeVar
 from s3search.cluster.asking import Asker, Pool, PopulationSize
 from s3search.errors import EvaluationFailed, LeaseLost, S3SearchError, StudyConflict
 from s3search.evaluation.record import Description
-from s3search.run.baselines import BASELINES
 from s3search.run.forecast import forecast_of, to_validate
 from s3search.run.prepare import Prepared
 from s3search.run.tally import Tally
@@ -25,6 +24,7 @@ from s3search.search.questions import Answer, Job, Measure, Measurement, RealIma
 from s3search.search.trial import Trial
 from s3search.study.database.store import StudyStore
 from s3search.study.log import Log
+from s3search.study.results.coverage import BASELINES
 from s3search.study.results.exported import mark_exported
 from s3search.study.results.forecast import HearsForecast
 from s3search.study.results.progress import Report

@@ -15,7 +15,6 @@ from s3search.evaluation.plugins import importable_from
 from s3search.evaluation.record import Description, statistics_problem
 from s3search.run.algorithms import make_search
 from s3search.run.baselines import (
-    BASELINES,
     KnownBaselines,
     baselines_of_before,
     known_baselines,
@@ -28,6 +27,7 @@ from s3search.search.trial import Trial, distinct, seeded
 from s3search.study.database.store import open_study
 from s3search.study.extensions import Extension
 from s3search.study.file.config import StudyConfig
+from s3search.study.results.coverage import BASELINES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from s3search.show.report.data import collect
 from s3search.study.database.store import open_study
 from s3search.study.file.config import StudyConfig
 from s3search.study.results.comparison import comparison_of
-from s3search.study.results.coverage import KIND
+from s3search.study.results.coverage import BASELINES
 from tests.show.report.test_report import Page
 from tests.support.studies import study_config
 
@@ -82,13 +82,13 @@ def note(config: StudyConfig, stock: Iterable[str], **changes: Any) -> None:
     """
     content = {"nfe": NFE, "known": n_measured(config), "stock": list(stock), "missing": {}}
     with open_study(config.storage.url, "t") as store:
-        store.add_note(KIND, content | changes)
+        store.add_note(BASELINES, content | changes)
 
 
 def forget(config: StudyConfig) -> None:
     """Takes what launches noted, as if an earlier release had made the study."""
     with closing(sqlite3.connect(_file(config))) as connection:
-        connection.execute("DELETE FROM s3search_notes WHERE kind = ?", (KIND,))
+        connection.execute("DELETE FROM s3search_notes WHERE kind = ?", (BASELINES,))
         connection.commit()
 
 

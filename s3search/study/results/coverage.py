@@ -11,8 +11,8 @@ A found schedule may be called better than the published ones only where all of 
    best tenth, k = max(1, N // 10), is among them 19 times in 20 even if they were measured in an
    order that says nothing:  C(N - k, n) / C(N, n) <= 0.05.  That is 26 of 86, all of 10.
 
-What there is, a launch notes in the study (`KIND`) before anything is proposed.  A study without
-the note, begun by an earlier release, covers nothing.
+What there is, a launch notes in the study (`BASELINES`) before anything is proposed.  A study
+without the note, begun by an earlier release, covers nothing.
 """
 
 import math
@@ -31,9 +31,9 @@ from s3search.search.trial import OriginKind, schedule_key
 from s3search.study.database.store import StudyStore
 from s3search.study.results.frame import Scored
 
-KIND = "baselines"
-"""The notes of a launch, one for each number of calls: how many configurations are ``known``, the
-labels of the ``stock`` defaults, and why others are ``missing``.
+BASELINES = "baselines"
+"""The kind of the notes of a launch, one for each number of calls: how many configurations are
+``known``, the labels of the ``stock`` defaults, and why others are ``missing``.
 """
 
 _CHANCE = 0.05  # of missing the best share, all the same
@@ -99,7 +99,7 @@ def coverage_of(
     is_it = frame["is_baseline"] & (frame["nfe"] == nfe) & (frame["state"] == "complete")
     whole = frame[is_it & (frame["rung"] == Rung.SEARCH.value)]
     measured = int(whole["schedule_id"].nunique())
-    notes = [note for _, note in store.notes(KIND) if note["nfe"] == nfe]
+    notes = [note for _, note in store.notes(BASELINES) if note["nfe"] == nfe]
     if not notes:
         return Coverage(measured=measured, without={})
     note, validated = notes[-1], {row.name for row in scored}
