@@ -95,7 +95,7 @@ def test_launch_prints_its_progress_and_the_comparison(cli: Cli, tmp_path: Path)
     assert (said.code, said.err) == (0, "")
     for word in (
         "baselines: 1/17",
-        "search: 12/12",
+        "search: 17/17",
         "validation: ",
         "s3search",
         " to ",
