@@ -94,9 +94,10 @@ def test_launch_prints_its_progress_and_the_comparison(cli: Cli, tmp_path: Path)
     said = cli("launch", study_file(tmp_path))
     assert (said.code, said.err) == (0, "")
     for word in (
-        "baselines: 1/17",
-        "search: 17/17",
-        "validation: ",
+        "costs about ",
+        "baselines: 8 % of the budget of 12 evaluations x 30 images; 1 schedules measured",
+        "search: 100 % of the budget of 12 evaluations x 30 images; 12 schedules measured",
+        "validation: 60 held-out images of each of at most ",
         "s3search",
         " to ",
         "1.00x",

@@ -186,7 +186,8 @@ def test_commands_say_of_a_finished_study_what_they_said(
         assert told["schedule_id"] == cli("check", exported, "--json").json["id"]
     page = tmp_path / "report.html"
     assert cli("report", study, "--no-samples", "-o", page, *_at(finished)).code == 0
-    _assert_page_says(page_numbers(page.read_text()), recorded["report"])
+    status = cli("status", study, *_at(finished), "--json").json
+    _assert_page_says(page_numbers(page.read_text()), _told_as_share(recorded, status))
 
 
 def _assert_page_says(found: list[str], recorded: list[str]) -> None:
@@ -196,6 +197,20 @@ def _assert_page_says(found: list[str], recorded: list[str]) -> None:
     summary, today = (page[: len(page) - alike] for page in (recorded, found))
     assert len(summary) <= 17
     assert {each.rstrip(",") for each in summary} <= {each.rstrip(",") for each in today}
+
+
+def _told_as_share(recorded: Any, status: Any) -> list[str]:
+    """The report's numbers, where it told evaluations and their budget the share of the budget
+    and all that was measured.
+    """
+    before: list[str] = recorded["report"]
+    old = recorded["status"]
+    made, known = old["evaluations"], old["baselines"]
+    ends = [f"{old[key]:,}" for key in ("validated", "failed", "network_calls")]
+    told = [f"{made:,}", f"{old['budget']:,}", f"{known:,}", *ends]
+    (at,) = (i for i in range(len(before)) if before[i : i + len(told)] == told)
+    shared = ["100", *page_numbers(status["budget_words"]), f"{made + known:,}", f"{known:,}"]
+    return [*before[:at], *shared, *ends, *before[at + len(told) :]]
 
 
 def test_one_database_holds_all_finished_studies(cli: Cli, finished: Path) -> None:
