@@ -63,11 +63,13 @@ class Driver:
             self._store.set_state("searching")
             self._note_baselines()
             self._converse(self._start.search.run())
-            self._log.flush()
-            self._store.set_state("validating")
             extends = self._start.extends
             known = self._start.baselines if extends else ()
-            self._validate(Validation(self._store, baselines=known, extends=extends))
+            validation = Validation(self._store, baselines=known, extends=extends)
+            self._converse(validation.prepare())
+            self._log.flush()
+            self._store.set_state("validating")
+            self._validate(validation)
             self._store.set_state("done")
         except LeaseLost:  # the state is the other driver's to write
             raise

@@ -21,9 +21,8 @@ from s3search.study.results.frame import validated as validated_of
 class Validation:
     """Measures the finalists of a study; ``further`` trials instead, where there are any.
 
-    Of published solvers that the search measured nothing of it measures the usual schedule first,
-    as the search would have, where ``baselines`` are known.  ``extends``: a winner with fewer
-    calls is validated with calls that change nothing.
+    ``baselines`` are what is known to beat.  ``extends``: a winner with fewer calls is validated
+    with calls that change nothing.
     """
 
     def __init__(
@@ -40,6 +39,12 @@ class Validation:
         self._asked: set[str] = set()  # schedule ids
         self._done: set[str] = set()
 
+    def prepare(self) -> Conversation[None]:
+        """Measures, as the search would have, one schedule of every published solver that it has
+        measured nothing of.
+        """
+        yield from self._talk.ask([self._searched(trial) for trial in self._unmeasured()])
+
     def run(self) -> Conversation[None]:
         """Measures until every finalist that nobody vetoes is validated; raises
         `EvaluationFailed` where none can be.
@@ -47,7 +52,6 @@ class Validation:
         if self._further:
             yield from self._measure_and_validate(self._further)
             return
-        yield from self._talk.ask([self._searched(trial) for trial in self._unmeasured()])
         chosen = finalists(evaluations_frame(self._store), self._config)
         if chosen:
             yield from self._talk.ask([self._real_images()])
