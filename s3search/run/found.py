@@ -17,6 +17,7 @@ from s3search.study.database.engine import redacted
 from s3search.study.database.store import StudyStore
 from s3search.study.results.comparison import comparison_of
 from s3search.study.results.export import best_schedule
+from s3search.study.results.exported import exported_first
 from s3search.study.results.frame import evaluations_frame, status_of, validated, why_nothing
 from s3search.study.results.table import validated_table
 from s3search.study.results.watching import warnings_of
@@ -52,7 +53,7 @@ class SearchResult:
     def of(cls, store: StudyStore, *, is_kept: bool) -> Self:
         """All of a study that is done; ``is_kept``: its database outlives the search."""
         frame = evaluations_frame(store)
-        scored = validated(frame, store.config)
+        scored = exported_first(store, validated(frame, store.config))
         ems = store.config.statistics.ems
         return cls(
             name=store.name,

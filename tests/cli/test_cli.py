@@ -95,8 +95,8 @@ def test_launch_prints_its_progress_and_the_comparison(cli: Cli, tmp_path: Path)
     assert (said.code, said.err) == (0, "")
     for word in (
         "costs about ",
-        "baselines: 8 % of the budget of 12 evaluations x 30 images; 1 schedules measured",
-        "search: 100 % of the budget of 12 evaluations x 30 images; 12 schedules measured",
+        "baselines: 5 % of the budget of 17 evaluations x 30 images; 1 schedules measured",
+        "search: 100 % of the budget of 17 evaluations x 30 images; 17 schedules measured",
         "validation: 60 held-out images of each of at most ",
         "s3search",
         " to ",

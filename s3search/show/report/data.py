@@ -19,6 +19,7 @@ from s3search.show.report.study_file import study_toml
 from s3search.study.database.store import StudyStore
 from s3search.study.results.comparison import comparison_of
 from s3search.study.results.export import best_schedule
+from s3search.study.results.exported import exported_first
 from s3search.study.results.frame import (
     Scored,
     best_of,
@@ -114,7 +115,7 @@ class Collected:
 def collect(store: StudyStore, frame: pd.DataFrame | None = None) -> Collected:
     """Everything that the database says; raises `StudyConflict` before validation."""
     frame = evaluations_frame(store) if frame is None else frame
-    scored = validated(frame, store.config)
+    scored = exported_first(store, validated(frame, store.config))
     if not scored:
         raise StudyConflict(f"a report is about validated schedules: {why_nothing(store, frame)}")
     status = status_of(store, frame)

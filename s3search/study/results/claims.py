@@ -199,7 +199,7 @@ _VERDICTS = {True: Verdict.BEATS, False: Verdict.LOSES, None: Verdict.UNDECIDED}
 def claims_of(
     store: StudyStore, frame: pd.DataFrame, scored: Sequence[Scored]
 ) -> dict[int, Claim]:
-    """The claims by number of calls, of all that is validated."""
+    """The claims by number of calls, of all that is validated, what is exported first."""
     real = floors(store)
     found = {}
     for nfe in sorted({row.nfe for row in scored}):

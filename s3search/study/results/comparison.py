@@ -8,6 +8,7 @@ import pandas as pd
 from s3search.search.trial import Origin
 from s3search.study.database.store import StudyStore
 from s3search.study.results.claims import claims_of, floors, relative
+from s3search.study.results.exported import exported_first
 from s3search.study.results.frame import (
     HeldOut,
     Scored,
@@ -23,7 +24,7 @@ def comparison_of(store: StudyStore, frame: pd.DataFrame | None = None) -> dict[
     claimed of found against published; and the distance of real images.
     """
     frame = evaluations_frame(store) if frame is None else frame
-    scored = validated(frame, store.config)
+    scored = exported_first(store, validated(frame, store.config))
     claims = claims_of(store, frame, scored)
     rows: list[dict[str, Any]] = []
     for nfe in store.config.space.nfe:

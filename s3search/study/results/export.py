@@ -1,6 +1,5 @@
 """Out of the study: the best schedule of each NFE, with its provenance."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -8,9 +7,9 @@ import pandas as pd
 from s3search.errors import InvalidConfig, StudyConflict
 from s3search.schedules.schedule import Schedule
 from s3search.search.questions import Rung
-from s3search.search.space.targets import objection, runtime_of
 from s3search.study.database.store import StudyStore
 from s3search.study.results.claims import claims_of, floors
+from s3search.study.results.exported import exported_first
 from s3search.study.results.frame import Scored, best_of, evaluations_frame, validated, why_nothing
 
 
@@ -32,25 +31,16 @@ def best_schedule(
             "name one of them with --nfe"
         )
     frame = evaluations_frame(store) if frame is None else frame
-    scored = validated(frame, store.config, nfe)
+    scored = exported_first(store, validated(frame, store.config, nfe))
     if not scored:
         raise StudyConflict(why_nothing(store, frame, nfe))
-    best, schedule = best_runnable(store, scored)
+    best, schedule = scored[0], store.schedule(scored[0].schedule_id)
     source = {
         **_provenance(store, frame, best, scored),
         "target": store.space.get("target"),
         "tied_to": list(schedule.tied_to),
     }
     return with_provenance(schedule, source), best
-
-
-def best_runnable(store: StudyStore, scored: Sequence[Scored]) -> tuple[Scored, Schedule]:
-    """The best of the schedules that the study's target can express, or of all if none is."""
-    runtime = runtime_of(store.space.get("target"))
-    pairs = ((each, store.schedule(each.schedule_id)) for each in scored)
-    solver = store.space.get("solver")
-    fitting = (pair for pair in pairs if objection(runtime, pair[1], solver) is None)
-    return next(fitting, (scored[0], store.schedule(scored[0].schedule_id)))
 
 
 def _provenance(

@@ -6,11 +6,13 @@ Where the two are not the same schedule, every ranking says so, and so do both t
 (the attribute `s3search.study.optuna.marks.EXPORTED`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from s3search.search.questions import Rung
+from s3search.search.space.targets import objection, runtime_of
 from s3search.study.database.store import StudyStore
 from s3search.study.results.frame import Scored, evaluations_frame, validated
 
@@ -55,6 +57,23 @@ class ExportedTrial:
         }
 
 
+def exported_first(store: StudyStore, scored: Sequence[Scored]) -> list[Scored]:
+    """Validated schedules, of each number of calls first the one that is exported: the first that
+    the study's target can express, or that there is.
+    """
+    runtime, solver = runtime_of(store.space.get("target")), store.space.get("solver")
+
+    def runs(row: Scored) -> bool:
+        return objection(runtime, store.schedule(row.schedule_id), solver) is None
+
+    found: list[Scored] = []
+    for nfe in sorted({row.nfe for row in scored}):
+        rows = [row for row in scored if row.nfe == nfe]
+        first = next(filter(runs, rows), rows[0])
+        found += [first, *(row for row in rows if row is not first)]
+    return found
+
+
 def exported_trial(store: StudyStore, frame: pd.DataFrame, winner: Scored) -> ExportedTrial:
     """What is exported of the winner's number of calls."""
     ids = ranked(frame, winner.nfe)["schedule_id"].tolist()
@@ -84,7 +103,7 @@ def ranked(frame: pd.DataFrame, nfe: int | None = None) -> pd.DataFrame:
 def remarks_of(store: StudyStore, frame: pd.DataFrame) -> dict[str, str]:
     """What rankings and trials say of being exported, by schedule id."""
     winners: dict[int, Scored] = {}
-    for row in validated(frame, store.config):
+    for row in exported_first(store, validated(frame, store.config)):
         winners.setdefault(row.nfe, row)
     exported = [exported_trial(store, frame, own) for own in winners.values()]
     return {key: text for own in exported for key, text in own.remarks.items()}
