@@ -144,7 +144,7 @@ def test_a_terminal_shows_a_table_that_stays(interrupted: str, start: Start) -> 
         b"best found",
         b"baseline",
         b"held-out",
-        b"1,080 calls",
+        b"1,530 calls",
     ):
         assert word in shown
     assert b"\xe2\x80\xa6" not in shown  # nothing is cut off at 80 columns

@@ -15,7 +15,7 @@ from s3search.processes import (
     vp_discrete,
     vp_linear,
 )
-from s3search.run.baselines import BASELINES, baselines_of_before, known_baselines
+from s3search.run.baselines import baselines_of_before, known_baselines
 from s3search.run.launching import launch
 from s3search.run.prepare import baseline_seeds, begins_with_stock
 from s3search.schedules.published.baselines import published_solvers
@@ -24,6 +24,7 @@ from s3search.search.questions import Rung
 from s3search.search.trial import Origin, OriginKind, of_library, of_pipeline
 from s3search.study.database.store import open_study
 from s3search.study.database.tables import NOTES
+from s3search.study.results.coverage import BASELINES
 from s3search.study.results.frame import evaluations_frame, finalists
 from s3search.study.results.progress import Progress
 from tests.support.studies import content, study_config

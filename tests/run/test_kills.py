@@ -147,7 +147,8 @@ def test_a_second_launch_is_refused_with_exit_code_2_unless_it_takes_over(
 ) -> None:
     config = study_config(tmp_path, FEWER)
     command = _arguments(tmp_path, [FEWER])
-    with create_or_resume(config, {**space_of(config).model_dump(mode="json"), "statistics": {}}):
+    space = space_of(config).model_copy(update={"target": "any"})
+    with create_or_resume(config, {**space.model_dump(mode="json"), "statistics": {}}):
         second = cli(*command)
         out, err = second.communicate(timeout=PATIENCE_SECONDS)
         assert (second.returncode, out) == (2, "")

@@ -69,4 +69,4 @@ def test_a_study_without_a_protocol_is_left_alone() -> None:
     data = _study("fid-50k-edm")
     data["metric"] = {"features": "digits"}
     assert parse_config(data).metric.protocol is None
-    assert parse_config(data).validation.n_images == 10_000
+    assert parse_config(data).validation.n_images == "auto"

@@ -149,7 +149,8 @@ def test_the_usual_search_measures_the_pipelines_own_solver_and_polishes(tmp_pat
         totals = store.job_totals()
         assert store.state == "done"
     own = "baseline: FlowMatchEulerDiscreteScheduler of the pipeline"
-    assert origins[:2] == [own, "baseline: flow Euler, shift 3"]
+    assert origins[0] == own
+    assert "baseline: flow Heun, shift 3" in origins
     assert any(origin.startswith("polish") for origin in origins)
     assert {kind: total["failed"] for kind, total in totals.items()} == {
         "gaussian": 0,
