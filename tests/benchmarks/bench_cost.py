@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from s3search.models.edm.unets import SongConfig, SongUNet
 from s3search.processes import NoiseProcess, edm, flow, vp_linear
+from s3search.run.baselines import known_baselines
 from s3search.run.forecast import to_validate
 from s3search.run.prepare import baseline_seeds
 from s3search.study.file.config import StudyConfig, config_from_text
@@ -113,7 +114,8 @@ def images_and_calls(config: StudyConfig, process: NoiseProcess) -> list[tuple[f
     """(images, network calls) of the search, and of the validation at most."""
     assert config.search.evaluations is not None
     images = float(config.search.evaluations * config.search.n_images)
-    validated = to_validate(config, baseline_seeds(config, process))
+    known = [known_baselines(None, process, nfe) for nfe in config.space.nfe]
+    validated = to_validate(config, baseline_seeds(config, known))
     held_out = config.held_out_images
     return [
         (images, images * sum(config.space.nfe) / len(config.space.nfe)),

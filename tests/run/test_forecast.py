@@ -103,8 +103,8 @@ def test_what_is_foretold_is_what_it_costs(tmp_path: Path) -> None:
     assert spent["finals"] == pytest.approx(told.network_calls["finals"], rel=0.1)
     assert spent["polish"] == pytest.approx(told.network_calls["polish"], rel=0.4)
     assert len(chosen) <= told.validated <= len(chosen) + 4
-    assert told.held_out_images == config.held_out_images == 320
-    assert validation <= told.network_calls["validation"] == 320 * 3 * told.validated
+    assert told.held_out_images == config.held_out_images == 210
+    assert validation <= told.network_calls["validation"] == 210 * 3 * told.validated
     assert validation == pytest.approx(sum(spent.values()), rel=0.5)  # about what the search cost
     assert (status["budget_share"], status["state"]) == (1.0, "done")
     again = _Listener()

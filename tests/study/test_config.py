@@ -32,7 +32,7 @@ def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
     config = load_config(_file(tmp_path))
     assert config.space.nfe == (3, 5)
     assert config.search.evaluations == 300
-    assert (config.validation.n_images, config.held_out_images) == ("auto", 7100)
+    assert (config.validation.n_images, config.held_out_images) == ("auto", 5300)
     assert config.cluster.address == "local"
     assert config.search.polish_loss == "frechet"
     assert "trajectory" not in config.search.ladder
@@ -118,10 +118,10 @@ def test_the_device_follows_from_the_gpus_of_a_worker(tmp_path: Path) -> None:
     [
         (["search.evaluations=20", "search.n_images=100"], 200),  # twice those of an evaluation
         (["search.evaluations=60"], 2000),
-        (["search.evaluations=300"], 7100),  # 300,000 / 2 images for 21 schedules of each NFE
+        (["search.evaluations=300"], 5300),  # 300,000 / 2 images for 28 schedules of each NFE
         (["search.evaluations=300", "space.nfe=[5]"], 10_000),
         (["search.evaluations=300", "search.baselines=false"], 10_000),
-        (["search.evaluations=300", "validation.finalists=20"], 4500),
+        (["search.evaluations=300", "validation.finalists=20"], 3700),
         (["search.n_images=8000", "search.evaluations=9"], 16_000),
         (["search.evaluations=0"], 2000),
         (["validation.n_images=123"], 123),
