@@ -12,10 +12,11 @@ from s3search.cluster.asking import Pool, described
 from s3search.errors import S3SearchError
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.live import LiveObjects
+from s3search.evaluation.record import Description
 from s3search.evaluation.spec import EvaluatorSpec
 from s3search.run.baselines import stock_solvers
 from s3search.run.checking import checked, note_warnings
-from s3search.run.driver import Driver
+from s3search.run.driver import Driver, check_unchanged
 from s3search.run.forecast import forecast_of, timed
 from s3search.run.prepare import Prepared, prepare
 from s3search.run.targets import aimed
@@ -78,17 +79,20 @@ def dry_run(config: StudyConfig, live: LiveObjects | None = None) -> Forecast:
     with live.borrowed(), workers(config, live) as pool:
         space = aimed(config, space_of(config), described(pool))
         start = prepare(config, space, pool, extension_of(config, space))
-        settled, spent = _as_stored(config)
+        settled, spent = _as_stored(config, start.description)
         return timed(forecast_of(settled, start, pool, spent=spent), settled, start, pool)
 
 
-def _as_stored(config: StudyConfig) -> tuple[StudyConfig, int]:
-    """The study with the size that its validation has, and the network calls made so far."""
+def _as_stored(config: StudyConfig, description: Description) -> tuple[StudyConfig, int]:
+    """The study with the size that its validation has, and the network calls made so far; raises
+    `StudyConflict` where these were made with something else.
+    """
     try:
         store = open_study(config.storage.url, config.study.name)
     except S3SearchError:  # new, or of an older schema
         return config, 0
     with store:
+        check_unchanged(store, description)
         spent = sum(each.network_calls for each in spend_of(store).values())
         return config.settled(store.config), spent
 

@@ -9,7 +9,7 @@ from s3search.evaluation.record import Description
 from s3search.schedules.published.listed import LISTED_SOLVERS, listed_for
 from s3search.schedules.schedule import StartKind
 from s3search.search.space import SpaceConfig
-from s3search.search.space.targets import ANY, narrowed, runtime_of, settled_target
+from s3search.search.space.targets import ANY, OWN_PIPELINE, narrowed, runtime_of, settled_target
 from s3search.study.database.store import open_study
 from s3search.study.file.config import StudyConfig
 
@@ -48,6 +48,17 @@ def aimed(config: StudyConfig, space: SpaceConfig, description: Description) -> 
     return settled
 
 
+def check_target(config: StudyConfig, space: SpaceConfig) -> None:
+    """Raises `InvalidConfig` for a target that is none, and for what the one that the study file
+    names cannot express, as far as that is known without the model.
+    """
+    if space.target not in (None, OWN_PIPELINE):
+        settled_target(space.target, None)
+        narrowed(space, config.space.options)
+    if space.target != OWN_PIPELINE:
+        _check_use_of_solver(space)
+
+
 def _stored_space(config: StudyConfig) -> Mapping[str, Any] | None:
     """The space of the study in the database, if there is one."""
     try:
@@ -59,16 +70,20 @@ def _stored_space(config: StudyConfig) -> Mapping[str, Any] | None:
 
 def _check_solver(space: SpaceConfig, description: Description) -> None:
     """Raises `InvalidConfig` for a solver that has no use, or that no program runs here."""
+    _check_use_of_solver(space)
     if not runtime_of(space.target).listed:
-        if space.solver is not None:
-            raise InvalidConfig(
-                f"space.solver: {space.solver!r} is for target = 'sigmas', found "
-                f"{space.target!r}; leave it out, or set the target"
-            )
         return
     known = listed_for(description.process)
     if space.solver is not None and LISTED_SOLVERS[space.solver] not in known:
         raise InvalidConfig(
             f"space.solver: no program runs {space.solver!r} on a list of levels for a "
             f"{description.process.type!r} model; known: {', '.join(own.name for own in known)}"
+        )
+
+
+def _check_use_of_solver(space: SpaceConfig) -> None:
+    if space.solver is not None and not runtime_of(space.target).listed:
+        raise InvalidConfig(
+            f"space.solver: {space.solver!r} is for target = 'sigmas', found {space.target!r}; "
+            "leave it out, or set the target"
         )

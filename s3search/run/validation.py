@@ -12,6 +12,7 @@ from s3search.search.conversation import Conversation, Talk
 from s3search.search.edit.extend_nfe import extended
 from s3search.search.finish import monotone_by_nfe
 from s3search.search.questions import SEARCHING, Answer, Measure, Measurement, RealImages, Rung
+from s3search.search.stock import variants_of_best
 from s3search.search.trial import Trial, seeded
 from s3search.study.database.store import StudyStore
 from s3search.study.results.frame import Scored, evaluations_frame, finalists
@@ -41,7 +42,7 @@ class Validation:
 
     def prepare(self) -> Conversation[None]:
         """Measures, as the search would have, one schedule of every published solver that it has
-        measured nothing of.
+        measured nothing of, and the best stock solvers on all levels that they have.
         """
         yield from self._talk.ask([self._searched(trial) for trial in self._unmeasured()])
 
@@ -81,18 +82,19 @@ class Validation:
         yield from self._talk.ask(questions)
 
     def _unmeasured(self) -> list[Trial]:
-        """One schedule of every published solver that nothing was measured of; none where nothing
-        was searched.
-        """
+        """What is measured at the latest now; nothing where nothing was searched."""
         if not (self._baselines and self._config.validation.baselines):
             return []
-        rows = {row.schedule_id for row in self._store.measured() if row.rung in SEARCHING}
-        measured = [trial for trial in self._store.trials() if trial.id in rows]
-        return [
-            trial
-            for known in self._baselines
-            for trial in (known.unmeasured(measured) if measured else ())
-        ]
+        rows = [row for row in self._store.measured() if row.rung in SEARCHING]
+        origins = {trial.id: trial for trial in self._store.trials()}
+        measured = [origins[row.schedule_id] for row in rows if row.schedule_id in origins]
+        values = [(origins[row.schedule_id], row.value) for row in rows if row.value is not None]
+        found: list[Trial] = []
+        for known in self._baselines if measured else ():
+            of_nfe = [(trial.origin, v) for trial, v in values if trial.nfe == known.nfe]
+            found += [*known.unmeasured(measured), *variants_of_best(of_nfe, known.trials)]
+        keys = {trial.key for trial in measured}
+        return [trial for trial in found if trial.key not in keys]
 
     def _measure_and_validate(self, trials: Sequence[Trial]) -> Conversation[None]:
         measured = yield from self._talk.ask([self._searched(trial) for trial in trials])

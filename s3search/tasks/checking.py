@@ -3,10 +3,12 @@
 import torch
 
 from s3search.cluster import check_address
-from s3search.cluster.asking import findings_by
+from s3search.cluster.asking import described, findings_by
 from s3search.evaluation.record import Finding, Status
 from s3search.evaluation.spec import load_ems, load_gaussian
 from s3search.run.launching import space_of, workers
+from s3search.run.prepare import prepare
+from s3search.run.targets import aimed, check_target
 from s3search.study.file.config import StudyConfig
 from s3search.study.file.presets import unfilled
 
@@ -18,7 +20,8 @@ def check_study(config: StudyConfig, *, loads: bool = True) -> list[Finding]:
     ``loads``: also of the model, the extractor and the reference, in this process unless the
     study's address is another; without a GPU here they run on the CPU.
     """
-    space_of(config)
+    space = space_of(config)
+    check_target(config, space)
     check_address(config.cluster.address)
     blanks = [f"{key}{what and f' ({what})'}" for key, what in unfilled(config).items()]
     if blanks:
@@ -32,6 +35,7 @@ def check_study(config: StudyConfig, *, loads: bool = True) -> list[Finding]:
             load_gaussian(config.statistics.gaussian)
         return []
     with workers(_here(config)) as pool:
+        prepare(config, aimed(config, space, described(pool)), pool)
         return list(findings_by(pool))
 
 

@@ -86,8 +86,12 @@ def test_folders_are_taken_from_the_study_file(tmp_path: Path) -> None:
     study = _study(tmp_path / "there", "anything")
     config = load_config(study)
     assert config.cluster.import_from == (str(study.parent),)
-    other = load_config(study, ['cluster.import_from=["../plugins", "/nfs/plugins"]'])
-    assert other.cluster.import_from == (f"{study.parent}/../plugins", "/nfs/plugins")
+    words = ['cluster.import_from=["../plugins", "/nfs/plugins"]', "cluster.address=auto"]
+    other = load_config(study, words)
+    own = (str(study.parent), f"{study.parent}/../plugins", "/nfs/plugins")
+    assert other.cluster.import_from == own
+    with pytest.raises(InvalidConfig, match="there is no folder '/nfs/plugins'"):
+        load_config(study, ["cluster.import_from=['/nfs/plugins']"])
     assert other.identity == config.identity
     assert other.evaluator_spec == config.evaluator_spec
 

@@ -175,7 +175,8 @@ def test_what_cannot_be_had_at_these_calls_is_named_and_no_gap(config: StudyConf
     claim = _claim(config)
     assert claim.verdict is Verdict.BEATS
     assert (
-        "stock solvers without a schedule of their own at these calls: "
+        "stock solvers that are not listed, since they make the images of another one or never so "
+        "many calls: "
         "diffusers HeunDiscreteScheduler"
     ) in claim.says
     assert claim.to_dict()["coverage"]["without"] == {

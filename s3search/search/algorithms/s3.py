@@ -42,6 +42,7 @@ from s3search.search.questions import (
     Measurement,
     Thresholds,
 )
+from s3search.search.stock import variants_of_best
 from s3search.search.trial import OriginKind, Trial, schedule_key, searched, seeded
 from s3search.solvers.trainable import Freedom
 
@@ -181,6 +182,9 @@ class _OneNfe:
         yield from self._measure(first, never(n_whole))
         rest = [seed for seed in seeds if seed not in first]
         rest = yield from self._ordered(rest)
+        if stock:
+            values = [(m.trial.origin, m.value) for m in self.known if m.value is not None]
+            rest = list(dict.fromkeys([*variants_of_best(values, rest), *rest]))
         self.surrogate.note_ladder("seeds", self.known)
         of_stock = len(stock) * n_whole  # which leaves the share of the others whole
         while rest and self.spent - of_stock < _SEEDS * self.budget:

@@ -35,7 +35,7 @@ def best_lines(
         if row["optimism"] is not None:
             ranked += (
                 f"; as many held-out images give {search['held_out_value']:.4f}: "
-                f"the search was optimistic by {row['optimism']:.4f}"
+                f"the search was {_optimism(row['optimism'])}"
             )
         yield ranked
         yield from (f"  {sentence}" for sentence in row["claim"]["says"])
@@ -56,3 +56,7 @@ def evaluation_line(evaluation: Measurement, between: tuple[float, float] | None
         f"reference {evaluation.reference_digest}, model {evaluation.model_fingerprint}, "
         f"{evaluation.seconds:.2f} s on {evaluation.device}"
     )
+
+
+def _optimism(by: float) -> str:
+    return f"{'optimistic' if by >= 0.0 else 'pessimistic'} by {abs(by):.4f}"

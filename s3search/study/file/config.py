@@ -160,7 +160,7 @@ class ClusterTable(_Table):
     precision: Precision = "float32"  # of the network's products while sampling
     population: int | Literal["auto"] = "auto"  # evaluations in one task, which share calls
     task_seconds: float | None = Field(default=None, gt=0)  # None: a task may take any time
-    import_from: tuple[str, ...] | None = None  # None: the study file's folder
+    import_from: tuple[str, ...] | None = None  # folders beside the study file's own
 
     @field_validator("workers", mode="before")
     @classmethod
@@ -335,7 +335,7 @@ class StudyConfig(_Table):
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
     """The study file at ``path`` with ``table.key=value`` overrides; raises `InvalidConfig`.
 
-    Folders of ``cluster.import_from`` are taken from the file's, and so is its default.
+    Folders of ``cluster.import_from`` are taken from the file's, which comes before them.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -343,7 +343,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
         raise InvalidConfig(f"{path}: cannot be read ({error})") from error
     config = config_from_text(text, str(path), overrides)
     folder = Path(path).resolve().parent
-    folders = tuple(str(folder / each) for each in config.cluster.import_from or (".",))
+    folders = tuple(str(folder / each) for each in (".", *(config.cluster.import_from or ())))
+    missing = [each for each in folders if not Path(each).is_dir()]
+    if missing and config.cluster.address in ("inline", "local"):  # others may have them elsewhere
+        raise InvalidConfig(
+            f"{path}: cluster.import_from: there is no folder {missing[0]!r}; name folders that "
+            "hold modules, or leave the key out: the study file's own is looked in anyway"
+        )
     cluster = config.cluster.model_copy(update={"import_from": folders})
     return config.model_copy(update={"cluster": cluster})
 
@@ -408,5 +414,7 @@ def _sentence(error: ValidationError) -> str:
             return f"{path}: missing; see `s3search demo` for a complete study file"
         case "value_error":
             return f"{path}: {first['ctx']['error']}" if path else str(first["ctx"]["error"])
+        case "tuple_type":
+            return f"{path}: needs a list, as in [1, 2], found {first['input']!r}"
         case _:
             return f"{path}: {first['msg']} (found {first['input']!r})"

@@ -177,7 +177,10 @@ class Claim:
             yield f"not enough for a verdict: {gaps}; {self.coverage.remedy}"
         if self.coverage.without:
             names = listed(list(self.coverage.without))
-            yield f"stock solvers without a schedule of their own at these calls: {names}"
+            yield (
+                "stock solvers that are not listed, since they make the images of another one or "
+                f"never so many calls: {names}"
+            )
         yield _bias(self.first, self.n_images)
         if self.second is not None:
             yield (
