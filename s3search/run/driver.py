@@ -65,7 +65,12 @@ class Driver:
             self._converse(self._start.search.run())
             extends = self._start.extends
             known = self._start.baselines if extends else ()
-            validation = Validation(self._store, baselines=known, extends=extends)
+            validation = Validation(
+                self._store,
+                baselines=known,
+                all_levels=self._start.counts_images,
+                extends=extends,
+            )
             self._converse(validation.prepare())
             self._log.flush()
             self._store.set_state("validating")

@@ -22,8 +22,9 @@ from s3search.study.results.frame import validated as validated_of
 class Validation:
     """Measures the finalists of a study; ``further`` trials instead, where there are any.
 
-    ``baselines`` are what is known to beat.  ``extends``: a winner with fewer calls is validated
-    with calls that change nothing.
+    ``baselines`` are what is known to beat, the best stock ones on ``all_levels`` unless the search
+    numbers its trials, whose numbers these would take.  ``extends``: a winner with fewer calls is
+    validated with calls that change nothing.
     """
 
     def __init__(
@@ -32,10 +33,12 @@ class Validation:
         *,
         further: Sequence[Trial] = (),
         baselines: Sequence[KnownBaselines] = (),
+        all_levels: bool = True,
         extends: bool = True,
     ) -> None:
         self._store, self._config = store, store.config
         self._further, self._baselines, self._extends = further, baselines, extends
+        self._all_levels = all_levels
         self._talk = Talk()
         self._asked: set[str] = set()  # schedule ids
         self._done: set[str] = set()
@@ -92,7 +95,8 @@ class Validation:
         found: list[Trial] = []
         for known in self._baselines if measured else ():
             of_nfe = [(trial.origin, v) for trial, v in values if trial.nfe == known.nfe]
-            found += [*known.unmeasured(measured), *variants_of_best(of_nfe, known.trials)]
+            found += known.unmeasured(measured)
+            found += variants_of_best(of_nfe, known.trials) if self._all_levels else []
         keys = {trial.key for trial in measured}
         return [trial for trial in found if trial.key not in keys]
 
