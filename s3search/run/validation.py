@@ -22,9 +22,9 @@ from s3search.study.results.frame import validated as validated_of
 class Validation:
     """Measures the finalists of a study; ``further`` trials instead, where there are any.
 
-    ``baselines`` are what is known to beat, the best stock ones on ``all_levels`` unless the search
-    numbers its trials, whose numbers these would take.  ``extends``: a winner with fewer calls is
-    validated with calls that change nothing.
+    ``baselines`` are what is known to beat, the best stock ones on ``all_levels`` unless the
+    search numbers its trials, whose numbers these would take.  ``extends``: a winner with fewer
+    calls is validated with calls that change nothing.
     """
 
     def __init__(
