@@ -253,7 +253,7 @@ def test_a_veto_is_heard_within_a_second_and_leaves_the_bests(
 
 def test_a_resumed_driver_reports_all_that_an_earlier_one_did(tmp_path: Path) -> None:
     config = study_config(
-        tmp_path, "search.algorithm=s3", "search.evaluations=120", "search.n_images=40"
+        tmp_path, "search.algorithm=s3", "search.evaluations=240", "search.n_images=40"
     )
     before: list[Progress] = []
     after: list[Progress] = []
