@@ -4,8 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 # An exact torch, installed first: where a CPU wheel of it is at hand pip takes that one, elsewhere the default build.
 TORCH := torch==2.13.0
-# Of the tests: one more than there are cores, since the one that has Ray's tests mostly waits.
-WORKERS := $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
 
 .PHONY: demo test lint bench bench-search clean
 
@@ -13,7 +11,7 @@ demo: $(VENV)/installed
 	$(BIN)/s3search demo --output demo
 
 test: $(VENV)/installed-dev
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadgroup
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadgroup
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .

@@ -2,9 +2,16 @@
 
 from collections.abc import Iterable, Sequence
 
+from s3search.search.questions import Measurement
 from s3search.search.trial import Origin, Trial
 
 _BEST = 2  # stock solvers
+
+
+def variants_first(measured: Iterable[Measurement], trials: Sequence[Trial]) -> list[Trial]:
+    """All ``trials``, `variants_of_best` before the others, each in their order."""
+    values = [(m.trial.origin, m.value) for m in measured if m.value is not None]
+    return list(dict.fromkeys([*variants_of_best(values, trials), *trials]))
 
 
 def variants_of_best(

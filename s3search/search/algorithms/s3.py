@@ -42,7 +42,7 @@ from s3search.search.questions import (
     Measurement,
     Thresholds,
 )
-from s3search.search.stock import variants_of_best
+from s3search.search.stock import variants_first
 from s3search.search.trial import OriginKind, Trial, schedule_key, searched, seeded
 from s3search.solvers.trainable import Freedom
 
@@ -180,11 +180,8 @@ class _OneNfe:
         n_others = max(_LEAST_CALIBRATED, n_first - len(given) - len(stock))
         first = [*stock, *given, *_spread(others, n_others)]
         yield from self._measure(first, never(n_whole))
-        rest = [seed for seed in seeds if seed not in first]
-        rest = yield from self._ordered(rest)
-        if stock:
-            values = [(m.trial.origin, m.value) for m in self.known if m.value is not None]
-            rest = list(dict.fromkeys([*variants_of_best(values, rest), *rest]))
+        rest = yield from self._ordered([seed for seed in seeds if seed not in first])
+        rest = variants_first(self.known, rest)
         self.surrogate.note_ladder("seeds", self.known)
         of_stock = len(stock) * n_whole  # which leaves the share of the others whole
         while rest and self.spent - of_stock < _SEEDS * self.budget:
