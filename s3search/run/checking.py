@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from s3search.cluster.asking import Pool, findings_by
-from s3search.errors import InvalidConfig, S3SearchError
+from s3search.errors import InvalidConfig
 from s3search.evaluation.record import Finding, Status
-from s3search.study.database.store import StudyStore, open_study
+from s3search.study.database.store import StudyStore, stored_study
 from s3search.study.file.config import StudyConfig
 from s3search.study.results.progress import WARNINGS
 
@@ -35,9 +35,5 @@ def note_warnings(store: StudyStore, warnings: Sequence[str]) -> None:
 
 
 def _is_measured(config: StudyConfig) -> bool:
-    try:
-        store = open_study(config.storage.url, config.study.name)
-    except S3SearchError:  # new, of an older schema, or wrong: all told when it is opened to write
-        return False
-    with store:
-        return store.measured_with() is not None
+    with stored_study(config.storage.url, config.study.name) as store:
+        return store is not None and store.measured_with() is not None

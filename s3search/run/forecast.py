@@ -18,13 +18,15 @@ from s3search.search.questions import Measure, Measurement, Rung, measure
 from s3search.search.trial import Trial
 from s3search.study.file.config import StudyConfig
 from s3search.study.results.budget import budget_words
-from s3search.study.results.forecast import Forecast
+from s3search.study.results.forecast import CostForecast
 from s3search.study.results.frame import most_validated
 
 _MOST_TRIED = 256  # images of the batch that is timed
 
 
-def forecast_of(config: StudyConfig, start: Prepared, pool: Pool, *, spent: int = 0) -> Forecast:
+def forecast_of(
+    config: StudyConfig, start: Prepared, pool: Pool, *, spent: int = 0
+) -> CostForecast:
     """The cost of a study that is prepared, of which ``spent`` network calls were made before."""
     description, place = start.description, pool.place
     validated = to_validate(config, start.seeds)
@@ -33,7 +35,7 @@ def forecast_of(config: StudyConfig, start: Prepared, pool: Pool, *, spent: int 
     calls = {name: n * mean_nfe for name, n in _images_by_stage(config, start).items()}
     calls["validation"] = config.held_out_images * sum(nfe * n for nfe, n in validated.items())
     idle = place.idle_note(description.device)
-    return Forecast(
+    return CostForecast(
         budget=budget_words(config.search, config.search.evaluations),
         network_calls={
             name: round(own * description.batches_per_call) for name, own in calls.items()
@@ -56,7 +58,9 @@ def to_validate(config: StudyConfig, seeds: Sequence[Trial]) -> dict[int, int]:
     return found
 
 
-def timed(forecast: Forecast, config: StudyConfig, start: Prepared, pool: Pool) -> Forecast:
+def timed(
+    forecast: CostForecast, config: StudyConfig, start: Prepared, pool: Pool
+) -> CostForecast:
     """The forecast with seconds: what a small batch and one of twice as many images take, after
     one that warms up; raises `EvaluationFailed` where these fail.
     """

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from s3search.cluster import open_pool
 from s3search.cluster.asking import Pool, described
-from s3search.errors import S3SearchError
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.live import LiveObjects
 from s3search.evaluation.record import Description
@@ -23,10 +22,10 @@ from s3search.run.targets import aimed
 from s3search.search.space import SpaceConfig, load_space
 from s3search.search.trial import Trial
 from s3search.study.database.lease import check_free
-from s3search.study.database.store import StudyStore, create_or_resume, open_study
+from s3search.study.database.store import StudyStore, create_or_resume, stored_study
 from s3search.study.extensions import extension_of, extension_row
 from s3search.study.file.config import StudyConfig
-from s3search.study.results.forecast import Forecast
+from s3search.study.results.forecast import CostForecast
 from s3search.study.results.progress import Report
 from s3search.study.results.watching import spend_of
 
@@ -58,9 +57,10 @@ def launch_on(
     pool: Pool, config: StudyConfig, space: SpaceConfig, report: Report, *, takeover: bool = False
 ) -> None:
     """Runs the study to its end on workers that have loaded what the study file names."""
-    space = aimed(config, space, described(pool))
+    description = described(pool, layers=space.cost is not None)
+    space = aimed(config, space, description)
     extension = extension_of(config, space)
-    start = prepare(config, space, pool, extension)
+    start = prepare(config, space, description, extension)
     warnings = checked(config, pool)
     content = {**space.model_dump(mode="json"), "statistics": start.description.statistics}
     row = extension_row(extension) if extension is not None and extension.is_new else None
@@ -69,16 +69,17 @@ def launch_on(
         Driver(store, pool, start, report).run()
 
 
-def dry_run(config: StudyConfig, live: LiveObjects | None = None) -> Forecast:
+def dry_run(config: StudyConfig, live: LiveObjects | None = None) -> CostForecast:
     """What the study would cost: its workers are opened and make a few images, so that the
     forecast has seconds; nothing is written.
 
     >>> dry_run(load_config("study.toml")).minutes
     """
-    live = live or LiveObjects()
+    space, live = space_of(config), live or LiveObjects()
     with live.borrowed(), workers(config, live) as pool:
-        space = aimed(config, space_of(config), described(pool))
-        start = prepare(config, space, pool, extension_of(config, space))
+        description = described(pool, layers=space.cost is not None)
+        space = aimed(config, space, description)
+        start = prepare(config, space, description, extension_of(config, space))
         settled, spent = _as_stored(config, start.description)
         return timed(forecast_of(settled, start, pool, spent=spent), settled, start, pool)
 
@@ -87,11 +88,9 @@ def _as_stored(config: StudyConfig, description: Description) -> tuple[StudyConf
     """The study with the size that its validation has, and the network calls made so far; raises
     `StudyConflict` where these were made with something else.
     """
-    try:
-        store = open_study(config.storage.url, config.study.name)
-    except S3SearchError:  # new, or of an older schema
-        return config, 0
-    with store:
+    with stored_study(config.storage.url, config.study.name) as store:
+        if store is None:
+            return config, 0
         check_unchanged(store, description)
         spent = sum(each.network_calls for each in spend_of(store).values())
         return config.settled(store.config), spent

@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from s3search.cluster.asking import Pool, described
 from s3search.errors import (
     IncompatibleStatistics,
     InvalidConfig,
     InvalidSchedule,
-    S3SearchError,
 )
 from s3search.evaluation.plugins import importable_from
 from s3search.evaluation.record import Description, statistics_problem
@@ -24,7 +22,7 @@ from s3search.search.conversation import NoiseSeeds, Search, Setup
 from s3search.search.space import Problem, SpaceConfig
 from s3search.search.space.targets import narrowed
 from s3search.search.trial import Trial, distinct, seeded
-from s3search.study.database.store import open_study
+from s3search.study.database.store import stored_study
 from s3search.study.extensions import Extension
 from s3search.study.file.config import StudyConfig
 from s3search.study.results.coverage import BASELINES
@@ -64,13 +62,15 @@ class Prepared:
 
 
 def prepare(
-    config: StudyConfig, space: SpaceConfig, pool: Pool, extension: Extension | None = None
+    config: StudyConfig,
+    space: SpaceConfig,
+    description: Description,
+    extension: Extension | None = None,
 ) -> Prepared:
-    """Asks the workers what they loaded and makes the search, from what its version of the space
-    begins with; raises for anything wrong.
+    """Makes the search for what the workers have loaded, from what its version of the space begins
+    with; ``description`` tells of layers where the space has a cost.  Raises for anything wrong.
     """
     importable_from(config.import_folders, (config.search.algorithm,))
-    description = described(pool, layers=space.cost is not None)
     applied = config if extension is None else extension.applied(config)
     has_stock = begins_with_stock(config)
     known = known_of(config, description, has_stock=has_stock)
@@ -175,12 +175,8 @@ def begins_with_stock(config: StudyConfig) -> bool:
     """Whether the search of a study begins with stock solvers: not where trials were made before
     there were any, which a resumed search is to ask for again.
     """
-    try:
-        store = open_study(config.storage.url, config.study.name)
-    except S3SearchError:  # new, or wrong: all told when it is opened to write
-        return True
-    with store:
-        return bool(store.notes(BASELINES)) or not store.has_trials()
+    with stored_study(config.storage.url, config.study.name) as store:
+        return store is None or bool(store.notes(BASELINES)) or not store.has_trials()
 
 
 def given_seeds(config: StudyConfig, description: Description) -> list[Trial]:

@@ -4,13 +4,13 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from s3search.errors import InvalidConfig, S3SearchError
+from s3search.errors import InvalidConfig
 from s3search.evaluation.record import Description
 from s3search.schedules.published.listed import LISTED_SOLVERS, listed_for
 from s3search.schedules.schedule import StartKind
 from s3search.search.space import SpaceConfig
 from s3search.search.space.targets import ANY, OWN_PIPELINE, narrowed, runtime_of, settled_target
-from s3search.study.database.store import open_study
+from s3search.study.database.store import stored_study
 from s3search.study.file.config import StudyConfig
 
 _log = logging.getLogger("s3search")
@@ -61,11 +61,8 @@ def check_target(config: StudyConfig, space: SpaceConfig) -> None:
 
 def _stored_space(config: StudyConfig) -> Mapping[str, Any] | None:
     """The space of the study in the database, if there is one."""
-    try:
-        with open_study(config.storage.url, config.study.name) as store:
-            return store.space
-    except S3SearchError:  # new, of an older schema, or wrong: all told when it is opened to write
-        return None
+    with stored_study(config.storage.url, config.study.name) as store:
+        return None if store is None else store.space
 
 
 def _check_solver(space: SpaceConfig, description: Description) -> None:

@@ -35,7 +35,8 @@ def check_study(config: StudyConfig, *, loads: bool = True) -> list[Finding]:
             load_gaussian(config.statistics.gaussian)
         return []
     with workers(_here(config)) as pool:
-        prepare(config, aimed(config, space, described(pool)), pool)
+        description = described(pool, layers=space.cost is not None)
+        prepare(config, aimed(config, space, description), description)
         return list(findings_by(pool))
 
 

@@ -31,7 +31,7 @@ import numpy.typing as npt
 import sqlalchemy as sa
 
 from s3search.cluster import InlinePool
-from s3search.cluster.asking import Asker
+from s3search.cluster.asking import Asker, described
 from s3search.evaluation.record import ProxyScores, Reply, Request
 from s3search.processes import edm
 from s3search.run.algorithms import proposer_of
@@ -344,7 +344,7 @@ def share(algorithm: str) -> None:
         config = _config(url, algorithm)
         space = space_of(config)
         with workers(config) as pool:
-            start = prepare(config, space, pool)
+            start = prepare(config, space, described(pool))
             worked, collect = [0.0], pool.collect
 
             def timed(timeout: float | None = None) -> Any:

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from s3search.cluster import InlinePool
-from s3search.cluster.asking import measured_by
+from s3search.cluster.asking import described, measured_by
 from s3search.errors import EvaluationFailed, StudyConflict
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.record import Reply, Request
@@ -51,7 +51,7 @@ def _run_with(config: StudyConfig, worker: Callable[[Evaluator, Request], Reply]
 
     space = space_of(config)
     with InlinePool(make_worker) as pool:
-        start = prepare(config, space, pool)
+        start = prepare(config, space, described(pool))
         with create_or_resume(config, space.model_dump(mode="json")) as store:
             Driver(store, pool, start, _ignore).run()
 

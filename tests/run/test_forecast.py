@@ -17,7 +17,7 @@ from s3search.search.space import load_space
 from s3search.search.trial import Trial, distinct, published_as
 from s3search.show.terminal.forecast import forecast_lines
 from s3search.study.database.store import open_study
-from s3search.study.results.forecast import Forecast
+from s3search.study.results.forecast import CostForecast
 from s3search.study.results.frame import evaluations_frame, finalists, status_of
 from s3search.study.results.progress import Progress
 from s3search.study.results.watching import look
@@ -34,12 +34,12 @@ class _Listener:
     """A report that keeps all that it hears."""
 
     def __init__(self) -> None:
-        self.heard: list[Forecast | Progress] = []
+        self.heard: list[CostForecast | Progress] = []
 
     def __call__(self, now: Progress) -> None:
         self.heard.append(now)
 
-    def begins(self, forecast: Forecast) -> None:
+    def begins(self, forecast: CostForecast) -> None:
         self.heard.append(forecast)
 
 
@@ -90,8 +90,8 @@ def test_what_is_foretold_is_what_it_costs(tmp_path: Path) -> None:
     config, listener = study_config(tmp_path, *S3, "validation.n_images=auto"), _Listener()
     launch(config, listener)
     told, *progress = listener.heard
-    assert isinstance(told, Forecast)
-    assert not any(isinstance(each, Forecast) for each in progress)
+    assert isinstance(told, CostForecast)
+    assert not any(isinstance(each, CostForecast) for each in progress)
     assert told.spent == 0
     with open_study(config.storage.url, "t") as store:
         ledger, status = status_of(store)["ledger"], status_of(store)
@@ -112,7 +112,7 @@ def test_what_is_foretold_is_what_it_costs(tmp_path: Path) -> None:
     assert again.heard == []  # nothing is spent
     launch(study_config(tmp_path, *S3, "validation.n_images=330"), again)
     known = again.heard[0]
-    assert isinstance(known, Forecast)
+    assert isinstance(known, CostForecast)
     assert (known.spent, known.held_out_images) == (status["network_calls"], 330)
 
 
@@ -193,7 +193,7 @@ def test_a_budget_of_time_has_no_calls_of_a_search(tmp_path: Path) -> None:
 
 
 def test_the_lines_have_all_that_is_known() -> None:
-    found = Forecast(
+    found = CostForecast(
         budget="300 evaluations x 1,000 images",
         network_calls={
             "baselines": 225_000,

@@ -246,9 +246,8 @@ class _OneNfe:
         """The value of rank `_RANK` among what the winner may be, infinite while there are
         fewer.
         """
-        trials = self._runnable(ranked_of(self._standing))
-        known = {m.trial.id: m.value for m in self._standing if m.value is not None}
-        values = [known[trial.id] for trial in trials]
+        whole = ((m.trial, m.value) for m in self._standing if m.value is not None)
+        values = sorted(value for trial, value in whole if self._may_win(trial))
         return values[_RANK - 1] if len(values) >= _RANK else math.inf
 
     def _measure(
@@ -322,7 +321,11 @@ class _OneNfe:
 
     def _runnable(self, trials: Sequence[Trial]) -> list[Trial]:
         """Those that the program which the winner is for can express."""
-        return [trial for trial in trials if self.setup.problem.can_run(trial.schedule)]
+        return [trial for trial in trials if self._may_win(trial)]
+
+    def _may_win(self, trial: Trial) -> bool:
+        problem = self.setup.problem
+        return problem.runs_all or problem.can_run(trial.schedule)
 
     # -- finals ----------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from s3search.schedules.layers import Layers
 from s3search.schedules.published.listed import ListedSolver, listed_for
 from s3search.schedules.schedule import Schedule, StartKind
 from s3search.search.space.config import SpaceConfig
-from s3search.search.space.targets import Runtime, objection, runtime_of
+from s3search.search.space.targets import ANY, RUNTIMES, Runtime, objection, runtime_of
 from s3search.solvers.trainable import Freedom
 
 MeanImage = tuple[tuple[tuple[float, ...], ...], ...]
@@ -92,6 +92,11 @@ class Problem:
             jump=None if gaussian is None else gaussian.jump(noisy_end, space.jump_modes),
             layers=layers,
         )
+
+    @cached_property
+    def runs_all(self) -> bool:
+        """Whether the winner may be any schedule, so that none need be read to tell."""
+        return self.runtime == RUNTIMES[ANY]
 
     def can_run(self, schedule: Schedule) -> bool:
         """Whether the program that the winner is for can express ``schedule``."""

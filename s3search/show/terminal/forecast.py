@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from s3search.show.terminal.numbers import duration, rounded
-from s3search.study.results.forecast import Forecast
+from s3search.study.results.forecast import CostForecast
 
 
-def forecast_lines(found: Forecast) -> Iterator[str]:
+def forecast_lines(found: CostForecast) -> Iterator[str]:
     """Network calls by stage, minutes where a batch was measured, and what else is to be known."""
     stages = [f"{name} {rounded(n)}" for name, n in found.network_calls.items() if n]
     if "search" not in found.network_calls:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from s3search.show.terminal.forecast import forecast_lines
 from s3search.show.terminal.numbers import duration, number, spent_words
-from s3search.study.results.forecast import Forecast
+from s3search.study.results.forecast import CostForecast
 from s3search.study.results.progress import Progress, Quality, Report
 
 _PLAIN_SECONDS = 10.0
@@ -39,7 +39,7 @@ class _Shown:
     def __call__(self, now: Progress) -> None:
         self._report(now)
 
-    def begins(self, forecast: Forecast) -> None:
+    def begins(self, forecast: CostForecast) -> None:
         """Prints the forecast, above what changes in place."""
         for line in forecast_lines(forecast):
             self._console.print(line, highlight=False, soft_wrap=True)

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy import select
 from sqlalchemy.engine import Engine
 
-from s3search.errors import LeaseLost, StudyConflict, nearest
+from s3search.errors import LeaseLost, S3SearchError, StudyConflict, nearest
 from s3search.search.questions import Answer, Measurement
 from s3search.search.space import SpaceConfig
 from s3search.search.trial import Trial
@@ -260,6 +260,21 @@ def open_study(url: str, name: str) -> StudyStore:
     except BaseException:
         engine.dispose()
         raise
+
+
+@contextmanager
+def stored_study(url: str, name: str) -> Iterator[StudyStore | None]:
+    """The study as it is stored, before it is opened to write; None where there is none to read.
+
+    It may be new, of an older schema or not readable: what is wrong is told when it is opened.
+    """
+    try:
+        store = open_study(url, name)
+    except S3SearchError:
+        yield None
+        return
+    with store:
+        yield store
 
 
 def study_names(url: str) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Forecast:
+class CostForecast:
     """The cost of a whole study; mappings are by stage, in the order of the stages.
 
     ``network_calls`` has no search where its budget is time.  ``seconds`` are of one worker, and
@@ -39,5 +39,5 @@ class Forecast:
 class HearsForecast(Protocol):
     """A report that is also told, before anything is spent, what a study will cost."""
 
-    def begins(self, forecast: Forecast) -> None:
+    def begins(self, forecast: CostForecast) -> None:
         """Hears the forecast."""
