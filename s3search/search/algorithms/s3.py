@@ -194,7 +194,7 @@ class _OneNfe:
     def _ordered(self, seeds: Sequence[Trial]) -> Conversation[list[Trial]]:
         """The seeds as the proxies rank them, but first of all what the winner may be."""
         order = yield from self.surrogate.order(seeds)
-        runnable = {trial.id for trial in self._runnable(seeds)}
+        runnable = {trial.id for trial in self.setup.problem.runnable(seeds)}
         return sorted((seeds[i] for i in order), key=lambda trial: trial.id not in runnable)
 
     def _evolve(self, share: float) -> Conversation[None]:
@@ -246,8 +246,8 @@ class _OneNfe:
         """The value of rank `_RANK` among what the winner may be, infinite while there are
         fewer.
         """
-        whole = ((m.trial, m.value) for m in self._standing if m.value is not None)
-        values = sorted(value for trial, value in whole if self._may_win(trial))
+        whole = {m.trial: m.value for m in self._standing if m.value is not None}
+        values = sorted(whole[trial] for trial in self.setup.problem.runnable(whole))
         return values[_RANK - 1] if len(values) >= _RANK else math.inf
 
     def _measure(
@@ -275,7 +275,7 @@ class _OneNfe:
             return
         self._respect_vetoes()
         came_to_something = yield from polish_in_rounds(
-            self._runnable(ranked_of(self._standing)),
+            self.setup.problem.runnable(ranked_of(self._standing)),
             left,
             self.setup.n_images,
             self._polished,
@@ -319,14 +319,6 @@ class _OneNfe:
         solves = TRAJECTORY_TARGETS * FINE_NFE / self.nfe
         return max(1, round(iterations - solves / 2))  # forward and backward are two
 
-    def _runnable(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Those that the program which the winner is for can express."""
-        return [trial for trial in trials if self._may_win(trial)]
-
-    def _may_win(self, trial: Trial) -> bool:
-        problem = self.setup.problem
-        return problem.runs_all or problem.can_run(trial.schedule)
-
     # -- finals ----------------------------------------------------------------------------
 
     def _finals(self) -> Conversation[Trial | None]:
@@ -335,7 +327,7 @@ class _OneNfe:
         """
         self._respect_vetoes()
         polished = [trial for trial in self.polished if trial.id not in self.vetoed]
-        measured = self._runnable(ranked_of(self._standing))
+        measured = self.setup.problem.runnable(ranked_of(self._standing))
         known = {trial.id for trial in polished}
         best = [*polished, *(trial for trial in measured if trial.id not in known)]
         if not best:

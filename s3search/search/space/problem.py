@@ -1,6 +1,7 @@
 """What is searched: a space for one process, with what the workers found of the model."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import Any
@@ -22,6 +23,7 @@ from s3search.schedules.published.listed import ListedSolver, listed_for
 from s3search.schedules.schedule import Schedule, StartKind
 from s3search.search.space.config import SpaceConfig
 from s3search.search.space.targets import ANY, RUNTIMES, Runtime, objection, runtime_of
+from s3search.search.trial import Trial
 from s3search.solvers.trainable import Freedom
 
 MeanImage = tuple[tuple[tuple[float, ...], ...], ...]
@@ -93,14 +95,17 @@ class Problem:
             layers=layers,
         )
 
-    @cached_property
-    def runs_all(self) -> bool:
-        """Whether the winner may be any schedule, so that none need be read to tell."""
-        return self.runtime == RUNTIMES[ANY]
-
     def can_run(self, schedule: Schedule) -> bool:
         """Whether the program that the winner is for can express ``schedule``."""
         return objection(self.runtime, schedule, self.space.solver) is None
+
+    def runnable(self, trials: Iterable[Trial]) -> list[Trial]:
+        """Those that the program which the winner is for can express; where that is all, no
+        schedule is read.
+        """
+        if self.runtime == RUNTIMES[ANY]:
+            return list(trials)
+        return [trial for trial in trials if self.can_run(trial.schedule)]
 
     @cached_property
     def predictions(self) -> tuple[Prediction, ...]:
