@@ -12,7 +12,6 @@ import torch
 
 import s3search
 from s3search.errors import InvalidConfig, StudyConflict
-from s3search.evaluation.noise import BLOCK, NoiseBank, block_generator
 from s3search.models.diffusers.loading import PIPELINES
 from s3search.models.digits import load as digits
 from s3search.processes import flow
@@ -55,17 +54,8 @@ def test_the_default_winner_runs_in_its_own_pipeline(
     schedule = Schedule.load(output)
     assert schedule.provenance["target"] in PIPELINE_CLASSES
     assert schedule.provenance["tied_to"] == []
-    noise, _ = next(NoiseBank(evaluator.denoiser, torch.device("cpu")).batches(1, 5, 5))
-    with torch.no_grad():
-        ours = sample(evaluator.denoiser, compile_plan(schedule), noise)
-    pipe = pipelines.replayed(folder, output)
-    pipe(
-        batch_size=BLOCK,
-        generator=block_generator(1, 0),
-        num_inference_steps=pipe.scheduler.num_steps,
-        output_type="np",
-    )
-    assert pipelines.is_close(pipe.scheduler.last[:5], ours)
+    ours, theirs = pipelines.both_ways(evaluator, folder, output)
+    assert pipelines.is_close(theirs, ours)
 
 
 def test_every_pipeline_that_loads_is_known_as_a_target() -> None:

@@ -59,7 +59,7 @@ def _euler(model: Any, x: Tensor, sigmas: Tensor) -> Tensor:
     return x
 
 
-def _dpmpp_2m(model: Any, x: Tensor, sigmas: Tensor) -> Tensor:
+def dpmpp_2m(model: Any, x: Tensor, sigmas: Tensor) -> Tensor:
     """arXiv:2211.01095, alg. 2, with its last step of first order."""
     old = None
     for i, (s, t) in enumerate(pairwise(sigmas)):
@@ -88,7 +88,7 @@ def _ipndm(model: Any, x: Tensor, sigmas: Tensor) -> Tensor:
 
 K_SAMPLERS: dict[str, Callable[[Any, Tensor, Tensor], Tensor]] = {
     "euler": _euler,
-    "dpmpp_2m": _dpmpp_2m,
+    "dpmpp_2m": dpmpp_2m,
     "ipndm": _ipndm,
 }
 """By the name after ``sample_``: f(model, x, sigmas), with model(x, sigma) -> denoised."""

@@ -14,8 +14,12 @@ import torch
 from torch import Tensor
 
 from s3search.evaluation.evaluator import Evaluator
+from s3search.evaluation.noise import BLOCK, NoiseBank, block_generator
 from s3search.formats.exporters.schedule_json import save_export
 from s3search.run.launching import launch
+from s3search.schedules.schedule import Schedule
+from s3search.solvers.plan import compile_plan
+from s3search.solvers.sample import sample
 from s3search.study.database.store import open_study
 from s3search.study.file.config import StudyConfig, parse_config
 from s3search.study.results.export import best_schedule
@@ -418,6 +422,22 @@ def replayed(folder: Path, schedule: Path) -> Any:
     pipe.scheduler = Recording.from_schedule(schedule, pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def both_ways(evaluator: Evaluator, folder: Path, exported: Path) -> tuple[Tensor, Tensor]:
+    """Five last states from one noise: of our loop, and of the stock pipeline that replays."""
+    schedule = Schedule.load(exported)
+    noise, _ = next(NoiseBank(evaluator.denoiser, torch.device("cpu")).batches(1, 5, 5))
+    with torch.no_grad():
+        ours = sample(evaluator.denoiser, compile_plan(schedule), noise)
+    pipe = replayed(folder, exported)
+    pipe(
+        batch_size=BLOCK,
+        generator=block_generator(1, 0),
+        num_inference_steps=pipe.scheduler.num_steps,
+        output_type="np",
+    )
+    return ours, pipe.scheduler.last[:5]
 
 
 def is_close(found: Tensor, expected: Tensor, tolerance: float = 1e-4) -> bool:

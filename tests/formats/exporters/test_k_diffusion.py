@@ -20,6 +20,7 @@ from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import run_plan, sample
 from tests.formats.exporters.files import SigmaDenoiser, exported
 from tests.support.helpers import PROCESSES, gaussian, max_abs, noise
+from tests.support.listed import dpmpp_2m
 
 _EACH = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES.keys())
 
@@ -154,19 +155,7 @@ def _heun(model: Any, x: Any, sigmas: Any) -> Any:
     return x
 
 
-def _dpmpp_2m(model: Any, x: Any, sigmas: Any) -> Any:
-    old = None
-    for i, (s, t) in enumerate(pairwise(sigmas)):
-        denoised = model(x, s.expand(len(x)))
-        mixed = denoised
-        if old is not None and t > 0:
-            r = (sigmas[i - 1] / s).log() / (s / t).log()
-            mixed = denoised + (denoised - old) / (2 * r)
-        x, old = (t / s) * x + (1 - t / s) * mixed, denoised
-    return x
-
-
-_WRITTEN = {"euler": _euler, "heun": _heun, "dpmpp_2m": _dpmpp_2m}
+_WRITTEN = {"euler": _euler, "heun": _heun, "dpmpp_2m": dpmpp_2m}
 """The samplers by their published formulas (arXiv:2206.00364 alg. 1; arXiv:2211.01095 alg. 2)."""
 
 

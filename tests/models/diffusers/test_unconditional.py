@@ -9,11 +9,9 @@ pytest.importorskip(
     "diffusers", reason="diffusers is not installed: pip install diffusers transformers"
 )
 
-from s3search.evaluation.noise import BLOCK, NoiseBank, block_generator
+from s3search.evaluation.noise import BLOCK, block_generator
 from s3search.processes import edm
 from s3search.schedules.schedule import Schedule
-from s3search.solvers.plan import compile_plan
-from s3search.solvers.sample import sample
 from tests.support import pipelines
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:diffusers.*")
@@ -45,17 +43,8 @@ def test_a_latent_model_without_condition_is_searched_exported_and_replayed(
     output = tmp_path / "schedule.json"
     evaluator = pipelines.searched(config, output)
     schedule = Schedule.load(output)
-    noise, _ = next(NoiseBank(evaluator.denoiser, torch.device("cpu")).batches(1, 5, 5))
-    with torch.no_grad():
-        ours = sample(evaluator.denoiser, compile_plan(schedule), noise)
-    pipe = pipelines.replayed(folder, output)
-    pipe(
-        batch_size=BLOCK,
-        generator=block_generator(1, 0),
-        num_inference_steps=pipe.scheduler.num_steps,
-        output_type="np",
-    )
-    assert pipelines.is_close(pipe.scheduler.last[:5], ours)
+    ours, theirs = pipelines.both_ways(evaluator, folder, output)
+    assert pipelines.is_close(theirs, ours)
     assert evaluator.images(schedule, 5, noise_seed=1).shape == (5, 3, 16, 16)
 
 
