@@ -31,9 +31,19 @@ FINE_NFE = 32
 TRAJECTORY_TARGETS = 4
 """Sets of images that take turns as targets of the loss "trajectory"."""
 
+_CHECKS = (8, 4)  # one set of noise for so many iterations, at most so many
+
 Thresholds = tuple[tuple[int, float], ...]
 """(images, distance): a schedule whose distance of so many images is larger is measured no
 further."""
+
+
+def polish_checks(iterations: int) -> int:
+    """Sets of noise, as many images each as an iteration has, on which a polishing compares its
+    end with its start; one costs what an iteration does, forward and backward.
+    """
+    one_in, most = _CHECKS
+    return min(max(1, iterations // one_in), most)
 
 
 class Rung(StrEnum):

@@ -115,7 +115,7 @@ def test_trajectory_loss_lowers_the_error_of_the_end_point() -> None:
 
     assert error(found.made.schedule) < 0.1 * error(schedule)
     fine = 4 * 100 * settings.fine_nfe
-    assert found.network_calls == fine + 40 * 100 * 3 * 2 + 100 * 3
+    assert found.network_calls == fine + 40 * 100 * 3 * 2 + 2 * 4 * 100 * 3
 
 
 def test_a_polish_repeats_itself_and_depends_on_its_seed() -> None:

@@ -1,7 +1,15 @@
-"""Adam down a noisy loss, with a way back from numbers that are not finite.
+"""Adam with a full matrix down a noisy loss, and a way back from numbers that are not finite.
 
-The learning rate warms up over a few steps and decays with a cosine to 0; every gradient comes
-from other noise, hence the short memory of its squares (arXiv:1412.6980, beta_2 0.99).
+The numbers of a schedule act together: moving one level asks for other coefficients.  So the step
+is scaled by the root of the whole second moment of the gradients instead of its diagonal
+(full-matrix AdaGrad, Duchi et al. 2011; with forgetting GGT, arXiv:1806.02958), shrunk half way to
+its diagonal, since few gradients are known:
+
+    C = E[g g^T]     M = (C + diag C) / 2     step = rate M^(-1/2) E[g]
+
+Every gradient comes from other images, so C holds the gradient's own noise: directions in which
+the loss says little move little, whatever the scale of loss and numbers.  The mean of the
+gradients starts at 0 uncorrected, which keeps the first steps short while they are mostly noise.
 """
 
 import math
@@ -15,14 +23,18 @@ from s3search.errors import EvaluationFailed
 Objective = Callable[[int], tuple[float, list[Tensor]]]
 """Iteration -> the loss and its gradient, one tensor per leaf."""
 
-_BETAS = (0.9, 0.99)
+_BETAS = (0.9, 0.97)  # of the means of g and of g g^T
+_TO_DIAGONAL = 0.5
+_LEAST_ROOT = 0.003  # of an eigenvalue's root, as a share of the largest
 _WARM_UP = 5  # iterations
 _LARGEST_JUMP = 10.0  # a gradient longer than this times the mean of those before is cut
 _MAX_FAILURES = 5  # iterations in a row without a finite gradient
 
 
 class RecoveringAdam:
-    """Adam on some leaves, which remembers the last of their values that had a finite loss."""
+    """Full-matrix Adam on some leaves, which remembers the last of their values that had a finite
+    loss.
+    """
 
     def __init__(
         self, leaves: Sequence[Tensor], project: Callable[[], None], learning_rate: float
@@ -37,10 +49,11 @@ class RecoveringAdam:
         """
         losses: list[float] = []
         norms: list[float] = []
-        failures, adam = 0, self._adam()
+        failures, moments = 0, _Moments(sum(leaf.numel() for leaf in self._leaves))
         for i in range(n_iterations):
             loss, gradient = objective(i)
-            norm = math.sqrt(math.fsum(float(g.square().sum()) for g in gradient))
+            flat = torch.cat([g.flatten() for g in gradient]).double()
+            norm = float(flat.norm())
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 if not norms:
                     raise EvaluationFailed(
@@ -48,7 +61,8 @@ class RecoveringAdam:
                         "only one with finite images and derivatives can be polished"
                     )
                 losses.append(math.nan)
-                self._rate, failures, adam = 0.5 * self._rate, failures + 1, self._adam()
+                self._rate, failures = 0.5 * self._rate, failures + 1
+                moments = _Moments(len(flat))
                 self.restore()
                 if failures == _MAX_FAILURES:
                     break
@@ -58,11 +72,9 @@ class RecoveringAdam:
             self._keep()
             kept = min(norm, _LARGEST_JUMP * sum(norms) / len(norms)) if norms else norm
             norms.append(kept)
-            for leaf, g in zip(self._leaves, gradient, strict=True):
-                leaf.grad = g * (kept / norm if norm > 0.0 else 1.0)
+            direction = moments.direction(flat * (kept / norm if norm > 0.0 else 1.0))
             decay = 0.5 * (1.0 + math.cos(math.pi * i / n_iterations))
-            adam.param_groups[0]["lr"] = self._rate * min(1.0, (i + 1) / _WARM_UP) * decay
-            adam.step()
+            self._move(-self._rate * min(1.0, (i + 1) / _WARM_UP) * decay * direction)
             self._project()
         return losses
 
@@ -72,8 +84,36 @@ class RecoveringAdam:
             for leaf, value in zip(self._leaves, self._good, strict=True):
                 leaf.copy_(value)
 
+    def _move(self, step: Tensor) -> None:
+        parts = torch.split(step, [leaf.numel() for leaf in self._leaves])
+        with torch.no_grad():
+            for leaf, part in zip(self._leaves, parts, strict=True):
+                leaf.add_(part.view_as(leaf))
+
     def _keep(self) -> None:
         self._good = [leaf.detach().clone() for leaf in self._leaves]
 
-    def _adam(self) -> torch.optim.Adam:
-        return torch.optim.Adam(self._leaves, betas=_BETAS)
+
+class _Moments:
+    """What Adam remembers of ``n`` numbers' gradients."""
+
+    def __init__(self, n: int) -> None:
+        self._mean = torch.zeros(n, dtype=torch.float64)
+        self._second = torch.zeros(n, n, dtype=torch.float64)
+        self._seen = 0
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """The scaled mean of the gradients so far, this one included; 0 where this one is."""
+        first, second = _BETAS
+        self._seen += 1
+        own = gradient.cpu()
+        self._mean.lerp_(own, 1.0 - first)
+        self._second.lerp_(torch.outer(own, own), 1.0 - second)
+        moment = self._second / (1.0 - second**self._seen)
+        shrunk = torch.lerp(moment, torch.diag(moment.diagonal()), _TO_DIAGONAL)
+        values, axes = torch.linalg.eigh(shrunk)
+        roots = values.clamp(min=0.0).sqrt()
+        if not roots[-1] > 0.0:
+            return torch.zeros_like(gradient)
+        scaled = axes @ ((axes.T @ self._mean) / (roots + _LEAST_ROOT * roots[-1]))
+        return torch.where(own != 0.0, scaled, 0.0).to(gradient)

@@ -86,6 +86,12 @@ class PlanGradient:
             total = [a + b for a, b in zip(total, own, strict=True)]
         return loss.item(), total
 
+    @torch.no_grad()
+    def value(self, batches: Sequence[Drawn], loss_of: Callable[[Tensor], Tensor]) -> float:
+        """The loss of the features alone; nan where it is not finite."""
+        features = torch.cat([self.features_of(batch) for batch in batches])
+        return float(loss_of(features)) if torch.isfinite(features).all() else math.nan
+
     def _fit_together(self, n_images: int) -> bool:
         """Whether calls may keep what they need for so many images; asked once, since what an
         allocator holds back is not free.

@@ -1,4 +1,4 @@
-"""What an iteration of a polish lowers, and on which noise.
+"""What an iteration of a polish lowers, and on which noise: for its number, batches and a loss.
 
     frechet      the Fréchet distance to the reference, on fresh noise at every iteration, with its
                  bias in the number of images removed (`s3search.metrics.frechet_loss`)
@@ -9,44 +9,49 @@ Noise seeds are hashes of (noise_seed, iteration): no search or validation that 
 shares noise with them, and the same ``noise_seed`` gives the same polish.
 """
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from s3search.evaluation.polish.adam import Objective
+from s3search.evaluation.noise import Drawn
 from s3search.evaluation.polish.gradient import PlanGradient
 from s3search.metrics.frechet import FrechetReference
 from s3search.metrics.frechet_loss import FrechetLoss
 from s3search.solvers.plan import Plan
+
+Lowered = Callable[[int], tuple[Sequence[Drawn], Callable[[Tensor], Tensor]]]
+"""Iteration -> its batches, and the loss of their features (n, d)."""
 
 _SEED_TAG = 0x706F6C697368  # keeps the seeds apart from other hashes of the same numbers
 
 
 def frechet(
     gradient: PlanGradient, reference: FrechetReference, n_images: int, noise_seed: int
-) -> Objective:
+) -> Lowered:
     """The distance of ``n_images`` images, fresh ones at every iteration."""
     loss = FrechetLoss(reference, gradient.noise.device)
-    return lambda i: gradient(gradient.batches(iteration_seed(noise_seed, i), n_images), loss)
+    return lambda i: (gradient.batches(iteration_seed(noise_seed, i), n_images), loss)
 
 
 def trajectory(
     gradient: PlanGradient, fine: Plan, n_images: int, noise_seed: int, n_sets: int
-) -> Objective:
+) -> Lowered:
     """The distance from the images that the plan ``fine`` makes; ``n_sets`` sets of ``n_images``
     noises take turns, so that each is solved finely once.
     """
     targets: dict[int, Tensor] = {}
 
-    def objective(i: int) -> tuple[float, list[Tensor]]:
+    def lowered(i: int) -> tuple[Sequence[Drawn], Callable[[Tensor], Tensor]]:
         turn = i % n_sets
         batches = gradient.batches(iteration_seed(noise_seed, turn), n_images)
         if turn not in targets:
             with torch.no_grad():
                 targets[turn] = torch.cat([gradient.features_of(b, fine) for b in batches])
-        return gradient(batches, lambda f: ((f - targets[turn]) ** 2).sum(1).mean())
+        return batches, lambda f: ((f - targets[turn]) ** 2).sum(1).mean()
 
-    return objective
+    return lowered
 
 
 def iteration_seed(noise_seed: int, iteration: int) -> int:

@@ -2,7 +2,8 @@
 
 A schedule is written as a table over x_0 and its calls (`s3search.solvers.coefficients`), whose
 coefficients, levels, network times and start then follow the gradient of a loss through all
-network calls: Adam with a short warm-up and a cosine decay.
+network calls: full-matrix Adam with a short warm-up and a cosine decay.  On noise of its own what
+came of it is compared with the start, which is kept where it is no worse.
 """
 
 import math
@@ -17,14 +18,20 @@ from s3search.errors import InvalidConfig, InvalidSchedule
 from s3search.evaluation.decoding import images_of
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.polish import losses
-from s3search.evaluation.polish.adam import Objective, RecoveringAdam
+from s3search.evaluation.polish.adam import RecoveringAdam
 from s3search.evaluation.polish.differentiable import DifferentiableDenoiser, frozen
 from s3search.evaluation.polish.gradient import PlanGradient
 from s3search.evaluation.record import PolishReply
 from s3search.metrics.frechet import FrechetReference
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
-from s3search.search.questions import FINE_NFE, TRAJECTORY_TARGETS, PolishLoss, PolishResult
+from s3search.search.questions import (
+    FINE_NFE,
+    TRAJECTORY_TARGETS,
+    PolishLoss,
+    PolishResult,
+    polish_checks,
+)
 from s3search.solvers.coefficients import CoefficientTable, coefficient_table
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import check_process
@@ -41,7 +48,7 @@ class PolishSettings:
 
     iterations: int = 60
     n_images: int = 500  # per iteration
-    learning_rate: float = 0.012
+    learning_rate: float = 0.04
     keep_invariants: bool = False  # every row carries a constant image and noise
     loss: PolishLoss = "frechet"
     free: frozenset[Freedom] = frozenset(Freedom)
@@ -99,12 +106,10 @@ def polish(
             noise=noise,
             batch_size=batch_size,
         )
+        lowered = _lowered(gradient, reference, settings, noise_seed)
         adam = RecoveringAdam(table.moves, table.project, settings.learning_rate)
-        values = adam.run(
-            _objective(gradient, reference, settings, noise_seed), settings.iterations
-        )
-        if not _is_finite(gradient, settings, noise_seed):
-            adam.restore()
+        values = adam.run(lambda i: gradient(*lowered(i)), settings.iterations)
+        _keep_the_better(gradient, lowered, settings.iterations)
         made = table.moved_schedule({**schedule.provenance, "polished_from": schedule.id})
     return PolishReply(
         made=PolishResult(schedule=made, losses=tuple(values)),
@@ -125,9 +130,9 @@ def _trainable(
     )
 
 
-def _objective(
+def _lowered(
     gradient: PlanGradient, reference: FrechetReference, settings: PolishSettings, noise_seed: int
-) -> Objective:
+) -> losses.Lowered:
     if settings.loss == "frechet":
         return losses.frechet(gradient, reference, settings.n_images, noise_seed)
     end = published.End(rule=published.EndRule.DENOISE)
@@ -138,12 +143,23 @@ def _objective(
     )
 
 
-def _is_finite(gradient: PlanGradient, settings: PolishSettings, noise_seed: int) -> bool:
-    """Whether the present moves make finite features of noise that no iteration had."""
-    seed = losses.iteration_seed(noise_seed, settings.iterations)
-    unseen = gradient.batches(seed, settings.n_images)
+def _keep_the_better(gradient: PlanGradient, lowered: losses.Lowered, iterations: int) -> None:
+    """Takes every move back unless the loss is lower than without, on noise that no iteration
+    had.
+    """
+    unseen = range(iterations, iterations + polish_checks(iterations))
+
+    def value() -> float:
+        return math.fsum(gradient.value(*lowered(i)) for i in unseen)
+
+    moves = gradient.table.moves
+    ended, moved = value(), [move.detach().clone() for move in moves]
     with torch.no_grad():
-        return bool(torch.isfinite(gradient.features_of(unseen[0])).all())
+        for move in moves:
+            move.zero_()
+        if ended < value():
+            for move, there in zip(moves, moved, strict=True):
+                move.copy_(there)
 
 
 def _compared(denoiser: Any, features: Features, settings: PolishSettings) -> Features:

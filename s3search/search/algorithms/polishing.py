@@ -1,10 +1,11 @@
 """Which schedules are polished, and for how long: many a little, then the best of them longer.
 
-short    the best schedule so far, begun at several noise levels, then the next best ones begun
-         where that served it: what gradient descent finds soon depends on the first level most
-         of all, and hardly moves it
+short    the best schedule so far as it is, begun at other noise levels, and the next best ones:
+         what gradient descent finds soon depends on the first level most of all, hardly moves
+         it, and no level serves every model
 longer   the best of those go on, fewer and longer in every round (successive halving,
-         arXiv:1502.07943)
+         arXiv:1502.07943); the last round has most of the images, for one long descent ends
+         lower than several short ones
 """
 
 import math
@@ -15,17 +16,17 @@ import numpy as np
 from s3search.schedules.schedule import Schedule
 from s3search.search.conversation import Conversation
 from s3search.search.edit.restart import begun_lower
-from s3search.search.questions import Measurement
+from s3search.search.questions import Measurement, polish_checks
 from s3search.search.trial import Trial
 
-_SHORT = 8  # whole measurements that a short polishing costs
-_LEAST_SHORT = 4_000  # images of one, where measurements have few
 _SHARE_SHORT = 0.3
-_ROUNDS = ((0.35, 4), (1.0, 8))  # share of what is left, and at most one in so many of a batch
+_SHORT = 8  # whole measurements that a short polishing costs at least
+_FEWEST, _MOST_SHORT = 2, 6  # short ones, where there are images for them
+_ROUNDS = ((0.3, 8), (1.0, 16))  # share of what is left, and at most one in so many of a batch
 _LEAST_LONG = 15_000
 _LEAST = 40  # images of any polishing
 _APART = 0.4  # in lam, of the levels of two starts
-_HALVINGS = (0, 2, 3, 1, 4)  # of the first noise level, in the order of trying
+_HALVINGS = (0, 2, 1, 3)  # of the first noise level, in the order of trying
 
 Polished = Callable[[Sequence[Trial], float, int], Conversation[list[Measurement]]]
 """Polishes each of the trials for so many images, with noise of this number, and measures."""
@@ -51,19 +52,16 @@ def polish_in_rounds(
     """
     if not ranked:
         return False
-    whole = max(_SHORT * n_images, _LEAST_SHORT)
-    n = int(np.clip(_SHARE_SHORT * images // (whole + n_images), 1, batch))
-    each = max(min(whole, _SHARE_SHORT * images / n - n_images), _LEAST)
-    tried = _starts(ranked, lowers=lowers)[:n]
-    found = yield from polished([trial for _, trial in tried], each, 0)
-    values = [math.inf if m.value is None else m.value for m in found]
-    if not any(map(math.isfinite, values)):
-        return False
-    served = tried[int(np.argmin(values))][0]
-    known = {trial.id for _, trial in tried} | {ranked[0].id}
+    short = _SHARE_SHORT * images
+    n = int(np.clip(short // ((_SHORT + 1) * n_images), _FEWEST, min(_MOST_SHORT, batch)))
+    each = max(short / n - n_images, _LEAST)
+    tried = _starts(ranked, lowers=lowers)[: n - n // 3]
+    known = {trial.id for trial in (*tried, ranked[0])}
     others = [trial for trial in unlike(ranked, n + 2) if trial.id not in known and kept(trial)]
-    if others := [_begun(trial, served) or trial for trial in others][: n - len(tried)]:
-        found += yield from polished(others, each, 0)
+    starts = [*tried, *others][:n]
+    found = yield from polished(starts, each, 0)
+    if all(m.value is None for m in found):
+        return False
     left = images - len(found) * (each + n_images)
     for i, (share, one_in) in enumerate(_ROUNDS, start=1):
         best = [trial for trial in ranked_of(found) if kept(trial)]
@@ -78,17 +76,14 @@ def polish_in_rounds(
     return True
 
 
-def _starts(ranked: Sequence[Trial], *, lowers: bool) -> list[tuple[int, Trial]]:
-    """The best trial, begun at several noise levels if ``lowers``, by their halvings."""
+def _starts(ranked: Sequence[Trial], *, lowers: bool) -> list[Trial]:
+    """The best trial, and the best that can be begun at other noise levels at these, if
+    ``lowers``.
+    """
     lowerable = [trial for trial in ranked if lowers and _begun(trial, 1) is not None]
-    tried: list[tuple[int, Trial]] = []
-    if lowerable[:1] != list(ranked[:1]):
-        tried.append((0, ranked[0]))
-    for halvings in _HALVINGS if lowerable else ():
-        begun = _begun(lowerable[0], halvings)
-        if begun is not None:
-            tried.append((halvings, begun))
-    return tried
+    begun = [_begun(lowerable[0], halvings) for halvings in _HALVINGS] if lowerable else []
+    tried = [ranked[0], *(trial for trial in begun if trial is not None)]
+    return list({trial.id: trial for trial in tried}.values())
 
 
 def _begun(trial: Trial, halvings: int) -> Trial | None:
@@ -100,12 +95,14 @@ def _begun(trial: Trial, halvings: int) -> Trial | None:
 
 
 def polish_size(images: float) -> tuple[int, int]:
-    """(iterations, images of each) of a polishing that costs ``images``, forward and backward.
+    """(iterations, images of each) of a polishing that costs ``images``, forward and backward,
+    with its checks.
 
     Both grow with the root of the cost: more iterations go further, more images show where.
     """
     n_images = max(20, round(2.5 * math.sqrt(images)))
-    return max(1, round(images / (2 * n_images))), n_images
+    in_all = max(2, round(images / (2 * n_images)))
+    return max(1, in_all - polish_checks(in_all)), n_images
 
 
 def ranked_of(measured: Sequence[Measurement]) -> list[Trial]:

@@ -10,8 +10,9 @@ For every number of network calls, fewest first:
                chooses, as long as its cross-validated forecasts are better than chance (the
                multi-stage search of S3, arXiv:2312.07243); each stage notes how proxies and
                predictor forecast what was measured
-    polish     gradient descent on the distance, short from many starts and noise levels, then
-               longer for the best of them (`s3search.search.algorithms.polishing`)
+    polish     gradient descent on the distance, short from several starts and noise levels, then
+               longer for the best of them (`s3search.search.algorithms.polishing`); it has all
+               that evolution leaves, which ends where it finds nothing better
     finals     the best once more, on noise of their own
 
 What a person vetoes counts, from the next batch on, as what did not work: it is no parent, no
@@ -41,6 +42,7 @@ from s3search.search.questions import (
     TRAJECTORY_TARGETS,
     Measurement,
     Thresholds,
+    polish_checks,
 )
 from s3search.search.stock import variants_first
 from s3search.search.trial import OriginKind, Trial, schedule_key, searched, seeded
@@ -48,6 +50,8 @@ from s3search.solvers.trainable import Freedom
 
 _SEEDS = 0.15  # shares of the budget
 _EVOLUTION = 0.1
+_LEAST_EVOLUTION = 0.05  # after seeds that took more than theirs
+_FRUITLESS = 2  # stages of evolution without a better schedule, after which the polish begins
 _FINALS = 0.1
 _CALIBRATED = 24  # seeds measured whole, to know how proxies and first looks forecast
 _LEAST_CALIBRATED = 4
@@ -78,7 +82,8 @@ class S3:
             seeds = share * own
             finals = min(_FINALS * own, _FINALISTS * _IMAGES_PER_FINALIST * setup.n_images)
             until = _SEEDS + _EVOLUTION if polishes else 1.0 - _FINALS
-            bred = max(0.0, until * own - seeds)
+            bred = max(_LEAST_EVOLUTION * own if polishes else 0.0, until * own - seeds)
+            bred = max(0.0, min(bred, (1.0 - _FINALS) * own - seeds))
             found["baselines"] += seeds
             found["search"] += bred
             found["polish"] += max(0.0, (1.0 - _FINALS) * own - seeds - bred) if polishes else 0.0
@@ -125,7 +130,12 @@ class _OneNfe:
         """The best schedule, as far as the search itself can tell."""
         yield from self._measure_seeds()
         polishes = LadderRung.POLISH in self.setup.ladder
-        yield from self._evolve(_SEEDS + _EVOLUTION if polishes else 1.0 - _FINALS)
+        if polishes:
+            least = self.spent / self.budget + _LEAST_EVOLUTION
+            share = min(max(_SEEDS + _EVOLUTION, least), 1.0 - _FINALS)
+            yield from self._evolve(share, fruitless=_FRUITLESS)
+        else:
+            yield from self._evolve(1.0 - _FINALS)
         if polishes:
             yield from self._polish()
         winner = yield from self._finals()
@@ -197,13 +207,19 @@ class _OneNfe:
         runnable = {trial.id for trial in self.setup.problem.runnable(seeds)}
         return sorted((seeds[i] for i in order), key=lambda trial: trial.id not in runnable)
 
-    def _evolve(self, share: float) -> Conversation[None]:
-        while self.spent < share * self.budget and not self.talk.outside.is_over:
+    def _evolve(self, share: float, fruitless: float = math.inf) -> Conversation[None]:
+        """Breeds for the share of the budget, or until so many stages found nothing better."""
+        vain = 0
+        while self.spent < share * self.budget and vain < fruitless:
+            if self.talk.outside.is_over:
+                return
             self._respect_vetoes()
             chosen = yield from self._next_children()
             if not chosen:
                 return
-            yield from self._measure(chosen, self._thresholds())
+            best = _lowest(self._standing)
+            found = yield from self._measure(chosen, self._thresholds())
+            vain = 0 if _lowest(found) < best else vain + 1
             self.stage += 1
 
     def _next_children(self) -> Conversation[list[Trial]]:
@@ -297,7 +313,7 @@ class _OneNfe:
         ]
         answers = yield from self.talk.ask(questions)
         made = [(start, a.value) for start, a in zip(starts, answers, strict=True) if a.value]
-        self.spent += 2.0 * iterations * n_images * len(made)
+        self.spent += 2.0 * (iterations + polish_checks(iterations)) * n_images * len(made)
         origin = searched(f"polish {seed + 1}")
         wanted = {start.id: Trial.of(value.schedule, origin, (start.id,)) for start, value in made}
         found = yield from self._measure(list(wanted.values()), never(self.setup.n_images))
@@ -348,6 +364,10 @@ class _OneNfe:
         if scored:
             return best[min(scored)[1]]
         return best[left[0]] if left else None
+
+
+def _lowest(measured: Sequence[Measurement]) -> float:
+    return min((m.value for m in measured if m.value is not None), default=math.inf)
 
 
 def baseline_share(evaluations: float, *, n_stock: int, n_baselines: int) -> float:
