@@ -90,6 +90,7 @@ class S3:
         talk, searched_nfe = Talk(), sorted(self._setup.nfe)
         yield from talk.turn()  # what is known outside
         fewer: Schedule | None = None
+        useless: dict[str, str] = {}  # proxies, and why
         for i, nfe in enumerate(searched_nfe):
             seeds = [seed for seed in self._setup.seeds if seed.nfe == nfe]
             while fewer is not None and fewer.nfe < nfe:
@@ -97,7 +98,7 @@ class S3:
             if fewer is not None:
                 origin = seeded(f"winner with {searched_nfe[i - 1]} calls, padded")
                 seeds = [Trial.of(fewer, origin), *seeds]
-            winner = yield from _OneNfe(self._setup, talk, nfe, seeds).run()
+            winner = yield from _OneNfe(self._setup, talk, nfe, seeds, useless).run()
             fewer = None if winner is None else winner.schedule
         yield from talk.turn()  # with the last notes
 
@@ -110,6 +111,7 @@ class _OneNfe:
     talk: Talk
     nfe: int
     seeds: Sequence[Trial]
+    useless: dict[str, str] = field(default_factory=dict)  # proxies that ranked badly, and why
     spent: float = 0.0
     known: list[Measurement] = field(default_factory=list)
     keys: set[bytes] = field(default_factory=set)
@@ -118,7 +120,7 @@ class _OneNfe:
     vetoed: frozenset[str] = frozenset()  # of the known
 
     def __post_init__(self) -> None:
-        self.surrogate = Surrogate(self.setup, self.talk)
+        self.surrogate = Surrogate(self.setup, self.talk, self.useless)
         self.breeder = self._breeder()
 
     def run(self) -> Conversation[Trial | None]:
