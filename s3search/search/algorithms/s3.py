@@ -34,6 +34,7 @@ from s3search.search.algorithms.polishing import polish_in_rounds, polish_size, 
 from s3search.search.conversation import Conversation, Setup, Talk, unvalued
 from s3search.search.early_stopping import never, thresholds_for
 from s3search.search.edit.extend_nfe import extended
+from s3search.search.gains import EVOLUTION, FINALS, Gains
 from s3search.search.ladder import LadderRung
 from s3search.search.predictor.surrogate import Surrogate
 from s3search.search.questions import (
@@ -121,6 +122,7 @@ class _OneNfe:
 
     def __post_init__(self) -> None:
         self.surrogate = Surrogate(self.setup, self.talk, self.useless)
+        self.gains = Gains(self.nfe)
         self.breeder = self._breeder()
 
     def run(self) -> Conversation[Trial | None]:
@@ -131,6 +133,7 @@ class _OneNfe:
         if polishes:
             yield from self._polish()
         winner = yield from self._finals()
+        self.talk.note("gains", self.gains.content(self.surrogate.worth()))
         return winner
 
     @property
@@ -200,6 +203,7 @@ class _OneNfe:
         return sorted((seeds[i] for i in order), key=lambda trial: trial.id not in runnable)
 
     def _evolve(self, share: float) -> Conversation[None]:
+        self.gains.begin(EVOLUTION)
         while self.spent < share * self.budget and not self.talk.outside.is_over:
             self._respect_vetoes()
             chosen = yield from self._next_children()
@@ -257,6 +261,7 @@ class _OneNfe:
     ) -> Conversation[list[Measurement]]:
         questions = [self.setup.measure(trial, thresholds) for trial in trials]
         found: list[Measurement] = list((yield from self.talk.ask(questions)))
+        self.gains.add(found)
         for measured in found:
             self.known.append(measured)
             self.keys.add(measured.trial.key)
@@ -297,7 +302,9 @@ class _OneNfe:
             self.setup.polish(start, iterations=n, n_images=n_images, seed=seed)
             for start in starts
         ]
+        self.gains.begin(f"polish {seed + 1}")
         answers = yield from self.talk.ask(questions)
+        self.gains.add(answers)
         made = [(start, a.value) for start, a in zip(starts, answers, strict=True) if a.value]
         self.spent += 2.0 * iterations * n_images * len(made)
         origin = searched(f"polish {seed + 1}")
@@ -342,7 +349,10 @@ class _OneNfe:
         best = [*best[: n - n // 2], *measured, *best]
         best = list({trial.id: trial for trial in best}.values())[:n]
         questions = [self.setup.measure_again(trial, n_images) for trial in best]
-        values = [m.value for m in (yield from self.talk.ask(questions))]
+        answers = yield from self.talk.ask(questions)
+        self.gains.begin(FINALS)
+        self.gains.add(answers)
+        values = [m.value for m in answers]
         again = {t.id: v for t, v in zip(best, values, strict=True) if v is not None}
         self.surrogate.note_ladder("end", self.known, ("finals", n_images, again))
         left = [i for i, trial in enumerate(best) if self._is_kept(trial)]

@@ -20,6 +20,7 @@ import numpy as np
 from s3search.search.conversation import Conversation, Setup, Talk, scored
 from s3search.search.ladder import LadderRung
 from s3search.search.predictor.base import Array
+from s3search.search.predictor.proxy_correlation import number
 from s3search.search.predictor.ranks import best_share, rank_correlation
 from s3search.search.trial import Trial
 
@@ -118,6 +119,21 @@ class FreeProxies:
         """How many were scored, how fast, and what was dropped, in plain data."""
         scored, rates = dict(self._counts), dict(self._talk.rates)
         return {"scored": scored, "rates": rates, "dropped": dict(self.dropped)}
+
+    def worth(self) -> dict[str, Any]:
+        """What each proxy was worth, and why one was dropped, in plain data."""
+        found: dict[str, Any] = {}
+        for name in dict.fromkeys([*self.shown, *self.dropped]):
+            pairs = self.pairs(name)
+            whole, top, _ = _correlations(pairs)
+            found[name] = {
+                "n": len(pairs),
+                "correlation": number(whole),
+                "top_correlation": number(top),
+                "scored": self._counts.get(name, 0),
+                "dropped": self.dropped.get(name),
+            }
+        return found
 
     def restore(self, content: Mapping[str, Any]) -> None:
         """Takes `content` of an earlier run back, whose scores this one did not ask for."""

@@ -176,6 +176,12 @@ class Surrogate:
         }
         self._talk.note("ladder", content)
 
+    def worth(self) -> dict[str, Any]:
+        """What is known of proxies and predictor in the end, in plain data."""
+        chosen = self._chosen
+        found = {} if chosen is None else {"predictor": _predictor_content(chosen)}
+        return found | self.proxies.worth()
+
     def _picked(
         self, children: Sequence[Trial], k: int, threshold: float, rng: np.random.Generator
     ) -> Conversation[list[int]]:
@@ -261,3 +267,12 @@ class Surrogate:
 
 def _nan(score: float | None) -> float:
     return math.nan if score is None else score
+
+
+def _predictor_content(chosen: ChosenPredictor) -> dict[str, Any]:
+    return {
+        "n": chosen.n,
+        "correlation": number(chosen.correlation),
+        "top_correlation": number(chosen.top_correlation),
+        "dropped": None if chosen.trusted else "its forecasts were no better than chance",
+    }
