@@ -176,7 +176,7 @@ class FreeProxies:
                 left.remove(name)
                 rate = 1000 * talk.rates.get(name, 0.0)
                 dear[name] = (
-                    f"{rate:.2g} ms a schedule: proxies would take "
+                    f"{rate:.3g} ms a schedule: proxies would take "
                     f"{100 * cost / (whole + cost):.0f} % of the search's worker seconds"
                 )
         return dear

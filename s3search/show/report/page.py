@@ -22,8 +22,8 @@ from s3search.show.report import graphs
 from s3search.show.report.data import Collected, Pick
 from s3search.show.report.samples import NoSamples, Samples
 from s3search.show.report.svg import svg_of
-from s3search.show.terminal.gains import gain_lines
 from s3search.show.terminal.comparison import comparison_lines, row_order
+from s3search.show.terminal.gains import gain_lines
 from s3search.show.terminal.status import measured_words
 
 _FOLDER = Path(__file__).parent

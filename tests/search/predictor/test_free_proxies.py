@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from s3search.processes import edm
 from s3search.schedules.published import baselines
@@ -11,7 +12,7 @@ from s3search.search.predictor.free_proxies import FreeProxies
 from s3search.search.questions import Answer, Decision, Question, Recall, Score
 from s3search.search.space import load_space
 from s3search.search.trial import distinct
-from tests.support.searches import Bench, measured, published, setup_of
+from tests.support.searches import Bench, published, setup_of
 
 SEEDS = distinct(published(baselines(edm(), 4)))
 RANKS = {trial.id: 1.0 + i for i, trial in enumerate(SEEDS)}
