@@ -65,8 +65,9 @@ class Gains:
         """What is answered from here on belongs to this stage."""
         self._now = stage
 
-    def add(self, answers: Iterable[Measurement | Answer]) -> None:
-        """Counts the answers of the present stage."""
+    def add(self, answers: Iterable[Measurement | Answer], stage: str | None = None) -> None:
+        """Counts the answers of the present stage, or of another one that is present from now."""
+        self._now = stage or self._now
         for answer in answers:
             if isinstance(answer, Measurement):
                 self._add_measurement(answer)

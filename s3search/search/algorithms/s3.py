@@ -14,6 +14,10 @@ For every number of network calls, fewest first:
                longer for the best of them (`s3search.search.algorithms.polishing`)
     finals     the best once more, on noise of their own
 
+Proxies are asked in portions, as long as they are worth their seconds
+(`s3search.search.predictor.free_proxies`).  What each stage gained is noted in the end
+(`s3search.search.gains`).
+
 What a person vetoes counts, from the next batch on, as what did not work: it is no parent, no
 threshold, nothing that the predictor learns from; it is not polished, no finalist, and not
 extended for more calls.  What was under way or made of it is kept.
@@ -159,7 +163,7 @@ class _OneNfe:
         self.vetoed = vetoed
         self.breeder = self._breeder()
         for number, measured in enumerate(self._standing, start=1):
-            self._breed_from(number, measured)
+            self.breeder.tell(measured.numbered(number))
         self.surrogate.leave_out(vetoed)
 
     @property
@@ -266,13 +270,10 @@ class _OneNfe:
             self.known.append(measured)
             self.keys.add(measured.trial.key)
             self.spent += measured.cost
-            self._breed_from(len(self.known), measured)
+            self.breeder.tell(measured.numbered(len(self.known)))
         yield from self.surrogate.learn(found)
         self.spent += self.surrogate.bill()
         return found
-
-    def _breed_from(self, number: int, measured: Measurement) -> None:
-        self.breeder.tell(measured.numbered(number))
 
     # -- polish ----------------------------------------------------------------------------
 
@@ -302,9 +303,8 @@ class _OneNfe:
             self.setup.polish(start, iterations=n, n_images=n_images, seed=seed)
             for start in starts
         ]
-        self.gains.begin(f"polish {seed + 1}")
         answers = yield from self.talk.ask(questions)
-        self.gains.add(answers)
+        self.gains.add(answers, f"polish {seed + 1}")
         made = [(start, a.value) for start, a in zip(starts, answers, strict=True) if a.value]
         self.spent += 2.0 * iterations * n_images * len(made)
         origin = searched(f"polish {seed + 1}")
@@ -350,8 +350,7 @@ class _OneNfe:
         best = list({trial.id: trial for trial in best}.values())[:n]
         questions = [self.setup.measure_again(trial, n_images) for trial in best]
         answers = yield from self.talk.ask(questions)
-        self.gains.begin(FINALS)
-        self.gains.add(answers)
+        self.gains.add(answers, FINALS)
         values = [m.value for m in answers]
         again = {t.id: v for t, v in zip(best, values, strict=True) if v is not None}
         self.surrogate.note_ladder("end", self.known, ("finals", n_images, again))
