@@ -223,9 +223,9 @@ class Talk:
         match given:
             case Measurement(is_paid=False):
                 self.seconds, self.images = self.seconds + given.seconds, self.images + given.cost
-            case Answer(question=Score()):
-                proxy, n = given.question.proxy, len(given.question.trials)
-                self.rates[proxy] = min(self.rates.get(proxy, math.inf), given.seconds / n)
+            case Answer(question=Score(proxy=proxy, trials=trials)):
+                rate = given.seconds / len(trials)
+                self.rates[proxy] = min(self.rates.get(proxy, math.inf), rate)
             case Answer():
                 self.seconds, self.images = (
                     self.seconds + given.seconds,
