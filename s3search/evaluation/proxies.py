@@ -9,7 +9,8 @@
 The first two make no network call.  Each ranks schedules on a scale of its own, and how far to
 trust one differs between models and must be measured (its proxy correlation).  Schedules are run
 one by one, which on a mixture costs no more than running them together, so that no score depends
-on its batch.
+on its batch; the mixture's answers to calls that schedules have in common are kept.  Fewer
+components, directions or noises of it were tried: on the digits each ranks the good ones worse.
 
 For the mixture, the images that a fine solve of it makes of the same noises were tried as the
 other side of the distance instead of the real ones: that ranks the good schedules worse.
@@ -33,6 +34,7 @@ from s3search.errors import (
     InvalidSchedule,
 )
 from s3search.evaluation.decoding import images_of, network_batches
+from s3search.evaluation.denoiser_cache import DenoiserCache
 from s3search.evaluation.memory import BatchSize
 from s3search.evaluation.noise import NoiseBank, block_generator
 from s3search.evaluation.record import ProxyScores
@@ -53,6 +55,7 @@ _FIT_IMAGES = 10_000  # at most so many of the reference's images are fitted
 _FIT_NUMBERS = 2**26  # and at most so many pixels
 _FIT_SIDE = 4096  # and at most so many images where they have more pixels than this
 _MIXTURE_SEED = 0x6D6978  # of the mixture's noises; no rung draws from it
+_CACHE_BYTES = 2**25  # of the mixture's answers
 _FINE_SOLVES_KEPT = 4
 
 
@@ -194,7 +197,8 @@ class ProxyScorer:
         shape = (-(-n // 2), *self._denoiser.sample_shape)
         half = torch.randn(shape, generator=block_generator(_MIXTURE_SEED, 0))
         noise = torch.cat([half, -half])[:n]  # antithetic: ranks as well as twice as many
-        return MixtureSampler(axes, denoiser, noise.to(self._noise.device))
+        cache = DenoiserCache(_CACHE_BYTES)
+        return MixtureSampler(axes, denoiser, noise.to(self._noise.device), cache)
 
     @property
     def _fitted_images(self) -> Tensor | None:

@@ -22,12 +22,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import threshold
 
 from s3search.errors import IncompatibleStatistics
 from s3search.models.gaussian import eigenmode_gains
 from s3search.models.principal import PrincipalAxes
 from s3search.solvers.plan import Plan
-from s3search.solvers.sample import run_plan
+from s3search.solvers.prefix import call_keys
+from s3search.solvers.sample import CallCache, run_plan
 
 _LLOYD_ROUNDS = 100
 _PRIOR_IMAGES = 0.1  # per coordinate: what the shared covariance weighs beside a component's own
@@ -69,12 +71,14 @@ class MixtureDenoiser:
     def __call__(self, y: Tensor, alpha: float, sigma: float) -> Tensor:  # (B, P)
         """The mean of the clean coordinates given the states ``y``."""
         v = alpha * alpha * self._eigenvalues + sigma * sigma  # (K, P)
-        z = (y @ self._into).view(len(y), *v.shape) - alpha * self._centres
-        log_p = torch.einsum("bkp,kp->bk", z * z, -0.5 / v)
+        z = torch.addmm(-alpha * self._centres.flatten(), y, self._into).view(len(y), *v.shape)
+        z *= v.rsqrt()
+        log_p = -0.5 * torch.linalg.vector_norm(z, dim=-1).square()
         pi = (log_p + (self._log_weights - 0.5 * v.log().sum(-1))).softmax(-1)
-        z = z * (pi[..., None] * (alpha * self._eigenvalues / v))
-        clean: Tensor = pi @ self._means + z.flatten(1) @ self._back
-        return clean
+        pi = threshold(pi, torch.finfo(pi.dtype).eps ** 2, 0.0)  # denormal numbers cost ten times
+        z *= alpha * self._eigenvalues * v.rsqrt()
+        z *= pi[..., None]
+        return torch.addmm(pi @ self._means, z.flatten(1), self._back)
 
 
 def fit_mixture(
@@ -139,10 +143,19 @@ class _Outside:
 
 
 class MixtureSampler:
-    """Runs plans on an image mixture, always from the same noises; in the noises' dtype."""
+    """Runs plans on an image mixture, always from the same noises; in the noises' dtype.
 
-    def __init__(self, axes: PrincipalAxes, denoiser: MixtureDenoiser, noise: Tensor) -> None:
-        self._axes = axes
+    A ``cache`` keeps the answers to calls that many plans have in common, as their first ones.
+    """
+
+    def __init__(
+        self,
+        axes: PrincipalAxes,
+        denoiser: MixtureDenoiser,
+        noise: Tensor,
+        cache: CallCache | None = None,
+    ) -> None:
+        self._axes, self._cache = axes, cache
         self._denoiser = denoiser.to(noise.device, noise.dtype)
         flat = noise.detach().double().cpu().flatten(1)
         self._directions = axes.directions.to(noise)
@@ -155,15 +168,23 @@ class MixtureSampler:
             raise IncompatibleStatistics(
                 "a mixture runs plans of numbers; v3 steps and Gaussian jumps act on pixels"
             )
-        y = self._inside(plan) @ self._directions.T + self._rest(plan)
+        y = self._inside(plan) @ self._directions.T
+        if self._directions.shape[0] > self._directions.shape[1]:
+            y = y + self._rest(plan)
         return y.view(-1, *self._axes.shape)
 
     def _inside(self, plan: Plan) -> Tensor:
-        levels = iter(plan.call_levels)  # the calls come in their order
+        calls = enumerate(zip(plan.call_levels, call_keys(plan), strict=True))  # in their order
 
         def network(y: Tensor, _: Tensor) -> Tensor:
-            at = next(levels)
-            return self._denoiser(y, at.alpha, at.sigma)
+            number, (at, key) = next(calls)
+            known = None if self._cache is None or key is None else self._cache.get(key)
+            if known is not None:
+                return known
+            answer = self._denoiser(y, at.alpha, at.sigma)
+            if self._cache is not None and key is not None:
+                self._cache.keep(key, number, answer)
+            return answer
 
         if plan.image is not None:
             plan = replace(plan, image=plan.image.reshape(-1) @ self._axes.directions.numpy())

@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from s3search.search.conversation import Note, Outside
 from s3search.search.questions import Answer, Measurement, Rung
@@ -9,6 +11,7 @@ from s3search.study.database.store import StudyStore
 from s3search.study.file.config import SearchTable
 from s3search.study.log import Log
 from s3search.study.results.budget import budget_words, share_of
+from s3search.study.results.gains import GAINS, gains_of
 from s3search.study.results.progress import (
     Progress,
     RecentRate,
@@ -55,6 +58,7 @@ class Tally:
         self._best, self._best_baseline = bests_of(store)
         self._predictor = predictor_of(store)  # by NFE
         self._warnings = warnings_of(store)
+        self._gains: list[Mapping[str, Any]] = [*gains_of(store.notes(GAINS))]
         self._rate = RecentRate(self._began)
         self._held_out, self._held_out_at = held_out_of(store), self._began
         self._vetoed: frozenset[str] = frozenset(store.vetoes())
@@ -77,7 +81,12 @@ class Tally:
         return self._ranked(answer)
 
     def hear(self, note: Note) -> None:
-        """Takes in what the search learned about its predictor."""
+        """Takes in what the search learned about its predictor, and what each stage gained."""
+        if note.kind == GAINS:
+            self._gains = [*(g for g in self._gains if g["nfe"] != note.content["nfe"])]
+            self._gains.append(note.content)
+            new = [each for each in note.content["warnings"] if each not in self._warnings]
+            self._warnings = (*self._warnings, *new)
         found = quality_of(note.kind, note.content)
         if found is not None:
             self._predictor[found[0]] = found[1]
@@ -142,6 +151,7 @@ class Tally:
             budget=budget_words(self._search, self._total),
             share=share,
             warnings=self._warnings,
+            gains=tuple(self._gains),
         )
 
     def _ranked(self, answer: Measurement) -> str:

@@ -26,6 +26,7 @@ from typing import Any, Protocol, TypeVar
 from s3search.search.early_stopping import checkpoints
 from s3search.search.ladder import DEFAULT_LADDER, LadderRung
 from s3search.search.questions import (
+    Answer,
     Decision,
     Measure,
     Measurement,
@@ -46,7 +47,7 @@ DECISION = "decision"
 """The kind of the notes that `Recall` reads."""
 
 _TRACED_PER_QUESTION = 4  # fixed numbers, so that the questions do not depend on the workers
-_SCORED_PER_QUESTION = 32
+_SCORED_PER_QUESTION = 16
 _MOST_TRAJECTORY_IMAGES = 64
 
 
@@ -195,6 +196,9 @@ class Talk:
 
     outside: Outside = field(default_factory=lambda: Outside(budget=0.0))
     notes: list[Note] = field(default_factory=list)  # that go with the next turn
+    seconds: float = 0.0  # that workers took for measurements and polishing
+    images: float = 0.0  # of these
+    rates: dict[str, float] = field(default_factory=dict)  # least seconds a schedule, by proxy
 
     def turn(
         self, begin: Sequence[Question] = (), wait: Sequence[Question] = ()
@@ -203,6 +207,8 @@ class Talk:
         notes, self.notes = tuple(self.notes), []
         answers = yield Ask(begin=tuple(begin), wait=tuple(wait), notes=notes)
         self.outside = answers.outside
+        for given in answers.given:
+            self._count(given)
         return answers.given
 
     def ask(self, questions: Sequence[Question]) -> Conversation[tuple[Any, ...]]:
@@ -211,6 +217,20 @@ class Talk:
             return ()
         given = yield from self.turn(questions, questions)
         return given
+
+    def _count(self, given: Any) -> None:
+        """Takes in what an answer took; a proxy's fit is paid once, and no part of its rate."""
+        match given:
+            case Measurement(is_paid=False):
+                self.seconds, self.images = self.seconds + given.seconds, self.images + given.cost
+            case Answer(question=Score(proxy=proxy, trials=trials)):
+                rate = given.seconds / len(trials)
+                self.rates[proxy] = min(self.rates.get(proxy, math.inf), rate)
+            case Answer():
+                self.seconds, self.images = (
+                    self.seconds + given.seconds,
+                    self.images + given.images,
+                )
 
     def recall(self, key: int | str) -> Conversation[Decision | None]:
         """What was decided before under this key, None where nobody knows."""

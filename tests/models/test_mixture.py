@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from s3search.errors import IncompatibleStatistics
+from s3search.evaluation.denoiser_cache import DenoiserCache
 from s3search.models.gaussian import GaussianDenoiser
 from s3search.models.mixture import MixtureDenoiser, MixtureSampler, clusters, fit_mixture
 from s3search.models.principal import PrincipalAxes, principal_axes
@@ -13,6 +14,7 @@ from s3search.schedules import published
 from s3search.schedules.jump import GaussianJump
 from s3search.schedules.schedule import Start, StartKind
 from s3search.solvers.plan import compile_plan
+from s3search.solvers.prefix import call_keys
 from s3search.solvers.sample import sample
 from tests.support.helpers import PROCESSES, max_abs
 
@@ -118,6 +120,18 @@ def test_a_mixture_of_one_is_the_gaussian(process: NoiseProcess, n_directions: i
         plan = compile_plan(schedule)
         expected = sample(_gaussian(process, axes), plan, noise)
         assert max_abs(sampler.images(plan) - expected) < 1e-4  # a variance is floored at 1e-6
+
+
+def test_a_cache_of_calls_changes_no_image() -> None:
+    images, noise = _images(), _random(16, 1, 2, 2, seed=9)
+    axes = principal_axes(images, 4)
+    denoiser, cache = fit_mixture(axes, images, n_components=3), DenoiserCache(2**20)
+    alone, cached = (MixtureSampler(axes, denoiser, noise, kept) for kept in (None, cache))
+    for schedule in published.baselines(edm(), 3).values():
+        plan = compile_plan(schedule)
+        if plan.start_map is None:
+            assert torch.equal(alone.images(plan), cached.images(plan))
+            assert cache.get(call_keys(plan)[0]) is not None
 
 
 def test_labels_are_components() -> None:

@@ -18,10 +18,12 @@ from s3search.search.ladder import LadderRung
 from s3search.search.questions import Answer, Measure, Measurement, Polish, Question, Rung, Score
 from s3search.search.space import load_space
 from s3search.search.trial import Trial, searched
+from s3search.show.terminal.gains import gain_lines
 from s3search.solvers.plan import compile_plan
 from s3search.study.database.store import open_study
 from s3search.study.results.export import best_schedule
 from s3search.study.results.frame import evaluations_frame, status_of, validated
+from s3search.study.results.gains import gains_of
 from tests.support.searches import Bench, setup_of
 from tests.support.studies import content, study_config
 
@@ -156,7 +158,24 @@ def test_the_forecasts_are_checked_against_what_was_measured() -> None:
     bench = _ClosedForm(8000.0)
     _searched(bench, "gaussian", "race", "predictor")
     kinds = {kind for kind, _ in bench.notes}
-    assert kinds == {"predictor", "calibration", "ladder", DECISION}
+    assert kinds == {"predictor", "calibration", "ladder", "gains", DECISION}
+
+
+def test_a_search_says_what_each_stage_gained_and_what_came_to_nothing() -> None:
+    bench = _ClosedForm(8000.0)
+    found = _searched(bench, "gaussian", "race", "predictor", "polish")
+    (content,) = (note for kind, note in bench.notes if kind == "gains")
+    stages = {stage["stage"]: stage for stage in content["stages"]}
+    assert list(stages) == ["seeds", "evolution", "polish 1", "finals"]
+    assert stages["evolution"]["after"] == found < content["published"]
+    assert stages["evolution"]["share"] == pytest.approx(1.0)
+    n = stages["polish 1"]["n_polished"]
+    assert stages["polish 1"]["failed"] == n > 0
+    assert content["warnings"] == [
+        f"NFE 4: polish 1: all {n} polishings failed: EvaluationFailed: there is no gradient"
+    ]
+    assert content["proxies"]["gaussian"]["correlation"] > 0.99
+    assert content["warnings"][0] in "\n".join(gain_lines(gains_of([("gains", content)])))
 
 
 def test_polishing_grows_in_both_directions() -> None:
@@ -217,6 +236,10 @@ def test_a_study_spends_its_budget_and_polishes(tmp_path: Path) -> None:
     assert ledger["polish"]["network_calls"] > 0
     assert ledger["gaussian"]["network_calls"] == ledger["mixture"]["network_calls"] == 0
     assert status["network_calls"] == calls + ledger["validation"]["network_calls"]
+    assert [each["nfe"] for each in status["gains"]] == [3, 4]
+    for each in status["gains"]:
+        shares = [stage["share"] for stage in each["stages"] if stage["share"] is not None]
+        assert sum(shares) == pytest.approx(1.0)
 
 
 def test_a_budget_of_time_is_known_after_the_first_measurements() -> None:

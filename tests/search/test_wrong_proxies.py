@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -46,8 +47,9 @@ class _Scores(Bench):
 
     @property
     def proxies(self) -> list[str]:
-        """Which were asked for, in order."""
-        return [question.proxy for question in self.asked if isinstance(question, Score)]
+        """Which were asked for, in order; one that was asked several times on end once."""
+        asked = [question.proxy for question in self.asked if isinstance(question, Score)]
+        return [name for name, _ in groupby(asked)]
 
     def answer(self, question: Question) -> Answer:
         assert isinstance(question, Score)

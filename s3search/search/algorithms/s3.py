@@ -15,6 +15,10 @@ For every number of network calls, fewest first:
                that evolution leaves, which ends where it finds nothing better
     finals     the best once more, on noise of their own
 
+Proxies are asked in portions, as long as they are worth their seconds
+(`s3search.search.predictor.free_proxies`).  What each stage gained is noted in the end
+(`s3search.search.gains`).
+
 What a person vetoes counts, from the next batch on, as what did not work: it is no parent, no
 threshold, nothing that the predictor learns from; it is not polished, no finalist, and not
 extended for more calls.  What was under way or made of it is kept.
@@ -35,6 +39,7 @@ from s3search.search.algorithms.polishing import polish_in_rounds, polish_size, 
 from s3search.search.conversation import Conversation, Setup, Talk, unvalued
 from s3search.search.early_stopping import never, thresholds_for
 from s3search.search.edit.extend_nfe import extended
+from s3search.search.gains import EVOLUTION, FINALS, Gains
 from s3search.search.ladder import LadderRung
 from s3search.search.predictor.surrogate import Surrogate
 from s3search.search.questions import (
@@ -95,6 +100,7 @@ class S3:
         talk, searched_nfe = Talk(), sorted(self._setup.nfe)
         yield from talk.turn()  # what is known outside
         fewer: Schedule | None = None
+        useless: dict[str, str] = {}  # proxies, and why
         for i, nfe in enumerate(searched_nfe):
             seeds = [seed for seed in self._setup.seeds if seed.nfe == nfe]
             while fewer is not None and fewer.nfe < nfe:
@@ -102,7 +108,7 @@ class S3:
             if fewer is not None:
                 origin = seeded(f"winner with {searched_nfe[i - 1]} calls, padded")
                 seeds = [Trial.of(fewer, origin), *seeds]
-            winner = yield from _OneNfe(self._setup, talk, nfe, seeds).run()
+            winner = yield from _OneNfe(self._setup, talk, nfe, seeds, useless).run()
             fewer = None if winner is None else winner.schedule
         yield from talk.turn()  # with the last notes
 
@@ -115,6 +121,7 @@ class _OneNfe:
     talk: Talk
     nfe: int
     seeds: Sequence[Trial]
+    useless: dict[str, str] = field(default_factory=dict)  # proxies that ranked badly, and why
     spent: float = 0.0
     known: list[Measurement] = field(default_factory=list)
     keys: set[bytes] = field(default_factory=set)
@@ -123,7 +130,8 @@ class _OneNfe:
     vetoed: frozenset[str] = frozenset()  # of the known
 
     def __post_init__(self) -> None:
-        self.surrogate = Surrogate(self.setup, self.talk)
+        self.surrogate = Surrogate(self.setup, self.talk, self.useless)
+        self.gains = Gains(self.nfe)
         self.breeder = self._breeder()
 
     def run(self) -> Conversation[Trial | None]:
@@ -139,6 +147,7 @@ class _OneNfe:
         if polishes:
             yield from self._polish()
         winner = yield from self._finals()
+        self.talk.note("gains", self.gains.content(self.surrogate.worth()))
         return winner
 
     @property
@@ -164,7 +173,7 @@ class _OneNfe:
         self.vetoed = vetoed
         self.breeder = self._breeder()
         for number, measured in enumerate(self._standing, start=1):
-            self._breed_from(number, measured)
+            self.breeder.tell(measured.numbered(number))
         self.surrogate.leave_out(vetoed)
 
     @property
@@ -209,6 +218,7 @@ class _OneNfe:
 
     def _evolve(self, share: float, fruitless: float = math.inf) -> Conversation[None]:
         """Breeds for the share of the budget, or until so many stages found nothing better."""
+        self.gains.begin(EVOLUTION)
         vain = 0
         while self.spent < share * self.budget and vain < fruitless:
             if self.talk.outside.is_over:
@@ -271,17 +281,15 @@ class _OneNfe:
     ) -> Conversation[list[Measurement]]:
         questions = [self.setup.measure(trial, thresholds) for trial in trials]
         found: list[Measurement] = list((yield from self.talk.ask(questions)))
+        self.gains.add(found)
         for measured in found:
             self.known.append(measured)
             self.keys.add(measured.trial.key)
             self.spent += measured.cost
-            self._breed_from(len(self.known), measured)
+            self.breeder.tell(measured.numbered(len(self.known)))
         yield from self.surrogate.learn(found)
         self.spent += self.surrogate.bill()
         return found
-
-    def _breed_from(self, number: int, measured: Measurement) -> None:
-        self.breeder.tell(measured.numbered(number))
 
     # -- polish ----------------------------------------------------------------------------
 
@@ -312,6 +320,7 @@ class _OneNfe:
             for start in starts
         ]
         answers = yield from self.talk.ask(questions)
+        self.gains.add(answers, f"polish {seed + 1}")
         made = [(start, a.value) for start, a in zip(starts, answers, strict=True) if a.value]
         self.spent += 2.0 * (iterations + polish_checks(iterations)) * n_images * len(made)
         origin = searched(f"polish {seed + 1}")
@@ -356,7 +365,9 @@ class _OneNfe:
         best = [*best[: n - n // 2], *measured, *best]
         best = list({trial.id: trial for trial in best}.values())[:n]
         questions = [self.setup.measure_again(trial, n_images) for trial in best]
-        values = [m.value for m in (yield from self.talk.ask(questions))]
+        answers = yield from self.talk.ask(questions)
+        self.gains.add(answers, FINALS)
+        values = [m.value for m in answers]
         again = {t.id: v for t, v in zip(best, values, strict=True) if v is not None}
         self.surrogate.note_ladder("end", self.known, ("finals", n_images, again))
         left = [i for i, trial in enumerate(best) if self._is_kept(trial)]

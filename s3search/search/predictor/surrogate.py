@@ -1,10 +1,11 @@
 """What the cheap rungs say of schedules, and how far to believe it.
 
-The surrogate asks for the proxies' scores of seeds and children, learns from what was then
-measured how they rank, and chooses which children are measured.  It is trained anew whenever the
-measured schedules have become half as many again.  Where the cross-validated forecasts are no
-better than chance, it chooses nothing: the children are taken as they come, and no more are made
-than are measured.  A free proxy orders the seeds only as far as it has ranked the first of them.
+The surrogate asks for the proxies' scores of seeds and children, as long as these are worth their
+seconds, learns from what was then measured how they rank, and chooses which children are
+measured.  It is trained anew whenever the measured schedules have become half as many again.
+Where the cross-validated forecasts are no better than chance, it chooses nothing: the children are
+taken as they come, and no more are made than are measured.  A free proxy orders the seeds only as
+far as it has ranked the first of them.
 """
 
 import math
@@ -13,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from s3search.search.conversation import Conversation, Setup, Talk, scored
+from s3search.search.conversation import Conversation, Setup, Talk
 from s3search.search.early_stopping import checkpoints
 from s3search.search.ladder import PROXIES, LadderRung
 from s3search.search.predictor.acquire import acquire, places
-from s3search.search.predictor.base import Array, Example, Forecast
+from s3search.search.predictor.base import Example, Forecast
 from s3search.search.predictor.calibration import calibration_of
 from s3search.search.predictor.choice import ChosenPredictor, choose
+from s3search.search.predictor.free_proxies import FreeProxies
 from s3search.search.predictor.proxy_correlation import (
     Column,
     early_columns,
@@ -33,26 +35,25 @@ from s3search.search.predictor.trajectory import OFFERED, TrajectoryFilter
 from s3search.search.questions import Measurement
 from s3search.search.trial import Trial
 
-_FREE = (LadderRung.GAUSSIAN, LadderRung.MIXTURE)
 _GROWTH = 1.5  # of the measured schedules between two trainings
 _LEAST = 12
-_PRIOR = (0.5, 8)  # what a proxy's correlation is taken for, by so many schedules, at first
-_LEAST_WEIGHT = 0.2  # a proxy of a lower correlation orders nothing
 _MOST = 300  # newest examples that a training sees
 _SEQUENCE_FROM = 150
 
 
 class Surrogate:
-    """Proxies and predictor at one number of network calls."""
+    """Proxies and predictor at one number of network calls.
 
-    def __init__(self, setup: Setup, talk: Talk) -> None:
+    ``useless`` says which proxies ranked badly at fewer calls, and why.
+    """
+
+    def __init__(self, setup: Setup, talk: Talk, useless: dict[str, str] | None = None) -> None:
         self._setup, self._talk = setup, talk
-        self._free = [rung for rung in _FREE if rung in setup.ladder]
+        self.proxies = FreeProxies(setup, talk, useless)
         self._predicts = LadderRung.PREDICTOR in setup.ladder
         is_traced = LadderRung.TRAJECTORY in setup.ladder
         self._trajectory = TrajectoryFilter(setup, talk, is_used=is_traced)
         self._billed = 0.0
-        self._scores: dict[str, dict[str, float]] = {}
         self._learned: list[tuple[Trial, float]] = []
         self._trained_on = 0  # schedules
         self._is_due = False  # to be trained, at the first look at a forecast
@@ -75,12 +76,13 @@ class Surrogate:
         """Indices by the free proxies' ranks, each weighted by how it ranked what was measured,
         the unscored last; as they came where no proxy orders them.
         """
-        yield from self._score(trials)
+        yield from self.proxies.score(trials)
         ranks = np.zeros(len(trials))
-        for rung in self._free:
-            scores = np.array([self._scores[trial.id][rung.value] for trial in trials])
-            own = np.argsort(np.argsort(np.where(np.isnan(scores), np.inf, scores)))
-            ranks += self._weight(rung.value) * own
+        for name in self.proxies.asked:
+            scores = np.array([self.proxies.of(trial).get(name, math.nan) for trial in trials])
+            scores = np.where(np.isnan(scores), np.inf, scores)
+            own = np.argsort(np.argsort(scores, kind="stable"))
+            ranks += self.proxies.weight(name) * own
         return [int(i) for i in np.argsort(ranks, kind="stable")]
 
     def bill(self) -> float:
@@ -91,8 +93,10 @@ class Surrogate:
     def learn(self, measured: Sequence[Measurement]) -> Conversation[None]:
         """Learns what was measured whole, and notes how that was forecast."""
         whole = [(m.trial, m.value) for m in measured if m.value is not None]
-        yield from self._score([trial for trial, _ in whole])
+        self.proxies.n_measured += len(measured)
+        yield from self.proxies.score([trial for trial, _ in whole])
         self._learned += whole
+        self.proxies.judge(self._learned_from())
         yield from self._trajectory.learn(measured)
         self._note_calibration(whole)
 
@@ -125,11 +129,10 @@ class Surrogate:
         errors = self._trajectory.errors
         return {
             "scores": [
-                {name: number(score) for name, score in self._scores[trial.id].items()}
-                if trial.id in self._scores
-                else None
+                {name: number(score) for name, score in self.proxies.of(trial).items()} or None
                 for trial in trials
             ],
+            "proxies": self.proxies.content(),
             "errors": [number(errors[t.id]) if t.id in errors else None for t in trials],
             "images": self._trajectory.images,
         }
@@ -138,18 +141,20 @@ class Surrogate:
         """Takes `known_of` back."""
         for trial, scores, error in zip(trials, known["scores"], known["errors"], strict=True):
             if scores is not None:
-                self._scores[trial.id] = {name: _nan(score) for name, score in scores.items()}
+                own = {name: _nan(score) for name, score in scores.items()}
+                self.proxies.remember(trial, own)
             if self._trajectory.is_used:
                 self._trajectory.errors[trial.id] = _nan(error)
         self._trajectory.images = known["images"]
+        if "proxies" in known:
+            self.proxies.restore(known["proxies"])
 
     def note_ladder(self, when: str, known: Sequence[Measurement], *finals: Column) -> None:
         """Notes how each rung forecast the next."""
         if not known:
             return
         columns: list[Column] = [
-            (rung.value, 0, {i: scores[rung.value] for i, scores in self._scores.items()})
-            for rung in self._free
+            (name, 0, self.proxies.column(name)) for name in self.proxies.shown
         ]
         n_whole, nfe = self._setup.n_images, known[0].trial.nfe
         if LadderRung.TRAJECTORY in self._setup.ladder:
@@ -167,8 +172,15 @@ class Surrogate:
             "scored": {name: len(said) for name, _, said in proxies},
             "against_whole": {column[0]: points(column, whole) for column in proxies},
             "trajectory_used": self._trajectory.is_used,
+            "dropped": self.proxies.dropped,
         }
         self._talk.note("ladder", content)
+
+    def worth(self) -> dict[str, Any]:
+        """What is known of proxies and predictor in the end, in plain data."""
+        chosen = self._chosen
+        found = {} if chosen is None else {"predictor": _predictor_content(chosen)}
+        return found | self.proxies.worth()
 
     def _picked(
         self, children: Sequence[Trial], k: int, threshold: float, rng: np.random.Generator
@@ -177,7 +189,7 @@ class Surrogate:
         chosen = self._trained()
         if chosen is None or not chosen.trusted or len(children) <= k:
             return list(range(min(k, len(children))))
-        yield from self._score(children)
+        yield from self.proxies.score(children)
         forecast = chosen.predictor.predict([self._example(child) for child in children])
         finite = math.isfinite(threshold) and threshold > 0
         goal = math.log(threshold) if finite else float(np.median(forecast.mean))
@@ -186,28 +198,6 @@ class Surrogate:
         for i in picked:
             self._forecasts[children[i].id] = (float(forecast.mean[i]), float(forecast.std[i]))
         return picked
-
-    def _weight(self, proxy: str) -> float:
-        """How far a proxy orders what is not measured yet: not at all if wrong or worthless."""
-        pairs = self._pairs(proxy)
-        found = rank_correlation(*pairs.T) if len(pairs) else math.nan
-        prior, n_prior = _PRIOR
-        n = 0 if math.isnan(found) else len(pairs)
-        weight = (n_prior * prior + (n * found if n else 0.0)) / (n_prior + n)
-        return weight if weight > _LEAST_WEIGHT else 0.0
-
-    def _score(self, trials: Sequence[Trial]) -> Conversation[None]:
-        new = [trial for trial in trials if trial.id not in self._scores]
-        if not new:
-            return
-        columns: dict[str, list[float]] = {}
-        for rung in self._free:
-            columns[rung.value] = yield from scored(self._setup, self._talk, rung, new)
-        for i, trial in enumerate(new):
-            self._scores[trial.id] = {name: column[i] for name, column in columns.items()}
-        if not self._learned and len(new) >= _LEAST:
-            # as for models of latents: what has no score for any is not asked, nor shown, again
-            self._free = [r for r in self._free if not np.isnan(columns[r.value]).all()]
 
     def _trained(self) -> ChosenPredictor | None:
         """The predictor, trained if that is due; None before enough is measured."""
@@ -220,7 +210,7 @@ class Surrogate:
             [self._example(trial) for trial, _ in newest],
             [value for _, value in newest],
             seed=n,
-            proxies=[rung.value for rung in self._free],
+            proxies=self.proxies.asked,
             sequence_from=_SEQUENCE_FROM,
         )
         self._talk.note(
@@ -233,13 +223,13 @@ class Surrogate:
                 "trusted": self._chosen.trusted,
                 "correlation": number(self._chosen.correlation),
                 "top_correlation": number(self._chosen.top_correlation),
-                "proxies": {rung.value: self._correlation(rung.value, n) for rung in self._free},
+                "proxies": {name: self._correlation(name, n) for name in self.proxies.shown},
             },
         )
         return self._chosen
 
     def _example(self, trial: Trial) -> Example:
-        return Example(schedule=trial.schedule, proxies=self._scores[trial.id])
+        return Example(schedule=trial.schedule, proxies=self.proxies.of(trial))
 
     def _learned_from(self) -> list[tuple[Trial, float]]:
         """What was measured whole, without the vetoed."""
@@ -249,15 +239,8 @@ class Surrogate:
 
     def _correlation(self, proxy: str, n: int) -> float | None:
         """The rank correlation of one proxy with what was measured first."""
-        pairs = self._pairs(proxy, n)
+        pairs = self.proxies.pairs(proxy, n)
         return number(rank_correlation(*pairs.T)) if len(pairs) >= _LEAST else None
-
-    def _pairs(self, proxy: str, n: int | None = None) -> Array:  # (n, 2)
-        """The proxy's scores and the distances, where there are both."""
-        learned = self._learned_from()[:n]
-        known = [(self._scores[trial.id][proxy], value) for trial, value in learned]
-        pairs: Array = np.array(known, dtype=np.float64).reshape(-1, 2)
-        return pairs[~np.isnan(pairs[:, 0])]
 
     def _note_calibration(self, whole: Sequence[tuple[Trial, float]]) -> None:
         known = [(self._forecasts.pop(t.id), v) for t, v in whole if t.id in self._forecasts]
@@ -284,3 +267,12 @@ class Surrogate:
 
 def _nan(score: float | None) -> float:
     return math.nan if score is None else score
+
+
+def _predictor_content(chosen: ChosenPredictor) -> dict[str, Any]:
+    return {
+        "n": chosen.n,
+        "correlation": number(chosen.correlation),
+        "top_correlation": number(chosen.top_correlation),
+        "dropped": None if chosen.trusted else "its forecasts were no better than chance",
+    }

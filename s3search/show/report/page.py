@@ -23,6 +23,7 @@ from s3search.show.report.data import Collected, Pick
 from s3search.show.report.samples import NoSamples, Samples
 from s3search.show.report.svg import svg_of
 from s3search.show.terminal.comparison import comparison_lines, row_order
+from s3search.show.terminal.gains import gain_lines
 from s3search.show.terminal.status import measured_words
 
 _FOLDER = Path(__file__).parent
@@ -62,6 +63,7 @@ def render(
         says=list(comparison_lines(dict(collected.comparison))),
         second=next((row["witness"]["extractor"] for row in rows if row["witness"]), None),
         rungs=collected.status["ladder"],
+        gains=list(gain_lines(collected.status["gains"])),
         ladder=list(_ladders(collected)),
         calibration=list(_calibrations(collected)),
         samples=None if isinstance(samples, NoSamples) else samples,

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from s3search.show.terminal.forecast import forecast_lines
+from s3search.show.terminal.gains import gain_words
 from s3search.show.terminal.numbers import duration, number, spent_words
 from s3search.study.results.forecast import CostForecast
 from s3search.study.results.progress import Progress, Quality, Report
@@ -92,6 +93,7 @@ def _plain_lines(console: Console) -> Report:
 def progress_line(now: Progress) -> str:
     """All of it on one line."""
     parts = [f"{now.stage}: {_count(now)}"]
+    gains = {each["nfe"]: each for each in now.gains}
     for nfe in _numbers_of_calls(now):
         found, baseline = now.best.get(nfe), now.best_baseline.get(nfe)
         text = f"NFE {nfe}: best found {number(found)}, best baseline {number(baseline)}"
@@ -100,6 +102,8 @@ def progress_line(now: Progress) -> str:
             text += f", held-out {number(held_out[0])} (baseline {number(held_out[1])})"
         if nfe in now.predictor:
             text += f", predictor {_quality(now.predictor[nfe])}"
+        if nfe in gains:
+            text += f", gained by {gain_words(gains[nfe])}"
         parts.append(text)
     parts += [*_pace(now), _cost(now)]
     return "  |  ".join(parts)

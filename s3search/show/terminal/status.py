@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from s3search.show.terminal.gains import gain_lines
 from s3search.show.terminal.numbers import number, spent_words
 
 
@@ -27,6 +28,7 @@ def status_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
             yield f"  vetoed: trial {veto['trial']}, schedule {veto['schedule_id'][:8]}: {reason}"
         yield from _ledger_lines(row["ledger"])
         yield from _ladder_lines(row["ladder"])
+        yield from (f"  {line}" for line in gain_lines(row["gains"]))
 
 
 def measured_words(row: Mapping[str, Any]) -> str:

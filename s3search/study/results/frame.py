@@ -15,6 +15,7 @@ from s3search.search.trial import Origin
 from s3search.study.database.store import StudyStore
 from s3search.study.file.config import StudyConfig
 from s3search.study.results.budget import budget_of
+from s3search.study.results.gains import gains_of
 from s3search.study.results.rungs import rung_rows
 from s3search.study.vetoes import named_vetoes
 
@@ -273,6 +274,7 @@ def status_of(store: StudyStore, frame: pd.DataFrame | None = None) -> dict[str,
         + round(_sum(jobs, "network_calls")),
         "ledger": _ledger(frame, jobs),
         "ladder": rung_rows(frame, notes, jobs),
+        "gains": gains_of(notes),
         "predictor": [{"kind": kind, **note} for kind, note in notes if kind in _OF_PREDICTOR],
         "images": int(made["n_images"].sum()),
         "worker_seconds": float(frame["seconds"].sum()) + _sum(jobs, "seconds"),

@@ -5,6 +5,7 @@
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from s3search.search.questions import SEARCHING
 from s3search.study.file.config import SearchTable
@@ -58,7 +59,8 @@ class Progress:
     spend: Mapping[str, Spend]  # by rung and kind of job
     budget: str = ""  # in words
     share: float | None = None  # of the budget that is spent, 0 to 1
-    warnings: Sequence[str] = ()  # of the check before the search
+    warnings: Sequence[str] = ()  # of the check before the search, and of what came to nothing
+    gains: Sequence[Mapping[str, Any]] = ()  # of numbers of calls that are through
 
     @property
     def measured(self) -> int:

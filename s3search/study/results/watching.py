@@ -18,6 +18,7 @@ from s3search.study.database.store import StudyStore
 from s3search.study.database.tables import EVALUATIONS, PROPOSALS, SCHEDULES, STUDIES
 from s3search.study.results.budget import budget_of
 from s3search.study.results.frame import best_of, evaluations_frame, most_validated, validated
+from s3search.study.results.gains import GAINS, gain_warnings, gains_of
 from s3search.study.results.progress import (
     WARNINGS,
     Progress,
@@ -96,6 +97,7 @@ def look(store: StudyStore) -> Watched:
         budget=budget.words,
         share=budget.share,
         warnings=warnings_of(store),
+        gains=gains_of(store.notes(GAINS)),
     )
     silent = None if newest is None else (now - newest).total_seconds()
     return Watched(study=store.name, state=state, progress=progress, silent_seconds=silent)
@@ -226,8 +228,9 @@ def bests_of(store: StudyStore) -> tuple[dict[int, float], dict[int, float]]:
 
 
 def warnings_of(store: StudyStore) -> tuple[str, ...]:
-    """What the check before the search warned of."""
-    return tuple(m for _, content in store.notes(WARNINGS) for m in content["messages"])
+    """What the check before the search warned of, and what of the search came to nothing."""
+    checked = [m for _, content in store.notes(WARNINGS) for m in content["messages"]]
+    return (*checked, *gain_warnings(store.notes(GAINS)))
 
 
 def predictor_of(store: StudyStore) -> dict[int, Quality]:

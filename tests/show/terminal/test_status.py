@@ -21,6 +21,7 @@ _STUDY: dict[str, Any] = {
     "best": {},
     "vetoed": [],
     "ladder": [],
+    "gains": [],
 }
 
 
