@@ -18,7 +18,10 @@ from s3search.processes import (
 from s3search.run.baselines import baselines_of_before, known_baselines
 from s3search.run.launching import launch
 from s3search.run.prepare import baseline_seeds, begins_with_stock
-from s3search.schedules.published.baselines import published_solvers
+from s3search.schedules.published.baselines import (
+    published_solvers,
+    published_solvers_of_before,
+)
 from s3search.search.algorithms.s3 import baseline_share
 from s3search.search.questions import Rung
 from s3search.search.trial import Origin, OriginKind, of_library, of_pipeline
@@ -52,6 +55,7 @@ OF_FLOWS = [
     "diffusers FlowMatchEulerDiscreteScheduler",
     "diffusers FlowMatchHeunDiscreteScheduler",
 ]
+SOLVERS = tuple(dict.fromkeys(each.solver for each in published_solvers(edm(), 5)))
 TINY = ("search.algorithm='s3'", "search.evaluations=20", "search.n_images=100")
 
 
@@ -85,6 +89,7 @@ def test_the_stock_solvers_come_before_all_others(
         "nfe": 5,
         "known": len(known.trials),
         "stock": expected,
+        "solvers": list(SOLVERS),
         "missing": dict(known.missing),
     }
 
@@ -252,7 +257,8 @@ def test_trials_without_the_note_are_those_of_a_study_of_before(tmp_path: Path) 
 def test_a_study_of_before_has_its_seeds_in_the_order_that_they_had(tmp_path: Path) -> None:
     own = OwnSampler(scheduler="DDIMScheduler", config={"beta_schedule": "linear"})
     known = baselines_of_before(own, vp_discrete(), 4)
-    names = [f"{each.solver}, {each.variant}" for each in published_solvers(vp_discrete(), 4)]
+    made = published_solvers_of_before(vp_discrete(), 4)
+    names = [f"{each.solver}, {each.variant}" for each in made]
     labels = [trial.origin.label for trial in known.trials]
     assert labels[0] == "DDIMScheduler of the pipeline"
     places = [names.index(label) for label in labels[1:]]

@@ -1,5 +1,13 @@
-"""All published solvers at all spacings and ends: what a search must beat, and starts from."""
+"""All published solvers at all spacings and ends: what a search must beat, and starts from.
 
+One network has the same ones whatever process it is seen under.  They begin at sigma / alpha = 80,
+EDM's noisiest level, or at the process's own where that is lower.  A flow begins at pure noise,
+where few rules have a value; its schedules are EDM's at the times of equal sigma / alpha, uniform
+and quadratic VP time among them, and beside them those that can begin at pure noise, in its own
+time.
+"""
+
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,8 +18,9 @@ from s3search.schedules.published.dpm import ddim, dpmpp_2m, dpmpp_2s, dpmpp_3m,
 from s3search.schedules.published.edm import heun
 from s3search.schedules.published.runge_kutta import dpm2
 from s3search.schedules.published.unipc import unipc
+from s3search.schedules.retime import retime
 from s3search.schedules.schedule import Schedule
-from s3search.schedules.spacing import End, EndRule, Spacing
+from s3search.schedules.spacing import End, EndRule, Spacing, noisy_time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,17 +45,65 @@ def published_solvers(
     The default ends are those among which tuned samplers were found best; an end below the level
     that the network was trained down to is left out.
     """
+    each_end = ENDS if ends is None else ends
+    usual = [end for end in each_end if end.sigma is None]
+    found: list[PublishedSchedule] = []
+    for frame in _frames(process):
+        found += _built(frame, nfe, _TUNED, usual if frame.is_own else each_end)
+        if not frame.is_own or isinstance(process, Flow):
+            found += _built(frame, nfe, _FURTHER, usual)
+    return found
+
+
+def published_solvers_of_before(process: NoiseProcess, nfe: int) -> list[PublishedSchedule]:
+    """Those of the releases that built all of them on the process's own range: studies begun with
+    these are to find them again.
+    """
+    return _built(_Frame(process, process), nfe, _TUNED, ENDS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """Where schedules are built: on a process, whence they are retimed to the model's."""
+
+    process: NoiseProcess
+    target: NoiseProcess
+    begin: float | None = None  # sigma / alpha of the first level; None: the process's own
+    is_own: bool = False  # from the model's own noisy end, where others begin lower
+    suffix: str = ""
+
+
+def _frames(process: NoiseProcess) -> list[_Frame]:
+    """From the noise of `BEGIN` first, so that one network has the same baselines under every
+    process, then from the process's own noisy end.
+    """
+    noisiest = process.lam(noisy_time(process))
+    if isinstance(process, Edm) or not noisiest < -math.log(BEGIN) - _SLACK:
+        return [_Frame(process, process)]
+    if process.alpha(noisy_time(process)) == 0.0:
+        common = _Frame(Edm(sigma_max=BEGIN), process)
+    else:
+        common = _Frame(process, process, begin=BEGIN)
+    own = _Frame(process, process, is_own=True, suffix=f", {FROM_NOISY_END}")
+    return [common, own]
+
+
+def _built(
+    frame: _Frame, nfe: int, spacings: Sequence[Spacing], ends: Sequence[End]
+) -> list[PublishedSchedule]:
+    process = frame.process
     lowest = usual_end_time(process)
     lowest_ratio = process.sigma(lowest) / process.alpha(lowest)
     found: list[PublishedSchedule] = []
-    for end in ENDS if ends is None else ends:
+    for end in ends:
         if end.sigma is not None and end.sigma < lowest_ratio:
             continue
-        rule = end.rule.value + ("" if end.sigma is None else f" {end.sigma:g}")
-        for spacing in Spacing:
+        rule = end.rule.value + ("" if end.sigma is None else f" {end.sigma:g}") + frame.suffix
+        own = end if frame.begin is None else end.model_copy(update={"begin": frame.begin})
+        for spacing in spacings:
             for name, make in _FAMILIES.items():
                 try:
-                    schedule = make(process, nfe, spacing, end)
+                    schedule = retime(make(process, nfe, spacing, own), frame.target)
                 except InvalidSchedule:
                     continue  # this solver has no such number of calls, or no such end
                 variant = f"{spacing.value}, {rule}"
@@ -60,7 +117,7 @@ def usual_variant(process: NoiseProcess) -> str:
         case Edm():
             return f"{Spacing.KARRAS.value}, {EndRule.DENOISE.value}"
         case Flow():
-            return f"{Spacing.UNIFORM.value}, {EndRule.DENOISE.value}"
+            return f"{Spacing.FLOW.value}, {EndRule.DENOISE.value}, {FROM_NOISY_END}"
     return f"{Spacing.LOGSNR.value}, {EndRule.STOP.value}"
 
 
@@ -70,6 +127,16 @@ def baselines(
     """The `published_solvers` by their names."""
     return {each.name: each.schedule for each in published_solvers(process, nfe, ends=ends)}
 
+
+BEGIN = 80.0
+"""sigma / alpha from which published solvers begin where the process goes that far: EDM's."""
+
+FROM_NOISY_END = "from the noisy end"
+"""The last part of a variant that begins at a process's own noisy end, beyond `BEGIN`."""
+
+_SLACK = 1e-6  # in lam
+_TUNED = (Spacing.LOGSNR, Spacing.UNIFORM, Spacing.QUADRATIC, Spacing.KARRAS)  # at all ends
+_FURTHER = tuple(spacing for spacing in Spacing if spacing not in _TUNED)  # at the usual ones
 
 ENDS = (
     End(rule=EndRule.STOP),
