@@ -82,15 +82,25 @@ class KnownBaselines:
         """All with different plans, the `usual` first."""
         return distinct([*self.usual, *self.published, *self.others])
 
-    def unmeasured(self, measured: Sequence[Trial]) -> list[Trial]:
-        """The `usual` ones whose solvers have nothing among what was measured."""
+    def unmeasured(
+        self, measured: Sequence[Trial], stopped: Mapping[Trial, float] | None = None
+    ) -> list[Trial]:
+        """One of each solver that has nothing among what was ``measured`` whole: the best of what
+        was ``stopped`` early, by its distance then, else the `usual` one.
+        """
         solvers = {trial.origin.solver for trial in measured if trial.nfe == self.nfe}
         keys = {trial.key for trial in measured}
-        return [
+        own = {trial.origin.solver for trial in (*self.stock, *self.published)}
+        best: dict[str | None, Trial] = {}
+        for trial, _ in sorted((stopped or {}).items(), key=lambda each: each[1]):
+            if trial.nfe == self.nfe and trial.origin.solver in own - solvers:
+                best.setdefault(trial.origin.solver, trial)
+        usual = [
             trial
             for trial in self.usual
-            if trial.origin.solver not in solvers and trial.key not in keys
+            if trial.origin.solver not in solvers | best.keys() and trial.key not in keys
         ]
+        return [*best.values(), *usual]
 
     @property
     def note(self) -> dict[str, Any]:
