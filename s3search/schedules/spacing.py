@@ -27,6 +27,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from s3search.errors import InvalidSchedule
 from s3search.processes import Edm, Flow, NoiseProcess, VpLinear, usual_end_time
 
+BEGIN = 80.0
+"""sigma / alpha from which published solvers begin where the process goes that far: EDM's."""
+
+_SLACK = 1e-6  # in lam
 _RHO = 7.0
 _BETA = 0.6  # both parameters
 _LINEAR_SHARE = 0.025  # of the way, for the linear half
@@ -80,6 +84,14 @@ class End(BaseModel):
 def noisy_time(process: NoiseProcess) -> float:
     """The time sampling starts from."""
     return process.time_range[1]
+
+
+def begin_time(process: NoiseProcess) -> float | None:
+    """The time of sigma / alpha = `BEGIN`, from which any process may begin; None where the noisy
+    end is hardly noisier, or not so noisy.
+    """
+    is_noisier = process.lam(noisy_time(process)) < -math.log(BEGIN) - _SLACK
+    return time_of_ratio(process, BEGIN) if is_noisier else None
 
 
 def time_of_ratio(process: NoiseProcess, ratio: float) -> float:

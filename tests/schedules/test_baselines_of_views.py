@@ -16,13 +16,12 @@ from s3search.processes import (
     vp_linear,
 )
 from s3search.schedules.published.baselines import (
-    BEGIN,
     FROM_NOISY_END,
     published_solvers,
     published_solvers_of_before,
     usual_variant,
 )
-from s3search.schedules.spacing import Spacing
+from s3search.schedules.spacing import BEGIN, Spacing
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
 from tests.support.helpers import PROCESSES, gaussian, max_abs, noise
@@ -68,7 +67,7 @@ def test_a_variance_preserving_process_has_all_whose_levels_it_was_trained_on(
 ) -> None:
     found = _images(process)
     lowest = math.exp(-process.lam(usual_end_time(process)))
-    expected = {name for name in of_edm if (_end(name[1]) or 1.0) >= lowest}
+    expected = {name for name in of_edm if (_end(name[1]) or 1.0) >= 0.999 * lowest}
     assert expected <= set(found)
     is_same = [
         (solver, variant)
@@ -80,7 +79,8 @@ def test_a_variance_preserving_process_has_all_whose_levels_it_was_trained_on(
     ]
     assert len(is_same) > 50
     for name in is_same:
-        assert max_abs(found[name] - of_edm[name]) < 1e-8, name
+        most = 1e-8 if (_end(name[1]) or 0.0) > lowest else 1e-4  # which ends at the lowest
+        assert max_abs(found[name] - of_edm[name]) < most, name
 
 
 @pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES.keys())

@@ -7,7 +7,6 @@ and quadratic VP time among them, and beside them those that can begin at pure n
 time.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -20,7 +19,7 @@ from s3search.schedules.published.runge_kutta import dpm2
 from s3search.schedules.published.unipc import unipc
 from s3search.schedules.retime import retime
 from s3search.schedules.schedule import Schedule
-from s3search.schedules.spacing import End, EndRule, Spacing, noisy_time
+from s3search.schedules.spacing import BEGIN, End, EndRule, Spacing, begin_time, noisy_time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +48,7 @@ def published_solvers(
     usual = [end for end in each_end if end.sigma is None]
     found: list[PublishedSchedule] = []
     for frame in _frames(process):
-        found += _built(frame, nfe, _TUNED, usual if frame.is_own else each_end)
+        found += _built(frame, nfe, TUNED_SPACINGS, usual if frame.is_own else each_end)
         if not frame.is_own or isinstance(process, Flow):
             found += _built(frame, nfe, _FURTHER, usual)
     return found
@@ -59,7 +58,7 @@ def published_solvers_of_before(process: NoiseProcess, nfe: int) -> list[Publish
     """Those of the releases that built all of them on the process's own range: studies begun with
     these are to find them again.
     """
-    return _built(_Frame(process, process), nfe, _TUNED, ENDS)
+    return _built(_Frame(process, process), nfe, TUNED_SPACINGS, ENDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +76,7 @@ def _frames(process: NoiseProcess) -> list[_Frame]:
     """From the noise of `BEGIN` first, so that one network has the same baselines under every
     process, then from the process's own noisy end.
     """
-    noisiest = process.lam(noisy_time(process))
-    if isinstance(process, Edm) or not noisiest < -math.log(BEGIN) - _SLACK:
+    if isinstance(process, Edm) or begin_time(process) is None:
         return [_Frame(process, process)]
     if process.alpha(noisy_time(process)) == 0.0:
         common = _Frame(Edm(sigma_max=BEGIN), process)
@@ -96,10 +94,12 @@ def _built(
     lowest_ratio = process.sigma(lowest) / process.alpha(lowest)
     found: list[PublishedSchedule] = []
     for end in ends:
-        if end.sigma is not None and end.sigma < lowest_ratio:
+        if end.sigma is not None and end.sigma < lowest_ratio * (1.0 - _CLOSE):
             continue
         rule = end.rule.value + ("" if end.sigma is None else f" {end.sigma:g}") + frame.suffix
-        own = end if frame.begin is None else end.model_copy(update={"begin": frame.begin})
+        is_lowest = end.sigma is None or end.sigma < lowest_ratio
+        sigma = None if is_lowest else end.sigma
+        own = end.model_copy(update={"begin": frame.begin, "sigma": sigma})
         for spacing in spacings:
             for name, make in _FAMILIES.items():
                 try:
@@ -128,15 +128,16 @@ def baselines(
     return {each.name: each.schedule for each in published_solvers(process, nfe, ends=ends)}
 
 
-BEGIN = 80.0
-"""sigma / alpha from which published solvers begin where the process goes that far: EDM's."""
-
 FROM_NOISY_END = "from the noisy end"
 """The last part of a variant that begins at a process's own noisy end, beyond `BEGIN`."""
 
-_SLACK = 1e-6  # in lam
-_TUNED = (Spacing.LOGSNR, Spacing.UNIFORM, Spacing.QUADRATIC, Spacing.KARRAS)  # at all ends
-_FURTHER = tuple(spacing for spacing in Spacing if spacing not in _TUNED)  # at the usual ones
+_CLOSE = 1e-3  # of the lowest level: an end so little below it is that level
+TUNED_SPACINGS = (Spacing.LOGSNR, Spacing.UNIFORM, Spacing.QUADRATIC, Spacing.KARRAS)
+"""Those on which solvers are built at all of `ENDS`; on the others at the usual two."""
+
+_FURTHER = tuple(
+    spacing for spacing in Spacing if spacing not in TUNED_SPACINGS
+)  # at the usual ones
 
 ENDS = (
     End(rule=EndRule.STOP),
