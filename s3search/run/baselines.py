@@ -18,7 +18,12 @@ from s3search.models.diffusers.scheduler_config import OwnSampler
 from s3search.processes import Edm, Flow, NoiseProcess
 from s3search.run.own_baselines import own_flow_solvers, own_scheduler_of_before
 from s3search.run.schedulers import own_scheduler, schedulers_of
-from s3search.schedules.published.baselines import published_solvers, usual_variant
+from s3search.schedules.published.baselines import (
+    PublishedSchedule,
+    published_solvers,
+    published_solvers_of_before,
+    usual_variant,
+)
 from s3search.schedules.published.k_diffusion import K_SAMPLERS, K_SIGMAS
 from s3search.schedules.schedule import Schedule
 from s3search.schedules.spacing import End
@@ -77,15 +82,25 @@ class KnownBaselines:
         """All with different plans, the `usual` first."""
         return distinct([*self.usual, *self.published, *self.others])
 
-    def unmeasured(self, measured: Sequence[Trial]) -> list[Trial]:
-        """The `usual` ones whose solvers have nothing among what was measured."""
+    def unmeasured(
+        self, measured: Sequence[Trial], stopped: Mapping[Trial, float] | None = None
+    ) -> list[Trial]:
+        """One of each solver that has nothing among what was ``measured`` whole: the best of what
+        was ``stopped`` early, by its distance then, else the `usual` one.
+        """
         solvers = {trial.origin.solver for trial in measured if trial.nfe == self.nfe}
         keys = {trial.key for trial in measured}
-        return [
+        own = {trial.origin.solver for trial in (*self.stock, *self.published)}
+        best: dict[str | None, Trial] = {}
+        for trial, _ in sorted((stopped or {}).items(), key=lambda each: each[1]):
+            if trial.nfe == self.nfe and trial.origin.solver in own - solvers:
+                best.setdefault(trial.origin.solver, trial)
+        usual = [
             trial
             for trial in self.usual
-            if trial.origin.solver not in solvers and trial.key not in keys
+            if trial.origin.solver not in solvers | best.keys() and trial.key not in keys
         ]
+        return [*best.values(), *usual]
 
     @property
     def note(self) -> dict[str, Any]:
@@ -94,6 +109,7 @@ class KnownBaselines:
             "nfe": self.nfe,
             "known": len(self.trials),
             "stock": [trial.origin.label for trial in self.stock],
+            "solvers": list(dict.fromkeys(str(t.origin.solver) for t in self.published)),
             "missing": dict(self.missing),
         }
 
@@ -113,7 +129,7 @@ def known_baselines(
     return KnownBaselines(
         nfe=nfe,
         stock=stock,
-        published=tuple(_published(own, process, nfe, said, ends=ends)),
+        published=tuple(_published(own, process, nfe, said, ends)),
         others=tuple(_trials(_variants(own, process, nfe, said))),
         missing=missing,
     )
@@ -124,7 +140,8 @@ def baselines_of_before(
 ) -> KnownBaselines:
     """What a study knows that was begun before there were stock solvers: nothing comes first."""
     usual = [] if own is None else own_scheduler_of_before(own, process, nfe, said)
-    published = _published(own, process, nfe, said)
+    published = [*_of_flow(own, process, nfe, said)]
+    published += _trials_of(published_solvers_of_before(process, nfe), said)
     return KnownBaselines(nfe=nfe, stock=(), published=(), others=(*usual, *published))
 
 
@@ -149,24 +166,31 @@ def _published(
     process: NoiseProcess,
     nfe: int,
     said: int | None,
-    *,
-    ends: Sequence[End] | None = None,
-) -> Iterator[Trial]:
-    if own is not None:
-        yield from own_flow_solvers(own, process, nfe, said)
-    for each in published_solvers(process, nfe, ends=ends):
-        yield Trial.of(each.schedule, published_as(each.solver, each.variant, said))
+    ends: Sequence[End] | None,
+) -> list[Trial]:
+    made = published_solvers(process, nfe, ends=ends)
+    return [*_of_flow(own, process, nfe, said), *_trials_of(made, said)]
+
+
+def _of_flow(
+    own: OwnSampler | None, process: NoiseProcess, nfe: int, said: int | None
+) -> list[Trial]:
+    return [] if own is None else own_flow_solvers(own, process, nfe, said)
+
+
+def _trials_of(made: Iterable[PublishedSchedule], said: int | None) -> list[Trial]:
+    return [
+        Trial.of(each.schedule, published_as(each.solver, each.variant, said)) for each in made
+    ]
 
 
 def _strangeness(trial: Trial) -> int:
-    """How far a published schedule is from the spacing and end that are usual for its process."""
-    usual = usual_variant(trial.schedule.process)
-    variant = str(trial.origin.variant)
-    is_usual, is_spaced = (
-        variant == usual,
-        variant.split(",", maxsplit=1)[0] == usual.split(",")[0],
-    )
-    return 2 - is_usual - is_spaced
+    """How far a published schedule is from the spacing, end and beginning that are usual for its
+    process: a sum of what differs, the spacing first.
+    """
+    spacing, rule, *begin = str(trial.origin.variant).split(", ")
+    usual, usual_rule, *usual_begin = usual_variant(trial.schedule.process).split(", ")
+    return 4 * (spacing != usual) + 2 * (rule != usual_rule) + (begin != usual_begin)
 
 
 _Made = Iterator[tuple[Origin, Schedule | str]]

@@ -44,8 +44,8 @@ class Validation:
         self._done: set[str] = set()
 
     def prepare(self) -> Conversation[None]:
-        """Measures, as the search would have, one schedule of every published solver that it has
-        measured nothing of, and the best stock solvers on all levels that they have.
+        """Measures to its end one schedule of every published solver of which the search has so
+        measured nothing, and the best stock solvers on all levels that they have.
         """
         yield from self._talk.ask([self._searched(trial) for trial in self._unmeasured()])
 
@@ -90,15 +90,23 @@ class Validation:
             return []
         rows = [row for row in self._store.measured() if row.rung in SEARCHING]
         origins = {trial.id: trial for trial in self._store.trials()}
-        measured = [origins[row.schedule_id] for row in rows if row.schedule_id in origins]
+        rows = [row for row in rows if row.schedule_id in origins]
+        measured = [origins[row.schedule_id] for row in rows]
+        whole_rows = [row for row in rows if row.rung != Rung.STOPPED.value]
+        whole_ids = {row.schedule_id for row in whole_rows}
+        whole = [origins[each] for each in whole_ids]
+        stopped = {
+            origins[row.schedule_id]: row.value for row in rows if row.schedule_id not in whole_ids
+        }
         values = [(origins[row.schedule_id], row.value) for row in rows if row.value is not None]
+        keys = {trial.key for trial in measured}
         found: list[Trial] = []
         for known in self._baselines if measured else ():
             of_nfe = [(trial.origin, v) for trial, v in values if trial.nfe == known.nfe]
-            found += known.unmeasured(measured)
-            found += variants_of_best(of_nfe, known.trials) if self._all_levels else []
-        keys = {trial.key for trial in measured}
-        return [trial for trial in found if trial.key not in keys]
+            found += known.unmeasured(whole, stopped)
+            further = variants_of_best(of_nfe, known.trials) if self._all_levels else []
+            found += [trial for trial in further if trial.key not in keys]
+        return list(dict.fromkeys(found))
 
     def _measure_and_validate(self, trials: Sequence[Trial]) -> Conversation[None]:
         measured = yield from self._talk.ask([self._searched(trial) for trial in trials])
@@ -132,6 +140,7 @@ class Validation:
             rung=Rung.SEARCH,
             n_images=config.search.n_images,
             noise_seed=config.search_noise_seed,
+            is_whole=True,
         )
 
     def _question(self, trial: Trial) -> Measure:

@@ -80,11 +80,12 @@ class Measure:
     noise_seed: int
     block_images: int | None = None  # also measure disjoint blocks of so many images
     thresholds: Thresholds = ()  # images rising
+    is_whole: bool = False  # a measurement that stopped early is no answer
     key: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        key = measure_key(self.rung.value, self.trial.id, self.n_images, self.noise_seed)
-        object.__setattr__(self, "key", key)
+        asked = (self.rung.value, self.trial.id, self.n_images, self.noise_seed)
+        object.__setattr__(self, "key", measure_key(*asked, is_whole=self.is_whole))
 
     @property
     def schedule(self) -> Schedule:
@@ -92,9 +93,11 @@ class Measure:
         return self.trial.schedule
 
 
-def measure_key(rung: str, schedule_id: str, n_images: int, noise_seed: int | str) -> str:
+def measure_key(
+    rung: str, schedule_id: str, n_images: int, noise_seed: int | str, *, is_whole: bool = False
+) -> str:
     """The key of a `Measure`: all that its answer depends on within a study."""
-    return f"{rung} {schedule_id} {n_images} {noise_seed}"
+    return f"{rung} {schedule_id} {n_images} {noise_seed}" + " whole" * is_whole
 
 
 def measure(

@@ -1,7 +1,9 @@
 """The log of a study: every question that was asked, and its answer; one memo over the database.
 
 A question that has an answer is not asked again; one that was asked and has none is asked again;
-nothing is asked before it is written.  So a killed search is resumed by running it from its
+nothing is asked before it is written.  A measurement that stopped early answers who asked for no
+more; a whole one that is made later answers who asks for a whole one, and the search, where it is
+run again, hears what it heard.  So a killed search is resumed by running it from its
 beginning and feeding it the log.
 
 What depends on the world and not on the seed (a person's vetoes, "the time is over") is an event
@@ -34,6 +36,7 @@ from s3search.search.questions import (
 from s3search.search.trial import Trial
 from s3search.study.database.rows import measurement_of
 from s3search.study.database.store import StudyStore
+from s3search.study.file.config import StudyConfig
 
 _OUTSIDE = "outside"  # kind of the notes that are events
 _VETOED = "vetoed"  # events of earlier releases, which kept vetoes alone
@@ -120,7 +123,9 @@ class Log:
             first = self._first[answer.trial.id]
             assert first.number is not None
             self._store.mirror.add(first.number, _under(answer.trial, first), answer)
-        self._measured[answer.question.key] = answer
+        question = answer.question
+        asked = (question.rung, answer.trial.id, question.n_images, question.noise_seed)
+        _keep(self._measured, answer, asked, is_stopped=answer.rung is Rung.STOPPED)
 
     def answers(self, ask: Ask, outside: Callable[[], Outside]) -> Answers:
         """The answers that a turn waited for, with what is to be told of ``outside``."""
@@ -210,25 +215,20 @@ class Log:
         mirrored = mirror.numbers()
         for row in self._store.measured():
             if row.rung == Rung.SECOND_METRIC.value:
-                self._seconds.add(_key(row, Rung.VALIDATION.value, row.n_images))
+                asked = (Rung.VALIDATION, row.schedule_id, row.n_images, row.noise_seed)
+                self._seconds.add(measure_key(*asked))
                 continue
             searching = row.rung in SEARCHING
-            rung, n = (Rung.SEARCH.value, self._n_whole) if searching else (row.rung, row.n_images)
-            self._measured[_key(row, rung, n)] = row
+            rung, n = (Rung.SEARCH, self._n_whole) if searching else (row.rung, row.n_images)
+            asked = (rung, row.schedule_id, n, row.noise_seed)
+            _keep(self._measured, row, asked, is_stopped=row.rung == Rung.STOPPED)
             first = self._first.get(row.schedule_id)
             if searching and first is not None and first.number not in mirrored:
                 assert first.number is not None  # a kill cut it off
-                mirror.add(first.number, first, measurement_of(row, self._question(first)))
+                mirror.add(
+                    first.number, first, measurement_of(row, _question(first, self._store.config))
+                )
         mirror.flush()
-
-    def _question(self, trial: Trial) -> Measure:
-        config = self._store.config
-        return Measure(
-            trial=trial,
-            rung=Rung.SEARCH,
-            n_images=self._n_whole,
-            noise_seed=config.search_noise_seed,
-        )
 
     def _stored_decisions(self) -> dict[tuple[str, str], Mapping[str, Any]]:
         """By key and point; all but the last one, which may have been followed by nothing."""
@@ -292,8 +292,27 @@ class Log:
         self._store.add_note(_OUTSIDE, content)
 
 
-def _key(row: Any, rung: str, n_images: int) -> str:
-    return measure_key(rung, row.schedule_id, n_images, row.noise_seed)
+def _keep(
+    known: dict[str, Any],
+    measured: Any,
+    asked: tuple[str, str, int, int | str],
+    *,
+    is_stopped: bool,
+) -> None:
+    """Keeps a measurement, or its row, under the keys of the questions that it answers."""
+    key, rung = measure_key(*asked), asked[0]
+    if rung != Rung.SEARCH:
+        known[key] = measured
+        return
+    known.setdefault(key, measured)
+    if not is_stopped:
+        known[measure_key(*asked, is_whole=True)] = measured
+
+
+def _question(trial: Trial, config: StudyConfig) -> Measure:
+    """How good a trial is on the search's noise."""
+    n_images, seed = config.search.n_images, config.search_noise_seed
+    return Measure(trial=trial, rung=Rung.SEARCH, n_images=n_images, noise_seed=seed)
 
 
 def _is_of_search(question: Question) -> bool:

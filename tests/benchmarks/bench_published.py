@@ -15,7 +15,7 @@ from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.spec import EvaluatorSpec
 from s3search.processes import edm
 from s3search.schedules import published
-from s3search.schedules.published.baselines import ENDS
+from s3search.schedules.published.baselines import ENDS, TUNED_SPACINGS
 from s3search.schedules.schedule import Schedule
 from s3search.search.questions import Rung, measure
 from s3search.search.trial import schedule_key
@@ -63,7 +63,7 @@ def main(nfes: tuple[int, ...] = NFES) -> None:
             default = _made(make, nfe)
             candidates = {
                 schedule_key(schedule): schedule
-                for spacing in published.Spacing
+                for spacing in TUNED_SPACINGS
                 for end in ENDS
                 for schedule in _made(make, nfe, spacing=spacing, end=end)
             }

@@ -18,12 +18,15 @@ from s3search.processes import (
 from s3search.run.baselines import baselines_of_before, known_baselines
 from s3search.run.launching import launch
 from s3search.run.prepare import baseline_seeds, begins_with_stock
-from s3search.schedules.published.baselines import published_solvers
+from s3search.schedules.published.baselines import (
+    published_solvers,
+    published_solvers_of_before,
+)
 from s3search.search.algorithms.s3 import baseline_share
 from s3search.search.questions import Rung
 from s3search.search.trial import Origin, OriginKind, of_library, of_pipeline
 from s3search.study.database.store import open_study
-from s3search.study.database.tables import NOTES
+from s3search.study.database.tables import EVALUATIONS, NOTES
 from s3search.study.results.coverage import BASELINES
 from s3search.study.results.frame import evaluations_frame, finalists
 from s3search.study.results.progress import Progress
@@ -52,6 +55,7 @@ OF_FLOWS = [
     "diffusers FlowMatchEulerDiscreteScheduler",
     "diffusers FlowMatchHeunDiscreteScheduler",
 ]
+SOLVERS = tuple(dict.fromkeys(each.solver for each in published_solvers(edm(), 5)))
 TINY = ("search.algorithm='s3'", "search.evaluations=20", "search.n_images=100")
 
 
@@ -85,6 +89,7 @@ def test_the_stock_solvers_come_before_all_others(
         "nfe": 5,
         "known": len(known.trials),
         "stock": expected,
+        "solvers": list(SOLVERS),
         "missing": dict(known.missing),
     }
 
@@ -99,6 +104,39 @@ def test_one_of_every_published_solver_follows_the_stock_ones() -> None:
         assert any(t.key in of_others for t in known.published if t.origin.solver == solver)
     assert known.unmeasured(known.stock) == list(usual)
     assert known.unmeasured(known.usual) == []
+
+
+def test_a_solver_that_was_stopped_every_time_is_measured_whole_where_it_was_best() -> None:
+    known = known_baselines(None, edm(), 4)
+    solver = "iPNDM-3"
+    *_, worse, best = (trial for trial in known.published if trial.origin.solver == solver)
+    others = [trial for trial in known.usual if trial.origin.solver != solver]
+    assert known.unmeasured(others, {worse: 3.0, best: 2.0}) == [best]
+    assert known.unmeasured([*others, worse], {best: 2.0}) == []
+    assert [trial.origin.solver for trial in known.unmeasured(others)] == [solver]
+
+
+def test_a_study_validates_a_solver_that_was_stopped_every_time(tmp_path: Path) -> None:
+    config = study_config(tmp_path, *TINY)
+    launch(config, lambda _: None)
+    known = known_baselines(None, edm(), 3)
+    solver = known.usual[-1].origin.solver
+    with open_study(config.storage.url, "t") as store:
+        of_solver = [each.id for each in store.trials() if each.origin.solver == solver]
+    assert of_solver
+    engine = sa.create_engine(config.storage.url)
+    with engine.begin() as connection:  # as if all of its schedules had been stopped
+        is_it = EVALUATIONS.c.schedule_id.in_(of_solver)
+        validated = EVALUATIONS.c.rung == Rung.VALIDATION.value
+        connection.execute(EVALUATIONS.delete().where(is_it, validated))
+        stopped = {"rung": Rung.STOPPED.value, "n_images": 50}
+        connection.execute(EVALUATIONS.update().where(is_it).values(**stopped))
+    engine.dispose()
+    launch(config, lambda _: None)
+    with open_study(config.storage.url, "t") as store:
+        rows = evaluations_frame(store)
+    validated_rows = rows[rows["rung"] == Rung.VALIDATION.value]
+    assert solver in set(validated_rows["solver"])
 
 
 def test_the_stock_solvers_run_on_the_other_spacings_that_they_have() -> None:
@@ -252,7 +290,8 @@ def test_trials_without_the_note_are_those_of_a_study_of_before(tmp_path: Path) 
 def test_a_study_of_before_has_its_seeds_in_the_order_that_they_had(tmp_path: Path) -> None:
     own = OwnSampler(scheduler="DDIMScheduler", config={"beta_schedule": "linear"})
     known = baselines_of_before(own, vp_discrete(), 4)
-    names = [f"{each.solver}, {each.variant}" for each in published_solvers(vp_discrete(), 4)]
+    made = published_solvers_of_before(vp_discrete(), 4)
+    names = [f"{each.solver}, {each.variant}" for each in made]
     labels = [trial.origin.label for trial in known.trials]
     assert labels[0] == "DDIMScheduler of the pipeline"
     places = [names.index(label) for label in labels[1:]]

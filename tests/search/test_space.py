@@ -124,7 +124,7 @@ def test_membership_names_the_field_at_fault() -> None:
     unipc = published.unipc(edm(), nfe=4)
     assert misfit(problem, unipc) == "steps[0]: corrector is not a choice of the space"
     late = Schedule(process=edm(), times=(40.0, *good.times[1:]), steps=good.steps)
-    assert "times[0]: 40.0 is not the noisy end" in (misfit(problem, late) or "")
+    assert "times[0]: 40.0 is no beginning of the space: [80.0]" in (misfit(problem, late) or "")
     close = good.times[1] * 0.999
     times = (good.times[0], good.times[1], close, *good.times[3:])
     crowded = Schedule(process=edm(), times=times, steps=good.steps)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from s3search.errors import InvalidConfig
-from s3search.processes import NoiseProcess, VpDiscrete
+from s3search.processes import NoiseProcess, VpDiscrete, edm, flow
 from s3search.schedules import published
 from s3search.schedules.published.listed import LISTED_SOLVERS, listed_for, listed_solver_of
+from s3search.schedules.retime import retime
 from s3search.schedules.schedule import Schedule, Start
 from s3search.schedules.spacing import noisy_time
 from s3search.search.edit.draft import misfit, random_schedule
@@ -21,6 +22,7 @@ from s3search.search.space.targets import (
     objection,
     settled_target,
 )
+from s3search.solvers.plan import compile_plan
 from s3search.solvers.trainable import Freedom
 from tests.support.helpers import PROCESSES
 
@@ -88,10 +90,36 @@ def test_what_a_program_begins_with_stays_where_it_is() -> None:
         assert Freedom.START in _problem("DDPMPipeline", process).fixed_in_polish
         assert Freedom.START not in _problem("k-diffusion", process).fixed_in_polish
         assert _problem("any", process).fixed_in_polish == ()
-        first = _problem("comfyui", process).first_time
+        first = _problem("comfyui", process).first_times[0]
         assert (first < noisiest) == (process.type != "flow")
         rounded = Freedom.TIMES in _problem("comfyui", process).fixed_in_polish
         assert rounded == isinstance(process, VpDiscrete)
+
+
+def test_schedules_begin_at_pure_noise_and_at_edm_s_noisiest_level() -> None:
+    process, rng = flow(), np.random.default_rng(3)
+    problem = _problem("any", process)
+    made = [random_schedule(problem, 5, rng) for _ in range(40)]
+    for _ in range(40):
+        made.append(mutate(problem, made[-1], rng))
+        made.append(crossover(problem, made[-1], made[0], rng))
+    begins = {round(own.times[0], 6) for own in made if own.start.jump is None}
+    assert begins == {1.0, round(80 / 81, 6)}
+    assert all(misfit(problem, own) is None for own in made[:40])
+    assert all(compile_plan(own).nfe == 5 for own in made)
+    seed = retime(published.ipndm(edm(), nfe=5), process)
+    assert mutate(problem, seed, rng).times[0] in (seed.times[0], 1.0)
+    in_pipeline = _problem("FluxPipeline", process)
+    assert in_pipeline.first_times == (1.0,)
+    assert migrate(in_pipeline, seed, 5, rng).times[0] == 1.0
+    assert not in_pipeline.can_run(seed)
+
+
+@pytest.mark.parametrize(
+    ("name", "n"), [("edm", 1), ("flow", 2), ("vp_linear", 2), ("vp_discrete", 1)]
+)
+def test_a_process_that_begins_no_noisier_than_edm_has_one_beginning(name: str, n: int) -> None:
+    assert len(_problem("any", PROCESSES[name]).first_times) == n
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,27 @@ def test_what_failed_or_stopped_early_is_known_as_it_was(tmp_path: Path) -> None
     for one, other in zip(found.given[:2], answers, strict=True):
         assert [getattr(one, n) for n in names] == [getattr(other, n) for n in names]
     assert found.given[2] == failed
+
+
+def test_a_stopped_measurement_is_no_answer_where_a_whole_one_is_asked_for(tmp_path: Path) -> None:
+    config, question = study_config(tmp_path), _measure(FIRST)
+    whole = replace(question, is_whole=True)
+    stopped = Measurement(question=question, distance=0.5, n_images=10)
+    with _run(config) as run:
+        run.log.begin(Ask(begin=(question,)))
+        run.log.add(stopped)
+        asked, answers = run.turn(whole)
+        assert asked == [whole]
+        assert answers.given[0].value is not None
+        assert run.turn(question)[1].given == (stopped,)
+        assert run.turn(_measure(SECOND))[0]
+        assert run.turn(replace(_measure(SECOND), is_whole=True))[0] == []  # it is whole
+    with _run(config) as run:  # from its beginning
+        asked, answers = run.turn(question, whole)
+        early, late = answers.given
+        assert asked == []
+        assert (early.value, early.rung, early.n_images) == (None, Rung.STOPPED, 10)
+        assert (late.value, late.n_images) == (_answer(whole).distance, 30)
 
 
 def test_nothing_is_asked_before_it_is_written(tmp_path: Path) -> None:

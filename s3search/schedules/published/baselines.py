@@ -1,4 +1,11 @@
-"""All published solvers at all spacings and ends: what a search must beat, and starts from."""
+"""All published solvers at all spacings and ends: what a search must beat, and starts from.
+
+One network has the same ones whatever process it is seen under.  They begin at sigma / alpha = 80,
+EDM's noisiest level, or at the process's own where that is lower.  A flow begins at pure noise,
+where few rules have a value; its schedules are EDM's at the times of equal sigma / alpha, uniform
+and quadratic VP time among them, and beside them those that can begin at pure noise, in its own
+time.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,8 +17,9 @@ from s3search.schedules.published.dpm import ddim, dpmpp_2m, dpmpp_2s, dpmpp_3m,
 from s3search.schedules.published.edm import heun
 from s3search.schedules.published.runge_kutta import dpm2
 from s3search.schedules.published.unipc import unipc
+from s3search.schedules.retime import retime
 from s3search.schedules.schedule import Schedule
-from s3search.schedules.spacing import End, EndRule, Spacing
+from s3search.schedules.spacing import BEGIN, End, EndRule, Spacing, begin_time, noisy_time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,17 +44,66 @@ def published_solvers(
     The default ends are those among which tuned samplers were found best; an end below the level
     that the network was trained down to is left out.
     """
+    each_end = ENDS if ends is None else ends
+    usual = [end for end in each_end if end.sigma is None]
+    found: list[PublishedSchedule] = []
+    for frame in _frames(process):
+        found += _built(frame, nfe, TUNED_SPACINGS, usual if frame.is_own else each_end)
+        if not frame.is_own or isinstance(process, Flow):
+            found += _built(frame, nfe, _FURTHER, usual)
+    return found
+
+
+def published_solvers_of_before(process: NoiseProcess, nfe: int) -> list[PublishedSchedule]:
+    """Those of the releases that built all of them on the process's own range: studies begun with
+    these are to find them again.
+    """
+    return _built(_Frame(process, process), nfe, TUNED_SPACINGS, ENDS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """Where schedules are built: on a process, whence they are retimed to the model's."""
+
+    process: NoiseProcess
+    target: NoiseProcess
+    begin: float | None = None  # sigma / alpha of the first level; None: the process's own
+    is_own: bool = False  # from the model's own noisy end, where others begin lower
+    suffix: str = ""
+
+
+def _frames(process: NoiseProcess) -> list[_Frame]:
+    """From the noise of `BEGIN` first, so that one network has the same baselines under every
+    process, then from the process's own noisy end.
+    """
+    if isinstance(process, Edm) or begin_time(process) is None:
+        return [_Frame(process, process)]
+    if process.alpha(noisy_time(process)) == 0.0:
+        common = _Frame(Edm(sigma_max=BEGIN), process)
+    else:
+        common = _Frame(process, process, begin=BEGIN)
+    own = _Frame(process, process, is_own=True, suffix=f", {FROM_NOISY_END}")
+    return [common, own]
+
+
+def _built(
+    frame: _Frame, nfe: int, spacings: Sequence[Spacing], ends: Sequence[End]
+) -> list[PublishedSchedule]:
+    process = frame.process
     lowest = usual_end_time(process)
     lowest_ratio = process.sigma(lowest) / process.alpha(lowest)
     found: list[PublishedSchedule] = []
-    for end in ENDS if ends is None else ends:
-        if end.sigma is not None and end.sigma < lowest_ratio:
+    for end in ends:
+        if end.sigma is not None and end.sigma < lowest_ratio * (1.0 - _CLOSE):
             continue
-        rule = end.rule.value + ("" if end.sigma is None else f" {end.sigma:g}")
-        for spacing in Spacing:
+        rule = end.rule.value + ("" if end.sigma is None else f" {end.sigma:g}") + frame.suffix
+        is_lowest = end.sigma is None or end.sigma < lowest_ratio
+        sigma = None if is_lowest else end.sigma
+        own = end.model_copy(update={"begin": frame.begin, "sigma": sigma})
+        for spacing in spacings:
             for name, make in _FAMILIES.items():
                 try:
-                    schedule = make(process, nfe, spacing, end)
+                    schedule = retime(make(process, nfe, spacing, own), frame.target)
                 except InvalidSchedule:
                     continue  # this solver has no such number of calls, or no such end
                 variant = f"{spacing.value}, {rule}"
@@ -60,7 +117,7 @@ def usual_variant(process: NoiseProcess) -> str:
         case Edm():
             return f"{Spacing.KARRAS.value}, {EndRule.DENOISE.value}"
         case Flow():
-            return f"{Spacing.UNIFORM.value}, {EndRule.DENOISE.value}"
+            return f"{Spacing.FLOW.value}, {EndRule.DENOISE.value}, {FROM_NOISY_END}"
     return f"{Spacing.LOGSNR.value}, {EndRule.STOP.value}"
 
 
@@ -70,6 +127,17 @@ def baselines(
     """The `published_solvers` by their names."""
     return {each.name: each.schedule for each in published_solvers(process, nfe, ends=ends)}
 
+
+FROM_NOISY_END = "from the noisy end"
+"""The last part of a variant that begins at a process's own noisy end, beyond `BEGIN`."""
+
+_CLOSE = 1e-3  # of the lowest level: an end so little below it is that level
+TUNED_SPACINGS = (Spacing.LOGSNR, Spacing.UNIFORM, Spacing.QUADRATIC, Spacing.KARRAS)
+"""Those on which solvers are built at all of `ENDS`; on the others at the usual two."""
+
+_FURTHER = tuple(
+    spacing for spacing in Spacing if spacing not in TUNED_SPACINGS
+)  # at the usual ones
 
 ENDS = (
     End(rule=EndRule.STOP),

@@ -115,7 +115,7 @@ def dpm_singlestep(
     end, spacing = end or End(), Spacing(spacing)
     denoise = end.rule is EndRule.DENOISE
     orders = singlestep_orders(nfe - denoise, order)
-    stop = End(rule=EndRule.STOP, sigma=end.sigma)
+    stop = end.model_copy(update={"rule": EndRule.STOP})
     if spacing is Spacing.LOGSNR:
         outer = grid(process, len(orders), spacing, stop)
     else:
@@ -155,7 +155,7 @@ def singlestep_on(
     """
     times, steps = [outer[0]], []
     for s, t, order in zip(outer, outer[1:], orders, strict=False):
-        times += spaced(process, s, t, order, Spacing(spacing))[1:]
+        times += spaced(process, s, t, order, Spacing(spacing).within_steps)[1:]
         steps += _singlestep(Prediction(prediction), order, taylor=taylor)
     return tuple(times), tuple(steps)
 

@@ -225,10 +225,12 @@ class _Dictated:
 def _decoded(values: _Values, problem: Problem, nfe: int) -> Schedule:
     """The schedule that the values write."""
     space, process = problem.space, problem.process
-    start = _one_of(values, "start", problem.starts_at(problem.first_time))
+    begins = [f"{t:g}" for t in problem.first_times]
+    first = problem.first_times[begins.index(_word(values, "begin", begins))]
+    start = _one_of(values, "start", problem.starts_at(first))
     denoises = _one_of(values, "end_rule", space.end_rules) is EndRule.DENOISE
     n = nfe + (start is not StartKind.NETWORK)
-    draft = Draft(process, [problem.first_time], denoises, start, [])
+    draft = Draft(process, [first], denoises, start, [])
     end = values.number("end", 0.0, 1.0)
     logits = [
         values.number(f"gap_{k}", -_LARGEST_LOGIT, _LARGEST_LOGIT)
@@ -279,6 +281,8 @@ def _params_of(schedule: Schedule, problem: Problem) -> Params:
     draft, nfe = draft_of(schedule), schedule.nfe
     rule = EndRule.DENOISE if draft.denoises else EndRule.STOP
     params: Params = {"start": draft.start.value, "end_rule": rule.value, "end": 0.5}
+    if len(problem.first_times) > 1:
+        params["begin"] = f"{draft.times[0]:g}"
     n_most = _most_steps(problem.space, nfe)
     params |= {f"gap_{k}": 0.0 for k in range(1, n_most)}
     params |= {f"coefficient_{i}": 0.0 for i in range(1, n_most)}

@@ -64,9 +64,9 @@ class Problem:
         return (*(() if begins else (Freedom.START,)), *rounded)
 
     @cached_property
-    def first_time(self) -> float:
-        """Where schedules begin that no jump begins."""
-        return self.runtime.first_time(self.process)
+    def first_times(self) -> tuple[float, ...]:
+        """Where schedules may begin that no jump begins."""
+        return self.runtime.first_times(self.process)
 
     @staticmethod
     def found(

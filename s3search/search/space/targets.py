@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from s3search.errors import InvalidConfig, nearest
-from s3search.processes import Flow, NoiseProcess, VpDiscrete
+from s3search.processes import Edm, Flow, NoiseProcess, VpDiscrete
 from s3search.rules import Prediction, Taylor
 from s3search.schedules.published.listed import listed_solver_of
 from s3search.schedules.schedule import ModelPatch, Schedule, StartKind
-from s3search.schedules.spacing import EndRule, noisy_time
+from s3search.schedules.spacing import EndRule, begin_time, noisy_time
 from s3search.search.space.config import SpaceConfig
 
 ANY, OWN_PIPELINE = "any", "pipeline"
@@ -51,6 +51,16 @@ class Runtime:
         if isinstance(process, VpDiscrete):
             return noisiest - 1.0
         return process.time_of_lam(process.lam(noisiest) + _BELOW)
+
+    def first_times(self, process: NoiseProcess) -> tuple[float, ...]:
+        """Where schedules may begin, the noisiest first: there, and at EDM's noisiest level where
+        the process goes beyond it, at pure noise above all, where few rules have a value.
+        """
+        first, lower = self.first_time(process), begin_time(process)
+        if lower is None or isinstance(process, Edm) or self.rounds(process):
+            return (first,)
+        is_unit = abs(process.sigma(lower) - 1.0) <= _UNIT_SLACK
+        return (first, lower) if self.scales_noise or is_unit else (first,)
 
     def rounds(self, process: NoiseProcess) -> bool:
         """Whether the times of calls are whole training steps."""

@@ -24,7 +24,10 @@ from typing import Any
 import pandas as pd
 
 from s3search.processes import NoiseProcess
-from s3search.schedules.published.baselines import published_solvers
+from s3search.schedules.published.baselines import (
+    published_solvers,
+    published_solvers_of_before,
+)
 from s3search.schedules.schedule import Schedule
 from s3search.search.questions import Rung
 from s3search.search.trial import OriginKind, schedule_key
@@ -33,7 +36,8 @@ from s3search.study.results.frame import Scored
 
 BASELINES = "baselines"
 """The kind of the notes of a launch, one for each number of calls: how many configurations are
-``known``, the labels of the ``stock`` defaults, and why others are ``missing``.
+``known``, the labels of the ``stock`` defaults, the published ``solvers`` (not in notes of
+earlier releases), and why other stock ones are ``missing``.
 """
 
 _CHANCE = 0.05  # of missing the best share, all the same
@@ -108,7 +112,7 @@ def coverage_of(
         known=note["known"],
         stock=tuple(note["stock"]),
         stock_missing=tuple(label for label in note["stock"] if label not in validated),
-        solvers_missing=_solvers_missing(store, scored, nfe),
+        solvers_missing=_solvers_missing(store, scored, nfe, note),
         without=note["missing"],
     )
 
@@ -135,12 +139,17 @@ def listed(names: Sequence[str], most: int = 4) -> str:
     return ", ".join([*names[:most], *more])
 
 
-def _solvers_missing(store: StudyStore, scored: Sequence[Scored], nfe: int) -> tuple[str, ...]:
-    """Published solvers none of whose schedules is validated, under whatever name."""
+def _solvers_missing(
+    store: StudyStore, scored: Sequence[Scored], nfe: int, note: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Published solvers none of whose schedules is validated, under whatever name; those of
+    earlier releases where the note names none.
+    """
     if not scored:
         return ()
     made = min(scored, key=lambda row: row.origin.kind is not OriginKind.SEARCH)
-    solvers = _published(store.schedule(made.schedule_id).process, nfe)
+    process = store.schedule(made.schedule_id).process
+    solvers = _published(process, nfe, of_before="solvers" not in note)
     baselines = [row for row in scored if row.is_baseline]
     unseen = set(solvers) - {row.origin.solver for row in baselines}
     if not unseen:
@@ -154,10 +163,13 @@ def _solvers_missing(store: StudyStore, scored: Sequence[Scored], nfe: int) -> t
 
 
 @lru_cache(maxsize=8)
-def _published(process: NoiseProcess, nfe: int) -> Mapping[str, Sequence[Schedule]]:
+def _published(
+    process: NoiseProcess, nfe: int, *, of_before: bool
+) -> Mapping[str, Sequence[Schedule]]:
     """The published schedules by their solvers."""
+    made = published_solvers_of_before if of_before else published_solvers
     found: dict[str, list[Schedule]] = {}
-    for each in published_solvers(process, nfe):
+    for each in made(process, nfe):
         found.setdefault(each.solver, []).append(each.schedule)
     return found
 

@@ -7,7 +7,7 @@ as it likes, and all of them yield valid schedules.
 
 from s3search.search.edit.draft.drawing import random_coefficient, random_schedule, with_solver
 from s3search.search.edit.draft.finishing import finished
-from s3search.search.edit.draft.form import Draft, draft_of, lam_at, pick, random_end
+from s3search.search.edit.draft.form import Draft, draft_of, lam_at, pick, random_end, random_first
 from s3search.search.edit.draft.membership import misfit
 from s3search.search.edit.draft.settling import set_end_rule, settle_times
 
@@ -20,6 +20,7 @@ __all__ = [
     "pick",
     "random_coefficient",
     "random_end",
+    "random_first",
     "random_schedule",
     "set_end_rule",
     "settle_times",

@@ -10,7 +10,7 @@ from s3search.schedules.schedule import Schedule, StartKind
 from s3search.schedules.spacing import EndRule
 from s3search.search.edit.compensating import random_compensation
 from s3search.search.edit.draft.finishing import finished
-from s3search.search.edit.draft.form import Draft, pick, random_end
+from s3search.search.edit.draft.form import Draft, pick, random_end, random_first
 from s3search.search.edit.network_time import random_shift
 from s3search.search.edit.recipe import Choice, possible_estimates, relaxation_of, with_rule
 from s3search.search.space import Problem, SpaceConfig
@@ -21,10 +21,11 @@ def random_schedule(problem: Problem, nfe: int, rng: np.random.Generator) -> Sch
     the way in lam, bent towards one of the ends.
     """
     space, process = problem.space, problem.process
-    start = pick(problem.starts_at(problem.first_time), rng)
+    first = random_first(problem, rng)
+    start = pick(problem.starts_at(first), rng)
     n = nfe + (start is not StartKind.NETWORK)
     denoises = pick(space.end_rules, rng) is EndRule.DENOISE
-    draft = Draft(process, [problem.first_time], denoises, start, [])
+    draft = Draft(process, [first], denoises, start, [])
     jump = problem.jump_lams
     if jump is not None and start is StartKind.NETWORK and rng.random() < 0.5:
         draft.jumps = True

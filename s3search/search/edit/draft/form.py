@@ -124,6 +124,12 @@ def draft_of(schedule: Schedule) -> Draft:
     )
 
 
+def random_first(problem: Problem, rng: np.random.Generator) -> float:
+    """One of the times at which schedules may begin; nothing is drawn where there is one."""
+    times = problem.first_times
+    return pick(times, rng) if len(times) > 1 else times[0]
+
+
 def random_end(problem: Problem, draft: Draft, rng: np.random.Generator) -> float:
     """lam of an end level, uniform over the space's range."""
     low, high = problem.end_lams(called=draft.calls_end)

@@ -34,7 +34,7 @@ def _frame_problem(problem: Problem, schedule: Schedule) -> str | None:
         return f"times[0]: a jump lands at sigma / alpha in {list(space.jump_sigma or ())}"
     if first != draft.times[0]:
         draft.times[0] = first
-        return f"times[0]: {draft.times[0]} is not the noisy end {problem.first_time}"
+        return f"times[0]: {first} is no beginning of the space: {list(problem.first_times)}"
     rule = EndRule.DENOISE if draft.denoises else EndRule.STOP
     if rule not in space.end_rules:
         return f"times: the end rule is {rule.value!r}, the space has {_words(space.end_rules)}"

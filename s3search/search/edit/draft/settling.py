@@ -8,25 +8,28 @@ from dataclasses import replace
 from s3search.rules import level
 from s3search.schedules.schedule import StartKind
 from s3search.schedules.spacing import EndRule, whole_times
-from s3search.search.edit.draft.form import Draft
+from s3search.search.edit.draft.form import Draft, lam_at
 from s3search.search.edit.network_time import SLACK, settled_shift
 from s3search.search.edit.recipe import FINISH, possible, step_of
 from s3search.search.space import Problem
 
 
 def settle_first(problem: Problem, draft: Draft) -> None:
-    """Puts the first time at the noisy end, or where a jump may land; jumps begin at the network's
-    own first prediction.
+    """Puts the first time at the nearest one that there is, or where a jump may land; jumps begin
+    at the network's own first prediction.
     """
-    limits = problem.jump_lams
+    limits, own = problem.jump_lams, draft.lams()[0]
     if not draft.jumps or limits is None:
         draft.jumps = False
-        draft.times[0] = problem.first_time
+        lams = {t: lam_at(problem.process, t) for t in problem.first_times}
+        nearest = min(lams, key=lambda t: abs(lams[t] - own))
+        if nearest == problem.first_times[0] or abs(lams[nearest] - own) > SLACK:
+            draft.times[0] = nearest
         return
     draft.start = StartKind.NETWORK
-    lam, (low, high) = draft.lams()[0], limits
-    if not low - SLACK <= lam <= high + SLACK:
-        draft.place(0, min(max(lam, low), high))
+    low, high = limits
+    if not low - SLACK <= own <= high + SLACK:
+        draft.place(0, min(max(own, low), high))
 
 
 def settle_end(problem: Problem, draft: Draft) -> None:

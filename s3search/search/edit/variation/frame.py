@@ -1,20 +1,28 @@
 """Changes of a draft's frame: its times and network times, start, jump and end."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from s3search.schedules.schedule import StartKind
 from s3search.schedules.spacing import EndRule
-from s3search.search.edit.draft import Draft, pick, random_end, set_end_rule
-from s3search.search.edit.network_time import moved_shift
+from s3search.search.edit.draft import Draft, lam_at, pick, random_end, random_first, set_end_rule
+from s3search.search.edit.network_time import SLACK, moved_shift
 from s3search.search.edit.recipe import Choice, step_of
 from s3search.search.space import Problem
 
+_BEGINS_ELSEWHERE = 0.15  # of the moves of times
+
 
 def move_times(problem: Problem, draft: Draft, rng: np.random.Generator) -> None:
-    """Moves one inner time, all of them a little, or bends the spacing as a whole."""
+    """Moves one inner time, all of them a little, or bends the spacing as a whole; at times the
+    beginning, where there are several, the inner times stretched along.
+    """
+    if len(problem.first_times) > 1 and not draft.jumps and rng.random() < _BEGINS_ELSEWHERE:
+        _begin_elsewhere(problem, draft, rng)
+        return
     lams = np.array(draft.lams())
     n = len(lams) - 1
     if n < 2:
@@ -38,6 +46,24 @@ def move_times(problem: Problem, draft: Draft, rng: np.random.Generator) -> None
     for k in range(n - 1):
         if inner[k] != lams[k + 1]:
             draft.place(k + 1, float(inner[k]))
+
+
+def _begin_elsewhere(problem: Problem, draft: Draft, rng: np.random.Generator) -> None:
+    before = draft.lams()
+    times = problem.first_times
+    others = [t for t in times if abs(lam_at(draft.process, t) - before[0]) > SLACK]
+    draft.times[0] = pick(others, rng)
+    _stretch_inner(draft, before)
+
+
+def _stretch_inner(draft: Draft, before: Sequence[float]) -> None:
+    """Moves the inner times along with a first one that was moved, and keeps the end; ``before``
+    are the lams of all.
+    """
+    if len(before) > 1:
+        stretch = (before[-1] - draft.lams()[0]) / (before[-1] - before[0])
+        for k in range(1, len(before) - 1):
+            draft.place(k, before[-1] - (before[-1] - before[k]) * stretch)
 
 
 def move_end(problem: Problem, draft: Draft, rng: np.random.Generator) -> None:
@@ -94,7 +120,7 @@ def change_jump(problem: Problem, draft: Draft, rng: np.random.Generator) -> Non
         return
     if draft.jumps and rng.random() < 0.3:
         draft.jumps = False
-        draft.times[0] = problem.first_time
+        draft.times[0] = random_first(problem, rng)
     elif draft.jumps:
         lam = before[0] + rng.normal(0.0, 2 * problem.space.time_sigma)
         draft.place(0, float(np.clip(lam, *limits)))
@@ -104,10 +130,7 @@ def change_jump(problem: Problem, draft: Draft, rng: np.random.Generator) -> Non
             before = draft.lams()
         draft.jumps, draft.start = True, StartKind.NETWORK
         draft.place(0, float(rng.uniform(*limits)))
-    if len(before) > 1:
-        stretch = (before[-1] - draft.lams()[0]) / (before[-1] - before[0])
-        for k in range(1, len(before) - 1):
-            draft.place(k, before[-1] - (before[-1] - before[k]) * stretch)
+    _stretch_inner(draft, before)
 
 
 def change_start(problem: Problem, draft: Draft, rng: np.random.Generator) -> None:
