@@ -1,0 +1,139 @@
+"""How far a search gets beyond the best tuned published solver, on models that it was not made on.
+
+    python -m tests.benchmarks.zoo FOLDER                                  # trains them, once
+    python -m tests.benchmarks.bench_zoo FOLDER --model crops --nfe 5 8 --seed 0 1 2
+    python -m tests.benchmarks.bench_zoo FOLDER --model crops --view flow  # the same network
+
+Every search prints one JSON line as soon as it is done, appended to ``--output`` too; a search
+that is in that file already is not made again.  ``--table`` prints the medians of the file.
+Held-out: noise and images that the search never saw, the model's own 64 features.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import s3search
+from s3search.models.views import seen_as
+from s3search.processes import NoiseProcess, edm, flow, vp_discrete
+from tests.benchmarks.zoo import ZOO, load
+
+VIEWS: Mapping[str, Callable[[], NoiseProcess]] = {
+    "edm": edm,
+    "vp_discrete": lambda: vp_discrete("linear", 1000),
+    "flow": flow,
+}
+_ASKED = ("model", "view", "nfe", "evaluations", "n_images", "seed")
+
+
+def searched(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """One search, and what came of it on held-out noise."""
+    member = load(folder, asked["model"])
+    view = asked["view"]
+    model = member.denoiser if view == "own" else seen_as(member.denoiser, VIEWS[view]())
+    began = time.perf_counter()
+    found = s3search.search(
+        model,
+        reference=member.images,
+        features=member.features,
+        nfe=asked["nfe"],
+        evaluations=asked["evaluations"],
+        n_images=asked["n_images"],
+        seed=asked["seed"],
+        progress=False,
+    )
+    table = found.table
+    published = table[table["is_baseline"]]
+    best = published.loc[published["distance"].idxmin()]
+    winner = table[table["is_winner"]].iloc[0]
+    status = found.status
+    return {
+        **{key: asked[key] for key in _ASKED},
+        "published": float(best["distance"]),
+        "by": str(best["name"]),
+        "found": float(winner["distance"]),
+        "interval": [float(winner["low"]), float(winner["high"])],
+        "gain": float(best["distance"] / winner["distance"]),
+        "network_calls": status["network_calls"],
+        "spend": status["rungs"] if "rungs" in status else status.get("spend"),
+        "gains": status.get("gains"),
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+def table_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Medians over seeds for every model, view, number of calls and budget, and their geometric
+    mean over models.
+    """
+    lines = [
+        "| model | NFE | calls | best published | found | gain |",
+        "|---|---|---|---|---|---|",
+    ]
+    keys = sorted({(r["model"], r["view"], r["nfe"], r["evaluations"]) for r in rows})
+    for model, view, nfe, evaluations in keys:
+        own = [
+            r
+            for r in rows
+            if (r["model"], r["view"], r["nfe"], r["evaluations"])
+            == (model, view, nfe, evaluations)
+        ]
+        published, found, gain, calls = (
+            statistics.median(r[key] for r in own)
+            for key in ("published", "found", "gain", "network_calls")
+        )
+        name = model if view == "own" else f"{model} as {view}"
+        lines.append(
+            f"| {name} | {nfe} | {calls / 1e6:.2f} M | {published:.3f} | {found:.3f} "
+            f"| {gain:.2f} ({len(own)} seeds) |"
+        )
+    own = [r for r in rows if r["view"] == "own"]
+    for nfe in sorted({r["nfe"] for r in own}):
+        gains = [math.log(r["gain"]) for r in own if r["nfe"] == nfe]
+        mean = math.exp(statistics.fmean(gains))
+        lines.append(f"| geometric mean of {len(gains)} searches | {nfe} | | | | {mean:.2f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Searches what is asked for and not yet in the output."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", nargs="+", default=list(ZOO), choices=list(ZOO))
+    parser.add_argument("--view", nargs="+", default=["own"], choices=["own", *VIEWS])
+    parser.add_argument("--nfe", nargs="+", type=int, default=[5])
+    parser.add_argument("--evaluations", nargs="+", type=int, default=[100])
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--seed", nargs="+", type=int, default=[0])
+    parser.add_argument("--output", type=Path, default=Path("zoo.jsonl"))
+    parser.add_argument("--table", action="store_true")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    lines = asked.output.read_text().splitlines() if asked.output.exists() else []
+    rows = [json.loads(line) for line in lines]
+    if asked.table:
+        print(table_of(rows))
+        return
+    done = {tuple(row[key] for key in _ASKED) for row in rows}
+    for seed in asked.seed:
+        for evaluations in asked.evaluations:
+            for nfe in asked.nfe:
+                for model in asked.model:
+                    for view in asked.view:
+                        wanted = (model, view, nfe, evaluations, asked.images, seed)
+                        if wanted in done:
+                            continue
+                        row = searched(asked.folder, dict(zip(_ASKED, wanted, strict=True)))
+                        with asked.output.open("a") as file:
+                            file.write(json.dumps(row) + "\n")
+                        print(json.dumps({k: v for k, v in row.items() if k != "gains"}))
+
+
+if __name__ == "__main__":
+    main()
