@@ -39,6 +39,7 @@ SEARCHED, MEASURED = 60, 120  # images of a search's evaluation; held out, and o
 BUDGETS = (20, 60)  # 300 and more: python -m tests.benchmarks.bench_claims
 
 
+@pytest.mark.slow
 def test_a_pipelines_study_claims_no_more_than_stock_schedulers_allow(tmp_path: Path) -> None:
     """After a small budget, and when it is raised."""
     pipeline = brought("DDPMPipeline", tmp_path)

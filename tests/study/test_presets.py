@@ -278,6 +278,7 @@ def _reference(folder: Path, kind: str) -> Path:
     return folder / "real"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning:diffusers.*", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("case", MODELS)
 def test_a_preset_is_searched_with_a_tiny_model_of_its_class(
