@@ -53,15 +53,13 @@ gpus_per_worker = 0
 
 
 def study_text(directory: Path, *, quick: bool) -> str:
-    """The demo's study file; ``quick`` is a smoke test of half a minute, whose numbers mean
-    little.
-    """
+    """The demo's study file; ``quick`` is a smoke test, whose numbers mean little."""
     return STUDY.format(
         path=directory / "study.toml",
         name="demo-quick" if quick else "demo",
         evaluations=20 if quick else 300,
-        n_images=200 if quick else 1000,
-        validation_images=1000 if quick else 10_000,
+        n_images=100 if quick else 1000,
+        validation_images=400 if quick else 10_000,
         storage=directory / "s3search.db",
     )
 

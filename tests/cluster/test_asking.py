@@ -1,25 +1,20 @@
-"""Populations: fair shares of what waits, whole studies on them, workers that die under one."""
+"""Populations: fair shares of what waits, whole studies on them, one that has no reply."""
 
 import functools
-import os
-import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from s3search.cluster import InlinePool, open_pool
+from s3search.cluster import InlinePool
 from s3search.cluster.asking import Asker, Pool, PopulationSize
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.record import Description, Population, Reply, Request
-from s3search.evaluation.spec import EvaluatorSpec
 from s3search.processes import edm
 from s3search.run.launching import launch, launch_on, space_of
 from s3search.schedules.published import baselines
 from s3search.search.questions import Measure, Measurement, Rung, Thresholds, measure
 from s3search.study.file.config import StudyConfig
-from tests.suites.pool_suite import start_ray
 from tests.support.simulated import SimulatedPool, Weather
 from tests.support.studies import assert_same, content, study_config, undisturbed
 
@@ -141,34 +136,3 @@ def test_a_population_without_a_reply_is_asked_again_one_by_one(tmp_path: Path) 
     assert sum(m.seconds for m in measured) > 0
     ids = [s.id for s in SCHEDULES[:6]]
     assert asked == [tuple(ids[:3]), tuple(ids[3:]), *((i,) for i in ids[:3])]
-
-
-def make_killer(kill: str) -> Callable[[Any], Any]:
-    """A worker whose process dies under one schedule, alone or among others."""
-    spec = EvaluatorSpec(
-        model="tests.support.plugins:gaussian",
-        features="tests.support.plugins:pixels",
-        reference="tests.support.plugins:images",
-    )
-    evaluator = Evaluator(spec)
-
-    def work(request: Any) -> Any:
-        many = isinstance(request, Population)
-        questions = request.questions if many else (request,)
-        if any(isinstance(each, Measure) and each.trial.id == kill for each in questions):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return evaluator(request)
-
-    return work
-
-
-@pytest.mark.cluster
-def test_only_the_schedule_that_kills_its_workers_is_given_up() -> None:
-    start_ray()
-    bad = SCHEDULES[2]
-    with open_pool("local", functools.partial(make_killer, bad.id), 1, 0) as pool:
-        measured = _answers(pool, _questions(8, n_images=60))
-    assert [m.value is None for m in measured] == [s is bad for s in SCHEDULES[:8]]
-    errors = [m.error for m in measured if m.error is not None]
-    assert len(errors) == 1
-    assert "in quarantine: 2 worker processes died" in errors[0]

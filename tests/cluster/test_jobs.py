@@ -17,7 +17,9 @@ from s3search.errors import InvalidConfig, WorkersUnavailable
 from s3search.study.database.store import open_study
 from tests.cluster.conftest import SECRET
 from tests.cluster.ray_nodes import ROOT, RayCluster
-from tests.support.studies import study_file
+from tests.support.studies import FEWER, study_file
+
+SLOW = "model.seconds=0.05"  # a network call: it leaves the machine to what starts and ends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +72,7 @@ def test_a_server_that_does_not_answer_is_told_with_the_way_to_it() -> None:
 
 @pytest.mark.cluster
 def test_a_stopped_study_is_resumed_by_submitting_it_again_and_ends(site: Site) -> None:
-    two = ("--set", "cluster.workers=2")
+    two = [word for each in ("cluster.workers=2", SLOW, FEWER) for word in ("--set", each)]
     first = site.submit(*two, "--set", "search.evaluations=5000")
     deadline = time.monotonic() + 90
     while site.n_evaluations() < 3 and time.monotonic() < deadline:
@@ -83,7 +85,7 @@ def test_a_stopped_study_is_resumed_by_submitting_it_again_and_ends(site: Site) 
     second = site.submit(*two)
     logs = site.json("jobs", "logs", second, "--follow")["logs"]
     ended = site.json("jobs", "status", second)
-    assert (ended["state"], ended["exit_code"]) == ("succeeded", 0)
+    assert (ended["state"], ended["exit_code"]) == ("succeeded", 0), logs
     assert ended["s3search"] == s3search.__version__
     assert {job["id"] for job in site.json("jobs", "status")["jobs"]} == {first, second}
     assert "validation: " in logs
@@ -140,6 +142,8 @@ def test_a_node_with_other_code_is_refused_by_a_launch_from_afar(
             "cluster.workers=3",
             "--set",
             "search.evaluations=5000",
+            "--set",
+            SLOW,
             "--storage",
             f"sqlite:///{tmp_path / 'afar.db'}",
         ),

@@ -168,11 +168,6 @@ def test_gpus_that_the_cluster_has_not_are_refused_before_any_actor_waits_for_th
         open_pool("local", make_squarer, 2, 1.0)
 
 
-def test_half_a_gpu_each_lets_two_workers_share_one() -> None:
-    with open_pool("local", make_squarer, 2, 0.5) as pool:
-        assert len(run_all(pool, tasks_of([1, 2, 3]))) == 3
-
-
 @pytest.mark.parametrize(("n_workers", "gpus_per_worker"), [(0, 0.0), (1, -1.0), (1, 1.5)])
 def test_sizes_that_mean_nothing_are_refused(n_workers: int, gpus_per_worker: float) -> None:
     with pytest.raises(InvalidConfig, match=r"n_workers=0|gpus_per_worker=-?1"):

@@ -30,7 +30,8 @@ from s3search.study.optuna.mirror import OptunaMirror
 from s3search.study.results.export import best_schedule
 from s3search.study.results.frame import status_of
 from s3search.study.results.progress import Progress
-from tests.support.studies import content, study_config
+from tests.support.studies import FEWER, content, study_config
+from tests.support.studies import undisturbed as undisturbed_of
 
 BUDGET = 6
 
@@ -244,23 +245,19 @@ def test_a_study_of_before_the_plan_keys_goes_on_as_exactly(
     assert content(config) == undisturbed
 
 
-def test_an_interruption_after_every_evaluation_changes_nothing(
-    tmp_path: Path, undisturbed: dict[str, Any]
-) -> None:
-    config = study_config(tmp_path)
+def test_an_interruption_after_every_evaluation_changes_nothing(tmp_path: Path) -> None:
+    config, expected = study_config(tmp_path, FEWER), undisturbed_of(tmp_path, FEWER)
 
     def interrupt(_: Progress) -> None:
         raise KeyboardInterrupt
 
     stops = _run_until_done(lambda: launch(config, interrupt), KeyboardInterrupt)
-    assert stops == len(undisturbed["evaluations"])
-    assert content(config) == undisturbed
+    assert stops == len(expected["evaluations"])
+    assert content(config) == expected
 
 
-def test_an_interruption_inside_every_second_evaluation_changes_nothing(
-    tmp_path: Path, undisturbed: dict[str, Any]
-) -> None:
-    config = study_config(tmp_path)
+def test_an_interruption_inside_every_second_evaluation_changes_nothing(tmp_path: Path) -> None:
+    config, expected = study_config(tmp_path, FEWER), undisturbed_of(tmp_path, FEWER)
     n_calls = 0
 
     def interrupted(evaluator: Evaluator, request: Request) -> Reply:
@@ -272,8 +269,8 @@ def test_an_interruption_inside_every_second_evaluation_changes_nothing(
         return evaluator(request)
 
     stops = _run_until_done(lambda: _run_with(config, interrupted), KeyboardInterrupt)
-    assert stops == len(undisturbed["evaluations"])
-    assert content(config) == undisturbed
+    assert stops == len(expected["evaluations"])
+    assert content(config) == expected
 
 
 @pytest.mark.parametrize("algorithm", ["random", "usf", "optuna:tpe", "s3"])

@@ -10,12 +10,14 @@ import pytest
 
 from s3search.errors import InvalidConfig
 from s3search.evaluation.plugins import importable_from
+from s3search.run.launching import launch
 from s3search.study.file.config import load_config
-from tests.support.studies import STUDY
+from tests.suites.pool_suite import start_ray
+from tests.support.studies import FEWER, STUDY
 
 ROOT = Path(__file__).parents[2]
 LOADER = "from tests.support.plugins import gaussian as load\n"
-FEW = ("--set", "search.evaluations=2", "--set", "validation.baselines=false")
+FEW = ("--set", "search.evaluations=2", "--set", FEWER)
 
 
 def _study(folder: Path, module: str) -> Path:
@@ -67,12 +69,14 @@ def test_a_study_finds_what_lies_beside_its_file_from_anywhere(tmp_path: Path) -
 
 
 @pytest.mark.cluster
-def test_workers_on_ray_find_it_too(tmp_path: Path) -> None:
-    study, here = _study(tmp_path / "there", "lies_beside_ray"), tmp_path / "here"
-    here.mkdir()
-    local = ("--address", "local", "--set", "cluster.workers=1")
-    said = json.loads(_command(here, "launch", str(study), *FEW, *local, "--json"))
-    assert said["state"] == "done"
+def test_workers_on_ray_find_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start_ray()  # whose processes know nothing of the folder
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    study = _study(tmp_path / "there", "lies_beside_ray")
+    local = ("cluster.address=local", "search.evaluations=2", FEWER)
+    found = []
+    launch(load_config(study, local), found.append)
+    assert found[-1].stage == "validation"
 
 
 def test_the_current_folder_is_looked_in_as_well(tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ from tests.support.claims import (
     MODELS,
     NFE,
     OUTSIDE_SEED,
-    Brought,
     Claim,
     Outside,
     brought,
@@ -36,31 +35,21 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning:diffusers.*"
 )
 
-SEARCHED, MEASURED = 100, 200  # images of a search's evaluation; held out, and outside
+SEARCHED, MEASURED = 60, 120  # images of a search's evaluation; held out, and outside
 BUDGETS = (20, 60)  # 300 and more: python -m tests.benchmarks.bench_claims
 
 
-@pytest.fixture(scope="module")
-def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Brought:
-    """The saved DDPMPipeline."""
-    return brought("DDPMPipeline", tmp_path_factory.mktemp("saved"))
-
-
-@pytest.fixture(scope="module")
-def outside(pipeline: Brought) -> Outside:
-    """Stock schedulers in that pipeline."""
-    return Outside(pipeline, MEASURED)
-
-
-@pytest.mark.parametrize("evaluations", BUDGETS)
-def test_a_pipelines_study_claims_no_more_than_stock_schedulers_allow(
-    pipeline: Brought, outside: Outside, tmp_path: Path, evaluations: int
-) -> None:
-    config = study(
-        pipeline, tmp_path, evaluations=evaluations, n_images=SEARCHED, n_validated=MEASURED
-    )
-    claim = claim_of(config, tmp_path)
-    _check(claim, outside.against(claim.schedule))
+@pytest.mark.slow
+def test_a_pipelines_study_claims_no_more_than_stock_schedulers_allow(tmp_path: Path) -> None:
+    """After a small budget, and when it is raised."""
+    pipeline = brought("DDPMPipeline", tmp_path)
+    outside = Outside(pipeline, MEASURED)
+    for evaluations in BUDGETS:
+        config = study(
+            pipeline, tmp_path, evaluations=evaluations, n_images=SEARCHED, n_validated=MEASURED
+        )
+        claim = claim_of(config, tmp_path)
+        _check(claim, outside.against(claim.schedule))
 
 
 def _check(claim: Claim, measured: Against) -> None:

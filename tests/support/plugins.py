@@ -41,7 +41,7 @@ def gaussian(
             if kill_once and Path(kill_once).exists():
                 Path(kill_once).unlink()
                 os.kill(os.getpid(), signal.SIGKILL)
-            if math.isclose(float(t[0].detach()), kill_at, rel_tol=1e-5):
+            if any(math.isclose(at, kill_at, rel_tol=1e-5) for at in t.detach().unique().tolist()):
                 os.kill(os.getpid(), signal.SIGKILL)
             if math.isclose(float(t[0].detach()), hold_at, rel_tol=1e-5):
                 Path(hold, str(os.getpid())).touch()

@@ -44,8 +44,8 @@ def share_out(config: pytest.Config) -> None:
 
 
 class _Worker:
-    """In a process that runs tests: the long units first, and a note of all units for the process
-    that hands them out.
+    """In a process that runs tests: the long units first, so that no process ends long before the
+    others, and a note of all units for the process that hands them out.
     """
 
     def __init__(self, note: Path) -> None:
@@ -54,11 +54,12 @@ class _Worker:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         units = {item.nodeid: unit_of(item) for item in items}
         sizes = Counter(units.values())
+        slow = {units[item.nodeid] for item in items if item.get_closest_marker("slow")}
         ranks = {unit: i for i, unit in enumerate(_BEFORE_OTHERS)}
 
-        def place(item: pytest.Item) -> tuple[int, int]:
+        def place(item: pytest.Item) -> tuple[int, bool, int]:
             unit = units[item.nodeid]
-            return ranks.get(unit, len(ranks)), -sizes[unit]
+            return ranks.get(unit, len(ranks)), unit not in slow, -sizes[unit]
 
         items.sort(key=place)
         own = self._note.with_suffix(f".{os.getpid()}")

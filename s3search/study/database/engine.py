@@ -3,6 +3,7 @@ date.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -154,15 +155,12 @@ def _engine(url: str, *, create: bool) -> Engine:
 
 
 def _bring_up_to_date(engine: Engine, url: str, *, create: bool) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
-    head = ScriptDirectory.from_config(config).get_current_head()
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    head, *older = _revisions()
     with engine.begin() as connection:
         current = _current(connection)
         if current == head:
             return
-        if current is not None and current not in known:
+        if current is not None and current not in older:
             raise StudyConflict(
                 f"storage: {redacted(url)} has schema version {current!r}, this release of "
                 f"s3search knows versions up to {head!r}; use the release that wrote it"
@@ -173,8 +171,24 @@ def _bring_up_to_date(engine: Engine, url: str, *, create: bool) -> None:
                 f"storage: {redacted(url)} holds {found}; `s3search launch` makes them, "
                 "`s3search storage upgrade` brings them up to date"
             )
+        config = _alembic()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+@cache
+def _revisions() -> tuple[str, ...]:
+    """Every version of the schema that this release knows, the newest first: each is a module,
+    and a process that opens many databases loads them once.
+    """
+    scripts = ScriptDirectory.from_config(_alembic())
+    return tuple(script.revision for script in scripts.walk_revisions())
+
+
+def _alembic() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    return config
 
 
 def _current(connection: sa.Connection) -> str | None:
