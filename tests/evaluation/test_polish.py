@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from s3search.errors import EvaluationFailed, InvalidConfig, InvalidSchedule
 from s3search.evaluation.noise import NoiseBank
+from s3search.evaluation.polish.adam import RecoveringAdam
 from s3search.evaluation.polish.polishing import PolishSettings, polish
 from s3search.evaluation.record import PolishReply
 from s3search.models.gaussian import gaussian_distance
@@ -125,6 +126,34 @@ def test_a_polish_repeats_itself_and_depends_on_its_seed() -> None:
     assert one.made.losses == two.made.losses
     assert one.made.schedule.id == two.made.schedule.id != other.made.schedule.id
     assert one.made.schedule.provenance["polished_from"] == schedule.id
+
+
+def test_a_polish_that_climbs_gives_its_start_back() -> None:
+    schedule = published.dpmpp_2m(edm(), nfe=3)
+    wild = replace(_QUICK, iterations=4, learning_rate=500.0)
+    found = _polish(schedule, wild)
+    a, b = coefficient_table(schedule), coefficient_table(found.made.schedule)
+    assert found.made.losses[-1] > found.made.losses[0]
+    assert np.allclose(a.q, b.q, rtol=0, atol=1e-12) and np.allclose(a.times, b.times)
+    calls = 2 * 200 * 3 * (4 + 1)  # forward and backward, and one comparison of two
+    assert found.network_calls == calls
+
+
+def test_numbers_that_act_together_are_moved_together() -> None:
+    """A valley that no axis points along: the mean of the gradients is scaled by their matrix."""
+    turned = torch.tensor([[1.0, 1.0], [-1.0, 1.0]], dtype=torch.float64) / 2**0.5
+    steep = turned.T @ torch.diag(torch.tensor([1.0, 1e-4], dtype=torch.float64)) @ turned
+
+    leaf = (turned.T @ torch.tensor([0.5, 1.0], dtype=torch.float64)).requires_grad_()
+    draw = torch.Generator().manual_seed(0)
+
+    def objective(_: int) -> tuple[float, list[Tensor]]:
+        noisy = 1.0 + 0.3 * torch.randn((), generator=draw, dtype=torch.float64)
+        with torch.no_grad():
+            return float(leaf @ steep @ leaf), [2.0 * noisy * steep @ leaf]
+
+    losses = RecoveringAdam([leaf], lambda: None, 0.04).run(objective, 100)
+    assert losses[-1] < 0.01 * losses[0]
 
 
 def test_noise_made_in_inference_mode_and_a_caller_in_it_are_no_obstacle() -> None:

@@ -1,5 +1,7 @@
 """The default search as a whole, on a Gaussian whose every distance is cheap."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +12,22 @@ from s3search.processes import edm
 from s3search.run.launching import launch
 from s3search.schedules.published import baselines, ddim
 from s3search.schedules.schedule import Schedule
-from s3search.search.algorithms.polishing import polish_size, unlike
+from s3search.search.algorithms.polishing import polish_in_rounds, polish_size, unlike
 from s3search.search.algorithms.s3 import S3
-from s3search.search.conversation import DECISION, Outside
+from s3search.search.conversation import DECISION, Conversation, Outside
 from s3search.search.finish import Candidate, choose_finalist
 from s3search.search.ladder import LadderRung
-from s3search.search.questions import Answer, Measure, Measurement, Polish, Question, Rung, Score
+from s3search.search.questions import (
+    Answer,
+    Measure,
+    Measurement,
+    Polish,
+    PolishResult,
+    Question,
+    Rung,
+    Score,
+    polish_checks,
+)
 from s3search.search.space import load_space
 from s3search.search.trial import Trial, searched
 from s3search.show.terminal.gains import gain_lines
@@ -178,11 +190,59 @@ def test_a_search_says_what_each_stage_gained_and_what_came_to_nothing() -> None
     assert content["warnings"][0] in "\n".join(gain_lines(gains_of([("gains", content)])))
 
 
+def test_the_polish_has_what_an_evolution_leaves_that_finds_nothing() -> None:
+    class Polishable(_ClosedForm):
+        """Every child is worse than the seeds; gradient descent gives back where it began."""
+
+        def answer(self, question: Question) -> Measurement | Answer:
+            if isinstance(question, Polish):
+                result = PolishResult(schedule=question.schedule, losses=())
+                return Answer(question=question, value=result)
+            found = super().answer(question)
+            if isinstance(found, Measurement) and found.trial.parents and found.distance:
+                return replace(found, distance=found.distance + 100.0)
+            return found
+
+    bench = Polishable(20_000.0)
+    _searched(bench, "race", "polish")
+    (content,) = (note for kind, note in bench.notes if kind == "gains")
+    stages = {stage["stage"]: stage for stage in content["stages"]}
+    assert stages["evolution"]["n"] == 16  # two batches, 0.1 of the budget is 20 at least
+    assert list(stages)[2:] == ["polish 1", "polish 2", "polish 3", "finals"]
+    spent = sum(2.0 * q.iterations * q.n_images for q in bench.asked if isinstance(q, Polish))
+    assert spent > 0.5 * 20_000
+
+
+def test_polishings_begin_at_the_best_as_it_is_at_lower_levels_and_at_others() -> None:
+    asked: list[list[Trial]] = []
+
+    def polished(
+        starts: Sequence[Trial], images: float, seed: int
+    ) -> Conversation[list[Measurement]]:
+        yield from ()
+        asked.append(list(starts))
+        questions = [setup.measure(start) for start in starts]
+        return [_measured(question) for question in questions]
+
+    setup = setup_of(load_space("usf", {"nfe": [4]}), PROCESS, nfe=[4], seeds=SEEDS)
+    ranked = [Trial.of(own, searched(name)) for name, own in SEEDS.items()]
+    work = polish_in_rounds(ranked, 200_000, 1000, polished, lambda _: True, batch=16)
+    with pytest.raises(StopIteration, match="True"):
+        next(iter(work))
+    short, longer, last = asked
+    assert short[0] == ranked[0]
+    firsts = [trial.schedule.times[0] for trial in short]
+    assert min(firsts) < 0.3 * firsts[0]
+    assert {trial.id for trial in short} & {trial.id for trial in ranked[1:]}
+    assert len(short) > len(longer) >= len(last) == 1
+
+
 def test_polishing_grows_in_both_directions() -> None:
-    assert polish_size(30_000) == (35, 433)
+    assert polish_size(30_000) == (31, 433)
     small, large = polish_size(2_000), polish_size(200_000)
     assert small[0] < large[0] and small[1] < large[1]
-    assert 2 * large[0] * large[1] == pytest.approx(200_000, rel=0.05)
+    paid = large[0] + polish_checks(large[0])
+    assert 2 * paid * large[1] == pytest.approx(200_000, rel=0.05)
 
 
 def test_no_schedule_is_polished_twice_in_a_round() -> None:
