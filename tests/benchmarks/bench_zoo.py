@@ -27,7 +27,7 @@ from tests.benchmarks.zoo import ZOO, load
 
 VIEWS: Mapping[str, Callable[[], NoiseProcess]] = {
     "edm": edm,
-    "vp_discrete": lambda: vp_discrete("linear", 1000),
+    "vp_discrete": vp_discrete,
     "flow": flow,
 }
 _ASKED = ("model", "view", "nfe", "evaluations", "n_images", "seed")
@@ -54,6 +54,9 @@ def searched(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
     best = published.loc[published["distance"].idxmin()]
     winner = table[table["is_winner"]].iloc[0]
     status = found.status
+    searching = {k: v for k, v in status["ledger"].items() if k != "validation"}
+    seconds = {k: v["seconds"] for k, v in searching.items()}
+    proxies = sum(seconds.get(name, 0.0) for name in ("gaussian", "mixture"))
     return {
         **{key: asked[key] for key in _ASKED},
         "published": float(best["distance"]),
@@ -61,8 +64,8 @@ def searched(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
         "found": float(winner["distance"]),
         "interval": [float(winner["low"]), float(winner["high"])],
         "gain": float(best["distance"] / winner["distance"]),
-        "network_calls": status["network_calls"],
-        "spend": status["rungs"] if "rungs" in status else status.get("spend"),
+        "network_calls": sum(v["network_calls"] for v in searching.values()),
+        "proxies": round(proxies / sum(seconds.values()), 4),  # of the search's worker seconds
         "gains": status.get("gains"),
         "seconds": round(time.perf_counter() - began, 1),
     }
@@ -84,20 +87,21 @@ def table_of(rows: Sequence[Mapping[str, Any]]) -> str:
             if (r["model"], r["view"], r["nfe"], r["evaluations"])
             == (model, view, nfe, evaluations)
         ]
-        published, found, gain, calls = (
+        published, found, gain, calls, proxies = (
             statistics.median(r[key] for r in own)
-            for key in ("published", "found", "gain", "network_calls")
+            for key in ("published", "found", "gain", "network_calls", "proxies")
         )
         name = model if view == "own" else f"{model} as {view}"
         lines.append(
             f"| {name} | {nfe} | {calls / 1e6:.2f} M | {published:.3f} | {found:.3f} "
-            f"| {gain:.2f} ({len(own)} seeds) |"
+            f"| {gain:.2f} ({len(own)} seeds) | {100 * proxies:.0f} % |"
         )
     own = [r for r in rows if r["view"] == "own"]
-    for nfe in sorted({r["nfe"] for r in own}):
-        gains = [math.log(r["gain"]) for r in own if r["nfe"] == nfe]
-        mean = math.exp(statistics.fmean(gains))
-        lines.append(f"| geometric mean of {len(gains)} searches | {nfe} | | | | {mean:.2f} |")
+    for nfe, evaluations in sorted({(r["nfe"], r["evaluations"]) for r in own}):
+        asked = [r for r in own if (r["nfe"], r["evaluations"]) == (nfe, evaluations)]
+        mean = math.exp(statistics.fmean(math.log(r["gain"]) for r in asked))
+        calls = f"{nfe * evaluations * asked[0]['n_images'] / 1e6:.2g} M asked"
+        lines.append(f"| geometric mean ({len(asked)}) | {nfe} | {calls} | | | {mean:.2f} | |")
     return "\n".join(lines)
 
 
@@ -132,7 +136,9 @@ def main() -> None:
                         row = searched(asked.folder, dict(zip(_ASKED, wanted, strict=True)))
                         with asked.output.open("a") as file:
                             file.write(json.dumps(row) + "\n")
-                        print(json.dumps({k: v for k, v in row.items() if k != "gains"}))
+                        print(
+                            json.dumps({k: v for k, v in row.items() if k != "gains"}), flush=True
+                        )
 
 
 if __name__ == "__main__":

@@ -69,6 +69,8 @@ def polish_in_rounds(
             break
         most = max(1, min(batch // one_in, len(best)))
         n = int(np.clip(share * left // _LEAST_LONG, 1, most))
+        if n == 1 and i < len(_ROUNDS):
+            continue  # nothing to choose from: all of it in one descent
         each = max(share * left / n - n_images, _LEAST)
         left -= n * (each + n_images)
         longer = yield from polished(unlike(best, n), each, i)
