@@ -208,7 +208,7 @@ def test_the_polish_has_what_an_evolution_leaves_that_finds_nothing() -> None:
     (content,) = (note for kind, note in bench.notes if kind == "gains")
     stages = {stage["stage"]: stage for stage in content["stages"]}
     assert stages["evolution"]["n"] == 16  # two batches, 0.1 of the budget is 20 at least
-    assert list(stages)[2:] == ["polish 1", "polish 2", "polish 3", "finals"]
+    assert list(stages)[2:] == ["polish 1", "polish 2", "finals"]
     spent = sum(2.0 * q.iterations * q.n_images for q in bench.asked if isinstance(q, Polish))
     assert spent > 0.5 * 20_000
 

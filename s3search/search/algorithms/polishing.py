@@ -63,18 +63,19 @@ def polish_in_rounds(
     if all(m.value is None for m in found):
         return False
     left = images - len(found) * (each + n_images)
-    for i, (share, one_in) in enumerate(_ROUNDS, start=1):
+    done = 1
+    for share, one_in in _ROUNDS:
         best = [trial for trial in ranked_of(found) if kept(trial)]
         if not best:
             break
         most = max(1, min(batch // one_in, len(best)))
         n = int(np.clip(share * left // _LEAST_LONG, 1, most))
-        if n == 1 and i < len(_ROUNDS):
+        if n == 1 and share < 1.0:
             continue  # nothing to choose from: all of it in one descent
         each = max(share * left / n - n_images, _LEAST)
         left -= n * (each + n_images)
-        longer = yield from polished(unlike(best, n), each, i)
-        found = longer or found
+        longer = yield from polished(unlike(best, n), each, done)
+        found, done = longer or found, done + 1
     return True
 
 

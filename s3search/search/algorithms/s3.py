@@ -46,6 +46,7 @@ from s3search.search.questions import (
     FINE_NFE,
     TRAJECTORY_TARGETS,
     Measurement,
+    PolishLoss,
     Thresholds,
     polish_checks,
 )
@@ -132,7 +133,7 @@ class _OneNfe:
     def __post_init__(self) -> None:
         self.surrogate = Surrogate(self.setup, self.talk, self.useless)
         self.gains = Gains(self.nfe)
-        self.breeder = self._breeder()
+        self.breeder = _breeder(self.setup)
 
     def run(self) -> Conversation[Trial | None]:
         """The best schedule, as far as the search itself can tell."""
@@ -155,10 +156,6 @@ class _OneNfe:
         """Images for this number of calls; where the budget is time, by the rate so far."""
         return self.talk.outside.budget / len(self.setup.nfe)
 
-    def _breeder(self) -> Evolution:
-        """What breeds, empty."""
-        return Evolution(replace(self.setup, seeds=()))
-
     def _rng(self, *path: int) -> np.random.Generator:
         """A generator for one place of the search."""
         return np.random.default_rng([self.setup.seed, self.nfe, *path])
@@ -171,7 +168,7 @@ class _OneNfe:
         if vetoed == self.vetoed:
             return
         self.vetoed = vetoed
-        self.breeder = self._breeder()
+        self.breeder = _breeder(self.setup)
         for number, measured in enumerate(self._standing, start=1):
             self.breeder.tell(measured.numbered(number))
         self.surrogate.leave_out(vetoed)
@@ -314,7 +311,7 @@ class _OneNfe:
         self, starts: Sequence[Trial], images: float, seed: int
     ) -> Conversation[list[Measurement]]:
         iterations, n_images = polish_size(images)
-        n = self._paid_iterations(iterations)
+        n = _paid_iterations(self.setup.polish_loss, iterations, self.nfe)
         questions = [
             self.setup.polish(start, iterations=n, n_images=n_images, seed=seed)
             for start in starts
@@ -334,15 +331,6 @@ class _OneNfe:
             for start in starts
         ]
         return [by_start.get(m.trial.id, m) for m in nothing]
-
-    def _paid_iterations(self, iterations: int) -> int:
-        """A trajectory's fine solves are paid for with iterations, so that either loss costs the
-        same.
-        """
-        if self.setup.polish_loss != "trajectory":
-            return iterations
-        solves = TRAJECTORY_TARGETS * FINE_NFE / self.nfe
-        return max(1, round(iterations - solves / 2))  # forward and backward are two
 
     # -- finals ----------------------------------------------------------------------------
 
@@ -375,6 +363,21 @@ class _OneNfe:
         if scored:
             return best[min(scored)[1]]
         return best[left[0]] if left else None
+
+
+def _breeder(setup: Setup) -> Evolution:
+    """What breeds, empty."""
+    return Evolution(replace(setup, seeds=()))
+
+
+def _paid_iterations(loss: PolishLoss, iterations: int, nfe: int) -> int:
+    """A trajectory's fine solves are paid for with iterations, so that either loss costs the
+    same.
+    """
+    if loss != "trajectory":
+        return iterations
+    solves = TRAJECTORY_TARGETS * FINE_NFE / nfe
+    return max(1, round(iterations - solves / 2))  # forward and backward are two
 
 
 def _lowest(measured: Sequence[Measurement]) -> float:
