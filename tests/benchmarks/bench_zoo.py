@@ -47,6 +47,7 @@ def searched(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
         evaluations=asked["evaluations"],
         n_images=asked["n_images"],
         seed=asked["seed"],
+        validation={"n_images": asked["held_out"]} if asked["held_out"] else None,
         progress=False,
     )
     table = found.table
@@ -109,11 +110,12 @@ def main() -> None:
     """Searches what is asked for and not yet in the output."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--model", nargs="+", default=list(ZOO), choices=list(ZOO))
+    parser.add_argument("--model", nargs="+", default=list(ZOO), choices=[*ZOO, "digits"])
     parser.add_argument("--view", nargs="+", default=["own"], choices=["own", *VIEWS])
     parser.add_argument("--nfe", nargs="+", type=int, default=[5])
     parser.add_argument("--evaluations", nargs="+", type=int, default=[100])
     parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--held-out", type=int, help="images; by default as a search chooses")
     parser.add_argument("--seed", nargs="+", type=int, default=[0])
     parser.add_argument("--output", type=Path, default=Path("zoo.jsonl"))
     parser.add_argument("--table", action="store_true")
@@ -133,7 +135,8 @@ def main() -> None:
                         wanted = (model, view, nfe, evaluations, asked.images, seed)
                         if wanted in done:
                             continue
-                        row = searched(asked.folder, dict(zip(_ASKED, wanted, strict=True)))
+                        given = dict(zip(_ASKED, wanted, strict=True))
+                        row = searched(asked.folder, {**given, "held_out": asked.held_out})
                         with asked.output.open("a") as file:
                             file.write(json.dumps(row) + "\n")
                         print(

@@ -29,6 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from s3search.models import digits
 from s3search.processes import NoiseProcess, edm, flow, vp_cosine, vp_linear
 
 Prediction = Literal["edm", "epsilon", "v", "velocity"]
@@ -57,7 +58,7 @@ class Member:
     """What a search needs of one model."""
 
     name: str
-    denoiser: "ZooDenoiser"
+    denoiser: nn.Module  # with process, sample_shape
     features: Callable[[Tensor], Tensor]
     images: Tensor  # (N, C, H, W) in [-1, 1]
 
@@ -305,7 +306,14 @@ ZOO: Mapping[str, Kind] = {
 
 
 def load(folder: Path, name: str) -> Member:
-    """One model of a folder that `train` wrote."""
+    """One model of a folder that `train` wrote, or the embedded "digits"."""
+    if name == "digits":
+        return Member(
+            name=name,
+            denoiser=digits.load(),
+            features=digits.features("a"),
+            images=digits.images(),
+        )
     state = load_file(folder / f"{name}.safetensors")
     images, seen = state.pop("images"), _features(state.pop("images_shape").tolist())
     denoiser = ZooDenoiser(ZOO[name], tuple(images.shape[1:]), float(images.std()))
