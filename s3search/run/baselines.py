@@ -188,9 +188,9 @@ def _strangeness(trial: Trial) -> int:
     """How far a published schedule is from the spacing, end and beginning that are usual for its
     process: a sum of what differs, the spacing first.
     """
-    spacing, rule, *begin = str(trial.origin.variant).split(", ")
-    usual, usual_rule, *usual_begin = usual_variant(trial.schedule.process).split(", ")
-    return 4 * (spacing != usual) + 2 * (rule != usual_rule) + (begin != usual_begin)
+    spacing, *rest = str(trial.origin.variant).split(", ")
+    usual, *usual_rest = usual_variant(trial.schedule.process).split(", ")
+    return 4 * (spacing != usual) + 2 * (rest[:1] != usual_rest[:1]) + (rest[1:] != usual_rest[1:])
 
 
 _Made = Iterator[tuple[Origin, Schedule | str]]

@@ -92,13 +92,16 @@ class Validation:
         origins = {trial.id: trial for trial in self._store.trials()}
         rows = [row for row in rows if row.schedule_id in origins]
         measured = [origins[row.schedule_id] for row in rows]
-        whole_rows = [row for row in rows if row.rung != Rung.STOPPED.value]
+        known_rows = [row for row in rows if row.value is not None]
+        whole_rows = [row for row in known_rows if row.rung != Rung.STOPPED.value]
         whole_ids = {row.schedule_id for row in whole_rows}
-        whole = [origins[each] for each in whole_ids]
+        whole = [origins[each] for each in sorted(whole_ids)]
         stopped = {
-            origins[row.schedule_id]: row.value for row in rows if row.schedule_id not in whole_ids
+            _unnumbered(origins[row.schedule_id]): row.value
+            for row in known_rows
+            if row.schedule_id not in whole_ids
         }
-        values = [(origins[row.schedule_id], row.value) for row in rows if row.value is not None]
+        values = [(origins[row.schedule_id], row.value) for row in known_rows]
         keys = {trial.key for trial in measured}
         found: list[Trial] = []
         for known in self._baselines if measured else ():
@@ -159,3 +162,8 @@ class Validation:
         named = tuple(None if each is None else each.model_dump(mode="json") for each in metrics)
         seed = config.validation_noise_seed
         return RealImages(n_images=config.held_out_images, seed=seed, metrics=named)
+
+
+def _unnumbered(trial: Trial) -> Trial:
+    """The trial without its number, which the log gives back to what it knows."""
+    return Trial.of(trial.schedule, trial.origin, trial.parents)

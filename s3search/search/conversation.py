@@ -198,7 +198,10 @@ class Talk:
     notes: list[Note] = field(default_factory=list)  # that go with the next turn
     seconds: float = 0.0  # that workers took for measurements and polishing
     images: float = 0.0  # of these
-    rates: dict[str, float] = field(default_factory=dict)  # least seconds a schedule, by proxy
+    rates: dict[str, float] = field(
+        default_factory=dict
+    )  # least seconds a schedule, by `proxy_rate`
+    _fitted: set[tuple[str, str]] = field(default_factory=set)  # proxies, by worker
 
     def turn(
         self, begin: Sequence[Question] = (), wait: Sequence[Question] = ()
@@ -219,13 +222,18 @@ class Talk:
         return given
 
     def _count(self, given: Any) -> None:
-        """Takes in what an answer took; a proxy's fit is paid once, and no part of its rate."""
+        """Takes in what an answer took; a worker's first answer by a proxy holds its fit, which is
+        no part of the rate.
+        """
         match given:
             case Measurement(is_paid=False):
                 self.seconds, self.images = self.seconds + given.seconds, self.images + given.cost
             case Answer(question=Score(proxy=proxy, trials=trials)):
-                rate = given.seconds / len(trials)
-                self.rates[proxy] = min(self.rates.get(proxy, math.inf), rate)
+                worker = (proxy, given.worker)
+                if worker in self._fitted and given.value is not None:
+                    key, rate = proxy_rate(proxy, trials[0].nfe), given.seconds / len(trials)
+                    self.rates[key] = min(self.rates.get(key, math.inf), rate)
+                self._fitted.add(worker)
             case Answer():
                 self.seconds, self.images = (
                     self.seconds + given.seconds,
@@ -246,6 +254,11 @@ class Talk:
         """Keeps what was decided, for `recall`."""
         ids = [trial.id for trial in trials]
         self.note(DECISION, {"key": key, "schedules": ids, "content": dict(content)})
+
+
+def proxy_rate(proxy: str, nfe: int) -> str:
+    """Under which name `Talk.rates` has the seconds of a proxy."""
+    return f"{proxy}, NFE {nfe}"
 
 
 def scored(

@@ -6,8 +6,7 @@ nothing.  Gains are of the least distance on the search's own noise, and shares 
 together gained over the best published schedule.
 """
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,6 +23,7 @@ class StageGain:
     n: int = 0  # schedules measured
     n_polished: int = 0  # that gradient descent was asked for
     failed: int = 0  # of both
+    failed_polishings: int = 0
     network_calls: float = 0.0  # image-calls, forward and backward
     seconds: float = 0.0  # of workers
     before: float | None = None
@@ -38,14 +38,22 @@ class StageGain:
         self.network_calls += network_calls
         self.seconds += answer.seconds
         self.failed += failed
+        self.failed_polishings += failed and not is_measured
         if failed and self.error is None:
             self.error = answer.error
 
     @property
     def warning(self) -> str | None:
         """What is to be said aloud of a stage that came to nothing."""
-        of = self.n_polished or self.n
-        if not of or self.failed < of:
+        of, failed = (
+            (self.n_polished, self.failed_polishings)
+            if self.n_polished
+            else (
+                self.n,
+                self.failed,
+            )
+        )
+        if not of or failed < of:
             return None
         kind = "polishings" if self.n_polished else "measurements"
         return f"{self.stage}: all {of} {kind} failed: {self.error}"
@@ -58,8 +66,7 @@ class Gains:
         self._nfe = nfe
         self._stages: dict[str, StageGain] = {}
         self._now = SEEDS
-        self._best: float = math.inf
-        self._published: float = math.inf
+        self._values: list[tuple[str, str, float, bool]] = []  # stage, trial, value, is published
 
     def begin(self, stage: str) -> None:
         """What is answered from here on belongs to this stage."""
@@ -76,15 +83,22 @@ class Gains:
                     answer, answer.network_calls, failed=answer.value is None
                 )
 
-    def content(self, proxies: Mapping[str, Any]) -> dict[str, Any]:
-        """All of it in plain data, with what is known of the proxies."""
+    def content(
+        self, proxies: Mapping[str, Any], vetoed: Set[str] = frozenset()
+    ) -> dict[str, Any]:
+        """All of it in plain data, with what is known of the proxies; what is ``vetoed``, by
+        schedule id, gained nothing.
+        """
         stages = list(self._stages.values())
-        published = self._published if math.isfinite(self._published) else None
-        gained = 0.0 if published is None else published - self._best
+        standing = [each for each in self._values if each[1] not in vetoed]
+        published = min((v for *_, v, is_published in standing if is_published), default=None)
+        best: float | None = None
         for each in stages:
-            if gained > 0 and published is not None and each.after is not None:
-                before = published if each.before is None else min(each.before, published)
-                each.share = max(0.0, before - min(each.after, published)) / gained
+            own = [v for stage, _, v, _ in standing if stage == each.stage]
+            each.before = best
+            best = min([*own, *([] if best is None else [best])], default=None)
+            each.after = None if each.stage == FINALS else best
+        _share_out(stages, published, best)
         warnings = [f"NFE {self._nfe}: {w}" for each in stages if (w := each.warning) is not None]
         return {
             "nfe": self._nfe,
@@ -100,16 +114,19 @@ class Gains:
         failed = answer.distance is None
         # a stored measurement does not say how many calls an image took
         stage.add(answer, answer.cost * answer.trial.nfe, failed=failed)
-        if answer.value is None or answer.question.rung is not Rung.SEARCH:
-            return
-        if answer.trial.origin.is_baseline:
-            self._published = min(self._published, answer.value)
-        self._best = min(self._best, answer.value)
-        stage.after = self._best
+        if answer.value is not None and answer.question.rung is Rung.SEARCH:
+            is_published = answer.trial.origin.is_baseline
+            self._values.append((stage.stage, answer.trial.id, answer.value, is_published))
 
     def _stage(self, name: str) -> StageGain:
-        if name not in self._stages:
-            before = self._best if math.isfinite(self._best) else None
-            after = None if name == FINALS else before
-            self._stages[name] = StageGain(stage=name, before=before, after=after)
-        return self._stages[name]
+        return self._stages.setdefault(name, StageGain(stage=name))
+
+
+def _share_out(stages: Sequence[StageGain], published: float | None, best: float | None) -> None:
+    """Gives each stage its share of what all gained over the best published schedule."""
+    gained = 0.0 if published is None or best is None else published - best
+    for each in stages:
+        each.share = None
+        if gained > 0 and published is not None and each.after is not None:
+            before = published if each.before is None else min(each.before, published)
+            each.share = max(0.0, before - min(each.after, published)) / gained

@@ -128,6 +128,12 @@ def test_a_polish_repeats_itself_and_depends_on_its_seed() -> None:
     assert one.made.schedule.provenance["polished_from"] == schedule.id
 
 
+def test_a_schedule_without_a_level_that_may_move_comes_back() -> None:
+    schedule = published.ddim(edm(), nfe=1, end=published.End(rule=published.EndRule.DENOISE))
+    found = _polish(schedule, replace(_QUICK, iterations=2, keeps_steps=True))
+    assert found.made.schedule.times == schedule.times
+
+
 def test_a_polish_that_climbs_gives_its_start_back() -> None:
     schedule = published.dpmpp_2m(edm(), nfe=3)
     wild = replace(_QUICK, iterations=4, learning_rate=500.0)

@@ -112,6 +112,10 @@ def test_flows_have_the_usual_solvers_at_the_models_shift() -> None:
     found = {trial.origin.label: trial.schedule for trial in own_flow_solvers(sampler, flow(), 5)}
     assert set(found) == {f"flow {name}, shift 2.5" for name in ("Euler", "AB-2", "Heun")}
     assert found["flow Euler, shift 2.5"] == flow_euler(flow(), nfe=5, shift=2.5)
+    known = known_baselines(sampler, flow(), 5)
+    usual = {trial.origin.solver: trial.origin.variant for trial in known.usual}
+    assert usual["iPNDM-3"] == "flow shift 1, denoise"
+    assert usual["flow AB-2"] == "shift 2.5"
     (own, *_), _ = stock_solvers(sampler, flow(), 5)
     assert own.origin.label == "FlowMatchEulerDiscreteScheduler of the pipeline"
     assert own.schedule.times[0] == 1.0  # the shift of images of the size asked for

@@ -309,7 +309,7 @@ def test_a_preset_is_searched_with_a_tiny_model_of_its_class(
     code, out, error = said("launch", "study.toml", "--json", *(f"--set={s}" for s in sets))
     assert code == 0, error
     rows = json.loads(out)["rows"]
-    assert rows
+    assert rows, out
     assert all(np.isfinite(row["value"]) for row in rows)
     assert said("export", name, "--nfe", "3", "-o", "schedule.json")[0] == 0
     words = ("schedule.json", "study.toml", "--n-images", "4", "--json")

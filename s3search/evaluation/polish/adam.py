@@ -104,6 +104,8 @@ class _Moments:
 
     def direction(self, gradient: Tensor) -> Tensor:
         """The scaled mean of the gradients so far, this one included; 0 where this one is."""
+        if not len(gradient):
+            return gradient
         first, second = _BETAS
         self._seen += 1
         own = gradient.cpu()

@@ -2,8 +2,9 @@
 
 A schedule is written as a table over x_0 and its calls (`s3search.solvers.coefficients`), whose
 coefficients, levels, network times and start then follow the gradient of a loss through all
-network calls: full-matrix Adam with a short warm-up and a cosine decay.  On noise of its own what
-came of it is compared with the start, which is kept where it is no worse.
+network calls: full-matrix Adam with a short warm-up and a cosine decay.  What came of it is
+compared with the start, which is kept where it is no worse: on noise that no iteration had, or on
+the targets of a trajectory's loss.
 """
 
 import math
@@ -109,7 +110,9 @@ def polish(
         lowered = _lowered(gradient, reference, settings, noise_seed)
         adam = RecoveringAdam(table.moves, table.project, settings.learning_rate)
         values = adam.run(lambda i: gradient(*lowered(i)), settings.iterations)
-        _keep_the_better(gradient, lowered, settings.iterations)
+        if not _keeps_the_better(gradient, lowered, settings.iterations):
+            adam.restore()
+            _keeps_the_better(gradient, lowered, settings.iterations)
         made = table.moved_schedule({**schedule.provenance, "polished_from": schedule.id})
     return PolishReply(
         made=PolishResult(schedule=made, losses=tuple(values)),
@@ -143,9 +146,9 @@ def _lowered(
     )
 
 
-def _keep_the_better(gradient: PlanGradient, lowered: losses.Lowered, iterations: int) -> None:
-    """Takes every move back unless the loss is lower than without, on noise that no iteration
-    had.
+def _keeps_the_better(gradient: PlanGradient, lowered: losses.Lowered, iterations: int) -> bool:
+    """Takes every move back unless the loss is lower than without; False, with the moves as they
+    are, where it is not finite.
     """
     unseen = range(iterations, iterations + polish_checks(iterations))
 
@@ -154,12 +157,15 @@ def _keep_the_better(gradient: PlanGradient, lowered: losses.Lowered, iterations
 
     moves = gradient.table.moves
     ended, moved = value(), [move.detach().clone() for move in moves]
+    if not math.isfinite(ended):
+        return False
     with torch.no_grad():
         for move in moves:
             move.zero_()
-        if ended < value():
+        if not value() <= ended:
             for move, there in zip(moves, moved, strict=True):
                 move.copy_(there)
+    return True
 
 
 def _compared(denoiser: Any, features: Features, settings: PolishSettings) -> Features:

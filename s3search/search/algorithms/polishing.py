@@ -74,8 +74,8 @@ def polish_in_rounds(
             continue  # nothing to choose from: all of it in one descent
         each = max(share * left / n - n_images, _LEAST)
         left -= n * (each + n_images)
-        longer = yield from polished(unlike(best, n), each, done)
-        found, done = longer or found, done + 1
+        found = yield from polished(unlike(best, n), each, done)
+        done += 1
     return True
 
 

@@ -140,7 +140,8 @@ class _OneNfe:
         yield from self._measure_seeds()
         polishes = LadderRung.POLISH in self.setup.ladder
         if polishes:
-            least = self.spent / self.budget + _LEAST_EVOLUTION
+            spent = self.spent / self.budget if self.budget else 0.0
+            least = spent + _LEAST_EVOLUTION
             share = min(max(_SEEDS + _EVOLUTION, least), 1.0 - _FINALS)
             yield from self._evolve(share, fruitless=_FRUITLESS)
         else:
@@ -148,7 +149,7 @@ class _OneNfe:
         if polishes:
             yield from self._polish()
         winner = yield from self._finals()
-        self.talk.note("gains", self.gains.content(self.surrogate.worth()))
+        self.talk.note("gains", self.gains.content(self.surrogate.worth(), self.vetoed))
         return winner
 
     @property
@@ -224,9 +225,9 @@ class _OneNfe:
             chosen = yield from self._next_children()
             if not chosen:
                 return
-            best = _lowest(self._standing)
+            best = min(_values(self.setup, self._standing), default=math.inf)
             found = yield from self._measure(chosen, self._thresholds())
-            vain = 0 if _lowest(found) < best else vain + 1
+            vain = 0 if min(_values(self.setup, found), default=math.inf) < best else vain + 1
             self.stage += 1
 
     def _next_children(self) -> Conversation[list[Trial]]:
@@ -269,8 +270,7 @@ class _OneNfe:
         """The value of rank `_RANK` among what the winner may be, infinite while there are
         fewer.
         """
-        whole = {m.trial: m.value for m in self._standing if m.value is not None}
-        values = sorted(whole[trial] for trial in self.setup.problem.runnable(whole))
+        values = _values(self.setup, self._standing)
         return values[_RANK - 1] if len(values) >= _RANK else math.inf
 
     def _measure(
@@ -380,8 +380,10 @@ def _paid_iterations(loss: PolishLoss, iterations: int, nfe: int) -> int:
     return max(1, round(iterations - solves / 2))  # forward and backward are two
 
 
-def _lowest(measured: Sequence[Measurement]) -> float:
-    return min((m.value for m in measured if m.value is not None), default=math.inf)
+def _values(setup: Setup, measured: Sequence[Measurement]) -> list[float]:
+    """The whole distances of what the winner may be, the lowest first."""
+    whole = {m.trial: m.value for m in measured if m.value is not None}
+    return sorted(whole[trial] for trial in setup.problem.runnable(whole))
 
 
 def baseline_share(evaluations: float, *, n_stock: int, n_baselines: int) -> float:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from s3search.search.conversation import Conversation, Setup, Talk, scored
+from s3search.search.conversation import Conversation, Setup, Talk, proxy_rate, scored
 from s3search.search.ladder import LadderRung
 from s3search.search.predictor.base import Array
 from s3search.search.predictor.proxy_correlation import number
@@ -29,10 +29,11 @@ FREE = (LadderRung.GAUSSIAN, LadderRung.MIXTURE)
 _AHEAD = 32  # schedules that are scored before any is measured
 _PER_MEASURED = 4
 _LEAST = 12  # schedules that a verdict needs
+_LEAST_EMPTY = 4  # schedules without a score that tell that none has one
 _TOP = 0.25  # of the measured
 _PRIOR, _PRIOR_TOP = (0.5, 8), (0.3, 8)  # a correlation, and how many schedules it counts for
 _LEAST_WEIGHT = 0.2  # a proxy of a lower correlation orders nothing
-_MOST_SHARE = 0.12  # of the workers' seconds
+_MOST_SHARE = 0.08  # of the workers' seconds
 _UNCOUNTED = 1.0  # seconds: what takes less is worth no decision
 
 
@@ -49,6 +50,8 @@ class FreeProxies:
         self.shown = [p.value for p in FREE if p in setup.ladder and p.value not in self.dropped]
         self._scores: dict[str, dict[str, float]] = {}  # by schedule id and name
         self._counts: dict[str, int] = {}  # schedules scored, by name
+        self._unsaid: dict[str, dict[str, float]] = {}  # scores since `content` was last asked for
+        self._nfe = 0
         self._learned: Sequence[tuple[Trial, float]] = ()
         self.n_measured = 0
 
@@ -81,16 +84,19 @@ class FreeProxies:
         if n <= 0 or not self.asked:
             return
         new = [new[i * len(new) // n] for i in range(n)]
-        yield from self._drop_dear(n, new[0].nfe)
+        self._nfe = new[0].nfe
+        yield from self._drop_dear(n)
         own: dict[str, dict[str, float]] = {trial.id: {} for trial in new}
         for name in self.asked:
             found = yield from scored(self._setup, self._talk, LadderRung(name), new)
             self._counts[name] = self._counts.get(name, 0) + n
             for trial, score in zip(new, found, strict=True):
                 own[trial.id][name] = score
-            if not self.n_measured and n >= _LEAST and np.isnan(found).all():
+            is_first = self._counts[name] == n
+            if is_first and n >= _LEAST_EMPTY and np.isnan(found).all():
                 self.shown.remove(name)
         self._scores |= own
+        self._unsaid |= own
 
     def weight(self, name: str) -> float:
         """How far a proxy orders what is not measured yet: not at all if wrong or worthless."""
@@ -116,9 +122,13 @@ class FreeProxies:
         return pairs[~np.isnan(pairs[:, 0])]
 
     def content(self) -> dict[str, Any]:
-        """How many were scored, how fast, and what was dropped, in plain data."""
+        """How many were scored, how fast, what was dropped, and the scores since this was last
+        asked for, in plain data.
+        """
+        said = {i: {k: number(v) for k, v in own.items()} for i, own in self._unsaid.items()}
+        self._unsaid = {}
         scored, rates = dict(self._counts), dict(self._talk.rates)
-        return {"scored": scored, "rates": rates, "dropped": dict(self.dropped)}
+        return {"scored": scored, "rates": rates, "dropped": dict(self.dropped), "scores": said}
 
     def worth(self) -> dict[str, Any]:
         """What each proxy was worth, and why one was dropped, in plain data."""
@@ -137,6 +147,8 @@ class FreeProxies:
 
     def restore(self, content: Mapping[str, Any]) -> None:
         """Takes `content` of an earlier run back, whose scores this one did not ask for."""
+        for i, own in content.get("scores", {}).items():
+            self._scores[i] = {k: math.nan if v is None else v for k, v in own.items()}
         self._counts = dict(content["scored"])
         self._talk.rates |= content["rates"]
         self.dropped |= content["dropped"]
@@ -150,14 +162,16 @@ class FreeProxies:
         whole, top, n_top = _correlations(pairs)
         return _drawn(whole, len(pairs), _PRIOR), _drawn(top, n_top, _PRIOR_TOP)
 
-    def _drop_dear(self, n: int, nfe: int) -> Conversation[None]:
+    def _drop_dear(self, n: int) -> Conversation[None]:
         """Drops proxies that would pass their share of the seconds with ``n`` schedules more."""
-        if sum(self._cost(name, n) for name in self.asked) < _UNCOUNTED:
+        if not self.n_measured:
             return
-        key = f"NFE {nfe}, proxies after {self.n_scored} schedules"
+        key = f"NFE {self._nfe}, proxies after {self.n_scored} schedules"
         known = yield from self._talk.recall(key)
         if known is not None:
             self.dropped |= known.content["dropped"]
+            return
+        if sum(self._cost(name, n) for name in self.asked) < _UNCOUNTED:
             return
         dear = self._dear(n)
         self._talk.decided(key, (), {"dropped": dear})
@@ -174,7 +188,7 @@ class FreeProxies:
             cost = sum(self._cost(other, n) for other in left)
             if cost > _MOST_SHARE * (whole + cost):
                 left.remove(name)
-                rate = 1000 * talk.rates.get(name, 0.0)
+                rate = 1000 * self._rate(name)
                 dear[name] = (
                     f"{rate:.3g} ms a schedule: proxies would take "
                     f"{100 * cost / (whole + cost):.0f} % of the search's worker seconds"
@@ -183,7 +197,11 @@ class FreeProxies:
 
     def _cost(self, name: str, n: int) -> float:
         """Seconds for all that a proxy scored, and ``n`` schedules more."""
-        return self._talk.rates.get(name, 0.0) * (self._counts.get(name, 0) + n)
+        return self._rate(name) * (self._counts.get(name, 0) + n)
+
+    def _rate(self, name: str) -> float:
+        """Seconds a schedule, 0 where they are unknown."""
+        return self._talk.rates.get(proxy_rate(name, self._nfe), 0.0)
 
 
 def _correlations(pairs: Array) -> tuple[float, float, int]:

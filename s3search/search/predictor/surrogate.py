@@ -57,6 +57,7 @@ class Surrogate:
         self._learned: list[tuple[Trial, float]] = []
         self._trained_on = 0  # schedules
         self._is_due = False  # to be trained, at the first look at a forecast
+        self._seeing: list[str] = []  # proxies that the training may use
         self._chosen: ChosenPredictor | None = None
         self._forecasts: dict[str, tuple[float, float]] = {}
         self._stage = 0
@@ -110,6 +111,7 @@ class Surrogate:
         n = len(self._learned_from())
         if self._predicts and n >= max(_LEAST, _GROWTH * self._trained_on):
             self._trained_on, self._is_due = n, True
+            self._seeing = self.proxies.asked  # whenever it is trained, as a resumed search may
             self._stage += 1
 
     def choose(
@@ -178,7 +180,7 @@ class Surrogate:
 
     def worth(self) -> dict[str, Any]:
         """What is known of proxies and predictor in the end, in plain data."""
-        chosen = self._chosen
+        chosen = self._trained()
         found = {} if chosen is None else {"predictor": _predictor_content(chosen)}
         return found | self.proxies.worth()
 
@@ -210,7 +212,7 @@ class Surrogate:
             [self._example(trial) for trial, _ in newest],
             [value for _, value in newest],
             seed=n,
-            proxies=self.proxies.asked,
+            proxies=self._seeing,
             sequence_from=_SEQUENCE_FROM,
         )
         self._talk.note(

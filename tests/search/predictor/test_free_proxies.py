@@ -99,8 +99,8 @@ def test_what_takes_too_long_is_dropped_and_a_resumed_search_decides_the_same() 
     assert dear.proxies.asked == [] and "100 ms a schedule" in dear.proxies.dropped["mixture"]
     (note,) = dear.talk.notes
     known = Decision(trials=(), content=note.content["content"])
-    assert _after_seconds(0.03).proxies.asked == ["mixture"]  # by itself it goes on
-    assert _after_seconds(0.03, known).proxies.dropped == dear.proxies.dropped
+    assert _after_seconds(0.018).proxies.asked == ["mixture"]  # by itself it goes on
+    assert _after_seconds(0.018, known).proxies.dropped == dear.proxies.dropped
 
 
 def _after_seconds(seconds: float, known: Decision | None = None) -> _Case:
