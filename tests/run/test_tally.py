@@ -17,7 +17,7 @@ from s3search.run.launching import launch
 from s3search.run.prepare import Prepared
 from s3search.run.tally import Tally
 from s3search.schedules.published.baselines import published_solvers
-from s3search.search.algorithms.s3 import _OneNfe
+from s3search.search.algorithms.s3 import _paid_iterations
 from s3search.search.conversation import Ask, Outside, Setup, Talk
 from s3search.search.ladder import LadderRung
 from s3search.search.questions import (
@@ -29,6 +29,7 @@ from s3search.search.questions import (
     Question,
     RealImages,
     Score,
+    polish_checks,
 )
 from s3search.search.space import load_space
 from s3search.search.trial import Trial, distinct, searched
@@ -130,7 +131,7 @@ def test_either_loss_of_the_polish_costs_the_same(tmp_path: Path) -> None:
         asked: list[Request] = []
         config = study_config(tmp_path, f"study.name={loss}", f"search.polish_loss={loss}")
         setup = _setup(n_images=30, polish_loss=loss)
-        iterations = _OneNfe(setup, Talk(), 3, [])._paid_iterations(50)
+        iterations = _paid_iterations(setup.polish_loss, 50, 3)
         question = setup.polish(TRIALS[0], iterations=iterations, n_images=40, seed=0)
         with _asking(config, asked) as driver:
             (answer,) = driver.answers(question)
@@ -139,7 +140,8 @@ def test_either_loss_of_the_polish_costs_the_same(tmp_path: Path) -> None:
         assert isinstance(answer.value, PolishResult)
         made[loss] = answer.value.schedule
     assert spent["trajectory"] == pytest.approx(spent["frechet"], rel=0.03)
-    assert spent["frechet"] == pytest.approx(2 * 50 * 40, rel=0.03)  # forward and backward
+    paid = 2 * (50 + polish_checks(50)) * 40  # forward and backward
+    assert spent["frechet"] == pytest.approx(paid, rel=0.03)
     assert made["frechet"] != made["trajectory"]
 
 
@@ -253,7 +255,11 @@ def test_a_veto_is_heard_within_a_second_and_leaves_the_bests(
 
 def test_a_resumed_driver_reports_all_that_an_earlier_one_did(tmp_path: Path) -> None:
     config = study_config(
-        tmp_path, "search.algorithm=s3", "search.evaluations=240", "search.n_images=40"
+        tmp_path,
+        "search.algorithm=s3",
+        "space.nfe=[1]",
+        "search.evaluations=90",
+        "search.n_images=40",
     )
     before: list[Progress] = []
     after: list[Progress] = []
