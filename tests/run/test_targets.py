@@ -126,8 +126,8 @@ def _found(**space: Any) -> Any:
         denoiser,
         **given,
         nfe=4,
-        evaluations=30,
-        n_images=40,
+        evaluations=60,
+        n_images=200,
         space={"preset": "usf", "target": "sigmas", **space},
         validation={"n_images": 60, "finalists": 2},
     )
