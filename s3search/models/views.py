@@ -80,13 +80,14 @@ def _time_of_equal_lam(source: NoiseProcess, target: NoiseProcess, t: Tensor) ->
     """
     each, places = torch.unique(t.detach(), return_inverse=True)
     found = [_clamped(source, target, at) for at in each.tolist()]
-    there = each.new_tensor([time for time, _ in found])[places]
+    there: Tensor = each.new_tensor([time for time, _ in found])[places]
     if not t.requires_grad:
         return there
     slopes = each.new_tensor(
         [_slope(source, target, at, *own) for at, own in zip(each.tolist(), found, strict=True)]
     )
-    return there + (t - t.detach()) * slopes[places]
+    followed: Tensor = there + (t - t.detach()) * slopes[places]
+    return followed
 
 
 def _clamped(source: NoiseProcess, target: NoiseProcess, t: float) -> tuple[float, bool]:
