@@ -1,13 +1,14 @@
 """The proxies that make no network call: what they say, and whether they are worth their seconds.
 
-They score a portion of the seeds at first, then a few schedules for each one that is measured.  A
-proxy is dropped, and asked no more at this number of network calls,
+The Gaussian scores all; the others a portion of the seeds at first, the best by the Gaussian among
+them, then a few schedules for each one that is measured.  A proxy is dropped, and asked no more at
+this number of network calls,
 
     rank    where it ranks what was measured no better than it should: over all, or inside the
             best part, where a search moves; at no later number of calls either
-    cost    where the proxies would take more than their share of the seconds that the budget
-            takes, by those so far, the dearest first; what fits them once is paid whatever is
-            decided.  The log keeps the decision, since seconds differ between runs
+    cost    where its share of the seconds that the budget takes, by those so far, pays no more
+            schedules, the dearest first; what fits a proxy once is paid whatever is decided.
+            The log keeps what was decided, since seconds differ between runs
     empty   where it has no score for any of the first schedules, as for models of latents
 """
 
@@ -26,11 +27,13 @@ from s3search.search.trial import Trial
 
 FREE = (LadderRung.GAUSSIAN, LadderRung.MIXTURE)
 
+_CHEAP = (LadderRung.GAUSSIAN.value,)  # a thousandth of a second a schedule
 _AHEAD = 32  # schedules that are scored before any is measured
-_PER_MEASURED = 4
+_PER_MEASURED = 16
+_LEAST_PORTION = 4  # schedules; a proxy that may score no more is asked none
 _LEAST = 12  # schedules that a verdict needs
 _LEAST_EMPTY = 4  # schedules without a score that tell that none has one
-_TOP = 0.25  # of the measured
+_TOP, _LEAST_TOP = 0.25, 10  # of the measured, and how many of these a verdict needs
 _PRIOR, _PRIOR_TOP = (0.5, 8), (0.3, 8)  # a correlation, and how many schedules it counts for
 _LEAST_WEIGHT = 0.2  # a proxy of a lower correlation orders nothing
 _MOST_SHARE = 0.08  # of the workers' seconds
@@ -62,8 +65,8 @@ class FreeProxies:
 
     @property
     def n_scored(self) -> int:
-        """Schedules that any of them scored."""
-        return max(self._counts.values(), default=0)
+        """Schedules that the others than the cheap scored."""
+        return max((n for name, n in self._counts.items() if name not in _CHEAP), default=0)
 
     def of(self, trial: Trial) -> dict[str, float]:
         """What is known of a trial."""
@@ -78,25 +81,47 @@ class FreeProxies:
         self._scores[trial.id] = dict(scores)
 
     def score(self, trials: Sequence[Trial]) -> Conversation[None]:
-        """Asks for the scores of as many of the trials as may be scored now, evenly chosen."""
-        new = [trial for trial in trials if trial.id not in self._scores]
+        """Asks the cheap for the scores of all trials, the others for as many as may be scored
+        now: half of these the best by the cheap, the rest evenly chosen.
+        """
+        if trials:
+            self._nfe = trials[0].nfe
+        for name in [name for name in self.asked if name in _CHEAP]:
+            yield from self._ask(name, self._without(name, trials))
+        dear = [name for name in self.asked if name not in _CHEAP]
+        new = self._without(dear[0], trials) if dear else []
         n = min(len(new), _AHEAD + _PER_MEASURED * self.n_measured - self.n_scored)
-        if n <= 0 or not self.asked:
+        if n <= 0:
             return
-        new = [new[i * len(new) // n] for i in range(n)]
-        self._nfe = new[0].nfe
-        yield from self._drop_dear(n)
-        own: dict[str, dict[str, float]] = {trial.id: {} for trial in new}
-        for name in self.asked:
-            found = yield from scored(self._setup, self._talk, LadderRung(name), new)
-            self._counts[name] = self._counts.get(name, 0) + n
-            for trial, score in zip(new, found, strict=True):
-                own[trial.id][name] = score
-            is_first = self._counts[name] == n
-            if is_first and n >= _LEAST_EMPTY and np.isnan(found).all():
-                self.shown.remove(name)
-        self._scores |= own
-        self._unsaid |= own
+        n = yield from self._paid(n)
+        chosen = self._portion(new, n)
+        for name in [name for name in self.asked if name not in _CHEAP]:
+            yield from self._ask(name, chosen)
+
+    def _without(self, name: str, trials: Sequence[Trial]) -> list[Trial]:
+        return [trial for trial in trials if name not in self.of(trial)]
+
+    def _portion(self, new: Sequence[Trial], n: int) -> list[Trial]:
+        """``n`` of the trials in their order."""
+        cheap = [name for name in self.asked if name in _CHEAP and self.weight(name) > 0.0]
+        scores = [sum(self.of(trial).get(name, math.nan) for name in cheap) for trial in new]
+        ranked = [i for i in np.argsort(scores, kind="stable").tolist() if cheap]
+        best = set(ranked[: n // 2])
+        rest = [i for i in range(len(new)) if i not in best]
+        spread = {rest[k * len(rest) // (n - len(best))] for k in range(n - len(best))}
+        return [new[i] for i in sorted(best | spread)]
+
+    def _ask(self, name: str, trials: Sequence[Trial]) -> Conversation[None]:
+        if not trials:
+            return
+        found = yield from scored(self._setup, self._talk, LadderRung(name), trials)
+        self._counts[name] = self._counts.get(name, 0) + len(trials)
+        for trial, score in zip(trials, found, strict=True):
+            for kept in (self._scores, self._unsaid):
+                kept.setdefault(trial.id, {})[name] = score
+        is_first = self._counts[name] == len(trials)
+        if is_first and len(trials) >= _LEAST_EMPTY and np.isnan(found).all():
+            self.shown.remove(name)
 
     def weight(self, name: str) -> float:
         """How far a proxy orders what is not measured yet: not at all if wrong or worthless."""
@@ -160,40 +185,47 @@ class FreeProxies:
         """Its correlations over all and in the best part, by few schedules little moved."""
         pairs = self.pairs(name)
         whole, top, n_top = _correlations(pairs)
-        return _drawn(whole, len(pairs), _PRIOR), _drawn(top, n_top, _PRIOR_TOP)
+        known = top if n_top >= _LEAST_TOP else math.nan
+        return _drawn(whole, len(pairs), _PRIOR), _drawn(known, n_top, _PRIOR_TOP)
 
-    def _drop_dear(self, n: int) -> Conversation[None]:
-        """Drops proxies that would pass their share of the seconds with ``n`` schedules more."""
+    def _paid(self, n: int) -> Conversation[int]:
+        """How many of ``n`` schedules more may be scored; drops what leaves too few."""
         if not self.n_measured:
-            return
+            return n
         key = f"NFE {self._nfe}, proxies after {self.n_scored} schedules"
         known = yield from self._talk.recall(key)
-        if known is not None:
-            self.dropped |= known.content["dropped"]
-            return
-        if sum(self._cost(name, n) for name in self.asked) < _UNCOUNTED:
-            return
-        dear = self._dear(n)
-        self._talk.decided(key, (), {"dropped": dear})
+        if known is None:
+            allowed, dear = self._allowed(n)
+            self._talk.decided(key, (), {"dropped": dear, "allowed": allowed})
+        else:
+            allowed, dear = known.content.get("allowed", n), known.content["dropped"]
         self.dropped |= dear
+        return int(allowed)
 
-    def _dear(self, n: int) -> dict[str, str]:
-        """Why proxies are too dear, the dearest first; none before anything is measured."""
+    def _allowed(self, n: int) -> tuple[int, dict[str, str]]:
+        """How many of ``n`` the share of the seconds pays, and why proxies are too dear, the
+        dearest first; all of them before anything is measured.
+        """
         talk, left = self._talk, list(self.asked)
         if not talk.images:
-            return {}
+            return n, {}
         whole = talk.seconds * talk.outside.budget / len(self._setup.nfe) / talk.images
+        most = max(_UNCOUNTED, _MOST_SHARE / (1.0 - _MOST_SHARE) * whole)
         dear: dict[str, str] = {}
-        for name in sorted(left, key=lambda name: -self._cost(name, n)):
-            cost = sum(self._cost(other, n) for other in left)
-            if cost > _MOST_SHARE * (whole + cost):
-                left.remove(name)
-                rate = 1000 * self._rate(name)
-                dear[name] = (
-                    f"{rate:.3g} ms a schedule: proxies would take "
-                    f"{100 * cost / (whole + cost):.0f} % of the search's worker seconds"
-                )
-        return dear
+        while left:
+            spent = sum(self._cost(name, 0) for name in left)
+            rate = sum(self._rate(name) for name in left)
+            allowed = n if rate == 0.0 else min(n, int((most - spent) / rate))
+            if allowed >= min(n, _LEAST_PORTION):
+                return allowed, dear
+            name = max(left, key=self._rate)
+            left.remove(name)
+            share = 100 * (spent + n * rate) / (whole + spent + n * rate)
+            dear[name] = (
+                f"{1000 * self._rate(name):.3g} ms a schedule: proxies would take "
+                f"{share:.0f} % of the search's worker seconds"
+            )
+        return 0, dear
 
     def _cost(self, name: str, n: int) -> float:
         """Seconds for all that a proxy scored, and ``n`` schedules more."""
