@@ -165,7 +165,9 @@ class Log:
             note = self._decisions.get((key, self._here()))
             if note is None:
                 return None
-            trials = tuple(self._first[i] for i in note["schedules"])
+            # without their numbers, which are the study's and not those of this search
+            stored = (self._first[i] for i in note["schedules"])
+            trials = tuple(Trial.of(t.schedule, t.origin, t.parents) for t in stored)
             return Decision(trials=trials, content=note["content"])
         trial = self._trials.get(key + self._offset)
         return None if trial is None else Decision(trials=(trial.numbered(key),))

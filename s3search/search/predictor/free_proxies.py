@@ -173,7 +173,8 @@ class FreeProxies:
     def restore(self, content: Mapping[str, Any]) -> None:
         """Takes `content` of an earlier run back, whose scores this one did not ask for."""
         for i, own in content.get("scores", {}).items():
-            self._scores[i] = {k: math.nan if v is None else v for k, v in own.items()}
+            known = {k: math.nan if v is None else v for k, v in own.items()}
+            self._scores.setdefault(i, {}).update(known)
         self._counts = dict(content["scored"])
         self._talk.rates |= content["rates"]
         self.dropped |= content["dropped"]

@@ -101,8 +101,9 @@ class StudyStore(StudyReader):
         rows = trial_rows(self._id, trials)
         if not rows:
             return
+        schedules = self._new_schedules(list(trials.values()))
         with self._write() as connection:
-            self._add_schedules(connection, list(trials.values()))
+            insert_missing(connection, SCHEDULES, schedules)
             inserted = connection.execute(insert_or_leave(connection, PROPOSALS), rows)
             if inserted.rowcount != len(rows):  # some are there: the answer of a commit was lost
                 self._check_numbers(connection, rows)
@@ -126,8 +127,9 @@ class StudyStore(StudyReader):
         """Records what became of a question, and what the second metric says; False if the former
         was known already (it is not written again).
         """
+        schedules = self._new_schedules([measured.trial])
         with self._write() as connection:
-            self._add_schedules(connection, [measured.trial])
+            insert_missing(connection, SCHEDULES, schedules)
             is_new = self._add_row(connection, measured)
             if measured.second is not None:
                 self._add_row(connection, measured.second)
@@ -139,12 +141,11 @@ class StudyStore(StudyReader):
         row = connection.execute(insert, measurement_row(self._id, measured)).first()
         return row is not None
 
-    def _add_schedules(self, connection: sa.Connection, trials: Sequence[Trial]) -> None:
-        """Adds those that are new; drivers of other studies may be adding the same at this
-        moment.
+    def _new_schedules(self, trials: Sequence[Trial]) -> list[dict[str, Any]]:
+        """Rows of those that are new, made before a transaction begins: a trial of the study may
+        have to read its schedule, in a transaction of its own.
         """
-        new = [trial for trial in trials if trial.id not in self._stored]
-        insert_missing(connection, SCHEDULES, schedule_rows(new))
+        return schedule_rows([trial for trial in trials if trial.id not in self._stored])
 
     # -- the workers' other jobs -----------------------------------------------------------
 
