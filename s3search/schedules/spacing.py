@@ -143,8 +143,8 @@ def spaced(
             zero = clock.clean_time
             first = (_same_level(process, clock, start) - zero) ** (1 / power)
             last = (_same_level(process, clock, stop) - zero) ** (1 / power)
-            shares = _beta_shares(n) if spacing is Spacing.BETA else [i / n for i in range(1, n)]
-            clocks = [(first + (last - first) * share) ** power + zero for share in shares]
+            places = _beta_places(n) if spacing is Spacing.BETA else range(1, n)
+            clocks = [(first + (last - first) * i / n) ** power + zero for i in places]
             inner = [_same_level(clock, process, t) for t in clocks]
         case _:
             clock = process if isinstance(process, Flow) else Flow()
@@ -164,11 +164,11 @@ def _flow_times(first: float, last: float, n: int, spacing: Spacing) -> list[flo
 
 
 @lru_cache(maxsize=256)
-def _beta_shares(n: int) -> tuple[float, ...]:
-    """The inner quantiles of n intervals."""
+def _beta_places(n: int) -> tuple[float, ...]:
+    """The inner quantiles of n intervals, of n."""
     from scipy.special import betaincinv  # noqa: PLC0415  for these levels alone
 
-    return tuple(float(betaincinv(_BETA, _BETA, i / n)) for i in range(1, n))
+    return tuple(n * float(betaincinv(_BETA, _BETA, i / n)) for i in range(1, n))
 
 
 def _linear_quadratic_shares(n: int) -> list[float]:

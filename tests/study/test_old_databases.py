@@ -251,7 +251,7 @@ def test_a_finished_study_that_is_launched_again_asks_for_nothing(
 
 # -- killed studies ------------------------------------------------------------------------
 
-_OTHERWISE = ("s3", "s3-two", "extended-s3", "vetoed-s3", "autodiffusion")  # by searches of today
+_OTHERWISE = ("s3", "s3-two", "extended-s3", "vetoed-s3")  # go on by the search of the day
 
 
 @pytest.mark.usefixtures("_no_dashboard")
