@@ -138,16 +138,14 @@ class _OneNfe:
     def run(self) -> Conversation[Trial | None]:
         """The best schedule, as far as the search itself can tell."""
         yield from self._measure_seeds()
-        polishes = LadderRung.POLISH in self.setup.ladder
-        if polishes:
+        if LadderRung.POLISH in self.setup.ladder:
             spent = self.spent / self.budget if self.budget else 0.0
             least = spent + _LEAST_EVOLUTION
             share = min(max(_SEEDS + _EVOLUTION, least), 1.0 - _FINALS)
             yield from self._evolve(share, fruitless=_FRUITLESS)
+            yield from self._polish()
         else:
             yield from self._evolve(1.0 - _FINALS)
-        if polishes:
-            yield from self._polish()
         winner = yield from self._finals()
         self.talk.note("gains", self.gains.content(self.surrogate.worth(), self.vetoed))
         return winner

@@ -88,15 +88,19 @@ class FreeProxies:
             self._nfe = trials[0].nfe
         for name in [name for name in self.asked if name in _CHEAP]:
             yield from self._ask(name, self._without(name, trials))
-        dear = [name for name in self.asked if name not in _CHEAP]
-        new = self._without(dear[0], trials) if dear else []
+        new = self._without(self._dear[0], trials) if self._dear else []
         n = min(len(new), _AHEAD + _PER_MEASURED * self.n_measured - self.n_scored)
         if n <= 0:
             return
         n = yield from self._paid(n)
         chosen = self._portion(new, n)
-        for name in [name for name in self.asked if name not in _CHEAP]:
+        for name in self._dear:
             yield from self._ask(name, chosen)
+
+    @property
+    def _dear(self) -> list[str]:
+        """Those of the asked that are not cheap."""
+        return [name for name in self.asked if name not in _CHEAP]
 
     def _without(self, name: str, trials: Sequence[Trial]) -> list[Trial]:
         return [trial for trial in trials if name not in self.of(trial)]
