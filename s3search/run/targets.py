@@ -70,11 +70,18 @@ def _check_solver(space: SpaceConfig, description: Description) -> None:
     _check_use_of_solver(space)
     if not runtime_of(space.target).listed:
         return
-    known = listed_for(description.process)
-    if space.solver is not None and LISTED_SOLVERS[space.solver] not in known:
+    if space.solver is None:
+        return
+    known, solver = listed_for(description.process), LISTED_SOLVERS[space.solver]
+    if solver not in known:
         raise InvalidConfig(
             f"space.solver: no program runs {space.solver!r} on a list of levels for a "
             f"{description.process.type!r} model; known: {', '.join(own.name for own in known)}"
+        )
+    if min(space.nfe, default=solver.fewest) < solver.fewest:
+        raise InvalidConfig(
+            f"space.solver: {space.solver!r} takes {solver.fewest} calls or more, asked for nfe = "
+            f"{min(space.nfe)}; use another solver, or more calls"
         )
 
 

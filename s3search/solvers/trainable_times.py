@@ -32,13 +32,12 @@ class TrainableTimes:
         self, schedule: Schedule, *, trained: tuple[float, float], rounds: bool = False
     ) -> None:
         """``trained`` are the times, cleanest first, that the network was trained at; ``rounds``:
-        the schedule in the end has whole training steps.
+        the schedule in the end has whole training steps.  First time and end stay.
         """
         self._schedule, self._process = schedule, schedule.process
         self._rounds = rounds and isinstance(schedule.process, VpDiscrete)
         self.table = coefficient_table(schedule)
-        n = len(schedule.times)
-        self._free = [i for i in range(1, n) if schedule.times[i] != self._process.clean_time]
+        self._free = [*range(1, len(schedule.times) - 1)]
         self._lam = np.array([self._process.lam(schedule.times[i]) for i in self._free])
         high, low = (self._process.lam(t) for t in trained)
         first = max(low, self._process.lam(schedule.times[0]))

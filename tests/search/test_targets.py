@@ -78,7 +78,7 @@ def test_lists_are_searched_over_solvers_and_levels() -> None:
         made.append(mutate(problem, made[-1], rng))
     names = {solver.name for own in made if (solver := listed_solver_of(own)) is not None}
     assert names == {own.name for own in listed_for(process)}
-    assert all(t == round(t) for own in made for t in own.times)
+    assert all(t == round(t) for own in made for t in own.times[:-1])
     assert len({own.times for own in made}) > 30
     only = _problem("sigmas", process, solver="ipndm")
     assert listed_solver_of(random_schedule(only, 6, rng)) is LISTED_SOLVERS["ipndm"]

@@ -26,7 +26,7 @@ _CASES = [
 def _schedule(process: NoiseProcess, solver: ListedSolver) -> Schedule:
     end = End(rule=EndRule.DENOISE, sigma=0.05)
     times = grid(process, 5, Spacing.LOGSNR, end)
-    return solver.on(process, times)
+    return solver.on(process, times[:-1])
 
 
 @pytest.mark.parametrize(("process", "solver"), _CASES)
@@ -65,19 +65,19 @@ def test_levels_stay_in_order_and_in_range(process: NoiseProcess, solver: Listed
         table.moves[0] += torch.tensor([9.0, -9.0, 50.0, -50.0], dtype=torch.float64)
     table.project()
     made = table.moved_schedule({"from": "here"})
-    assert made.times[0] == schedule.times[0] and made.times[-1] == process.clean_time
+    assert (made.times[0], made.times[-1]) == (schedule.times[0], schedule.times[-1])
     assert made.provenance == {"from": "here"}
     lams = np.array([process.lam(t) for t in made.times[:-1]])
     assert (np.diff(lams) > 0).all()
     assert made.times[-2] >= trained[0] * (1 - 1e-9)
     if isinstance(process, VpDiscrete):
-        assert all(t == round(t) for t in made.times)
+        assert all(t == round(t) for t in made.times[:-1])
 
 
 def test_one_call_has_nothing_to_move() -> None:
     process = PROCESSES["edm"]
     solver = listed_for(process)[0]
-    table = TrainableTimes(solver.on(process, (80.0, 0.0)), trained=trained_range(process))
+    table = TrainableTimes(solver.on(process, (80.0,)), trained=trained_range(process))
     table.project()
     images = sample(gaussian(process), table.plan(), noise())
     assert images.requires_grad

@@ -2,6 +2,7 @@
 functions of k-diffusion and ComfyUI, written from their published formulas.
 """
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -86,10 +87,59 @@ def _ipndm(model: Any, x: Tensor, sigmas: Tensor) -> Tensor:
     return x
 
 
+def _unipc(by: Callable[[Tensor], Tensor]) -> Callable[[Any, Tensor, Tensor], Tensor]:
+    """arXiv:2302.04867, alg. 5 to 8 for predictions of the image, of y = x / alpha; ``by`` is
+    B(h).  The list ends at 0.001; B(h) rho solves the moments of the exponential.
+    """
+
+    def solved(model: Any, x: Tensor, sigmas: Tensor) -> Tensor:
+        n = len(sigmas) - 1
+        points: list[tuple[Tensor, Tensor]] = []  # lambda and prediction, the newest first
+        y, base = x, x
+        for i in range(n):
+            s, t = sigmas[i], sigmas[i + 1]
+            points.insert(0, (-s.log(), model(y, s.expand(len(y)))))
+            if i:  # the newest call corrects the step that led to it
+                order = min(3, n - 1, i, n + 1 - i)
+                y = base - _mixed(points[1 : order + 1], points[0], -sigmas[i].log(), by)
+            order = min(3, n - 1, i + 1, n - i)
+            h = s.log() - t.log()
+            base = (t / s) * y - torch.expm1(-h) * points[0][1]
+            y = base - _mixed(points[:order], None, -t.log(), by)
+        return y
+
+    return solved
+
+
+def _mixed(
+    points: list[tuple[Tensor, Tensor]],
+    ahead: tuple[Tensor, Tensor] | None,
+    to: Tensor,
+    by: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """B(h) sum_m rho_m D_m / r_m, over the earlier points and the one ``ahead``."""
+    (at, newest), *others = points
+    others += [] if ahead is None else [ahead]
+    z, n = at - to, len(others)
+    if not n:
+        return torch.zeros_like(newest)
+    r = torch.stack([(lam - at) / (to - at) for lam, _ in others])
+    phi, moments = torch.expm1(z) / z - 1, []
+    for k in range(1, n + 1):
+        moments.append(phi * math.factorial(k) / by(z))
+        phi = phi / z - 1 / math.factorial(k + 1)
+    rho = torch.linalg.solve(torch.stack([r**k for k in range(n)]), torch.stack(moments))
+    rho = torch.full_like(rho, 0.5) if n == 1 else rho  # as published
+    total = sum(w * (d - newest) / at for w, (_, d), at in zip(rho, others, r, strict=True))
+    return by(z) * torch.as_tensor(total)
+
+
 K_SAMPLERS: dict[str, Callable[[Any, Tensor, Tensor], Tensor]] = {
     "euler": _euler,
     "dpmpp_2m": dpmpp_2m,
     "ipndm": _ipndm,
+    "uni_pc": _unipc(lambda z: z),
+    "uni_pc_bh2": _unipc(torch.expm1),
 }
 """By the name after ``sample_``: f(model, x, sigmas), with model(x, sigma) -> denoised."""
 

@@ -71,11 +71,13 @@ images = pipe(..., {takes}).images  # a pipeline that takes no list: scheduler.s
 
 _WITH_K_DIFFUSION = """\
 {program}: x = torch.randn(shape) * sigmas[0]
-images = k_diffusion.sampling.sample_{name}(model, x, torch.tensor(sigmas))"""
-_PROGRAMS = {
-    "euler": "k-diffusion, ComfyUI",
-    "dpmpp_2m": "k-diffusion, ComfyUI",
-    "ipndm": "ComfyUI",
+images = {function}(model, x, torch.tensor(sigmas))"""
+_FUNCTIONS = {  # by solver: the programs that have it, and its name there
+    "euler": ("k-diffusion, ComfyUI", "k_diffusion.sampling.sample_euler"),
+    "dpmpp_2m": ("k-diffusion, ComfyUI", "k_diffusion.sampling.sample_dpmpp_2m"),
+    "ipndm": ("ComfyUI", "comfy.k_diffusion.sampling.sample_ipndm"),
+    "uni_pc": ("ComfyUI", "comfy.extra_samplers.uni_pc.sample_unipc"),
+    "uni_pc_bh2": ("ComfyUI", "comfy.extra_samplers.uni_pc.sample_unipc_bh2"),
 }
 
 
@@ -87,8 +89,8 @@ def sigmas_file(schedule: Schedule) -> tuple[str, LossReport]:
     if solver is None:
         known = ", ".join(own.title for own in LISTED_SOLVERS.values())
         raise InvalidSchedule(
-            f"steps: --format sigmas is for {known} on levels down to the clean image, and this "
-            "schedule has other steps; use --format diffusers or k-diffusion, or search with "
+            f"steps: --format sigmas is for {known} down to their own ends, and this schedule has "
+            "other steps or another end; use --format diffusers or k-diffusion, or search with "
             "target = 'sigmas'"
         )
     process = schedule.process
@@ -113,7 +115,7 @@ def write_sigmas(request: ExportRequest) -> Exported:
 
 
 def sigmas_of(schedule: Schedule) -> list[float]:
-    """The levels as the programs name them, to 0 at the clean end."""
+    """The levels as the programs name them, to the solver's own end."""
     plan = compile_plan(schedule)
     levels = dict.fromkeys(sigma_of(plan, at) for at in plan.levels)
     return [*levels]
@@ -131,9 +133,8 @@ def _usage(schedule: Schedule, solver: ListedSolver) -> str:
     own = _in_diffusers(schedule, solver)
     if own is not None:
         lines += ["", _WITH_DIFFUSERS.format(name=own.name, takes=own.takes)]
-    if solver.name in _PROGRAMS:
-        program = _PROGRAMS[solver.name]
-        lines += ["", _WITH_K_DIFFUSION.format(program=program, name=solver.name)]
+    program, function = _FUNCTIONS[solver.name]
+    lines += ["", _WITH_K_DIFFUSION.format(program=program, function=function)]
     return "\n".join(lines)
 
 

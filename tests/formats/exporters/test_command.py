@@ -42,7 +42,7 @@ def test_every_format_writes_and_prints_its_report(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     if form == "sigmas":
-        LISTED_SOLVERS["euler"].on(vp_discrete(), (999.0, 600.0, 200.0, 9.0, -1.0)).save(schedule)
+        LISTED_SOLVERS["euler"].on(vp_discrete(), (999.0, 600.0, 200.0, 9.0)).save(schedule)
     words = ("export", "--schedule", schedule, "--format", form, "-o", tmp_path / "made")
     assert _run(monkeypatch, *words) == 0
     said = capsys.readouterr().out.splitlines()
@@ -62,7 +62,7 @@ def test_a_list_is_printed_where_no_file_is_named(
     words = ("export", "--schedule", schedule, "--format", "sigmas")
     assert _run(monkeypatch, *words) == 2
     assert "steps: --format sigmas is for Euler" in capsys.readouterr().err
-    own = LISTED_SOLVERS["dpmpp_2m"].on(vp_discrete(), (999.0, 600.0, 200.0, -1.0))
+    own = LISTED_SOLVERS["dpmpp_2m"].on(vp_discrete(), (999.0, 600.0, 200.0))
     own.save(schedule)
     assert _run(monkeypatch, *words) == 0
     text = capsys.readouterr().out

@@ -57,7 +57,8 @@ def finished(problem: Problem, draft: Draft, nfe: int, rng: np.random.Generator)
 
 def _listed(problem: Problem, draft: Draft, rng: np.random.Generator) -> Schedule:
     """The levels of the draft with the steps of its own listed solver, or of one drawn."""
+    possible = [own for own in problem.listed if own.fewest <= len(draft.times)]
     solver = draft.listed
-    if solver not in problem.listed:
-        solver = pick(problem.listed, rng)
-    return solver.on(draft.process, (*draft.times, draft.process.clean_time))
+    if solver not in possible:
+        solver = pick(possible, rng)
+    return solver.on(draft.process, draft.times)

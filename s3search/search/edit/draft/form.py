@@ -105,7 +105,8 @@ class Draft:
 def draft_of(schedule: Schedule) -> Draft:
     """The draft that ``schedule`` came from; its times are kept to the last bit."""
     process, times = schedule.process, schedule.times
-    denoises = times[-1] == process.clean_time
+    listed = listed_solver_of(schedule)
+    denoises = times[-1] == process.clean_time or listed is not None
     choices = []
     for step, t in zip(schedule.steps, times[1:], strict=True):
         choice = choice_of(step)
@@ -120,7 +121,7 @@ def draft_of(schedule: Schedule) -> Draft:
         choices=choices,
         first_shift=shift_of(process, times[0], schedule.start.network_time),
         jumps=schedule.start.jump is not None,
-        listed=listed_solver_of(schedule),
+        listed=listed,
     )
 
 
