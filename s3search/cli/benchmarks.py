@@ -58,10 +58,6 @@ def bench(  # noqa: PLR0913, PLR0917 (one parameter per option)
     from s3search.tasks.benchmark.running import run
     from s3search.tasks.benchmark.tables import progress_line
 
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidConfig(f"cannot make the folder {output}: {error.strerror}") from error
     choices = BenchmarkOptions(
         nfe=tuple(nfe or ()),
         n_seeds=seeds,
@@ -74,6 +70,10 @@ def bench(  # noqa: PLR0913, PLR0917 (one parameter per option)
         is_quick=quick,
     )
     plan = make_plan(study, output.resolve(), choices)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidConfig(f"cannot make the folder {output}: {error.strerror}") from error
     screen = ERR if as_json else OUT
 
     def tell(made: "Made") -> None:

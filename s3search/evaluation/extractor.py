@@ -57,7 +57,8 @@ class Extractor:
         if not is_tensor or features.ndim != 2 or len(features) != len(images):
             shape = f"shape {tuple(features.shape)}" if is_tensor else type(features).__name__
             raise InvalidConfig(
-                f"{self.where}: expected (B, d) features for {len(images)} images, found {shape}"
+                f"{self.where}: expected (B, d) features for {len(images)} images, and "
+                f"{self.name!r} returned {shape}"
             )
         return features
 

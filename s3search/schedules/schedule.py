@@ -420,6 +420,10 @@ class Schedule(InWords, _Frozen):
     @staticmethod
     def load(path: str | Path) -> "Schedule":
         """Reads a schedule file; raises `InvalidSchedule` for anything but a valid one."""
+        if not isinstance(path, str | Path):
+            raise InvalidSchedule(
+                f"a path was asked for, found {type(path).__name__}; Schedule.from_dict reads data"
+            )
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:

@@ -289,6 +289,11 @@ def test_directories_and_missing_files_are_refused(tmp_path: Path) -> None:
             Schedule.load(path)
 
 
+def test_data_in_the_place_of_a_path_are_refused() -> None:
+    with pytest.raises(InvalidSchedule, match=r"found dict; Schedule\.from_dict reads data"):
+        Schedule.load({"version": 1})  # type: ignore[arg-type]
+
+
 def test_corrector_at_the_clean_end_is_refused() -> None:
     corrected = _euler_steps(2, CorrectorKind.PSEUDO, None)
     with pytest.raises(InvalidSchedule, match=r"^steps\[1\]\.corrector: .*clean end"):

@@ -187,7 +187,8 @@ def make_plan(study: Path | None, folder: Path, choices: BenchmarkOptions) -> Be
     found = methods(choices.algorithms, ladder=choices.ladder)
     address = [] if choices.address is None else [f'cluster.address="{choices.address}"']
     quick = _QUICK if choices.is_quick else ()
-    overrides = [*quick, *choices.sets, *address]
+    nfe = [f"space.nfe={[*choices.nfe]}"] if choices.nfe else []
+    overrides = [*quick, *choices.sets, *address, *nfe]
     base = (
         config_from_text(DIGITS, "bench", overrides)
         if study is None
@@ -195,12 +196,11 @@ def make_plan(study: Path | None, folder: Path, choices: BenchmarkOptions) -> Be
     )
     check_address(base.cluster.address)
     n_seeds = choices.n_seeds or (1 if choices.is_quick else DEFAULT_SEEDS)
-    nfe = base.space.nfe[:1] if choices.is_quick else base.space.nfe
     return BenchmarkPlan(
         base=base,
         folder=folder,
         methods=found,
-        nfe=choices.nfe or nfe,
+        nfe=base.space.nfe[:1] if choices.is_quick and not choices.nfe else base.space.nfe,
         seeds=tuple(range(choices.first_seed, choices.first_seed + n_seeds)),
         budgets=choices.budgets or _shares(base),
     )

@@ -271,7 +271,7 @@ def test_wrong_input_is_one_sentence_and_code_two(
     assert (code, out) == (2, "")
     assert sentence in " ".join(err.split())
     assert err.count("error: ") == 1
-    assert not list(tmp_path.glob("**/*.db"))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_study_file_with_a_budget_of_time_needs_budgets(tmp_path: Path, cli: Cli) -> None:
