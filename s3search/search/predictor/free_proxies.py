@@ -1,14 +1,14 @@
 """The proxies that make no network call: what they say, and whether they are worth their seconds.
 
 The Gaussian scores all; the others a portion of the seeds at first, the best by the Gaussian among
-them, then a few schedules for each one that is measured.  A proxy is dropped, and asked no more at
-this number of network calls,
+them, then a few schedules for each one that is measured: 16, 4 or 1, as their share of the workers'
+seconds pays.  That is decided once, after the first measurements, and in steps of four, so that
+two runs decide alike although their seconds differ; the log keeps it.  A proxy is dropped, and
+asked no more at this number of network calls,
 
     rank    where it ranks what was measured no better than it should: over all, or inside the
             best part, where a search moves; at no later number of calls either
-    cost    where its share of the seconds that the budget takes, by those so far, pays no more
-            schedules, the dearest first; what fits a proxy once is paid whatever is decided.
-            The log keeps what was decided, since seconds differ between runs
+    cost    where its share pays not even one; what fits it once is paid whatever is decided
     empty   where it has no score for any of the first schedules, as for models of latents
 """
 
@@ -29,15 +29,14 @@ FREE = (LadderRung.GAUSSIAN, LadderRung.MIXTURE)
 
 _CHEAP = (LadderRung.GAUSSIAN.value,)  # a thousandth of a second a schedule
 _AHEAD = 32  # schedules that are scored before any is measured
-_PER_MEASURED = 16
-_LEAST_PORTION = 4  # schedules; a proxy that may score no more is asked none
+_PER_MEASURED = (16, 4, 1)  # schedules scored for each that is measured
 _LEAST = 12  # schedules that a verdict needs
 _LEAST_EMPTY = 4  # schedules without a score that tell that none has one
 _TOP, _LEAST_TOP = 0.25, 10  # of the measured, and how many of these a verdict needs
 _PRIOR, _PRIOR_TOP = (0.5, 8), (0.3, 8)  # a correlation, and how many schedules it counts for
 _LEAST_WEIGHT = 0.2  # a proxy of a lower correlation orders nothing
 _MOST_SHARE = 0.08  # of the workers' seconds
-_UNCOUNTED = 1.0  # seconds: what takes less is worth no decision
+_UNCOUNTED = 3.0  # seconds at one number of calls: what takes less in all is not counted
 
 
 class FreeProxies:
@@ -55,6 +54,7 @@ class FreeProxies:
         self._counts: dict[str, int] = {}  # schedules scored, by name
         self._unsaid: dict[str, dict[str, float]] = {}  # scores since `content` was last asked for
         self._nfe = 0
+        self._per_measured: int | None = None  # None: not decided yet
         self._learned: Sequence[tuple[Trial, float]] = ()
         self.n_measured = 0
 
@@ -88,11 +88,12 @@ class FreeProxies:
             self._nfe = trials[0].nfe
         for name in [name for name in self.asked if name in _CHEAP]:
             yield from self._ask(name, self._without(name, trials))
+        if self.n_measured and self._dear and self._per_measured is None:
+            yield from self._decide()
         new = self._without(self._dear[0], trials) if self._dear else []
-        n = min(len(new), _AHEAD + _PER_MEASURED * self.n_measured - self.n_scored)
+        n = min(len(new), _AHEAD + (self._per_measured or 0) * self.n_measured - self.n_scored)
         if n <= 0:
             return
-        n = yield from self._paid(n)
         chosen = self._portion(new, n)
         for name in self._dear:
             yield from self._ask(name, chosen)
@@ -193,48 +194,41 @@ class FreeProxies:
         known = top if n_top >= _LEAST_TOP else math.nan
         return _drawn(whole, len(pairs), _PRIOR), _drawn(known, n_top, _PRIOR_TOP)
 
-    def _paid(self, n: int) -> Conversation[int]:
-        """How many of ``n`` schedules more may be scored; drops what leaves too few."""
-        if not self.n_measured:
-            return n
-        key = f"NFE {self._nfe}, proxies after {self.n_scored} schedules"
+    def _decide(self) -> Conversation[None]:
+        """How many schedules are scored for each that is measured; drops what is too dear."""
+        key = f"NFE {self._nfe}, share of the proxies"
         known = yield from self._talk.recall(key)
         if known is None:
-            allowed, dear = self._allowed(n)
-            self._talk.decided(key, (), {"dropped": dear, "allowed": allowed})
+            content = self._affordable()
+            self._talk.decided(key, (), content)
         else:
-            allowed, dear = known.content.get("allowed", n), known.content["dropped"]
-        self.dropped |= dear
-        return int(allowed)
+            content = dict(known.content)
+        self.dropped |= content["dropped"]
+        self._per_measured = int(content["per_measured"])
 
-    def _allowed(self, n: int) -> tuple[int, dict[str, str]]:
-        """How many of ``n`` the share of the seconds pays, and why proxies are too dear, the
-        dearest first; all of them before anything is measured.
+    def _affordable(self) -> dict[str, Any]:
+        """The most that the share of the seconds pays, and why proxies are too dear, the dearest
+        first.
         """
-        talk, left = self._talk, list(self.asked)
-        if not talk.images:
-            return n, {}
-        whole = talk.seconds * talk.outside.budget / len(self._setup.nfe) / talk.images
-        most = max(_UNCOUNTED, _MOST_SHARE / (1.0 - _MOST_SHARE) * whole)
+        talk, left = self._talk, self._dear
+        whole = talk.seconds / talk.images * self._setup.n_images if talk.images else math.inf
+        n_measured = talk.outside.budget / len(self._setup.nfe) / self._setup.n_images
+        uncounted = _UNCOUNTED / n_measured if n_measured else math.inf
+        most = max(uncounted, _MOST_SHARE / (1.0 - _MOST_SHARE) * whole)
         dear: dict[str, str] = {}
         while left:
-            spent = sum(self._cost(name, 0) for name in left)
             rate = sum(self._rate(name) for name in left)
-            allowed = n if rate == 0.0 else min(n, int((most - spent) / rate))
-            if allowed >= min(n, _LEAST_PORTION):
-                return allowed, dear
+            for per_measured in _PER_MEASURED:
+                if per_measured * rate <= most:
+                    return {"dropped": dear, "per_measured": per_measured}
             name = max(left, key=self._rate)
             left.remove(name)
-            share = 100 * (spent + n * rate) / (whole + spent + n * rate)
+            share = 100 * rate / (whole + rate)
             dear[name] = (
-                f"{1000 * self._rate(name):.3g} ms a schedule: proxies would take "
-                f"{share:.0f} % of the search's worker seconds"
+                f"{1000 * self._rate(name):.3g} ms a schedule: one for each that is measured "
+                f"would take {share:.0f} % of the search's worker seconds"
             )
-        return 0, dear
-
-    def _cost(self, name: str, n: int) -> float:
-        """Seconds for all that a proxy scored, and ``n`` schedules more."""
-        return self._rate(name) * (self._counts.get(name, 0) + n)
+        return {"dropped": dear, "per_measured": 0}
 
     def _rate(self, name: str) -> float:
         """Seconds a schedule, 0 where they are unknown."""

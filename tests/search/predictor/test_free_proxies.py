@@ -93,23 +93,34 @@ def test_what_ranks_all_but_not_the_best_is_dropped() -> None:
     assert kept.proxies.asked == ["mixture"] and kept.proxies.weight("mixture") > 0.8
 
 
-def test_what_takes_too_long_is_dropped_and_a_resumed_search_decides_the_same() -> None:
-    kept, dear = (_after_seconds(seconds) for seconds in (0.001, 0.1))
-    assert kept.proxies.asked == ["mixture"]
-    assert kept.bench.notes[-1][1]["content"] == {"dropped": {}, "allowed": 32}
+def test_what_takes_too_long_scores_less_or_nothing_and_a_resumed_search_decides_the_same() -> (
+    None
+):
+    for seconds, per_measured in ((0.0001, 16), (0.001, 4), (0.003, 1)):
+        case = _after_seconds(seconds)
+        (note,) = (content for kind, content in case.bench.notes if kind == "decision")
+        assert note["content"] == {"dropped": {}, "per_measured": per_measured}
+        assert case.bench.n_scored == 32 + 2 * per_measured
+    dear = _after_seconds(0.1)
     assert dear.proxies.asked == [] and "100 ms a schedule" in dear.proxies.dropped["mixture"]
-    (note,) = dear.talk.notes
-    known = Decision(trials=(), content=note.content["content"])
-    assert _after_seconds(0.018).proxies.asked == ["mixture"]  # by itself it goes on
-    assert _after_seconds(0.018, known).proxies.dropped == dear.proxies.dropped
+    assert dear.bench.n_scored == 32
+    (noted,) = dear.talk.notes
+    known = Decision(trials=(), content=noted.content["content"])
+    assert _after_seconds(0.001, known).proxies.dropped == dear.proxies.dropped
+
+
+def test_seconds_that_differ_a_little_decide_alike() -> None:
+    decided = {_after_seconds(0.0005 * factor).bench.n_scored for factor in (0.6, 0.9, 1.2, 2.0)}
+    assert decided == {32 + 2 * 4}
 
 
 def _after_seconds(seconds: float, known: Decision | None = None) -> _Case:
-    """What was scored of all after 12 measurements, in a search of 10 s."""
+    """What was scored after 2 measurements of 0.05 s, in a search of 10,000 of them."""
     case = _Case(seconds=seconds)
-    case.bench.budget, case.bench.known = 8000.0, known
+    n_images = case.proxies._setup.n_images
+    case.bench.budget, case.bench.known = 10_000.0 * n_images, known
     case.bench.run(case.talk.turn())
     case.bench.run(case.proxies.score(SEEDS))
-    case.talk.seconds, case.talk.images, case.proxies.n_measured = 1.0, 800.0, 2
+    case.talk.seconds, case.talk.images, case.proxies.n_measured = 0.1, 2.0 * n_images, 2
     case.bench.run(case.proxies.score(SEEDS))
     return case
