@@ -3,7 +3,6 @@
 import importlib
 import inspect
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from s3search.metrics.references import ImageSource
 from s3search.processes import vp_linear
 from s3search.rules import level, rules
 from s3search.search.space import SpaceConfig
-from s3search.study.file.config import StudyConfig
+from s3search.study.file.config import StudyConfig, config_from_text
 from s3search.study.file.protocols import PROTOCOLS
 from tests.support.helpers import exact_trajectory, max_abs
 
@@ -26,6 +25,8 @@ README = ROOT / "README.md"
 SOLVERS = ROOT / "docs" / "solvers.md"
 METRICS = ROOT / "docs" / "metrics.md"
 PYTHON = ROOT / "docs" / "python.md"
+COMMANDS = ROOT / "docs" / "commands.md"
+STUDY_FILE = ROOT / "docs" / "study-file.md"
 LAYERS = ROOT / "docs" / "layers.md"
 TRANSFER = ROOT / "docs" / "transfer.md"
 SPACES = ROOT / "search_spaces" / "README.md"
@@ -61,10 +62,9 @@ def _documented_keys(text: str, table: str) -> set[str]:
 
 
 @pytest.mark.parametrize("command", _commands())
-def test_the_documentation_names_every_command(readme: str, command: str) -> None:
-    pages = (METRICS, LAYERS, TRANSFER)
-    text = readme + "".join(page.read_text(encoding="utf-8") for page in pages)
-    assert re.search(rf"`?s3search {command}\b", text), f"README.md lacks `s3search {command}`"
+def test_the_documentation_names_every_command(command: str) -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in (COMMANDS, METRICS))
+    assert re.search(rf"`?s3search {command}\b", text), f"{COMMANDS} lacks `s3search {command}`"
 
 
 def test_the_tables_of_a_study_file_are_found() -> None:
@@ -72,11 +72,11 @@ def test_the_tables_of_a_study_file_are_found() -> None:
 
 
 @pytest.mark.parametrize("table", sorted(StudyConfig.model_fields))
-def test_every_key_of_the_study_file_is_documented(readme: str, table: str) -> None:
-    text = readme + SPACES.read_text(encoding="utf-8") + METRICS.read_text(encoding="utf-8")
-    assert f"[{table}]" in text, f"README.md lacks the table [{table}]"
+def test_every_key_of_the_study_file_is_documented(table: str) -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in (STUDY_FILE, SPACES, METRICS))
+    assert f"[{table}]" in text, f"{STUDY_FILE} lacks the table [{table}]"
     missing = set(_tables()[table].model_fields) - _documented_keys(text, table)
-    assert not missing, f"README.md lacks these keys of [{table}]: {sorted(missing)}"
+    assert not missing, f"{STUDY_FILE} lacks these keys of [{table}]: {sorted(missing)}"
 
 
 @pytest.mark.parametrize("field", sorted(SpaceConfig.model_fields))
@@ -95,18 +95,18 @@ def test_pictures_are_there_small_and_described() -> None:
     assert [path for path, _ in pictures if path.stat().st_size > 150_000] == []
 
 
-def test_the_examples_of_the_readme_run(
-    readme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In order, in one namespace, in an empty folder."""
-    examples = _EXAMPLE.findall(readme)
-    assert examples, "README.md has no ```python block after a line <!-- test -->"
-    assert len(examples) == readme.count("<!-- test -->"), "a <!-- test --> has no python block"
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["example"])
-    names: dict[str, Any] = {"__name__": "example"}
-    for i, example in enumerate(examples):
-        exec(compile(example, f"README.md, example {i + 1}", "exec"), names)
+def test_the_readme_is_short_and_its_links_lead_somewhere(readme: str) -> None:
+    assert len(readme.splitlines()) <= 150
+    for page in (README, *(ROOT / "docs").glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\((?!https?://)([^)#]+)(?:#[^)]*)?\)", text):
+            assert (page.parent / target).exists(), f"{page.name} points at {target}"
+
+
+def test_the_study_file_of_the_readme_and_the_whole_one_are_read(readme: str) -> None:
+    for text in (readme, STUDY_FILE.read_text(encoding="utf-8")):
+        (block,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+        config_from_text(block, "the page's study file", [])
 
 
 def test_the_page_on_python_names_every_keyword_and_its_example_runs(

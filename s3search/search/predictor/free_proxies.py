@@ -1,8 +1,8 @@
 """The proxies that make no network call: what they say, and whether they are worth their seconds.
 
 The Gaussian scores all; the others a portion of the seeds at first, the best by the Gaussian among
-them, then a few schedules for each one that is measured: 16, 4 or 1, as their share of the workers'
-seconds pays.  That is decided once, after the first measurements, and in steps of four, so that
+them, then a few schedules for each one that is measured: 32, 8 or 2, as a share of the seconds
+pays.  That is decided once, after the first measurements, and in steps of four, so that
 two runs decide alike although their seconds differ; the log keeps it.  A proxy is dropped, and
 asked no more at this number of network calls,
 
@@ -29,14 +29,14 @@ FREE = (LadderRung.GAUSSIAN, LadderRung.MIXTURE)
 
 _CHEAP = (LadderRung.GAUSSIAN.value,)  # a thousandth of a second a schedule
 _AHEAD = 32  # schedules that are scored before any is measured
-_PER_MEASURED = (16, 4, 1)  # schedules scored for each that is measured
+_PER_MEASURED = (32, 8, 2)  # schedules scored for each that is measured
 _LEAST = 12  # schedules that a verdict needs
 _LEAST_EMPTY = 4  # schedules without a score that tell that none has one
 _TOP, _LEAST_TOP = 0.25, 10  # of the measured, and how many of these a verdict needs
 _PRIOR, _PRIOR_TOP = (0.5, 8), (0.3, 8)  # a correlation, and how many schedules it counts for
 _LEAST_WEIGHT = 0.2  # a proxy of a lower correlation orders nothing
 _MOST_SHARE = 0.08  # of the workers' seconds
-_UNCOUNTED = 3.0  # seconds at one number of calls: what takes less in all is not counted
+_UNCOUNTED = 5.0  # seconds at one number of calls: what takes less in all is not counted
 
 
 class FreeProxies:

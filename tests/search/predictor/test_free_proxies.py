@@ -68,9 +68,9 @@ def test_a_portion_is_scored_first_and_more_as_more_is_measured() -> None:
     assert case.bench.n_scored == 32 < len(SEEDS)
     spread = [i for i, trial in enumerate(SEEDS) if case.proxies.of(trial)]
     assert spread[0] == 0 and max(b - a for a, b in pairwise(spread)) < len(SEEDS) / 16
-    case.measure(12)
+    case.measure(6)
     case.bench.run(case.proxies.score(SEEDS))
-    assert case.bench.n_scored == 32 + 16 * 12 < len(SEEDS)
+    assert case.bench.n_scored == 32 + 32 * 6 < len(SEEDS)
 
 
 def test_what_ranks_badly_is_asked_no_more_at_this_number_of_calls_nor_later() -> None:
@@ -96,7 +96,7 @@ def test_what_ranks_all_but_not_the_best_is_dropped() -> None:
 def test_what_takes_too_long_scores_less_or_nothing_and_a_resumed_search_decides_the_same() -> (
     None
 ):
-    for seconds, per_measured in ((0.0001, 16), (0.001, 4), (0.003, 1)):
+    for seconds, per_measured in ((0.0001, 32), (0.0004, 8), (0.0015, 2)):
         case = _after_seconds(seconds)
         (note,) = (content for kind, content in case.bench.notes if kind == "decision")
         assert note["content"] == {"dropped": {}, "per_measured": per_measured}
@@ -110,8 +110,8 @@ def test_what_takes_too_long_scores_less_or_nothing_and_a_resumed_search_decides
 
 
 def test_seconds_that_differ_a_little_decide_alike() -> None:
-    decided = {_after_seconds(0.0005 * factor).bench.n_scored for factor in (0.6, 0.9, 1.2, 2.0)}
-    assert decided == {32 + 2 * 4}
+    decided = {_after_seconds(0.0003 * factor).bench.n_scored for factor in (0.5, 0.8, 1.2, 1.7)}
+    assert decided == {32 + 2 * 8}
 
 
 def _after_seconds(seconds: float, known: Decision | None = None) -> _Case:
