@@ -325,6 +325,15 @@ def test_a_reference_of_statistics_alone_leaves_the_bias_unknown() -> None:
     ) in claim.says
 
 
+def test_the_nearest_published_one_counts_also_where_another_is_exported() -> None:
+    """As where the study's target cannot express the nearest one, and the exported comes first."""
+    rows = [_scored("published", 0.20), _scored("found", 0.15), _scored("published", 0.10)]
+    claim = claim_of(rows, ALL, _real(0.03))
+    assert claim.verdict is Verdict.LOSES
+    against = claim.against_published
+    assert against is not None and against["ratio"] == pytest.approx(0.10 / 0.15)
+
+
 def test_without_anything_to_compare_with_nothing_is_claimed() -> None:
     alone = claim_of([_scored("found", 0.05)], ALL)
     assert (alone.verdict, alone.against_published) == (Verdict.NOT_COVERED, None)

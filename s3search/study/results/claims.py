@@ -222,7 +222,7 @@ def claim_of(
     """What may be said of the validated schedules of one number of calls, the winner first;
     ``real`` is `floors`.
     """
-    found, published = best_of(list(scored))
+    found, published = best_of(scored)
     first = second = None
     if found is not None and published is not None:
         first = _paired(found.held_out, published.held_out, real)

@@ -218,17 +218,18 @@ def why_nothing(store: StudyStore, frame: pd.DataFrame, nfe: int | None = None) 
     )
 
 
-def best_of(scored: list[Scored]) -> tuple[Scored | None, Scored | None]:
-    """The best found schedule and the best baseline of a list sorted by held-out value."""
+def best_of(scored: Sequence[Scored]) -> tuple[Scored | None, Scored | None]:
+    """The found schedule that comes first, and the nearest baseline, which is chosen for being
+    near and need not be what the study's target can express.
+    """
     found = next((s for s in scored if not s.is_baseline), None)
-    baseline = next((s for s in scored if s.is_baseline), None)
-    return found, baseline
+    return found, min((s for s in scored if s.is_baseline), key=lambda s: s.value, default=None)
 
 
-def solvers_at_their_best(scored: list[Scored]) -> list[Scored]:
+def solvers_at_their_best(scored: Sequence[Scored]) -> list[Scored]:
     """Each baseline solver's best held-out row, best first."""
     best: dict[str | None, Scored] = {}
-    for row in scored:
+    for row in sorted(scored, key=lambda row: row.value):
         if row.is_baseline:
             best.setdefault(row.origin.solver, row)
     return list(best.values())
