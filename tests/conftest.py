@@ -1,5 +1,6 @@
 """What many tests start from: a finished study, and databases of both kinds."""
 
+import gc
 import json
 import signal
 import uuid
@@ -17,6 +18,7 @@ from s3search.study.file.config import StudyConfig
 pytest.register_assert_rewrite("tests.support.studies")  # it has an assertion that tests share
 
 from tests.support.drawings import draw_once_in  # noqa: E402
+from tests.support.scripts import read_scripts_once_in  # noqa: E402
 from tests.support.studies import EVIL_NAME, study_config  # noqa: E402  # after it is registered
 from tests.support.units import share_out  # noqa: E402
 
@@ -30,11 +32,20 @@ def pytest_configure(config: pytest.Config) -> None:
     share_out(config)
 
 
+def pytest_collection_finish() -> None:
+    """What is imported by now stays to the end: the collector need not look at it again, at a
+    quarter of a second a time.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _drawn_once() -> Iterator[None]:
-    """No schedule is drawn twice for the dashboard."""
+def _done_once() -> Iterator[None]:
+    """No schedule is drawn twice for the dashboard, and no database's past is read twice."""
     with pytest.MonkeyPatch.context() as patch:
         draw_once_in(patch)
+        read_scripts_once_in(patch)
         yield
 
 

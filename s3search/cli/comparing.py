@@ -2,13 +2,15 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from s3search.cli.output import OUT, print_json, writable
 from s3search.errors import InvalidConfig
-from s3search.schedules.schedule import Schedule
+
+if TYPE_CHECKING:
+    from s3search.schedules.schedule import Schedule
 
 _OF_A_STUDY = ("schedulers", "grid", "address", "storage")
 
@@ -48,6 +50,7 @@ def check_options(context: typer.Context, *, files: bool) -> None:
 
 def compare_files(first: str, second: str, picture: Path | None, *, as_json: bool) -> None:
     """Prints, and draws where asked, how two schedules differ."""
+    from s3search.schedules.schedule import Schedule
     from s3search.show.pictures import compare_schedules, comparison_drawing, draw_comparison
 
     names = (first, second)
@@ -75,7 +78,7 @@ def _letters(names: tuple[str, str]) -> tuple[str, str]:
     return f"A {first}", f"B {second}"
 
 
-def _plain(found: Any, schedules: tuple[Schedule, Schedule], names: tuple[str, str]) -> Any:
+def _plain(found: Any, schedules: "tuple[Schedule, Schedule]", names: tuple[str, str]) -> Any:
     """Plain data; null where a lam is infinite."""
     return {
         "same": found.same,

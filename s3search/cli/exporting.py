@@ -1,7 +1,7 @@
 """Out of a study or a schedule file, into the format of a runtime."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,7 +9,9 @@ from s3search.cli.options import AsJson, Storage
 from s3search.cli.output import OUT, print_json, writable
 from s3search.cli.settings import storage_url
 from s3search.errors import InvalidConfig
-from s3search.schedules.schedule import Schedule
+
+if TYPE_CHECKING:
+    from s3search.schedules.schedule import Schedule
 
 
 def export(  # noqa: PLR0913, PLR0917 (one parameter per option)
@@ -41,6 +43,7 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option)
     """
     from s3search.formats.exporters import ExportRequest, export_schedule
     from s3search.formats.exporters.formats import format_named
+    from s3search.schedules.schedule import Schedule
 
     _check_output(output, form, is_folder=format_named(form).is_folder)
     if schedule is not None:
@@ -89,7 +92,7 @@ def _check_output(output: Path | None, form: str, *, is_folder: bool) -> None:
         writable(output)
 
 
-def _print_sigmas(schedule: Schedule, *, as_json: bool) -> None:
+def _print_sigmas(schedule: "Schedule", *, as_json: bool) -> None:
     """The list as it would be written, where no file is named."""
     from s3search.formats.exporters.sigmas import sigmas_file, sigmas_of
 
@@ -101,7 +104,7 @@ def _print_sigmas(schedule: Schedule, *, as_json: bool) -> None:
         OUT.print(text, end="", highlight=False, soft_wrap=True, markup=False)
 
 
-def _best(url: str, study: str, nfe: int | None) -> tuple[Schedule, float, Path | None]:
+def _best(url: str, study: str, nfe: int | None) -> "tuple[Schedule, float, Path | None]":
     """The schedule, its held-out value and the study's EMS file."""
     from s3search.evaluation.spec import load_ems
     from s3search.study.database.store import open_study

@@ -9,7 +9,6 @@ import s3search
 from s3search.cli.options import Address, AsJson, ScheduleFile, Sets, StudyFile
 from s3search.cli.output import OUT, print_json, writable
 from s3search.cli.settings import config_of
-from s3search.schedules.schedule import Schedule, json_schema
 
 
 def evaluate(
@@ -41,6 +40,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Draw a schedule: noise levels and the choice made at each step."""
+    from s3search.schedules.schedule import Schedule
     from s3search.show.pictures import draw_schedule, terminal_drawing
 
     loaded = Schedule.load(schedule)
@@ -113,4 +113,6 @@ def import_(  # noqa: PLR0913, PLR0917 (one parameter per option)
 
 def schema() -> None:
     """Print the JSON Schema of schedule files."""
+    from s3search.schedules.schedule import json_schema
+
     print_json(json_schema())

@@ -9,7 +9,6 @@ from s3search.cli.options import Address, AsJson, ScheduleFile, Sets, StudyFile
 from s3search.cli.output import OUT, print_json, writable
 from s3search.cli.settings import config_of
 from s3search.errors import InvalidConfig
-from s3search.schedules.schedule import Schedule
 
 
 def retime(  # noqa: PLR0913, PLR0917 (one parameter per option)
@@ -37,6 +36,7 @@ def retime(  # noqa: PLR0913, PLR0917 (one parameter per option)
 ) -> None:
     """Move a schedule to another number of calls or another process; say what is approximated."""
     from s3search.formats.importers import process_named
+    from s3search.schedules.schedule import Schedule
     from s3search.tasks.retime import Move, moved, process_of_study
 
     if process is not None and study is not None:

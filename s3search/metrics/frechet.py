@@ -15,6 +15,7 @@ the feature variance; compare only distances of equal n.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,6 +26,8 @@ import numpy.typing as npt
 from s3search.errors import EvaluationFailed, IncompatibleStatistics
 
 Array = npt.NDArray[np.float64]
+
+_LARGEST_STACK = 2**20  # numbers in the matrices that are taken at once: 8 MB
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -113,6 +116,31 @@ class FrechetReference:
         spread = float(np.trace(statistics.scatter)) / (statistics.n - 1)
         return self._assemble(statistics.mean, spread, eigenvalues)
 
+    def distances(
+        self, blocks: Sequence[FeatureStatistics], counts: npt.ArrayLike
+    ) -> Array:  # (R,)
+        """FD to the blocks together, each taken ``counts`` (R, B) times; many at once take a
+        fraction of what one after the other does.
+        """
+        weights = np.asarray(counts, dtype=np.float64) * [block.n for block in blocks]  # (R, B)
+        d = len(self.mean)
+        self._check_dimension(len(blocks[0].mean))
+        means = np.stack([block.mean for block in blocks])
+        within = np.stack([block.scatter / block.n for block in blocks]).reshape(len(blocks), -1)
+        found = []
+        for some in np.array_split(weights, -(-len(weights) * d * d // _LARGEST_STACK)):
+            n = some.sum(axis=1)
+            mean = some @ means / n[:, None]
+            gaps = np.sqrt(some)[:, :, None] * (means - mean[:, None])  # (R, B, d)
+            scatter = (some @ within).reshape(-1, d, d) + gaps.transpose(0, 2, 1) @ gaps
+            covariance = scatter / (n - 1.0)[:, None, None]
+            eigenvalues = np.linalg.eigvalsh(self.root @ covariance @ self.root)
+            overlap = np.sqrt(np.clip(eigenvalues, 0.0, None)).sum(axis=1)
+            spread = np.trace(covariance, axis1=1, axis2=2)
+            gap = ((mean - self.mean) ** 2).sum(axis=1)
+            found.append(gap + self._trace + spread - 2.0 * overlap)
+        return np.concatenate(found)
+
     def distance_of_few(self, features: npt.ArrayLike) -> float:
         """FD to features (n, d), by the n x n matrix; cheaper than `distance` when n < d."""
         x = np.asarray(features, dtype=np.float64)
@@ -159,8 +187,12 @@ def frechet_estimate(reference: FrechetReference, features: Array, *, n_blocks: 
     value = reference.distance(_merged(blocks))
     if n_blocks < 2:
         return Estimate(value, None)
-    without = [reference.distance(_merged(blocks[:k] + blocks[k + 1 :])) for k in range(n_blocks)]
-    return Estimate(value, jackknife_error(np.array(without)))
+    return Estimate(value, jackknife_error(left_out(reference, blocks)))
+
+
+def left_out(reference: FrechetReference, blocks: Sequence[FeatureStatistics]) -> Array:  # (B,)
+    """FD with each block left out in turn."""
+    return reference.distances(blocks, 1.0 - np.eye(len(blocks)))
 
 
 def jackknife_error(without: Array) -> float:

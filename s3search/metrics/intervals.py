@@ -48,6 +48,7 @@ from s3search.metrics.frechet import (
     FeatureStatistics,
     FrechetReference,
     jackknife_error,
+    left_out,
 )
 
 Array = npt.NDArray[np.float64]
@@ -78,8 +79,7 @@ def replicates(reference: FrechetReference, features: Array, *, seed: int = _SEE
     if d <= _MOST_DIMENSIONS:
         blocks = [FeatureStatistics.of(block) for block in np.array_split(features, N_BLOCKS)]
         value = reference.distance(pooled(blocks, np.ones(N_BLOCKS)))
-        resampled = np.array([reference.distance(pooled(blocks, counts)) for counts in drawn])
-        rest = _without_bias(resampled, drawn)
+        rest = _without_bias(reference.distances(blocks, drawn), drawn)
     else:
         of_all = FeatureStatistics.of(features)
         value = reference.distance(of_all)
@@ -169,7 +169,7 @@ def paired_difference(
             f"a paired difference needs blocks on common noise, found blocks of {sizes_a} and "
             f"{sizes_b} images"
         )
-    own, other = _left_out(reference, blocks_a), _left_out(reference, blocks_b)
+    own, other = left_out(reference, blocks_a), left_out(reference, blocks_b)
     value = reference.distance(pooled(blocks_a, np.ones(n)))
     value -= reference.distance(pooled(blocks_b, np.ones(n)))
     return Estimate(value, jackknife_error(own - other))
@@ -179,14 +179,7 @@ def jackknife(reference: FrechetReference, blocks: Sequence[FeatureStatistics]) 
     """FD of all blocks with the standard error over blocks."""
     n = _at_least_two(blocks)
     value = reference.distance(pooled(blocks, np.ones(n)))
-    return Estimate(value, jackknife_error(_left_out(reference, blocks)))
-
-
-def _left_out(reference: FrechetReference, blocks: Sequence[FeatureStatistics]) -> Array:  # (B,)
-    """FD with each block left out in turn."""
-    counts = 1.0 - np.eye(len(blocks))
-    found = [reference.distance(pooled(blocks, row)) for row in counts]
-    return np.array(found)
+    return Estimate(value, jackknife_error(left_out(reference, blocks)))
 
 
 def pooled(blocks: Sequence[FeatureStatistics], counts: npt.ArrayLike) -> FeatureStatistics:

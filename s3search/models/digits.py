@@ -17,6 +17,7 @@ call is a handful of large matrix products.
 """
 
 import math
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -209,6 +210,7 @@ def labels() -> Tensor:
     return torch.tensor(_bunch()[1], dtype=torch.int64)
 
 
+@cache  # a megabyte, which takes a tenth of a second to read
 def _bunch() -> tuple[Any, Any]:
     # a second of import, spent only where the real images are needed
     from sklearn.datasets import (  # type: ignore[import-untyped] # noqa: PLC0415

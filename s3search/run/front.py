@@ -1,6 +1,7 @@
-"""The front door: `s3search.search` and `s3search.evaluate`.
+"""The front door: `s3search.search` and `s3search.evaluate`, and the package that has them.
 
-Importing this costs nothing: what the two functions need is imported when they are called.
+Importing this costs nothing: what the two functions need is imported when they are called, and
+what else the package offers when it is first asked for, since torch alone takes seconds.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,19 @@ if TYPE_CHECKING:
     from s3search.study.results.progress import Report
 
 Table = Mapping[str, Any]
+
+_ROOMS = {
+    "models": "s3search.models",
+    "processes": "s3search.processes",
+    "published": "s3search.schedules.published",
+}
+_HOMES = {
+    "Plan": "s3search.solvers.plan",
+    "Schedule": "s3search.schedules.schedule",
+    "compile_plan": "s3search.solvers.plan",
+    "compile_plans": "s3search.solvers.plan",
+    "sample": "s3search.solvers.sample",
+}
 
 
 def search(  # noqa: PLR0913  # the keys of a study file, each by its name
@@ -104,10 +118,24 @@ def evaluate(  # noqa: PLR0913  # as in `search`
 
 
 class FrontPackage(ModuleType):
-    """The class of the package `s3search`, whose attribute ``search`` is the function: importing
-    its room of that name binds the room to the package, as importing any module does, and that is
-    left out here.
+    """The class of the package `s3search`: it imports what it offers when that is asked for, and
+    its attribute ``search`` is the function: importing its room of that name binds the room to the
+    package, as importing any module does, and that is left out here.
     """
+
+    def __getattr__(self, name: str) -> Any:
+        """A public name that has not been asked for yet; a room, or what one room defines."""
+        if name in _ROOMS:
+            value: Any = import_module(_ROOMS[name])
+        elif name in _HOMES:
+            value = getattr(import_module(_HOMES[name]), name)
+        else:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        setattr(self, name, value)
+        return value
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *_ROOMS, *_HOMES})
 
     def __setattr__(self, name: str, value: object) -> None:
         if name != "search" or not isinstance(value, ModuleType):

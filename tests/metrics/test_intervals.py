@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from s3search.errors import EvaluationFailed
-from s3search.metrics.frechet import FeatureStatistics, FrechetReference, frechet_estimate
+from s3search.metrics.frechet import (
+    FeatureStatistics,
+    FrechetReference,
+    frechet_estimate,
+    left_out,
+)
 from s3search.metrics.intervals import (
     N_BLOCKS,
     N_RESAMPLES,
@@ -167,6 +172,27 @@ def test_blocks_taken_several_times_are_merged_several_times() -> None:
     assert ours.n == merged.n == 300
     np.testing.assert_allclose(ours.mean, merged.mean, rtol=1e-12)
     np.testing.assert_allclose(ours.scatter, merged.scatter, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("d", [5, 200])  # the second is taken in several stacks
+def test_distances_of_many_draws_are_those_of_each(d: int) -> None:
+    rng = np.random.default_rng(8)
+    reference = FrechetReference.of(FeatureStatistics.of(rng.normal(0.1, 1.0, (2 * d, d))))
+    blocks = blocks_of(rng.normal(size=(4 * d, d)), 5)
+    counts = rng.multinomial(5, np.full(5, 0.2), size=60)
+    found = reference.distances(blocks, counts)
+    alone = [reference.distance(pooled(blocks, row)) for row in counts]
+    np.testing.assert_allclose(found, alone, rtol=1e-11)
+
+
+def test_a_block_is_left_out_with_all_its_images() -> None:
+    x = features(np.random.default_rng(9), 303)
+    without = [np.delete(x, slice(60 * k, 60 * k + 60), axis=0) for k in range(4)]
+    found = left_out(
+        REFERENCE, [FeatureStatistics.of(part) for part in np.split(x, range(60, 300, 60))]
+    )
+    expected = [REFERENCE.distance(FeatureStatistics.of(rest)) for rest in without]
+    np.testing.assert_allclose(found[:4], expected, rtol=1e-11)
 
 
 def test_the_jackknife_is_that_of_an_evaluation() -> None:

@@ -391,16 +391,43 @@ def test_progress_may_be_a_function() -> None:
     assert {now.stage for now in seen} >= {"baselines", "search", "validation"}
 
 
+def _says(program: str) -> str:
+    said = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    return said.stdout.strip()
+
+
 def test_importing_costs_neither_ray_nor_optuna() -> None:
     program = (
         "import sys, s3search; s3search.evaluate; import s3search.search.space;"
         "print(sorted({'ray', 'optuna', 'pandas', 'sqlalchemy', 'matplotlib', 'rich', 'diffusers'}"
         " & set(sys.modules)), s3search.search.__name__, callable(s3search.search))"
     )
-    said = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    assert _says(program) == "[] search True"
+
+
+def test_importing_and_the_help_do_not_wait_for_torch() -> None:
+    program = (
+        "import sys; from s3search.cli import run; import s3search;"
+        "sys.argv = ['s3search', '--help']; run();"
+        "print({'torch', 'pydantic', 'numpy'} & set(sys.modules))"
     )
-    assert said.stdout.strip() == "[] search True"
+    said = _says(program)
+    assert said.startswith("Usage: s3search")
+    assert said.endswith("set()")
+
+
+def test_every_public_name_is_there_when_it_is_asked_for() -> None:
+    program = (
+        "import s3search; names = s3search.__all__; listed = set(names) <= set(dir(s3search));"
+        "from s3search import *; print(listed, all(name in globals() for name in names),"
+        "s3search.processes.edm().type, published.__name__, Schedule.__module__)"
+    )
+    home = "s3search.schedules"
+    assert _says(program) == f"True True edm {home}.published {home}.schedule"
+    with pytest.raises(AttributeError, match="module 's3search' has no attribute 'sampel'"):
+        s3search.sampel  # type: ignore[attr-defined]  # noqa: B018
 
 
 # -- what is refused -----------------------------------------------------------------------

@@ -9,6 +9,7 @@ time.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from s3search.errors import InvalidSchedule
 from s3search.processes import Edm, Flow, NoiseProcess, usual_end_time
@@ -44,14 +45,21 @@ def published_solvers(
     The default ends are those among which tuned samplers were found best; an end below the level
     that the network was trained down to is left out.
     """
-    each_end = ENDS if ends is None else ends
+    return [*_published(process, nfe, ENDS if ends is None else tuple(ends))]
+
+
+@lru_cache(maxsize=64)
+def _published(
+    process: NoiseProcess, nfe: int, each_end: tuple[End, ...]
+) -> tuple[PublishedSchedule, ...]:
+    """All of them, made once: a process that searches again finds them, with their ids."""
     usual = [end for end in each_end if end.sigma is None]
     found: list[PublishedSchedule] = []
     for frame in _frames(process):
         found += _built(frame, nfe, TUNED_SPACINGS, usual if frame.is_own else each_end)
         if not frame.is_own or isinstance(process, Flow):
             found += _built(frame, nfe, _FURTHER, usual)
-    return found
+    return tuple(found)
 
 
 def published_solvers_of_before(process: NoiseProcess, nfe: int) -> list[PublishedSchedule]:

@@ -20,6 +20,10 @@ from s3search.study.results.rungs import rung_rows
 from s3search.study.vetoes import named_vetoes
 
 _BEST_BASELINES = 3  # besides each solver at its best spacing
+_OF_SCORED = [  # columns that `validated` reads
+    *("id", "schedule_id", "rung", "state", "vetoed", "origin", "nfe", "n_images", "noise_seed"),
+    *("value", "standard_error", "replicates", "block_value", "extractor", "reference_digest"),
+]
 _OF_PREDICTOR = ("predictor", "calibration")  # kinds of a search's notes
 
 
@@ -135,7 +139,10 @@ def validated(frame: pd.DataFrame, config: StudyConfig, nfe: int | None = None) 
     contradicts (`s3search.search.finish.choose_finalist`), so that its held-out value was not
     chosen for being low.
     """
+    frame = frame[_OF_SCORED]  # every row that is taken out copies all its columns
     held_out = _at(frame, Rung.VALIDATION)
+    if held_out.empty:
+        return []
     whole = _at(frame, Rung.SEARCH)
     kept = whole[whole["schedule_id"].isin(held_out["schedule_id"])]  # few of many
     searched = {row["schedule_id"]: row for row in kept.to_dict("records")}

@@ -10,6 +10,7 @@ Everything here is float64; diffusers keeps its tables in float32.
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -177,9 +178,10 @@ def _no_dynamic_shift(config: SchedulerConfig) -> None:
         )
 
 
-def _table(process: VpDiscrete) -> list[float]:
+@lru_cache(maxsize=16)  # every scheduler at every number of calls asks for it
+def _table(process: VpDiscrete) -> tuple[float, ...]:
     """sigma / alpha of every training index."""
-    return [process.sigma(float(i)) / process.alpha(float(i)) for i in range(process.n)]
+    return tuple(process.sigma(float(i)) / process.alpha(float(i)) for i in range(process.n))
 
 
 def _time(process: VpDiscrete, sigma: float) -> float:
