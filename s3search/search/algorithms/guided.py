@@ -16,7 +16,7 @@ import numpy as np
 
 from s3search.schedules.published import with_guidance
 from s3search.schedules.schedule import ModelPatch, Schedule
-from s3search.search.algorithms.sequential import Proposer
+from s3search.search.algorithms.sequential import Proposer, finite_value
 from s3search.search.conversation import Setup
 from s3search.search.questions import Measurement
 from s3search.search.trial import Trial, searched
@@ -49,14 +49,14 @@ class GuidedSearch:
 
     def tell(self, measured: Measurement) -> None:
         """Remembers the scales here and the schedule there."""
-        trial, value = measured.trial, measured.value
+        trial, found = measured.trial, finite_value(measured)
         schedule = trial.schedule
         plain = without_guidance(schedule)
         self._measured[schedule.id] = schedule
         self._firsts.setdefault(plain.id, schedule)
-        if value is not None and np.isfinite(value):
+        if found is not None:
             ranked = self._best.setdefault(schedule.nfe, [])
-            insort(ranked, (value, trial.number or 0, schedule), key=lambda m: m[:2])
+            insort(ranked, (*found[:2], schedule), key=lambda m: m[:2])
         question = replace(measured.question, trial=_without(trial, plain))
         self._proposer.tell(replace(measured, question=question))
 
