@@ -18,7 +18,7 @@ from s3search.run.baselines import (
     known_baselines,
 )
 from s3search.schedules.schedule import Schedule
-from s3search.search.conversation import NoiseSeeds, Search, Setup
+from s3search.search.conversation import Search, Setup
 from s3search.search.space import Problem, SpaceConfig
 from s3search.search.space.targets import narrowed
 from s3search.search.trial import Trial, distinct, seeded
@@ -80,12 +80,7 @@ def prepare(
         nfe=applied.space.nfe,
         seed=applied.study.seed,
         n_images=config.search.n_images,
-        noise=NoiseSeeds(
-            search=config.search_noise_seed,
-            finals=config.finals_noise_seed,
-            trajectory=config.trajectory_noise_seed,
-            polish=config.polish_noise_seed,
-        ),
+        noise=config.noise_seeds,
         seeds=seeds,
         stock_first=has_stock,
         evaluations=applied.search.evaluations,

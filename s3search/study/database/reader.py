@@ -187,13 +187,17 @@ class StudyReader:
         return seconds + sum(each["seconds"] for each in self.job_totals().values())
 
     @ridden_out
-    def images_searched(self) -> int:
-        """Images of all evaluations but the validation's, failed ones too."""
+    def images_spent(self) -> float:
+        """Images of all evaluations but the validation's, and of all jobs, which do not say their
+        numbers of calls; failed ones too.
+        """
+        nfe = sum(self.config.space.nfe) / len(self.config.space.nfe)
+        jobs = sum(each["network_calls"] for each in self.job_totals().values())
         rungs = (*SEARCHING, Rung.FINALS.value)
         query = select(sa.func.coalesce(sa.func.sum(EVALUATIONS.c.n_images), 0)).where(
             EVALUATIONS.c.study_id == self._id, EVALUATIONS.c.rung.in_(rungs)
         )
-        return int(self._scalar(query))
+        return int(self._scalar(query)) + jobs / nfe
 
     def _all(self, query: sa.Select[Any]) -> Sequence[Any]:
         with self._engine.begin() as connection:
