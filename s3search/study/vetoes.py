@@ -19,12 +19,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy import select
 
 from s3search.errors import InvalidConfig
 from s3search.study.database.engine import connected
 from s3search.study.optuna.notes import notes_of, write_note
-from s3search.study.optuna.tables import ATTRIBUTES, STUDIES, TRIALS
+from s3search.study.optuna.tables import ATTRIBUTES, TRIALS, trials_with
 
 _FIRST_LINE = re.compile(r"[\s#>*_]*(?:veto|vetoed|reject|rejected)\b[\s*_:.,;-]*(.*)", re.I)
 _ID = re.compile(r"[0-9a-f]{8,32}")
@@ -140,13 +139,7 @@ def _trials(
     """Those that stand for a schedule, by number; of all, or of some ids."""
     if not sa.inspect(connection).has_table(ATTRIBUTES.name):
         return []
-    query = (
-        select(TRIALS.c.trial_id, TRIALS.c.number, ATTRIBUTES.c.value_json)
-        .join(ATTRIBUTES, ATTRIBUTES.c.trial_id == TRIALS.c.trial_id)
-        .join(STUDIES, STUDIES.c.study_id == TRIALS.c.study_id)
-        .where(STUDIES.c.study_name == study, ATTRIBUTES.c.key == "schedule_id")
-        .order_by(TRIALS.c.number)
-    )
+    query = trials_with("schedule_id", study).order_by(TRIALS.c.number)
     asked = [query]
     if trial_ids is not None:
         parts = [

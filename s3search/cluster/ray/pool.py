@@ -23,14 +23,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Generic, Self
+from typing import Any, Generic
 
 import ray
 import ray.exceptions
 
 from s3search.cluster.pool import (
     TASKS_PER_WORKER,
+    ClosesItself,
     Outcome,
     Reply,
     Request,
@@ -58,7 +58,7 @@ _SETTLE_SECONDS = 10.0  # for the calls of a dead process to fail, after the fir
 _CLOSE_SECONDS = 20.0
 
 
-class RayPool(Generic[Request, Reply]):
+class RayPool(ClosesItself, Generic[Request, Reply]):
     """As many processes on a Ray cluster as are asked for; see ``WorkerPool`` for the contract.
 
     ``threads_per_worker`` is torch's, by default a share of a local Ray's cores; a task that runs
@@ -148,17 +148,6 @@ class RayPool(Generic[Request, Reply]):
         self._suspects.clear()
         self._pending_ids.clear()
         _end_in_time(self._release)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _release(self) -> None:
         try:

@@ -123,9 +123,9 @@ class OptunaMirror:
     def _written(self) -> set[int]:
         if self._known is None:
             self._opened()  # makes the tables
-            key = NUMBER_ATTRIBUTE
+            query = optuna_tables.trials_with(NUMBER_ATTRIBUTE, self._name)
             with self._engine.begin() as connection:
-                self._known = set(optuna_tables.attribute_values(connection, self._name, key))
+                self._known = {json.loads(row.value_json) for row in connection.execute(query)}
         return self._known
 
     def _opened(self) -> _Optuna:

@@ -34,15 +34,14 @@ INTERMEDIATE_VALUES: Any = models.TrialIntermediateValueModel.__table__
 _FINITE = models.TrialValueModel.TrialValueType.FINITE  # only what is finite stands in a number
 
 
-def attribute_values(connection: sa.Connection, study_name: str, key: str) -> list[Any]:
-    """What all trials of a study have in one attribute, in no order."""
-    query = (
-        sa.select(ATTRIBUTES.c.value_json)
-        .join(TRIALS, TRIALS.c.trial_id == ATTRIBUTES.c.trial_id)
+def trials_with(key: str, study_name: str) -> sa.Select[Any]:
+    """Id and number of a study's trials, and what they have in one attribute, as JSON."""
+    return (
+        sa.select(TRIALS.c.trial_id, TRIALS.c.number, ATTRIBUTES.c.value_json)
+        .join(ATTRIBUTES, ATTRIBUTES.c.trial_id == TRIALS.c.trial_id)
         .join(STUDIES, STUDIES.c.study_id == TRIALS.c.study_id)
         .where(STUDIES.c.study_name == study_name, ATTRIBUTES.c.key == key)
     )
-    return [json.loads(content) for content in connection.execute(query).scalars()]
 
 
 def insert_trials(
