@@ -218,7 +218,7 @@ class FreeProxies:
         most = max(_UNCOUNTED, _MOST_SHARE / (1.0 - _MOST_SHARE) * whole)
         dear: dict[str, str] = {}
         while left:
-            spent = sum(self._cost(name, 0) for name in left)
+            spent = sum(self._rate(name) * self._counts.get(name, 0) for name in left)
             rate = sum(self._rate(name) for name in left)
             allowed = n if rate == 0.0 else min(n, int((most - spent) / rate))
             if allowed >= min(n, _LEAST_PORTION):
@@ -231,10 +231,6 @@ class FreeProxies:
                 f"{share:.0f} % of the search's worker seconds"
             )
         return 0, dear
-
-    def _cost(self, name: str, n: int) -> float:
-        """Seconds for all that a proxy scored, and ``n`` schedules more."""
-        return self._rate(name) * (self._counts.get(name, 0) + n)
 
     def _rate(self, name: str) -> float:
         """Seconds a schedule, 0 where they are unknown."""
