@@ -213,7 +213,4 @@ def _seed(schedule: Schedule, config: StudyConfig, description: Description) -> 
     problem = statistics_problem(schedule, description.ems)
     if problem is not None:
         raise InvalidConfig(problem)
-    if schedule.process == process:
-        return schedule
-    fields = {name: getattr(schedule, name) for name in Schedule.model_fields}
-    return Schedule(**{**fields, "process": process})
+    return schedule if schedule.process == process else schedule.changed(process=process)

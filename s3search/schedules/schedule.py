@@ -376,6 +376,11 @@ class Schedule(InWords, _Frozen):
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
+    def changed(self, **fields: Any) -> "Schedule":
+        """This schedule with other values for these fields, checked like any."""
+        own = {name: getattr(self, name) for name in Schedule.model_fields}
+        return Schedule(**{**own, **fields})
+
     def to_dict(self) -> dict[str, Any]:
         """The wire format, without the compiled table (see
         `s3search.formats.exporters.schedule_json`)."""

@@ -108,17 +108,13 @@ def fitted(schedule: Schedule, process: NoiseProcess) -> Stretched:
     if start.jump is not None or start.network_time is not None:
         start = start.model_copy(update={"jump": None, "network_time": None})
         notes.append("approximated: the first call's own time and jump are left out")
-    return Stretched(
-        schedule=Schedule(
-            process=schedule.process,
-            times=(*times, *schedule.times[len(body) :]),
-            start=start,
-            steps=(*shifted, *schedule.steps[len(shifted) :]),
-            model_patch=schedule.model_patch,
-            statistics=schedule.statistics,
-        ),
-        notes=tuple(notes),
+    found = schedule.changed(
+        times=(*times, *schedule.times[len(body) :]),
+        start=start,
+        steps=(*shifted, *schedule.steps[len(shifted) :]),
+        provenance={},
     )
+    return Stretched(schedule=found, notes=tuple(notes))
 
 
 def _with_steps(schedule: Schedule, n: int, nfe: int) -> Stretched | None:
@@ -142,13 +138,12 @@ def _with_steps(schedule: Schedule, n: int, nfe: int) -> Stretched | None:
     patch, named = schedule.model_patch, schedule.statistics
     if patch is not None:
         patch = _patch(patch, sources, nfe)
-    made = Schedule(
-        process=schedule.process,
+    made = schedule.changed(
         times=times,
-        start=schedule.start,
         steps=steps,
         model_patch=patch,
         statistics=named if needs_ems(steps) is not None else None,
+        provenance={},
     )
     return Stretched(schedule=made, notes=tuple(_notes(schedule, made, lowered, given_up)))
 

@@ -11,10 +11,5 @@ def with_jump(schedule: Schedule, jump: GaussianJump) -> Schedule:
     >>> late = on_times(process, times[3:], dpm_multistep_steps(7, order=2))
     >>> schedule = with_jump(late, statistics.jump(times[0], n_modes=64))
     """
-    return Schedule(
-        process=schedule.process,
-        times=schedule.times,
-        start=schedule.start.model_copy(update={"jump": jump}),
-        steps=schedule.steps,
-        model_patch=schedule.model_patch,
-    )
+    start = schedule.start.model_copy(update={"jump": jump})
+    return schedule.changed(start=start, provenance={})

@@ -193,13 +193,7 @@ class TimeGenes:
         draft.times[1:] = self.grid[genes].tolist()
         settle_times(self.problem, draft)
         clean = (self.base.process.clean_time,) if draft.denoises else ()
-        return Schedule(
-            process=self.base.process,
-            times=(*draft.times, *clean),
-            start=self.base.start,
-            steps=self.base.steps,
-            model_patch=self.base.model_patch,
-        )
+        return self.base.changed(times=(*draft.times, *clean), provenance={})
 
 
 @lru_cache(maxsize=8)

@@ -120,8 +120,7 @@ def without_guidance(schedule: Schedule) -> Schedule:
     if patch is None or patch.guidance_scale is None:
         return schedule
     rest = patch.model_copy(update={"guidance_scale": None})
-    fields = {name: getattr(schedule, name) for name in Schedule.model_fields}
-    return Schedule(**{**fields, "model_patch": None if rest == ModelPatch() else rest})
+    return schedule.changed(model_patch=None if rest == ModelPatch() else rest)
 
 
 def drawn_scales(limits: tuple[float, float], n: int, rng: np.random.Generator) -> Scales:
