@@ -181,7 +181,7 @@ def given_seeds(config: StudyConfig, description: Description) -> list[Trial]:
     seeds: list[Trial] = []
     for i, file in enumerate(config.search.seeds):
         name = Path(file).name
-        label = file if name in _labels(seeds) else name
+        label = file if any(name == seed.origin.label for seed in seeds) else name
         try:
             seeds.append(Trial.of(_seed(Schedule.load(file), config, description), seeded(label)))
         except (InvalidSchedule, IncompatibleStatistics) as error:
@@ -189,10 +189,6 @@ def given_seeds(config: StudyConfig, description: Description) -> list[Trial]:
         except InvalidConfig as error:
             raise InvalidConfig(f"search.seeds[{i}]: {file}: {error}") from error
     return seeds
-
-
-def _labels(trials: Sequence[Trial]) -> set[str]:
-    return {trial.origin.label for trial in trials}
 
 
 def _seed(schedule: Schedule, config: StudyConfig, description: Description) -> Schedule:

@@ -81,8 +81,9 @@ class Validation:
         self._asked.update(ids)
         self._done |= {row.schedule_id for row in self._validated() if row.schedule_id in ids}
         vetoed = self._store.vetoes()  # now, and not when the search ended
-        questions = [self._question(self._trial(i)) for i in ids if i not in vetoed]
-        yield from self._talk.ask(questions)
+        left = (self._store.schedule(i) for i in ids if i not in vetoed)
+        finalists = [Trial.of(schedule, seeded("finalist")) for schedule in left]
+        yield from self._talk.ask([self._question(each) for each in finalists])
 
     def _unmeasured(self) -> list[Trial]:
         """What is measured at the latest now; nothing where nothing was searched."""
@@ -130,9 +131,6 @@ class Validation:
 
     def _validated(self) -> Sequence[Scored]:
         return validated_of(evaluations_frame(self._store), self._config)
-
-    def _trial(self, schedule_id: str) -> Trial:
-        return Trial.of(self._store.schedule(schedule_id), seeded("finalist"))
 
     def _searched(self, trial: Trial) -> Measure:
         return searched_question(trial, self._config, is_whole=True)

@@ -122,7 +122,8 @@ class Log:
         if answer.question.rung is Rung.SEARCH:
             first = self._first[answer.trial.id]
             assert first.number is not None
-            self._store.mirror.add(first.number, _under(answer.trial, first), answer)
+            named = Trial.of(answer.trial.schedule, first.origin, number=first.number)
+            self._store.mirror.add(first.number, named, answer)
         question = answer.question
         asked = (question.rung, answer.trial.id, question.n_images, question.noise_seed)
         _keep(self._measured, answer, asked, is_stopped=answer.rung is Rung.STOPPED)
@@ -333,8 +334,3 @@ def _settled(before: Outside, present: Outside) -> Outside:
     moved = abs(present.budget - before.budget) > _BUDGET_STEP * before.budget
     budget = present.budget if moved else before.budget
     return replace(present, budget=budget)
-
-
-def _under(trial: Trial, first: Trial) -> Trial:
-    """The schedule of a trial under the origin of the first that named it."""
-    return Trial.of(trial.schedule, first.origin, number=first.number)

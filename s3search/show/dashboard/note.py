@@ -56,10 +56,6 @@ def plain(text: object) -> str:
     return _MARKUP.sub(r"\\\1", " ".join(str(text).split()))
 
 
-def _address(study: str) -> str:
-    return f"/studies/{quote(study, safe='')}"
-
-
 def _heading(collected: Collected) -> Iterator[str]:
     status, where = collected.status, collected.provenance
     calls = ", ".join(map(str, collected.best))
@@ -72,7 +68,7 @@ def _heading(collected: Collected) -> Iterator[str]:
     )
     yield (
         f"Served by `s3search dashboard`, this study also has [its own page]"
-        f"({_address(status['study'])})."
+        f"(/studies/{quote(status['study'], safe='')})."
     )
 
 
