@@ -24,8 +24,8 @@ from s3search.schedules.schedule import (
     CorrectorKind,
     ModelPatch,
     Schedule,
-    StartKind,
     Step,
+    n_calls,
     needs_ems,
 )
 from s3search.schedules.spacing import noisy_time
@@ -202,21 +202,15 @@ def _give_up_calls(schedule: Schedule, steps: list[Step], nfe: int) -> int | Non
     """Makes implicit correctors pseudo, from the last on, until the calls are right, in place;
     how many, None where there are too few calls or no such correctors.
     """
-    n_calls = sum(map(_n_calls, steps)) + (steps[-1].corrector is not None)
-    n_calls -= schedule.start.kind is not StartKind.NETWORK
-    given_up = 0
+    left, given_up = n_calls(steps, schedule.start), 0
     for i in range(len(steps) - 1, -1, -1):
         corrector = steps[i].corrector
-        if n_calls <= nfe or corrector is None or corrector.kind is not CorrectorKind.IMPLICIT:
+        if left <= nfe or corrector is None or corrector.kind is not CorrectorKind.IMPLICIT:
             continue
         pseudo = corrector.model_copy(update={"kind": CorrectorKind.PSEUDO})
         steps[i] = steps[i].model_copy(update={"corrector": pseudo})
-        n_calls, given_up = n_calls - 1, given_up + 1
-    return given_up if n_calls == nfe else None
-
-
-def _n_calls(step: Step) -> int:
-    return 1 + (step.corrector is not None and step.corrector.kind is CorrectorKind.IMPLICIT)
+        left, given_up = left - 1, given_up + 1
+    return given_up if left == nfe else None
 
 
 def _patch(patch: ModelPatch, sources: Sequence[int], nfe: int) -> ModelPatch:
