@@ -255,7 +255,7 @@ def _scatter(
     mode: str, name: str, x: Sequence[float], y: Sequence[Any], **more: Any
 ) -> dict[str, Any]:
     """Points or lines; ``more`` is of plotly, how they are drawn first."""
-    style = {key: more.pop(key) for key in ("line", "marker") if key in more}
+    style: dict[str, Any] = {key: more.pop(key) for key in ("line", "marker") if key in more}
     return {"type": "scatter", "mode": mode, **style, "name": name, "x": x, "y": y, **more}
 
 
