@@ -1,13 +1,13 @@
 """The command that compares searches."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from s3search.cli.options import Address, AsJson, Sets
-from s3search.cli.output import ERR, OUT, print_json, this_command
-from s3search.errors import InvalidConfig
+from s3search.cli.output import ERR, OUT, answer, make_folder, resumable, say
 
 if TYPE_CHECKING:
     from s3search.tasks.benchmark.running import Made
@@ -51,8 +51,6 @@ def bench(  # noqa: PLR0913, PLR0917 (one parameter per option)
     as_json: AsJson = False,
 ) -> None:
     """Compare searches: what each finds against the network calls that it spends."""
-    from dataclasses import asdict
-
     from s3search.tasks.benchmark import report
     from s3search.tasks.benchmark.plan import DEFAULT_ALGORITHMS, BenchmarkOptions, make_plan
     from s3search.tasks.benchmark.running import run
@@ -70,29 +68,18 @@ def bench(  # noqa: PLR0913, PLR0917 (one parameter per option)
         is_quick=quick,
     )
     plan = make_plan(study, output.resolve(), choices)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidConfig(f"cannot make the folder {output}: {error.strerror}") from error
+    make_folder(output)
     screen = ERR if as_json else OUT
 
     def tell(made: "Made") -> None:
-        screen.print(progress_line(made), highlight=False, soft_wrap=True)
+        say(progress_line(made), on=screen)
 
-    try:
+    with resumable(str(output)):
         run(plan, tell)
-    except KeyboardInterrupt:
-        ERR.print(
-            f"interrupted; what was measured is saved in {output}. Resume with: {this_command()}",
-            highlight=False,
-            soft_wrap=True,
-        )
-        raise
     found, files = report.write(output)
-    if as_json:
-        gains = [{"gain": each.gain, "gain_less_bias": each.gain_less_bias} for each in found]
-        results = [asdict(each) | own for each, own in zip(found, gains, strict=True)]
-        print_json({"results": results, "files": [str(file) for file in files]})
-        return
-    for file in files:
-        OUT.print(f"wrote {file}", highlight=False, soft_wrap=True)
+    results = [
+        {**asdict(each), "gain": each.gain, "gain_less_bias": each.gain_less_bias}
+        for each in found
+    ]
+    value = {"results": results, "files": [str(file) for file in files]}
+    answer(value, *(f"wrote {file}" for file in files), as_json=as_json)

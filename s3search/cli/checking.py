@@ -1,13 +1,14 @@
 """The command that checks a file: a schedule's table, or all that a study names."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from s3search.cli.options import Address, AsJson, Sets
-from s3search.cli.output import OUT, print_json
+from s3search.cli.output import print_json, say
 from s3search.cli.settings import config_of
 
 
@@ -36,11 +37,11 @@ def check(
     else:
         for each in checks:
             line = f"{each['status']:8}{each['check']}: {each['message']}"
-            OUT.print(line, highlight=False, soft_wrap=True)
+            say(line)
         names = ("kind", "name", "id", "nfe")
         details = ", ".join(f"{key} {found[key]}" for key in names if key in found)
         words = "valid" if is_valid else "wrong"
-        OUT.print(f"{file}: {words} ({details})", highlight=False, soft_wrap=True)
+        say(f"{file}: {words} ({details})")
     if not is_valid:
         raise typer.Exit(2)
 
@@ -48,8 +49,6 @@ def check(
 def _study(
     file: Path, address: str | None, sets: list[str] | None, *, loads: bool
 ) -> dict[str, Any]:
-    from dataclasses import asdict
-
     from s3search.tasks.checking import check_study
 
     config = config_of(file, None, address, sets)

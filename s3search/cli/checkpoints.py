@@ -5,14 +5,12 @@ from typing import Annotated
 
 import typer
 
-from s3search.cli.options import AsJson
-from s3search.cli.output import OUT, print_json, writable
+from s3search.cli.options import AsJson, command_group
+from s3search.cli.output import answer, writable
 
-checkpoint = typer.Typer(
-    name="checkpoint",
-    help="Look into a pickled checkpoint, or convert it to safetensors; nothing of it is run.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
+checkpoint = command_group(
+    "checkpoint",
+    "Look into a pickled checkpoint, or convert it to safetensors; nothing of it is run.",
 )
 
 PickleFile = Annotated[Path, typer.Argument(metavar="PICKLE", help="A network's .pkl of NVlabs.")]
@@ -26,12 +24,9 @@ def inspect(pickle: PickleFile, as_json: AsJson = False) -> None:
 
     file = existing(pickle)
     names, foreign = globals_named(file), foreign_globals(file)
-    if as_json:
-        print_json({"file": str(file), "calls": names, "unusual": foreign})
-        return
-    for name in names:
-        note = "  (no checkpoint of NVlabs needs this)" if name in foreign else ""
-        OUT.print(f"{name}{note}", highlight=False, soft_wrap=True)
+    note = "  (no checkpoint of NVlabs needs this)"
+    lines = [name + note * (name in foreign) for name in names]
+    answer({"file": str(file), "calls": names, "unusual": foreign}, *lines, as_json=as_json)
 
 
 @checkpoint.command()
@@ -45,8 +40,5 @@ def convert(
 
     writable(output)
     settings = edm.convert(pickle, output)
-    if as_json:
-        print_json({"file": str(output), **settings})
-    else:
-        shown = ", ".join(f"{key} {value}" for key, value in settings.items())
-        OUT.print(f"wrote {output}: {shown}", highlight=False, soft_wrap=True)
+    shown = ", ".join(f"{key} {value}" for key, value in settings.items())
+    answer({"file": str(output), **settings}, f"wrote {output}: {shown}", as_json=as_json)

@@ -29,31 +29,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-app.command()(demo)
-app.command()(preset)
-app.command()(launch)
-app.command()(submit)
-app.command()(status)
-app.command()(best)
-app.command()(veto)
-app.command()(compare)
-app.command()(evaluate)
-app.command()(robustness)
-app.command()(metrics)
-app.command()(reference)
-app.command()(export)
-app.command()(report)
-app.command()(show)
-app.command("import")(import_)
-app.command()(retime)
-app.command()(check)
-app.command()(schema)
-app.command("inspect-model")(inspect_model)
-app.command()(dashboard)
-app.command()(publish)
-app.command()(bench)
-app.command("train-digits")(train_digits)
-app.add_typer(statistics)
-app.add_typer(checkpoint)
-app.add_typer(jobs)
-app.add_typer(storage_app)
+for command in (
+    *(demo, preset, launch, submit, status, best, veto, compare, evaluate, robustness, metrics),
+    *(reference, export, report, show, import_, retime, check, schema, inspect_model, dashboard),
+    *(publish, bench, train_digits),
+):
+    app.command(command.__name__.strip("_").replace("_", "-"))(command)
+for group in (statistics, checkpoint, jobs, storage_app):
+    app.add_typer(group)

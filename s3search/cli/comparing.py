@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from s3search.cli.output import OUT, print_json, writable
+from s3search.cli.output import OUT, print_json, say, writable
 from s3search.errors import InvalidConfig
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def compare_files(first: str, second: str, picture: Path | None, *, as_json: boo
         return
     OUT.print(comparison_drawing(found, schedules, names))
     if picture is not None:
-        OUT.print(f"wrote {picture}", highlight=False, soft_wrap=True)
+        say(f"wrote {picture}")
 
 
 def _is_json(name: str) -> bool:

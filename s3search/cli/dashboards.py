@@ -1,12 +1,13 @@
 """Commands of the dashboard: serve it, and put on a study what it shows."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from s3search.cli.options import AsJson, Storage, StudyName
-from s3search.cli.output import OUT, print_json
+from s3search.cli.output import answer, print_json, say
 from s3search.cli.settings import storage_url
 
 Artifacts = Annotated[
@@ -84,29 +85,19 @@ def publish(
     """Write a finished study's note, graphs and drawings, where Optuna dashboard shows them;
     `launch` does this at its end.
     """
-    from dataclasses import asdict
-
     from s3search.show.dashboard.publish import publish as written
 
     found = written(storage_url(storage), study, artifacts=artifacts, n_samples=samples)
-    if as_json:
-        print_json(asdict(found))
-        return
     where = f"{found.artifacts} artifacts in {found.folder}"
     if found.folder is None:
         where = "no artifacts, since this database has no folder of its own (--artifacts)"
-    OUT.print(
-        f"{study}: a note, {len(found.cards)} graphs, {where}; look with `s3search dashboard`",
-        highlight=False,
-        soft_wrap=True,
-    )
+    line = f"{study}: a note, {len(found.cards)} graphs, {where}; look with `s3search dashboard`"
+    answer(asdict(found), line, as_json=as_json)
 
 
 def _announce(found: dict[str, Any]) -> None:
     mode = "open for changes" if found["writable"] else "read-only"
-    OUT.print(
+    say(
         f"Optuna dashboard on {found['url']}, overview on {found['overview']}, {mode} "
-        "(stop with Ctrl-C)",
-        highlight=False,
-        soft_wrap=True,
+        "(stop with Ctrl-C)"
     )

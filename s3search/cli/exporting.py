@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from s3search.cli.options import AsJson, Storage
-from s3search.cli.output import OUT, print_json, writable
+from s3search.cli.output import OUT, print_json, say, writable
 from s3search.cli.settings import storage_url
 from s3search.errors import InvalidConfig
 
@@ -76,8 +76,7 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option)
     lines += [f"wrote {path}" for path in made.files[1:]]
     lines += chosen.provenance.get("claim", {}).get("says", ())
     lines += [*made.report.lines(), *(f"tied to: {each}" for each in chosen.tied_to)]
-    for line in lines:
-        OUT.print(line, highlight=False, soft_wrap=True, markup=False)
+    say(*lines)
 
 
 def _check_output(output: Path | None, form: str, *, is_folder: bool) -> None:

@@ -7,17 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from s3search.cli.options import AsJson, Sets, StudyFile
-from s3search.cli.output import ERR, OUT, print_json
+from s3search.cli.options import AsJson, Sets, StudyFile, command_group
+from s3search.cli.output import ERR, answer, print_json, say
 from s3search.cli.settings import config_of
 from s3search.errors import InvalidConfig
 
-jobs = typer.Typer(
-    name="jobs",
-    help="Look at, follow and stop submitted studies.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+jobs = command_group("jobs", "Look at, follow and stop submitted studies.")
 
 JobServerAddress = Annotated[
     str,
@@ -75,11 +70,10 @@ def submit(
         found = {"job": job, "study": sent.study, "address": server.address}
         print_json(found | {"storage": sent.storage, "notes": list(sent.notes)})
         return
-    for note in sent.notes:
-        ERR.print(note, highlight=False, soft_wrap=True)
-    _say(f"submitted {sent.study} as job {job}")
+    say(*sent.notes, on=ERR)
+    say(f"submitted {sent.study} as job {job}")
     for verb in (f"logs {job} --follow", f"status {job}", f"stop {job}"):
-        _say(f"  s3search jobs {verb} --address {server.address}")
+        say(f"  s3search jobs {verb} --address {server.address}")
 
 
 @jobs.command("status")
@@ -94,13 +88,9 @@ def jobs_status(
     server = JobServer(address)
     found = [server.job(job_id)] if job_id is not None else server.jobs()
     rows = [_row(job) for job in found]
-    if as_json:
-        print_json(rows[0] if job_id is not None else {"jobs": rows})
-        return
-    for row in rows:
-        _say(_line(row))
-    if not rows:
-        _say(f"no study was submitted to {server.address}")
+    lines = [_line(row) for row in rows] or [f"no study was submitted to {server.address}"]
+    value = rows[0] if job_id is not None else {"jobs": rows}
+    answer(value, *lines, as_json=as_json)
 
 
 @jobs.command("logs")
@@ -133,10 +123,7 @@ def jobs_stop(
     from s3search.cluster.jobs import JobServer
 
     row = _row(JobServer(address).stop(job_id))
-    if as_json:
-        print_json(row)
-    else:
-        _say(_line(row))
+    answer(row, _line(row), as_json=as_json)
 
 
 def _row(job: Any) -> dict[str, Any]:
@@ -149,7 +136,3 @@ def _line(row: dict[str, Any]) -> str:
     parts = [row["id"], row["state"], row["study"], when, row["message"].splitlines()[:1]]
     parts[-1] = parts[-1][0] if parts[-1] else None
     return "  ".join(part for part in parts if part)
-
-
-def _say(line: str) -> None:
-    OUT.print(line, highlight=False, soft_wrap=True)

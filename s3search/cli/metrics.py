@@ -1,12 +1,13 @@
 """Commands of metrics: one schedule by all of them, and the statistics of real images."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from s3search.cli.options import AsJson, ScheduleFile, Sets, StudyFile
-from s3search.cli.output import OUT, print_json, writable
+from s3search.cli.output import OUT, answer, print_json, writable
 from s3search.cli.settings import config_of
 from s3search.errors import InvalidConfig
 
@@ -32,8 +33,6 @@ def metrics(  # noqa: PLR0913, PLR0917 (one parameter per option)
     as_json: AsJson = False,
 ) -> None:
     """Measure one schedule by every metric, in this process; nothing is stored."""
-    from dataclasses import asdict
-
     from rich.table import Table
 
     from s3search.schedules.schedule import Schedule
@@ -88,8 +87,5 @@ def reference(
         "extractor": evaluator.extractor,
         "source": evaluator.reference_source,
     }
-    if as_json:
-        print_json({"file": str(output), **said})
-    else:
-        details = ", ".join(f"{key} {value}" for key, value in said.items() if value is not None)
-        OUT.print(f"wrote {output}: {details}", highlight=False, soft_wrap=True)
+    details = ", ".join(f"{key} {value}" for key, value in said.items() if value is not None)
+    answer({"file": str(output), **said}, f"wrote {output}: {details}", as_json=as_json)

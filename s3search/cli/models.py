@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from s3search.cli.options import AsJson, Sets, StudyFile
-from s3search.cli.output import OUT, print_json
+from s3search.cli.output import OUT, print_json, say
 from s3search.errors import InvalidSchedule
 
 
@@ -41,8 +41,7 @@ def inspect_model(
             }
         print_json(printed)
         return
-    for line in inspection_lines(found):
-        OUT.print(line, highlight=False, soft_wrap=True)
+    say(*inspection_lines(found))
     blocks = blocks_table(found)
     if blocks is not None:
         OUT.print(blocks, highlight=False)

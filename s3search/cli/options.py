@@ -5,6 +5,12 @@ from typing import Annotated
 
 import typer
 
+
+def command_group(name: str, about: str) -> typer.Typer:
+    """Commands under one word, such as "jobs"."""
+    return typer.Typer(name=name, help=about, no_args_is_help=True, rich_markup_mode=None)
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 
 Storage = Annotated[

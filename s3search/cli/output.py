@@ -3,6 +3,8 @@
 import json
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,20 @@ from s3search.files import neighbour
 
 OUT = Console(markup=False)  # names and paths may have brackets
 ERR = Console(stderr=True, markup=False)
+
+
+def say(*lines: str, on: Console = OUT) -> None:
+    """Prints lines as they stand, however long they are."""
+    for line in lines:
+        on.print(line, highlight=False, soft_wrap=True)
+
+
+def answer(value: Any, *lines: str, as_json: bool) -> None:
+    """Prints what a command found: as one JSON value, or as lines for people."""
+    if as_json:
+        print_json(value)
+    else:
+        say(*lines)
 
 
 def print_json(value: Any) -> None:
@@ -32,6 +48,27 @@ def writable(path: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise InvalidConfig(f"cannot write {path}: {error.strerror}") from error
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder and those above it where they are not there; raises `InvalidConfig`."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidConfig(f"cannot make the folder {path}: {error.strerror}") from error
+
+
+@contextmanager
+def resumable(where: str) -> Iterator[None]:
+    """Says on an interruption that what was measured is saved, and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(
+            f"interrupted; what was measured is saved in {where}. Resume with: {this_command()}",
+            on=ERR,
+        )
+        raise
 
 
 def this_command() -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from s3search.cli.options import AsJson
-from s3search.cli.output import OUT, print_json, writable
+from s3search.cli.output import OUT, answer, print_json, writable
 from s3search.errors import InvalidConfig
 from s3search.files import write_text
 
@@ -33,12 +33,10 @@ def preset(
                 f"`s3search preset NAME -o {output}` writes one"
             )
         found = study_presets()
-        if as_json:
-            print_json({"presets": [{"name": p.name, "summary": p.summary} for p in found]})
-            return
         width = max((len(p.name) for p in found), default=0)
-        for p in found:
-            OUT.print(f"{p.name:{width}}  {p.summary}", highlight=False, soft_wrap=True)
+        lines = [f"{p.name:{width}}  {p.summary}" for p in found]
+        value = {"presets": [{"name": p.name, "summary": p.summary} for p in found]}
+        answer(value, *lines, as_json=as_json)
         return
     chosen = study_preset(name)
     said = {"name": chosen.name, "summary": chosen.summary, "fill_in": chosen.blanks}
@@ -52,10 +50,6 @@ def preset(
         raise InvalidConfig(f"--output: {output} exists; name another file, or remove it first")
     writable(output)
     write_text(output, chosen.text)
-    if as_json:
-        print_json({**said, "file": str(output)})
-        return
-    OUT.print(f"wrote {output}", highlight=False, soft_wrap=True)
-    for key, what in chosen.blanks.items():
-        OUT.print(f"fill in {key}{what and ': '}{what}", highlight=False, soft_wrap=True)
-    OUT.print(f"then: s3search launch {output}", highlight=False, soft_wrap=True)
+    blanks = [f"fill in {key}{what and ': '}{what}" for key, what in chosen.blanks.items()]
+    lines = [f"wrote {output}", *blanks, f"then: s3search launch {output}"]
+    answer({**said, "file": str(output)}, *lines, as_json=as_json)

@@ -7,7 +7,7 @@ import typer
 
 import s3search
 from s3search.cli.options import Address, AsJson, ScheduleFile, Sets, StudyFile
-from s3search.cli.output import OUT, print_json, writable
+from s3search.cli.output import OUT, answer, print_json, writable
 from s3search.cli.settings import config_of
 
 
@@ -25,13 +25,10 @@ def evaluate(
 
     config = config_of(study, None, address, sets)
     evaluation = s3search.evaluate(schedule, config, n_images=n_images, seed=seed)
-    if as_json:
-        found = evaluation.measurement.table()
-        del found["replicates"]  # the interval says what they say
-        print_json({**found, "interval_95": evaluation.interval})
-    else:
-        line = evaluation_line(evaluation.measurement, evaluation.interval)
-        OUT.print(line, highlight=False, soft_wrap=True)
+    found = evaluation.measurement.table()
+    del found["replicates"]  # the interval says what they say
+    line = evaluation_line(evaluation.measurement, evaluation.interval)
+    answer({**found, "interval_95": evaluation.interval}, line, as_json=as_json)
 
 
 def show(
@@ -103,12 +100,9 @@ def import_(  # noqa: PLR0913, PLR0917 (one parameter per option)
     schedule = import_schedule(form, request)
     schedule.save(output)
     found = {"file": str(output), "schedule_id": schedule.id, "nfe": schedule.nfe}
-    if as_json:
-        print_json({**found, **schedule.provenance})
-        return
-    OUT.print(f"wrote {output}: NFE {schedule.nfe}", highlight=False, soft_wrap=True)
-    for note in schedule.provenance["imported"].get("notes", ()):
-        OUT.print(f"note: {note}", highlight=False, soft_wrap=True)
+    notes = [f"note: {note}" for note in schedule.provenance["imported"].get("notes", ())]
+    lines = [f"wrote {output}: NFE {schedule.nfe}", *notes]
+    answer({**found, **schedule.provenance}, *lines, as_json=as_json)
 
 
 def schema() -> None:

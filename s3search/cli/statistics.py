@@ -6,16 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from s3search.cli.options import AsJson, StudyFile
-from s3search.cli.output import ERR, OUT, print_json, writable
+from s3search.cli.options import AsJson, StudyFile, command_group
+from s3search.cli.output import ERR, answer, writable
 from s3search.errors import InvalidConfig
 
-statistics = typer.Typer(
-    name="statistics",
-    help="Measure statistics of a study's model and images.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
+statistics = command_group("statistics", "Measure statistics of a study's model and images.")
 
 OutputFile = Annotated[Path, typer.Option("--output", "-o", help="File to write (.safetensors).")]
 
@@ -111,8 +106,5 @@ def _reporter(what: str) -> Callable[[int, int], None]:
 
 
 def _print_statistics(output: Path, found: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print_json({"file": str(output), **found})
-    else:
-        details = ", ".join(f"{key} {value}" for key, value in found.items())
-        OUT.print(f"wrote {output}: {details}", highlight=False, soft_wrap=True)
+    details = ", ".join(f"{key} {value}" for key, value in found.items())
+    answer({"file": str(output), **found}, f"wrote {output}: {details}", as_json=as_json)

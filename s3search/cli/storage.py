@@ -5,15 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
-from s3search.cli.options import AsJson, Storage
-from s3search.cli.output import OUT, print_json
+from s3search.cli.options import AsJson, Storage, command_group
+from s3search.cli.output import answer, print_json, say
 from s3search.cli.settings import storage_url
 
-storage_app = typer.Typer(
-    name="storage",
-    help="Copy studies to another database, bring one up to date, or make it smaller.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
+storage_app = command_group(
+    "storage", "Copy studies to another database, bring one up to date, or make it smaller."
 )
 
 Studies = Annotated[
@@ -39,7 +36,7 @@ def copy(
         done.append(asdict(copied))
         if not as_json:
             line = f"copied {copied.study}: {_counts(copied.rows)}, {copied.trials} Optuna trials"
-            OUT.print(line, highlight=False, soft_wrap=True)
+            say(line)
         if copied.trials:
             carry_files(url, target, copied.study)
 
@@ -57,13 +54,11 @@ def upgrade(storage: Storage = None, as_json: AsJson = False) -> None:
 
     url = storage_url(storage)
     before, after = upgraded(url)
-    if as_json:
-        print_json({"storage": redacted(url), "before": before, "after": after})
-        return
     line = f"{redacted(url)}: schema {before or 'none'}, now {after}"
     if before == after:
         line = f"{redacted(url)}: schema {after} is this release's; nothing to do"
-    OUT.print(line, highlight=False, soft_wrap=True)
+    found = {"storage": redacted(url), "before": before, "after": after}
+    answer(found, line, as_json=as_json)
 
 
 @storage_app.command()
@@ -81,18 +76,14 @@ def prune(
 
     url = storage_url(storage)
     found = pruned(url, studies or []) if yes else prunable(url, studies or [])
-    if as_json:
-        print_json({"done": yes, **asdict(found)})
-        return
     what = ", ".join(found.studies) or "no study"
     size = "" if found.bytes_freed is None else f"; {found.bytes_freed / 1e6:.1f} MB freed"
     line = (
         f"{'removed' if yes else 'would remove'} {what} ({_counts(found.rows)}) and "
         f"{found.schedules} schedules that no other study names{size}"
     )
-    OUT.print(line, highlight=False, soft_wrap=True)
-    if not yes:
-        OUT.print("nothing was changed; add --yes to do it", highlight=False, soft_wrap=True)
+    more = [] if yes else ["nothing was changed; add --yes to do it"]
+    answer({"done": yes, **asdict(found)}, line, *more, as_json=as_json)
 
 
 def _counts(rows: dict[str, int]) -> str:

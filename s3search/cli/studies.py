@@ -1,6 +1,7 @@
 """Commands of studies: run one, look at it, take its result."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 import s3search
 from s3search.cli.comparing import are_files, check_options, compare_files
 from s3search.cli.options import Address, AsJson, Sets, Storage, StudyFile, StudyName
-from s3search.cli.output import ERR, OUT, print_json, this_command, writable
+from s3search.cli.output import ERR, OUT, answer, make_folder, print_json, resumable, say, writable
 from s3search.cli.settings import config_of, storage_url
 from s3search.cli.watching import watch as keep_watching
 from s3search.errors import InvalidConfig
@@ -29,10 +30,7 @@ def demo(
     from s3search.study.file.config import load_config
     from s3search.tasks import demo as demonstration
 
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidConfig(f"cannot make the folder {output}: {error.strerror}") from error
+    make_folder(output)
     study = output.resolve() / "study.toml"
     write_text(study, demonstration.study_text(output.resolve(), quick=quick))
     config = load_config(study)
@@ -43,11 +41,8 @@ def demo(
         print_json({**result, "files": [str(path) for path in (study, *paths)]})
         return
     _print_comparison(config.storage.url, config.study.name)
-    for path in (study, *paths):
-        OUT.print(f"wrote {path}", highlight=False, soft_wrap=True)
-    OUT.print(
-        f"next: s3search dashboard --storage {config.storage.url}", highlight=False, soft_wrap=True
-    )
+    say(*(f"wrote {path}" for path in (study, *paths)))
+    say(f"next: s3search dashboard --storage {config.storage.url}")
 
 
 def launch(
@@ -75,8 +70,7 @@ def launch(
         print_json(_comparison(config.storage.url, config.study.name))
         return
     _print_comparison(config.storage.url, config.study.name)
-    for warning in warnings:
-        OUT.print(f"warning: {warning}", highlight=False, soft_wrap=True)
+    say(*(f"warning: {warning}" for warning in warnings))
 
 
 def status(
@@ -103,11 +97,7 @@ def status(
     if every is not None:
         raise InvalidConfig("--every is how often --watch looks; add --watch")
     rows = [_status(url, name) for name in ([study] if study else study_names(url))]
-    if as_json:
-        print_json(rows[0] if study else {"studies": rows})
-    else:
-        for line in status_lines(rows):
-            OUT.print(line, highlight=False, soft_wrap=True)
+    answer(rows[0] if study else {"studies": rows}, *status_lines(rows), as_json=as_json)
 
 
 def best(
@@ -117,8 +107,7 @@ def best(
     as_json: AsJson = False,
 ) -> None:
     """The best schedule of each NFE, chosen on held-out noise, and the search's optimism."""
-    from dataclasses import asdict
-
+    from s3search.show.terminal.results import best_lines
     from s3search.study.database.store import open_study
     from s3search.study.results.export import best_schedule
 
@@ -128,13 +117,9 @@ def best(
             schedule, _ = best_schedule(store, calls)
             rows.append({"schedule_id": schedule.id, "nfe": schedule.nfe, **schedule.provenance})
         vetoed = list(store.vetoes().values())
-    if as_json:
-        print_json({"study": study, "best": rows, "vetoed": [asdict(each) for each in vetoed]})
-        return
-    from s3search.show.terminal.results import best_lines
-
-    for line in best_lines(rows, [(each.trial, each.reason) for each in vetoed]):
-        OUT.print(line, highlight=False, soft_wrap=True)
+    value = {"study": study, "best": rows, "vetoed": [asdict(each) for each in vetoed]}
+    lines = best_lines(rows, [(each.trial, each.reason) for each in vetoed])
+    answer(value, *lines, as_json=as_json)
 
 
 def compare(  # noqa: PLR0913, PLR0917 (one parameter per option)
@@ -180,10 +165,9 @@ def compare(  # noqa: PLR0913, PLR0917 (one parameter per option)
         print_json(_comparison(url, study) | added | ({"grid": str(grid)} if grid else {}))
         return
     _print_comparison(url, study)
-    for name, why in missing.items():
-        OUT.print(f"without {name}: {why}", highlight=False, soft_wrap=True)
+    say(*(f"without {name}: {why}" for name, why in missing.items()))
     if grid is not None:
-        OUT.print(f"wrote {grid}", highlight=False, soft_wrap=True)
+        say(f"wrote {grid}")
 
 
 def report(
@@ -209,19 +193,15 @@ def report(
     """Write a finished study as one HTML page that needs no network: numbers, pictures, samples,
     cost and provenance.
     """
-    from dataclasses import asdict
-
     from s3search.show.report import write_report
 
     writable(output)
     n_samples = 0 if no_samples else samples
     written = write_report(storage_url(storage), study, output, n_samples=n_samples)
-    if as_json:
-        print_json(asdict(written))
-        return
-    OUT.print(f"wrote {output}: {written.n_bytes / 1e6:.1f} MB", highlight=False, soft_wrap=True)
+    lines = [f"wrote {output}: {written.n_bytes / 1e6:.1f} MB"]
     if written.no_samples is not None and not no_samples:
-        OUT.print(f"without samples. {written.no_samples}", highlight=False, soft_wrap=True)
+        lines.append(f"without samples. {written.no_samples}")
+    answer(asdict(written), *lines, as_json=as_json)
 
 
 def _launch(config: Any, *, quiet: bool, takeover: bool = False) -> Sequence[str]:
@@ -229,31 +209,18 @@ def _launch(config: Any, *, quiet: bool, takeover: bool = False) -> Sequence[str
     from s3search.show.terminal.progress import progress
     from s3search.study.database.engine import redacted
 
-    try:
-        with progress(ERR if quiet else OUT) as report:
-            return s3search.search(config, progress=report, takeover=takeover).warnings
-    except KeyboardInterrupt:
-        ERR.print(
-            f"interrupted; what was measured is saved in {redacted(config.storage.url)}. "
-            f"Resume with: {this_command()}",
-            highlight=False,
-            soft_wrap=True,
-        )
-        raise
+    where = redacted(config.storage.url)
+    with resumable(where), progress(ERR if quiet else OUT) as report:
+        return s3search.search(config, progress=report, takeover=takeover).warnings
 
 
 def _foretell(config: Any, *, as_json: bool) -> None:
-    from dataclasses import asdict
-
     from s3search.run.launching import dry_run
     from s3search.show.terminal.forecast import forecast_lines
 
     found = dry_run(config)
-    if as_json:
-        print_json(asdict(found) | {"minutes": sum(found.minutes.values())})
-        return
-    for line in forecast_lines(found):
-        OUT.print(line, highlight=False, soft_wrap=True)
+    value = asdict(found) | {"minutes": sum(found.minutes.values())}
+    answer(value, *forecast_lines(found), as_json=as_json)
 
 
 def _status(url: str, name: str) -> dict[str, Any]:
@@ -306,8 +273,7 @@ def _print_comparison(url: str, name: str) -> None:
     found = _comparison(url, name)
     _check_validated(found, name)
     OUT.print(comparison_table(found))
-    for line in comparison_lines(found):
-        OUT.print(line, highlight=False, soft_wrap=True)
+    say(*comparison_lines(found))
 
 
 def _check_validated(found: dict[str, Any], name: str) -> None:

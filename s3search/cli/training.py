@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from s3search.cli.options import AsJson
-from s3search.cli.output import ERR, OUT, print_json, writable
+from s3search.cli.output import ERR, answer, writable
 
 _TRAINING_LINE = 500  # iterations between two lines
 
@@ -26,7 +26,4 @@ def train_digits(
             ERR.print(f"{stage}: {done}/{total}, loss {loss:.4f}", highlight=False)
 
     result = train(output, seed=seed, progress=tell)
-    if as_json:
-        print_json({"file": str(output), **result})
-    else:
-        OUT.print(f"wrote {output}: {result}", highlight=False, soft_wrap=True)
+    answer({"file": str(output), **result}, f"wrote {output}: {result}", as_json=as_json)

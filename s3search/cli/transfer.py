@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from s3search.cli.options import Address, AsJson, ScheduleFile, Sets, StudyFile
-from s3search.cli.output import OUT, print_json, writable
+from s3search.cli.output import OUT, answer, print_json, say, writable
 from s3search.cli.settings import config_of
 from s3search.errors import InvalidConfig
 
@@ -50,24 +50,10 @@ def retime(  # noqa: PLR0913, PLR0917 (one parameter per option)
         target = process_of_study(config_of(study, None, None, sets))
     found = moved(loaded, Move(nfe=nfe, process=target, solver=solver, fit=fit))
     found.schedule.save(output)
-    if as_json:
-        print_json(
-            {
-                "file": str(output),
-                "schedule_id": found.schedule.id,
-                "nfe": found.schedule.nfe,
-                "from": loaded.id,
-                "notes": list(found.notes),
-            }
-        )
-        return
-    OUT.print(
-        f"wrote {output}: {found.schedule.process.type}, NFE {found.schedule.nfe}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    for note in found.notes:
-        OUT.print(f"note: {note}", highlight=False, soft_wrap=True)
+    made, notes = found.schedule, [f"note: {note}" for note in found.notes]
+    value = {"file": str(output), "schedule_id": made.id, "nfe": made.nfe, "from": loaded.id}
+    line = f"wrote {output}: {made.process.type}, NFE {made.nfe}"
+    answer({**value, "notes": list(found.notes)}, line, *notes, as_json=as_json)
 
 
 def robustness(
@@ -108,12 +94,11 @@ def robustness(
 
     def report(line: str) -> None:
         if not as_json:
-            OUT.print(f"measuring {line}", highlight=False, soft_wrap=True)
+            say(f"measuring {line}")
 
     found = measure(loaded, variants, n_images=n_images, report=report)
     if as_json:
         print_json(found)
         return
     OUT.print(robustness_table(found))
-    for line in robustness_lines(found):
-        OUT.print(line, highlight=False, soft_wrap=True)
+    say(*robustness_lines(found))

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from s3search.cli.options import AsJson, Storage, StudyName
-from s3search.cli.output import OUT, print_json
+from s3search.cli.output import answer
 from s3search.cli.settings import storage_url
 from s3search.errors import InvalidConfig
 
@@ -46,11 +46,8 @@ def veto(
         done, what = vetoes.lift(url, study, trial), "lifted"
     else:
         done, what = vetoes.veto(url, study, trial, reason or ""), "vetoed"
-    if as_json:
-        print_json({"study": study, what: asdict(done)})
-        return
     line = f"{what} trial {done.trial}, schedule {done.schedule_id}: {done.reason}"
-    OUT.print(line, highlight=False, soft_wrap=True)
+    answer({"study": study, what: asdict(done)}, line, as_json=as_json)
 
 
 def _check(trial: str | None, reason: str | None, *, lift: bool) -> None:
@@ -66,11 +63,9 @@ def _check(trial: str | None, reason: str | None, *, lift: bool) -> None:
 
 
 def _list(study: str, known: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print_json({"study": study, "vetoed": [asdict(each) for each in known.values()]})
-        return
-    for each in known.values():
-        line = f"trial {each.trial}, schedule {each.schedule_id}: {each.reason or 'no reason'}"
-        OUT.print(line, highlight=False, soft_wrap=True)
-    if not known:
-        OUT.print(f"nothing in study {study} is vetoed", highlight=False, soft_wrap=True)
+    lines = [
+        f"trial {each.trial}, schedule {each.schedule_id}: {each.reason or 'no reason'}"
+        for each in known.values()
+    ]
+    value = {"study": study, "vetoed": [asdict(each) for each in known.values()]}
+    answer(value, *(lines or [f"nothing in study {study} is vetoed"]), as_json=as_json)

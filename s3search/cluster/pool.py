@@ -14,6 +14,7 @@ factory means that no task can ever succeed: it leaves ``collect`` and stops the
 import os
 import socket
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -101,7 +102,26 @@ class WorkerPool(Protocol[Request, Reply]):
     ) -> None: ...
 
 
-class InlinePool(Generic[Request, Reply]):
+class ClosesItself(ABC):
+    """What is closed at the end of a ``with``."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Frees what is held; may be called twice."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class InlinePool(ClosesItself, Generic[Request, Reply]):
     """One worker in this process: ``collect`` makes it on first use, then runs one task a call."""
 
     n_workers = 1
@@ -152,17 +172,6 @@ class InlinePool(Generic[Request, Reply]):
         self._queue.clear()
         self._work = None
         self._is_closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def run_task(work: Callable[[Request], Reply], task: Task[Request], worker: str) -> Outcome[Reply]:

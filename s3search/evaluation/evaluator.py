@@ -41,7 +41,7 @@ from s3search.evaluation.record import (
 )
 from s3search.evaluation.reference import LoadedReference, load_reference
 from s3search.evaluation.sampling import Sampler, batch_that_fits
-from s3search.evaluation.sanity.checking import Checked, findings_of
+from s3search.evaluation.sanity.checking import findings_of
 from s3search.evaluation.spec import (
     PRECISIONS,
     EvaluatorSpec,
@@ -139,7 +139,7 @@ class Evaluator:
             case DescribeRequest():
                 return self.describe(layers=request.layers)
             case CheckRequest():
-                return findings_of(_checked(self))
+                return findings_of(self)
 
     def describe(self, *, layers: bool = False) -> Description:
         """What is loaded here; ``layers``: with the network's blocks."""
@@ -319,14 +319,3 @@ class Evaluator:
         if images is not None and images.shape[1:] == tuple(self.denoiser.sample_shape):
             self._mean_image = images.double().mean(dim=0).tolist()
         return found
-
-
-def _checked(evaluator: Evaluator) -> Checked:
-    return Checked(
-        where=evaluator.where,
-        denoiser=evaluator.denoiser,
-        noise=evaluator.noise,
-        batch_size=evaluator.batch_size,
-        sides=evaluator.sides,
-        images=evaluator.reference_images,
-    )

@@ -42,14 +42,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri, stdtrit
 
-from s3search.errors import EvaluationFailed
-from s3search.metrics.frechet import (
-    Estimate,
-    FeatureStatistics,
-    FrechetReference,
-    jackknife_error,
-    left_out,
-)
+from s3search.metrics.frechet import FeatureStatistics, FrechetReference
 
 Array = npt.NDArray[np.float64]
 Interval = tuple[float, float]
@@ -151,37 +144,6 @@ def shifted_ratio_interval(a: npt.ArrayLike, b: npt.ArrayLike, by: Interval) -> 
     return min(low for low, _ in found), max(high for _, high in found)
 
 
-def paired_difference(
-    reference: FrechetReference,
-    blocks_a: Sequence[FeatureStatistics],
-    blocks_b: Sequence[FeatureStatistics],
-) -> Estimate:
-    """FD of a minus FD of b, with the standard error of the difference; block k of both was made
-    from one noise.
-
-    Two schedules differ far less on common noise than each of them over noises, so the error is
-    smaller than the two errors together, and the biases cancel but for their difference.
-    """
-    n = _at_least_two(blocks_a)
-    sizes_a, sizes_b = ([block.n for block in blocks] for blocks in (blocks_a, blocks_b))
-    if sizes_a != sizes_b:
-        raise EvaluationFailed(
-            f"a paired difference needs blocks on common noise, found blocks of {sizes_a} and "
-            f"{sizes_b} images"
-        )
-    own, other = left_out(reference, blocks_a), left_out(reference, blocks_b)
-    value = reference.distance(pooled(blocks_a, np.ones(n)))
-    value -= reference.distance(pooled(blocks_b, np.ones(n)))
-    return Estimate(value, jackknife_error(own - other))
-
-
-def jackknife(reference: FrechetReference, blocks: Sequence[FeatureStatistics]) -> Estimate:
-    """FD of all blocks with the standard error over blocks."""
-    n = _at_least_two(blocks)
-    value = reference.distance(pooled(blocks, np.ones(n)))
-    return Estimate(value, jackknife_error(left_out(reference, blocks)))
-
-
 def pooled(blocks: Sequence[FeatureStatistics], counts: npt.ArrayLike) -> FeatureStatistics:
     """The statistics of every block taken ``counts`` (B,) times."""
     taken = [(int(c), block) for c, block in zip(np.asarray(counts), blocks, strict=True) if c]
@@ -217,12 +179,3 @@ def _influence(
     square = (centred**2).sum(axis=1) - ((centred @ half) ** 2).sum(axis=1)
     found: Array = 2.0 * centred @ (of_all.mean - reference.mean) + square - square.mean()
     return found
-
-
-def _at_least_two(blocks: Sequence[FeatureStatistics]) -> int:
-    if len(blocks) < 2:
-        raise EvaluationFailed(
-            f"an error over noise needs at least 2 blocks of images, found {len(blocks)}; "
-            "measure more images"
-        )
-    return len(blocks)

@@ -46,12 +46,19 @@ class Adams(MultistepRule):
         first = start.level.sigma / start.level.alpha
         places = [node.sigma / node.alpha for node in nodes]
         weights = integrated_basis(places, first, ratio)
-        terms = [(to.alpha / start.level.alpha, start.state)]
-        terms += [
-            (to.alpha * weight, history[p].predicted(Prediction.NOISE))
-            for p, weight in zip(self.points, weights, strict=True)
-        ]
-        return combine(terms)
+        return weighed(start, [history[p] for p in self.points], weights, to)
+
+
+def weighed(
+    start: Point, points: Sequence[Point], weights: Sequence[float], to: Level
+) -> LinearForm:
+    """x_t / alpha_t = x_s / alpha_s + sum_j eps_j weights_j."""
+    terms = [(to.alpha / start.level.alpha, start.state)]
+    terms += [
+        (to.alpha * weight, point.predicted(Prediction.NOISE))
+        for point, weight in zip(points, weights, strict=True)
+    ]
+    return combine(terms)
 
 
 def joined(points: Sequence[int]) -> tuple[int, ...]:

@@ -24,8 +24,9 @@ import numpy.typing as npt
 from pydantic import model_validator
 
 from s3search.processes import NoiseProcess, VpLinear, usual_end_time
+from s3search.rules.adams import weighed
 from s3search.rules.base import first_order, refuse_pure_noise
-from s3search.rules.linear_form import LinearForm, combine
+from s3search.rules.linear_form import LinearForm
 from s3search.rules.points import Level, Number, Point, Prediction
 from s3search.rules.searched import Limits, MultistepRule, Rng, newest
 
@@ -73,12 +74,7 @@ class AdamsTime(MultistepRule):
         weights = self._integrals(
             [n.sigma / n.alpha for n in nodes], sigma / alpha, to.sigma / to.alpha
         )
-        terms = [(to.alpha / alpha, start.state)]
-        terms += [
-            (to.alpha * weight, history[p].predicted(Prediction.NOISE))
-            for p, weight in zip(self.points, weights, strict=True)
-        ]
-        return combine(terms)
+        return weighed(start, [history[p] for p in self.points], weights, to)
 
     def _integrals(self, nodes: Sequence[float], first: float, last: float) -> list[float]:
         u, du = _quadrature(math.asinh(last), math.asinh(first))

@@ -187,6 +187,12 @@ def missing_point(field: str, indices: Sequence[int], n_points: int) -> Objectio
     return None
 
 
+def missing_points(start: int, points: Sequence[int], n_points: int) -> Objection | None:
+    """The problem of a start or of ``points`` that do not exist."""
+    found = missing_point("start", (start,), n_points)
+    return found or missing_point("points", points, n_points)
+
+
 def first_order(point: Point, prediction: Prediction, to: Level) -> LinearForm:
     """The exponential Euler step from ``point`` (DDIM), for either prediction.
 
@@ -230,8 +236,7 @@ def slopes_problem(
     """What makes a step along the slopes at ``points`` impossible: one is missing, or at pure
     noise where the step is not Euler's.
     """
-    found = missing_point("start", (start,), len(levels))
-    found = found or missing_point("points", points, len(levels))
+    found = missing_points(start, points, len(levels))
     if found is not None:
         return found
     used = [levels[p] for p in (start, *points)]

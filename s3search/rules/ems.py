@@ -144,7 +144,9 @@ class EmsStatistics:
     @cached_property
     def lams(self) -> Array:
         """lam at every node."""
-        return self.lam_start + self._spacing * np.arange(self.n_intervals + 1, dtype=np.float64)
+        return self.lam_start + self.nodes.spacing * np.arange(
+            self.n_intervals + 1, dtype=np.float64
+        )
 
     @cached_property
     def digest(self) -> str:
@@ -184,30 +186,23 @@ class EmsStatistics:
         result: Array = np.exp(s[i]) * (b[q] - b[i])
         return result
 
-    def interval(self, i: int, j: int) -> EmsInterval:
-        """The integrals from node i to node j > i; the latest 256 are kept."""
-        return self._interval(i, j)
-
-    @property
-    def _spacing(self) -> float:
-        return (self.lam_end - self.lam_start) / self.n_intervals
-
     @cached_property
     def _integrals(self) -> tuple[Array, Array, Array]:
-        big_l, big_s = (_cumulative(values, self._spacing) for values in (self.l, self.s))
-        return big_l, big_s, _cumulative(np.exp(-big_s) * self.b, self._spacing)
+        big_l, big_s = (_cumulative(values, self.nodes.spacing) for values in (self.l, self.s))
+        return big_l, big_s, _cumulative(np.exp(-big_s) * self.b, self.nodes.spacing)
 
     @cached_property
-    def _interval(self) -> Callable[[int, int], EmsInterval]:
+    def interval(self) -> Callable[[int, int], EmsInterval]:
+        """The integrals from node i to node j > i; the latest 256 are kept."""
         return lru_cache(maxsize=_CACHED_INTERVALS)(self._integrate)
 
     def _integrate(self, i: int, j: int) -> EmsInterval:
         big_l, big_s, big_b = self._integrals
         own = slice(i, j + 1)
         w = np.exp((big_l[own] - big_l[i]) + (big_s[own] - big_s[i]))
-        trapezoid = np.full(j - i + 1, self._spacing)
+        trapezoid = np.full(j - i + 1, self.nodes.spacing)
         trapezoid[[0, -1]] /= 2
-        steps = self._spacing * np.arange(j - i + 1)
+        steps = self.nodes.spacing * np.arange(j - i + 1)
         powers = tuple(
             np.tensordot(trapezoid * steps**k / math.factorial(k), w, axes=1)
             for k in range(MAX_POWER + 1)

@@ -28,7 +28,7 @@ from s3search.rules.base import (
     TaylorForm,
     endless_step,
     first_order,
-    missing_point,
+    missing_points,
 )
 from s3search.rules.exponential import phi
 from s3search.rules.linear_form import LinearForm, combine
@@ -118,11 +118,10 @@ class UniPC(SearchedRule):
         """The points must exist and differ from the start."""
         if self.start in self.points:
             return Objection("points", f"point {self.start} is the start of the step")
-        return (
-            missing_point("start", (self.start,), len(levels))
-            or missing_point("points", self.points, len(levels))
-            or (endless_step("points", levels[self.start], to) if self.points else None)
-        )
+        found = missing_points(self.start, self.points, len(levels))
+        if found is None and self.points:
+            found = endless_step("points", levels[self.start], to)
+        return found
 
     def next_state(self, history: Sequence[Point], to: Level) -> LinearForm:
         """The state at ``to`` by the formulas of the module's docstring."""

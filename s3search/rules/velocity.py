@@ -28,7 +28,7 @@ from pydantic import model_validator
 
 from s3search.processes import Flow, NoiseProcess
 from s3search.rules.adams import integrated_basis
-from s3search.rules.base import Objection, missing_point
+from s3search.rules.base import Objection, missing_points
 from s3search.rules.linear_form import LinearForm, combine
 from s3search.rules.points import Level, Number, Part, Point, Prediction
 from s3search.rules.searched import Limits, MultistepRule
@@ -171,9 +171,7 @@ class Velocity(MultistepRule):
         """The points must exist; the path needs a finite ratio at all of them unless it is the
         flow's.
         """
-        found = missing_point("start", (self.start,), len(levels)) or missing_point(
-            "points", self.points, len(levels)
-        )
+        found = missing_points(self.start, self.points, len(levels))
         if found is None and self.path.clock is not Clock.FLOW:
             used = (levels[p] for p in (self.start, *self.points))
             if any(at.alpha == 0.0 for at in used):

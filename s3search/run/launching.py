@@ -14,7 +14,7 @@ from s3search.evaluation.live import LiveObjects
 from s3search.evaluation.record import Description
 from s3search.evaluation.spec import EvaluatorSpec
 from s3search.run.baselines import stock_solvers
-from s3search.run.checking import checked, note_warnings
+from s3search.run.checking import checked
 from s3search.run.driver import Driver, check_unchanged
 from s3search.run.forecast import forecast_of, timed
 from s3search.run.prepare import Prepared, prepare
@@ -26,7 +26,7 @@ from s3search.study.database.store import StudyStore, create_or_resume, stored_s
 from s3search.study.extensions import extension_of, extension_row
 from s3search.study.file.config import StudyConfig
 from s3search.study.results.forecast import CostForecast
-from s3search.study.results.progress import Report
+from s3search.study.results.progress import WARNINGS, Report
 from s3search.study.results.watching import spend_of
 
 
@@ -65,7 +65,8 @@ def launch_on(
     content = {**space.model_dump(mode="json"), "statistics": start.description.statistics}
     row = extension_row(extension) if extension is not None and extension.is_new else None
     with create_or_resume(config, content, takeover=takeover, extension=row) as store:
-        note_warnings(store, warnings)
+        if warnings:
+            store.add_note(WARNINGS, {"messages": list(warnings)})
         Driver(store, pool, start, report).run()
 
 

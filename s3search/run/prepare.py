@@ -18,7 +18,7 @@ from s3search.run.baselines import (
     known_baselines,
 )
 from s3search.schedules.schedule import Schedule
-from s3search.search.conversation import NoiseSeeds, Search, Setup
+from s3search.search.conversation import Search, Setup
 from s3search.search.space import Problem, SpaceConfig
 from s3search.search.space.targets import narrowed
 from s3search.search.trial import Trial, distinct, seeded
@@ -80,12 +80,7 @@ def prepare(
         nfe=applied.space.nfe,
         seed=applied.study.seed,
         n_images=config.search.n_images,
-        noise=NoiseSeeds(
-            search=config.search_noise_seed,
-            finals=config.finals_noise_seed,
-            trajectory=config.trajectory_noise_seed,
-            polish=config.polish_noise_seed,
-        ),
+        noise=config.noise_seeds,
         seeds=seeds,
         stock_first=has_stock,
         evaluations=applied.search.evaluations,
@@ -186,7 +181,7 @@ def given_seeds(config: StudyConfig, description: Description) -> list[Trial]:
     seeds: list[Trial] = []
     for i, file in enumerate(config.search.seeds):
         name = Path(file).name
-        label = file if name in _labels(seeds) else name
+        label = file if any(name == seed.origin.label for seed in seeds) else name
         try:
             seeds.append(Trial.of(_seed(Schedule.load(file), config, description), seeded(label)))
         except (InvalidSchedule, IncompatibleStatistics) as error:
@@ -194,10 +189,6 @@ def given_seeds(config: StudyConfig, description: Description) -> list[Trial]:
         except InvalidConfig as error:
             raise InvalidConfig(f"search.seeds[{i}]: {file}: {error}") from error
     return seeds
-
-
-def _labels(trials: Sequence[Trial]) -> set[str]:
-    return {trial.origin.label for trial in trials}
 
 
 def _seed(schedule: Schedule, config: StudyConfig, description: Description) -> Schedule:
@@ -218,7 +209,4 @@ def _seed(schedule: Schedule, config: StudyConfig, description: Description) -> 
     problem = statistics_problem(schedule, description.ems)
     if problem is not None:
         raise InvalidConfig(problem)
-    if schedule.process == process:
-        return schedule
-    fields = {name: getattr(schedule, name) for name in Schedule.model_fields}
-    return Schedule(**{**fields, "process": process})
+    return schedule if schedule.process == process else schedule.changed(process=process)

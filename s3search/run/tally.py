@@ -54,7 +54,7 @@ class Tally:
         self._images = 0.0  # made now, of whatever rung
         self._failed = 0
         self._spend = spend_of(store)  # by rung and kind of job
-        self._spent = self._images_spent()  # of the search, earlier runs included
+        self._spent = store.images_spent()  # of the search, earlier runs included
         self._best, self._best_baseline = bests_of(store)
         self._predictor = predictor_of(store)  # by NFE
         self._warnings = warnings_of(store)
@@ -175,11 +175,6 @@ class Tally:
         kept here, since it is asked for after every answer.
         """
         return sum(each.seconds for each in self._spend.values())
-
-    def _images_spent(self) -> float:
-        nfe = sum(self._store.config.space.nfe) / len(self._store.config.space.nfe)
-        jobs = sum(each["network_calls"] for each in self._store.job_totals().values())
-        return self._store.images_searched() + jobs / nfe  # jobs do not say their calls
 
     def _budget(self) -> float:
         """Images, from the number of evaluations, else from the time and the rate so far."""

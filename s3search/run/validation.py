@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 
 from s3search.errors import EvaluationFailed
 from s3search.run.baselines import KnownBaselines
-from s3search.schedules.schedule import Schedule
 from s3search.search.conversation import Conversation, Talk
 from s3search.search.edit.extend_nfe import extended
 from s3search.search.finish import monotone_by_nfe
@@ -15,6 +14,7 @@ from s3search.search.questions import SEARCHING, Answer, Measure, Measurement, R
 from s3search.search.stock import variants_of_best
 from s3search.search.trial import Trial, seeded
 from s3search.study.database.store import StudyStore
+from s3search.study.log import searched_question
 from s3search.study.results.frame import Scored, evaluations_frame, finalists
 from s3search.study.results.frame import validated as validated_of
 
@@ -81,8 +81,9 @@ class Validation:
         self._asked.update(ids)
         self._done |= {row.schedule_id for row in self._validated() if row.schedule_id in ids}
         vetoed = self._store.vetoes()  # now, and not when the search ended
-        questions = [self._question(self._trial(i)) for i in ids if i not in vetoed]
-        yield from self._talk.ask(questions)
+        left = (self._store.schedule(i) for i in ids if i not in vetoed)
+        finalists = [Trial.of(schedule, seeded("finalist")) for schedule in left]
+        yield from self._talk.ask([self._question(each) for each in finalists])
 
     def _unmeasured(self) -> list[Trial]:
         """What is measured at the latest now; nothing where nothing was searched."""
@@ -123,9 +124,7 @@ class Validation:
         best = {row.nfe: row for row in reversed(rows)}
         beaten = monotone_by_nfe({nfe: row.value for nfe, row in best.items()})
         for nfe, fewer in beaten.items():
-            schedule: Schedule | None = self._store.schedule(best[fewer].schedule_id)
-            while schedule is not None and schedule.nfe < nfe:
-                schedule = extended(schedule)
+            schedule = extended(self._store.schedule(best[fewer].schedule_id), nfe)
             if schedule is not None:
                 origin = seeded(f"winner with {fewer} calls, padded")
                 yield from self._measure_and_validate([Trial.of(schedule, origin)])
@@ -133,18 +132,8 @@ class Validation:
     def _validated(self) -> Sequence[Scored]:
         return validated_of(evaluations_frame(self._store), self._config)
 
-    def _trial(self, schedule_id: str) -> Trial:
-        return Trial.of(self._store.schedule(schedule_id), seeded("finalist"))
-
     def _searched(self, trial: Trial) -> Measure:
-        config = self._config
-        return Measure(
-            trial=trial,
-            rung=Rung.SEARCH,
-            n_images=config.search.n_images,
-            noise_seed=config.search_noise_seed,
-            is_whole=True,
-        )
+        return searched_question(trial, self._config, is_whole=True)
 
     def _question(self, trial: Trial) -> Measure:
         config = self._config

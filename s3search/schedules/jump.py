@@ -11,11 +11,7 @@ A schedule with a jump starts at t = times[0]; T is the jump's ``from_time``.  W
 and with r = 0 it is the first-order step that has D = mu (`average_x0`; `zero_x0` for mu = 0).
 """
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from s3search.rules import Number
@@ -53,24 +49,3 @@ class GaussianJump(BaseModel):
             if error > _ORTHONORMAL:
                 raise ValueError(f"eigenvectors are not orthonormal (off by {error:.1e})")
         return self
-
-
-def gaussian_jump(
-    from_time: float,
-    mean: Sequence[Any] | npt.NDArray[Any],  # (C, H, W)
-    eigenvalues: Sequence[float] | npt.NDArray[Any],  # (M,)
-    eigenvectors: npt.NDArray[Any],  # (M, M), columns
-    *,
-    n_modes: int,
-) -> GaussianJump:
-    """The jump that keeps the ``n_modes`` largest eigenvalues; the others get their average."""
-    values = np.asarray(eigenvalues, dtype=np.float64)
-    order = np.argsort(values)[::-1]
-    kept, left = order[:n_modes], order[n_modes:]
-    return GaussianJump(
-        from_time=from_time,
-        mean=np.asarray(mean, dtype=np.float64).tolist(),
-        eigenvalues=values[kept].tolist(),
-        eigenvectors=np.asarray(eigenvectors, dtype=np.float64)[:, kept].T.tolist(),
-        rest=float(values[left].mean()) if len(left) else 0.0,
-    )

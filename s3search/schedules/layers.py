@@ -105,8 +105,7 @@ def with_skipped(schedule: Schedule, skipped: Sequence[Sequence[int]]) -> Schedu
     patch = (schedule.model_patch or ModelPatch()).model_dump()
     patch["skip_layers"] = lists if any(lists) else None
     used = any(value is not None for value in patch.values())
-    fields = {name: getattr(schedule, name) for name in Schedule.model_fields}
-    return Schedule(**{**fields, "model_patch": patch if used else None})
+    return schedule.changed(model_patch=patch if used else None)
 
 
 def whole(schedule: Schedule) -> Schedule:

@@ -48,14 +48,8 @@ def retime(schedule: Schedule, process: NoiseProcess) -> Schedule:
         predictor = step.predictor.scaled(past, to)
         update = {"network_time": network_time, "predictor": predictor, "corrector": corrector}
         steps.append(step.model_copy(update=update))
-    return Schedule(
-        process=process,
-        times=times,
-        start=_moved_start(schedule.start, moved),
-        steps=steps,
-        model_patch=schedule.model_patch,
-        statistics=schedule.statistics,
-    )
+    start = _moved_start(schedule.start, moved)
+    return schedule.changed(process=process, times=times, start=start, steps=steps, provenance={})
 
 
 def _scale(process: NoiseProcess, t: float) -> float:

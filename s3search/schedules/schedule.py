@@ -360,14 +360,7 @@ class Schedule(InWords, _Frozen):
     @property
     def nfe(self) -> int:
         """Network calls per image, as the sampling loop really makes them."""
-        calls = len(self.steps) - (self.start.kind is not StartKind.NETWORK)
-        for i, step in enumerate(self.steps):
-            is_last = i == len(self.steps) - 1
-            is_implicit = (
-                step.corrector is not None and step.corrector.kind is CorrectorKind.IMPLICIT
-            )
-            calls += is_implicit or (is_last and step.corrector is not None)
-        return calls
+        return n_calls(self.steps, self.start)
 
     @cached_property
     def id(self) -> str:
@@ -375,6 +368,11 @@ class Schedule(InWords, _Frozen):
         content = self.model_dump(mode="json", exclude={"provenance"})
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def changed(self, **fields: Any) -> "Schedule":
+        """This schedule with other values for these fields, checked like any."""
+        own = {name: getattr(self, name) for name in Schedule.model_fields}
+        return Schedule(**{**own, **fields})
 
     def to_dict(self) -> dict[str, Any]:
         """The wire format, without the compiled table (see
@@ -436,6 +434,14 @@ class Schedule(InWords, _Frozen):
             return Schedule.from_dict(data)
         except InvalidSchedule as error:
             raise InvalidSchedule(f"{path}: {error}") from error
+
+
+def n_calls(steps: Sequence[Step], start: Start) -> int:
+    """Network calls that steps make after such a start."""
+    correctors = [step.corrector for step in steps[:-1] if step.corrector is not None]
+    again = sum(corrector.kind is CorrectorKind.IMPLICIT for corrector in correctors)
+    is_analytic = start.kind is not StartKind.NETWORK
+    return len(steps) - is_analytic + again + (steps[-1].corrector is not None)
 
 
 def needs_ems(steps: Sequence[Step]) -> str | None:

@@ -24,8 +24,8 @@ from s3search.schedules.schedule import (
     CorrectorKind,
     ModelPatch,
     Schedule,
-    StartKind,
     Step,
+    n_calls,
     needs_ems,
 )
 from s3search.schedules.spacing import noisy_time
@@ -108,17 +108,13 @@ def fitted(schedule: Schedule, process: NoiseProcess) -> Stretched:
     if start.jump is not None or start.network_time is not None:
         start = start.model_copy(update={"jump": None, "network_time": None})
         notes.append("approximated: the first call's own time and jump are left out")
-    return Stretched(
-        schedule=Schedule(
-            process=schedule.process,
-            times=(*times, *schedule.times[len(body) :]),
-            start=start,
-            steps=(*shifted, *schedule.steps[len(shifted) :]),
-            model_patch=schedule.model_patch,
-            statistics=schedule.statistics,
-        ),
-        notes=tuple(notes),
+    found = schedule.changed(
+        times=(*times, *schedule.times[len(body) :]),
+        start=start,
+        steps=(*shifted, *schedule.steps[len(shifted) :]),
+        provenance={},
     )
+    return Stretched(schedule=found, notes=tuple(notes))
 
 
 def _with_steps(schedule: Schedule, n: int, nfe: int) -> Stretched | None:
@@ -142,13 +138,12 @@ def _with_steps(schedule: Schedule, n: int, nfe: int) -> Stretched | None:
     patch, named = schedule.model_patch, schedule.statistics
     if patch is not None:
         patch = _patch(patch, sources, nfe)
-    made = Schedule(
-        process=schedule.process,
+    made = schedule.changed(
         times=times,
-        start=schedule.start,
         steps=steps,
         model_patch=patch,
         statistics=named if needs_ems(steps) is not None else None,
+        provenance={},
     )
     return Stretched(schedule=made, notes=tuple(_notes(schedule, made, lowered, given_up)))
 
@@ -207,21 +202,15 @@ def _give_up_calls(schedule: Schedule, steps: list[Step], nfe: int) -> int | Non
     """Makes implicit correctors pseudo, from the last on, until the calls are right, in place;
     how many, None where there are too few calls or no such correctors.
     """
-    n_calls = sum(map(_n_calls, steps)) + (steps[-1].corrector is not None)
-    n_calls -= schedule.start.kind is not StartKind.NETWORK
-    given_up = 0
+    left, given_up = n_calls(steps, schedule.start), 0
     for i in range(len(steps) - 1, -1, -1):
         corrector = steps[i].corrector
-        if n_calls <= nfe or corrector is None or corrector.kind is not CorrectorKind.IMPLICIT:
+        if left <= nfe or corrector is None or corrector.kind is not CorrectorKind.IMPLICIT:
             continue
         pseudo = corrector.model_copy(update={"kind": CorrectorKind.PSEUDO})
         steps[i] = steps[i].model_copy(update={"corrector": pseudo})
-        n_calls, given_up = n_calls - 1, given_up + 1
-    return given_up if n_calls == nfe else None
-
-
-def _n_calls(step: Step) -> int:
-    return 1 + (step.corrector is not None and step.corrector.kind is CorrectorKind.IMPLICIT)
+        left, given_up = left - 1, given_up + 1
+    return given_up if left == nfe else None
 
 
 def _patch(patch: ModelPatch, sources: Sequence[int], nfe: int) -> ModelPatch:

@@ -198,9 +198,7 @@ class Talk:
     notes: list[Note] = field(default_factory=list)  # that go with the next turn
     seconds: float = 0.0  # that workers took for measurements and polishing
     images: float = 0.0  # of these
-    rates: dict[str, float] = field(
-        default_factory=dict
-    )  # least seconds a schedule, by `proxy_rate`
+    rates: dict[str, float] = field(default_factory=dict)  # least seconds a schedule, by proxy
     _fitted: set[tuple[str, str]] = field(default_factory=set)  # proxies, by worker
 
     def turn(
@@ -227,7 +225,8 @@ class Talk:
         """
         match given:
             case Measurement(is_paid=False):
-                self.seconds, self.images = self.seconds + given.seconds, self.images + given.cost
+                self.seconds += given.seconds
+                self.images += given.cost
             case Answer(question=Score(proxy=proxy, trials=trials)):
                 worker = (proxy, given.worker)
                 if worker in self._fitted and given.value is not None:

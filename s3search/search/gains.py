@@ -45,14 +45,9 @@ class StageGain:
     @property
     def warning(self) -> str | None:
         """What is to be said aloud of a stage that came to nothing."""
-        of, failed = (
-            (self.n_polished, self.failed_polishings)
-            if self.n_polished
-            else (
-                self.n,
-                self.failed,
-            )
-        )
+        of, failed = self.n, self.failed
+        if self.n_polished:
+            of, failed = self.n_polished, self.failed_polishings
         if not of or failed < of:
             return None
         kind = "polishings" if self.n_polished else "measurements"

@@ -86,8 +86,7 @@ class TrainableTimes:
         if self._rounds:
             n = len(self._free) + 1
             times = (*whole_times(times[:n]), *times[n:])
-        fields = {name: getattr(made, name) for name in Schedule.model_fields}
-        return Schedule(**{**fields, "times": times, "provenance": provenance})
+        return made.changed(times=times, provenance=provenance)
 
     def _moved(self) -> Array:
         moved: Array = self._levels.detach().numpy().copy()
@@ -116,5 +115,4 @@ class TrainableTimes:
         for i, new, old in zip(self._free, lam.tolist(), self._lam.tolist(), strict=True):
             if new != old:
                 times[i] = self._process.time_of_lam(new)
-        fields = {name: getattr(self._schedule, name) for name in Schedule.model_fields}
-        return Schedule(**{**fields, "times": times})
+        return self._schedule.changed(times=times)

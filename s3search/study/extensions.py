@@ -188,9 +188,7 @@ def _spent(store: StudyStore, config: StudyConfig, proposed: Sequence[Trial]) ->
     """
     if config.search.algorithm != "s3":
         return float(sum(not trial.origin.is_given for trial in proposed))
-    nfe = sum(store.config.space.nfe) / len(store.config.space.nfe)  # jobs do not say theirs
-    jobs = sum(each["network_calls"] for each in store.job_totals().values()) / nfe
-    return (store.images_searched() + jobs) / config.search.n_images
+    return store.images_spent() / config.search.n_images
 
 
 def _warm(
@@ -230,9 +228,7 @@ def _from_neighbours(
     fewer = [max(n for n in ranked if n < nfe)] if any(n < nfe for n in ranked) else []
     more = [min(n for n in ranked if n > nfe)] if any(n > nfe for n in ranked) else []
     for n in fewer:
-        winner: Schedule | None = store.schedule(ranked[n][0])
-        while winner is not None and winner.nfe < nfe:
-            winner = extended(winner)
+        winner = extended(store.schedule(ranked[n][0]), nfe)
         if winner is not None:
             yield winner
     for n in (*fewer, *more):

@@ -122,7 +122,8 @@ class Log:
         if answer.question.rung is Rung.SEARCH:
             first = self._first[answer.trial.id]
             assert first.number is not None
-            self._store.mirror.add(first.number, _under(answer.trial, first), answer)
+            named = Trial.of(answer.trial.schedule, first.origin, number=first.number)
+            self._store.mirror.add(first.number, named, answer)
         question = answer.question
         asked = (question.rung, answer.trial.id, question.n_images, question.noise_seed)
         _keep(self._measured, answer, asked, is_stopped=answer.rung is Rung.STOPPED)
@@ -227,9 +228,8 @@ class Log:
             first = self._first.get(row.schedule_id)
             if searching and first is not None and first.number not in mirrored:
                 assert first.number is not None  # a kill cut it off
-                mirror.add(
-                    first.number, first, measurement_of(row, _question(first, self._store.config))
-                )
+                question = searched_question(first, self._store.config)
+                mirror.add(first.number, first, measurement_of(row, question))
         mirror.flush()
 
     def _stored_decisions(self) -> dict[tuple[str, str], Mapping[str, Any]]:
@@ -311,10 +311,15 @@ def _keep(
         known[measure_key(*asked, is_whole=True)] = measured
 
 
-def _question(trial: Trial, config: StudyConfig) -> Measure:
+def searched_question(trial: Trial, config: StudyConfig, *, is_whole: bool = False) -> Measure:
     """How good a trial is on the search's noise."""
-    n_images, seed = config.search.n_images, config.search_noise_seed
-    return Measure(trial=trial, rung=Rung.SEARCH, n_images=n_images, noise_seed=seed)
+    return Measure(
+        trial=trial,
+        rung=Rung.SEARCH,
+        n_images=config.search.n_images,
+        noise_seed=config.search_noise_seed,
+        is_whole=is_whole,
+    )
 
 
 def _is_of_search(question: Question) -> bool:
@@ -329,8 +334,3 @@ def _settled(before: Outside, present: Outside) -> Outside:
     moved = abs(present.budget - before.budget) > _BUDGET_STEP * before.budget
     budget = present.budget if moved else before.budget
     return replace(present, budget=budget)
-
-
-def _under(trial: Trial, first: Trial) -> Trial:
-    """The schedule of a trial under the origin of the first that named it."""
-    return Trial.of(trial.schedule, first.origin, number=first.number)

@@ -15,16 +15,15 @@ what a search does about it, `s3search.study.results.frame` who is validated and
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from sqlalchemy import select
 
 from s3search.errors import InvalidConfig
-from s3search.study.database.engine import open_engine
+from s3search.study.database.engine import connected
 from s3search.study.optuna.notes import notes_of, write_note
-from s3search.study.optuna.tables import ATTRIBUTES, STUDIES, TRIALS
+from s3search.study.optuna.tables import ATTRIBUTES, TRIALS, trials_with
 
 _FIRST_LINE = re.compile(r"[\s#>*_]*(?:veto|vetoed|reject|rejected)\b[\s*_:.,;-]*(.*)", re.I)
 _ID = re.compile(r"[0-9a-f]{8,32}")
@@ -70,39 +69,31 @@ def veto(url: str, study: str, named: str, reason: str) -> Veto:
     """Rejects the schedule that a trial's number or an id's first digits name, beside whatever
     else its note says; raises `InvalidConfig` where they name none.
     """
-    engine = open_engine(url, create=True)
-    try:
-        with engine.begin() as connection:
-            first = _named(connection, study, named)[0]
-            said = " ".join(reason.split())
-            rest = _without_veto(notes_of(connection, study).get(first.id, ""))
-            note = f"veto: {said}\n\n{rest}" if rest else f"veto: {said}"
-            write_note(connection, study, first.id, note)
-            return Veto(schedule_id=first.schedule_id, trial=first.number, reason=said)
-    finally:
-        engine.dispose()
+    with connected(url, create=True) as connection:
+        first = _named(connection, study, named)[0]
+        said = " ".join(reason.split())
+        rest = _without_veto(notes_of(connection, study).get(first.id, ""))
+        note = f"veto: {said}\n\n{rest}" if rest else f"veto: {said}"
+        write_note(connection, study, first.id, note)
+        return Veto(schedule_id=first.schedule_id, trial=first.number, reason=said)
 
 
 def lift(url: str, study: str, named: str) -> Veto:
     """Takes a veto back; raises `InvalidConfig` where there is none."""
-    engine = open_engine(url, create=True)
-    try:
-        with engine.begin() as connection:
-            trials = _named(connection, study, named)
-            known = vetoes_of(connection, study)
-            found = known.get(trials[0].schedule_id)
-            if found is None:
-                raise InvalidConfig(
-                    f"veto: trial {trials[0].number} of study {study!r} was to be freed of its "
-                    f"veto and has none; vetoed are {_listed(known)}"
-                )
-            notes = notes_of(connection, study)
-            for trial in trials:
-                if reason_in(notes.get(trial.id, "")) is not None:
-                    write_note(connection, study, trial.id, _without_veto(notes[trial.id]))
-            return found
-    finally:
-        engine.dispose()
+    with connected(url, create=True) as connection:
+        trials = _named(connection, study, named)
+        known = vetoes_of(connection, study)
+        found = known.get(trials[0].schedule_id)
+        if found is None:
+            raise InvalidConfig(
+                f"veto: trial {trials[0].number} of study {study!r} was to be freed of its "
+                f"veto and has none; vetoed are {named_vetoes(known.values()) or 'none'}"
+            )
+        notes = notes_of(connection, study)
+        for trial in trials:
+            if reason_in(notes.get(trial.id, "")) is not None:
+                write_note(connection, study, trial.id, _without_veto(notes[trial.id]))
+        return found
 
 
 def named_vetoes(vetoes: Iterable[Veto]) -> str:
@@ -111,10 +102,6 @@ def named_vetoes(vetoes: Iterable[Veto]) -> str:
     words = [f"trial {v.trial}" + (f" ({v.reason})" if v.reason else "") for v in every[:_SHOWN]]
     more = [f"{len(every) - _SHOWN} more"] if len(every) > _SHOWN else []
     return ", ".join([*words, *more])
-
-
-def _listed(vetoes: Mapping[str, Veto]) -> str:
-    return named_vetoes(vetoes.values()) or "none"
 
 
 def _without_veto(note: str) -> str:
@@ -152,13 +139,7 @@ def _trials(
     """Those that stand for a schedule, by number; of all, or of some ids."""
     if not sa.inspect(connection).has_table(ATTRIBUTES.name):
         return []
-    query = (
-        select(TRIALS.c.trial_id, TRIALS.c.number, ATTRIBUTES.c.value_json)
-        .join(ATTRIBUTES, ATTRIBUTES.c.trial_id == TRIALS.c.trial_id)
-        .join(STUDIES, STUDIES.c.study_id == TRIALS.c.study_id)
-        .where(STUDIES.c.study_name == study, ATTRIBUTES.c.key == "schedule_id")
-        .order_by(TRIALS.c.number)
-    )
+    query = trials_with("schedule_id", study).order_by(TRIALS.c.number)
     asked = [query]
     if trial_ids is not None:
         parts = [

@@ -15,12 +15,13 @@ import torch
 from s3search.errors import EvaluationFailed, InvalidConfig, InvalidSchedule
 from s3search.evaluation.code_version import CODE_VERSION
 from s3search.evaluation.evaluator import Evaluator
+from s3search.evaluation.extractor import estimate_of
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.proxies import ProxyScorer, ProxySettings
 from s3search.evaluation.record import statistics_problem
 from s3search.metrics.clip_score import WEIGHT, clip_score
 from s3search.metrics.extractors.clip import load_with_texts
-from s3search.metrics.frechet import Estimate, frechet_estimate
+from s3search.metrics.frechet import Estimate
 from s3search.metrics.kernel import kernel_distance
 from s3search.metrics.paired import Pairing
 from s3search.metrics.precision_recall import K_DENSITY, K_PRECISION, manifolds
@@ -29,8 +30,6 @@ from s3search.study.file.config import StudyConfig
 
 Array = npt.NDArray[np.float64]
 
-_JACKKNIFE_BLOCKS = 10
-_JACKKNIFE_DIMENSIONS = 512
 _MANIFOLD_IMAGES = 10_000  # at most so many made ones: distances between all pairs are taken
 
 
@@ -128,8 +127,7 @@ def _check(schedule: Schedule, evaluator: Evaluator) -> None:
 
 
 def _frechet(evaluator: Evaluator, made: Array) -> Measured:
-    n_blocks = _JACKKNIFE_BLOCKS if made.shape[1] <= _JACKKNIFE_DIMENSIONS else 1
-    estimate = frechet_estimate(evaluator.reference, made, n_blocks=n_blocks)
+    estimate = estimate_of(evaluator.reference, made)
     return Measured(
         metric="frechet",
         value=estimate.value,

@@ -51,9 +51,7 @@ def moved(schedule: Schedule, move: Move) -> Stretched:
             "same answers of the network"
         )
     origin = {"schedule_id": schedule.id, "nfe": schedule.nfe, "notes": notes}
-    fields = {name: getattr(there, name) for name in Schedule.model_fields}
-    found = Schedule(**{**fields, "provenance": {"retimed": origin}})
-    return Stretched(schedule=found, notes=tuple(notes))
+    return Stretched(schedule=there.changed(provenance={"retimed": origin}), notes=tuple(notes))
 
 
 def process_of_study(config: StudyConfig) -> NoiseProcess:

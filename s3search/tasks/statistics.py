@@ -7,6 +7,7 @@ or are the study's reference images, for models without condition.
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -106,14 +107,7 @@ def measure_gaussian(  # the options of the command
 
     found = gaussian_statistics(reported(), n_modes, {"seed": seed})
     where_from = {**found.provenance, **_provenance(evaluator, source, found.n)}
-    found = GaussianStatistics(
-        mean=found.mean,
-        eigenvalues=found.eigenvalues,
-        eigenvectors=found.eigenvectors,
-        rest=found.rest,
-        n=found.n,
-        provenance=where_from,
-    )
+    found = replace(found, provenance=where_from)
     found.save(output)
     return found
 

@@ -20,7 +20,8 @@ from s3search.models import digits
 from s3search.models.gaussian import gaussian_distance
 from s3search.schedules.schedule import Schedule
 from s3search.search.edit.draft import random_schedule
-from s3search.search.predictor import CANDIDATES, Example, Predictor, choose
+from s3search.search.predictor.base import Example, Predictor
+from s3search.search.predictor.choice import CANDIDATES, choose
 from s3search.search.predictor.ranks import best_share, rank_correlation
 from s3search.search.questions import Rung, measure
 from s3search.search.space import Problem, load_space

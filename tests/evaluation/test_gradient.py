@@ -13,7 +13,6 @@ from s3search.evaluation.polish.gradient import PlanGradient
 from s3search.metrics.frechet_loss import FrechetLoss
 from s3search.processes import NoiseProcess, edm
 from s3search.schedules import published
-from s3search.schedules.jump import gaussian_jump
 from s3search.schedules.schedule import (
     Schedule,
     Start,
@@ -25,6 +24,7 @@ from s3search.solvers.coefficients import coefficient_table, schedule_of_table
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
 from s3search.solvers.trainable import Freedom, TrainableTable, trained_range
+from tests.schedules.test_jump import gaussian_jump
 from tests.support.helpers import PROCESSES, gaussian, gaussian_reference, noise
 
 _CPU = torch.device("cpu")

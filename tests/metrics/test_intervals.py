@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from s3search.errors import EvaluationFailed
 from s3search.metrics.frechet import (
     FeatureStatistics,
     FrechetReference,
-    frechet_estimate,
+    jackknife_error,
     left_out,
 )
 from s3search.metrics.intervals import (
@@ -15,8 +14,6 @@ from s3search.metrics.intervals import (
     N_RESAMPLES,
     difference_interval,
     interval,
-    jackknife,
-    paired_difference,
     pooled,
     ratio_interval,
     replicates,
@@ -93,16 +90,14 @@ def test_many_dimensions_are_linearised_with_the_jackknifes_errors() -> None:
     x = rng.normal(size=(3000, d)) * (1.3 * scale) + 0.05
     y = 1.01 * x + 0.01 * rng.normal(size=x.shape)
     found, other = (replicates_of(z, reference) for z in (x, y))
-    whole = jackknife(reference, blocks_of(x, N_BLOCKS))
-    paired = paired_difference(reference, blocks_of(x, N_BLOCKS), blocks_of(y, N_BLOCKS))
+    own, others = (left_out(reference, blocks_of(z, N_BLOCKS)) for z in (x, y))
+    values = [reference.distance(FeatureStatistics.of(z)) for z in (x, y)]
     k = 2.093024 / 1.959964
-    assert whole.standard_error is not None
-    assert paired.standard_error is not None
-    assert np.std(found) == pytest.approx(k * whole.standard_error, rel=0.15)
-    assert np.mean(found) == pytest.approx(whole.value, rel=0.01)
+    assert np.std(found) == pytest.approx(k * jackknife_error(own), rel=0.15)
+    assert np.mean(found) == pytest.approx(values[0], rel=0.01)
     low, high = difference_interval(found, other)
-    assert low < paired.value < high
-    assert np.std(found - other) == pytest.approx(k * paired.standard_error, rel=0.15)
+    assert low < values[0] - values[1] < high
+    assert np.std(found - other) == pytest.approx(k * jackknife_error(own - others), rel=0.15)
 
 
 @pytest.mark.parametrize("d", [8, 300])
@@ -141,31 +136,6 @@ def test_a_ratio_to_what_may_be_nothing_has_no_interval() -> None:
     assert difference_interval([1.0, 2.0], [0.5, 1.5]) == (0.5, 0.5)
 
 
-def test_a_paired_difference_has_the_error_of_the_difference() -> None:
-    rng, n = np.random.default_rng(3), 1000
-    found, errors, apart = [], [], []
-    for _ in range(120):
-        x = features(rng, n)
-        y = 1.02 * x + 0.02 * rng.normal(size=x.shape)
-        estimate = paired_difference(REFERENCE, blocks_of(x), blocks_of(y))
-        found.append(estimate.value)
-        errors.append(estimate.standard_error)
-        single = [jackknife(REFERENCE, blocks_of(z)).standard_error or 0.0 for z in (x, y)]
-        apart.append(np.hypot(*single))
-    assert np.mean(errors) == pytest.approx(np.std(found), rel=0.25)
-    assert np.mean(errors) < 0.3 * np.mean(apart)
-
-
-def test_a_paired_difference_is_that_of_the_distances() -> None:
-    rng = np.random.default_rng(4)
-    x, y = features(rng, 400), features(rng, 400)
-    difference = paired_difference(REFERENCE, blocks_of(x), blocks_of(y)).value
-    direct = [REFERENCE.distance(FeatureStatistics.of(z)) for z in (x, y)]
-    assert difference == pytest.approx(direct[0] - direct[1], abs=1e-12)
-    same = paired_difference(REFERENCE, blocks_of(x), blocks_of(x))
-    assert (same.value, same.standard_error) == (0.0, 0.0)
-
-
 def test_blocks_taken_several_times_are_merged_several_times() -> None:
     a, b, c = blocks_of(features(np.random.default_rng(5), 300), 3)
     ours, merged = pooled([a, b, c], [2, 0, 1]), a.merge(c).merge(a)
@@ -193,18 +163,3 @@ def test_a_block_is_left_out_with_all_its_images() -> None:
     )
     expected = [REFERENCE.distance(FeatureStatistics.of(rest)) for rest in without]
     np.testing.assert_allclose(found[:4], expected, rtol=1e-11)
-
-
-def test_the_jackknife_is_that_of_an_evaluation() -> None:
-    x = features(np.random.default_rng(6), 500)
-    ours, theirs = jackknife(REFERENCE, blocks_of(x)), frechet_estimate(REFERENCE, x, n_blocks=10)
-    assert ours.value == pytest.approx(theirs.value)
-    assert ours.standard_error == pytest.approx(theirs.standard_error)
-
-
-def test_blocks_that_do_not_fit_are_refused() -> None:
-    x = features(np.random.default_rng(7), 400)
-    with pytest.raises(EvaluationFailed, match="at least 2 blocks"):
-        jackknife(REFERENCE, blocks_of(x, 1))
-    with pytest.raises(EvaluationFailed, match="common noise"):
-        paired_difference(REFERENCE, blocks_of(x, 4), blocks_of(x, 5))

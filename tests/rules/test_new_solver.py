@@ -19,8 +19,10 @@ from s3search.schedules.schedule import Schedule, Step, json_schema
 from s3search.search.edit.draft import draft_of, finished, misfit, random_schedule
 from s3search.search.edit.extend_nfe import extended
 from s3search.search.edit.variation import crossover, mutate
-from s3search.search.predictor import Example, SequenceModel, Trees
+from s3search.search.predictor.base import Example
 from s3search.search.predictor.features import compact, flat, tokens
+from s3search.search.predictor.sequence import SequenceModel
+from s3search.search.predictor.trees import Trees
 from s3search.search.space import Problem, load_space, parse_space
 from s3search.show.dashboard.choices import choice
 from s3search.show.pictures import draw_schedule, terminal_drawing, time_lines

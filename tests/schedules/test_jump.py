@@ -14,7 +14,7 @@ from s3search.models.gaussian import eigenmode_gains
 from s3search.processes import NoiseProcess, edm, flow, vp_linear
 from s3search.rules import Prediction, Taylor
 from s3search.schedules import published
-from s3search.schedules.jump import GaussianJump, gaussian_jump
+from s3search.schedules.jump import GaussianJump
 from s3search.schedules.retime import retime
 from s3search.schedules.schedule import Schedule, Start, StartKind, Step
 from s3search.schedules.spacing import noisy_time
@@ -25,6 +25,27 @@ from tests.support.helpers import PROCESSES, gaussian, max_abs, noise
 
 _MEAN = [[[0.3, -0.5], [0.1, 0.8]]]
 _EACH_PROCESS = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES.keys())
+
+
+def gaussian_jump(
+    from_time: float,
+    mean: np.ndarray,  # (C, H, W)
+    eigenvalues: np.ndarray,  # (M,)
+    eigenvectors: np.ndarray,  # (M, M), columns
+    *,
+    n_modes: int,
+) -> GaussianJump:
+    """The jump that keeps the ``n_modes`` largest eigenvalues; the others get their average."""
+    values = np.asarray(eigenvalues, dtype=np.float64)
+    order = np.argsort(values)[::-1]
+    kept, left = order[:n_modes], order[n_modes:]
+    return GaussianJump(
+        from_time=from_time,
+        mean=np.asarray(mean, dtype=np.float64).tolist(),
+        eigenvalues=values[kept].tolist(),
+        eigenvectors=np.asarray(eigenvectors, dtype=np.float64)[:, kept].T.tolist(),
+        rest=float(values[left].mean()) if len(left) else 0.0,
+    )
 
 
 def _jump(process: NoiseProcess, n_modes: int = 4) -> GaussianJump:

@@ -14,7 +14,6 @@ from s3search.processes import NoiseProcess, edm, flow, vp_linear
 from s3search.rules import Adams, Clock, Free, NoisePath, Scale, Taylor, Velocity
 from s3search.rules.points import Prediction
 from s3search.schedules import published
-from s3search.schedules.jump import gaussian_jump
 from s3search.schedules.published.network_times import with_network_times
 from s3search.schedules.schedule import (
     Corrector,
@@ -32,6 +31,7 @@ from s3search.solvers.coefficients import (
     coefficient_table,
     schedule_of_table,
 )
+from tests.schedules.test_jump import gaussian_jump
 from tests.support.helpers import EXAMPLES, gaussian, max_abs, noise, schedules
 
 _PROCESSES: dict[str, NoiseProcess] = {"edm": edm(), "vp_linear": vp_linear(), "flow": flow()}

@@ -23,14 +23,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Generic, Self
+from typing import Any, Generic
 
 import ray
 import ray.exceptions
 
 from s3search.cluster.pool import (
     TASKS_PER_WORKER,
+    ClosesItself,
     Outcome,
     Reply,
     Request,
@@ -48,7 +48,7 @@ from s3search.cluster.ray.cluster import (
 from s3search.cluster.ray.deaths import Death, Deaths, DeathVerdict
 from s3search.cluster.ray.packed import packed
 from s3search.cluster.ray.slots import Call, Slot, Unloaded
-from s3search.cluster.ray.timeouts import Timeout, Timeouts
+from s3search.cluster.ray.timeouts import Timeouts
 from s3search.cluster.sizes import AskedSizes
 from s3search.errors import Failure, failure_from_exception
 
@@ -58,7 +58,7 @@ _SETTLE_SECONDS = 10.0  # for the calls of a dead process to fail, after the fir
 _CLOSE_SECONDS = 20.0
 
 
-class RayPool(Generic[Request, Reply]):
+class RayPool(ClosesItself, Generic[Request, Reply]):
     """As many processes on a Ray cluster as are asked for; see ``WorkerPool`` for the contract.
 
     ``threads_per_worker`` is torch's, by default a share of a local Ray's cores; a task that runs
@@ -80,7 +80,7 @@ class RayPool(Generic[Request, Reply]):
         self._deaths = Deaths()
         self._suspects: list[Call[Request]] = []  # until their deaths are understood
         self._look_at = 0.0
-        self._timeouts = Timeouts(task_seconds)
+        self._timeouts, self._task_seconds = Timeouts(), task_seconds
         self._is_closed = False
         factory = packed(make_worker)
         self._owns_connection = connect(address, asked.on(()).n_workers, store_bytes=len(factory))
@@ -149,17 +149,6 @@ class RayPool(Generic[Request, Reply]):
         self._pending_ids.clear()
         _end_in_time(self._release)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def _release(self) -> None:
         try:
             self._actors.release()
@@ -175,7 +164,7 @@ class RayPool(Generic[Request, Reply]):
     # The loop: sending tasks, settling what has finished or takes too long.
 
     def _seconds_to_next_look(self) -> float:
-        wake, limit = self._actors.next_wake(), self._timeouts.limit
+        wake, limit = self._actors.next_wake(), self._task_seconds
         moments = [] if wake is None else [wake]
         if self._suspects:
             moments.append(self._look_at)
@@ -289,25 +278,21 @@ class RayPool(Generic[Request, Reply]):
 
     def _end_timeouts(self) -> None:
         """End the processes whose task takes too long; it runs again after the others, once."""
-        now, limit = time.monotonic(), self._timeouts.limit
+        now, limit = time.monotonic(), self._task_seconds
         for slot in self._actors.ready:
             if limit is None or not slot.calls:
                 continue
             call, *behind = slot.calls
             if now - slot.busy_since <= limit * call.task.n_parts:
                 continue
-            timeout = Timeout(worker=slot.worker, seconds=now - slot.busy_since)
+            task, worker, seconds = call.task, slot.worker, now - slot.busy_since
             self._actors.kill(slot)
             self._queue.extendleft(other.task for other in reversed(behind))
-            self._settle_timeout(call, timeout)
-
-    def _settle_timeout(self, call: Call[Request], timeout: Timeout) -> None:
-        task_id = call.task.id
-        if self._timeouts.add(task_id, timeout):
-            failure, seconds = self._timeouts.failure(task_id), self._timeouts.seconds(task_id)
-            self._finish(call, failure, timeout.worker, seconds)
-        else:
-            self._queue.append(call.task)
+            if self._timeouts.add(task.id, worker, seconds):
+                failure = self._timeouts.failure(task.id, limit)
+                self._finish(call, failure, worker, self._timeouts.seconds(task.id))
+            else:
+                self._queue.append(task)
 
 
 def _end_in_time(end: Callable[[], None]) -> None:

@@ -6,8 +6,7 @@ since a small, badly trained or strongly guided model is still a model.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -35,16 +34,21 @@ _RARE = 0.02  # of the pixels lie beyond an end of the range
 _FEW_PIXELS = 2**20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Checked:
+class Checked(Protocol):
     """What a worker has loaded, as far as it is checked."""
 
     where: str  # how the study names the model
     denoiser: Any
     noise: NoiseBank
-    batch_size: int
-    sides: Sequence[tuple[Extractor, FrechetReference]]
-    images: Tensor | None  # (N, C, H, W) of the reference
+    reference_images: Tensor | None  # (N, C, H, W)
+
+    @property
+    def batch_size(self) -> int:
+        """Images through the network at once."""
+
+    @property
+    def sides(self) -> Sequence[tuple[Extractor, FrechetReference]]:
+        """Every extractor with its view of the real images."""
 
 
 @torch.inference_mode()
@@ -74,7 +78,7 @@ def _drawn(checked: Checked) -> tuple[Tensor, dict[str, Tensor]]:
 
 def _probe(checked: Checked, noise: Tensor, condition: dict[str, Tensor]) -> Probe:
     """Noise on real images where the model makes such and nobody says which, else on its own."""
-    images = checked.images
+    images = checked.reference_images
     shape = tuple(checked.denoiser.sample_shape)
     is_decoded = getattr(checked.denoiser, "decode", None) is not None
     if images is None or is_decoded or condition or tuple(images.shape[1:]) != shape:
@@ -164,7 +168,7 @@ def _images(checked: Checked, model: Remembered, probe: Probe) -> Iterator[Findi
     """
     answer = probe.answer(model, probe.times(model.process)[0])
     made = images_of(checked.denoiser, answer)
-    yield _of_kind(checked.where, made, checked.images)
+    yield _of_kind(checked.where, made, checked.reference_images)
     for extractor, reference in checked.sides:
         yield _features(extractor, reference, made)
 

@@ -6,6 +6,7 @@ from s3search.errors import InvalidSchedule
 from s3search.processes import NoiseProcess
 from s3search.rules import Prediction, Taylor
 from s3search.schedules.schedule import Schedule, Start, StatisticsReference, Step
+from s3search.schedules.spacing import End, EndRule
 
 
 def on_times(
@@ -33,6 +34,20 @@ def on_times(
 def rising_orders(n: int, order: int, *, lowers: bool) -> list[int]:
     """Order of each step: limited by the points that exist and, if wanted, by the steps left."""
     return [min(order, i + 1, n - i if lowers else order) for i in range(n)]
+
+
+def paired_calls(solver: str, nfe: int, end: End | None) -> tuple[End, bool]:
+    """The end, by default the clean one, of a solver with two calls per step but for a last one to
+    it, and whether it is; raises `InvalidSchedule` for an ``nfe`` that such steps cannot make.
+    """
+    end = end or End(rule=EndRule.DENOISE)
+    clean = end.rule is EndRule.DENOISE
+    if nfe % 2 != clean:
+        kind = "an odd" if clean else "an even"
+        raise InvalidSchedule(
+            f"{solver} with end rule {end.rule.value!r} needs {kind} nfe, asked {nfe}"
+        )
+    return end, clean
 
 
 def check_order(order: int, highest: int) -> None:

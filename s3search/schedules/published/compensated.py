@@ -99,10 +99,4 @@ def _with_compensations(
         step.model_copy(update={"compensation": own})
         for step, own in zip(schedule.steps, compensations, strict=True)
     ]
-    return Schedule(
-        process=schedule.process,
-        times=schedule.times,
-        start=schedule.start,
-        steps=steps,
-        model_patch=schedule.model_patch,
-    )
+    return schedule.changed(steps=steps, provenance={})

@@ -1,11 +1,10 @@
 """Euler and Heun in sigma / alpha (EDM, arXiv:2206.00364, alg. 1)."""
 
-from s3search.errors import InvalidSchedule
 from s3search.processes import NoiseProcess
-from s3search.rules import Adams
-from s3search.schedules.published.common import on_times
+from s3search.rules import Adams, refuse_pure_noise
+from s3search.schedules.published.common import on_times, paired_calls
 from s3search.schedules.schedule import Corrector, CorrectorKind, Schedule, Step
-from s3search.schedules.spacing import End, EndRule, Spacing, grid, noisy_time
+from s3search.schedules.spacing import End, Spacing, grid
 
 
 def euler(
@@ -27,15 +26,8 @@ def heun(
 
     ``nfe`` must be even for the `stop` end and odd for `denoise`.
     """
-    end = end or End(rule=EndRule.DENOISE)
-    clean = end.rule is EndRule.DENOISE
-    if nfe % 2 != clean:
-        kind = "an odd" if clean else "an even"
-        raise InvalidSchedule(
-            f"heun with end rule {end.rule.value!r} needs {kind} nfe, asked {nfe}"
-        )
-    if process.alpha(noisy_time(process)) == 0.0:
-        raise InvalidSchedule("heun works in sigma / alpha, which is infinite where a flow starts")
+    end, clean = paired_calls("heun", nfe, end)
+    refuse_pure_noise(process)
     n = (nfe + clean) // 2
     return on_times(process, grid(process, n, spacing, end), heun_steps(n, ends_clean=clean))
 

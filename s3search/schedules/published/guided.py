@@ -15,8 +15,7 @@ def with_guidance(schedule: Schedule, scales: Sequence[float]) -> Schedule:
     """
     own = schedule.model_patch or ModelPatch()
     patch = {**dict(own), "guidance_scale": [float(scale) for scale in scales]}
-    fields = {name: getattr(schedule, name) for name in Schedule.model_fields}
-    return Schedule(**{**fields, "model_patch": patch})
+    return schedule.changed(model_patch=patch)
 
 
 def guided_in_interval(

@@ -9,12 +9,7 @@ def with_jump(schedule: Schedule, jump: GaussianJump) -> Schedule:
 
     >>> times = grid(process, 10, "logsnr")
     >>> late = on_times(process, times[3:], dpm_multistep_steps(7, order=2))
-    >>> schedule = with_jump(late, gaussian_jump(times[0], mean, values, vectors, n_modes=64))
+    >>> schedule = with_jump(late, statistics.jump(times[0], n_modes=64))
     """
-    return Schedule(
-        process=schedule.process,
-        times=schedule.times,
-        start=schedule.start.model_copy(update={"jump": jump}),
-        steps=schedule.steps,
-        model_patch=schedule.model_patch,
-    )
+    start = schedule.start.model_copy(update={"jump": jump})
+    return schedule.changed(start=start, provenance={})

@@ -29,10 +29,5 @@ def with_network_times(schedule: Schedule, times: Sequence[float | None]) -> Sch
         step.model_copy(update={"network_time": t})
         for step, t in zip(schedule.steps, own[1:], strict=True)
     ]
-    return Schedule(
-        process=schedule.process,
-        times=schedule.times,
-        start=schedule.start.model_copy(update={"network_time": own[0]}),
-        steps=steps,
-        model_patch=schedule.model_patch,
-    )
+    start = schedule.start.model_copy(update={"network_time": own[0]})
+    return schedule.changed(start=start, steps=steps, provenance={})

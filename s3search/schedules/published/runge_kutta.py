@@ -10,10 +10,10 @@ from itertools import pairwise
 from s3search.errors import InvalidSchedule
 from s3search.processes import NoiseProcess
 from s3search.rules import Adams, Slope, SlopeTerm, refuse_pure_noise
-from s3search.schedules.published.common import on_times
+from s3search.schedules.published.common import on_times, paired_calls
 from s3search.schedules.published.dpm import ddim_steps
 from s3search.schedules.schedule import Corrector, CorrectorKind, Schedule, Step
-from s3search.schedules.spacing import End, EndRule, Spacing, grid, time_of_ratio
+from s3search.schedules.spacing import End, Spacing, grid, time_of_ratio
 
 _Row = tuple[float, ...]
 
@@ -109,13 +109,7 @@ def dpm2(
 
     ``nfe`` must be even for the `stop` end and odd for `denoise`.
     """
-    end = end or End(rule=EndRule.DENOISE)
-    clean = end.rule is EndRule.DENOISE
-    if nfe % 2 != clean:
-        kind = "an odd" if clean else "an even"
-        raise InvalidSchedule(
-            f"dpm2 with end rule {end.rule.value!r} needs {kind} nfe, asked {nfe}"
-        )
+    end, clean = paired_calls("dpm2", nfe, end)
     refuse_pure_noise(process)
     outer = grid(process, (nfe + clean) // 2, spacing, end)
     times, steps = dpm2_on(process, outer[: len(outer) - clean], r)

@@ -14,8 +14,7 @@ The layers that the paper leaves out of the network in a second stage, under a b
 `s3search.search.algorithms.layered`'s.
 """
 
-import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -27,7 +26,7 @@ from s3search.processes import NoiseProcess
 from s3search.schedules.published import ddim, dpmpp_2m
 from s3search.schedules.schedule import Schedule
 from s3search.schedules.spacing import Spacing, noisy_time, spaced
-from s3search.search.algorithms.sequential import Seeds, Seen
+from s3search.search.algorithms.sequential import SeedsFirst, finite_value
 from s3search.search.conversation import Setup
 from s3search.search.edit.draft import draft_of, settle_times
 from s3search.search.questions import Measurement
@@ -51,7 +50,7 @@ TRIES = 30  # draws until a proposal is new
 Scored = tuple[float, int, Trial]
 
 
-class AutoDiffusion:
+class AutoDiffusion(SeedsFirst):
     """Generations of times; the module's docstring tells what of it is published."""
 
     def __init__(self, setup: Setup, *, solver: str = "") -> None:
@@ -60,10 +59,8 @@ class AutoDiffusion:
                 f"search.algorithm: autodiffusion knows no solver {solver!r}; "
                 + nearest(solver, SOLVERS[1:])
             )
-        self._problem = setup.problem
-        self._nfe, self._seed = setup.nfe, setup.seed
+        super().__init__(setup)
         self._solver = solver
-        self._seeds, self._seen = Seeds(setup.seeds), Seen()
         self._seed_keys = {seed.key for seed in setup.seeds}
         # per number of calls: what was measured, in order; None where it was in vain
         self._measured_seeds: dict[int, list[Scored]] = {}
@@ -73,24 +70,17 @@ class AutoDiffusion:
         """Remembers the schedule; a finite value makes it a possible parent of later
         generations.
         """
-        value, trial = measured.value, measured.trial
-        if not self._seen.add(trial.key) or not trial.is_for(self._problem.process):
+        trial, scored = measured.trial, finite_value(measured)
+        if not self._is_new(trial) or not trial.is_for(self._problem.process):
             return
-        works = value is not None and math.isfinite(value)
-        scored = (value, trial.number or 0, trial) if value is not None and works else None
         if trial.key not in self._seed_keys:
             self._measured.setdefault(trial.nfe, []).append(scored)
         elif scored is not None:
             self._measured_seeds.setdefault(trial.nfe, []).append(scored)
 
-    def propose(self, number: int, pending: Sequence[Trial]) -> Trial:
-        """The next seed, or a member of the present generation."""
-        taken = self._seen.with_pending(pending)
-        seed = self._seeds.next(number, taken)
-        if seed is not None:
-            return seed
-        rng = np.random.default_rng([self._seed, number])
-        nfe = self._nfe[number % len(self._nfe)]
+    def _made(self, number: int, pending: Sequence[Trial], taken: Container[bytes]) -> Trial:
+        """A member of the present generation."""
+        nfe, rng = self._turn(number)
         measured = self._measured.get(nfe, [])
         in_flight = [trial for trial in pending if trial.nfe == nfe]
         n_before = len(measured) + sum(trial.key not in self._seed_keys for trial in in_flight)
@@ -203,13 +193,7 @@ class TimeGenes:
         draft.times[1:] = self.grid[genes].tolist()
         settle_times(self.problem, draft)
         clean = (self.base.process.clean_time,) if draft.denoises else ()
-        return Schedule(
-            process=self.base.process,
-            times=(*draft.times, *clean),
-            start=self.base.start,
-            steps=self.base.steps,
-            model_patch=self.base.model_patch,
-        )
+        return self.base.changed(times=(*draft.times, *clean), provenance={})
 
 
 @lru_cache(maxsize=8)

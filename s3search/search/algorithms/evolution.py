@@ -6,16 +6,15 @@ never proposes a plan twice, and a child of one nfe may come from the population
 neighbouring nfe by inserting or removing steps.
 """
 
-import math
 from bisect import insort
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from s3search.errors import InvalidConfig
 from s3search.schedules.schedule import Schedule
-from s3search.search.algorithms.sequential import Seeds, Seen
+from s3search.search.algorithms.sequential import SeedsFirst, finite_value
 from s3search.search.conversation import Setup
 from s3search.search.edit.draft import random_schedule
 from s3search.search.edit.variation import crossover, migrate, mutate
@@ -56,70 +55,47 @@ Populations = dict[int, Population]
 """By nfe."""
 
 
-def insert(populations: Populations, value: float, trial: Trial, *, most: int) -> None:
-    """Puts a measured trial in its place among the best ``most``."""
-    population = populations.setdefault(trial.nfe, [])
-    insort(population, (value, trial.number or 0, trial), key=lambda m: m[:2])
-    del population[most:]
+def insert(populations: Populations, measured: Measurement, *, most: int) -> None:
+    """Puts a measured trial that worked in its place among the best ``most``."""
+    found = finite_value(measured)
+    if found is not None:
+        population = populations.setdefault(measured.trial.nfe, [])
+        insort(population, found, key=lambda m: m[:2])
+        del population[most:]
 
 
-class RandomSearch:
+class RandomSearch(SeedsFirst):
     """The seeds, then random schedules of the space; the numbers of calls take turns."""
-
-    def __init__(self, setup: Setup) -> None:
-        self._problem = setup.problem
-        self._nfe, self._seed = setup.nfe, setup.seed
-        self._seeds, self._seen = Seeds(setup.seeds), Seen()
 
     def tell(self, measured: Measurement) -> None:
         """Remembers that the schedule was measured."""
-        self._seen.add(measured.trial.key)
+        self._is_new(measured.trial)
 
-    def propose(self, number: int, pending: Sequence[Trial]) -> Trial:
-        """The next seed, or a random schedule."""
-        taken = self._seen.with_pending(pending)
-        seed = self._seeds.next(number, taken)
-        if seed is not None:
-            return seed
-        rng = np.random.default_rng([self._seed, number])
-        nfe = self._nfe[number % len(self._nfe)]
-        for _ in range(_TRIES):
-            schedule = random_schedule(self._problem, nfe, rng)
-            if schedule_key(schedule) not in taken:
-                break
-        return Trial.of(schedule, searched("random"), number=number)
+    def _made(self, number: int, pending: Sequence[Trial], taken: Container[bytes]) -> Trial:
+        return self._random(number, *self._turn(number), taken, _TRIES)
 
 
-class Evolution:
+class Evolution(SeedsFirst):
     """Steady-state evolution; the module's docstring says how, `EvolutionSettings` how much."""
 
     def __init__(self, setup: Setup, settings: EvolutionSettings | None = None) -> None:
-        self._problem = setup.problem
-        self._nfe, self._seed = setup.nfe, setup.seed
+        super().__init__(setup)
         self._settings = settings or EvolutionSettings()
-        self._seeds, self._seen = Seeds(setup.seeds), Seen()
         self._populations: Populations = {}
 
     def tell(self, measured: Measurement) -> None:
         """Remembers the schedule; a finite value makes it a possible parent.  Where the winner is
         to be a list for a solver, what is none would crowd the lists out, and is not.
         """
-        value, trial = measured.value, measured.trial
-        if not self._seen.add(trial.key) or not trial.is_for(self._problem.process):
+        trial = measured.trial
+        if not self._is_new(trial) or not trial.is_for(self._problem.process):
             return
         if self._problem.listed and not self._problem.can_run(trial.schedule):
             return
-        if value is not None and math.isfinite(value):
-            insert(self._populations, value, trial, most=self._settings.rank_bar)
+        insert(self._populations, measured, most=self._settings.rank_bar)
 
-    def propose(self, number: int, pending: Sequence[Trial]) -> Trial:
-        """The next seed, or a child of what was told."""
-        taken = self._seen.with_pending(pending)
-        seed = self._seeds.next(number, taken)
-        if seed is not None:
-            return seed
-        rng = np.random.default_rng([self._seed, number])
-        nfe = self._nfe[number % len(self._nfe)]
+    def _made(self, number: int, pending: Sequence[Trial], taken: Container[bytes]) -> Trial:
+        nfe, rng = self._turn(number)
         for _ in range(_TRIES):
             schedule, origin, parents = self.child(nfe, rng)
             if schedule_key(schedule) not in taken:

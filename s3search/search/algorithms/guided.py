@@ -16,7 +16,7 @@ import numpy as np
 
 from s3search.schedules.published import with_guidance
 from s3search.schedules.schedule import ModelPatch, Schedule
-from s3search.search.algorithms.sequential import Proposer
+from s3search.search.algorithms.sequential import Proposer, finite_value
 from s3search.search.conversation import Setup
 from s3search.search.questions import Measurement
 from s3search.search.trial import Trial, searched
@@ -49,14 +49,14 @@ class GuidedSearch:
 
     def tell(self, measured: Measurement) -> None:
         """Remembers the scales here and the schedule there."""
-        trial, value = measured.trial, measured.value
+        trial, found = measured.trial, finite_value(measured)
         schedule = trial.schedule
         plain = without_guidance(schedule)
         self._measured[schedule.id] = schedule
         self._firsts.setdefault(plain.id, schedule)
-        if value is not None and np.isfinite(value):
+        if found is not None:
             ranked = self._best.setdefault(schedule.nfe, [])
-            insort(ranked, (value, trial.number or 0, schedule), key=lambda m: m[:2])
+            insort(ranked, (*found[:2], schedule), key=lambda m: m[:2])
         question = replace(measured.question, trial=_without(trial, plain))
         self._proposer.tell(replace(measured, question=question))
 
@@ -120,8 +120,7 @@ def without_guidance(schedule: Schedule) -> Schedule:
     if patch is None or patch.guidance_scale is None:
         return schedule
     rest = patch.model_copy(update={"guidance_scale": None})
-    fields = {name: getattr(schedule, name) for name in Schedule.model_fields}
-    return Schedule(**{**fields, "model_patch": None if rest == ModelPatch() else rest})
+    return schedule.changed(model_patch=None if rest == ModelPatch() else rest)
 
 
 def drawn_scales(limits: tuple[float, float], n: int, rng: np.random.Generator) -> Scales:

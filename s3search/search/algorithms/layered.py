@@ -45,6 +45,7 @@ from s3search.search.algorithms.autodiffusion import (
     Genes,
     TimeGenes,
 )
+from s3search.search.algorithms.sequential import finite_value
 from s3search.search.conversation import Setup
 from s3search.search.questions import Measurement
 from s3search.search.space import Problem
@@ -85,14 +86,12 @@ class LayeredAutoDiffusion:
 
     def tell(self, measured: Measurement) -> None:
         """Remembers the schedule; a finite value makes it a possible parent."""
-        trial, value = measured.trial, measured.value
+        trial, scored = measured.trial, finite_value(measured)
         if trial.id in self._ids or not trial.is_for(self._problem.process):
             return
         self._ids.add(trial.id)
         if not skips_layers(trial.schedule):
             self._times.tell(measured)
-        works = value is not None and math.isfinite(value)
-        scored = (value, trial.number or 0, trial) if value is not None and works else None
         if trial.id not in self._fitting:
             self._measured.append(scored)
         elif scored is not None:

@@ -24,7 +24,7 @@ import inspect
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -36,9 +36,9 @@ import optuna
 from s3search.errors import InvalidConfig, nearest
 from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind
 from s3search.schedules.spacing import EndRule
-from s3search.search.algorithms.sequential import Seeds, Seen
+from s3search.search.algorithms.sequential import SeedsFirst
 from s3search.search.conversation import Setup
-from s3search.search.edit.draft import Draft, draft_of, finished, misfit, random_schedule
+from s3search.search.edit.draft import Draft, draft_of, finished, misfit
 from s3search.search.edit.recipe import (
     FINISH,
     Choice,
@@ -68,14 +68,12 @@ Params = dict[str, float | str]
 Word = TypeVar("Word", bound=StrEnum | None)
 
 
-class OptunaProposer:
+class OptunaProposer(SeedsFirst):
     """The seeds, then what an Optuna sampler suggests; seeds that fit the parameters are told."""
 
     def __init__(self, sampler: str, setup: Setup) -> None:
-        self._problem = setup.problem
-        self._nfe, self._seed = setup.nfe, setup.seed
+        super().__init__(setup)
         self._name = sampler
-        self._seeds, self._seen = Seeds(setup.seeds), Seen()
         with _quiet():
             self._studies = {
                 n: optuna.create_study(sampler=make_sampler(sampler, self._seed))
@@ -85,7 +83,7 @@ class OptunaProposer:
     def tell(self, measured: Measurement) -> None:
         """Replays the measurement into the sampler, if the parameters can write its schedule."""
         trial, value = measured.trial, measured.value
-        is_new = self._seen.add(trial.key)
+        is_new = self._is_new(trial)
         study = self._studies.get(trial.nfe)
         params = self._encoded(trial.schedule) if is_new and study is not None else None
         if study is None or params is None:
@@ -104,14 +102,8 @@ class OptunaProposer:
             if len(study.get_trials(deepcopy=False)) >= _MOST:
                 self._studies[trial.nfe] = self._shortened(study)
 
-    def propose(self, number: int, pending: Sequence[Trial]) -> Trial:
-        """The next seed, or the sampler's suggestion."""
-        taken = self._seen.with_pending(pending)
-        seed = self._seeds.next(number, taken)
-        if seed is not None:
-            return seed
-        nfe = self._nfe[number % len(self._nfe)]
-        rng = np.random.default_rng([self._seed, number])
+    def _made(self, number: int, pending: Sequence[Trial], taken: Container[bytes]) -> Trial:
+        nfe, rng = self._turn(number)
         with _quiet():
             study = _copied(self._studies[nfe])
             study.sampler = make_sampler(self._name, int(rng.integers(2**31)))
@@ -119,8 +111,7 @@ class OptunaProposer:
                 schedule = _decoded(_Asked(study.ask()), self._problem, nfe)
                 if schedule_key(schedule) not in taken:
                     return Trial.of(schedule, searched(f"optuna:{self._name}"), number=number)
-        schedule = random_schedule(self._problem, nfe, rng)
-        return Trial.of(schedule, searched("random"), number=number)
+        return self._random(number, nfe, rng, taken)
 
     def _shortened(self, study: optuna.Study) -> optuna.Study:
         """The best and the newest trials in a study of their own, in their order."""

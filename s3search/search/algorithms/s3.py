@@ -104,8 +104,7 @@ class S3:
         useless: dict[str, str] = {}  # proxies, and why
         for i, nfe in enumerate(searched_nfe):
             seeds = [seed for seed in self._setup.seeds if seed.nfe == nfe]
-            while fewer is not None and fewer.nfe < nfe:
-                fewer = extended(fewer)
+            fewer = fewer and extended(fewer, nfe)
             if fewer is not None:
                 origin = seeded(f"winner with {searched_nfe[i - 1]} calls, padded")
                 seeds = [Trial.of(fewer, origin), *seeds]

@@ -18,13 +18,18 @@ is.
 A value is a distance: lower is better.
 """
 
+import math
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Protocol
 
+import numpy as np
+
 from s3search.search.conversation import Conversation, Setup, Talk, unvalued
+from s3search.search.edit.draft import random_schedule
 from s3search.search.questions import Measurement
-from s3search.search.trial import Trial, distinct
+from s3search.search.trial import Trial, distinct, schedule_key, searched
 
 
 class Proposer(Protocol):
@@ -109,35 +114,62 @@ class Sequential:
         return is_last or self._talk.outside.is_over
 
 
-class Seeds:
-    """Trials that are proposed first, in order; those with one plan count once."""
+class SeedsFirst(ABC):
+    """A proposer that begins with its seeds, in order, and knows which plans were measured or are
+    under way; what comes after the seeds is up to `_made`.
+    """
 
-    def __init__(self, seeds: Iterable[Trial]) -> None:
-        self._seeds = distinct(seeds)
+    def __init__(self, setup: Setup) -> None:
+        self._problem = setup.problem
+        self._nfe, self._seed = setup.nfe, setup.seed
+        self._seeds = distinct(setup.seeds)
+        self._seen: set[bytes] = set()  # keys of plans
 
-    def next(self, number: int, taken: Container[bytes]) -> Trial | None:
-        """The first whose plan is not among the keys taken."""
+    def propose(self, number: int, pending: Sequence[Trial]) -> Trial:
+        """The next seed, or what the search makes of the measured."""
+        taken = _Either(self._seen, {trial.key for trial in pending})
         for seed in self._seeds:
             if seed.key not in taken:
                 return seed.numbered(number)
+        return self._made(number, pending, taken)
+
+    @abstractmethod
+    def _made(self, number: int, pending: Sequence[Trial], taken: Container[bytes]) -> Trial:
+        """The trial of this number, of a plan that is not ``taken`` if the space has one."""
+
+    def _is_new(self, trial: Trial) -> bool:
+        """Notes that a trial was measured; whether its plan was not before."""
+        before = len(self._seen)
+        self._seen.add(trial.key)
+        return len(self._seen) > before
+
+    def _turn(self, number: int) -> tuple[int, np.random.Generator]:
+        """The number of calls whose turn it is, and the random numbers of this trial."""
+        rng = np.random.default_rng([self._seed, number])
+        return self._nfe[number % len(self._nfe)], rng
+
+    def _random(
+        self,
+        number: int,
+        nfe: int,
+        rng: np.random.Generator,
+        taken: Container[bytes],
+        tries: int = 1,
+    ) -> Trial:
+        """A random schedule of the space, after so many ``tries`` perhaps of a plan taken."""
+        for _ in range(tries):
+            schedule = random_schedule(self._problem, nfe, rng)
+            if schedule_key(schedule) not in taken:
+                break
+        return Trial.of(schedule, searched("random"), number=number)
+
+
+def finite_value(measured: Measurement) -> tuple[float, int, Trial] | None:
+    """A measured trial as it is ranked, by value and number; None where it was in vain."""
+    value, trial = measured.value, measured.trial
+    if value is None or not math.isfinite(value):
         return None
-
-
-class Seen:
-    """Which plans were told."""
-
-    def __init__(self) -> None:
-        self._keys: set[bytes] = set()
-
-    def add(self, key: bytes) -> bool:
-        """Remembers the key of a plan; whether it was new."""
-        before = len(self._keys)
-        self._keys.add(key)
-        return len(self._keys) > before
-
-    def with_pending(self, pending: Sequence[Trial]) -> Container[bytes]:
-        """Keys of everything told or pending."""
-        return _Either(self._keys, {trial.key for trial in pending})
+    return value, trial.number or 0, trial
 
 
 class _Either(Container[bytes]):

@@ -19,8 +19,7 @@ child inherits whether it denoises); it has no choices beyond the space's, and n
 beyond its own: values that the space lacks are left out of its tables.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -30,9 +29,9 @@ from s3search.processes import Edm
 from s3search.rules import Prediction, RelaxationKind
 from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind
 from s3search.search.algorithms.evolution import Populations, insert
-from s3search.search.algorithms.sequential import Seeds, Seen
+from s3search.search.algorithms.sequential import SeedsFirst
 from s3search.search.conversation import Setup
-from s3search.search.edit.draft import Draft, draft_of, finished, random_schedule
+from s3search.search.edit.draft import Draft, draft_of, finished
 from s3search.search.edit.recipe import (
     Choice,
     kind_of,
@@ -80,29 +79,19 @@ _STARTS = {
 _TRIES = 100  # draws until a child is new and of a searched number of calls
 
 
-class UsfEvolution:
+class UsfEvolution(SeedsFirst):
     """USF's evolution; the module's docstring tells what of it is published."""
 
     def __init__(self, setup: Setup) -> None:
-        self._problem = setup.problem
-        self._nfe, self._seed = setup.nfe, setup.seed
-        self._seeds, self._seen = Seeds(setup.seeds), Seen()
+        super().__init__(setup)
         self._populations: Populations = {}
 
     def tell(self, measured: Measurement) -> None:
         """Remembers the schedule; a finite value makes it a possible parent."""
-        value, trial = measured.value, measured.trial
-        if not self._seen.add(trial.key) or not trial.is_for(self._problem.process):
-            return
-        if value is not None and math.isfinite(value):
-            insert(self._populations, value, trial, most=RANK_BAR)
+        if self._is_new(measured.trial) and measured.trial.is_for(self._problem.process):
+            insert(self._populations, measured, most=RANK_BAR)
 
-    def propose(self, number: int, pending: Sequence[Trial]) -> Trial:
-        """The next seed, or a child of what was told."""
-        taken = self._seen.with_pending(pending)
-        seed = self._seeds.next(number, taken)
-        if seed is not None:
-            return seed
+    def _made(self, number: int, pending: Sequence[Trial], taken: Container[bytes]) -> Trial:
         rng = np.random.default_rng([self._seed, number])
         nfe = self._nfe[int(rng.integers(len(self._nfe)))]
         population = self._populations.get(nfe, [])
@@ -115,11 +104,7 @@ class UsfEvolution:
             if child is not None and schedule_key(child) not in taken:
                 origin = "mutation" if len(parents) == 1 else "crossover"
                 return Trial.of(child, searched(origin), parents, number)
-        for _ in range(_TRIES):
-            drawn = random_schedule(self._problem, nfe, rng)
-            if schedule_key(drawn) not in taken:
-                break
-        return Trial.of(drawn, searched("random"), number=number)
+        return self._random(number, nfe, rng, taken, _TRIES)
 
 
 def usf_child(

@@ -24,10 +24,18 @@ from s3search.schedules.schedule import Schedule, Step
 from s3search.search.edit.draft import lam_at
 
 
-def extended(schedule: Schedule) -> Schedule | None:
-    """``schedule`` with an unused call; None where the newest call means something, to layers left
-    out or guidance given call by call, and where no interval has room for it.
+def extended(schedule: Schedule, nfe: int | None = None) -> Schedule | None:
+    """``schedule`` with an unused call, or with as many as make ``nfe``; None where the newest
+    call means something, to layers left out or guidance given call by call, and where no interval
+    has room for it.
     """
+    found: Schedule | None = schedule
+    while found is not None and found.nfe < (schedule.nfe + 1 if nfe is None else nfe):
+        found = _with_one_more(found)
+    return found
+
+
+def _with_one_more(schedule: Schedule) -> Schedule | None:
     patch = schedule.model_patch
     by_call = () if patch is None else (patch.skip_layers, patch.guidance_scale)
     if any(listed is not None for listed in by_call):

@@ -43,8 +43,7 @@ def begun_lower(schedule: Schedule, halvings: int) -> Schedule | None:
         moved = [new]
     times = [process.time_of_lam(lam) for lam in moved]
     clean = [t for t in schedule.times if process.sigma(t) <= 0.0]
-    fields = {name: getattr(schedule, name) for name in Schedule.model_fields}
     try:
-        return Schedule(**{**fields, "times": (*times, *clean)})
+        return schedule.changed(times=(*times, *clean))
     except InvalidSchedule:
         return None

@@ -10,6 +10,7 @@ far as it has ranked the first of them.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -253,18 +254,9 @@ class Surrogate:
             std=np.array([std for (_, std), _ in known]),
         )
         record = calibration_of(self._stage, forecast, [value for _, value in known])
-        self._talk.note(
-            "calibration",
-            {
-                "stage": record.stage,
-                "nfe": whole[0][0].nfe,
-                "n": record.n,
-                "spearman": record.spearman,
-                "mean_abs_rank_error": record.mean_abs_rank_error,
-                "coverage": record.coverage,
-                "ranks": [[round(rank, 4) for rank in pair] for pair in record.ranks],
-            },
-        )
+        ranks = [[round(rank, 4) for rank in pair] for pair in record.ranks]
+        content = asdict(record) | {"nfe": whole[0][0].nfe, "ranks": ranks}
+        self._talk.note("calibration", content)
 
 
 def _nan(score: float | None) -> float:

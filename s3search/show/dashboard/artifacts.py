@@ -31,6 +31,7 @@ from s3search.show.dashboard.storage import open_storage
 from s3search.show.pictures import draw_schedule
 from s3search.show.report.samples import image_grid
 from s3search.study.file.config import StudyConfig
+from s3search.study.optuna.storage import closed_after
 
 _NAMESPACE = uuid.UUID("5f0a3c64-0f53-4d5c-9a53-8e1f6a3f7d21")
 _KEY = "dashboard:artifacts:{trial}:{artifact}"  # as optuna-dashboard 0.21 looks for it
@@ -162,15 +163,12 @@ def carry_files(url: str, target: str, study_name: str) -> int:
     here, there = artifacts_folder(url), artifacts_folder(target)
     if here is None or there is None or not here.is_dir():
         return 0
-    storage = open_storage(target, writable=False)
     try:
-        study_id = storage.get_study_id_from_name(study_name)
-        listed = storage.get_study_system_attrs(study_id)
+        with closed_after(open_storage(target, writable=False)) as storage:
+            study_id = storage.get_study_id_from_name(study_name)
+            listed = storage.get_study_system_attrs(study_id)
     except KeyError:  # killed before it had a trial
         return 0
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
     ids = [key.rpartition(":")[2] for key in listed if _LISTED.match(key)]
     known = [artifact for artifact in ids if (here / artifact).is_file()]
     try:

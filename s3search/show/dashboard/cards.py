@@ -50,25 +50,17 @@ def progress_card(progress: SearchCurve) -> go.Figure:
     lines = []
     if progress.found:
         calls, values = zip(*progress.found, strict=True)
-        lines.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "line": {"shape": "hv", "color": SERIES[0], "width": 3},
-                "name": f"found, {values[-1]:.4g}",
-                "x": _short(calls),
-                "y": _short(values),
-            }
-        )
+        line = {"shape": "hv", "color": SERIES[0], "width": 3}
+        name = f"found, {values[-1]:.4g}"
+        lines.append(_scatter("lines+markers", name, _short(calls), _short(values), line=line))
     lines += [
-        {
-            "type": "scatter",
-            "mode": "lines",
-            "line": {"dash": dash, "color": SERIES[1]},
-            "name": f"{html.escape(name)}, {value:.4g}",
-            "x": [0, progress.total_calls],
-            "y": _short([value, value]),
-        }
+        _scatter(
+            "lines",
+            f"{html.escape(name)}, {value:.4g}",
+            [0, progress.total_calls],
+            _short([value, value]),
+            line={"dash": dash, "color": SERIES[1]},
+        )
         for (name, value), dash in zip(progress.published, _DASHES, strict=False)
     ]
     return _figure(
@@ -89,15 +81,14 @@ def comparison_card(nfe: int, rows: Sequence[Mapping[str, Any]]) -> go.Figure:
     for is_baseline in (False, True):
         own = [row for row in shown if row["is_baseline"] is is_baseline]
         points.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "marker": {"color": SERIES[1 if is_baseline else 0], "size": 10},
-                "name": "published" if is_baseline else "found",
-                "x": _short([row["value"] for row in own]),
-                "y": [html.escape(row_name(row)) for row in own],
-                "error_x": _whiskers(own),
-            }
+            _scatter(
+                "markers",
+                "published" if is_baseline else "found",
+                _short([row["value"] for row in own]),
+                [html.escape(row_name(row)) for row in own],
+                marker={"color": SERIES[1 if is_baseline else 0], "size": 10},
+                error_x=_whiskers(own),
+            )
         )
     names = [html.escape(row_name(row)) for row in reversed(shown)]
     order = {"categoryorder": "array", "categoryarray": names, "automargin": True}
@@ -124,19 +115,15 @@ def front_card(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
         }
         best = list(nearest.values())
         lines.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "line": {
-                    "color": SERIES[1 if is_baseline else 0],
-                    "dash": "dash" if is_baseline else "solid",
-                },
-                "name": name,
-                "x": [row["nfe"] for row in best],
-                "y": _short([row["value"] for row in best]),
-                "text": [html.escape(row_name(row)) for row in best],
-                "error_y": _whiskers(best),
-            }
+            _scatter(
+                "lines+markers",
+                name,
+                [row["nfe"] for row in best],
+                _short([row["value"] for row in best]),
+                line=_line(is_baseline),
+                text=[html.escape(row_name(row)) for row in best],
+                error_y=_whiskers(best),
+            )
         )
     return _figure(
         lines,
@@ -156,18 +143,13 @@ def times_card(nfe: int, picks: Sequence[Pick]) -> go.Figure:
             if 0.0 < line.ratio < math.inf  # the clean end and pure noise have no place here
         ]
         lines.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "line": {
-                    "color": SERIES[1] if pick.is_baseline else SERIES[0],
-                    "dash": "dash" if pick.is_baseline else "solid",
-                    "width": 3 if pick.is_winner else 1,
-                },
-                "name": html.escape(f"{pick.label}, {pick.value:.4g}"),
-                "x": [step for step, _ in points],
-                "y": _short([ratio for _, ratio in points]),
-            }
+            _scatter(
+                "lines+markers",
+                html.escape(f"{pick.label}, {pick.value:.4g}"),
+                [step for step, _ in points],
+                _short([ratio for _, ratio in points]),
+                line=_line(pick.is_baseline) | {"width": 3 if pick.is_winner else 1},
+            )
         )
     return _figure(
         lines,
@@ -179,19 +161,13 @@ def times_card(nfe: int, picks: Sequence[Pick]) -> go.Figure:
 
 def calibration_card(nfe: int, batches: Sequence[Calibrated]) -> go.Figure:
     """Predicted against measured rank of each schedule that the predictor chose, by stage."""
-    marks: list[dict[str, Any]] = [_diagonal([0.0, 1.0], [0.0, 1.0], "as predicted")]
+    line = {"dash": "dot", "color": MUTED}
+    marks = [_scatter("lines", "as predicted", [0.0, 1.0], [0.0, 1.0], line=line)]
     for i, stage in enumerate(dict.fromkeys(batch.stage for batch in batches)):
         points = [pair for each in batches if each.stage == stage for pair in each.ranks]
-        marks.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "marker": {"color": SERIES[i % len(SERIES)]},
-                "name": f"stage {stage}",
-                "x": _short([predicted for predicted, _ in points]),
-                "y": _short([measured for _, measured in points]),
-            }
-        )
+        x, y = (_short([pair[k] for pair in points]) for k in (0, 1))
+        colour = {"color": SERIES[i % len(SERIES)]}
+        marks.append(_scatter("markers", f"stage {stage}", x, y, marker=colour))
     return _figure(
         marks,
         f"NFE {nfe}: the predictor against what was measured",
@@ -202,14 +178,8 @@ def calibration_card(nfe: int, batches: Sequence[Calibrated]) -> go.Figure:
 
 def proxy_card(proxied: Proxied) -> go.Figure:
     """What a proxy said of schedules against their distance at the search rung."""
-    marks = {
-        "type": "scatter",
-        "mode": "markers",
-        "marker": {"color": SERIES[0]},
-        "name": proxied.proxy,
-        "x": _short([said for said, _ in proxied.pairs]),
-        "y": _short([measured for _, measured in proxied.pairs]),
-    }
+    x, y = (_short([pair[k] for pair in proxied.pairs]) for k in (0, 1))
+    marks = _scatter("markers", proxied.proxy, x, y, marker={"color": SERIES[0]})
     ranks = "" if proxied.correlation is None else f", rank correlation {proxied.correlation:.2f}"
     return _figure(
         [marks],
@@ -281,9 +251,18 @@ def choices_card(choices: Choices) -> go.Figure:
     )
 
 
-def _diagonal(x: Sequence[float], y: Sequence[float], name: str) -> dict[str, Any]:
-    line = {"dash": "dot", "color": MUTED}
-    return {"type": "scatter", "mode": "lines", "line": line, "name": name, "x": x, "y": y}
+def _scatter(
+    mode: str, name: str, x: Sequence[float], y: Sequence[Any], **more: Any
+) -> dict[str, Any]:
+    """Points or lines; ``more`` is of plotly, how they are drawn first."""
+    style: dict[str, Any] = {key: more.pop(key) for key in ("line", "marker") if key in more}
+    return {"type": "scatter", "mode": mode, **style, "name": name, "x": x, "y": y, **more}
+
+
+def _line(is_baseline: bool) -> dict[str, Any]:
+    if is_baseline:
+        return {"color": SERIES[1], "dash": "dash"}
+    return {"color": SERIES[0], "dash": "solid"}
 
 
 def _figure(

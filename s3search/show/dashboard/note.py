@@ -4,7 +4,6 @@ Optuna dashboard shows Markdown without raw HTML.  Every name is escaped, so tha
 link, a picture or a heading.
 """
 
-import math
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from s3search.show.report.data import Collected
+from s3search.show.report.page import number
 from s3search.show.terminal.comparison import comparison_lines
 from s3search.show.terminal.status import measured_words
 
@@ -56,10 +56,6 @@ def plain(text: object) -> str:
     return _MARKUP.sub(r"\\\1", " ".join(str(text).split()))
 
 
-def _address(study: str) -> str:
-    return f"/studies/{quote(study, safe='')}"
-
-
 def _heading(collected: Collected) -> Iterator[str]:
     status, where = collected.status, collected.provenance
     calls = ", ".join(map(str, collected.best))
@@ -72,7 +68,7 @@ def _heading(collected: Collected) -> Iterator[str]:
     )
     yield (
         f"Served by `s3search dashboard`, this study also has [its own page]"
-        f"({_address(status['study'])})."
+        f"(/studies/{quote(status['study'], safe='')})."
     )
 
 
@@ -103,14 +99,14 @@ def _table(collected: Collected) -> Iterator[str]:
             (
                 str(nfe),
                 plain(best.name) if best.is_baseline else f"found, `{schedule.id[:8]}`",
-                _number(best.value),
+                number(best.value),
                 _between(best.held_out.interval, 4),
                 "-" if rival is None else plain(rival["name"]),
-                "-" if rival is None else _number(rival["value"]),
+                "-" if rival is None else number(rival["value"]),
                 _ratio(far),
                 _ratio(None if far is None else far["less_real_images"]),
                 f"{best.n_images:,}",
-                _number(best.optimism),
+                number(best.optimism),
             )
         )
     yield from _rows(heads, lines)
@@ -148,11 +144,7 @@ def _rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
 def _ratio(numbers: Mapping[str, Any] | None) -> str:
     if numbers is None:
         return "-"
-    return f"{_number(numbers['ratio'], 2)} {_between(numbers['ratio_95'], 2)}"
-
-
-def _number(value: float | None, decimals: int = 4) -> str:
-    return "-" if value is None or not math.isfinite(value) else f"{value:.{decimals}f}"
+    return f"{number(numbers['ratio'], 2)} {_between(numbers['ratio_95'], 2)}"
 
 
 def _between(interval: tuple[float, float] | None, decimals: int) -> str:

@@ -30,6 +30,7 @@ from s3search.show.dashboard.storage import open_storage
 from s3search.show.report.data import collect
 from s3search.study.database.store import open_study
 from s3search.study.file.config import StudyConfig
+from s3search.study.optuna.storage import closed_after
 from s3search.study.results.exported import remarks_of
 from s3search.study.results.frame import evaluations_frame, validated
 
@@ -109,14 +110,10 @@ def _publish(url: str, name: str, folder: Path | None, grids: _Grids) -> Publish
         store.mirror.mark(remarks_of(store, frame))
     samples = grids(config, schedules) if schedules else {}
     cards = cards_of(collected, [each for each in choices if each is not None])
-    storage = open_storage(url, writable=True)
-    try:
+    with closed_after(open_storage(url, writable=True)) as storage:
         study = optuna.load_study(study_name=name, storage=storage)
         n = 0 if folder is None else attach(study, schedules, samples, folder)
         _write(study, note_text(collected), cards)
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
     return Published(study=name, cards=tuple(cards), artifacts=n, folder=folder)
 
 

@@ -20,6 +20,7 @@ from s3search.show.dashboard.order import keep_order
 from s3search.show.dashboard.pages import Pages
 from s3search.show.dashboard.storage import open_storage
 from s3search.study.database.engine import redacted
+from s3search.study.optuna.storage import closed_after
 
 LOOPBACK = "127.0.0.1"
 _IDLE_SECONDS = 60
@@ -104,12 +105,8 @@ def application(
         ) from error
     keep_order()
     folder = artifacts_folder(url, artifacts)
-    rdb = open_storage(url, writable=access.writable)
-    cached: BaseStorage = optuna.storages.get_storage(rdb)
-    try:
+    with closed_after(open_storage(url, writable=access.writable)) as rdb:
+        cached: BaseStorage = optuna.storages.get_storage(rdb)
         store = None if folder is None else ArtifactFolder(folder)
         embedded = optuna_dashboard.wsgi(cached, artifact_store=store)
         yield guarded(Pages(url, folder).before(embedded), access)
-    finally:
-        rdb.remove_session()
-        rdb.engine.dispose()

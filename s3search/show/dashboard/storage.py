@@ -10,14 +10,10 @@ from sqlalchemy import event
 from sqlalchemy.engine import make_url
 
 from s3search.errors import StudyConflict
-from s3search.study.database.engine import (
-    connect_arguments,
-    make_safe_for_processes,
-    open_engine,
-    redacted,
-)
+from s3search.study.database.engine import connect_arguments, connected, redacted
 from s3search.study.optuna import tables as optuna_tables
 from s3search.study.optuna.reading import read_trials
+from s3search.study.optuna.storage import open_rdb
 
 _MOST_NAMED = 1000  # trials by their ids in one statement; SQLite takes 32,766
 
@@ -66,29 +62,21 @@ def open_storage(url: str, *, writable: bool) -> RDBStorage:
     if not writable and not is_sqlite:
         read_only = {"options": "-c default_transaction_read_only=on"}
         arguments["connect_args"] = arguments.get("connect_args", {}) | read_only
-    try:
-        storage = QuickStorage(url, arguments)
-    except RuntimeError as error:  # Optuna's word for a schema of another version
-        raise StudyConflict(f"storage: {redacted(url)}: {error}") from error
-    make_safe_for_processes(storage.engine, writes=writable)
+    storage = open_rdb(url, writes=writable, kind=QuickStorage, arguments=arguments)
     if is_sqlite and not writable:
 
         @event.listens_for(storage.engine, "connect")
         def _only_look(connection: Any, _record: Any) -> None:
             connection.execute("pragma query_only = 1")
 
-    storage.engine.dispose()
     return storage
 
 
 def _check_has_trials(url: str) -> None:
     """A database that is only looked at gets no tables of Optuna's by being looked at."""
-    engine = open_engine(url, create=False)
-    try:
-        if not sa.inspect(engine).has_table("studies"):
+    with connected(url) as connection:
+        if not sa.inspect(connection).has_table("studies"):
             raise StudyConflict(
                 f"{redacted(url)} holds no trial yet; come back when the first schedule of a "
                 "study is measured"
             )
-    finally:
-        engine.dispose()

@@ -17,7 +17,7 @@ from sqlalchemy import select
 from s3search.errors import StudyConflict
 from s3search.schedules.schedule import Schedule
 from s3search.search.questions import Rung
-from s3search.study.database.engine import open_engine
+from s3search.study.database.engine import connected
 from s3search.study.database.store import StudyStore, open_study
 from s3search.study.database.tables import EVALUATIONS, JOBS, NOTES, SCHEDULES, STUDIES
 from s3search.study.results.exported import ranked
@@ -101,13 +101,9 @@ def ranking(
 
 def schedule_of(url: str, prefix: str) -> Schedule:
     """The one schedule whose id begins so; raises `StudyConflict` for none or several."""
-    engine = open_engine(url, create=False)
     query = select(SCHEDULES).where(SCHEDULES.c.id.like(f"{prefix}%")).limit(2)
-    try:
-        with engine.begin() as connection:
-            rows = connection.execute(query).all()
-    finally:
-        engine.dispose()
+    with connected(url) as connection:
+        rows = connection.execute(query).all()
     if len(rows) != 1:
         found = "several schedules" if rows else "no schedule"
         raise StudyConflict(f"there is {found} in this database whose id begins with {prefix}")
@@ -116,51 +112,37 @@ def schedule_of(url: str, prefix: str) -> Schedule:
 
 def measurements(url: str, schedule_id: str) -> list[dict[str, Any]]:
     """Every evaluation of a schedule, with its study's name."""
-    engine = open_engine(url, create=False)
     query = (
         select(EVALUATIONS, STUDIES.c.name.label("study"))
         .join(STUDIES, STUDIES.c.id == EVALUATIONS.c.study_id)
         .where(EVALUATIONS.c.schedule_id == schedule_id)
         .order_by(STUDIES.c.name, EVALUATIONS.c.id)
     )
-    try:
-        with engine.begin() as connection:
-            return [dict(row) for row in connection.execute(query).mappings()]
-    finally:
-        engine.dispose()
+    with connected(url) as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def optuna_ids(url: str) -> dict[str, int]:
     """Optuna's numbers of the studies, by name."""
-    engine = open_engine(url, create=False)
-    try:
-        with engine.begin() as connection:
-            rows = connection.execute(sa.text("select study_name, study_id from studies")).all()
-            return {row[0]: row[1] for row in rows}
-    finally:
-        engine.dispose()
+    with connected(url) as connection:
+        rows = connection.execute(sa.text("select study_name, study_id from studies")).all()
+    return {row[0]: row[1] for row in rows}
 
 
 def _stamp(url: str, study: str) -> _Stamp:
     """What is different once anything of the study is."""
-    engine = open_engine(url, create=False)
     own = select(STUDIES.c.id, STUDIES.c.state, STUDIES.c.updated_at).where(
         STUDIES.c.name == study
     )
-    try:
-        with engine.begin() as connection:
-            row = connection.execute(own).first()
-            if row is None:
-                return ()
-            counts = [
-                connection.execute(
-                    select(sa.func.count(), sa.func.max(table.c.id)).where(
-                        table.c.study_id == row.id
-                    )
-                ).one()
-                for table in (EVALUATIONS, JOBS, NOTES)
-            ]
-            vetoed = tuple(vetoes_of(connection, study).values())
-            return (*row, *(tuple(each) for each in counts), vetoed)
-    finally:
-        engine.dispose()
+    with connected(url) as connection:
+        row = connection.execute(own).first()
+        if row is None:
+            return ()
+        counts = [
+            connection.execute(
+                select(sa.func.count(), sa.func.max(table.c.id)).where(table.c.study_id == row.id)
+            ).one()
+            for table in (EVALUATIONS, JOBS, NOTES)
+        ]
+        vetoed = tuple(vetoes_of(connection, study).values())
+        return (*row, *(tuple(each) for each in counts), vetoed)

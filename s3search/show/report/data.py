@@ -257,11 +257,6 @@ def _errors(frame: pd.DataFrame) -> tuple[tuple[str, int], ...]:
     return tuple(Counter(map(str, failed)).most_common(_ERRORS))
 
 
-def _tied(best: Mapping[int, tuple[Schedule, Scored]]) -> list[str]:
-    """What of the data or the model the best schedules hold for alone."""
-    return [f"{each} (NFE {nfe})" for nfe, (own, _) in best.items() for each in own.tied_to]
-
-
 def _provenance(
     store: StudyStore, frame: pd.DataFrame, best: Mapping[int, tuple[Schedule, Scored]]
 ) -> dict[str, str]:
@@ -278,7 +273,9 @@ def _provenance(
         "search": [f"{config.search.algorithm}, seed {config.study.seed}"],
         "space": [config.space.preset],
         "target": [store.space.get("target") or ANY],
-        "schedules tied to": _tied(best),
+        "schedules tied to": [
+            f"{each} (NFE {nfe})" for nfe, (own, _) in best.items() for each in own.tied_to
+        ],
         "noise seed of the search": [str(config.search_noise_seed)],
         "noise seed of the validation": [str(config.validation_noise_seed)],
         "device": done["device"],

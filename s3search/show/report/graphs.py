@@ -25,7 +25,8 @@ def progress_figure(progress: SearchCurve) -> Figure:
     figure, axes = _new(3.4)
     total = max(progress.total_calls, 1)
     for (name, value), dashes in zip(progress.published, _DASHES, strict=False):
-        label = f"{_short(name)}, {value:.4g}"
+        short = name if len(name) <= _NAME_WIDTH else f"{name[: _NAME_WIDTH - 1]}…"
+        label = f"{short}, {value:.4g}"
         axes.axhline(value, color=SERIES[1], linestyle=dashes, linewidth=1.3, label=label)
     if progress.found:
         calls, values = zip(*progress.found, strict=True)
@@ -214,7 +215,3 @@ def _decades(axes: Axes, values: Sequence[float], axis: str = "y") -> None:
     target.set_minor_locator(NullLocator())
     target.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     target.set_minor_formatter(NullFormatter())
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _NAME_WIDTH else f"{name[: _NAME_WIDTH - 1]}…"

@@ -37,7 +37,6 @@ class ImageGrid:
     width: int
     height: int
     is_pixelated: bool
-    same_noise: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,9 +96,7 @@ def _samples(
         grids=grids,
         real=None
         if real is None or len(real) == 0
-        else replace(
-            image_grid("real images", real[_spread(len(real), n_images)]), same_noise=False
-        ),
+        else image_grid("real images", real[_spread(len(real), n_images)]),
     )
 
 
@@ -128,7 +125,6 @@ def image_grid(label: str, images: Tensor) -> ImageGrid:  # (n, C, H, W) in [-1,
         width=size[0],
         height=size[1],
         is_pixelated=is_small,
-        same_noise=True,
     )
 
 

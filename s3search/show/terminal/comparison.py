@@ -20,7 +20,8 @@ def comparison_table(found: dict[str, Any]) -> Table:
     noise; ``found`` is `s3search.study.results.comparison.comparison_of`, with a row at least.
     """
     rows = found["rows"]
-    first, second = rows[0], _second_extractor(rows)
+    first = rows[0]
+    second = next((row["witness"]["extractor"] for row in rows if row["witness"]), None)
     table = Table(
         title=f"Fréchet distance of {first['n_images']:,} images, held-out noise (seed "
         f"{first['noise_seed']}), 95 % intervals over other noise below; 'search' is the distance "
@@ -88,10 +89,6 @@ def _shown(rows: list[dict[str, Any]], nfe: int) -> list[dict[str, Any]]:
     named = [row for row in published[_NAMES_SHOWN:] if "Scheduler" in row["name"]]  # asked for
     found = [row for row in of_nfe if not row["is_baseline"]]
     return [*found, *published[:_NAMES_SHOWN], *named]
-
-
-def _second_extractor(rows: list[dict[str, Any]]) -> str | None:
-    return next((row["witness"]["extractor"] for row in rows if row["witness"]), None)
 
 
 def _cells(row: dict[str, Any], second: str | None) -> list[str]:

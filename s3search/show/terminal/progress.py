@@ -113,16 +113,17 @@ def progress_table(now: Progress, study: str = "") -> RenderableType:
     """A row for each NFE, above it how far and how fast, below it what was spent on what."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     headings = ["NFE", "best found", "baseline"]
-    columns = [_searched(now)]
+    calls = _numbers_of_calls(now)
+    columns = [_pairs(calls, now.best, now.best_baseline)]
     if now.held_out or now.held_out_baseline:
         headings += ["held-out", "baseline"]
-        columns.append(_held_out(now))
+        columns.append(_pairs(calls, now.held_out, now.held_out_baseline))
     if now.predictor:
         headings.append("predictor")
         columns.append({nfe: [_quality(own)] for nfe, own in now.predictor.items()})
     for heading in headings:
         table.add_column(heading, justify="right")
-    for nfe in _numbers_of_calls(now):
+    for nfe in calls:
         cells = [cell for column in columns for cell in column.get(nfe, [])]
         table.add_row(str(nfe), *cells)
     name = f"{study}: " if study else ""
@@ -139,14 +140,6 @@ def progress_table(now: Progress, study: str = "") -> RenderableType:
 
 def _numbers_of_calls(now: Progress) -> list[int]:
     return sorted({*now.best, *now.best_baseline, *now.held_out, *now.held_out_baseline})
-
-
-def _searched(now: Progress) -> dict[int, list[str]]:
-    return _pairs(_numbers_of_calls(now), now.best, now.best_baseline)
-
-
-def _held_out(now: Progress) -> dict[int, list[str]]:
-    return _pairs(_numbers_of_calls(now), now.held_out, now.held_out_baseline)
 
 
 def _pairs(

@@ -2,7 +2,8 @@
 date.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,17 @@ def open_engine(url: str, *, create: bool) -> Engine:
         engine.dispose()
         raise
     return engine
+
+
+@contextmanager
+def connected(url: str, *, create: bool = False) -> Iterator[sa.Connection]:
+    """One transaction on a database that is opened for it; as `open_engine` says."""
+    engine = open_engine(url, create=create)
+    try:
+        with engine.begin() as connection:
+            yield connection
+    finally:
+        engine.dispose()
 
 
 def schema_of(url: str) -> str | None:

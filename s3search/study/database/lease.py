@@ -31,8 +31,8 @@ from sqlalchemy.pool import NullPool
 from s3search.errors import LeaseLost, S3SearchError, StudyConflict
 from s3search.study.database.engine import (
     connect_arguments,
+    connected,
     make_safe_for_processes,
-    open_engine,
     redacted,
 )
 from s3search.study.database.owners import Owner, is_gone, new_owner
@@ -170,16 +170,12 @@ def check_free(url: str, study: str) -> None:
     """Raises `StudyConflict` if another driver has the study; reads only, so that a second driver
     is refused before its workers start.  What is wrong with the database is not told here.
     """
+    of_study = sa.and_(LEASES.c.study_id == STUDIES.c.id, STUDIES.c.name == study)
     try:
-        engine = open_engine(url, create=False)
+        with connected(url) as connection:
+            found = _holder(connection, of_study, select(LEASES))
     except S3SearchError:
         return
-    try:
-        with engine.begin() as connection:
-            of_study = sa.and_(LEASES.c.study_id == STUDIES.c.id, STUDIES.c.name == study)
-            found = _holder(connection, of_study, select(LEASES))
-    finally:
-        engine.dispose()
     if found is not None and found.left_it is None:
         raise StudyConflict(_refusal(f"study {study!r} in {redacted(url)}", found))
 

@@ -48,8 +48,7 @@ class StudyReader:
             .join(SCHEDULES, SCHEDULES.c.id == PROPOSALS.c.schedule_id)
             .where(PROPOSALS.c.study_id == self._id)
         )
-        with self._engine.begin() as connection:
-            rows = connection.execute(query.order_by(PROPOSALS.c.number)).all()
+        rows = self._all(query.order_by(PROPOSALS.c.number))
         return [trial_of(row, functools.partial(self.schedule, row.schedule_id)) for row in rows]
 
     @ridden_out
@@ -60,8 +59,7 @@ class StudyReader:
             EVALUATIONS.c.rung == rung.value,
             EVALUATIONS.c.n_images == n_images,
         )
-        with self._engine.begin() as connection:
-            return {row.schedule_id: row.value for row in connection.execute(query)}
+        return {row.schedule_id: row.value for row in self._all(query)}
 
     @ridden_out
     def n_pending(self) -> int:
@@ -72,23 +70,19 @@ class StudyReader:
         query = select(sa.func.count()).where(
             PROPOSALS.c.study_id == self._id, PROPOSALS.c.schedule_id.not_in(measured)
         )
-        with self._engine.begin() as connection:
-            return int(connection.execute(query).scalar_one())
+        return int(self._scalar(query))
 
     @ridden_out
     def has_trials(self) -> bool:
         """Whether a search has proposed anything."""
         query = select(PROPOSALS.c.number).where(PROPOSALS.c.study_id == self._id).limit(1)
-        with self._engine.begin() as connection:
-            return connection.execute(query).first() is not None
+        return bool(self._all(query))
 
     @ridden_out
     def schedule(self, schedule_id: str) -> Schedule:
         """The schedule behind an id of this study."""
         query = select(SCHEDULES.c.content).where(SCHEDULES.c.id == schedule_id)
-        with self._engine.begin() as connection:
-            content = connection.execute(query).scalar_one()
-        return Schedule.from_dict(json.loads(content))
+        return Schedule.from_dict(json.loads(self._scalar(query)))
 
     @ridden_out
     def measured(self) -> Sequence[Any]:
@@ -98,18 +92,15 @@ class StudyReader:
         names = ["schedule_id", "rung", "n_images", "noise_seed", "value", "error", "path"]
         names += ["seconds", "standard_error"]
         query = select(*(EVALUATIONS.c[name] for name in names))
-        with self._engine.begin() as connection:
-            of_study = query.where(EVALUATIONS.c.study_id == self._id)
-            return connection.execute(of_study.order_by(EVALUATIONS.c.id)).all()
+        of_study = query.where(EVALUATIONS.c.study_id == self._id)
+        return self._all(of_study.order_by(EVALUATIONS.c.id))
 
     @ridden_out
     def answered(self, questions: Sequence[Job]) -> dict[str, Answer]:
         """The answers that there are, by the questions' keys."""
         asked = {question.key: question for question in questions}
         query = select(JOBS).where(JOBS.c.study_id == self._id, JOBS.c.digest.in_(asked))
-        with self._engine.begin() as connection:
-            rows = connection.execute(query).all()
-        return {row.digest: answer_of(row, asked[row.digest]) for row in rows}
+        return {row.digest: answer_of(row, asked[row.digest]) for row in self._all(query)}
 
     @ridden_out
     def answers(self, kind: str) -> list[Any]:
@@ -117,9 +108,7 @@ class StudyReader:
         query = select(JOBS.c.result).where(
             JOBS.c.study_id == self._id, JOBS.c.kind == kind, JOBS.c.state == "complete"
         )
-        with self._engine.begin() as connection:
-            found = connection.execute(query.order_by(JOBS.c.id)).scalars().all()
-        return [json.loads(content) for content in found]
+        return [json.loads(row.result) for row in self._all(query.order_by(JOBS.c.id))]
 
     @ridden_out
     def job_totals(self) -> dict[str, dict[str, float]]:
@@ -136,8 +125,7 @@ class StudyReader:
             .group_by(JOBS.c.kind)
             .order_by(JOBS.c.kind)
         )
-        with self._engine.begin() as connection:
-            rows = connection.execute(query).mappings().all()
+        rows = self.read(lambda _: query)
         return {
             row["kind"]: {key: float(row[key]) for key in row if key != "kind"} for row in rows
         }
@@ -146,9 +134,7 @@ class StudyReader:
     def job_costs(self) -> Sequence[Any]:
         """(kind, network_calls, created_at) of every job, in order."""
         query = select(JOBS.c.kind, JOBS.c.network_calls, JOBS.c.created_at)
-        with self._engine.begin() as connection:
-            of_study = query.where(JOBS.c.study_id == self._id).order_by(JOBS.c.id)
-            return connection.execute(of_study).mappings().all()
+        return self.read(lambda study: query.where(JOBS.c.study_id == study).order_by(JOBS.c.id))
 
     @ridden_out
     def notes(self, kind: str | None = None) -> list[tuple[str, dict[str, Any]]]:
@@ -156,8 +142,7 @@ class StudyReader:
         query = select(NOTES.c.kind, NOTES.c.content).where(NOTES.c.study_id == self._id)
         if kind is not None:
             query = query.where(NOTES.c.kind == kind)
-        with self._engine.begin() as connection:
-            rows = connection.execute(query.order_by(NOTES.c.id)).all()
+        rows = self._all(query.order_by(NOTES.c.id))
         return [(row.kind, json.loads(row.content)) for row in rows]
 
     @ridden_out
@@ -192,28 +177,35 @@ class StudyReader:
             .order_by(EVALUATIONS.c.id)
             .limit(1)
         )
-        with self._engine.begin() as connection:
-            row = connection.execute(query).first()
-        return None if row is None else (row[0], row[1], row[2])
+        return next(((row[0], row[1], row[2]) for row in self._all(query)), None)
 
     @ridden_out
     def seconds_spent(self) -> float:
         """Worker seconds of all evaluations, failed ones too."""
         query = select(sa.func.coalesce(sa.func.sum(EVALUATIONS.c.seconds), 0.0))
-        with self._engine.begin() as connection:
-            of_study = query.where(EVALUATIONS.c.study_id == self._id)
-            seconds = float(connection.execute(of_study).scalar_one())
+        seconds = float(self._scalar(query.where(EVALUATIONS.c.study_id == self._id)))
         return seconds + sum(each["seconds"] for each in self.job_totals().values())
 
     @ridden_out
-    def images_searched(self) -> int:
-        """Images of all evaluations but the validation's, failed ones too."""
+    def images_spent(self) -> float:
+        """Images of all evaluations but the validation's, and of all jobs, which do not say their
+        numbers of calls; failed ones too.
+        """
+        nfe = sum(self.config.space.nfe) / len(self.config.space.nfe)
+        jobs = sum(each["network_calls"] for each in self.job_totals().values())
         rungs = (*SEARCHING, Rung.FINALS.value)
         query = select(sa.func.coalesce(sa.func.sum(EVALUATIONS.c.n_images), 0)).where(
             EVALUATIONS.c.study_id == self._id, EVALUATIONS.c.rung.in_(rungs)
         )
+        return int(self._scalar(query)) + jobs / nfe
+
+    def _all(self, query: sa.Select[Any]) -> Sequence[Any]:
         with self._engine.begin() as connection:
-            return int(connection.execute(query).scalar_one())
+            return connection.execute(query).all()
+
+    def _scalar(self, query: sa.Select[Any]) -> Any:
+        with self._engine.begin() as connection:
+            return connection.execute(query).scalar_one()
 
     @ridden_out
     def read(self, query: Callable[[int], sa.Select[Any]]) -> Sequence[Any]:
@@ -258,5 +250,4 @@ class StudyReader:
     def state(self) -> str:
         """searching, validating, done, interrupted or failed."""
         query = select(STUDIES.c.state).where(STUDIES.c.id == self._id)
-        with self._engine.begin() as connection:
-            return str(connection.execute(query).scalar_one())
+        return str(self._scalar(query))

@@ -19,7 +19,13 @@ from s3search.errors import LeaseLost, S3SearchError, StudyConflict, nearest
 from s3search.search.questions import Answer, Measurement
 from s3search.search.space import SpaceConfig
 from s3search.search.trial import Trial
-from s3search.study.database.engine import insert_missing, insert_or_leave, open_engine, redacted
+from s3search.study.database.engine import (
+    connected,
+    insert_missing,
+    insert_or_leave,
+    open_engine,
+    redacted,
+)
 from s3search.study.database.lease import Lease
 from s3search.study.database.reader import StudyReader
 from s3search.study.database.retries import ridden_out, without_waiting
@@ -280,11 +286,8 @@ def stored_study(url: str, name: str) -> Iterator[StudyStore | None]:
 
 def study_names(url: str) -> list[str]:
     """Names of all studies in a database."""
-    engine = open_engine(url, create=False)
-    with engine.begin() as connection:
-        names = connection.execute(select(STUDIES.c.name).order_by(STUDIES.c.name)).scalars().all()
-    engine.dispose()
-    return list(names)
+    with connected(url) as connection:
+        return list(connection.scalars(select(STUDIES.c.name).order_by(STUDIES.c.name)))
 
 
 def _row(connection: sa.Connection, name: str) -> Any:

@@ -6,22 +6,20 @@ the two, are made again when the study is resumed.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 import sqlalchemy as sa
-from optuna.storages import RDBStorage
 from sqlalchemy import select
-from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.engine import make_url
 
 from s3search.errors import StudyConflict, nearest
 from s3search.study.database.engine import (
-    connect_arguments,
+    connected,
     insert_missing,
-    make_safe_for_processes,
     open_engine,
     redacted,
     schema_of,
@@ -38,6 +36,7 @@ from s3search.study.database.tables import (
     STUDIES,
 )
 from s3search.study.optuna.renumbering import renumber_attributes
+from s3search.study.optuna.storage import close_rdb, closed_after, open_rdb
 
 _OF_A_STUDY = (PROPOSALS, EVALUATIONS, JOBS, NOTES, EXTENSIONS)  # their rows name their study
 _CHUNK = 1000  # rows at a time
@@ -72,32 +71,25 @@ def copy_studies(
     """
     if make_url(url) == make_url(target):
         raise StudyConflict(f"--to: {redacted(target)} is the database to copy from")
-    source = open_engine(url, create=False)
-    try:
+    with connected(url) as source:
         chosen = _chosen(source, url, names)
-        destination = open_engine(target, create=True)
-        try:
-            taken = sorted(set(chosen) & set(_ids(destination)))
-            if taken:
-                raise StudyConflict(
-                    f"--to: {redacted(target)} has a study {taken[0]!r} already; prune it there "
-                    "first, or copy the other studies by name"
-                )
-            for name, study_id in chosen.items():
-                rows = _copy_rows(source, destination, study_id)
-                announce(Copied(study=name, rows=rows, trials=_copy_trials(url, target, name)))
-        finally:
-            destination.dispose()
-    finally:
-        source.dispose()
+    with connected(target, create=True) as destination:
+        taken = sorted(set(chosen) & set(_ids(destination)))
+    if taken:
+        raise StudyConflict(
+            f"--to: {redacted(target)} has a study {taken[0]!r} already; prune it there first, "
+            "or copy the other studies by name"
+        )
+    for name, study_id in chosen.items():
+        rows = _copy_rows(url, target, study_id)
+        announce(Copied(study=name, rows=rows, trials=_copy_trials(url, target, name)))
 
 
 def upgrade(url: str) -> tuple[str | None, str]:
     """Brings the schema up to this release's; versions before and after."""
     before = schema_of(url)
     open_engine(url, create=True).dispose()
-    with _optuna(url):  # makes or checks Optuna's own tables
-        pass
+    close_rdb(open_rdb(url))  # makes or checks Optuna's own tables
     after = schema_of(url)
     assert after is not None
     return before, after
@@ -105,13 +97,8 @@ def upgrade(url: str) -> tuple[str | None, str]:
 
 def prunable(url: str, names: Sequence[str]) -> Prunable:
     """What `prune` would remove; nothing is written."""
-    engine = open_engine(url, create=False)
-    try:
-        studies = _chosen(engine, url, names) if names else {}
-        with engine.begin() as connection:
-            return _counted(connection, studies)
-    finally:
-        engine.dispose()
+    with connected(url) as connection:
+        return _counted(connection, _chosen(connection, url, names) if names else {})
 
 
 def prune(url: str, names: Sequence[str]) -> Prunable:
@@ -125,15 +112,15 @@ def prune(url: str, names: Sequence[str]) -> Prunable:
     engine = open_engine(url, create=True)
     size = _file_size(url)
     try:
-        studies = _chosen(engine, url, names) if names else {}
         with engine.begin() as connection:
+            studies = _chosen(connection, url, names) if names else {}
             found = _counted(connection, studies)
             ids = list(studies.values())
             for table in (*_OF_A_STUDY, LEASES):
                 connection.execute(table.delete().where(table.c.study_id.in_(ids)))
             connection.execute(STUDIES.delete().where(STUDIES.c.id.in_(ids)))
             connection.execute(SCHEDULES.delete().where(SCHEDULES.c.id.not_in(_named([]))))
-        with _optuna(url) as storage:
+        with closed_after(open_rdb(url)) as storage:
             for name in studies:
                 with contextlib.suppress(KeyError):  # killed before it had one
                     optuna.delete_study(study_name=name, storage=storage)
@@ -174,10 +161,10 @@ def _named(without: Sequence[int]) -> Any:
     )
 
 
-def _copy_rows(source: Engine, destination: Engine, study_id: int) -> dict[str, int]:
+def _copy_rows(url: str, target: str, study_id: int) -> dict[str, int]:
     """Our tables' rows of one study, in one transaction there; how many of each."""
     counts: dict[str, int] = {}
-    with source.connect() as reading, destination.begin() as writing:
+    with connected(url) as reading, connected(target, create=True) as writing:
         study = reading.execute(select(STUDIES).where(STUDIES.c.id == study_id)).mappings().one()
         own = {k: v for k, v in study.items() if k != "id"}
         made = writing.execute(STUDIES.insert().values(own).returning(STUDIES.c.id))
@@ -217,7 +204,7 @@ def _insert(connection: sa.Connection, table: sa.Table, rows: Iterable[Mapping[A
 
 def _copy_trials(url: str, target: str, name: str) -> int:
     """Optuna's study with its trials, notes, graphs and lists of artifacts; how many trials."""
-    with _optuna(url) as source, _optuna(target) as destination:
+    with closed_after(open_rdb(url)) as source, closed_after(open_rdb(target)) as destination:
         try:
             optuna.copy_study(from_study_name=name, from_storage=source, to_storage=destination)
         except KeyError:  # killed before it had one: made again on resume
@@ -226,9 +213,9 @@ def _copy_trials(url: str, target: str, name: str) -> int:
         return destination.get_n_trials(destination.get_study_id_from_name(name))
 
 
-def _chosen(engine: Engine, url: str, names: Sequence[str]) -> dict[str, int]:
+def _chosen(connection: sa.Connection, url: str, names: Sequence[str]) -> dict[str, int]:
     """Studies by name, all of them where none is named."""
-    ids = _ids(engine)
+    ids = _ids(connection)
     for name in names:
         if name not in ids:
             hint = nearest(name, ids) if ids else "the database holds no study yet"
@@ -236,25 +223,9 @@ def _chosen(engine: Engine, url: str, names: Sequence[str]) -> dict[str, int]:
     return {name: ids[name] for name in names or ids}
 
 
-def _ids(engine: Engine) -> dict[str, int]:
-    with engine.connect() as connection:
-        rows = connection.execute(select(STUDIES.c.name, STUDIES.c.id).order_by(STUDIES.c.name))
-        return {row.name: row.id for row in rows}
-
-
-@contextlib.contextmanager
-def _optuna(url: str) -> Iterator[RDBStorage]:
-    try:
-        storage = RDBStorage(url, engine_kwargs=connect_arguments(url))
-    except RuntimeError as error:  # Optuna's word for a schema of another version
-        raise StudyConflict(f"storage: {redacted(url)}: {error}") from error
-    make_safe_for_processes(storage.engine, writes=True)
-    storage.engine.dispose()
-    try:
-        yield storage
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
+def _ids(connection: sa.Connection) -> dict[str, int]:
+    rows = connection.execute(select(STUDIES.c.name, STUDIES.c.id).order_by(STUDIES.c.name))
+    return {row.name: row.id for row in rows}
 
 
 def _file_size(url: str) -> int | None:

@@ -10,10 +10,11 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -23,12 +24,27 @@ from pydantic import (
 
 from s3search.errors import InvalidConfig, nearest
 from s3search.evaluation.spec import EvaluatorSpec, Precision
+from s3search.search.conversation import NoiseSeeds
 from s3search.search.ladder import DEFAULT_LADDER, LadderRung
 from s3search.search.questions import PolishLoss
 from s3search.study.file.held_out import held_out_images
 from s3search.study.file.protocols import with_protocol
 
 DEFAULT_STORAGE = "sqlite:///s3search.db"
+
+
+def _whole(least: int, of_what: str, auto: str) -> BeforeValidator:
+    """A whole number from ``least``, or "auto" and what that stands for."""
+
+    def checked(value: object) -> object:
+        if value != "auto" and not (type(value) is int and value >= least):
+            raise ValueError(
+                f"is a whole number of {of_what} from {least}, or 'auto' for {auto}; "
+                f"found {value!r}"
+            )
+        return value
+
+    return BeforeValidator(checked)
 
 
 class _Table(BaseModel):
@@ -126,20 +142,13 @@ class SearchTable(_Table):
 class ValidationTable(_Table):
     """``[validation]``: how the finalists are re-scored on noise that the search never saw."""
 
-    n_images: int | Literal["auto"] = "auto"  # so many that it costs about what the search did
+    n_images: Annotated[
+        int | Literal["auto"],
+        _whole(2, "images", "so many that the validation costs about what the search did"),
+    ] = "auto"
     finalists: int = Field(default=8, ge=1)
     baselines: bool = True  # the best published solvers beside them
     metric: MetricTable | None = None  # a second extractor, which chooses nothing
-
-    @field_validator("n_images", mode="before")
-    @classmethod
-    def _images(cls, n_images: object) -> object:
-        if n_images != "auto" and not (type(n_images) is int and n_images > 1):
-            raise ValueError(
-                "is a whole number of images from 2, or 'auto' for so many that the validation "
-                f"costs about what the search did; found {n_images!r}"
-            )
-        return n_images
 
 
 class StorageTable(_Table):
@@ -153,24 +162,19 @@ class ClusterTable(_Table):
     """``[cluster]``: where schedules are evaluated."""
 
     address: str = "local"
-    workers: int | Literal["auto"] = "auto"  # as many as fit; at most 8 on CPUs
+    workers: Annotated[  # "auto": as many as fit; at most 8 on CPUs
+        int | Literal["auto"],
+        _whole(1, "workers", "as many as the cluster has GPUs (CPUs, where it has none)"),
+    ] = "auto"
     min_workers: int | None = Field(default=None, ge=0)  # None: all of them
     gpus_per_worker: float | Literal["auto"] = "auto"  # 1 where there are GPUs
     batch_size: int | None = Field(default=None, ge=1)
     precision: Precision = "float32"  # of the network's products while sampling
-    population: int | Literal["auto"] = "auto"  # evaluations in one task, which share calls
+    population: Annotated[  # evaluations in one task, which share calls
+        int | Literal["auto"], _whole(1, "schedules", "as many as fill a batch of the GPU")
+    ] = "auto"
     task_seconds: float | None = Field(default=None, gt=0)  # None: a task may take any time
     import_from: tuple[str, ...] | None = None  # folders beside the study file's own
-
-    @field_validator("workers", mode="before")
-    @classmethod
-    def _number(cls, workers: object) -> object:
-        if workers != "auto" and not (type(workers) is int and workers > 0):
-            raise ValueError(
-                "is a whole number of workers from 1, or 'auto' for as many as the cluster has "
-                f"GPUs (CPUs, where it has none); found {workers!r}"
-            )
-        return workers
 
     @field_validator("gpus_per_worker", mode="before")
     @classmethod
@@ -182,16 +186,6 @@ class ClusterTable(_Table):
                 f"has any; found {gpus!r}"
             )
         return gpus
-
-    @field_validator("population", mode="before")
-    @classmethod
-    def _size(cls, population: object) -> object:
-        if population != "auto" and not (type(population) is int and population > 0):
-            raise ValueError(
-                "is a whole number of schedules from 1, or 'auto' for as many as fill a batch "
-                f"of the GPU; found {population!r}"
-            )
-        return population
 
     @model_validator(mode="after")
     def _begins_with_no_more_than_all(self) -> "ClusterTable":
@@ -305,19 +299,15 @@ class StudyConfig(_Table):
         return 2 * self.study.seed + 1
 
     @property
-    def finals_noise_seed(self) -> int:
-        """Seed of the noise that re-scores the best before the held-out one is looked at."""
-        return 2**63 + self.study.seed
-
-    @property
-    def trajectory_noise_seed(self) -> int:
-        """Seed of the noises whose fine solve schedules are compared with."""
-        return 2**64 + self.study.seed
-
-    @property
-    def polish_noise_seed(self) -> int:
-        """First of the seeds that gradient descent draws fresh noise from."""
-        return 2**65 + 2**32 * self.study.seed
+    def noise_seeds(self) -> NoiseSeeds:
+        """Those that a search draws from; none is the validation's of any study."""
+        seed = self.study.seed
+        return NoiseSeeds(
+            search=self.search_noise_seed,
+            finals=2**63 + seed,
+            trajectory=2**64 + seed,
+            polish=2**65 + 2**32 * seed,
+        )
 
     @property
     def identity(self) -> dict[str, Any]:

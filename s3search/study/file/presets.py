@@ -77,7 +77,9 @@ def study_presets() -> tuple[StudyPreset, ...]:
     """All that were installed with the package, by name."""
     folder = preset_folder()
     files = sorted((folder / "studies").glob("*.toml")) if folder is not None else []
-    return tuple(_read(file) for file in files)
+    return tuple(
+        StudyPreset(name=file.stem, text=file.read_text(encoding="utf-8")) for file in files
+    )
 
 
 def study_preset(name: str) -> StudyPreset:
@@ -89,7 +91,3 @@ def study_preset(name: str) -> StudyPreset:
             f"{nearest(name, known)}"
         )
     return known[name]
-
-
-def _read(file: Path) -> StudyPreset:
-    return StudyPreset(name=file.stem, text=file.read_text(encoding="utf-8"))

@@ -7,10 +7,11 @@ are (`s3search.study.optuna.tables`).
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
-from s3search.study.optuna.tables import ATTRIBUTES, STUDIES, TRIALS
+from s3search.study.optuna.tables import ATTRIBUTES, STUDIES, TRIALS, trials_with
 
 EXPORTED = "exported"
 """The attribute of the trials that are exported, or rank first in Optuna without being it."""
@@ -50,15 +51,7 @@ def write_marks(connection: sa.Connection, study_name: str, marks: Mapping[str, 
         connection.execute(ATTRIBUTES.insert(), rows)
 
 
-def _trials(study_name: str, schedule_ids: Sequence[str]) -> sa.Select[tuple[int, int, str]]:
+def _trials(study_name: str, schedule_ids: Sequence[str]) -> sa.Select[Any]:
     """Id, number and schedule id, as JSON, of the trials of these schedules."""
-    return (
-        sa.select(TRIALS.c.trial_id, TRIALS.c.number, ATTRIBUTES.c.value_json)
-        .join(ATTRIBUTES, ATTRIBUTES.c.trial_id == TRIALS.c.trial_id)
-        .join(STUDIES, STUDIES.c.study_id == TRIALS.c.study_id)
-        .where(
-            STUDIES.c.study_name == study_name,
-            ATTRIBUTES.c.key == "schedule_id",
-            ATTRIBUTES.c.value_json.in_([json.dumps(each) for each in schedule_ids]),
-        )
-    )
+    of_these = ATTRIBUTES.c.value_json.in_([json.dumps(each) for each in schedule_ids])
+    return trials_with("schedule_id", study_name).where(of_these)

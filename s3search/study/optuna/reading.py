@@ -86,7 +86,7 @@ def read_trials(
 def _values(rows: _Rows) -> dict[int, dict[int, float]]:
     found: dict[int, dict[int, float]] = defaultdict(dict)
     for trial, place, value, kind in rows:
-        found[trial][place] = _INFINITE.get(kind, value)
+        found[trial][place] = _INFINITE.get(kind.name, value)
     return found
 
 

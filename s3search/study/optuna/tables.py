@@ -15,92 +15,33 @@ from typing import Any
 
 import sqlalchemy as sa
 from optuna.distributions import BaseDistribution, distribution_to_json
-from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Column, DateTime, Enum, Float, ForeignKey, Integer, String, Table, Text
+from optuna.storages._rdb import models
+from optuna.trial import FrozenTrial
 
 SCHEMA = "v3.2.0.a"
 
-_METADATA = sa.MetaData()
-_KINDS = ("FINITE", "INF_POS", "INF_NEG")  # of a value; only what is finite stands in a number
+STUDIES: Any = models.StudyModel.__table__
+STUDY_ATTRIBUTES: Any = models.StudySystemAttributeModel.__table__
+"""What Optuna calls system attributes of a study: they are its own and dashboard's."""
 
-STUDIES = Table(
-    "studies",
-    _METADATA,
-    Column("study_id", Integer, primary_key=True),
-    Column("study_name", String(512), nullable=False),
-)
-STUDY_ATTRIBUTES = Table(  # which Optuna calls system attributes: they are its own and dashboard's
-    "study_system_attributes",
-    _METADATA,
-    Column("study_system_attribute_id", Integer, primary_key=True),
-    Column("study_id", ForeignKey(STUDIES.c.study_id)),
-    Column("key", String(512)),
-    Column("value_json", Text),
-)
-TRIALS = Table(
-    "trials",
-    _METADATA,
-    Column("trial_id", Integer, primary_key=True),
-    Column("number", Integer),
-    Column("study_id", ForeignKey(STUDIES.c.study_id)),
-    Column("state", Enum(TrialState), nullable=False),
-    Column("datetime_start", DateTime),  # both in UTC
-    Column("datetime_complete", DateTime),
-)
-VALUES = Table(
-    "trial_values",
-    _METADATA,
-    Column("trial_value_id", Integer, primary_key=True),
-    Column("trial_id", ForeignKey(TRIALS.c.trial_id), nullable=False),
-    Column("objective", Integer, nullable=False),
-    Column("value", Float),
-    Column("value_type", Enum(*_KINDS, name="trialvaluetype")),
-)
-PARAMETERS = Table(
-    "trial_params",
-    _METADATA,
-    Column("param_id", Integer, primary_key=True),
-    Column("trial_id", ForeignKey(TRIALS.c.trial_id)),
-    Column("param_name", String(512)),
-    Column("param_value", Float),
-    Column("distribution_json", Text),
-)
-ATTRIBUTES = Table(
-    "trial_user_attributes",
-    _METADATA,
-    Column("trial_user_attribute_id", Integer, primary_key=True),
-    Column("trial_id", ForeignKey(TRIALS.c.trial_id)),
-    Column("key", String(512)),
-    Column("value_json", Text),
-)
-SYSTEM_ATTRIBUTES = Table(
-    "trial_system_attributes",
-    _METADATA,
-    Column("trial_system_attribute_id", Integer, primary_key=True),
-    Column("trial_id", ForeignKey(TRIALS.c.trial_id)),
-    Column("key", String(512)),
-    Column("value_json", Text),
-)
-INTERMEDIATE_VALUES = Table(
-    "trial_intermediate_values",
-    _METADATA,
-    Column("trial_intermediate_value_id", Integer, primary_key=True),
-    Column("trial_id", ForeignKey(TRIALS.c.trial_id), nullable=False),
-    Column("step", Integer, nullable=False),
-    Column("intermediate_value", Float),
-    Column("intermediate_value_type", Enum(*_KINDS, "NAN", name="trialintermediatevaluetype")),
-)
+TRIALS: Any = models.TrialModel.__table__
+VALUES: Any = models.TrialValueModel.__table__
+PARAMETERS: Any = models.TrialParamModel.__table__
+ATTRIBUTES: Any = models.TrialUserAttributeModel.__table__
+SYSTEM_ATTRIBUTES: Any = models.TrialSystemAttributeModel.__table__
+INTERMEDIATE_VALUES: Any = models.TrialIntermediateValueModel.__table__
+
+_FINITE = models.TrialValueModel.TrialValueType.FINITE  # only what is finite stands in a number
 
 
-def attribute_values(connection: sa.Connection, study_name: str, key: str) -> list[Any]:
-    """What all trials of a study have in one attribute, in no order."""
-    query = (
-        sa.select(ATTRIBUTES.c.value_json)
-        .join(TRIALS, TRIALS.c.trial_id == ATTRIBUTES.c.trial_id)
+def trials_with(key: str, study_name: str) -> sa.Select[Any]:
+    """Id and number of a study's trials, and what they have in one attribute, as JSON."""
+    return (
+        sa.select(TRIALS.c.trial_id, TRIALS.c.number, ATTRIBUTES.c.value_json)
+        .join(ATTRIBUTES, ATTRIBUTES.c.trial_id == TRIALS.c.trial_id)
         .join(STUDIES, STUDIES.c.study_id == TRIALS.c.study_id)
         .where(STUDIES.c.study_name == study_name, ATTRIBUTES.c.key == key)
     )
-    return [json.loads(content) for content in connection.execute(query).scalars()]
 
 
 def insert_trials(
@@ -127,7 +68,7 @@ def insert_trials(
     ids = TRIALS.insert().returning(TRIALS.c.trial_id, sort_by_parameter_order=True)
     numbered = list(zip(connection.execute(ids, heads).scalars(), trials, strict=True))
     values = [
-        {"trial_id": i, "objective": objective, "value": value, "value_type": "FINITE"}
+        {"trial_id": i, "objective": objective, "value": value, "value_type": _FINITE}
         for i, trial in numbered
         for objective, value in enumerate(trial.values or ())
     ]

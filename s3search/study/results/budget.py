@@ -26,13 +26,7 @@ class Budget:
 
 def budget_of(store: StudyStore, *, elapsed: float | None = None) -> Budget:
     """As the database has it; ``elapsed``: seconds of the present run, where it is known."""
-    nfe = sum(store.config.space.nfe) / len(store.config.space.nfe)  # jobs do not say theirs
-    jobs = sum(each["network_calls"] for each in store.job_totals().values())
-    images, total, search = (
-        store.images_searched() + jobs / nfe,
-        total_of(store),
-        store.config.search,
-    )
+    images, total, search = store.images_spent(), total_of(store), store.config.search
     spent = share_of(search, total, images, store.seconds_spent(), elapsed)
     is_over = store.state in ("validating", "done")
     return Budget(

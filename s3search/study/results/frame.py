@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from typing import Any
 
 import pandas as pd
@@ -35,13 +36,11 @@ def evaluations_frame(store: StudyStore, *, of_validated: bool = False) -> pd.Da
     frame = pd.DataFrame(rows, columns=list(store.row_names()))
     frame = frame.drop_duplicates("id")
     frame["origin"] = frame["origin"].fillna("")
-    origins = {text: Origin.of_text(text) for text in frame["origin"].unique()}
-    is_baseline = frame["origin"].map(lambda text: origins[text].is_baseline)
-    frame["is_baseline"] = is_baseline.astype(bool)  # also where there is no row
-    is_stock = frame["origin"].map(lambda text: origins[text].is_stock)
-    frame["is_stock"] = is_stock.astype(bool)
+    origins = frame["origin"].map(Origin.of_text)
+    for name in ("is_baseline", "is_stock"):
+        frame[name] = origins.map(attrgetter(name)).astype(bool)  # also where there is no row
     frame["vetoed"] = frame["schedule_id"].isin(list(store.vetoes()))
-    frame["solver"] = frame["origin"].map(lambda text: origins[text].solver)
+    frame["solver"] = origins.map(attrgetter("solver"))
     return frame
 
 

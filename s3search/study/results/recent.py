@@ -33,28 +33,22 @@ class RecentAnswer:
 def answers_of(store: StudyStore) -> list[RecentAnswer]:
     """The newest ones, the latest last."""
     nfe = sum(store.config.space.nfe) / len(store.config.space.nfe)  # of jobs it is not known
-    found = [
-        RecentAnswer(
-            name=row["rung"],
-            schedule_id=row["schedule_id"],
-            worker=row["worker"],
-            images=row["n_images"],
-            seconds=row["seconds"],
-            at=row["created_at"],
-        )
+    named = [
+        (row["rung"], row["schedule_id"], row["n_images"], row)
         for row in _newest(store, EVALUATIONS)
         if row["rung"] != Rung.SECOND_METRIC.value  # whose images are the validation's
     ]
-    found += [
+    named += [(row["kind"], None, row["network_calls"] / nfe, row) for row in _newest(store, JOBS)]
+    found = [
         RecentAnswer(
-            name=row["kind"],
-            schedule_id=None,
+            name=name,
+            schedule_id=schedule_id,
             worker=row["worker"],
-            images=row["network_calls"] / nfe,
+            images=images,
             seconds=row["seconds"],
             at=row["created_at"],
         )
-        for row in _newest(store, JOBS)
+        for name, schedule_id, images, row in named
     ]
     return sorted(found, key=lambda each: each.at)[-LOOKED_AT:]
 

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from s3search.metrics.intervals import ratio_interval
-from s3search.study.results.frame import HeldOut, Scored
+from s3search.study.results.claims import relative
+from s3search.study.results.frame import Scored
 
 COLUMNS = (
     *("nfe", "name", "is_baseline", "is_winner", "distance", "low", "high", "standard_error"),
@@ -31,7 +31,7 @@ def _row(row: Scored, winner: Scored) -> dict[str, object]:
     low, high = row.held_out.interval or (None, None)
     second = row.second
     second_low, second_high = (second and second.interval) or (None, None)
-    times_low, times_high = _times(row.held_out, winner.held_out)
+    times_low, times_high = relative(row.held_out, winner.held_out)["ratio_95"] or (None, None)
     return {
         "nfe": row.nfe,
         "name": row.name,
@@ -57,11 +57,3 @@ def _row(row: Scored, winner: Scored) -> dict[str, object]:
         "reference_digest": row.held_out.reference_digest,
         "schedule_id": row.schedule_id,
     }
-
-
-def _times(own: HeldOut, winner: HeldOut) -> tuple[float | None, float | None]:
-    """The paired interval of the ratio, where both have replicates."""
-    a, b = own.replicates, winner.replicates
-    if a is None or b is None or len(a) != len(b):
-        return None, None
-    return ratio_interval(a, b) or (None, None)

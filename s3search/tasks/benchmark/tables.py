@@ -1,9 +1,7 @@
 """The benchmark as a table in Markdown, and the line of each measurement while it runs."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from s3search.files import write_text
 from s3search.tasks.benchmark.results import Row, Summary
 from s3search.tasks.benchmark.running import Made
 
@@ -29,11 +27,6 @@ def markdown(found: Sequence[Summary], rows: Sequence[Row]) -> str:
         lines = [_line(each) for each in found if each.nfe == nfe]
         parts.append("\n".join([f"## NFE {nfe}", "", _HEAD, *lines]))
     return "\n\n".join(parts) + "\n"
-
-
-def write_markdown(found: Sequence[Summary], rows: Sequence[Row], path: Path) -> None:
-    """Writes the page of `markdown` into a file."""
-    write_text(path, markdown(found, rows))
 
 
 def progress_line(made: Made) -> str:

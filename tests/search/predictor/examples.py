@@ -8,7 +8,7 @@ from s3search.models.gaussian import gaussian_distance
 from s3search.processes import edm
 from s3search.schedules.schedule import Schedule
 from s3search.search.edit.draft import random_schedule
-from s3search.search.predictor import Example
+from s3search.search.predictor.base import Example
 from s3search.search.space import Problem, load_space
 from s3search.solvers.plan import compile_plans
 

@@ -4,13 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from s3search.search.predictor import (
-    Forecast,
-    acquire,
-    calibration_of,
-    log_expected_improvement,
-    places,
-)
+from s3search.search.predictor.acquire import acquire, log_expected_improvement, places
+from s3search.search.predictor.base import Forecast
+from s3search.search.predictor.calibration import calibration_of
 from tests.search.predictor.examples import measured
 
 

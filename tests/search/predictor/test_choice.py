@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from s3search.search.predictor import ChosenPredictor, Example, choose
+from s3search.search.predictor.base import Example
+from s3search.search.predictor.choice import ChosenPredictor, choose
 from s3search.search.predictor.ranks import best_share, rank_correlation
 from tests.search.predictor.examples import examples
 

@@ -10,11 +10,12 @@ import scipy.optimize
 import torch
 
 from s3search.schedules import published
-from s3search.search.predictor import CANDIDATES, Example, Predictor, Process, Trees
-from s3search.search.predictor.base import Array
+from s3search.search.predictor.base import Array, Example, Predictor
+from s3search.search.predictor.choice import CANDIDATES
 from s3search.search.predictor.features import Proxies, compact, flat, proxy_names, tokens
-from s3search.search.predictor.process import _negative_evidence, kept_rows
+from s3search.search.predictor.process import Process, _negative_evidence, kept_rows
 from s3search.search.predictor.ranks import rank_correlation
+from s3search.search.predictor.trees import Trees
 from tests.search.predictor.examples import examples, measured
 from tests.support.helpers import PROCESSES
 

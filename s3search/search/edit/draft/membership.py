@@ -7,7 +7,7 @@ from s3search.schedules.schedule import Schedule, StartKind
 from s3search.schedules.spacing import EndRule
 from s3search.search.edit.draft.form import draft_of
 from s3search.search.edit.draft.settling import settle_first, settle_shifts, settle_times
-from s3search.search.edit.recipe import Choice, possible
+from s3search.search.edit.recipe import possible
 from s3search.search.space import Problem
 
 
@@ -80,13 +80,13 @@ def _step_problem(problem: Problem, schedule: Schedule) -> str | None:
         if levels[i + 1].sigma == 0.0 and choice.order == 1 and choice.corrector is None:
             continue  # any first-order step to the clean end is the same map
         names = ("prediction", "order", "first_points", "relaxation", "start", "corrector")
-        wrong = [name for name in (*names, "published") if _differ(choice, allowed, name)]
+        wrong = [
+            name
+            for name in (*names, "published")
+            if getattr(choice, name) != getattr(allowed, name)
+        ]
         return f"steps[{i}]: {wrong[0] if wrong else 'corrector'} is not a choice of the space"
     return None
-
-
-def _differ(a: Choice, b: Choice, name: str) -> bool:
-    return bool(getattr(a, name) != getattr(b, name))
 
 
 def _words(values: Sequence[EndRule] | Sequence[StartKind]) -> str:

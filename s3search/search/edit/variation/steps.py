@@ -106,7 +106,7 @@ def _factor(relaxation: Relaxation, h: float, choice: Choice) -> float:
 
 def change_estimation(problem: Problem, draft: Draft, rng: np.random.Generator) -> None:
     """Another number of points for the first derivative, at one step of order 3 or more."""
-    i = _some_step(draft, rng, _has_estimates)
+    i = _some_step(draft, rng, lambda choice: choice.order > 2)
     choice = draft.choices[i]
     if choice.order < 3:
         return
@@ -199,7 +199,3 @@ def _some_step(
 
 def _has_derivative(choice: Choice) -> bool:
     return choice.order > 1
-
-
-def _has_estimates(choice: Choice) -> bool:
-    return choice.order > 2
