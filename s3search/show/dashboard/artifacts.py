@@ -22,7 +22,7 @@ from sqlalchemy.engine import make_url
 from torch import Tensor
 
 from s3search.cluster.asking import Pool, images_by
-from s3search.errors import InvalidConfig
+from s3search.errors import InvalidConfig, StudyConflict
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.record import ImagesRequest
 from s3search.files import write_bytes, write_text
@@ -153,7 +153,7 @@ def grids_of_workers(
 
 
 def carry_files(url: str, target: str, study_name: str) -> int:
-    """Copies the files of a study's artifacts to the folder of the database that it was copied to;
+    """Copies the files of a study's artifacts to the folder of the database that it is copied to;
     how many.  None where a database has no folder of its own: then the folder is shared or moved
     by hand.
 
@@ -162,7 +162,10 @@ def carry_files(url: str, target: str, study_name: str) -> int:
     here, there = artifacts_folder(url), artifacts_folder(target)
     if here is None or there is None or not here.is_dir():
         return 0
-    storage = open_storage(target, writable=False)
+    try:
+        storage = open_storage(url, writable=False)
+    except StudyConflict:  # killed before it had a trial
+        return 0
     try:
         study_id = storage.get_study_id_from_name(study_name)
         listed = storage.get_study_system_attrs(study_id)

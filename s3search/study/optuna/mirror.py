@@ -30,8 +30,8 @@ from s3search.study.database.retries import ridden_out
 from s3search.study.optuna import tables as optuna_tables
 from s3search.study.optuna.marks import write_marks
 from s3search.study.optuna.summary import DISTRIBUTIONS, summary
+from s3search.study.optuna.tables import NUMBER_ATTRIBUTE
 
-NUMBER_ATTRIBUTE = "s3search:number"
 DATABASE_ERRORS = (DBAPIError, StorageInternalError)
 
 Begin = Callable[[], AbstractContextManager[Connection]]

@@ -19,6 +19,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Column, DateTime, Enum, Float, ForeignKey, Integer, String, Table, Text
 
 SCHEMA = "v3.2.0.a"
+NUMBER_ATTRIBUTE = "s3search:number"
+"""The attribute of a trial that holds its proposal's number: who has it was mirrored by us."""
 
 _METADATA = sa.MetaData()
 _KINDS = ("FINITE", "INF_POS", "INF_NEG")  # of a value; only what is finite stands in a number
