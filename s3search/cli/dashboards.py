@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from s3search.cli.announcing import announce_code
 from s3search.cli.options import AsJson, Storage, StudyName
 from s3search.cli.output import OUT, print_json
 from s3search.cli.settings import storage_url
@@ -88,7 +89,10 @@ def publish(
 
     from s3search.show.dashboard.publish import publish as written
 
-    found = written(storage_url(storage), study, artifacts=artifacts, n_samples=samples)
+    url = storage_url(storage)
+    if samples:
+        announce_code(url, study)
+    found = written(url, study, artifacts=artifacts, n_samples=samples)
     if as_json:
         print_json(asdict(found))
         return

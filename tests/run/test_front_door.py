@@ -366,8 +366,10 @@ def test_commands_read_a_study_of_live_objects(
         code, out, err = said(*words)
         assert (code, err) == (0, ""), words
         assert out
+    code, out, _ = said("report", "mine", "-o", output, "--samples", "2")
+    assert code == 0
     assert "this study searched a live object (object Net, fingerprint" in out  # no samples
-    code, _, err = said("compare", "mine", "--grid", output)
+    code, _, err = said("compare", "mine", "--grid", output, "--samples")
     assert code == 2
     assert "model.loader: this study searched a live object (object Net, fingerprint" in err
 

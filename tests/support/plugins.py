@@ -153,3 +153,9 @@ def guided() -> Any:
             return denoiser(x, t) * self._left.pop(0)
 
     return Guided(())
+
+
+def leave_file(path: str) -> Any:
+    """A loader that cannot be mistaken for one that did not run."""
+    Path(path).touch()
+    raise RuntimeError("this is no model")

@@ -262,7 +262,7 @@ def test_the_command_writes_the_page_and_says_where(
 ) -> None:
     path = tmp_path / "page.html"
     words: list[Any] = ["s3search", "report", NAME, "--storage", config.storage.url]
-    words += ["--no-samples", "-o", str(path)]
+    words += ["-o", str(path)]
     monkeypatch.setattr("sys.argv", [*words, "--json"])
     assert run() == 0
     told = json.loads(capsys.readouterr().out)
