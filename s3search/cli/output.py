@@ -6,13 +6,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from s3search.errors import InvalidConfig
 from s3search.files import neighbour
+from s3search.show.terminal.escaping import SafeConsole
 
-OUT = Console(markup=False)  # names and paths may have brackets
-ERR = Console(stderr=True, markup=False)
+OUT = SafeConsole()
+ERR = SafeConsole(stderr=True)
 
 
 def print_json(value: Any) -> None:

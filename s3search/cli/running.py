@@ -9,11 +9,13 @@ import typer
 from s3search.cli.commands import app
 from s3search.cli.output import ERR
 from s3search.errors import EvaluationFailed, S3SearchError
+from s3search.show.terminal.escaping import guard_streams
 
 
 def main() -> None:
     """Runs the command line and exits with its code."""
     signal.signal(signal.SIGTERM, _interrupt)
+    guard_streams()
     sys.exit(run())
 
 
