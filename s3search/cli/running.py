@@ -35,6 +35,9 @@ def run() -> int:
     except Exception as error:
         if hasattr(error, "format_message"):
             return _fail_usage(error)
+        if isinstance(error, OSError) and error.strerror is not None:
+            what = error.filename or "a file or a connection"
+            return _fail(f"{what}: {error.strerror}; nothing of it was kept", 1)
         from optuna.exceptions import StorageInternalError
         from sqlalchemy.exc import SQLAlchemyError
 
