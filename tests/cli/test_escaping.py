@@ -8,11 +8,12 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 from s3search.cli import run
 from s3search.show.terminal.escaping import SafeConsole, escaped
@@ -29,6 +30,7 @@ def _acts(text: str) -> set[str]:
     return {c for c in text if unicodedata.category(c) in {"Cc", "Cs"} or c in turning} - {"\n"}
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_nothing_that_acts_is_left_and_the_rest_stands_as_it_was(text: str) -> None:
     assert not _acts(escaped(text).replace("\t", ""))
@@ -52,12 +54,12 @@ def test_tables_panels_and_live_views_write_no_control_character_of_others(
     console, written = _terminal(monkeypatch)
     table = Table(ATTACK, title=ATTACK)
     table.add_row(ATTACK)
-    console.print(Panel(table, title=ATTACK), ATTACK, style="red")
+    console.print(Panel(table, title=Text(ATTACK)), ATTACK, style="red")
     with Live(table, console=console, auto_refresh=False) as live:
         live.update(Panel(ATTACK), refresh=True)
     found = written.getvalue()
     assert "\x1b[31m" in found  # its own colours are there
-    assert "owned" in found and "\\x1b]0;owned\\x07" in found.replace("\n", "")
+    assert "\\x1b]0;owned" in found
     assert "\x1b]0;" not in found and "\x1b[2J" not in found and "\x9b" not in found
     assert "\u202e" not in found
     assert "[red]b[/red]" in found and ":warning:" in found
@@ -87,7 +89,8 @@ def test_the_reason_of_a_veto_is_escaped(
 
 
 def test_errors_are_escaped_and_say_it_in_any_encoding(tmp_path: Path) -> None:
-    (tmp_path / "evil.json").write_text('{"\\u001b[2J owned \\u00e9": 1}')
+    head = '{"format": "s3search.schedule", "version": 1, '
+    (tmp_path / "evil.json").write_text(head + '"\\u001b[2J owned \\u00e9": 1}')
     name = os.fsdecode(b"nothing \xff \x1b[2J.json")
     for file in ("evil.json", name):
         ended = subprocess.run(

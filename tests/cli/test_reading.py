@@ -31,7 +31,7 @@ def trapped(finished: StudyConfig, tmp_path: Path) -> tuple[str, Path]:
         for table, key in _TRAPS:
             config[table] |= {
                 key: "tests.support.plugins:leave_file",
-                "options": {"path": str(trap)},
+                "path": str(trap),
             }
         connection.execute(STUDIES.update().values(config=json.dumps(config)))
     engine.dispose()

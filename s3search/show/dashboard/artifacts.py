@@ -18,7 +18,6 @@ from typing import BinaryIO
 
 import optuna
 from PIL import Image
-from sqlalchemy.engine import make_url
 from torch import Tensor
 
 from s3search.cluster.asking import Pool, images_by
@@ -30,6 +29,7 @@ from s3search.schedules.schedule import Schedule
 from s3search.show.dashboard.storage import open_storage
 from s3search.show.pictures import draw_schedule
 from s3search.show.report.samples import image_grid
+from s3search.study.database.engine import parsed_url
 from s3search.study.file.config import StudyConfig
 
 _NAMESPACE = uuid.UUID("5f0a3c64-0f53-4d5c-9a53-8e1f6a3f7d21")
@@ -78,7 +78,7 @@ def artifacts_folder(url: str, named: str | Path | None = None) -> Path | None:
     """
     if named is not None:
         return Path(named)
-    parsed = make_url(url)
+    parsed = parsed_url(url)
     is_file = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, ":memory:")
     return Path(f"{parsed.database}.artifacts") if is_file else None
 

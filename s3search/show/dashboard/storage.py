@@ -7,13 +7,14 @@ import sqlalchemy as sa
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
-from sqlalchemy.engine import make_url
 
 from s3search.errors import StudyConflict
 from s3search.study.database.engine import (
     connect_arguments,
     make_safe_for_processes,
     open_engine,
+    parsed_url,
+    reading_url,
     redacted,
 )
 from s3search.study.optuna import tables as optuna_tables
@@ -62,12 +63,13 @@ def open_storage(url: str, *, writable: bool) -> RDBStorage:
     """
     _check_has_trials(url)
     arguments = connect_arguments(url)
-    is_sqlite = make_url(url).get_backend_name() == "sqlite"
+    is_sqlite = parsed_url(url).get_backend_name() == "sqlite"
     if not writable and not is_sqlite:
         read_only = {"options": "-c default_transaction_read_only=on"}
         arguments["connect_args"] = arguments.get("connect_args", {}) | read_only
     try:
-        storage = QuickStorage(url, arguments)
+        read = reading_url(parsed_url(url)).render_as_string(hide_password=False)
+        storage = QuickStorage(url if writable else read, arguments)
     except RuntimeError as error:  # Optuna's word for a schema of another version
         raise StudyConflict(f"storage: {redacted(url)}: {error}") from error
     make_safe_for_processes(storage.engine, writes=writable)

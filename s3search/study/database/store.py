@@ -229,8 +229,8 @@ def create_or_resume(
             row = _row(connection, config.study.name)
             if row is None:
                 _check_no_trials(connection, config)
-                connection.execute(
-                    STUDIES.insert().values(
+                connection.execute(  # unless another driver came first, just now
+                    insert_or_leave(connection, STUDIES).values(
                         name=config.study.name,
                         config=_stored(config.settled()),
                         space=json.dumps(space),

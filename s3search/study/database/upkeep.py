@@ -14,14 +14,13 @@ from typing import Any
 import sqlalchemy as sa
 from optuna.storages import RDBStorage
 from sqlalchemy import select
-from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.engine import Engine
 
 from s3search.errors import StudyConflict, nearest
 from s3search.study.database.engine import (
-    connect_arguments,
     insert_missing,
-    make_safe_for_processes,
     open_engine,
+    parsed_url,
     redacted,
     schema_of,
 )
@@ -44,6 +43,7 @@ from s3search.study.optuna.copying import (
     optuna_schema,
     remove_trials,
 )
+from s3search.study.optuna.opening import close_storage, optuna_storage
 from s3search.study.vetoes import keep_vetoes, vetoes_of
 
 _OF_A_STUDY = (PROPOSALS, EVALUATIONS, JOBS, NOTES, EXTENSIONS)  # their rows name their study
@@ -82,7 +82,7 @@ def copy_studies(
 
     Raises `StudyConflict` before anything is written where a name is unknown here or taken there.
     """
-    if make_url(url) == make_url(target):
+    if parsed_url(url) == parsed_url(target):
         raise StudyConflict(f"--to: {redacted(target)} is the database to copy from")
     source = open_engine(url, create=False)
     try:
@@ -297,22 +297,16 @@ def _check_optuna(source: Engine, destination: Engine, url: str) -> None:
 
 @contextlib.contextmanager
 def _optuna(url: str) -> Iterator[RDBStorage]:
-    try:
-        storage = RDBStorage(url, engine_kwargs=connect_arguments(url))
-    except RuntimeError as error:  # Optuna's word for a schema of another version
-        raise StudyConflict(f"storage: {redacted(url)}: {error}") from error
-    make_safe_for_processes(storage.engine, writes=True)
-    storage.engine.dispose()
+    storage = optuna_storage(url)
     try:
         yield storage
     finally:
-        storage.remove_session()
-        storage.engine.dispose()
+        close_storage(storage)
 
 
 def _file_size(url: str) -> int | None:
     """Bytes of a SQLite file; None for any other database."""
-    parsed = make_url(url)
+    parsed = parsed_url(url)
     if parsed.get_backend_name() != "sqlite" or not parsed.database:
         return None
     return Path(parsed.database).stat().st_size

@@ -22,13 +22,12 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from s3search.errors import StudyConflict
 from s3search.search.questions import Measurement, Rung
 from s3search.search.trial import Trial
-from s3search.study.database.engine import connect_arguments, make_safe_for_processes, redacted
 from s3search.study.database.retries import ridden_out
 from s3search.study.optuna import tables as optuna_tables
 from s3search.study.optuna.marks import write_marks
+from s3search.study.optuna.opening import close_storage, optuna_storage
 from s3search.study.optuna.summary import DISTRIBUTIONS, summary
 from s3search.study.optuna.tables import NUMBER_ATTRIBUTE
 
@@ -107,7 +106,7 @@ class OptunaMirror:
     def close(self) -> None:
         """Gives the connections back; what was not flushed is left to the next run."""
         if self._optuna is not None:
-            _close(self._optuna.storage)
+            close_storage(self._optuna.storage)
             self._optuna = None
 
     def _write(self, trials: Sequence[FrozenTrial]) -> None:
@@ -166,14 +165,8 @@ def _optuna_trial(number: int, trial: Trial, measured: Measurement) -> FrozenTri
 
 
 def _open(url: str, name: str, metrics: list[str]) -> _Optuna:
-    optuna.logging.get_logger("optuna").setLevel(optuna.logging.WARNING)
+    storage = optuna_storage(url)
     try:
-        storage = RDBStorage(url, engine_kwargs=connect_arguments(url))
-    except RuntimeError as error:  # Optuna's word for a schema of another version
-        raise StudyConflict(f"storage: {redacted(url)}: {error}") from error
-    try:
-        make_safe_for_processes(storage.engine, writes=True)
-        storage.engine.dispose()
         study = optuna.create_study(
             storage=storage,
             study_name=name,
@@ -186,10 +179,5 @@ def _open(url: str, name: str, metrics: list[str]) -> _Optuna:
                 study.set_metric_names(metrics)
         return _Optuna(study, storage, storage.get_current_version())
     except BaseException:
-        _close(storage)
+        close_storage(storage)
         raise
-
-
-def _close(storage: RDBStorage) -> None:
-    storage.remove_session()
-    storage.engine.dispose()

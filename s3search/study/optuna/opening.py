@@ -1,0 +1,54 @@
+"""Optuna's own storage on a database, opened beside other processes that open it for the first
+time at the same moment.
+"""
+
+import time
+
+import optuna
+import sqlalchemy as sa
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+
+from s3search.errors import StudyConflict
+from s3search.study.database.engine import connect_arguments, make_safe_for_processes, redacted
+
+_PATIENCE_SECONDS, _PAUSE_SECONDS = 60.0, 0.1
+
+
+def optuna_storage(url: str) -> RDBStorage:
+    """Optuna's storage, its tables made where there are none; close it with `close_storage`.
+
+    Optuna makes them table by table and fails where another process does so too: then the other
+    one is waited for.  Raises `StudyConflict` for a schema of another version.
+    """
+    optuna.logging.get_logger("optuna").setLevel(optuna.logging.WARNING)
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            storage = RDBStorage(url, engine_kwargs=connect_arguments(url))
+            break
+        except RuntimeError as error:  # Optuna's word for a schema of another version
+            raise StudyConflict(f"storage: {redacted(url)}: {error}") from error
+        except (sa.exc.DBAPIError, StorageInternalError) as error:
+            if not _is_beaten(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+    make_safe_for_processes(storage.engine, writes=True)
+    storage.engine.dispose()
+    return storage
+
+
+def _is_beaten(error: BaseException | None) -> bool:
+    """Whether another process made a table, a type or a row of it first, or is at it."""
+    if isinstance(error, StorageInternalError):
+        return _is_beaten(error.__cause__)
+    if isinstance(error, sa.exc.IntegrityError):
+        return True
+    said = str(getattr(error, "orig", "")).lower()
+    return "already exists" in said or "locked" in said
+
+
+def close_storage(storage: RDBStorage) -> None:
+    """Gives its connections back."""
+    storage.remove_session()
+    storage.engine.dispose()
