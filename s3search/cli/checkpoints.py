@@ -1,5 +1,6 @@
 """Commands of checkpoints: what a pickle would run, and its weights without running it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,7 @@ import typer
 
 from s3search.cli.options import AsJson
 from s3search.cli.output import OUT, print_json, writable
+from s3search.errors import InvalidConfig
 
 checkpoint = typer.Typer(
     name="checkpoint",
@@ -20,15 +22,27 @@ PickleFile = Annotated[Path, typer.Argument(metavar="PICKLE", help="A network's 
 
 @checkpoint.command()
 def inspect(pickle: PickleFile, as_json: AsJson = False) -> None:
-    """Name the functions that loading a pickle would call."""
+    """Name the functions that loading a pickle would call; fails where that cannot be told."""
     from s3search.models.checkpoints import existing
-    from s3search.models.edm.pickles import foreign_globals, globals_named
+    from s3search.models.edm.pickle_names import names_of_pickle
+    from s3search.models.edm.pickles import foreign_of
 
     file = existing(pickle)
-    names, foreign = globals_named(file), foreign_globals(file)
+    found = names_of_pickle(file)
+    foreign = foreign_of(found.names)
     if as_json:
-        print_json({"file": str(file), "calls": names, "unusual": foreign})
-        return
+        calls = {"calls": found.names, "unusual": foreign, "cannot_be_told": found.doubt}
+        print_json({"file": str(file), **calls})
+    else:
+        _say(found.names, foreign)
+    if found.doubt is not None:
+        raise InvalidConfig(
+            f"{file}: what else loading it would call cannot be told ({found.doubt}): "
+            "do not trust it"
+        )
+
+
+def _say(names: Sequence[str], foreign: Sequence[str]) -> None:
     for name in names:
         note = "  (no checkpoint of NVlabs needs this)" if name in foreign else ""
         OUT.print(f"{name}{note}", highlight=False, soft_wrap=True)
