@@ -16,6 +16,25 @@ from s3search.cli.watching import watch as keep_watching
 from s3search.errors import InvalidConfig
 from s3search.files import write_text
 
+Schedulers = Annotated[
+    bool,
+    typer.Option(
+        "--schedulers", help="First measure diffusers' schedulers on the same noise; stored."
+    ),
+]
+Grid = Annotated[
+    Path | None,
+    typer.Option(
+        "--grid", help="Also write a PNG: found, published and the pipeline's own; with --samples."
+    ),
+]
+MaySample = Annotated[
+    bool,
+    typer.Option(
+        "--samples", help="Let --grid run the model that the study names in its database."
+    ),
+]
+
 
 def demo(
     output: Annotated[
@@ -147,25 +166,9 @@ def compare(  # noqa: PLR0913, PLR0917 (one parameter per option)
         str | None,
         typer.Argument(metavar="[B.json]", help="Another file: the two are set side by side."),
     ] = None,
-    schedulers: Annotated[
-        bool,
-        typer.Option(
-            "--schedulers", help="First measure diffusers' schedulers on the same noise; stored."
-        ),
-    ] = False,
-    grid: Annotated[
-        Path | None,
-        typer.Option(
-            "--grid",
-            help="Also write a PNG: found, published and the pipeline's own; with --samples.",
-        ),
-    ] = None,
-    samples: Annotated[
-        bool,
-        typer.Option(
-            "--samples", help="Let --grid run the model that the study names in its database."
-        ),
-    ] = False,
+    schedulers: Schedulers = False,
+    grid: Grid = None,
+    samples: MaySample = False,
     picture: Annotated[
         Path | None, typer.Option("--picture", help="Also draw two schedules to this file.")
     ] = None,

@@ -22,7 +22,9 @@ from pydantic import (
 )
 
 from s3search.errors import InvalidConfig, nearest
+from s3search.evaluation.limits import MOST_IMAGES
 from s3search.evaluation.spec import EvaluatorSpec, Precision
+from s3search.files import read_text
 from s3search.search.ladder import DEFAULT_LADDER, LadderRung
 from s3search.search.questions import PolishLoss
 from s3search.study.file.held_out import held_out_images
@@ -107,7 +109,7 @@ class SearchTable(_Table):
     evaluations: int | None = Field(default=None, ge=0)
     wall_seconds: float | None = Field(default=None, gt=0)
     gpu_seconds: float | None = Field(default=None, gt=0)
-    n_images: int = Field(default=1000, ge=2)
+    n_images: int = Field(default=1000, ge=2, le=MOST_IMAGES)
     baselines: bool = True
     seeds: tuple[str, ...] = ()  # schedule files
     batch: int = Field(default=16, ge=1)  # proposals under way at once
@@ -134,10 +136,10 @@ class ValidationTable(_Table):
     @field_validator("n_images", mode="before")
     @classmethod
     def _images(cls, n_images: object) -> object:
-        if n_images != "auto" and not (type(n_images) is int and n_images > 1):
+        if n_images != "auto" and not (type(n_images) is int and 1 < n_images <= MOST_IMAGES):
             raise ValueError(
-                "is a whole number of images from 2, or 'auto' for so many that the validation "
-                f"costs about what the search did; found {n_images!r}"
+                f"is a whole number of images from 2 to {MOST_IMAGES:,}, or 'auto' for so many "
+                f"that the validation costs about what the search did; found {n_images!r}"
             )
         return n_images
 
@@ -338,8 +340,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
     Folders of ``cluster.import_from`` are taken from the file's, which comes before them.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(Path(path))
+    except (OSError, ValueError) as error:
         raise InvalidConfig(f"{path}: cannot be read ({error})") from error
     config = config_from_text(text, str(path), overrides)
     folder = Path(path).resolve().parent
@@ -360,10 +362,11 @@ def config_from_text(text: str, source: str, overrides: Sequence[str] = ()) -> S
     """
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # TOML's own is a ValueError
         raise InvalidConfig(f"{source}: not valid TOML ({error})") from error
     for override in overrides:
         _apply(data, override)
+    _check_numbers(data, source)
     return parse_config(data, source=source)
 
 
@@ -377,6 +380,19 @@ def parse_config(data: Mapping[str, Any], source: str = "study") -> StudyConfig:
         raise InvalidConfig(f"{source}: {_sentence(error)}") from error
 
 
+def _check_numbers(data: Mapping[str, Any], source: str, path: str = "") -> None:
+    """Raises `InvalidConfig` for a whole number that no database and no generator takes."""
+    for key, value in data.items():
+        where = f"{path}{key}"
+        if isinstance(value, Mapping):
+            _check_numbers(value, source, f"{where}.")
+        elif isinstance(value, int) and abs(value) >= 2**63:
+            raise InvalidConfig(
+                f"{source}: {where}: a whole number of {value.bit_length()} bits; at most 63 are "
+                "taken"
+            )
+
+
 def _apply(data: dict[str, Any], override: str) -> None:
     match = re.fullmatch(r"([\w-]+)\.([\w.-]+)=(.*)", override, flags=re.DOTALL)
     if match is None:
@@ -384,7 +400,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
     table, key, raw = match.groups()
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = raw  # a bare word is a string
     *parents, last = key.split(".")
     target: Any = data
