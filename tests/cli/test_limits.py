@@ -3,16 +3,21 @@
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from s3search.cli import run
-from s3search.errors import InvalidConfig, InvalidSchedule
+from s3search.errors import InvalidConfig, InvalidSchedule, S3SearchError
 from s3search.evaluation.limits import MOST_IMAGES
+from s3search.metrics.references import StatisticsFile
+from s3search.models.statistics.gaussian import GaussianStatistics
 from s3search.processes import edm, vp_discrete
+from s3search.rules.ems import EmsStatistics
 from s3search.schedules import published
 from s3search.schedules.schedule import MOST_STEPS, Schedule
+from s3search.show.dashboard import Login
 from s3search.study.file.config import config_from_text, load_config
 from tests.support.studies import STUDY, study_file
 
@@ -75,6 +80,14 @@ def test_a_device_without_an_end_is_no_file(
     assert "more than 64 MB, which no such file has" in _said(
         monkeypatch, capsys, command, "/dev/zero"
     )
+
+
+@pytest.mark.parametrize(
+    "read", [EmsStatistics.load, GaussianStatistics.load, Login.from_file, StatisticsFile.load]
+)
+def test_readers_of_other_files_end_there_too(read: Callable[[Path], object]) -> None:
+    with pytest.raises(S3SearchError):
+        read(Path("/dev/zero"))
 
 
 @pytest.mark.parametrize("sigma", [1e308, 1e19])

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from s3search.cluster.asking import Pool, images_by
-from s3search.errors import InvalidConfig, StudyConflict
+from s3search.errors import EvaluationFailed, InvalidConfig, S3SearchError, StudyConflict
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.record import ImagesRequest
 from s3search.files import write_bytes, write_text
@@ -126,12 +126,21 @@ def grids_made_here(
     """By schedule id, images from the same held-out noise; loads the study's model here."""
     if n_images == 0:
         return {}
-    evaluator = Evaluator(replace(config.evaluator_spec, second_features=None))
     seed = config.validation_noise_seed
-    return {
-        schedule.id: _picture(schedule, evaluator.images(schedule, n_images, seed))
-        for schedule in schedules
-    }
+    try:
+        evaluator = Evaluator(replace(config.evaluator_spec, second_features=None))
+        return {
+            schedule.id: _picture(schedule, evaluator.images(schedule, n_images, seed))
+            for schedule in schedules
+        }
+    except S3SearchError:
+        raise
+    except Exception as error:  # the study's own code may raise anything
+        kind = type(error).__name__
+        raise EvaluationFailed(
+            f"samples: the study's model failed with {kind}: {error}; without --samples the rest "
+            "is published"
+        ) from error
 
 
 def grids_of_workers(
