@@ -215,6 +215,9 @@ def report(
             "study names here. Without it the database is only read.",
         ),
     ] = 0,
+    no_samples: Annotated[
+        bool, typer.Option("--no-samples", help="Read the database only, as without --samples.")
+    ] = False,
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
@@ -225,6 +228,8 @@ def report(
 
     from s3search.show.report import write_report
 
+    if samples and no_samples:
+        raise InvalidConfig("--samples and --no-samples were both given; leave one out")
     writable(output)
     url = storage_url(storage)
     if samples:
