@@ -28,6 +28,8 @@ from s3search.errors import InvalidSchedule
 
 Time = TypeVar("Time", float, Tensor)
 
+MOST_SIGMA = 1e18  # its square is a number of float32 still
+MOST_TRAINING_STEPS = 1_000_000
 _TIME_SLACK = 1e-4  # relative to the range: published files hold times rounded to float32
 
 
@@ -83,7 +85,7 @@ class Edm(_Process):
 
     type: Literal["edm"] = "edm"
     sigma_min: float = Field(default=0.002, gt=0)
-    sigma_max: float = Field(default=80.0, gt=0)
+    sigma_max: float = Field(default=80.0, gt=0, le=MOST_SIGMA)
 
     @property
     def time_range(self) -> tuple[float, float]:
@@ -95,7 +97,9 @@ class Edm(_Process):
         return isinstance(other, Edm)
 
     def check_time(self, t: float) -> str | None:
-        """Any finite noise level is a time."""
+        """Any noise level is a time, as far as its square is a number of a network."""
+        if t > MOST_SIGMA and math.isfinite(t):
+            return f"{t} is beyond {MOST_SIGMA:g}: networks square it in float32"
         return None if math.isfinite(t) and t >= 0 else f"{t} is not a noise level"
 
     def alpha(self, t: Time) -> Time:
@@ -228,7 +232,7 @@ class VpDiscrete(_VariancePreserving):
 
     type: Literal["vp_discrete"] = "vp_discrete"
     betas: Literal["linear", "scaled_linear", "cosine"] | tuple[float, ...] = "linear"
-    n: int = Field(default=1000, ge=2)
+    n: int = Field(default=1000, ge=2, le=MOST_TRAINING_STEPS)
     beta_start: float = Field(default=1e-4, gt=0, lt=1)
     beta_end: float = Field(default=0.02, gt=0, lt=1)
     s: float = Field(default=0.008, gt=0)

@@ -7,6 +7,7 @@ import typer
 
 from s3search.cli.options import AsJson, command_group
 from s3search.cli.output import answer, writable
+from s3search.errors import InvalidConfig
 
 checkpoint = command_group(
     "checkpoint",
@@ -18,15 +19,23 @@ PickleFile = Annotated[Path, typer.Argument(metavar="PICKLE", help="A network's 
 
 @checkpoint.command()
 def inspect(pickle: PickleFile, as_json: AsJson = False) -> None:
-    """Name the functions that loading a pickle would call."""
+    """Name the functions that loading a pickle would call; fails where that cannot be told."""
     from s3search.models.checkpoints import existing
-    from s3search.models.edm.pickles import foreign_globals, globals_named
+    from s3search.models.edm.pickle_names import names_of_pickle
+    from s3search.models.edm.pickles import foreign_of
 
     file = existing(pickle)
-    names, foreign = globals_named(file), foreign_globals(file)
+    found = names_of_pickle(file)
+    foreign = foreign_of(found.names)
     note = "  (no checkpoint of NVlabs needs this)"
-    lines = [name + note * (name in foreign) for name in names]
-    answer({"file": str(file), "calls": names, "unusual": foreign}, *lines, as_json=as_json)
+    lines = [name + note * (name in foreign) for name in found.names]
+    calls = {"calls": found.names, "unusual": foreign, "cannot_be_told": found.doubt}
+    answer({"file": str(file), **calls}, *lines, as_json=as_json)
+    if found.doubt is not None:
+        raise InvalidConfig(
+            f"{file}: what else loading it would call cannot be told ({found.doubt}): "
+            "do not trust it"
+        )
 
 
 @checkpoint.command()

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from s3search.cli.announcing import announce_code
 from s3search.cli.options import AsJson, Storage, StudyName
 from s3search.cli.output import answer, print_json, say
 from s3search.cli.settings import storage_url
@@ -87,7 +88,10 @@ def publish(
     """
     from s3search.show.dashboard.publish import publish as written
 
-    found = written(storage_url(storage), study, artifacts=artifacts, n_samples=samples)
+    url = storage_url(storage)
+    if samples:
+        announce_code(url, study)
+    found = written(url, study, artifacts=artifacts, n_samples=samples)
     where = f"{found.artifacts} artifacts in {found.folder}"
     if found.folder is None:
         where = "no artifacts, since this database has no folder of its own (--artifacts)"

@@ -11,6 +11,7 @@ from s3search.cli.options import AsJson, Sets, StudyFile, command_group
 from s3search.cli.output import ERR, answer, print_json, say
 from s3search.cli.settings import config_of
 from s3search.errors import InvalidConfig
+from s3search.show.terminal.escaping import escaped
 
 jobs = command_group("jobs", "Look at, follow and stop submitted studies.")
 
@@ -111,7 +112,7 @@ def jobs_logs(
         print_json({"id": job_id, "logs": "".join(pieces)})
         return
     for piece in pieces:
-        sys.stdout.write(piece)
+        sys.stdout.write(escaped(piece))
         sys.stdout.flush()
 
 

@@ -10,6 +10,7 @@ from s3search.cli.options import AsJson, ScheduleFile, Sets, StudyFile
 from s3search.cli.output import OUT, answer, print_json, writable
 from s3search.cli.settings import config_of
 from s3search.errors import InvalidConfig
+from s3search.evaluation.limits import MOST_IMAGES
 
 
 def metrics(  # noqa: PLR0913, PLR0917 (one parameter per option)
@@ -17,7 +18,12 @@ def metrics(  # noqa: PLR0913, PLR0917 (one parameter per option)
     study: StudyFile,
     n_images: Annotated[
         int | None,
-        typer.Option("--n-images", min=2, help="Images to make; else [validation] n_images."),
+        typer.Option(
+            "--n-images",
+            min=2,
+            max=MOST_IMAGES,
+            help="Images to make; else [validation] n_images.",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Noise seed.")] = 1,
     n_trajectory: Annotated[

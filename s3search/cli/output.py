@@ -8,16 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from s3search.errors import InvalidConfig
 from s3search.files import neighbour
+from s3search.show.terminal.escaping import SafeConsole
 
-OUT = Console(markup=False)  # names and paths may have brackets
-ERR = Console(stderr=True, markup=False)
+OUT = SafeConsole()
+ERR = SafeConsole(stderr=True)
 
 
-def say(*lines: str, on: Console = OUT) -> None:
+def say(*lines: str, on: SafeConsole = OUT) -> None:
     """Prints lines as they stand, however long they are."""
     for line in lines:
         on.print(line, highlight=False, soft_wrap=True)

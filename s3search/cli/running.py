@@ -9,11 +9,13 @@ import typer
 from s3search.cli.commands import app
 from s3search.cli.output import ERR
 from s3search.errors import EvaluationFailed, S3SearchError
+from s3search.show.terminal.escaping import guard_streams
 
 
 def main() -> None:
     """Runs the command line and exits with its code."""
     signal.signal(signal.SIGTERM, _interrupt)
+    guard_streams()
     sys.exit(run())
 
 
@@ -33,6 +35,9 @@ def run() -> int:
     except Exception as error:
         if hasattr(error, "format_message"):
             return _fail_usage(error)
+        if isinstance(error, OSError) and error.strerror is not None:
+            what = error.filename or "a file or a connection"
+            return _fail(f"{what}: {error.strerror}; nothing of it was kept", 1)
         from optuna.exceptions import StorageInternalError
         from sqlalchemy.exc import SQLAlchemyError
 

@@ -9,12 +9,15 @@ import s3search
 from s3search.cli.options import Address, AsJson, ScheduleFile, Sets, StudyFile
 from s3search.cli.output import OUT, answer, print_json, writable
 from s3search.cli.settings import config_of
+from s3search.evaluation.limits import MOST_IMAGES
 
 
 def evaluate(
     schedule: ScheduleFile,
     study: StudyFile,
-    n_images: Annotated[int, typer.Option("--n-images", min=2, help="Images to make.")] = 10_000,
+    n_images: Annotated[
+        int, typer.Option("--n-images", min=2, max=MOST_IMAGES, help="Images to make.")
+    ] = 10_000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Noise seed.")] = 1,
     address: Address = "inline",
     sets: Sets = None,

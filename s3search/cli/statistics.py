@@ -9,12 +9,15 @@ import typer
 from s3search.cli.options import AsJson, StudyFile, command_group
 from s3search.cli.output import ERR, answer, writable
 from s3search.errors import InvalidConfig
+from s3search.evaluation.limits import MOST_IMAGES
 
 statistics = command_group("statistics", "Measure statistics of a study's model and images.")
 
 OutputFile = Annotated[Path, typer.Option("--output", "-o", help="File to write (.safetensors).")]
 
-Images = Annotated[int, typer.Option("--n-images", min=2, help="Clean images to measure on.")]
+Images = Annotated[
+    int, typer.Option("--n-images", min=2, max=MOST_IMAGES, help="Clean images to measure on.")
+]
 
 ImageSource = Annotated[
     str, typer.Option("--source", help="Clean images: 'model' (its own) or 'reference'.")

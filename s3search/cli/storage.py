@@ -37,11 +37,11 @@ def copy(
         if not as_json:
             line = f"copied {copied.study}: {_counts(copied.rows)}, {copied.trials} Optuna trials"
             say(line)
-        if copied.trials:
-            carry_files(url, target, copied.study)
 
     url = storage_url(storage)
-    copy_studies(url, target, studies or [], announce)
+    copy_studies(
+        url, target, studies or [], announce, lambda study: carry_files(url, target, study)
+    )
     if as_json:
         print_json({"to": redacted(target), "studies": done})
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import s3search
+from s3search.cli.announcing import announce_code
 from s3search.cli.comparing import are_files, check_options, compare_files
 from s3search.cli.options import Address, AsJson, Sets, Storage, StudyFile, StudyName
 from s3search.cli.output import ERR, OUT, answer, make_folder, print_json, resumable, say, writable
@@ -15,6 +16,25 @@ from s3search.cli.settings import config_of, storage_url
 from s3search.cli.watching import watch as keep_watching
 from s3search.errors import InvalidConfig
 from s3search.files import write_text
+
+Schedulers = Annotated[
+    bool,
+    typer.Option(
+        "--schedulers", help="First measure diffusers' schedulers on the same noise; stored."
+    ),
+]
+Grid = Annotated[
+    Path | None,
+    typer.Option(
+        "--grid", help="Also write a PNG: found, published and the pipeline's own; with --samples."
+    ),
+]
+MaySample = Annotated[
+    bool,
+    typer.Option(
+        "--samples", help="Let --grid run the model that the study names in its database."
+    ),
+]
 
 
 def demo(
@@ -131,16 +151,9 @@ def compare(  # noqa: PLR0913, PLR0917 (one parameter per option)
         str | None,
         typer.Argument(metavar="[B.json]", help="Another file: the two are set side by side."),
     ] = None,
-    schedulers: Annotated[
-        bool,
-        typer.Option(
-            "--schedulers", help="First measure diffusers' schedulers on the same noise; stored."
-        ),
-    ] = False,
-    grid: Annotated[
-        Path | None,
-        typer.Option("--grid", help="Also write a PNG: found, published and the pipeline's own."),
-    ] = None,
+    schedulers: Schedulers = False,
+    grid: Grid = None,
+    samples: MaySample = False,
     picture: Annotated[
         Path | None, typer.Option("--picture", help="Also draw two schedules to this file.")
     ] = None,
@@ -159,6 +172,7 @@ def compare(  # noqa: PLR0913, PLR0917 (one parameter per option)
     url = storage_url(storage)
     if grid is not None:
         writable(grid)
+    _check_asked(url, study, is_asked=samples or schedulers or grid is None)
     missing = _extended(url, study, address, grid, schedulers=schedulers, quiet=as_json)
     if as_json:
         added = {"schedulers_without": missing} if schedulers else {}
@@ -179,13 +193,14 @@ def report(
         int,
         typer.Option(
             "--samples",
-            min=1,
+            min=0,
             max=100,
-            help="Images made with each schedule; this runs the study's model here.",
+            help="Images made with each schedule, say 24; more than 0 runs the model that the "
+            "study names here. Without it the database is only read.",
         ),
-    ] = 24,
+    ] = 0,
     no_samples: Annotated[
-        bool, typer.Option("--no-samples", help="Read the database only; load no model.")
+        bool, typer.Option("--no-samples", help="Read the database only, as without --samples.")
     ] = False,
     storage: Storage = None,
     as_json: AsJson = False,
@@ -195,11 +210,15 @@ def report(
     """
     from s3search.show.report import write_report
 
+    if samples and no_samples:
+        raise InvalidConfig("--samples and --no-samples were both given; leave one out")
     writable(output)
-    n_samples = 0 if no_samples else samples
-    written = write_report(storage_url(storage), study, output, n_samples=n_samples)
+    url = storage_url(storage)
+    if samples:
+        announce_code(url, study)
+    written = write_report(url, study, output, n_samples=samples)
     lines = [f"wrote {output}: {written.n_bytes / 1e6:.1f} MB"]
-    if written.no_samples is not None and not no_samples:
+    if written.no_samples is not None and samples:
         lines.append(f"without samples. {written.no_samples}")
     answer(asdict(written), *lines, as_json=as_json)
 
@@ -251,6 +270,7 @@ def _extended(
     from s3search.study.database.store import open_study
 
     _check_validated(_comparison(url, name), name)
+    announce_code(url, name)
     missing: dict[str, str] = {}
     with open_study(url, name) as store:
         if schedulers:
@@ -265,6 +285,20 @@ def _extended(
             if grid is not None:
                 draw_comparison(store, pool, grid)
     return missing
+
+
+def _check_asked(url: str, name: str, *, is_asked: bool) -> None:
+    """Raises where images would be made by code that nobody asked for."""
+    from s3search.study.database.store import open_study
+    from s3search.study.file.named_code import code_sentence
+
+    if is_asked:
+        return
+    with open_study(url, name) as store:
+        said = code_sentence(store.config, will=False)
+    raise InvalidConfig(
+        f"--grid makes images with the study's model; {said}; add --samples where you trust that"
+    )
 
 
 def _print_comparison(url: str, name: str) -> None:

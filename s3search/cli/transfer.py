@@ -9,6 +9,7 @@ from s3search.cli.options import Address, AsJson, ScheduleFile, Sets, StudyFile
 from s3search.cli.output import OUT, answer, print_json, say, writable
 from s3search.cli.settings import config_of
 from s3search.errors import InvalidConfig
+from s3search.evaluation.limits import MOST_IMAGES
 
 
 def retime(  # noqa: PLR0913, PLR0917 (one parameter per option)
@@ -73,7 +74,9 @@ def robustness(
         list[Path] | None,
         typer.Option("--study", help="A variant of its own: another study file; repeatable."),
     ] = None,
-    n_images: Annotated[int, typer.Option("--n-images", min=2, help="Images of each.")] = 10_000,
+    n_images: Annotated[
+        int, typer.Option("--n-images", min=2, max=MOST_IMAGES, help="Images of each.")
+    ] = 10_000,
     seeds: Annotated[
         list[int] | None,
         typer.Option("--seed", min=0, help="Noise seed; repeat for every variant at each."),

@@ -28,7 +28,7 @@ from typing import Any
 
 import ray.exceptions
 
-from s3search.cluster.ray.cluster import first_sentence, probe
+from s3search.cluster.ray.reaching import first_sentence, probe
 from s3search.errors import InvalidConfig, WorkersUnavailable
 from s3search.evaluation.code_version import CODE_VERSION
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from s3search.cluster import open_pool
 from s3search.cluster.asking import Pool, described
+from s3search.errors import InvalidConfig
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.live import LiveObjects
 from s3search.evaluation.record import Description
@@ -44,6 +45,7 @@ def launch(
 
     Raises `StudyConflict` if another driver runs it, unless this one is to take it over.
     """
+    _check_budget(config)
     space = space_of(config)
     if not takeover:
         check_free(config.storage.url, config.study.name)
@@ -76,6 +78,7 @@ def dry_run(config: StudyConfig, live: LiveObjects | None = None) -> CostForecas
 
     >>> dry_run(load_config("study.toml")).minutes
     """
+    _check_budget(config)
     space, live = space_of(config), live or LiveObjects()
     with live.borrowed(), workers(config, live) as pool:
         description = described(pool, layers=space.cost is not None)
@@ -83,6 +86,14 @@ def dry_run(config: StudyConfig, live: LiveObjects | None = None) -> CostForecas
         start = prepare(config, space, description, extension_of(config, space))
         settled, spent = _as_stored(config, start.description)
         return timed(forecast_of(settled, start, pool, spent=spent), settled, start, pool)
+
+
+def _check_budget(config: StudyConfig) -> None:
+    if config.search.evaluations == 0 and not config.search.seeds:
+        raise InvalidConfig(
+            "search.evaluations: 0 searches nothing, and the study would be done at once; ask for "
+            "1 at least, or name schedules to measure in search.seeds"
+        )
 
 
 def _as_stored(config: StudyConfig, description: Description) -> tuple[StudyConfig, int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from s3search.cluster.asking import described, measured_by
 from s3search.errors import EvaluationFailed, InvalidConfig, InvalidSchedule
+from s3search.evaluation.limits import MOST_IMAGES
 from s3search.evaluation.record import statistics_problem
 from s3search.run.found import Evaluation, SearchResult
 from s3search.run.keywords import SearchKeywords, study_of
@@ -52,9 +53,11 @@ def evaluate_for(
     """Measures one schedule outside any study; see `s3search.evaluate`."""
     named = schedule if isinstance(schedule, str | Path) else "schedule"
     loaded = schedule if isinstance(schedule, Schedule) else Schedule.load(schedule)
-    for key, value, least in (("n_images", n_images, 2), ("seed", seed, 0)):
-        if not isinstance(value, int) or value < least:
-            raise InvalidConfig(f"{key}: needs a whole number from {least}, found {value!r}")
+    limits = (("n_images", n_images, 2, MOST_IMAGES), ("seed", seed, 0, 2**63))
+    for key, value, least, most in limits:
+        if not isinstance(value, int) or not least <= value <= most:
+            between = f"from {least} to {most:,}"
+            raise InvalidConfig(f"{key}: needs a whole number {between}, found {value!r}")
     config, live = study_of(asked, EVALUATE)
     question = measure(loaded, rung=Rung.USER, n_images=n_images, noise_seed=seed)
     with live.borrowed(), workers(config, live) as pool:

@@ -204,5 +204,6 @@ class Tally:
             found, self._looked_at = frozenset(self._store.vetoes()), now
             if found != self._vetoed:
                 self._vetoed = found
+                self._store.keep_vetoes()
                 self._best, self._best_baseline = bests_of(self._store)
         return self._vetoed

@@ -33,13 +33,14 @@ from pydantic import (
 )
 
 from s3search.errors import InvalidSchedule, nearest
-from s3search.files import write_text
+from s3search.files import read_text, write_text
 from s3search.processes import NoiseProcess
 from s3search.rules import AnyRule, Free, Index, Number, level
 from s3search.rules.compensation import AnyCompensation
 from s3search.schedules.in_words import InWords
 from s3search.schedules.jump import GaussianJump
 
+MOST_STEPS = 2000  # twice what the models with the most training steps can be sampled with
 _LEAST_GAP = 1e-6  # in lam; differences of neighbours keep ten digits, and no search needs less
 
 FORMAT = "s3search.schedule"
@@ -192,9 +193,9 @@ class Schedule(InWords, _Frozen):
     """
 
     process: NoiseProcess
-    times: tuple[Number, ...] = Field(min_length=2)
+    times: tuple[Number, ...] = Field(min_length=2, max_length=MOST_STEPS + 1)
     start: Start = Start()
-    steps: tuple[Step, ...] = Field(min_length=1)
+    steps: tuple[Step, ...] = Field(min_length=1, max_length=MOST_STEPS)
     model_patch: ModelPatch | None = None
     statistics: StatisticsReference | None = None
     provenance: Mapping[str, Any] = Field(default_factory=dict)
@@ -423,8 +424,8 @@ class Schedule(InWords, _Frozen):
                 f"a path was asked for, found {type(path).__name__}; Schedule.from_dict reads data"
             )
         try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = read_text(Path(path))
+        except (OSError, ValueError) as error:
             raise InvalidSchedule(f"{path}: cannot be read ({error})") from error
         try:
             data = json.loads(text, parse_constant=_refuse_constant)

@@ -8,27 +8,36 @@ runs or not; deleting that line lifts it.
     **Rejected** twice over     vetoed, "twice over"
     no veto needed              not vetoed
 
+Vetoes are kept among our own notes as well, by whoever opens the study to write; so they hold
+where Optuna's study is gone or not whole.  Where a trial has a note, the note says what holds.
+
 A vetoed schedule counts as one that did not work.  Nothing that was measured is lost: lifted, it
 counts again.  `s3search.search.algorithms.sequential` and `s3search.search.algorithms.s3` say
 what a search does about it, `s3search.study.results.frame` who is validated and exported.
 """
 
+import hashlib
 import json
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
 from s3search.errors import InvalidConfig
 from s3search.study.database.engine import connected
-from s3search.study.optuna.notes import notes_of, write_note
+from s3search.study.database.rows import now
+from s3search.study.database.tables import NOTES
+from s3search.study.database.tables import STUDIES as OUR_STUDIES
+from s3search.study.optuna.notes import notes_of, texts_of, write_note
 from s3search.study.optuna.tables import ATTRIBUTES, TRIALS, trials_with
 
 _FIRST_LINE = re.compile(r"[\s#>*_]*(?:veto|vetoed|reject|rejected)\b[\s*_:.,;-]*(.*)", re.I)
 _ID = re.compile(r"[0-9a-f]{8,32}")
 _IDS_PER_QUERY = 500  # a database takes so many parameters and no more
 _SHOWN = 5
+_KIND = "veto"  # of our notes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,14 +64,36 @@ def reason_in(note: str) -> str | None:
 
 def vetoes_of(connection: sa.Connection, study: str) -> dict[str, Veto]:
     """By schedule id, in the order of their trials."""
-    notes = {i: reason_in(note) for i, note in notes_of(connection, study).items()}
-    reasons = {i: reason for i, reason in notes.items() if reason is not None}
-    trials = _trials(connection, study, list(reasons)) if reasons else []
+    kept = _kept(connection, study)
+    texts = texts_of(connection, study)  # empty ones too: somebody has taken them back
+    trials = _trials(connection, study, list(texts)) if texts else []
     found: dict[str, Veto] = {}
     for each in trials:
-        own = Veto(schedule_id=each.schedule_id, trial=each.number, reason=reasons[each.id])
-        found.setdefault(each.schedule_id, own)
-    return found
+        kept.pop(each.schedule_id, None)
+        reason = reason_in(texts[each.id])
+        if reason is not None:
+            own = Veto(schedule_id=each.schedule_id, trial=each.number, reason=reason)
+            found.setdefault(each.schedule_id, own)
+    both = [*found.values(), *kept.values()]
+    return {each.schedule_id: each for each in sorted(both, key=lambda each: each.trial)}
+
+
+def keep_vetoes(connection: sa.Connection, study_id: int, found: Mapping[str, Veto]) -> None:
+    """Keeps a study's vetoes in our own tables, those and no others."""
+    own = (NOTES.c.study_id == study_id) & (NOTES.c.kind == _KIND)
+    connection.execute(NOTES.delete().where(own))
+    rows = [
+        {
+            "study_id": study_id,
+            "kind": _KIND,
+            "digest": hashlib.sha256(f"{_KIND}{each.schedule_id}".encode()).hexdigest()[:32],
+            "content": json.dumps(asdict(each)),
+            "created_at": now(),
+        }
+        for each in found.values()
+    ]
+    if rows:
+        connection.execute(NOTES.insert(), rows)
 
 
 def veto(url: str, study: str, named: str, reason: str) -> Veto:
@@ -75,6 +106,7 @@ def veto(url: str, study: str, named: str, reason: str) -> Veto:
         rest = _without_veto(notes_of(connection, study).get(first.id, ""))
         note = f"veto: {said}\n\n{rest}" if rest else f"veto: {said}"
         write_note(connection, study, first.id, note)
+        _keep(connection, study)
         return Veto(schedule_id=first.schedule_id, trial=first.number, reason=said)
 
 
@@ -93,6 +125,9 @@ def lift(url: str, study: str, named: str) -> Veto:
         for trial in trials:
             if reason_in(notes.get(trial.id, "")) is not None:
                 write_note(connection, study, trial.id, _without_veto(notes[trial.id]))
+            elif trial.id not in notes:
+                write_note(connection, study, trial.id, "")  # says that the kept one is lifted
+        _keep(connection, study)
         return found
 
 
@@ -102,6 +137,23 @@ def named_vetoes(vetoes: Iterable[Veto]) -> str:
     words = [f"trial {v.trial}" + (f" ({v.reason})" if v.reason else "") for v in every[:_SHOWN]]
     more = [f"{len(every) - _SHOWN} more"] if len(every) > _SHOWN else []
     return ", ".join([*words, *more])
+
+
+def _keep(connection: sa.Connection, study: str) -> None:
+    study_id: int = connection.execute(_id_of(study)).scalar_one()
+    keep_vetoes(connection, study_id, vetoes_of(connection, study))
+
+
+def _kept(connection: sa.Connection, study: str) -> dict[str, Veto]:
+    """What our own tables say, by schedule id."""
+    query = sa.select(NOTES.c.content).where(NOTES.c.kind == _KIND)
+    of_study = query.where(NOTES.c.study_id == _id_of(study).scalar_subquery())
+    rows = connection.execute(of_study).scalars()
+    return {each["schedule_id"]: Veto(**each) for each in map(json.loads, rows)}
+
+
+def _id_of(study: str) -> sa.Select[Any]:
+    return sa.select(OUR_STUDIES.c.id).where(OUR_STUDIES.c.name == study)
 
 
 def _without_veto(note: str) -> str:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from s3search.cluster import InlinePool
 from s3search.cluster.asking import described, measured_by
-from s3search.errors import EvaluationFailed, StudyConflict
+from s3search.errors import EvaluationFailed, InvalidConfig, StudyConflict
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.record import Reply, Request
 from s3search.processes import edm
@@ -179,12 +179,11 @@ def test_a_space_of_one_schedule_measures_it_once_and_ends(tmp_path: Path) -> No
     assert len(found["trials"]) == 1
 
 
-def test_a_budget_of_nothing_is_done_at_once(tmp_path: Path) -> None:
+def test_a_budget_of_nothing_is_refused_and_makes_no_study(tmp_path: Path) -> None:
     config = study_config(tmp_path, "search.evaluations=0")
-    launch(config, _ignore)
-    with open_study(config.storage.url, "t") as store:
-        status = status_of(store)
-    assert (status["state"], status["evaluations"], status["validated"]) == ("done", 0, 0)
+    with pytest.raises(InvalidConfig, match=r"search\.evaluations: 0 searches nothing"):
+        launch(config, _ignore)
+    assert not (tmp_path / "study.db").exists()
 
 
 def test_progress_counts_to_its_total_in_every_stage(tmp_path: Path) -> None:

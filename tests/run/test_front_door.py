@@ -272,7 +272,7 @@ def test_evaluate_refuses_a_schedule_of_another_process(found: SearchResult) -> 
         s3search.evaluate(other, Net(), reference=IMAGES, features=pixels)
     arguments: dict[str, Any] = {"reference": IMAGES, "features": pixels}
     for wrong, words in (
-        ({"n_images": 1}, "n_images: needs a whole number from 2, found 1"),
+        ({"n_images": 1}, "n_images: needs a whole number from 2 to 10,000,000, found 1"),
         ({"num_images": 9}, "num_images: unknown keyword; did you mean 'n_images'?"),
         ({"random_state": 9}, "random_state: unknown keyword; here it is seed"),
     ):
@@ -366,8 +366,10 @@ def test_commands_read_a_study_of_live_objects(
         code, out, err = said(*words)
         assert (code, err) == (0, ""), words
         assert out
+    code, out, _ = said("report", "mine", "-o", output, "--samples", "2")
+    assert code == 0
     assert "this study searched a live object (object Net, fingerprint" in out  # no samples
-    code, _, err = said("compare", "mine", "--grid", output)
+    code, _, err = said("compare", "mine", "--grid", output, "--samples")
     assert code == 2
     assert "model.loader: this study searched a live object (object Net, fingerprint" in err
 

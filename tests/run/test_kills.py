@@ -233,3 +233,27 @@ def test_a_worker_killed_in_an_evaluation_costs_that_evaluation_only(tmp_path: P
     launch(config, _ignore)
     assert not trap.exists()
     assert_same(content(config), expected)
+
+
+def _raylet_of(process: "subprocess.Popen[str]") -> int:
+    """The process of this name among the children of a driver."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    names = {int(pid): Path(f"/proc/{pid}/comm").read_text().strip() for pid in children}
+    return next(pid for pid, name in names.items() if name == "raylet")
+
+
+@pytest.mark.cluster
+def test_a_driver_whose_raylet_is_killed_says_so_in_seconds(tmp_path: Path, cli: Cli) -> None:
+    overrides = [*SLOW, "search.algorithm=random", "cluster.workers=2"]
+    config = study_config(tmp_path, *overrides)
+    process = cli(*_arguments(tmp_path, overrides), "--address", "local")
+    _wait_for_evaluations(process, config.storage.url, 2)
+    os.kill(_raylet_of(process), signal.SIGKILL)
+    began = time.monotonic()
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert time.monotonic() - began < PATIENCE_SECONDS / 2
+    assert process.returncode == 2, (out, err)
+    assert "the raylet of the private Ray" in err and "was killed by signal 9" in err
+    assert "run the same command to resume" in err
+    with open_study(config.storage.url, "t") as store:
+        assert store.state in {"failed", "interrupted"}

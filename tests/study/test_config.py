@@ -85,7 +85,7 @@ def test_a_second_extractor_takes_the_remaining_keys_of_its_table(tmp_path: Path
         ("evaluations=3", r"--set takes table.key=value"),
         (
             "validation.n_images=1",
-            r"validation.n_images: .*from 2, or 'auto' for so many.*found 1",
+            r"validation.n_images: .*from 2 to .*, or 'auto' for so many.*found 1",
         ),
         ("cluster.workers=0", r"cluster.workers: .*whole number .*'auto' for as many.*found 0"),
         ("cluster.workers=true", r"cluster.workers: .*found True"),

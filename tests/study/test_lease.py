@@ -2,8 +2,10 @@
 
 import math
 import os
+import shutil
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
@@ -20,6 +22,7 @@ from s3search.run.launching import launch
 from s3search.schedules.published import ddim
 from s3search.search.questions import Measure, Measurement, Rung
 from s3search.search.trial import Trial, searched
+from s3search.study.database import engine, lease
 from s3search.study.database.engine import connect_arguments
 from s3search.study.database.lease import EXPIRED_SECONDS, check_free
 from s3search.study.database.owners import is_gone, new_owner
@@ -46,18 +49,18 @@ def _ignore(_: Progress) -> None:
 
 
 def _rows(url: str, table: sa.Table) -> list[dict[str, Any]]:
-    engine = sa.create_engine(url, **connect_arguments(url))
-    with engine.connect() as connection:
+    own = sa.create_engine(url, **connect_arguments(url))
+    with own.connect() as connection:
         rows = [dict(row) for row in connection.execute(sa.select(table)).mappings()]
-    engine.dispose()
+    own.dispose()
     return rows
 
 
 def _change_lease(url: str, **values: Any) -> None:
-    engine = sa.create_engine(url, **connect_arguments(url))
-    with engine.begin() as connection:
+    own = sa.create_engine(url, **connect_arguments(url))
+    with own.begin() as connection:
         assert connection.execute(LEASES.update().values(**values)).rowcount == 1
-    engine.dispose()
+    own.dispose()
 
 
 def _measured() -> tuple[int, Trial, Measurement]:
@@ -230,3 +233,107 @@ def test_a_study_that_was_taken_over_ends_as_if_one_driver_had_run_it(
     numbers = [number for number, _, _ in trials(url)]
     assert numbers == sorted(set(numbers))
     assert _rows(url, LEASES) == []
+
+
+def test_a_clock_that_jumps_makes_no_driver_of_this_machine_silent(store: StudyStore) -> None:
+    url = store.config.storage.url
+    (row,) = _rows(url, LEASES)
+    _change_lease(url, renewed_at=row["renewed_at"] - timedelta(seconds=100 * EXPIRED_SECONDS))
+    with pytest.raises(StudyConflict, match="is being run by another driver"):
+        _second(store)
+    with pytest.raises(StudyConflict, match="is being run by another driver"):
+        check_free(url, "t")
+
+
+def test_a_file_that_was_replaced_under_a_driver_is_noticed(tmp_path: Path) -> None:
+    config = study_config(tmp_path)
+    file = tmp_path / "study.db"
+    with create_or_resume(config, {}) as store:
+        store.add_note("before", {})
+        file.rename(tmp_path / "away.db")
+        with pytest.raises(LeaseLost, match="the file was deleted or replaced while this driver"):
+            store.add_note("after", {})
+        assert not file.exists()  # and no empty one was made
+
+
+def test_a_renewal_makes_no_new_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
+    with suppress(LeaseLost), create_or_resume(study_config(tmp_path), {}) as store:
+        shutil.copy(tmp_path / "study.db", tmp_path / "copy.db")
+        (tmp_path / "copy.db").rename(tmp_path / "study.db")  # another file of the same content
+        assert store._lease is not None
+        store._lease._thread.join(20.0)
+        assert not store._lease._thread.is_alive()
+    assert "its file was deleted or replaced; the driver stops" in caplog.text
+
+
+PAUSED = """
+import os, signal, sys
+from s3search.study.database import engine
+engine._IDLE_SECONDS, engine._LOCK_SECONDS = int(sys.argv[2]), int(sys.argv[3])
+from s3search.study.database.store import open_study
+store = open_study(sys.argv[1], "t")
+store.hold()
+with store._write() as connection:
+    print("within", flush=True)
+    os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+@pytest.fixture
+def server_url(postgres_server: Any) -> str:
+    """An empty database of PostgreSQL: SQLite has no server that ends a paused transaction."""
+    name = f"t{uuid.uuid4().hex[:12]}"
+    postgres_server.psql(f"create database {name};")
+    base = str(postgres_server.get_uri(database=name))
+    return base.replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+@pytest.fixture
+def paused(
+    server_url: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator["subprocess.Popen[str]"]:
+    """A driver that is paused within a transaction; its limits are the parameter."""
+    url = server_url
+    create_or_resume(study_config(tmp_path, f"storage.url='{url}'"), {}).close()
+    words = [sys.executable, "-c", PAUSED, url, *map(str, request.param)]
+    process = subprocess.Popen(
+        words, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "within\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize("paused", [(1, 2)], indirect=True)
+def test_a_takeover_does_not_wait_for_a_paused_transaction(
+    server_url: str, paused: "subprocess.Popen[str]"
+) -> None:
+    with open_study(server_url, "t") as taken:
+        taken.hold(takeover=True)
+        assert _rows(server_url, LEASES)[0]["pid"] == os.getpid()
+    assert paused.poll() is None
+
+
+@pytest.mark.parametrize("paused", [(0, 0)], indirect=True)  # as of an earlier release: no limit
+def test_a_takeover_says_what_holds_the_lock(
+    server_url: str, paused: "subprocess.Popen[str]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_LOCK_SECONDS", 1)
+    with (
+        pytest.raises(StudyConflict, match=r"locked by another connection.*pg_terminate_backend"),
+        open_study(server_url, "t") as taken,
+    ):
+        taken.hold(takeover=True)
+    assert paused.poll() is None
+
+
+@pytest.mark.parametrize("names", ["different", "same"])
+def test_of_drivers_that_come_at_one_moment_one_makes_the_tables(url: str, names: str) -> None:
+    words = [sys.executable, "-m", "tests.study.first_launches", url, "6", names]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False, timeout=200)
+    assert ended.returncode == 0, ended.stderr

@@ -19,7 +19,8 @@ from s3search.study.database.store import StudyStore, create_or_resume
 from s3search.study.log import Log
 from s3search.study.optuna import mirror as module
 from s3search.study.optuna import tables as optuna_tables
-from s3search.study.optuna.mirror import NUMBER_ATTRIBUTE, OptunaMirror
+from s3search.study.optuna.mirror import OptunaMirror
+from s3search.study.optuna.tables import NUMBER_ATTRIBUTE
 from tests.study.test_store import SCHEDULES, _config, _measurement, _trial
 
 DATABASE_GONE = sa.exc.OperationalError("insert", {}, Exception("server closed the connection"))

@@ -1,6 +1,8 @@
 """Studies copied from one kind of database to another, upgraded, pruned."""
 
 import json
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,20 @@ from typer.testing import CliRunner
 from s3search.cli.commands import app
 from s3search.errors import StudyConflict
 from s3search.run.launching import launch
+from s3search.study import vetoes
 from s3search.study.database.engine import _MIGRATIONS
-from s3search.study.database.store import study_names
-from s3search.study.database.tables import SCHEDULES
+from s3search.study.database.store import open_study, study_names
+from s3search.study.database.tables import (
+    EVALUATIONS,
+    LEASES,
+    NOTES,
+    PROPOSALS,
+    SCHEDULES,
+    STUDIES,
+)
 from s3search.study.database.upkeep import Copied, copy_studies, prunable, prune, upgrade
 from s3search.study.file.config import StudyConfig
+from s3search.study.results.export import best_schedule
 from tests.support.studies import content, study_config
 
 
@@ -159,3 +170,89 @@ def test_the_commands_say_what_they_did(done: StudyConfig, tmp_path: Path) -> No
     assert (found["done"], study_names(target)) == (True, [])
     found = _json("storage", "upgrade", "--storage", target)
     assert found["before"] == found["after"]
+
+
+_KILLS = 12
+
+
+def test_a_kill_leaves_a_copy_and_a_prune_whole_or_undone(done: StudyConfig, url: str) -> None:
+    asked = ["--source", done.storage.url, "--target", url]
+    command = [sys.executable, "-m", "tests.benchmarks.kill_upkeep", str(_KILLS), *asked]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["kills"] == 2 * _KILLS
+
+
+def _winner(config: StudyConfig) -> str:
+    with open_study(config.storage.url, "t") as store:
+        return best_schedule(store, 3)[0].id
+
+
+def _without_optuna(url: str) -> None:
+    storage = optuna.storages.RDBStorage(url)
+    try:
+        optuna.delete_study(study_name="t", storage=storage)
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def test_a_veto_holds_where_optunas_study_is_gone(done: StudyConfig, url: str) -> None:
+    copy_studies(done.storage.url, url, ["t"], lambda _: None)
+    copied = _moved(done, url)
+    winner = _winner(copied)
+    vetoes.veto(url, "t", winner, "grey")
+    _without_optuna(url)
+    assert _winner(copied) != winner
+    with open_study(url, "t") as store:
+        assert [each.reason for each in store.vetoes().values()] == ["grey"]
+    launch(copied, lambda _: None)  # mirrors the trials again, with no note at them
+    assert _winner(copied) != winner
+    vetoes.lift(url, "t", winner)
+    assert _winner(copied) == winner
+
+
+def test_a_driver_keeps_what_was_vetoed_in_the_dashboard(done: StudyConfig, url: str) -> None:
+    copy_studies(done.storage.url, url, ["t"], lambda _: None)
+    copied = _moved(done, url)
+    winner = _winner(copied)
+    vetoes.veto(url, "t", winner, "grey")
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(NOTES.delete().where(NOTES.c.kind == "veto"))  # as a note alone
+    engine.dispose()
+    launch(copied, lambda _: None)
+    _without_optuna(url)
+    assert _winner(copied) != winner
+
+
+def test_what_a_cut_prune_of_before_left_is_no_new_studys(done: StudyConfig, url: str) -> None:
+    copy_studies(done.storage.url, url, ["t"], lambda _: None)
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        for table in (PROPOSALS, EVALUATIONS, NOTES, LEASES, STUDIES):
+            connection.execute(table.delete())
+    engine.dispose()
+    copied = _moved(done, url)
+    with pytest.raises(StudyConflict, match="is new, but Optuna has a study of that name with"):
+        launch(copied, lambda _: None)
+    with pytest.raises(StudyConflict, match="trials of Optuna's under the name 't'"):
+        copy_studies(done.storage.url, url, ["t"], lambda _: None)
+    assert prune(url, ["t"]).studies == ("t",)
+    assert _optuna_names(url) == []
+    copy_studies(done.storage.url, url, ["t"], lambda _: None)
+    assert study_names(url) == ["t"]
+
+
+def test_prune_leaves_studies_of_others_alone(done: StudyConfig, url: str) -> None:
+    copy_studies(done.storage.url, url, ["t"], lambda _: None)
+    storage = optuna.storages.RDBStorage(url)
+    try:
+        other = optuna.create_study(storage=storage, study_name="mine")
+        other.add_trial(optuna.trial.create_trial(value=1.0))
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+    with pytest.raises(StudyConflict, match="there is no study 'mine'"):
+        prune(url, ["mine"])
+    assert _optuna_names(url) == ["mine", "t"]

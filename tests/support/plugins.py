@@ -153,3 +153,21 @@ def guided() -> Any:
             return denoiser(x, t) * self._left.pop(0)
 
     return Guided(())
+
+
+def leave_file(path: str) -> Any:
+    """A loader that cannot be mistaken for one that did not run."""
+    Path(path).touch()
+    raise RuntimeError("this is no model")
+
+
+def raising() -> Any:
+    """A model whose calls fail in a way of its own."""
+
+    class Raising:
+        process, sample_shape = edm(), SHAPE
+
+        def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+            raise ZeroDivisionError("by nothing")
+
+    return Raising()

@@ -14,7 +14,7 @@ from s3search.study.database.engine import connect_arguments
 from s3search.study.database.store import open_study
 from s3search.study.database.tables import EVALUATIONS, PROPOSALS, STUDIES
 from s3search.study.file.config import StudyConfig, load_config
-from s3search.study.optuna.mirror import NUMBER_ATTRIBUTE
+from s3search.study.optuna.tables import NUMBER_ATTRIBUTE
 from s3search.study.results.export import best_schedule
 
 EVIL_NAME = "<script>alert(1)</script> | $a & [b](javascript:c) 'd'"

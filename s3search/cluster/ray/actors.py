@@ -23,10 +23,10 @@ import ray.exceptions
 from s3search.cluster.pool import Request
 from s3search.cluster.ray.cluster import (
     cores_of_process,
-    first_sentence,
     living_nodes,
     lost_connection,
 )
+from s3search.cluster.ray.reaching import first_sentence
 from s3search.cluster.ray.slots import Slot, SlotState, is_restarting
 from s3search.cluster.ray.worker import RayWorker
 from s3search.cluster.sizes import Sizes

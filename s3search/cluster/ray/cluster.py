@@ -1,7 +1,8 @@
 """Reaching a Ray cluster, and counting what it has.
 
 - An actor that fits nowhere stays pending for ever without an exception: count before asking.
-- ``ray.init`` on a dead address hangs for 30 s (client) or minutes (GCS): probe the port first.
+- ``ray.init`` on a dead address hangs for 30 s (client) or minutes (GCS), on the port of something
+  else for a quarter of an hour: `s3search.cluster.ray.reaching` asks first.
 - The server of Ray clients forks a process for each, which was dead at once in 1 of 9 connections
   (noticed after 50 s as ConnectionAbortedError): ask again, once.
 - "auto" in Ray joins *any* Ray process of this machine, a private one of another user's program
@@ -9,28 +10,29 @@
 - A driver that joined a cluster as "host:port" is *ended* by Ray (exit status 1, no exception)
   60 s after the head is gone; what must survive has to be in the database by then.
 - Ray prints a worker's death on stdout, whatever ``log_to_driver`` says.
-- A private Ray listens on every interface, whatever ``_node_ip_address`` says; its token
-  authentication (on by default) is what protects it.
+- A private Ray listens on every interface, whatever ``_node_ip_address`` says (2.60, asked with
+  127.0.0.1: every port of gcs_server, raylet and workers); its token authentication (on by
+  default) is what protects it, and that is said.
 """
 
 import logging
 import os
-import socket
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import ray
 import ray.exceptions
 
+from s3search.cluster.ray.reaching import cause_of, first_sentence, prove
 from s3search.cluster.sizes import AskedSizes, Place, Sizes, n_gpus
 from s3search.errors import WorkersUnavailable
 
-_PROBE_SECONDS = 5.0
 _RESOURCES_SECONDS = 10.0  # for nodes to join and for a closed pool's actors to go
 _OBJECT_STORE_BYTES = 256 * 2**20
+
+_log = logging.getLogger(__name__)
 
 
 def cores_of_process() -> int:
@@ -57,15 +59,13 @@ def connect(address: str, n_workers: int, *, store_bytes: int = 0) -> bool:
         }
     else:
         address = _running_cluster() if address == "auto" else address
-        probe(address)
+        prove(address)
     try:
         _init(address, options)
-    except (ray.exceptions.RayError, ConnectionError, RuntimeError, OSError, ValueError) as error:
-        raise WorkersUnavailable(
-            f"{address=}: Ray could not be {'started' if address == 'local' else 'joined'} "
-            f"({type(error).__name__}: {first_sentence(error)}); a cluster needs the same Ray "
-            "and Python versions, and the same RAY_AUTH_TOKEN"
-        ) from error
+    except Exception as error:  # of Ray's own kinds and of Python's, plain `Exception` too
+        raise WorkersUnavailable(cause_of(address, error)) from error
+    if address == "local":
+        _say_who_gets_in()
     ray._private.worker._worker_logs_enabled = False  # a death would be told on our stdout
     return True
 
@@ -95,20 +95,17 @@ def _running_cluster() -> str:
     return address
 
 
-def probe(address: str, *, default_port: int | None = None, hint: str = "") -> None:
-    """Raises `WorkersUnavailable`, with a hint, unless something listens at ``address``."""
-    parts = urlsplit(address if "://" in address else f"//{address}")
-    try:
-        where = (parts.hostname or "", parts.port or default_port or 0)
-        socket.create_connection(where, timeout=_PROBE_SECONDS).close()
-    except (OSError, ValueError) as error:
-        port = "10001 is the usual client port" if parts.scheme else "6379 is the usual port"
-        usual = (
-            f"check that its head runs and that this machine reaches it ({port}), or use 'local'"
-        )
-        raise WorkersUnavailable(
-            f"{address=}: no Ray cluster answers there ({error}); {hint or usual}"
-        ) from error
+def _say_who_gets_in() -> None:
+    has_token = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"  # which Ray sets itself
+    who = (
+        "who has its token ($RAY_AUTH_TOKEN or ~/.ray/auth_token)"
+        if has_token
+        else "everybody who reaches this machine, and runs what they like as you: unset "
+        "RAY_AUTH_MODE, or keep its ports behind a firewall"
+    )
+    _log.warning(
+        "Ray was started on this machine; its ports listen on all interfaces and let in %s", who
+    )
 
 
 def resources() -> list[dict[str, float]]:
@@ -171,9 +168,3 @@ def lost_connection(error: Exception) -> WorkersUnavailable:
         f"the connection to the Ray cluster was lost ({first_sentence(error)}); when the cluster "
         "is back, run the same command to resume"
     )
-
-
-def first_sentence(error: Exception) -> str:
-    """The first line of an exception's message, at most 300 characters, for a sentence of ours."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].strip()[:300]

@@ -18,6 +18,7 @@ cluster of this machine or $RAY_ADDRESS, "ray://host:port" is the Ray client, "h
 cluster.
 """
 
+import contextlib
 import math
 import threading
 import time
@@ -40,13 +41,14 @@ from s3search.cluster.pool import (
 from s3search.cluster.ray.actors import Actors
 from s3search.cluster.ray.cluster import (
     connect,
-    first_sentence,
     living_nodes,
     lost_connection,
     settled,
 )
 from s3search.cluster.ray.deaths import Death, Deaths, DeathVerdict
+from s3search.cluster.ray.own_node import LOOK_SECONDS, check_own_node
 from s3search.cluster.ray.packed import packed
+from s3search.cluster.ray.reaching import first_sentence
 from s3search.cluster.ray.slots import Call, Slot, Unloaded
 from s3search.cluster.ray.timeouts import Timeouts
 from s3search.cluster.sizes import AskedSizes
@@ -82,6 +84,7 @@ class RayPool(ClosesItself, Generic[Request, Reply]):
         self._look_at = 0.0
         self._timeouts, self._task_seconds = Timeouts(), task_seconds
         self._is_closed = False
+        self._longest_wait = LOOK_SECONDS if address == "local" else _PATIENCE_SECONDS
         factory = packed(make_worker)
         self._owns_connection = connect(address, asked.on(()).n_workers, store_bytes=len(factory))
         try:
@@ -121,6 +124,7 @@ class RayPool(ClosesItself, Generic[Request, Reply]):
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         n_before = len(self._actors.ready)
         while self._pending_ids and not self._finished:
+            check_own_node(slot.worker for slot in self._actors.slots)
             self._actors.wake()
             self._judge_suspects()
             self._dispatch()
@@ -150,12 +154,9 @@ class RayPool(ClosesItself, Generic[Request, Reply]):
         _end_in_time(self._release)
 
     def _release(self) -> None:
-        try:
-            self._actors.release()
-        except (ray.exceptions.RayError, ConnectionError, RuntimeError):
-            pass  # the cluster is gone, and the actors with it
-        finally:
-            self._disconnect()
+        with contextlib.suppress(ray.exceptions.RayError, ConnectionError, RuntimeError):
+            self._actors.release()  # where the cluster is gone, the actors went with it
+        self._disconnect()
 
     def _disconnect(self) -> None:
         if self._owns_connection:
@@ -174,7 +175,7 @@ class RayPool(ClosesItself, Generic[Request, Reply]):
                 for slot in self._actors.ready
                 if slot.calls
             ]
-        return min((at - time.monotonic() for at in moments), default=_PATIENCE_SECONDS)
+        return min([self._longest_wait, *(at - time.monotonic() for at in moments)])
 
     def _dispatch(self) -> None:
         ready = self._actors.ready

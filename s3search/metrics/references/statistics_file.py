@@ -23,6 +23,8 @@ from s3search.errors import IncompatibleStatistics, InvalidConfig
 from s3search.files import write_bytes
 from s3search.metrics.frechet import FrechetReference
 
+_ROUNDING = 1e-5  # of the largest entry: files of float32 are off by less
+_LEAST = 1e-300  # of images that are all alike
 _UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile)
 
 
@@ -66,8 +68,9 @@ class StatisticsFile:
             reference = FrechetReference(
                 mean=data["mu"].astype(np.float64),
                 covariance=data["sigma"].astype(np.float64),
-                n=int(data["n"]) if "n" in data else None,
+                n=_count(data["n"]) if "n" in data else None,
             )
+            _check_covariance(reference.covariance)
         except (IncompatibleStatistics, TypeError, ValueError) as error:
             raise InvalidConfig(f"reference.images: {path}: {error}") from error
         written = _text(data, "digest")
@@ -125,6 +128,31 @@ def arrays_of(path: Path) -> dict[str, Any]:
         raise InvalidConfig(
             f"reference.images: {path} holds no mu and sigma ({reason}); a .npz is needed, a "
             "pickle (.pkl) must be saved as one with numpy.savez(file, mu=..., sigma=...)"
+        ) from error
+
+
+def _count(n: Any) -> int:
+    value = np.asarray(n)
+    if value.shape != () or value.dtype.kind not in "iu" or value < 2:
+        raise IncompatibleStatistics(f"n should be a number of images from 2, found {value}")
+    return int(value)
+
+
+def _check_covariance(sigma: Any) -> None:
+    """Raises `IncompatibleStatistics` for a matrix that is no covariance, rounding aside."""
+    largest = float(np.abs(sigma).max(initial=0.0))
+    uneven = float(np.abs(sigma - sigma.T).max(initial=0.0))
+    if uneven > _ROUNDING * largest:
+        raise IncompatibleStatistics(
+            f"sigma is no covariance: it is not symmetric (sigma and its transpose differ by "
+            f"{uneven:.3g}, its largest entry is {largest:.3g})"
+        )
+    try:  # fails unless every eigenvalue is above -tolerance
+        np.linalg.cholesky(sigma + _ROUNDING * max(largest, _LEAST) * np.eye(len(sigma)))
+    except np.linalg.LinAlgError as error:
+        raise IncompatibleStatistics(
+            "sigma is no covariance: it has negative eigenvalues; was something else saved under "
+            "its name?"
         ) from error
 
 

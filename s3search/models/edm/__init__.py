@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from s3search.errors import InvalidConfig
-from s3search.files import neighbour
+from s3search.files import written_through
 from s3search.models.checkpoints import (
     CONFIG_KEY,
     Labels,
@@ -31,6 +31,7 @@ from s3search.models.checkpoints import (
 )
 from s3search.models.edm import pickles
 from s3search.models.edm.denoiser import EdmDenoiser, PickledDenoiser
+from s3search.models.edm.pickle_names import names_of_pickle
 from s3search.models.edm.unets import DhariwalConfig, EdmConfig, SongConfig
 
 _NETWORKS: dict[str, type[EdmConfig]] = {"SongUNet": SongConfig, "DhariwalUNet": DhariwalConfig}
@@ -89,10 +90,8 @@ def convert(path: str | Path, output: str | Path) -> dict[str, Any]:
     filled(module, tensors, torch.float32, file)
     kept = settings.model_dump(mode="json", exclude_defaults=True)
     kept["model_type"] = settings.model_type
-    target = Path(output)
-    part = neighbour(target)
-    save_file(tensors, part, metadata={CONFIG_KEY: json.dumps(kept)})
-    part.replace(target)
+    with written_through(Path(output)) as part:
+        save_file(tensors, part, metadata={CONFIG_KEY: json.dumps(kept)})
     return kept
 
 
@@ -132,13 +131,18 @@ def _trusted(file: Path, trust_pickle: bool, dtype: torch.dtype) -> nn.Module:
 
 def _refusal(file: Path) -> str:
     """Why a pickle is not loaded, and what would do."""
-    names = pickles.globals_named(file)
-    foreign = pickles.foreign_globals(file)
+    found = names_of_pickle(file)
+    names, foreign = found.names, pickles.foreign_of(found.names)
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     reason = (
         f"model.path: {file} is a pickle, and reading a pickle runs what is in it. This one calls "
         f"{', '.join(names[:_NAMED]) or 'nothing'}{more}"
     )
+    if found.doubt is not None:
+        return (
+            f"{reason}, and what else cannot be told ({found.doubt}): do not trust it. Nothing "
+            "was run"
+        )
     if foreign:
         return (
             f"{reason}; no checkpoint of NVlabs needs {', '.join(foreign[:_NAMED])}. Nothing was "

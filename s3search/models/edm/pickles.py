@@ -7,7 +7,8 @@ of ``torch_utils.persistence._reconstruct_persistent_obj`` with one dict
 
 whose source the original reader executes.  Three ways to look at one:
 
-- `globals_named` lists the functions and classes it would call, and calls none;
+- `s3search.models.edm.pickle_names` lists the functions and classes it would call, as far as that
+  can be told, and calls none;
 - `read_records` calls only what makes tensors and containers, from a fixed list: sources stay text
   and each module becomes a `Record` of its class's name and its state;
 - `run` executes the sources.  It needs neither NVlabs' code nor an installed package: what those
@@ -17,13 +18,12 @@ whose source the original reader executes.  Three ways to look at one:
 import builtins
 import io
 import pickle
-import pickletools
 import types
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,34 +59,6 @@ def _tensors(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
     for name, module in state["_modules"].items():
         if module is not None:
             yield from _tensors(module.state, f"{prefix}{name}.")
-
-
-# --- what it would call ---
-
-
-def globals_named(path: Path) -> tuple[str, ...]:
-    """The functions and classes that unpickling would look up, in their order; none is touched."""
-    found: dict[str, None] = {}
-    strings: list[str] = []
-    memo: dict[int, str] = {}
-    try:
-        for opcode, argument, _ in pickletools.genops(path.read_bytes()):
-            match opcode.name:
-                case "GLOBAL" | "INST":
-                    found[".".join(str(argument).split(" "))] = None
-                case "STACK_GLOBAL":
-                    found[".".join(strings[-2:])] = None
-                case "MEMOIZE":
-                    memo[len(memo)] = strings[-1] if strings else ""
-                case "PUT" | "BINPUT" | "LONG_BINPUT":
-                    memo[cast("int", argument)] = strings[-1] if strings else ""
-                case "GET" | "BINGET" | "LONG_BINGET":
-                    strings.append(memo.get(cast("int", argument), ""))
-                case _ if isinstance(argument, str):
-                    strings.append(argument)
-    except (OSError, ValueError, IndexError) as error:
-        raise InvalidConfig(f"{path} is no pickle ({error})") from error
-    return tuple(found)
 
 
 # --- its weights, without running it ---
@@ -137,10 +109,10 @@ _HARMLESS: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
-def foreign_globals(path: Path) -> tuple[str, ...]:
-    """Those of `globals_named` that `read_records` would refuse."""
+def foreign_of(names: Iterable[str]) -> tuple[str, ...]:
+    """Those of a pickle's names that `read_records` would refuse."""
     harmless = {".".join(name) for name in _HARMLESS}
-    return tuple(name for name in globals_named(path) if name not in harmless)
+    return tuple(name for name in names if name not in harmless)
 
 
 class _RecordReader(pickle.Unpickler):

@@ -18,11 +18,10 @@ from typing import BinaryIO
 
 import optuna
 from PIL import Image
-from sqlalchemy.engine import make_url
 from torch import Tensor
 
 from s3search.cluster.asking import Pool, images_by
-from s3search.errors import InvalidConfig
+from s3search.errors import EvaluationFailed, InvalidConfig, S3SearchError, StudyConflict
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.record import ImagesRequest
 from s3search.files import write_bytes, write_text
@@ -30,6 +29,7 @@ from s3search.schedules.schedule import Schedule
 from s3search.show.dashboard.storage import open_storage
 from s3search.show.pictures import draw_schedule
 from s3search.show.report.samples import image_grid
+from s3search.study.database.engine import parsed_url
 from s3search.study.file.config import StudyConfig
 from s3search.study.optuna.storage import closed_after
 
@@ -79,7 +79,7 @@ def artifacts_folder(url: str, named: str | Path | None = None) -> Path | None:
     """
     if named is not None:
         return Path(named)
-    parsed = make_url(url)
+    parsed = parsed_url(url)
     is_file = parsed.get_backend_name() == "sqlite" and parsed.database not in (None, ":memory:")
     return Path(f"{parsed.database}.artifacts") if is_file else None
 
@@ -127,12 +127,21 @@ def grids_made_here(
     """By schedule id, images from the same held-out noise; loads the study's model here."""
     if n_images == 0:
         return {}
-    evaluator = Evaluator(replace(config.evaluator_spec, second_features=None))
     seed = config.validation_noise_seed
-    return {
-        schedule.id: _picture(schedule, evaluator.images(schedule, n_images, seed))
-        for schedule in schedules
-    }
+    try:
+        evaluator = Evaluator(replace(config.evaluator_spec, second_features=None))
+        return {
+            schedule.id: _picture(schedule, evaluator.images(schedule, n_images, seed))
+            for schedule in schedules
+        }
+    except S3SearchError:
+        raise
+    except Exception as error:  # the study's own code may raise anything
+        kind = type(error).__name__
+        raise EvaluationFailed(
+            f"samples: the study's model failed with {kind}: {error}; without --samples the rest "
+            "is published"
+        ) from error
 
 
 def grids_of_workers(
@@ -154,7 +163,7 @@ def grids_of_workers(
 
 
 def carry_files(url: str, target: str, study_name: str) -> int:
-    """Copies the files of a study's artifacts to the folder of the database that it was copied to;
+    """Copies the files of a study's artifacts to the folder of the database that it is copied to;
     how many.  None where a database has no folder of its own: then the folder is shared or moved
     by hand.
 
@@ -164,10 +173,10 @@ def carry_files(url: str, target: str, study_name: str) -> int:
     if here is None or there is None or not here.is_dir():
         return 0
     try:
-        with closed_after(open_storage(target, writable=False)) as storage:
+        with closed_after(open_storage(url, writable=False)) as storage:
             study_id = storage.get_study_id_from_name(study_name)
             listed = storage.get_study_system_attrs(study_id)
-    except KeyError:  # killed before it had a trial
+    except (KeyError, StudyConflict):  # killed before it had a trial
         return 0
     ids = [key.rpartition(":")[2] for key in listed if _LISTED.match(key)]
     known = [artifact for artifact in ids if (here / artifact).is_file()]

@@ -4,7 +4,8 @@ Every request passes, in this order:
 
     the Host header   names this machine or an allowed name: a foreign page whose name was made to
                       point here (DNS rebinding) does not
-    the login         where there is one: HTTP basic, compared in constant time
+    the login         where there is one: HTTP basic, compared in constant time, and after some
+                      that failed not looked at for a while (`s3search.show.dashboard.throttle`)
     the method        reading only, unless opened for writing
     the origin        a change comes from our own pages, not from a form on a foreign one
 
@@ -16,6 +17,7 @@ import binascii
 import hashlib
 import hmac
 import json
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -25,6 +27,8 @@ from urllib.parse import urlsplit
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from s3search.errors import InvalidConfig
+from s3search.files import read_text
+from s3search.show.dashboard.throttle import Throttle
 
 THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -33,6 +37,7 @@ _READ_ONLY = (
     "This dashboard is read-only. To add notes or tags, or to delete, start it again with "
     "`s3search dashboard --writable`."
 )
+_ASKS_LOGIN = (("WWW-Authenticate", 'Basic realm="s3search", charset="UTF-8"'),)
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "SAMEORIGIN",
@@ -54,8 +59,8 @@ class Login:
     def from_file(cls, path: Path) -> "Login":
         """One `name:password` a line; raises `InvalidConfig`."""
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            lines = read_text(path).splitlines()
+        except (OSError, ValueError) as error:
             raise InvalidConfig(f"--password-file {path}: cannot be read ({error})") from error
         for number, line in enumerate(lines, start=1):
             name, _, password = line.partition(":")
@@ -96,14 +101,16 @@ class Access:
 class _Refusal:
     status: HTTPStatus
     sentence: str
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 def guarded(application: WSGIApplication, access: Access) -> WSGIApplication:
     """The application behind the guard."""
+    throttle = Throttle()
 
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start = _with_headers(start_response, str(environ.get("PATH_INFO", "")))
-        refusal = _refusal(environ, access)
+        refusal = _refusal(environ, access, throttle)
         if refusal is not None:
             return _refuse(refusal, environ, start)
         # optuna-dashboard 0.21 answers 500 to a request without this header
@@ -113,7 +120,7 @@ def guarded(application: WSGIApplication, access: Access) -> WSGIApplication:
     return answer
 
 
-def _refusal(environ: WSGIEnvironment, access: Access) -> _Refusal | None:
+def _refusal(environ: WSGIEnvironment, access: Access, throttle: Throttle) -> _Refusal | None:
     host = str(environ.get("HTTP_HOST", ""))
     if _name_of(host) not in THIS_MACHINE | access.hosts:
         return _Refusal(
@@ -121,16 +128,36 @@ def _refusal(environ: WSGIEnvironment, access: Access) -> _Refusal | None:
             "This dashboard was asked for under a name that it does not go by. "
             "Allow the name with `s3search dashboard --allow-host NAME`.",
         )
-    if access.login is not None:
-        header = str(environ.get("HTTP_AUTHORIZATION", ""))
-        if not access.login.opens(header):
-            return _Refusal(HTTPStatus.UNAUTHORIZED, "This dashboard asks for a login.")
+    refusal = _login_refusal(environ, access, throttle)
+    if refusal is not None:
+        return refusal
     if environ["REQUEST_METHOD"] in _READING:
         return None
     if not access.writable:
         return _Refusal(HTTPStatus.FORBIDDEN, _READ_ONLY)
     if not _is_own(environ, host):
         return _Refusal(HTTPStatus.FORBIDDEN, "Changes are taken from the dashboard's own pages.")
+    return None
+
+
+def _login_refusal(
+    environ: WSGIEnvironment, access: Access, throttle: Throttle
+) -> _Refusal | None:
+    header = str(environ.get("HTTP_AUTHORIZATION", ""))
+    if access.login is None:
+        return None
+    if not header:  # a browser asks before it logs in
+        return _Refusal(HTTPStatus.UNAUTHORIZED, "This dashboard asks for a login.", _ASKS_LOGIN)
+    address = str(environ.get("REMOTE_ADDR", ""))
+    seconds = throttle.seconds_to_wait(address)
+    if seconds > 0.0:
+        sentence = f"Logins from here failed too often; try again in {math.ceil(seconds)} s."
+        after = (("Retry-After", str(math.ceil(seconds))),)
+        return _Refusal(HTTPStatus.TOO_MANY_REQUESTS, sentence, after)
+    if not access.login.opens(header):
+        throttle.failed(address)
+        return _Refusal(HTTPStatus.UNAUTHORIZED, "This dashboard asks for a login.", _ASKS_LOGIN)
+    throttle.succeeded(address)
     return None
 
 
@@ -158,9 +185,7 @@ def _refuse(
     text = json.dumps({"reason": refusal.sentence}) if is_api else f"{refusal.sentence}\n"
     body = text.encode()
     kind = "application/json" if is_api else "text/plain; charset=utf-8"
-    headers = [("Content-Type", kind), ("Content-Length", str(len(body)))]
-    if refusal.status is HTTPStatus.UNAUTHORIZED:
-        headers.append(("WWW-Authenticate", 'Basic realm="s3search", charset="UTF-8"'))
+    headers = [("Content-Type", kind), ("Content-Length", str(len(body))), *refusal.headers]
     start_response(f"{refusal.status.value} {refusal.status.phrase}", headers)
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 

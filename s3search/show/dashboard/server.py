@@ -1,13 +1,12 @@
 """One process, one port: Optuna dashboard on a study database, behind the guard."""
 
 import ipaddress
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from socketserver import ThreadingMixIn
-from typing import Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+from typing import Any, NoReturn
 from wsgiref.types import WSGIApplication
 
 import optuna
@@ -23,7 +22,16 @@ from s3search.study.database.engine import redacted
 from s3search.study.optuna.storage import closed_after
 
 LOOPBACK = "127.0.0.1"
-_IDLE_SECONDS = 60
+_LIMITS = {  # who is slow waits in a buffer, and holds none of the threads that answer
+    "threads": 8,
+    "connection_limit": 400,
+    "backlog": 1024,  # connections that the system keeps until they are taken
+    "channel_timeout": 60,  # seconds without a byte
+    "max_request_header_size": 2**16,
+    "max_request_body_size": 2**26,  # a file for an artifact
+    "asyncore_use_poll": True,  # select() takes no more than 1,024 files
+    "ident": None,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +52,6 @@ class Address:
             return False
 
 
-class _ThreadingServer(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-
-
-class _QuietHandler(WSGIRequestHandler):
-    timeout = _IDLE_SECONDS
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Requests are not news."""
-
-
 def serve(
     url: str,
     address: Address,
@@ -62,7 +59,7 @@ def serve(
     announce: Callable[[dict[str, Any]], None],
     *,
     artifacts: str | Path | None = None,
-) -> None:
+) -> NoReturn:
     """Serves until interrupted; ``announce`` gets {"url": ...} once the port is open.
     ``artifacts`` is their folder, where it is not the database's own.
 
@@ -74,18 +71,31 @@ def serve(
             "give --password-file, or leave --host out and come through an SSH tunnel"
         )
     with application(url, access, artifacts=artifacts) as served:
-        try:
-            server = _ThreadingServer((address.host, address.port), _QuietHandler)
-        except (OSError, OverflowError) as error:
-            raise InvalidConfig(
-                f"--host, --port: cannot listen on {address.host}:{address.port} ({error})"
-            ) from error
-        server.set_app(served)
-        at = f"http://{address.host}:{server.server_port}"
+        server = _listening(served, address)
+        at = f"http://{address.host}:{server.effective_port}"
         found = {"url": f"{at}/dashboard", "overview": f"{at}/studies"}
         announce({**found, "storage": redacted(url), "writable": access.writable})
-        with server:
-            server.serve_forever()
+        try:
+            server.run()  # returns when it is interrupted
+        finally:
+            server.close()
+        raise KeyboardInterrupt
+
+
+def _listening(served: WSGIApplication, address: Address) -> Any:
+    import waitress  # type: ignore[import-untyped]  # noqa: PLC0415  # of the extra `dashboard`
+
+    logging.getLogger("waitress").setLevel(logging.ERROR)  # requests are not news
+    is_ipv6 = ":" in address.host
+    family = {"ipv4": not is_ipv6, "ipv6": is_ipv6}
+    try:
+        return waitress.create_server(
+            served, host=address.host, port=address.port, **family, **_LIMITS
+        )
+    except (OSError, OverflowError, ValueError) as error:
+        raise InvalidConfig(
+            f"--host, --port: cannot listen on {address.host}:{address.port} ({error})"
+        ) from error
 
 
 @contextmanager
@@ -99,9 +109,11 @@ def application(
     """
     try:
         import optuna_dashboard  # type: ignore[import-untyped]  # noqa: PLC0415  # an extra
+        import waitress  # noqa: F401, PLC0415  # of the same extra
     except ImportError as error:
         raise InvalidConfig(
-            "the dashboard needs optuna-dashboard; pip install 'optuna-dashboard==0.21.*'"
+            "the dashboard needs optuna-dashboard and waitress; "
+            "pip install 'optuna-dashboard==0.21.*' 'waitress>=3'"
         ) from error
     keep_order()
     folder = artifacts_folder(url, artifacts)

@@ -7,10 +7,15 @@ import sqlalchemy as sa
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
-from sqlalchemy.engine import make_url
 
 from s3search.errors import StudyConflict
-from s3search.study.database.engine import connect_arguments, connected, redacted
+from s3search.study.database.engine import (
+    connect_arguments,
+    connected,
+    parsed_url,
+    reading_url,
+    redacted,
+)
 from s3search.study.optuna import tables as optuna_tables
 from s3search.study.optuna.reading import read_trials
 from s3search.study.optuna.storage import open_rdb
@@ -58,11 +63,13 @@ def open_storage(url: str, *, writable: bool) -> RDBStorage:
     """
     _check_has_trials(url)
     arguments = connect_arguments(url)
-    is_sqlite = make_url(url).get_backend_name() == "sqlite"
+    is_sqlite = parsed_url(url).get_backend_name() == "sqlite"
     if not writable and not is_sqlite:
         read_only = {"options": "-c default_transaction_read_only=on"}
         arguments["connect_args"] = arguments.get("connect_args", {}) | read_only
-    storage = open_rdb(url, writes=writable, kind=QuickStorage, arguments=arguments)
+    read = reading_url(parsed_url(url)).render_as_string(hide_password=False)
+    opened = url if writable else read
+    storage = open_rdb(opened, writes=writable, kind=QuickStorage, arguments=arguments)
     if is_sqlite and not writable:
 
         @event.listens_for(storage.engine, "connect")

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from s3search.files import neighbour
+from s3search.files import written_through
 
 _DPI = 130
 
@@ -35,6 +35,5 @@ def displayable(image: Tensor) -> np.ndarray:  # (C, H, W) in [-1, 1] -> (H, W[,
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Writes a PNG whole, or nothing."""
-    temporary = neighbour(path)
-    figure.savefig(temporary, dpi=_DPI, format="png")
-    temporary.replace(path)
+    with written_through(path) as part:
+        figure.savefig(part, dpi=_DPI, format="png")

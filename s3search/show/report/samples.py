@@ -69,6 +69,9 @@ def make_samples(
         return _samples(config, evaluator, picks, n_images)
     except S3SearchError as error:
         return NoSamples(f"The model could not be run on this machine: {error}")
+    except Exception as error:  # the study's own code may raise anything
+        kind = type(error).__name__
+        return NoSamples(f"The model could not be run on this machine: {kind}: {error}")
 
 
 def _samples(

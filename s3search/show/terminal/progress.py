@@ -11,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from s3search.show.terminal.escaping import SafeConsole
 from s3search.show.terminal.forecast import forecast_lines
 from s3search.show.terminal.gains import gain_words
 from s3search.show.terminal.numbers import duration, number, spent_words
@@ -54,7 +55,7 @@ def shown(wanted: bool | Report | None) -> Iterator[Report]:
     if wanted is not None and not isinstance(wanted, bool):
         yield wanted
         return
-    console = Console(stderr=True, markup=False)
+    console = SafeConsole(stderr=True)
     if wanted or (wanted is None and (console.is_terminal or console.is_jupyter)):
         with progress(console) as report:
             yield report

@@ -2,18 +2,23 @@
 date.
 """
 
+import os
+import re
+import sqlite3
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, event
+from sqlalchemy import URL, Engine, event, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 
@@ -21,7 +26,15 @@ from s3search.errors import InvalidConfig, StudyConflict
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _VERSION_TABLE = "s3search_alembic_version"
+_MAKING_TABLES = 0x73337365  # PostgreSQL's lock of who makes or upgrades our tables: "s3se"
+_ENCODING = (
+    "for example sqlite:///s3search.db or postgresql+psycopg://user:password@host/name, where "
+    "'@', ':', '/', '?', '#' and '%' of a password are written %40, %3A, %2F, %3F, %23 and %25"
+)
 _BUSY_SECONDS = 60
+_PAUSE_SECONDS = 0.05
+_IDLE_SECONDS = 30  # that a transaction may do nothing; ours are short
+_LOCK_SECONDS = 45  # longer: who is idle has been ended by then
 _LIBPQ = {  # a dead connection fails within a minute, well within the patience of `retries`
     "connect_timeout": 10,  # seconds, of each address
     "keepalives": 1,
@@ -31,6 +44,10 @@ _LIBPQ = {  # a dead connection fails within a minute, well within the patience 
     "tcp_user_timeout": 30_000,  # milliseconds that what was sent may stay unacknowledged
 }
 SECRETS = frozenset({"password", "sslpassword", "passwd"})  # keys of a URL's query
+_SECRET = re.compile(  # up to the next key: a value that was not encoded may hold anything else
+    rf"(?i)(?<=[?&])({'|'.join(sorted(SECRETS))})=.*?(?=&[\w.-]+=|$)", re.DOTALL
+)
+_USER = re.compile(r"([^:/@]*):(.*)@", re.DOTALL)  # to the last "@": the password may have some
 
 
 def open_engine(url: str, *, create: bool) -> Engine:
@@ -77,13 +94,30 @@ def schema_of(url: str) -> str | None:
 
 
 def redacted(url: str) -> str:
-    """The URL without its password, in the query too, for messages."""
+    """The URL without its password, in the query too, for messages.
+
+    It is hidden before anybody reads the URL: a password with an "@" or a "/" that was not encoded
+    is hidden whole.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return "the storage URL"
+    if "sqlite" not in scheme:
+        rest = _USER.sub(r"\1:***@", rest, count=1)
+    return scheme + separator + _SECRET.sub(r"\1=hidden", rest)
+
+
+def parsed_url(url: str) -> URL:
+    """The parts of a database URL; raises `InvalidConfig` for what is none."""
     try:
         parsed = make_url(url)
-    except sa.exc.ArgumentError:
-        return "the storage URL"
-    hidden = dict.fromkeys(SECRETS & parsed.query.keys(), "hidden")
-    return parsed.update_query_dict(hidden).render_as_string(hide_password=True)
+    except (sa.exc.ArgumentError, ValueError):  # whose own words repeat the URL
+        raise InvalidConfig(f"storage: {redacted(url)} is no database URL; {_ENCODING}") from None
+    if "@" in (parsed.host or ""):
+        raise InvalidConfig(
+            f"storage: {redacted(url)} has an '@' in its user or password; {_ENCODING}"
+        )
+    return parsed
 
 
 def insert_missing(
@@ -108,11 +142,14 @@ def insert_or_leave(
 
 
 def make_safe_for_processes(engine: Engine, *, writes: bool) -> None:
-    """SQLite only: write-ahead log, and write transactions that take their lock at once.
+    """On SQLite a write-ahead log, and write transactions that take their lock at once: without
+    the latter two processes that read before they write dead-lock or write over each other.
 
-    Without the latter two processes that read before they write dead-lock or write over each
-    other.
+    On PostgreSQL limits for locks and for transactions that nobody goes on with: a process that is
+    paused within one, or whose machine sleeps, would keep all others waiting for ever.
     """
+    if engine.dialect.name == "postgresql":
+        event.listen(engine, "connect", _limit_waiting)
     if engine.dialect.name != "sqlite":
         return
 
@@ -120,12 +157,36 @@ def make_safe_for_processes(engine: Engine, *, writes: bool) -> None:
     def _configure(connection: Any, _record: Any) -> None:
         connection.isolation_level = None
         if writes:
-            connection.execute("pragma journal_mode=wal")
+            _use_log(connection)
             connection.execute("pragma synchronous=normal")
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Any) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _use_log(connection: Any) -> None:
+    """Switches to the write-ahead log; of many processes that do so on a new file SQLite lets one
+    through and tells the others at once, whatever the time-out.
+    """
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("pragma journal_mode=wal")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return
+
+
+def _limit_waiting(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute(f"set idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'")
+    cursor.execute(f"set lock_timeout = '{_LOCK_SECONDS}s'")
+    cursor.close()
+    connection.commit()
 
 
 def connect_arguments(url: str) -> dict[str, Any]:
@@ -134,7 +195,7 @@ def connect_arguments(url: str) -> dict[str, Any]:
 
     A URL's own query parameters of those names win.
     """
-    parsed = make_url(url)
+    parsed = parsed_url(url)
     if parsed.get_backend_name() == "sqlite":
         return {"connect_args": {"timeout": _BUSY_SECONDS}}
     if parsed.get_driver_name() not in ("psycopg", "psycopg2"):
@@ -144,13 +205,14 @@ def connect_arguments(url: str) -> dict[str, Any]:
 
 
 def _engine(url: str, *, create: bool) -> Engine:
+    parsed = parsed_url(url)
     try:
-        parsed = make_url(url)
-        engine = sa.create_engine(parsed, **connect_arguments(url))
+        engine = sa.create_engine(
+            parsed if create else reading_url(parsed), **connect_arguments(url)
+        )
     except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError) as error:
         raise InvalidConfig(
-            f"storage: {redacted(url)} is no database URL ({error}); "
-            "for example sqlite:///s3search.db or postgresql+psycopg://user@host/name"
+            f"storage: {redacted(url)} names no database that is known here; {_ENCODING}"
         ) from error
     except ModuleNotFoundError as error:
         raise InvalidConfig(
@@ -166,9 +228,31 @@ def _engine(url: str, *, create: bool) -> Engine:
     return engine
 
 
+def reading_url(parsed: URL) -> URL:
+    """The URL to read a database by: of an SQLite file that nobody can write here, such as one on
+    a read-only mount, as a file that does not change.  SQLite would want to write beside it.
+
+    Raises `InvalidConfig` where its last changes stand beside it still.
+    """
+    file = Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
+    if file is None or not file.is_file() or os.access(file.parent, os.W_OK):
+        return parsed
+    log = file.with_name(f"{file.name}-wal")
+    if log.is_file() and log.stat().st_size:
+        raise InvalidConfig(
+            f"storage: {file} lies where nothing can be written, and its last changes are still "
+            f"in {log.name}; open it once where it can be written (`s3search status`), or copy "
+            "both files to such a place"
+        )
+    query = {**parsed.query, "immutable": "1", "uri": "true"}
+    return parsed.set(database=f"file:{quote(str(file))}", query=query)
+
+
 def _bring_up_to_date(engine: Engine, url: str, *, create: bool) -> None:
     head, *older = _revisions()
     with engine.begin() as connection:
+        if create and engine.dialect.name == "postgresql":  # SQLite has one writer anyway
+            connection.execute(select(sa.func.pg_advisory_xact_lock(_MAKING_TABLES)))
         current = _current(connection)
         if current == head:
             return
@@ -199,7 +283,8 @@ def _revisions() -> tuple[str, ...]:
 
 def _alembic() -> Config:
     config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
+    # alembic reads "%" as configparser does
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     return config
 
 
@@ -209,4 +294,7 @@ def _current(connection: sa.Connection) -> str | None:
 
 
 def _cause(error: sa.exc.DBAPIError) -> str:
-    return str(error.orig).strip().splitlines()[0] if error.orig else str(error)
+    said = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
+    if "unable to open database file" in said or "readonly database" in said:
+        said += ": the file or its folder cannot be written here; finished studies are read there"
+    return said

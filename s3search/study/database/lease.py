@@ -5,7 +5,7 @@ a connection of its own.  The row is removed at the end, on Ctrl-C and on failur
 one is refused, unless
 
 - the process that holds it ran on this machine and is gone (a kill -9, then the same command);
-- it was not renewed for `EXPIRED_SECONDS`;
+- it was not renewed for `EXPIRED_SECONDS`, and is no process that runs on this machine;
 - it is told to take the study over.
 
 Times are the database's, so the clocks of the drivers' machines need not agree.  (SQLite's clock
@@ -21,6 +21,7 @@ import threading
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -33,9 +34,10 @@ from s3search.study.database.engine import (
     connect_arguments,
     connected,
     make_safe_for_processes,
+    parsed_url,
     redacted,
 )
-from s3search.study.database.owners import Owner, is_gone, new_owner
+from s3search.study.database.owners import Owner, is_gone, is_running, new_owner
 from s3search.study.database.retries import ridden_out
 from s3search.study.database.tables import LEASES, STUDIES
 
@@ -66,7 +68,8 @@ class Holder:
         """Why the lease is free although it is there; None if it is not."""
         if is_gone(self.owner):
             return "whose process is gone"
-        if self.silent_seconds > EXPIRED_SECONDS:
+        # the clock may have jumped; a process of this machine can be asked itself
+        if self.silent_seconds > EXPIRED_SECONDS and not is_running(self.owner):
             return "which is silent"
         return None
 
@@ -82,6 +85,8 @@ class Lease:
         self._of_study = LEASES.c.study_id == study_id
         self._study_id = study_id
         self._owner = new_owner()
+        self._file = _identity(url)
+        self._url = url
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="s3search-lease", daemon=True)
 
@@ -103,6 +108,12 @@ class Lease:
         """Raises `LeaseLost` if another driver has the study; else none gets it before the
         transaction of ``connection`` ends.
         """
+        if self._is_replaced():
+            raise LeaseLost(
+                f"{self._where}: the file was deleted or replaced while this driver ran; what it "
+                "measured went with it. This one stops; put the file back and run the same "
+                "command to resume, or begin anew"
+            )
         found = _holder(connection, self._of_study, sa.select(LEASES).with_for_update(read=True))
         if found is None or found.owner.token != self._owner.token:
             by = "and ended" if found is None else f"({found})"
@@ -115,8 +126,9 @@ class Lease:
         """Gives the study free; without a database it expires by itself."""
         self._is_over.set()
         self._thread.join(_JOIN_SECONDS)
-        with suppress(sa.exc.SQLAlchemyError), self._engine.begin() as connection:
-            connection.execute(LEASES.delete().where(self._mine))
+        if not self._is_replaced():
+            with suppress(sa.exc.SQLAlchemyError), self._engine.begin() as connection:
+                connection.execute(LEASES.delete().where(self._mine))
         self._engine.dispose()
 
     @property
@@ -129,6 +141,15 @@ class Lease:
             self._try_to_enter(takeover=takeover)
         except sa.exc.IntegrityError:  # another driver came first, just now
             self._try_to_enter(takeover=takeover)
+        except sa.exc.OperationalError as error:
+            if "lock timeout" not in str(error.orig):
+                raise
+            raise StudyConflict(
+                f"{self._where} is locked by another connection, which has held its transaction "
+                "for long: a driver that is paused, or one of an earlier release; end it, or its "
+                "connection (`select pg_terminate_backend(pid) from pg_stat_activity where state "
+                "= 'idle in transaction'`), then run the same command"
+            ) from error
 
     def _try_to_enter(self, *, takeover: bool) -> None:
         owner = asdict(self._owner)
@@ -156,9 +177,15 @@ class Lease:
     def _keep(self) -> None:
         """Renews until the end, or until another driver has it: the next write will notice."""
         while not self._is_over.wait(RENEW_SECONDS):
+            if self._is_replaced():  # to connect would make an empty one
+                _log.warning("%s: its file was deleted or replaced; the driver stops", self._study)
+                return
             with suppress(sa.exc.SQLAlchemyError):  # away; the lease lives on for a while
                 if not self._renew():
                     return
+
+    def _is_replaced(self) -> bool:
+        return _identity(self._url) != self._file
 
     def _renew(self) -> bool:
         with self._engine.begin() as connection:
@@ -196,6 +223,18 @@ def _holder(
     )
     silent = (now - row.renewed_at).total_seconds()
     return Holder(owner=owner, started_at=row.started_at, silent_seconds=silent)
+
+
+def _identity(url: str) -> tuple[int, int] | None:
+    """Which file an SQLite database is; None where there is none, and for any other database."""
+    parsed = parsed_url(url)
+    if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        return None
+    try:
+        found = Path(parsed.database).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _clock(connection: Connection) -> sa.ColumnElement[datetime]:

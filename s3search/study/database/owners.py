@@ -53,6 +53,12 @@ def is_gone(owner: Owner) -> bool:
     return start is not None and start != owner.process_start
 
 
+def is_running(owner: Owner) -> bool:
+    """Whether the process certainly runs on this machine, be it paused."""
+    is_here = owner.machine == _machine() and owner.process_start != ""
+    return is_here and _start(owner.pid) == owner.process_start
+
+
 def _machine() -> str:
     parts = [socket.gethostname()]
     with suppress(OSError):

@@ -46,7 +46,9 @@ from s3search.study.database.tables import (
     STUDIES,
 )
 from s3search.study.file.config import StudyConfig
+from s3search.study.optuna.copying import n_trials
 from s3search.study.optuna.mirror import DATABASE_ERRORS, OptunaMirror
+from s3search.study.vetoes import Veto, keep_vetoes, vetoes_of
 
 _FOUND_LATER = ("mean_image", "ems", "jump", "layers")  # unset in spaces of earlier releases
 _BEFORE_TARGETS = {"target": "any", "data_bound": True}  # as spaces without these keys had it
@@ -80,6 +82,15 @@ class StudyStore(StudyReader):
         """
         if self._lease is None:
             self._lease = Lease.take(self._url, self._id, self.name, takeover=takeover)
+            self.keep_vetoes()
+
+    @ridden_out
+    def keep_vetoes(self) -> dict[str, Veto]:
+        """What a person has rejected by now, by schedule id, kept in our own tables too."""
+        with self._write() as connection:
+            found = vetoes_of(connection, self.name)
+            keep_vetoes(connection, self._id, found)
+        return found
 
     @contextmanager
     def _write(self) -> Iterator[sa.Connection]:
@@ -223,8 +234,9 @@ def create_or_resume(
         with engine.begin() as connection:
             row = _row(connection, config.study.name)
             if row is None:
-                connection.execute(
-                    STUDIES.insert().values(
+                _check_no_trials(connection, config)
+                connection.execute(  # unless another driver came first, just now
+                    insert_or_leave(connection, STUDIES).values(
                         name=config.study.name,
                         config=_stored(config.settled()),
                         space=json.dumps(space),
@@ -288,6 +300,21 @@ def study_names(url: str) -> list[str]:
     """Names of all studies in a database."""
     with connected(url) as connection:
         return list(connection.scalars(select(STUDIES.c.name).order_by(STUDIES.c.name)))
+
+
+def _check_no_trials(connection: sa.Connection, config: StudyConfig) -> None:
+    """Raises `StudyConflict` where a new study would take trials and vetoes of others for its
+    own.
+    """
+    name = config.study.name
+    count = n_trials(connection, name)
+    if count:
+        raise StudyConflict(
+            f"study {name!r} is new, but Optuna has a study of that name with {count} trials in "
+            f"{redacted(config.storage.url)}: an earlier one that was not removed whole, or "
+            f"another program's; remove it (`s3search storage prune {name} --yes`, which takes "
+            "only what s3search made), or give the new study another name"
+        )
 
 
 def _row(connection: sa.Connection, name: str) -> Any:

@@ -1,26 +1,25 @@
 """The care of a study database over its years: copied elsewhere, brought up to date, made smaller.
 
 Copies carry what our tables and Optuna's say of a study; the schema of both is this release's.
-Each change is one transaction of our tables; Optuna's trials follow and, where a kill fell between
-the two, are made again when the study is resumed.
+A study is copied, or removed, in one transaction of all these tables: after a kill it is there
+whole, as before, or not at all, and the same command does what is left.
 """
 
-import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import optuna
 import sqlalchemy as sa
 from sqlalchemy import select
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import Engine
 
 from s3search.errors import StudyConflict, nearest
 from s3search.study.database.engine import (
     connected,
     insert_missing,
     open_engine,
+    parsed_url,
     redacted,
     schema_of,
 )
@@ -35,8 +34,16 @@ from s3search.study.database.tables import (
     SCHEDULES,
     STUDIES,
 )
-from s3search.study.optuna.renumbering import renumber_attributes
-from s3search.study.optuna.storage import close_rdb, closed_after, open_rdb
+from s3search.study.optuna.copying import (
+    copy_trials,
+    has_tables,
+    is_a_mirror,
+    n_trials,
+    optuna_schema,
+    remove_trials,
+)
+from s3search.study.optuna.storage import close_rdb, open_rdb
+from s3search.study.vetoes import keep_vetoes, vetoes_of
 
 _OF_A_STUDY = (PROPOSALS, EVALUATIONS, JOBS, NOTES, EXTENSIONS)  # their rows name their study
 _CHUNK = 1000  # rows at a time
@@ -62,27 +69,33 @@ class Prunable:
 
 
 def copy_studies(
-    url: str, target: str, names: Sequence[str], announce: Callable[[Copied], None]
+    url: str,
+    target: str,
+    names: Sequence[str],
+    announce: Callable[[Copied], None],
+    carry: Callable[[str], object] = lambda _: None,
 ) -> None:
     """Copies studies (all of them where ``names`` is empty) to another database, one by one;
-    ``announce`` gets each that is there.
+    ``announce`` gets each that is there, ``carry`` each name before: what lies beside the
+    databases is to be there when the study is.
 
     Raises `StudyConflict` before anything is written where a name is unknown here or taken there.
     """
-    if make_url(url) == make_url(target):
+    if parsed_url(url) == parsed_url(target):
         raise StudyConflict(f"--to: {redacted(target)} is the database to copy from")
-    with connected(url) as source:
-        chosen = _chosen(source, url, names)
-    with connected(target, create=True) as destination:
-        taken = sorted(set(chosen) & set(_ids(destination)))
-    if taken:
-        raise StudyConflict(
-            f"--to: {redacted(target)} has a study {taken[0]!r} already; prune it there first, "
-            "or copy the other studies by name"
-        )
-    for name, study_id in chosen.items():
-        rows = _copy_rows(url, target, study_id)
-        announce(Copied(study=name, rows=rows, trials=_copy_trials(url, target, name)))
+    with connected(url) as connection:
+        chosen = _chosen(_ids(connection), url, names)
+    source, destination = open_engine(url, create=False), open_engine(target, create=True)
+    try:
+        close_rdb(open_rdb(target))  # makes Optuna's tables
+        _check_optuna(source, destination, url)
+        _check_names_are_free(destination, target, list(chosen))
+        for name, study_id in chosen.items():
+            carry(name)
+            announce(_copy(source, destination, name, study_id))
+    finally:
+        destination.dispose()
+        source.dispose()
 
 
 def upgrade(url: str) -> tuple[str | None, str]:
@@ -98,11 +111,12 @@ def upgrade(url: str) -> tuple[str | None, str]:
 def prunable(url: str, names: Sequence[str]) -> Prunable:
     """What `prune` would remove; nothing is written."""
     with connected(url) as connection:
-        return _counted(connection, _chosen(connection, url, names) if names else {})
+        return _counted(connection, names, _to_remove(connection, url, names))
 
 
 def prune(url: str, names: Sequence[str]) -> Prunable:
-    """Removes studies and the schedules that no study names, and gives the space back (SQLite).
+    """Removes studies and the schedules that no study names, and gives the space back (SQLite);
+    also what a prune of an earlier release that was killed left of a study in Optuna's tables.
 
     Raises `StudyConflict` while a driver runs one of them.
     """
@@ -112,18 +126,19 @@ def prune(url: str, names: Sequence[str]) -> Prunable:
     engine = open_engine(url, create=True)
     size = _file_size(url)
     try:
+        with engine.connect() as connection:
+            has_trials = has_tables(connection)
+        if has_trials:
+            close_rdb(open_rdb(url))  # checks Optuna's schema
         with engine.begin() as connection:
-            studies = _chosen(connection, url, names) if names else {}
-            found = _counted(connection, studies)
+            studies = _to_remove(connection, url, names)
+            found = _counted(connection, names, studies)
             ids = list(studies.values())
             for table in (*_OF_A_STUDY, LEASES):
                 connection.execute(table.delete().where(table.c.study_id.in_(ids)))
             connection.execute(STUDIES.delete().where(STUDIES.c.id.in_(ids)))
             connection.execute(SCHEDULES.delete().where(SCHEDULES.c.id.not_in(_named([]))))
-        with closed_after(open_rdb(url)) as storage:
-            for name in studies:
-                with contextlib.suppress(KeyError):  # killed before it had one
-                    optuna.delete_study(study_name=name, storage=storage)
+            remove_trials(connection, names)
         if size is not None:
             with engine.connect() as connection:
                 raw: Any = connection.connection.dbapi_connection
@@ -138,13 +153,20 @@ def prune(url: str, names: Sequence[str]) -> Prunable:
     )
 
 
-def _counted(connection: sa.Connection, studies: dict[str, int]) -> Prunable:
+def _to_remove(connection: sa.Connection, url: str, names: Sequence[str]) -> dict[str, int]:
+    """The studies of these names; of what a cut prune left in Optuna's tables there is none."""
+    left = [name for name in names if has_tables(connection) and is_a_mirror(connection, name)]
+    known = _ids(connection)
+    return _chosen(known, url, [n for n in names if n in known or n not in left]) if names else {}
+
+
+def _counted(connection: sa.Connection, names: Sequence[str], studies: dict[str, int]) -> Prunable:
     ids = list(studies.values())
     rows = {
         table.name: _count(connection, table, table.c.study_id.in_(ids)) for table in _OF_A_STUDY
     }
     loose = _count(connection, SCHEDULES, SCHEDULES.c.id.not_in(_named(ids)))
-    return Prunable(studies=tuple(studies), rows=rows, schedules=loose, bytes_freed=None)
+    return Prunable(studies=tuple(names), rows=rows, schedules=loose, bytes_freed=None)
 
 
 def _count(connection: sa.Connection, table: sa.Table, where: Any) -> int:
@@ -161,38 +183,55 @@ def _named(without: Sequence[int]) -> Any:
     )
 
 
-def _copy_rows(url: str, target: str, study_id: int) -> dict[str, int]:
-    """Our tables' rows of one study, in one transaction there; how many of each."""
-    counts: dict[str, int] = {}
-    with connected(url) as reading, connected(target, create=True) as writing:
+def _copy(source: Engine, destination: Engine, name: str, study_id: int) -> Copied:
+    """One study, as it is at one moment here, in one transaction there."""
+    with source.connect() as reading, destination.begin() as writing:
+        if source.dialect.name == "postgresql":  # SQLite's readers see one moment anyway
+            reading.execution_options(isolation_level="REPEATABLE READ")
         study = reading.execute(select(STUDIES).where(STUDIES.c.id == study_id)).mappings().one()
         own = {k: v for k, v in study.items() if k != "id"}
         made = writing.execute(STUDIES.insert().values(own).returning(STUDIES.c.id))
         new_id = made.scalar_one()
-        known = set(writing.execute(select(SCHEDULES.c.id)).scalars())
-        used = {
-            name
-            for table in (PROPOSALS, EVALUATIONS)
-            for name in reading.execute(
-                select(table.c.schedule_id).where(table.c.study_id == study_id).distinct()
-            ).scalars()
-        }
-        wanted = sorted(used - known)
-        for i in range(0, len(wanted), _CHUNK):
-            some = select(SCHEDULES).where(SCHEDULES.c.id.in_(wanted[i : i + _CHUNK]))
-            insert_missing(writing, SCHEDULES, reading.execute(some).mappings().all())
-        for table in _OF_A_STUDY:
-            rows = reading.execute(
-                select(table).where(table.c.study_id == study_id).order_by(table.c.id)
-            ).mappings()
-            counts[table.name] = 0
-            for some_rows in rows.partitions(_CHUNK):
-                renamed = [
-                    {k: v for k, v in row.items() if k != "id"} | {"study_id": new_id}
-                    for row in some_rows
-                ]
-                _insert(writing, table, renamed)
-                counts[table.name] += len(renamed)
+        _copy_schedules(reading, writing, study_id)
+        rows = _copy_rows(reading, writing, study_id, new_id)
+        trials = copy_trials(reading, writing, name)
+        keep_vetoes(writing, new_id, vetoes_of(writing, name))
+    return Copied(study=name, rows=rows, trials=trials)
+
+
+def _copy_schedules(reading: sa.Connection, writing: sa.Connection, study_id: int) -> None:
+    """The schedules that a study names, as far as they are not there yet."""
+    known = set(writing.execute(select(SCHEDULES.c.id)).scalars())
+    used = {
+        name
+        for table in (PROPOSALS, EVALUATIONS)
+        for name in reading.execute(
+            select(table.c.schedule_id).where(table.c.study_id == study_id).distinct()
+        ).scalars()
+    }
+    wanted = sorted(used - known)
+    for i in range(0, len(wanted), _CHUNK):
+        some = select(SCHEDULES).where(SCHEDULES.c.id.in_(wanted[i : i + _CHUNK]))
+        insert_missing(writing, SCHEDULES, reading.execute(some).mappings().all())
+
+
+def _copy_rows(
+    reading: sa.Connection, writing: sa.Connection, study_id: int, new_id: int
+) -> dict[str, int]:
+    """Our tables' rows of one study; how many of each."""
+    counts: dict[str, int] = {}
+    for table in _OF_A_STUDY:
+        rows = reading.execute(
+            select(table).where(table.c.study_id == study_id).order_by(table.c.id)
+        ).mappings()
+        counts[table.name] = 0
+        for some_rows in rows.partitions(_CHUNK):
+            renamed = [
+                {k: v for k, v in row.items() if k != "id"} | {"study_id": new_id}
+                for row in some_rows
+            ]
+            _insert(writing, table, renamed)
+            counts[table.name] += len(renamed)
     return counts
 
 
@@ -202,20 +241,27 @@ def _insert(connection: sa.Connection, table: sa.Table, rows: Iterable[Mapping[A
         connection.execute(table.insert(), values)
 
 
-def _copy_trials(url: str, target: str, name: str) -> int:
-    """Optuna's study with its trials, notes, graphs and lists of artifacts; how many trials."""
-    with closed_after(open_rdb(url)) as source, closed_after(open_rdb(target)) as destination:
-        try:
-            optuna.copy_study(from_study_name=name, from_storage=source, to_storage=destination)
-        except KeyError:  # killed before it had one: made again on resume
-            return 0
-        renumber_attributes(source, destination, name)
-        return destination.get_n_trials(destination.get_study_id_from_name(name))
+def _check_names_are_free(engine: Engine, url: str, names: Sequence[str]) -> None:
+    with engine.begin() as connection:
+        taken = sorted(set(names) & set(_ids(connection)))
+        if taken:
+            raise StudyConflict(
+                f"--to: {redacted(url)} has a study {taken[0]!r} already; prune it there "
+                "first, or copy the other studies by name"
+            )
+        for name in names:
+            count = n_trials(connection, name)
+            if count:
+                raise StudyConflict(
+                    f"--to: {redacted(url)} has {count} trials of Optuna's under the name "
+                    f"{name!r}, which belong to no study of s3search; remove them there "
+                    f"(`s3search storage prune {name} --yes` if a killed prune left them)"
+                )
+        remove_trials(connection, names)  # without a trial they are nobody's
 
 
-def _chosen(connection: sa.Connection, url: str, names: Sequence[str]) -> dict[str, int]:
+def _chosen(ids: Mapping[str, int], url: str, names: Sequence[str]) -> dict[str, int]:
     """Studies by name, all of them where none is named."""
-    ids = _ids(connection)
     for name in names:
         if name not in ids:
             hint = nearest(name, ids) if ids else "the database holds no study yet"
@@ -228,9 +274,20 @@ def _ids(connection: sa.Connection) -> dict[str, int]:
     return {row.name: row.id for row in rows}
 
 
+def _check_optuna(source: Engine, destination: Engine, url: str) -> None:
+    """Raises `StudyConflict` where Optuna's tables are of another version here than there."""
+    with source.begin() as here, destination.begin() as there:
+        found, wanted = optuna_schema(here), optuna_schema(there)
+    if found not in {None, wanted}:
+        raise StudyConflict(
+            f"storage: {redacted(url)} has Optuna's schema {found}, the Optuna that is installed "
+            f"makes {wanted}; bring it up to date first: `optuna storage upgrade`"
+        )
+
+
 def _file_size(url: str) -> int | None:
     """Bytes of a SQLite file; None for any other database."""
-    parsed = make_url(url)
+    parsed = parsed_url(url)
     if parsed.get_backend_name() != "sqlite" or not parsed.database:
         return None
     return Path(parsed.database).stat().st_size

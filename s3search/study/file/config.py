@@ -23,7 +23,9 @@ from pydantic import (
 )
 
 from s3search.errors import InvalidConfig, nearest
+from s3search.evaluation.limits import MOST_IMAGES
 from s3search.evaluation.spec import EvaluatorSpec, Precision
+from s3search.files import read_text
 from s3search.search.conversation import NoiseSeeds
 from s3search.search.ladder import DEFAULT_LADDER, LadderRung
 from s3search.search.questions import PolishLoss
@@ -33,13 +35,15 @@ from s3search.study.file.protocols import with_protocol
 DEFAULT_STORAGE = "sqlite:///s3search.db"
 
 
-def _whole(least: int, of_what: str, auto: str) -> BeforeValidator:
-    """A whole number from ``least``, or "auto" and what that stands for."""
+def _whole(least: int, of_what: str, auto: str, most: int | None = None) -> BeforeValidator:
+    """A whole number from ``least`` to ``most``, or "auto" and what that stands for."""
+    bound = "" if most is None else f" to {most:,}"
 
     def checked(value: object) -> object:
-        if value != "auto" and not (type(value) is int and value >= least):
+        is_whole = type(value) is int and least <= value <= (value if most is None else most)
+        if value != "auto" and not is_whole:
             raise ValueError(
-                f"is a whole number of {of_what} from {least}, or 'auto' for {auto}; "
+                f"is a whole number of {of_what} from {least}{bound}, or 'auto' for {auto}; "
                 f"found {value!r}"
             )
         return value
@@ -123,7 +127,7 @@ class SearchTable(_Table):
     evaluations: int | None = Field(default=None, ge=0)
     wall_seconds: float | None = Field(default=None, gt=0)
     gpu_seconds: float | None = Field(default=None, gt=0)
-    n_images: int = Field(default=1000, ge=2)
+    n_images: int = Field(default=1000, ge=2, le=MOST_IMAGES)
     baselines: bool = True
     seeds: tuple[str, ...] = ()  # schedule files
     batch: int = Field(default=16, ge=1)  # proposals under way at once
@@ -144,7 +148,9 @@ class ValidationTable(_Table):
 
     n_images: Annotated[
         int | Literal["auto"],
-        _whole(2, "images", "so many that the validation costs about what the search did"),
+        _whole(
+            2, "images", "so many that the validation costs about what the search did", MOST_IMAGES
+        ),
     ] = "auto"
     finalists: int = Field(default=8, ge=1)
     baselines: bool = True  # the best published solvers beside them
@@ -328,8 +334,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
     Folders of ``cluster.import_from`` are taken from the file's, which comes before them.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(Path(path))
+    except (OSError, ValueError) as error:
         raise InvalidConfig(f"{path}: cannot be read ({error})") from error
     config = config_from_text(text, str(path), overrides)
     folder = Path(path).resolve().parent
@@ -350,10 +356,11 @@ def config_from_text(text: str, source: str, overrides: Sequence[str] = ()) -> S
     """
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # TOML's own is a ValueError
         raise InvalidConfig(f"{source}: not valid TOML ({error})") from error
     for override in overrides:
         _apply(data, override)
+    _check_numbers(data, source)
     return parse_config(data, source=source)
 
 
@@ -367,6 +374,19 @@ def parse_config(data: Mapping[str, Any], source: str = "study") -> StudyConfig:
         raise InvalidConfig(f"{source}: {_sentence(error)}") from error
 
 
+def _check_numbers(data: Mapping[str, Any], source: str, path: str = "") -> None:
+    """Raises `InvalidConfig` for a whole number that no database and no generator takes."""
+    for key, value in data.items():
+        where = f"{path}{key}"
+        if isinstance(value, Mapping):
+            _check_numbers(value, source, f"{where}.")
+        elif isinstance(value, int) and abs(value) >= 2**63:
+            raise InvalidConfig(
+                f"{source}: {where}: a whole number of {value.bit_length()} bits; at most 63 are "
+                "taken"
+            )
+
+
 def _apply(data: dict[str, Any], override: str) -> None:
     match = re.fullmatch(r"([\w-]+)\.([\w.-]+)=(.*)", override, flags=re.DOTALL)
     if match is None:
@@ -374,7 +394,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
     table, key, raw = match.groups()
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = raw  # a bare word is a string
     *parents, last = key.split(".")
     target: Any = data

@@ -29,8 +29,8 @@ from s3search.study.optuna import tables as optuna_tables
 from s3search.study.optuna.marks import write_marks
 from s3search.study.optuna.storage import close_rdb, open_rdb
 from s3search.study.optuna.summary import DISTRIBUTIONS, summary
+from s3search.study.optuna.tables import NUMBER_ATTRIBUTE
 
-NUMBER_ATTRIBUTE = "s3search:number"
 DATABASE_ERRORS = (DBAPIError, StorageInternalError)
 
 Begin = Callable[[], AbstractContextManager[Connection]]
@@ -165,7 +165,6 @@ def _optuna_trial(number: int, trial: Trial, measured: Measurement) -> FrozenTri
 
 
 def _open(url: str, name: str, metrics: list[str]) -> _Optuna:
-    optuna.logging.get_logger("optuna").setLevel(optuna.logging.WARNING)
     storage = open_rdb(url)
     try:
         study = optuna.create_study(

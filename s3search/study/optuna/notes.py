@@ -26,12 +26,18 @@ _KEY = re.compile(r"dashboard:(\d+):(note_ver|note_str:(\d+))")
 
 def notes_of(connection: sa.Connection, study_name: str) -> dict[int, str]:
     """The notes that are not empty, by trial id; none where Optuna has no tables yet."""
+    notes = texts_of(connection, study_name)
+    return {trial_id: text for trial_id, text in notes.items() if text}
+
+
+def texts_of(connection: sa.Connection, study_name: str) -> dict[int, str]:
+    """All notes by trial id, those that were emptied too."""
     pieces: dict[int, dict[int, str]] = {}
     for _, trial_id, piece, value in _rows(connection, study_name):
+        own = pieces.setdefault(trial_id, {})
         if piece is not None:
-            pieces.setdefault(trial_id, {})[piece] = value
-    notes = {i: "".join(own[k] for k in sorted(own)) for i, own in sorted(pieces.items())}
-    return {trial_id: text for trial_id, text in notes.items() if text}
+            own[piece] = value
+    return {i: "".join(own[k] for k in sorted(own)) for i, own in sorted(pieces.items())}
 
 
 def write_note(connection: sa.Connection, study_name: str, trial_id: int, text: str) -> None:

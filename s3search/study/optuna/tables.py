@@ -19,6 +19,8 @@ from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial
 
 SCHEMA = "v3.2.0.a"
+NUMBER_ATTRIBUTE = "s3search:number"
+"""The attribute of a trial that holds its proposal's number: who has it was mirrored by us."""
 
 STUDIES: Any = models.StudyModel.__table__
 STUDY_ATTRIBUTES: Any = models.StudySystemAttributeModel.__table__

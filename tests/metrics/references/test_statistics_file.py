@@ -1,5 +1,6 @@
 """Files of statistics: ours in pytorch-fid's format and back, those of others, and broken ones."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def test_a_batch_of_images_is_one(tmp_path: Path) -> None:
         ({"mu": np.zeros(5, dtype=np.int64)}, "mu of .* is int64, not floats"),
         ({"sigma": np.zeros((5, 5), dtype=complex)}, "sigma of .* is complex128"),
         ({"mu": np.full(5, np.nan)}, "not finite"),
-        ({"n": np.zeros(2)}, "only .*length-1 arrays|only .*size-1 arrays|0-dimensional"),
+        ({"n": np.zeros(2)}, r"n should be a number of images from 2, found \[0"),
         ({"digest": np.asarray("0" * 16)}, "changed after it was written"),
     ],
 )
@@ -107,3 +108,38 @@ def test_another_extractor_or_other_images_are_refused(tmp_path: Path) -> None:
         found.check_source(path, 41, "abc")
     with pytest.raises(InvalidConfig, match="is of the images abc, the reference's are abd"):
         found.check_source(path, 40, "abd")
+
+
+_HONEST = np.cov(np.random.default_rng(0).normal(size=(50, 6)), rowvar=False)
+_LOPSIDED = _HONEST + np.triu(np.full((6, 6), 0.1), 1)
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"sigma": _LOPSIDED}, "sigma is no covariance: it is not symmetric"),
+        ({"sigma": _HONEST - np.eye(6)}, "sigma is no covariance: it has negative eigenvalues"),
+        ({"sigma": -_HONEST}, "sigma is no covariance: it has negative eigenvalues"),
+        ({"n": 0}, "n should be a number of images from 2, found 0"),
+        ({"n": -5}, "n should be a number of images from 2, found -5"),
+        ({"n": 2.5}, "n should be a number of images from 2, found 2.5"),
+        ({"n": [3, 4]}, "n should be a number of images from 2"),
+    ],
+)
+def test_statistics_that_are_none_are_refused(
+    changed: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "reference.npz"
+    np.savez(path, **{"mu": np.zeros(6), "sigma": _HONEST, "n": 50, **changed})
+    with pytest.raises(InvalidConfig, match=re.escape(reason)):
+        StatisticsFile.load(path)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [4, 300])
+def test_the_rounding_of_honest_statistics_is_none(n: int, dtype: type, tmp_path: Path) -> None:
+    features = np.random.default_rng(1).normal(size=(n, 64)) * np.geomspace(1e-3, 30.0, 64)
+    path = tmp_path / "reference.npz"
+    covariance = np.cov(features, rowvar=False).astype(dtype)
+    np.savez(path, mu=features.mean(axis=0).astype(dtype), sigma=covariance, n=n)
+    assert StatisticsFile.load(path).reference.n == n

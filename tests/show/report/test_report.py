@@ -14,9 +14,10 @@ import pytest
 import sqlalchemy as sa
 
 from s3search.cli import run
-from s3search.errors import StudyConflict
+from s3search.errors import EvaluationFailed, StudyConflict
 from s3search.run.launching import launch
 from s3search.schedules.schedule import Schedule
+from s3search.show.dashboard.artifacts import grids_made_here
 from s3search.show.report import write_report
 from s3search.show.report.data import collect
 from s3search.show.report.page import render
@@ -231,6 +232,14 @@ def test_a_model_that_cannot_be_loaded_leaves_a_sentence(
     said = Page(render(collected, missing)).text
     assert "could not be run on this machine" in said
     assert "no such checkpoint" in said
+    model = config.model.model_copy(update={"loader": "tests.support.plugins:raising"})
+    failed = make_samples(config.model_copy(update={"model": model}), collected.picks, 4)
+    assert isinstance(failed, NoSamples)
+    assert "could not be run on this machine: ZeroDivisionError: by nothing" in failed.reason
+    with pytest.raises(EvaluationFailed, match="failed with ZeroDivisionError: by nothing"):
+        grids_made_here(
+            config.model_copy(update={"model": model}), [next(iter(collected.best.values()))[0]], 2
+        )
     there = make_samples(config, collected.picks, 4)
     assert isinstance(there, Samples)
     labels = [[grid.label for grid in grids] for grids in there.grids.values()]
@@ -262,7 +271,7 @@ def test_the_command_writes_the_page_and_says_where(
 ) -> None:
     path = tmp_path / "page.html"
     words: list[Any] = ["s3search", "report", NAME, "--storage", config.storage.url]
-    words += ["--no-samples", "-o", str(path)]
+    words += ["-o", str(path)]
     monkeypatch.setattr("sys.argv", [*words, "--json"])
     assert run() == 0
     told = json.loads(capsys.readouterr().out)
