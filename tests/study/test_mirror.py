@@ -218,6 +218,7 @@ def test_the_axes_of_the_dashboard_have_names_and_nobody_is_warned(url: str) -> 
 
 
 def test_a_study_of_an_earlier_release_gets_the_names_and_keeps_its_trials(url: str) -> None:
+    create_or_resume(_config(url), {}).close()
     storage = optuna.storages.RDBStorage(url)
     older = optuna.create_study(
         storage=storage, study_name="t", directions=["minimize", "minimize"]

@@ -144,8 +144,11 @@ def test_a_proxy_is_drawn_against_what_was_measured(
         measured = whole[whole["nfe"] == nfe]["value"]
         for proxy in ("gaussian", "mixture"):
             (marks,) = cards[f"s3search-proxy-{proxy}-nfe{nfe}"]["data"]
-            assert len(marks["x"]) == len(marks["y"]) == len(measured)
-            assert sorted(marks["y"]) == pytest.approx(sorted(measured), rel=1e-3)
+            assert len(marks["x"]) == len(marks["y"]) > 1
+            if proxy == "gaussian":  # the mixture scores as many as its seconds pay for
+                assert len(marks["y"]) == len(measured)
+            for drawn in marks["y"]:
+                assert min(abs(drawn / measured - 1.0)) < 1e-3
 
 
 def test_choices_are_counted_by_step() -> None:
