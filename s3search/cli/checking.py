@@ -1,6 +1,5 @@
 """The command that checks a file: a schedule's table, or all that a study names."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +8,7 @@ import typer
 from s3search.cli.options import Address, AsJson, Sets
 from s3search.cli.output import OUT, print_json
 from s3search.cli.settings import config_of
+from s3search.files import json_of
 
 
 def check(
@@ -63,6 +63,6 @@ def _schedule(file: Path, ems: Path | None) -> dict[str, Any]:
     from s3search.solvers.plan import check_table
 
     loaded = Schedule.load(file)
-    table = json.loads(file.read_text(encoding="utf-8")).get("plan")
+    table = json_of(file).get("plan")
     check_table(loaded, table, None if ems is None else EmsStatistics.load(ems))
     return {"file": str(file), "kind": "schedule", "id": loaded.id, "nfe": loaded.nfe}

@@ -54,6 +54,7 @@ from s3search.solvers.plan import compile_plan
 
 _log = logging.get_logger(__name__)
 
+_NAME = "_class_name"  # where a config names its class
 _UNIT_SCALE_SLACK = 0.01  # sigma(t_0) of every published VP schedule is within 0.003 of 1
 
 
@@ -88,7 +89,8 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
                 "S3Scheduler.from_schedule('schedule.json', pipe.scheduler.config)"
             )
         # Pipelines look up fields of the model's own scheduler (steps_offset, base_shift, ...).
-        self.register_to_config(**s3_model)  # type: ignore[no-untyped-call]  # diffusers
+        of_model = {key: value for key, value in s3_model.items() if not key.startswith("_")}
+        self.register_to_config(**of_model)  # type: ignore[no-untyped-call]  # diffusers
         self._model = model_of(s3_model)
         self._threshold = _threshold(s3_thresholding, s3_model)
         self._ems = None if s3_statistics is None else EmsStatistics.load(s3_statistics)
@@ -101,12 +103,12 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
     def from_schedule(
         cls,
         schedule: str | Path | Schedule | Sequence[str | Path | Schedule],
-        config: Mapping[str, Any],
+        config: Mapping[str, Any] | SchedulerMixin,
         *,
         thresholding: Thresholding | str | None = None,
         statistics: str | Path | None = None,
     ) -> Self:
-        """A scheduler for the pipeline whose scheduler had ``config``.
+        """A scheduler for the pipeline whose scheduler is given, or was one of this ``config``.
 
         Several schedules with different numbers of calls may be given; the pipeline's
         ``num_inference_steps`` chooses among them. ``statistics`` is the EMS file that schedules
@@ -115,10 +117,11 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
         """
         several = [schedule] if isinstance(schedule, str | Path | Schedule) else schedule
         loaded = [s if isinstance(s, Schedule) else Schedule.load(s) for s in several]
-        model = config.get("s3_model") or config
+        given = config if isinstance(config, Mapping) else _config_of(config)
+        model = given.get("s3_model") or given
         made: Self = cls(
             s3_schedules=[one.to_dict() for one in loaded],
-            s3_model={k: _plain(v) for k, v in model.items() if not k.startswith("_")},
+            s3_model={k: _plain(v) for k, v in model.items() if k == _NAME or k[0] != "_"},
             s3_thresholding=None if thresholding is None else Thresholding(thresholding).value,
             s3_statistics=None if statistics is None else str(Path(statistics).resolve()),
         )
@@ -333,6 +336,11 @@ def _by_calls(schedules: Iterable[Schedule]) -> dict[int, Schedule]:
             )
         found[schedule.nfe] = schedule
     return found
+
+
+def _config_of(scheduler: SchedulerMixin) -> dict[str, Any]:
+    """A scheduler's config, with the name of its class, which it lacks in memory."""
+    return {**scheduler.config, _NAME: type(scheduler).__name__}
 
 
 def _output(

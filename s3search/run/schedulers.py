@@ -19,6 +19,7 @@ from s3search.schedules.retime import retime
 from s3search.schedules.schedule import Schedule
 
 _ON_FLOWS = ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler")
+_LIKE_DDIM = ("DDIMParallelScheduler", "CogVideoXDDIMScheduler")  # nothing that DDIM does not run
 _TABLE = 1000  # training steps of diffusers' schedulers
 _COSINE = "squaredcos_cap_v2"  # diffusers' name
 
@@ -47,7 +48,7 @@ def _sized(own: OwnSampler) -> dict[str, Any]:
     """A flow's shift for images of the size asked for."""
     if own.shift is None:
         return {}
-    return {"use_dynamic_shifting": False, "shift": own.shift}
+    return {"use_dynamic_shifting": False, "shift": own.shift, "flow_shift": own.shift}
 
 
 def _with_calls(name: str, config: Keys, process: NoiseProcess, nfe: int) -> Schedule | str:
@@ -80,8 +81,6 @@ def _config(own: OwnSampler | None, process: NoiseProcess) -> Keys:
     if own is not None:
         config = {key: value for key, value in own.config.items() if key not in own.left_out}
         config |= _sized(own)
-        if isinstance(process, Flow):
-            config.setdefault("flow_shift", config.get("shift", 1.0))
         return config
     match process:
         case Edm():
@@ -103,6 +102,8 @@ def _config(own: OwnSampler | None, process: NoiseProcess) -> Keys:
 
 def _names(process: NoiseProcess) -> Iterator[str]:
     for name in SCHEDULERS:
+        if name in _LIKE_DDIM:
+            continue
         of_edm, of_flows = name.startswith("EDM"), name.startswith("FlowMatch")
         match process:
             case Edm():

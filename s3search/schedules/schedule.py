@@ -32,8 +32,8 @@ from pydantic import (
     model_validator,
 )
 
-from s3search.errors import InvalidSchedule, nearest
-from s3search.files import write_text
+from s3search.errors import InvalidConfig, InvalidSchedule, nearest
+from s3search.files import text_of, write_text
 from s3search.processes import NoiseProcess
 from s3search.rules import AnyRule, Free, Index, Number, level
 from s3search.rules.compensation import AnyCompensation
@@ -421,9 +421,9 @@ class Schedule(InWords, _Frozen):
     def load(path: str | Path) -> "Schedule":
         """Reads a schedule file; raises `InvalidSchedule` for anything but a valid one."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidSchedule(f"{path}: cannot be read ({error})") from error
+            text = text_of(path)
+        except InvalidConfig as error:
+            raise InvalidSchedule(str(error)) from error
         try:
             data = json.loads(text, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:

@@ -24,7 +24,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from s3search.errors import InvalidConfig
-from s3search.formats.importers.request import PROCESSES, Request, chosen, literal, read_text
+from s3search.files import text_of
+from s3search.formats.importers.request import PROCESSES, Request, chosen, literal
 from s3search.formats.importers.solvers import solved, solver_of
 from s3search.processes import VpDiscrete
 from s3search.schedules.schedule import ModelPatch, Schedule
@@ -49,7 +50,7 @@ def read(request: Request) -> Schedule:
             f"--process: AutoDiffusion's timesteps are training indices of a discrete model, "
             f"asked for {process.type!r}"
         )
-    found = [r for line in read_text(request.source).splitlines() if (r := _result(line))]
+    found = [r for line in text_of(request.source).splitlines() if (r := _result(line))]
     if not found:
         raise InvalidConfig(f"{request.source}: holds no line with a result of AutoDiffusion")
     scored = [result for result in found if result.fid is not None]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from s3search.errors import InvalidConfig, InvalidSchedule, nearest
+from s3search.files import text_of
 from s3search.processes import (
     NoiseProcess,
     VpDiscrete,
@@ -76,25 +77,9 @@ def required(request: Request, option: str) -> Any:
     return value
 
 
-def read_text(source: str) -> str:
-    """The text of a file."""
-    try:
-        return Path(source).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidConfig(f"{source}: cannot be read ({error})") from error
-
-
-def read_json(source: str) -> Any:
-    """The value a JSON file holds."""
-    try:
-        return json.loads(read_text(source))
-    except (ValueError, RecursionError) as error:
-        raise InvalidConfig(f"{source}: not valid JSON ({error})") from error
-
-
 def read_numbers(source: str) -> list[float]:
     """The numbers of a JSON list, or of text with commas, spaces or lines between them."""
-    text = read_text(source).strip()
+    text = text_of(source).strip()
     words = re.split(r"[\s,]+", text.strip("[]").strip())
     return [_number(source, word) for word in words if word]
 
@@ -102,7 +87,7 @@ def read_numbers(source: str) -> list[float]:
 def read_lists(source: str) -> list[list[float]]:
     """Every innermost bracketed list of numbers in a text, in order; the rest is prose."""
     found = []
-    for match in _BRACKETED.finditer(read_text(source)):
+    for match in _BRACKETED.finditer(text_of(source)):
         values = literal(match.group())
         if isinstance(values, list) and values and all(map(_is_number, values)):
             found.append([float(value) for value in values])

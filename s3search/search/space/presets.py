@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from s3search.errors import InvalidConfig, nearest
+from s3search.files import text_of
 from s3search.search.space.config import MutationRates, SpaceConfig
 
 
@@ -20,8 +21,8 @@ def load_space(
     """
     path = _preset_path(name_or_path)
     try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        fields = tomllib.loads(text_of(path))
+    except tomllib.TOMLDecodeError as error:
         raise InvalidConfig(f"{path}: cannot be read as TOML ({error})") from error
     space = parse_space(fields, source=path.name)
     return parse_space(_merged(fields, overrides)) if overrides else space
