@@ -31,8 +31,7 @@ from s3search.processes import VpDiscrete
 from s3search.schedules.schedule import ModelPatch, Schedule
 
 _FID = re.compile(r"fid\s*[:=]\s*([-+0-9.eE]+)", re.IGNORECASE)
-_DICT = re.compile(r"\{.*\}")
-_LIST = re.compile(r"\[.*\]")
+_LONGEST_LINE = 100_000  # letters of a result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,10 +93,16 @@ def _schedule(request: Request, process: VpDiscrete, result: _Result) -> Schedul
     )
 
 
+def _within(line: str, opening: str, closing: str) -> str | None:
+    """From the first opening to the last closing bracket of a line."""
+    start, end = line.find(opening), line.rfind(closing)
+    return line[start : end + 1] if 0 <= start < end < _LONGEST_LINE else None
+
+
 def _result(line: str) -> _Result | None:
     """The result a line prints, None for any other line."""
-    match = _DICT.search(line) or _LIST.search(line)
-    value = None if match is None else literal(match.group())
+    text = _within(line, "{", "}") or _within(line, "[", "]")
+    value = None if text is None else literal(text)
     if isinstance(value, Mapping):
         timesteps, layers = value.get("timesteps"), value.get("skip_layers")
     else:

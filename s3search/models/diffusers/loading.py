@@ -215,6 +215,7 @@ def _own_sampler(pipe: Any, parts: Pipeline) -> OwnSampler | None:
     name = type(pipe.scheduler).__name__
     return OwnSampler(
         scheduler=name,
+        pipeline=type(pipe).__name__,
         config={name: value for name, value in config.items() if not name.startswith("_")},
         shift=None if parts.n_tokens is None else flow_shift(config, parts.n_tokens, name),
         left_out=tuple(sorted(config.get("_use_default_values", ()))),

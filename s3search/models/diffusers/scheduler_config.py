@@ -101,6 +101,7 @@ class OwnSampler:
     scheduler: str  # its class
     config: Mapping[str, Any]
     shift: float | None = None  # of a flow, at the size of the images asked for
+    pipeline: str | None = None  # the pipeline's class
     left_out: tuple[str, ...] = ()  # keys that the pipeline's file has not; in config at defaults
 
 

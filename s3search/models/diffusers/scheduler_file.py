@@ -21,6 +21,7 @@ class SchedulerFile:
     path: Path
     config: Mapping[str, Any]
     class_name: str | None
+    pipeline: str | None = None  # the class of the pipeline that it is part of
     notes: tuple[str, ...] = ()
 
 
@@ -41,11 +42,20 @@ def read_scheduler_file(source: str | Path) -> SchedulerFile:
     if own is not None and not isinstance(own, str):
         raise InvalidConfig(f"{path}: _class_name: needs the name of a class, found {own!r}")
     index = _index_of(path)
-    named = None if index is None else _named(index)
-    if index is None or named is None or named == own:
+    if index is None:
         return SchedulerFile(path=path, config=config, class_name=own)
-    note = f"the class is that of {index.name}, {named}; the file's own _class_name is {own!r}"
-    return SchedulerFile(path=path, config=config, class_name=named, notes=(note,))
+    parts = _object(index)
+    named, pipeline = _named(index, parts), parts.get("_class_name")
+    notes: tuple[str, ...] = ()
+    if named is not None and named != own:
+        notes = (f"the class is {index.name}'s, {named}; the file's own _class_name is {own!r}",)
+    return SchedulerFile(
+        path=path,
+        config=config,
+        class_name=named or own,
+        pipeline=pipeline if isinstance(pipeline, str) else None,
+        notes=notes,
+    )
 
 
 def _object(path: Path) -> dict[str, Any]:
@@ -66,9 +76,9 @@ def _index_of(path: Path) -> Path | None:
     return index if index.is_file() else None
 
 
-def _named(index: Path) -> str | None:
+def _named(index: Path, parts: Mapping[str, Any]) -> str | None:
     """The scheduler's class in a pipeline's index."""
-    entry = _object(index).get(_SCHEDULER)
+    entry = parts.get(_SCHEDULER)
     if entry is None or entry == [None, None]:
         return None
     if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str)):

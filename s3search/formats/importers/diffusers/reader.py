@@ -28,7 +28,14 @@ from s3search.errors import InvalidConfig, InvalidSchedule
 from s3search.formats.importers.diffusers import solvers
 from s3search.formats.importers.diffusers.config import SchedulerConfig
 from s3search.formats.importers.diffusers.solvers import Made, SolverRun
+from s3search.formats.importers.diffusers.starts import start_scale
 from s3search.formats.importers.request import Request, required
+from s3search.models.diffusers.pipeline_sigmas import (
+    PASSES_ANOTHER,
+    Passed,
+    passed_by,
+    sigmas_passed,
+)
 from s3search.models.diffusers.scheduler_classes import (
     CLASSES,
     Fate,
@@ -38,7 +45,7 @@ from s3search.models.diffusers.scheduler_classes import (
 )
 from s3search.models.diffusers.scheduler_config import process_of
 from s3search.models.diffusers.scheduler_file import read_scheduler_file
-from s3search.processes import NoiseProcess
+from s3search.processes import Flow, NoiseProcess
 from s3search.schedules.schedule import Schedule, Step
 
 
@@ -50,19 +57,38 @@ def read(request: Request) -> Schedule:
             f"{file.path}: not a scheduler config of diffusers, it has no _class_name"
         )
     try:
-        made = schedule_of(file.class_name, file.config, required(request, "steps"))
+        made = schedule_of(
+            file.class_name, file.config, required(request, "steps"), pipeline=file.pipeline
+        )
     except (InvalidConfig, InvalidSchedule) as error:
         raise type(error)(f"{file.path}: {error}") from error
-    notes = (*file.notes, *made.provenance["notes"])
+    notes = (*file.notes, *made.provenance["notes"], *_note_of_start(made))
     return made.model_copy(update={"provenance": {**made.provenance, "notes": notes}})
 
 
-def schedule_of(
-    name: str, config: Mapping[str, Any], n: int, timesteps: Sequence[int] | None = None
-) -> Schedule:
-    """What the scheduler ``name`` runs with this config in n steps (or at these timesteps).
+def _note_of_start(made: Schedule) -> tuple[str, ...]:
+    scale = made.provenance.get("start_scale")
+    if scale is None:
+        return ()
+    return (
+        f"start: the scheduler's pipeline begins with noise {scale:.6g} times as strong as the "
+        "schedule, whose noise is that of its first level; multiply the noise by that to make the "
+        "pipeline's images",
+    )
 
-    ``notes`` in the provenance say where it cannot be told exactly.
+
+def schedule_of(
+    name: str,
+    config: Mapping[str, Any],
+    n: int,
+    timesteps: Sequence[int] | None = None,
+    pipeline: str | None = None,
+) -> Schedule:
+    """What the scheduler ``name`` runs with this config in n steps (or at these timesteps), alone
+    or in a pipeline of the class ``pipeline``, which may pass levels by itself.
+
+    ``notes`` in the provenance say where it cannot be told exactly; ``start_scale`` is the scale
+    of the scheduler's first state over the schedule's, where they differ.
     """
     known = class_named(name)
     if known.fate is not Fate.IMPORTED:
@@ -76,16 +102,50 @@ def schedule_of(
         first = error.errors()[0]
         raise InvalidConfig(f"{first['loc'][0]}: {first['msg']}") from error
     indices = None if timesteps is None else tuple(timesteps)
-    run = SolverRun(config=parsed, process=_process(name, config), n=n, indices=indices)
+    process = _process(name, config)
+    passed = _passed(pipeline, values, process)
+    sigmas = None if passed is None else sigmas_passed(passed, n)
+    run = SolverRun(config=parsed, process=process, n=n, indices=indices, sigmas=sigmas)
     times, steps = _MADE_BY[name](run)
     times, steps = _without_standing_still(run, times, steps)
+    if passed is Passed.WHOLE_TIMES:
+        steps = _told(steps, sigmas_passed(passed, n))
     _note_the_models_part(run)
+    scale = start_scale(name, parsed, process, times[0])
+    facts = {} if passed is None else {"sigmas_of": f"{pipeline}: {passed.value}"}
     return Schedule(
-        process=run.process,
+        process=process,
         times=times,
         steps=steps,
-        provenance={"scheduler": name, "notes": tuple(run.notes)},
+        provenance={
+            "scheduler": name,
+            "notes": tuple(run.notes),
+            **({"start_scale": scale} if abs(scale - 1.0) > _SAME_SCALE else {}),
+            **facts,
+        },
     )
+
+
+def _passed(
+    pipeline: str | None, values: Mapping[str, Any], process: NoiseProcess
+) -> Passed | None:
+    """What the pipeline hands to a flow's scheduler."""
+    if not isinstance(process, Flow):
+        return None
+    if pipeline in PASSES_ANOTHER:
+        raise InvalidSchedule(
+            f"{pipeline} passes {PASSES_ANOTHER[pipeline]} to its scheduler, which nothing here "
+            "computes; import those levels as a list: s3search import sigmas"
+        )
+    return passed_by(pipeline, has_flow_sigmas=bool(values.get("use_flow_sigmas")))
+
+
+def _told(steps: Sequence[Step], network_times: Sequence[float]) -> list[Step]:
+    """The steps, whose network is told these times and not those of their levels."""
+    told = [*network_times[1:], None]
+    return [
+        step.model_copy(update={"network_time": t}) for step, t in zip(steps, told, strict=True)
+    ]
 
 
 def adds_noise(name: str, config: Mapping[str, Any]) -> bool:
@@ -160,6 +220,7 @@ _MADE_BY: dict[str, Callable[[SolverRun], Made]] = {
 SCHEDULERS = names_of([Fate.IMPORTED])
 """The classes that `schedule_of` knows."""
 
+_SAME_SCALE = 1e-5  # float32 hides a difference in scale below this
 _SDE = "sde-"  # how the algorithm types that add noise begin
 
 _QUIET = {
