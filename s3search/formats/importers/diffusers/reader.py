@@ -28,7 +28,7 @@ from s3search.errors import InvalidConfig, InvalidSchedule
 from s3search.formats.importers.diffusers import solvers
 from s3search.formats.importers.diffusers.config import SchedulerConfig
 from s3search.formats.importers.diffusers.solvers import Made, SolverRun
-from s3search.formats.importers.diffusers.starts import start_scale
+from s3search.formats.importers.diffusers.starts import start_scale, times_told_off
 from s3search.formats.importers.request import Request, required
 from s3search.models.diffusers.pipeline_sigmas import (
     PASSES_ANOTHER,
@@ -62,19 +62,26 @@ def read(request: Request) -> Schedule:
         )
     except (InvalidConfig, InvalidSchedule) as error:
         raise type(error)(f"{file.path}: {error}") from error
-    notes = (*file.notes, *made.provenance["notes"], *_note_of_start(made))
+    notes = (*file.notes, *made.provenance["notes"], *_notes_of_the_pipeline(made))
     return made.model_copy(update={"provenance": {**made.provenance, "notes": notes}})
 
 
-def _note_of_start(made: Schedule) -> tuple[str, ...]:
-    scale = made.provenance.get("start_scale")
-    if scale is None:
-        return ()
-    return (
-        f"start: the scheduler's pipeline begins with noise {scale:.6g} times as strong as the "
-        "schedule, whose noise is that of its first level; multiply the noise by that to make the "
-        "pipeline's images",
-    )
+def _notes_of_the_pipeline(made: Schedule) -> list[str]:
+    """Where the pipeline's images are not the schedule's, and by how much."""
+    notes, origin = [], made.provenance
+    if "start_scale" in origin:
+        notes.append(
+            f"start: the scheduler's pipeline begins with noise {origin['start_scale']:.6g} "
+            "times as strong as the schedule, whose noise is that of its first level; multiply "
+            "the noise by that to make the pipeline's images"
+        )
+    if "times_told_off" in origin:
+        notes.append(
+            "network: the scheduler tells it whole timesteps, up to "
+            f"{origin['times_told_off']:.2g} of a training step from those of its levels; the "
+            "schedule tells it the levels' own"
+        )
+    return notes
 
 
 def schedule_of(
@@ -112,6 +119,7 @@ def schedule_of(
         steps = _told(steps, sigmas_passed(passed, n))
     _note_the_models_part(run)
     scale = start_scale(name, parsed, process, times[0])
+    off = times_told_off(name, parsed, process, times)
     facts = {} if passed is None else {"sigmas_of": f"{pipeline}: {passed.value}"}
     return Schedule(
         process=process,
@@ -121,6 +129,7 @@ def schedule_of(
             "scheduler": name,
             "notes": tuple(run.notes),
             **({"start_scale": scale} if abs(scale - 1.0) > _SAME_SCALE else {}),
+            **({"times_told_off": off} if off > _SAME_TIME else {}),
             **facts,
         },
     )
@@ -221,6 +230,7 @@ SCHEDULERS = names_of([Fate.IMPORTED])
 """The classes that `schedule_of` knows."""
 
 _SAME_SCALE = 1e-5  # float32 hides a difference in scale below this
+_SAME_TIME = 1e-6  # indices this near are one: they came through a logarithm
 _SDE = "sde-"  # how the algorithm types that add noise begin
 
 _QUIET = {

@@ -1,6 +1,9 @@
-"""How much noise a scheduler's pipeline starts from."""
+"""What a pipeline does beside its scheduler's steps: how much noise it starts from, and which
+times it tells its network.
+"""
 
 import math
+from collections.abc import Sequence
 
 from s3search.formats.importers.diffusers.config import SchedulerConfig
 from s3search.processes import Edm, Flow, NoiseProcess
@@ -29,3 +32,29 @@ def start_scale(name: str, config: SchedulerConfig, process: NoiseProcess, t: fl
     if isinstance(process, Flow) or not takes_sigma:
         return 1.0 / sigma
     return 1.0
+
+
+_TELLS_WHOLE_TIMES = (
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "UniPCMultistepScheduler",
+    "DEISMultistepScheduler",
+)
+"""Those whose timesteps are whole numbers wherever their levels lie."""
+
+
+def times_told_off(
+    name: str, config: SchedulerConfig, process: NoiseProcess, times: Sequence[float]
+) -> float:
+    """How far the whole timesteps that the scheduler tells the network lie from those of its
+    levels, at most, in training timesteps.
+    """
+    if name not in _TELLS_WHOLE_TIMES:
+        return 0.0
+    if isinstance(process, Flow):
+        own = [t * config.num_train_timesteps for t in times[:-1]]
+    else:
+        own = [*times[:-1]]
+    is_rounded = config.use_karras_sigmas or config.use_lu_lambdas
+    told = [round(t) if is_rounded else math.floor(t) for t in own]
+    return max(abs(a - b) for a, b in zip(own, told, strict=True))
