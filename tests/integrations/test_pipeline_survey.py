@@ -32,6 +32,7 @@ from s3search.models.diffusers.pipeline_sigmas import (
     is_passed,
     sigmas_passed,
 )
+from s3search.models.diffusers.scheduler_config import process_of
 from s3search.models.diffusers.scheduler_keys import KEYS
 from s3search.processes import flow
 from s3search.schedules import published
@@ -347,8 +348,7 @@ def test_levels_of_a_pipeline_are_told_from_those_of_a_user(passed: Passed, n: i
 
 def test_a_users_sigmas_on_a_model_of_betas_are_the_schedules_or_refused() -> None:
     config = diffusers.EulerDiscreteScheduler().config
-    process = S3Scheduler.from_schedule(published.ddim(flow(), nfe=2), config)._model.process
-    own = S3Scheduler.from_schedule(published.ddim(process, nfe=4), config)
+    own = S3Scheduler.from_schedule(published.ddim(process_of(config), nfe=4), config)
     own.set_timesteps(sigmas=own.sigmas[:-1].tolist())
     with pytest.raises(InvalidSchedule, match=r"sigmas: .* leave them out"):
         own.set_timesteps(sigmas=[14.6, 6.3, 3.1, 0.7])

@@ -34,6 +34,8 @@ def start_scale(name: str, config: SchedulerConfig, process: NoiseProcess, t: fl
     return 1.0
 
 
+_AT_AN_INDEX = 1e-2  # timesteps
+
 _TELLS_WHOLE_TIMES = (
     "DPMSolverMultistepScheduler",
     "DPMSolverSinglestepScheduler",
@@ -53,8 +55,10 @@ def times_told_off(
         return 0.0
     if isinstance(process, Flow):
         own = [t * config.num_train_timesteps for t in times[:-1]]
-    else:
-        own = [*times[:-1]]
-    is_rounded = config.use_karras_sigmas or config.use_lu_lambdas
-    told = [round(t) if is_rounded else math.floor(t) for t in own]
-    return max(abs(a - b) for a, b in zip(own, told, strict=True))
+        return max(t - math.floor(t) for t in own)
+    own = [*times[:-1]]
+    is_cut = config.use_exponential_sigmas or config.use_beta_sigmas
+    if not is_cut:
+        return max(abs(t - round(t)) for t in own)
+    # a level at an index is looked up in float32 before the cut, and may come to the one below
+    return max(1.0 if abs(t - round(t)) < _AT_AN_INDEX else t - math.floor(t) for t in own)
