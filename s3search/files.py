@@ -1,25 +1,53 @@
-"""Writing files whole: through a neighbour and a rename, so that nobody reads half of one.
+"""Files written whole, through a neighbour and a rename, so that nobody reads half of one; and the
+text of files from elsewhere.
 
 What is written is on the disk before it takes the place of what stood there (fsync, of the folder
 too): after a loss of power one of the two is there, whole.
 """
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-MOST_BYTES = 2**26
-"""Of a file of text that a person or a program writes; a device without an end has more."""
+from s3search.errors import InvalidConfig
+
+LARGEST_TEXT = 64 * 2**20
+"""Bytes of the largest text that is read: prompts of the largest data sets have fewer."""
 
 
-def read_text(path: Path) -> str:
-    """The text of a file in UTF-8; raises `ValueError` for more than any such file has."""
-    with path.open("rb") as file:
-        content = file.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise ValueError(f"more than {MOST_BYTES // 2**20} MB, which no such file has")
-    return content.decode("utf-8")
+def text_of(path: Path | str) -> str:
+    """The text of a file in UTF-8, without the byte order mark that some editors put first; raises
+    `InvalidConfig` for one that cannot be read, is no text, or has more than `LARGEST_TEXT` bytes.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(LARGEST_TEXT + 1)
+    except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
+        raise InvalidConfig(f"{path}: cannot be read ({error})") from error
+    if len(content) > LARGEST_TEXT:
+        raise InvalidConfig(f"{path}: cannot be read (more than {LARGEST_TEXT} bytes of text)")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        found = "UTF-16" if content[:2] in _UTF16 else f"not UTF-8 (byte {error.start})"
+        raise InvalidConfig(
+            f"{path}: cannot be read (its text is {found}); save it as UTF-8"
+        ) from error
+
+
+def json_of(path: Path | str) -> Any:
+    """The value of a JSON file; raises `InvalidConfig` for what is none."""
+    text = text_of(path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidConfig(f"{path}: not valid JSON ({error})") from error
+
+
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -1,6 +1,5 @@
 """The command that checks a file: a schedule's table, or all that a study names."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ import typer
 from s3search.cli.options import Address, AsJson, Sets
 from s3search.cli.output import print_json, say
 from s3search.cli.settings import config_of
+from s3search.files import json_of
 
 
 def check(
@@ -62,6 +62,6 @@ def _schedule(file: Path, ems: Path | None) -> dict[str, Any]:
     from s3search.solvers.plan import check_table
 
     loaded = Schedule.load(file)
-    table = json.loads(file.read_text(encoding="utf-8")).get("plan")
+    table = json_of(file).get("plan")
     check_table(loaded, table, None if ems is None else EmsStatistics.load(ems))
     return {"file": str(file), "kind": "schedule", "id": loaded.id, "nfe": loaded.nfe}

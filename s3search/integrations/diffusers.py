@@ -45,7 +45,9 @@ from torch import Tensor
 
 from s3search.errors import InvalidSchedule
 from s3search.integrations.replay import Replay, Threshold, Thresholding
+from s3search.models.diffusers.pipeline_sigmas import is_passed
 from s3search.models.diffusers.scheduler_config import PipelineModel, model_of
+from s3search.processes import Flow
 from s3search.rules import EmsStatistics, level
 from s3search.schedules.retime import retime
 from s3search.schedules.schedule import Schedule
@@ -54,6 +56,8 @@ from s3search.solvers.plan import compile_plan
 
 _log = logging.get_logger(__name__)
 
+_NAME = "_class_name"  # where a config names its class
+_SAME_LEVEL = 1e-3  # of a timestep or sigma that a user writes in few digits
 _UNIT_SCALE_SLACK = 0.01  # sigma(t_0) of every published VP schedule is within 0.003 of 1
 
 
@@ -88,7 +92,8 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
                 "S3Scheduler.from_schedule('schedule.json', pipe.scheduler.config)"
             )
         # Pipelines look up fields of the model's own scheduler (steps_offset, base_shift, ...).
-        self.register_to_config(**s3_model)  # type: ignore[no-untyped-call]  # diffusers
+        of_model = {key: value for key, value in s3_model.items() if not key.startswith("_")}
+        self.register_to_config(**of_model)  # type: ignore[no-untyped-call]  # diffusers
         self._model = model_of(s3_model)
         self._threshold = _threshold(s3_thresholding, s3_model)
         self._ems = None if s3_statistics is None else EmsStatistics.load(s3_statistics)
@@ -101,12 +106,12 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
     def from_schedule(
         cls,
         schedule: str | Path | Schedule | Sequence[str | Path | Schedule],
-        config: Mapping[str, Any],
+        config: Mapping[str, Any] | SchedulerMixin,
         *,
         thresholding: Thresholding | str | None = None,
         statistics: str | Path | None = None,
     ) -> Self:
-        """A scheduler for the pipeline whose scheduler had ``config``.
+        """A scheduler for the pipeline whose scheduler is given, or was one of this ``config``.
 
         Several schedules with different numbers of calls may be given; the pipeline's
         ``num_inference_steps`` chooses among them. ``statistics`` is the EMS file that schedules
@@ -115,10 +120,11 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
         """
         several = [schedule] if isinstance(schedule, str | Path | Schedule) else schedule
         loaded = [s if isinstance(s, Schedule) else Schedule.load(s) for s in several]
-        model = config.get("s3_model") or config
+        given = config if isinstance(config, Mapping) else _config_of(config)
+        model = given.get("s3_model") or given
         made: Self = cls(
             s3_schedules=[one.to_dict() for one in loaded],
-            s3_model={k: _plain(v) for k, v in model.items() if not k.startswith("_")},
+            s3_model={k: _plain(v) for k, v in model.items() if k == _NAME or k[0] != "_"},
             s3_thresholding=None if thresholding is None else Thresholding(thresholding).value,
             s3_statistics=None if statistics is None else str(Path(statistics).resolve()),
         )
@@ -164,9 +170,9 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
     ) -> None:
         """Chooses the schedule with so many calls and forgets the last run.
 
-        Flow pipelines always pass ``sigmas`` (and ``mu``): their number counts, their values are
-        the schedule's business. ``timesteps`` are asked for by a user, so they must be the
-        schedule's.
+        Flow pipelines pass ``sigmas`` (and ``mu``), CogView4's ``timesteps`` beside them, in every
+        run whose user names none: of those the number counts, and the schedule has levels of its
+        own.  Others are asked for by a user, and must be the schedule's; raises `InvalidSchedule`.
         """
         given = sigmas if timesteps is None else timesteps
         n = num_inference_steps if given is None else len(given)
@@ -182,21 +188,30 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
         plan = compile_plan(self._schedule, self._ems)
         self._replay = Replay(plan, self._model, self._threshold)
         own = self._model.network_times(plan.network_times)
-        if timesteps is not None:
-            asked = torch.as_tensor(timesteps, dtype=torch.float64, device="cpu")
-            if not torch.allclose(asked, own.double(), atol=1e-3):
-                raise InvalidSchedule(
-                    f"timesteps: {asked.tolist()} were asked, the schedule has {own.tolist()}; "
-                    "leave them out"
-                )
+        ends = [*plan.call_levels, plan.levels[-1]]
+        levels = torch.tensor([self._model.network_sigma(at) for at in ends])
+        if not self._pass_by_themselves(timesteps, sigmas):
+            _check_asked("timesteps", timesteps, own)
+            _check_asked("sigmas", sigmas, levels[:-1])
         self.num_inference_steps = n
         self.timesteps = own.to(device)
-        ends = [*plan.call_levels, plan.levels[-1]]
-        self.sigmas = torch.tensor([self._model.network_sigma(at) for at in ends])
+        self.sigmas = levels
         self._first_call = 0
         self._step_index: int | None = None
         self._begin_index = None
         self._holds_image = self._noise_was_scaled = False
+
+    def _pass_by_themselves(self, timesteps: Any, sigmas: Any) -> bool:
+        """Whether a flow's pipeline passes these in every run."""
+        if sigmas is None or not isinstance(self._model.process, Flow):
+            return False
+        levels = torch.as_tensor(sigmas, dtype=torch.float64, device="cpu")
+        if levels.dim() != 1 or not is_passed(levels.tolist()):
+            return False
+        if timesteps is None:
+            return True
+        times = torch.as_tensor(timesteps, dtype=torch.float64, device="cpu")
+        return torch.allclose(times, levels * self._model.n_times, atol=_SAME_LEVEL)
 
     def index_for_timestep(
         self, timestep: float | Tensor, schedule_timesteps: Tensor | None = None
@@ -229,10 +244,18 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
         *,
         eta: float = 0.0,
         use_clipped_model_output: bool | None = None,  # DDIMPipeline passes it
+        **others: Any,
     ) -> S3SchedulerOutput | tuple[Tensor, ...]:
         """The next state the network must see, or the image, from the answer at ``sample``; raises
         `InvalidSchedule` for noise that is asked for (``eta``).
         """
+        unknown = sorted(name for name, value in others.items() if value is not None)
+        if unknown:
+            raise InvalidSchedule(
+                f"step: this pipeline passes {', '.join(unknown)}, which no schedule knows (LTX's "
+                "condition pipelines have a time for every token); replay it in a pipeline that "
+                "passes the network's answer, the timestep and the sample"
+            )
         if eta or use_clipped_model_output:
             raise InvalidSchedule(
                 f"step: {eta=}, {use_clipped_model_output=} were asked; a schedule is "
@@ -333,6 +356,26 @@ def _by_calls(schedules: Iterable[Schedule]) -> dict[int, Schedule]:
             )
         found[schedule.nfe] = schedule
     return found
+
+
+def _check_asked(name: str, asked: Any, own: Tensor) -> None:
+    """Raises `InvalidSchedule` where a user asks for other values than the schedule's own."""
+    if asked is None:
+        return
+    found = torch.as_tensor(asked, dtype=torch.float64, device="cpu")
+    same = found.shape == own.shape and torch.allclose(
+        found, own.double(), rtol=_SAME_LEVEL, atol=_SAME_LEVEL
+    )
+    if not same:
+        raise InvalidSchedule(
+            f"{name}: {found.tolist()} were asked, the schedule has {own.tolist()}, and replaying "
+            "it at others is another schedule; leave them out"
+        )
+
+
+def _config_of(scheduler: Any) -> dict[str, Any]:
+    """A scheduler's config, with the name of its class, which it lacks in memory."""
+    return {**scheduler.config, _NAME: type(scheduler).__name__}
 
 
 def _output(

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from s3search.errors import InvalidConfig, nearest
+from s3search.files import text_of
 
 CONFIG_KEY = "s3search.config"
 """Key of a safetensors file's metadata under which the network's settings stand, as JSON."""
@@ -118,9 +119,9 @@ def merged_settings(
     """The settings ``given`` (a table, or a JSON file's path) over those in the checkpoint."""
     if isinstance(given, str | Path):
         try:
-            text = Path(given).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidConfig(f"{field}: {given} cannot be read ({error})") from error
+            text = text_of(given)
+        except InvalidConfig as error:
+            raise InvalidConfig(f"{field}: {error}") from error
         given = _json(text, f"{field}: {given}")
     if given is None and stored is None:
         raise InvalidConfig(

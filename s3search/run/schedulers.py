@@ -19,6 +19,8 @@ from s3search.schedules.retime import retime
 from s3search.schedules.schedule import Schedule
 
 _ON_FLOWS = ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler")
+_TAKES_LEVELS = ("FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler")
+_LIKE_DDIM = ("DDIMParallelScheduler", "CogVideoXDDIMScheduler")  # nothing that DDIM does not run
 _TABLE = 1000  # training steps of diffusers' schedulers
 _COSINE = "squaredcos_cap_v2"  # diffusers' name
 
@@ -32,7 +34,16 @@ def schedulers_of(
     calls, or why there is none; ``changes`` are keys of the config that are another here.
     """
     config = {**_config(own, process), **(changes or {})}
-    return {name: _with_calls(name, config, process, nfe) for name in _names(process)}
+    pipeline = None if own is None else own.pipeline
+    return {
+        name: _with_calls(name, config, process, nfe, pipeline if _takes(name, process) else None)
+        for name in _names(process)
+    }
+
+
+def _takes(name: str, process: NoiseProcess) -> bool:
+    """Whether a scheduler takes the levels that a flow's pipeline may pass."""
+    return isinstance(process, Flow) and name in _TAKES_LEVELS
 
 
 def own_scheduler(own: OwnSampler, process: NoiseProcess, nfe: int) -> Schedule | str:
@@ -40,24 +51,26 @@ def own_scheduler(own: OwnSampler, process: NoiseProcess, nfe: int) -> Schedule 
     there is no such schedule.
     """
     name, config = without_noise(own.scheduler, own.config)
-    return _with_calls(name, config | _sized(own), process, nfe)
+    return _with_calls(name, config | _sized(own), process, nfe, own.pipeline)
 
 
 def _sized(own: OwnSampler) -> dict[str, Any]:
     """A flow's shift for images of the size asked for."""
     if own.shift is None:
         return {}
-    return {"use_dynamic_shifting": False, "shift": own.shift}
+    return {"use_dynamic_shifting": False, "shift": own.shift, "flow_shift": own.shift}
 
 
-def _with_calls(name: str, config: Keys, process: NoiseProcess, nfe: int) -> Schedule | str:
+def _with_calls(
+    name: str, config: Keys, process: NoiseProcess, nfe: int, pipeline: str | None = None
+) -> Schedule | str:
     """The schedule of as many steps as make ``nfe`` calls, or why there is none."""
     if isinstance(process, Flow) and name in _ON_FLOWS:
         config = {**config, "use_flow_sigmas": True, "prediction_type": "flow_prediction"}
     reason = f"no number of its steps makes {nfe} calls"
     for n in _numbers_of_steps(nfe):
         try:
-            schedule = _on_process(schedule_of(name, config, n), process)
+            schedule = _on_process(schedule_of(name, config, n, pipeline=pipeline), process)
         except (InvalidConfig, InvalidSchedule) as error:
             reason = str(error) if n == nfe else reason
             continue
@@ -80,8 +93,6 @@ def _config(own: OwnSampler | None, process: NoiseProcess) -> Keys:
     if own is not None:
         config = {key: value for key, value in own.config.items() if key not in own.left_out}
         config |= _sized(own)
-        if isinstance(process, Flow):
-            config.setdefault("flow_shift", config.get("shift", 1.0))
         return config
     match process:
         case Edm():
@@ -103,6 +114,8 @@ def _config(own: OwnSampler | None, process: NoiseProcess) -> Keys:
 
 def _names(process: NoiseProcess) -> Iterator[str]:
     for name in SCHEDULERS:
+        if name in _LIKE_DDIM:
+            continue
         of_edm, of_flows = name.startswith("EDM"), name.startswith("FlowMatch")
         match process:
             case Edm():

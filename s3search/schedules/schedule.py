@@ -32,8 +32,8 @@ from pydantic import (
     model_validator,
 )
 
-from s3search.errors import InvalidSchedule, nearest
-from s3search.files import read_text, write_text
+from s3search.errors import InvalidConfig, InvalidSchedule, nearest
+from s3search.files import text_of, write_text
 from s3search.processes import NoiseProcess
 from s3search.rules import AnyRule, Free, Index, Number, level
 from s3search.rules.compensation import AnyCompensation
@@ -424,9 +424,9 @@ class Schedule(InWords, _Frozen):
                 f"a path was asked for, found {type(path).__name__}; Schedule.from_dict reads data"
             )
         try:
-            text = read_text(Path(path))
-        except (OSError, ValueError) as error:
-            raise InvalidSchedule(f"{path}: cannot be read ({error})") from error
+            text = text_of(path)
+        except InvalidConfig as error:
+            raise InvalidSchedule(str(error)) from error
         try:
             data = json.loads(text, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:

@@ -14,7 +14,7 @@ from s3search.formats.exporters.python_file import python_file
 from s3search.formats.exporters.report import Approximation, LossReport
 from s3search.formats.exporters.request import Exported, ExportRequest
 from s3search.formats.exporters.runtime.comfy_node import S3Schedule, S3Sigmas, comfy_samplers
-from s3search.formats.exporters.runtime.k_sampler import sample_s3, table_of
+from s3search.formats.exporters.runtime.k_sampler import end_of, is_near, sample_s3, table_of
 from s3search.formats.exporters.sigma_table import sigma_tables
 from s3search.processes import Flow, VpDiscrete
 from s3search.schedules.schedule import Schedule
@@ -60,7 +60,7 @@ def write_comfyui(request: ExportRequest) -> Exported:
     code: tuple[Callable[..., Any] | type, ...]
     if plain is None:
         data = {"TABLES": [table.to_dict() for table in tables]}
-        code = (sample_s3, table_of, S3Schedule, comfy_samplers)
+        code = (sample_s3, table_of, end_of, is_near, S3Schedule, comfy_samplers)
     else:
         data = {"SIGMAS": [*plain.sigmas], "SAMPLER": plain.name}
         code = (S3Sigmas, comfy_samplers)

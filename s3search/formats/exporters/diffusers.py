@@ -3,7 +3,6 @@ pipeline is given, a scheduler config that `S3Scheduler.from_pretrained` loads.
 """
 
 import importlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,8 @@ from s3search.formats.exporters.request import Exported, ExportRequest
 from s3search.formats.exporters.runtime.pipeline import guided_arguments, with_schedule
 from s3search.formats.exporters.schedule_json import save_export
 from s3search.formats.exporters.sigma_table import refuse_changed_network
+from s3search.models.diffusers.scheduler_file import CONFIG, read_scheduler_file
 from s3search.schedules.schedule import Schedule, StartKind
-
-_CONFIG = "scheduler_config.json"
 
 _USAGE = """\
 For pipelines of diffusers; it needs s3search and diffusers to be installed:
@@ -61,25 +59,22 @@ def write_diffusers(request: ExportRequest) -> Exported:
     write_text(files[1], text)
     if saved is not None:
         saved.save_pretrained(folder)
-        files.append(folder / _CONFIG)
+        files.append(folder / CONFIG)
     return Exported(files=tuple(files), report=report)
 
 
 def scheduler_config(pipeline: Path) -> dict[str, Any]:
     """The scheduler config of a pipeline's folder, of its scheduler's, or of the file itself."""
-    places = (pipeline / "scheduler" / _CONFIG, pipeline / _CONFIG, pipeline)
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
-        raise InvalidConfig(
-            f"--pipeline: {pipeline} holds no scheduler/{_CONFIG}; name a folder that "
-            "save_pretrained wrote, or the config itself"
-        )
     try:
-        config = json.loads(found.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidConfig(f"--pipeline: {found} is no scheduler config ({error})") from error
-    if not isinstance(config, dict):
-        raise InvalidConfig(f"--pipeline: {found} holds no JSON object; name a scheduler config")
+        file = read_scheduler_file(pipeline)
+    except InvalidConfig as error:
+        raise InvalidConfig(
+            f"--pipeline: {pipeline} holds no scheduler/{CONFIG} that can be used ({error}); name "
+            "a folder that save_pretrained wrote, or the config itself"
+        ) from error
+    config = dict(file.config)
+    if "s3_model" not in config and file.class_name is not None:
+        config["_class_name"] = file.class_name
     return config
 
 

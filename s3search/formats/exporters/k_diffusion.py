@@ -7,7 +7,7 @@ from s3search.formats.exporters.plain import PlainSampler, plain_sampler
 from s3search.formats.exporters.python_file import python_file
 from s3search.formats.exporters.report import Approximation, LossReport
 from s3search.formats.exporters.request import Exported, ExportRequest
-from s3search.formats.exporters.runtime.k_sampler import sample_s3, table_of
+from s3search.formats.exporters.runtime.k_sampler import end_of, is_near, sample_s3, table_of
 from s3search.formats.exporters.sigma_table import sigma_tables
 from s3search.processes import Flow, VpDiscrete
 from s3search.schedules.schedule import Schedule
@@ -49,7 +49,7 @@ def write_k_diffusion(request: ExportRequest) -> Exported:
             usage=usage,
             imports="from typing import Any",
             data={"sigmas": [*tables[0].sigmas], "TABLES": [table.to_dict() for table in tables]},
-            code=(sample_s3, table_of),
+            code=(sample_s3, table_of, end_of, is_near),
         )
     else:
         data = {"sigmas": [*plain.sigmas], "sampler": f"sample_{plain.name}"}

@@ -24,14 +24,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from s3search.errors import InvalidConfig
-from s3search.formats.importers.request import PROCESSES, Request, chosen, literal, read_text
+from s3search.files import text_of
+from s3search.formats.importers.request import PROCESSES, Request, chosen, literal
 from s3search.formats.importers.solvers import solved, solver_of
 from s3search.processes import VpDiscrete
 from s3search.schedules.schedule import ModelPatch, Schedule
 
 _FID = re.compile(r"fid\s*[:=]\s*([-+0-9.eE]+)", re.IGNORECASE)
-_DICT = re.compile(r"\{.*\}")
-_LIST = re.compile(r"\[.*\]")
+_LONGEST_LINE = 100_000  # letters of a result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ def read(request: Request) -> Schedule:
             f"--process: AutoDiffusion's timesteps are training indices of a discrete model, "
             f"asked for {process.type!r}"
         )
-    found = [r for line in read_text(request.source).splitlines() if (r := _result(line))]
+    found = [r for line in text_of(request.source).splitlines() if (r := _result(line))]
     if not found:
         raise InvalidConfig(f"{request.source}: holds no line with a result of AutoDiffusion")
     scored = [result for result in found if result.fid is not None]
@@ -93,10 +93,16 @@ def _schedule(request: Request, process: VpDiscrete, result: _Result) -> Schedul
     )
 
 
+def _within(line: str, opening: str, closing: str) -> str | None:
+    """From the first opening to the last closing bracket of a line."""
+    start, end = line.find(opening), line.rfind(closing)
+    return line[start : end + 1] if 0 <= start < end < _LONGEST_LINE else None
+
+
 def _result(line: str) -> _Result | None:
     """The result a line prints, None for any other line."""
-    match = _DICT.search(line) or _LIST.search(line)
-    value = None if match is None else literal(match.group())
+    text = _within(line, "{", "}") or _within(line, "[", "]")
+    value = None if text is None else literal(text)
     if isinstance(value, Mapping):
         timesteps, layers = value.get("timesteps"), value.get("skip_layers")
     else:

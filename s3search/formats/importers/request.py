@@ -3,7 +3,6 @@
 import ast
 import json
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +32,6 @@ PROCESSES: dict[str, NoiseProcess] = {
 }
 """Model families whose noise process has a name: EDM, Score SDE, ADM (and iDDPM's linear betas),
 LDM's LSUN and FFHQ models, Stable Diffusion 1, 2 and XL, rectified flows."""
-
-_BRACKETED = re.compile(r"\[[^\[\]]*\]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,41 +73,6 @@ def required(request: Request, option: str) -> Any:
     return value
 
 
-def read_text(source: str) -> str:
-    """The text of a file."""
-    try:
-        return Path(source).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidConfig(f"{source}: cannot be read ({error})") from error
-
-
-def read_json(source: str) -> Any:
-    """The value a JSON file holds."""
-    try:
-        return json.loads(read_text(source))
-    except (ValueError, RecursionError) as error:
-        raise InvalidConfig(f"{source}: not valid JSON ({error})") from error
-
-
-def read_numbers(source: str) -> list[float]:
-    """The numbers of a JSON list, or of text with commas, spaces or lines between them."""
-    text = read_text(source).strip()
-    words = re.split(r"[\s,]+", text.strip("[]").strip())
-    return [_number(source, word) for word in words if word]
-
-
-def read_lists(source: str) -> list[list[float]]:
-    """Every innermost bracketed list of numbers in a text, in order; the rest is prose."""
-    found = []
-    for match in _BRACKETED.finditer(read_text(source)):
-        values = literal(match.group())
-        if isinstance(values, list) and values and all(map(_is_number, values)):
-            found.append([float(value) for value in values])
-    if not found:
-        raise InvalidConfig(f"{source}: holds no list of numbers like [80.0, 5.3, 0.002]")
-    return found
-
-
 def chosen(request: Request, found: Sequence[Any]) -> Any:
     """The entry ``--index`` names; without it the last one, what a search ended with."""
     index = len(found) - 1 if request.index is None else request.index
@@ -150,18 +112,3 @@ def time_of_sigma(process: NoiseProcess, sigma: float) -> float:
     if process.type in ("edm", "flow"):
         return sigma
     return process.time_of_lam(-math.log(sigma))
-
-
-def _number(source: str, word: str) -> float:
-    try:
-        value = float(word)
-    except ValueError as error:
-        raise InvalidConfig(f"{source}: expected a list of numbers, found {word!r}") from error
-    if not math.isfinite(value):
-        raise InvalidConfig(f"{source}: {word} is not a number")
-    return value
-
-
-def _is_number(value: Any) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value)

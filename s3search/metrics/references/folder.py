@@ -1,4 +1,8 @@
-"""The pictures of a folder and its subfolders, in the order of their names."""
+"""The pictures of a folder and its subfolders, in the order of their names.
+
+Hidden files and folders (``._0.png``, ``.thumbnails``, macOS' ``__MACOSX``) hold none of the
+data.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,10 +13,10 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from s3search.errors import InvalidConfig
-from s3search.metrics.references.pictures import Preparation
+from s3search.metrics.references.pictures import FORMATS, Preparation, open_picture
 from s3search.metrics.references.source import common_shape
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+SUFFIXES = tuple(FORMATS)
 
 
 class FolderImages:
@@ -27,7 +31,8 @@ class FolderImages:
         if not folder.is_dir():
             raise InvalidConfig(f"reference.path: {folder} is not a folder of pictures")
         found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-        self._names = sorted(p.relative_to(folder).as_posix() for p in found)
+        own = (p.relative_to(folder) for p in found)
+        self._names = sorted(p.as_posix() for p in own if not _is_hidden(p))
         if len(self._names) < 2:
             raise InvalidConfig(
                 f"reference.path: {folder} holds {len(self._names)} pictures "
@@ -58,12 +63,19 @@ class FolderImages:
     def _image(self, name: str) -> Tensor:
         path = self._folder / name
         try:
-            with Image.open(path) as picture:
+            with open_picture(path) as picture:
                 return self._preparation.of_picture(picture)
+        except InvalidConfig as error:
+            raise InvalidConfig(f"reference.path: {path} has {error}") from error
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
             raise InvalidConfig(
-                f"reference.path: {path} cannot be read as a picture ({error})"
+                f"reference.path: {path} cannot be read as a picture in the format that its "
+                f"suffix says ({error})"
             ) from error
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
 def load(

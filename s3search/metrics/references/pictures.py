@@ -1,6 +1,12 @@
-"""From a picture to a tensor: channels, centre crop, size, and levels 0..255 to [-1, 1]."""
+"""From a picture to a tensor: channels, centre crop, size, and levels 0..255 to [-1, 1].
+
+A level of 8 bits is 257 levels of 16 bits, and 1/255 of floats, which run from 0 to 1.  A picture
+is opened as what its name says and as nothing else: by their contents, files called .png can be
+programs for other readers.
+"""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +15,51 @@ from PIL import Image
 from torch import Tensor
 
 from s3search.errors import InvalidConfig
+
+FORMATS = {
+    ".bmp": "BMP",
+    ".jpeg": "JPEG",
+    ".jpg": "JPEG",
+    ".png": "PNG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
+}
+"""Pillow's format for each suffix of a picture."""
+
+_SIXTEEN_BITS = 65535
+_OF_ONE_LEVEL = 257  # 16-bit levels for one of 8 bits: 65535 / 255
+
+
+def open_picture(path: Path) -> Image.Image:
+    """The picture in a file, in the format that its suffix says; raises `OSError` for another."""
+    return Image.open(path, formats=[FORMATS[path.suffix.lower()]])
+
+
+def eight_bits(picture: Image.Image) -> Image.Image:
+    """The picture in levels of 8 bits; raises `InvalidConfig` where their scale cannot be told."""
+    if picture.mode.startswith("I"):
+        levels = np.asarray(picture).astype(np.int64)
+        is_deep = picture.mode == "I" and picture.format != "PNG"  # PNG has at most 16 bits
+        if is_deep or levels.min() < 0 or levels.max() > _SIXTEEN_BITS:
+            raise InvalidConfig(
+                f"levels from {levels.min()} to {levels.max()} in whole numbers of 32 bits, whose "
+                "scale cannot be told; save it with 8 or 16 bits"
+            )
+        return _grey(levels / _OF_ONE_LEVEL)
+    if picture.mode == "F":
+        values = np.asarray(picture, dtype=np.float64)
+        if not (values.min() >= 0.0 and values.max() <= 1.0):
+            raise InvalidConfig(
+                f"floats from {values.min():g} to {values.max():g}, whose scale cannot be told; "
+                "floats of pictures run from 0 to 1: save it so, or with 8 or 16 bits"
+            )
+        return _grey(values * 255.0)
+    return picture
+
+
+def _grey(levels: np.ndarray[Any, Any]) -> Image.Image:
+    return Image.fromarray(np.rint(levels).astype(np.uint8))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +82,8 @@ class Preparation:
             raise InvalidConfig(f"reference.resize: needs a side in pixels, found {self.resize}")
 
     def of_picture(self, picture: Image.Image) -> Tensor:
-        """(C, H, W) float32 in [-1, 1]."""
-        made = picture.convert("L" if self.channels == 1 else "RGB")
+        """(C, H, W) float32 in [-1, 1]; raises `InvalidConfig` as `eight_bits` does."""
+        made = eight_bits(picture).convert("L" if self.channels == 1 else "RGB")
         if self.resize is not None:
             side = min(made.size)
             left, top = (made.width - side) // 2, (made.height - side) // 2

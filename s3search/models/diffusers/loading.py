@@ -201,7 +201,7 @@ def _is_folder(path: str) -> bool:
 def _model(pipe: Any) -> PipelineModel:
     config = pipe.scheduler.config
     try:
-        return model_of(config.get("s3_model") or config)
+        return model_of(config, type(pipe.scheduler).__name__)
     except (InvalidSchedule, ValueError, TypeError, KeyError) as error:
         raise InvalidConfig(
             f"path: no noise process follows from {type(pipe.scheduler).__name__}: {error}"
@@ -212,10 +212,12 @@ def _own_sampler(pipe: Any, parts: Pipeline) -> OwnSampler | None:
     config = dict(pipe.scheduler.config)
     if "s3_model" in config:
         return None  # the scheduler is ours, and its schedule was searched
+    name = type(pipe.scheduler).__name__
     return OwnSampler(
-        scheduler=type(pipe.scheduler).__name__,
+        scheduler=name,
+        pipeline=type(pipe).__name__,
         config={name: value for name, value in config.items() if not name.startswith("_")},
-        shift=None if parts.n_tokens is None else flow_shift(config, parts.n_tokens),
+        shift=None if parts.n_tokens is None else flow_shift(config, parts.n_tokens, name),
         left_out=tuple(sorted(config.get("_use_default_values", ()))),
     )
 

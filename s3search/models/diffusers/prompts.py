@@ -1,4 +1,4 @@
-"""Prompts from a file, split once and for all, and their embeddings, computed once.
+"""Prompts, split once and for all, and their embeddings, computed once.
 
 A prompt belongs to the held-out ones by a hash of its own text, so that prompts added to a file
 move no other to the other side.
@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,67 +20,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from s3search.errors import InvalidConfig
+from s3search.models.diffusers.captions import Prompt, read_prompts
 from s3search.models.diffusers.conditions import Given, balanced
 
+__all__ = ["EmbeddingCache", "Encode", "Prompt", "Prompts", "is_held_out", "read_prompts"]
+
 _KEPT_BYTES = 2**30
-_KEYS = ("prompt", "negative_prompt")
 
 Encode = Callable[[Sequence[str | None], bool, torch.device], dict[str, Tensor]]
 """(texts, whether they are negative, device) -> arguments of the network, (n, ...) each.
 
 None is the pipeline's own negative prompt, and comes alone.
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prompt:
-    """What an image shall show, and what it shall not."""
-
-    text: str
-    negative: str | None = None  # None: the pipeline's own
-
-
-def read_prompts(source: str | Sequence[str]) -> tuple[Prompt, ...]:
-    """Prompts of a list, of a text file (one per line) or of a JSON-lines file; raises
-    `InvalidConfig`.
-
-    JSON lines hold ``{"prompt": ..., "negative_prompt": ...}``; empty lines are skipped.
-    """
-    if not isinstance(source, str):
-        lines, name = list(source), "prompts"
-        if not all(isinstance(line, str) for line in lines):
-            raise InvalidConfig(f"prompts: needs a file or a list of strings, found {source!r}")
-    else:
-        name = source
-        try:
-            lines = Path(source).expanduser().read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidConfig(f"prompts: cannot read {source!r} ({error})") from error
-    is_json = name.endswith((".jsonl", ".ndjson", ".json"))
-    read = _of_json if is_json else _of_text
-    found = [read(line.strip(), f"{name}:{i}") for i, line in enumerate(lines, 1) if line.strip()]
-    if not found:
-        raise InvalidConfig(f"prompts: {name!r} holds none; write one per line")
-    return tuple(dict.fromkeys(found))
-
-
-def _of_text(line: str, where: str) -> Prompt:
-    return Prompt(text=line)
-
-
-def _of_json(line: str, where: str) -> Prompt:
-    try:
-        data = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InvalidConfig(f"prompts: {where} is not JSON ({error})") from error
-    text = data.get("prompt") if isinstance(data, dict) else None
-    negative = data.get("negative_prompt") if isinstance(data, dict) else None
-    if not isinstance(text, str) or not isinstance(negative, str | None) or set(data) - {*_KEYS}:
-        raise InvalidConfig(
-            f'prompts: {where} needs {{"prompt": ..., "negative_prompt": ...}} with texts (the '
-            f"second may be left out), found {line[:80]}"
-        )
-    return Prompt(text=text, negative=negative)
 
 
 def is_held_out(text: str, share: float) -> bool:

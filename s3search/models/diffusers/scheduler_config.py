@@ -1,6 +1,8 @@
 """What a diffusers scheduler config says about the network of its pipeline.
 
-Nothing here imports diffusers: a config is a mapping.
+Nothing here imports diffusers: a config is a mapping.  Which keys count, and what they are where a
+config is silent, is the class's part (scheduler_classes.py); a config that names no class in
+`_class_name`, as those of schedulers in memory do, is of a class that its keys fit.
 """
 
 import math
@@ -11,7 +13,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from s3search.errors import InvalidSchedule
+from s3search.errors import InvalidConfig, InvalidSchedule
+from s3search.models.diffusers.scheduler_classes import (
+    CLASSES,
+    Kind,
+    classes_that_fit,
+    values_of,
+)
 from s3search.models.outputs import Output, weights_of
 from s3search.processes import Edm, Flow, NoiseProcess, VpDiscrete, edm, flow, vp_discrete
 from s3search.rules import Level
@@ -19,6 +27,7 @@ from s3search.rules import Level
 Number = TypeVar("Number", float, Tensor)
 
 _WHOLE = 1e-6  # times this near an index are that index: they came through a logarithm
+_MOST_TIMES = 100_000  # of a training table; every published one has at most 4000
 _ZERO_SNR_ALPHA = 2.0**-12  # what diffusers puts for alpha = 0 after rescale_betas_zero_snr
 
 
@@ -92,75 +101,164 @@ class OwnSampler:
     scheduler: str  # its class
     config: Mapping[str, Any]
     shift: float | None = None  # of a flow, at the size of the images asked for
+    pipeline: str | None = None  # the pipeline's class
     left_out: tuple[str, ...] = ()  # keys that the pipeline's file has not; in config at defaults
 
 
-def flow_shift(config: Mapping[str, Any], n_tokens: int) -> float:
+def flow_shift(config: Mapping[str, Any], n_tokens: int, name: str | None = None) -> float:
     """The shift of a flow's times for images of so many tokens.
 
     A dynamic one grows with them (arXiv:2403.03206, sec. 5.3.2, as diffusers has it).
     """
-    if not config.get("use_dynamic_shifting"):
-        return float(config.get("shift", 1.0))
-    few, many = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
-    low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    kind, values = _read(config, name)
+    if kind is Kind.BETAS:
+        values = {**_FLOW_MATCH, **values, "shift": values["flow_shift"]}
+    if not values.get("use_dynamic_shifting"):
+        return float(values["shift"])
+    few, many = values["base_image_seq_len"], values["max_image_seq_len"]
+    low, high = values["base_shift"], values["max_shift"]
     mu = low + (high - low) * (n_tokens - few) / (many - few)
-    return math.exp(mu) if config.get("time_shift_type", "exponential") == "exponential" else mu
+    return math.exp(mu) if values["time_shift_type"] == "exponential" else mu
 
 
-def process_of(config: Mapping[str, Any]) -> NoiseProcess:
-    """The noise process a diffusers scheduler config describes; raises `InvalidSchedule`.
+_FLOW_MATCH = CLASSES["FlowMatchEulerDiscreteScheduler"].defaults
+
+
+def process_of(config: Mapping[str, Any], name: str | None = None) -> NoiseProcess:
+    """The noise process that a config of the scheduler class ``name`` describes; raises
+    `InvalidSchedule`.
 
     The shift of a flow config plays no part: times of `flow` are the shifted ones.
     """
-    if _is_flow(config):
-        if config.get("invert_sigmas"):
-            raise InvalidSchedule("invert_sigmas: models whose time runs up are not supported")
+    return _process(*_read(config, name))
+
+
+def model_of(config: Mapping[str, Any], name: str | None = None) -> PipelineModel:
+    """The network behind a config of the scheduler class ``name``, which is the config's own
+    `_class_name` unless given; raises `InvalidSchedule`.
+    """
+    kind, values = _read(config, name)
+    process = _process(kind, values)
+    usual = {Kind.FLOW: Output.FLOW.value, Kind.SCORE: Output.SCORE.value}
+    answer = usual.get(kind) or values["prediction_type"]
+    known = {usual.get(kind), *_ANSWERS.get(kind, ())} - {None}
+    if answer == Output.FLOW.value and not isinstance(process, Flow):
+        raise InvalidSchedule(
+            f"prediction_type: {answer!r} needs use_flow_sigmas: true, without which the levels "
+            "are those of a table of betas"
+        )
+    if answer not in known:
+        raise InvalidSchedule(
+            f"prediction_type: {answer!r} is not known for {process.type!r}; known: "
+            f"{sorted(map(str, known))}"
+        )
+    return PipelineModel(
+        process=process,
+        output=Output(answer),
+        n_times=int(values["num_train_timesteps"]),
+        sigma_data=float(values["sigma_data"]) if kind is Kind.EDM else None,
+        learns_variance=values.get("variance_type") in ("learned", "learned_range"),
+    )
+
+
+_ANSWERS = {
+    Kind.BETAS: {output.value for output in Output} - {Output.SCORE.value},
+    Kind.EDM: {Output.EPSILON.value, Output.V.value},
+}
+"""What a network may answer, where the config says it."""
+
+
+def _read(config: Mapping[str, Any], name: str | None) -> tuple[Kind, dict[str, Any]]:
+    """What the config's levels are made of, and all values that its class reads."""
+    if "s3_model" in config:  # a scheduler of ours, made for this one
+        config, name = config["s3_model"], None
+    name = config.get("_class_name") if name is None else name
+    if name is not None:
+        values = values_of(name, config)
+        return CLASSES[name].kind, values
+    found: dict[str, tuple[str, Kind, dict[str, Any]]] = {}
+    for candidate in classes_that_fit(config):
+        kind, values = CLASSES[candidate].kind, values_of(candidate, config)
+        of_model = {key: values[key] for key in _OF_MODEL[kind] if values.get(key)}
+        found.setdefault(repr((kind, of_model)), (candidate, kind, values))
+    if len(found) == 1:
+        ((_, kind, values),) = found.values()
+        return kind, values
+    names = [each for each, _, _ in found.values()]
+    reason = f"fit {names[0]} and {names[1]}, which differ" if names else "are of no one class"
+    raise InvalidConfig(
+        f"_class_name: the config has none, and its keys ({', '.join(sorted(config))}) {reason}; "
+        "add the class's name"
+    )
+
+
+_BETA_KEYS = ("beta_start", "beta_end", "beta_schedule", "trained_betas")
+_OF_MODEL: Mapping[Kind, tuple[str, ...]] = {
+    Kind.BETAS: (
+        *_BETA_KEYS,
+        "num_train_timesteps",
+        "prediction_type",
+        "rescale_betas_zero_snr",
+        "snr_shift_scale",
+        "use_flow_sigmas",
+    ),
+    Kind.FLOW: ("num_train_timesteps", "invert_sigmas"),
+    Kind.EDM: ("sigma_min", "sigma_max", "sigma_data", "prediction_type"),
+    Kind.SCORE: ("sigma_min", "sigma_max"),
+}
+"""The keys that decide which model a config is of."""
+
+
+def _process(kind: Kind, values: Mapping[str, Any]) -> NoiseProcess:
+    n = values["num_train_timesteps"]
+    if not isinstance(n, int) or not 2 <= n <= _MOST_TIMES:
+        raise InvalidSchedule(
+            f"num_train_timesteps: needs a whole number from 2 to {_MOST_TIMES}, found {n!r}"
+        )
+    if values.get("invert_sigmas"):
+        raise InvalidSchedule("invert_sigmas: models whose time runs up are not supported")
+    if kind is Kind.FLOW or values.get("use_flow_sigmas"):
         return flow()
-    if "sigma_schedule" in config and "sigma_data" in config:
-        # Stable Audio's cosine scheduler has solver_order without algorithm_type
-        if ("solver_order" in config) != ("algorithm_type" in config):
-            raise InvalidSchedule("sigma_schedule: the cosine DPM-Solver's models are unsupported")
-        return edm(sigma_min=config["sigma_min"], sigma_max=config["sigma_max"])
-    if _is_score(config):
-        return edm(sigma_min=config["sigma_min"], sigma_max=config["sigma_max"])
-    if config.get("timestep_type") == "continuous":
+    if kind in (Kind.EDM, Kind.SCORE):
+        return edm(sigma_min=values["sigma_min"], sigma_max=values["sigma_max"])
+    if values.get("timestep_type") == "continuous":
         raise InvalidSchedule(
             "timestep_type: 'continuous' models (their time is log sigma / 4) are not supported"
         )
-    return _discrete(config)
+    process = _discrete(values, n)
+    scale = values.get("snr_shift_scale", 1.0)
+    if scale != 1.0:
+        process = _snr_shifted(process, float(scale))
+    return _zero_snr(process) if values.get("rescale_betas_zero_snr") else process
 
 
-def _is_flow(config: Mapping[str, Any]) -> bool:
-    if "beta_schedule" not in config:
-        return "shift" in config
-    return bool(config.get("use_flow_sigmas")) or config.get("prediction_type") == Output.FLOW
-
-
-def _is_score(config: Mapping[str, Any]) -> bool:
-    """Whether the config is that of ScoreSdeVeScheduler."""
-    return "beta_schedule" not in config and {"snr", "sigma_min", "sigma_max"} <= set(config)
-
-
-def _discrete(config: Mapping[str, Any]) -> VpDiscrete:
-    trained, name = config.get("trained_betas"), config.get("beta_schedule")
-    n = config.get("num_train_timesteps", 1000)
-    low, high = config.get("beta_start", 1e-4), config.get("beta_end", 0.02)
+def _discrete(values: Mapping[str, Any], n: int) -> VpDiscrete:
+    trained, name, low, high = (
+        values[key] for key in ("trained_betas", "beta_schedule", "beta_start", "beta_end")
+    )
     if trained is not None:
-        process = vp_discrete([float(beta) for beta in trained])
-    elif name in ("linear", "scaled_linear"):
-        process = vp_discrete(name, n=n, beta_start=low, beta_end=high)
-    elif name == "squaredcos_cap_v2":
-        process = vp_discrete("cosine", n=n)
-    elif name == "sigmoid":
+        return vp_discrete([float(beta) for beta in trained])
+    if name in ("linear", "scaled_linear"):
+        return vp_discrete(name, n=n, beta_start=low, beta_end=high)
+    if name == "squaredcos_cap_v2":
+        return vp_discrete("cosine", n=n)
+    if name == "sigmoid":
         places = (-6 + 12 * i / (n - 1) for i in range(n))
-        process = vp_discrete([low + (high - low) / (1 + math.exp(-x)) for x in places])
-    else:
-        raise InvalidSchedule(
-            f"beta_schedule: {name!r} is not known (fields: {', '.join(sorted(config))}); known: "
-            "linear, scaled_linear, squaredcos_cap_v2, sigmoid, trained_betas, flow matching, EDM"
-        )
-    return _zero_snr(process) if config.get("rescale_betas_zero_snr") else process
+        return vp_discrete([low + (high - low) / (1 + math.exp(-x)) for x in places])
+    raise InvalidSchedule(
+        f"beta_schedule: {name!r} is not known; known: linear, scaled_linear, squaredcos_cap_v2, "
+        "sigmoid, or the betas themselves as trained_betas"
+    )
+
+
+def _snr_shifted(process: VpDiscrete, scale: float) -> VpDiscrete:
+    """alpha^2 / (s + (1 - s) alpha^2) for alpha^2: the signal-to-noise ratio divided by s
+    (CogVideoX, arXiv:2408.06072, after arXiv:2403.03206).
+    """
+    if not scale > 0.0:
+        raise InvalidSchedule(f"snr_shift_scale: needs a number above 0, found {scale}")
+    squares = [process.alpha(float(i)) ** 2 for i in range(process.n)]
+    return _of_alphas([(a / (scale + (1.0 - scale) * a)) ** 0.5 for a in squares])
 
 
 def _zero_snr(process: VpDiscrete) -> VpDiscrete:
@@ -170,32 +268,9 @@ def _zero_snr(process: VpDiscrete) -> VpDiscrete:
     alphas = [(alpha - last) * first / (first - last) for alpha in alphas[:-1]]
     # NOTE: 2^-12 lies *above* the level before it for linear betas, where diffusers' own table
     # turns back; half that level keeps the noise growing.
-    end = min(_ZERO_SNR_ALPHA, alphas[-1] / 2)
-    pairs = zip([1.0, *alphas], [*alphas, end], strict=True)
+    return _of_alphas([*alphas, min(_ZERO_SNR_ALPHA, alphas[-1] / 2)])
+
+
+def _of_alphas(alphas: Sequence[float]) -> VpDiscrete:
+    pairs = zip([1.0, *alphas[:-1]], alphas, strict=True)
     return vp_discrete([1 - (after / before) ** 2 for before, after in pairs])
-
-
-def model_of(config: Mapping[str, Any]) -> PipelineModel:
-    """The network behind a diffusers scheduler config; raises `InvalidSchedule`."""
-    process = process_of(config)
-    is_score = _is_score(config)
-    usual = Output.FLOW if _is_flow(config) else Output.SCORE if is_score else Output.EPSILON
-    name = config.get("prediction_type", usual.value)
-    known = {output.value for output in Output} - {Output.SCORE.value}
-    if is_score:
-        known = {Output.SCORE.value}
-    elif isinstance(process, Edm):
-        known = {Output.EPSILON.value, Output.V.value}
-    if name not in known:
-        raise InvalidSchedule(
-            f"prediction_type: {name!r} is not known for {process.type!r}; known: {sorted(known)}"
-        )
-    return PipelineModel(
-        process=process,
-        output=Output(name),
-        n_times=int(config.get("num_train_timesteps", 1000)),
-        sigma_data=float(config["sigma_data"])
-        if isinstance(process, Edm) and not is_score
-        else None,
-        learns_variance=config.get("variance_type") in ("learned", "learned_range"),
-    )

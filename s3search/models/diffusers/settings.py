@@ -89,7 +89,8 @@ def prompt_source(
     if settings.prompts is None:
         raise InvalidConfig(
             f"prompts: {type(pipe).__name__} makes images of prompts; name a text file (one per "
-            'line), a JSON-lines file ({"prompt": ...}) or a list of texts'
+            'line), a JSON-lines file ({"prompt": ...}), a .json, .csv or .tsv of prompts '
+            "or captions, or a list of texts"
         )
     found = read_prompts(settings.prompts)
     guided = doubled and settings.guidance_scale != 1.0

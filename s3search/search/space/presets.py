@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from s3search.errors import InvalidConfig, nearest
-from s3search.files import read_text
+from s3search.files import text_of
 from s3search.search.space.config import MutationRates, SpaceConfig
 
 
@@ -20,9 +20,10 @@ def load_space(
     >>> load_space("usf", {"nfe": [5], "mutation": {"start": 0}})
     """
     path = _preset_path(name_or_path)
+    text = text_of(path)
     try:
-        fields = tomllib.loads(read_text(path))
-    except (OSError, ValueError, RecursionError) as error:  # TOML's own is a ValueError
+        fields = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # TOML's own is a ValueError
         raise InvalidConfig(f"{path}: cannot be read as TOML ({error})") from error
     space = parse_space(fields, source=path.name)
     return parse_space(_merged(fields, overrides)) if overrides else space

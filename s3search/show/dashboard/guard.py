@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from s3search.errors import InvalidConfig
-from s3search.files import read_text
+from s3search.files import text_of
 from s3search.show.dashboard.throttle import Throttle
 
 THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -59,9 +59,9 @@ class Login:
     def from_file(cls, path: Path) -> "Login":
         """One `name:password` a line; raises `InvalidConfig`."""
         try:
-            lines = read_text(path).splitlines()
-        except (OSError, ValueError) as error:
-            raise InvalidConfig(f"--password-file {path}: cannot be read ({error})") from error
+            lines = text_of(path).splitlines()
+        except InvalidConfig as error:
+            raise InvalidConfig(f"--password-file {error}") from error
         for number, line in enumerate(lines, start=1):
             name, _, password = line.partition(":")
             if line and not (name and password):

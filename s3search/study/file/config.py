@@ -25,7 +25,7 @@ from pydantic import (
 from s3search.errors import InvalidConfig, nearest
 from s3search.evaluation.limits import MOST_IMAGES
 from s3search.evaluation.spec import EvaluatorSpec, Precision
-from s3search.files import read_text
+from s3search.files import text_of
 from s3search.search.conversation import NoiseSeeds
 from s3search.search.ladder import DEFAULT_LADDER, LadderRung
 from s3search.search.questions import PolishLoss
@@ -333,11 +333,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> StudyConfig:
 
     Folders of ``cluster.import_from`` are taken from the file's, which comes before them.
     """
-    try:
-        text = read_text(Path(path))
-    except (OSError, ValueError) as error:
-        raise InvalidConfig(f"{path}: cannot be read ({error})") from error
-    config = config_from_text(text, str(path), overrides)
+    config = config_from_text(text_of(path), str(path), overrides)
     folder = Path(path).resolve().parent
     folders = tuple(str(folder / each) for each in (".", *(config.cluster.import_from or ())))
     missing = [each for each in folders if not Path(each).is_dir()]

@@ -95,9 +95,34 @@ def test_image_to_image_begins_at_any_later_sigma(process: NoiseProcess, tmp_pat
     assert all(0 < item.measured < 100 for item in said)
 
 
+@_EACH
+def test_a_run_may_end_at_any_sigma_and_another_go_on(
+    process: NoiseProcess, tmp_path: Path
+) -> None:
+    names, _ = exported("k-diffusion", _multistep(process), tmp_path)
+    sigmas, model = names["sigmas"], SigmaDenoiser(process)
+    for k in range(1, len(sigmas) - 1):
+        part: list[Any] = []
+        start = noise() * sigmas[0]
+        first = names["sample_s3"](model, start, sigmas[: k + 1], callback=part.append)
+        assert [float(now["sigma"]) for now in part] == pytest.approx(sigmas[:k], rel=1e-6)
+        whole: list[Any] = []
+        names["sample_s3"](model, start, callback=whole.append)
+        assert max_abs(first - whole[k]["x"]) == 0.0  # where the whole run calls next
+        rest = names["sample_s3"](model, first, sigmas[k:])
+        inner = names["sample_s3"](model, first, sigmas[k : k + 2])
+        assert torch.isfinite(rest).all()
+        assert inner.shape == rest.shape
+
+
 def test_other_sigmas_are_refused(tmp_path: Path) -> None:
     names, _ = exported("k-diffusion", _multistep(edm()), tmp_path)
-    for sigmas in (names["sigmas"][:-1], [*names["sigmas"][:2], 0.5, 0.0], [1.0, 0.0]):
+    for sigmas in (
+        names["sigmas"][:1],
+        names["sigmas"][::2],
+        [*names["sigmas"][:2], 0.5, 0.0],
+        [1.0, 0.0],
+    ):
         with pytest.raises(ValueError, match=r"sigmas: .* were asked, this file's table is for"):
             names["sample_s3"](SigmaDenoiser(edm()), noise(), sigmas)
 

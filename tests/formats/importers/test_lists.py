@@ -86,6 +86,87 @@ def test_gits_list_ends_at_its_last_level(tmp_path: Path) -> None:
         _imported("gits", source, index=2)
 
 
+_DP_RECORD = """ms_coco-ipndm-discrete-21-warmup256-dev-0.8
+[0, 6, 20] [14.6146, 5.0231, 0.0292]
+[0, 3, 9, 20] [14.6146, 8.8843, 2.7391, 0.0292]
+ms_coco-ipndm-discrete-21-warmup256-dev-1.2
+[0, 8, 20] [14.6146, 3.3319, 0.0292]
+"""
+_RUN_LOG = """Round 1/4 | Calculating the cost matrix...
+Selected dp_list: [0, 4, 8, 12, 20]
+Selected time schedule:  [80.0, 10.9836, 3.8811, 0.9652, 0.002]
+"""
+
+
+def test_gits_indices_are_passed_over(tmp_path: Path) -> None:
+    record = text_file(tmp_path, _DP_RECORD)
+    expected = [[14.6146, 5.0231, 0.0292], [14.6146, 8.8843, 2.7391, 0.0292]]
+    for i, levels in enumerate(expected):
+        schedule = _imported("gits", record, process=SD, index=i)
+        assert _ratios(schedule) == pytest.approx(levels, rel=1e-4)
+        assert "sigma / alpha" in schedule.provenance["imported"]["notes"][0]
+    with pytest.raises(InvalidConfig, match="holds 3 results"):
+        _imported("gits", record, process=SD, index=3)
+    log = text_file(tmp_path, _RUN_LOG)
+    assert _imported("gits", log, process=edm(), index=0).times[1] == 10.9836
+    with pytest.raises(InvalidConfig, match="lists of indices, and none of noise levels"):
+        _imported("gits", text_file(tmp_path, "[0, 4, 20]"))
+
+
+_SPELLINGS = {
+    "python": "sigmas = [80.0, 5.5, 0.4]",
+    "numpy": "sigmas = np.array([80.0, 5.5, 0.4], dtype=np.float32)",
+    "torch": "tensor([80.0000, 5.5000,  0.4000], device='cuda:0', dtype=torch.float64)",
+    "yaml": "sigmas: [80, 5.5, 0.4]  # by hand",
+    "object": '{"sigmas": [80, 5.5, 0.4], "timesteps": [3, 2, 1]}',
+    "nested": "[[80, 5.5, 0.4]]",
+    "two names": "timesteps = [3, 2, 1]\nsigmas = (\n  80, 5.5,\n  0.4,\n)\n",
+    "semicolons": "80; 5.5; 0.4",
+    "tuple": "(80, 5.5, 0.4)",
+    "byte order mark": "\ufeff80.0, 5.5, 0.4\r\n",
+    "comment": "# by GITS 2024\n80 5.5 0.4\n",
+}
+
+
+@pytest.mark.parametrize("kind", _SPELLINGS)
+def test_lists_are_read_as_other_programs_write_them(tmp_path: Path, kind: str) -> None:
+    schedule = _imported("sigmas", text_file(tmp_path, _SPELLINGS[kind]), process=edm())
+    assert schedule.times == (80.0, 5.5, 0.4, 0.0)
+    assert schedule.provenance["imported"]["notes"] == ("unit: sigma / alpha",)
+
+
+@pytest.mark.parametrize("form", ["sigmas", "timesteps"])
+def test_a_flows_thousandths_are_read_and_said(tmp_path: Path, form: str) -> None:
+    source = text_file(tmp_path, "[1000, 750, 250]")
+    schedule = _imported(form, source, process=flow())
+    assert schedule.times == (1.0, 0.75, 0.25, 0.0)
+    assert schedule.provenance["imported"]["notes"] == ("unit: thousandths of a flow's time",)
+    plain = _imported(form, text_file(tmp_path, "[1, 0.75, 0.25]"), process=flow())
+    assert plain.id == schedule.id
+
+
+def test_a_level_printed_a_hair_above_the_noisiest_is_the_noisiest(tmp_path: Path) -> None:
+    schedule = _imported("sigmas", text_file(tmp_path, "14.615 2.9"), process=SD)
+    assert schedule.times[0] == 999.0
+    with pytest.raises(InvalidSchedule):
+        _imported("sigmas", text_file(tmp_path, "15.2 2.9"), process=SD)
+
+
+def test_long_and_deep_texts_are_refused_at_once(tmp_path: Path) -> None:
+    texts = {
+        "many": "1 " * 20_000,
+        "digits": "1" * 5000,
+        "deep": "[" * 5000 + "]" * 5000,
+        "names": "a = 1\n" * 20_000,
+    }
+    for name, text in texts.items():
+        for form in ("sigmas", "gits", "autodiffusion"):
+            options: dict[str, Any] = {} if form == "autodiffusion" else {"process": edm()}
+            with pytest.raises((InvalidConfig, InvalidSchedule)) as caught:
+                _imported(form, text_file(tmp_path, text), **options)
+            assert len(str(caught.value)) < 400_000, name
+
+
 def _ld3_file(folder: Path, network: list[float], *, named: bool) -> str:
     times = torch.tensor([1.0, 0.5, 0.001, *network])
     path = folder / "t_steps.pt"
@@ -165,6 +246,18 @@ _WRONG: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "useless option": ("sigmas", "80 1", {"process": edm(), "compat": True}, "has no use"),
     "one time": ("sigmas", "1", {"process": flow(), "stop": True}, "at least two"),
     "beyond numbers": ("timesteps", "1e308 0", {"process": PROCESSES["vp_cosine"]}, "make no"),
+    "another's list": (
+        "sigmas",
+        "timesteps = [999, 1]",
+        {"process": SD},
+        "import it as timesteps",
+    ),
+    "two lists": ("sigmas", "[3, 2] [2, 1]", {"process": edm()}, "holds 2 lists"),
+    "numbers beside": ("sigmas", "7 steps [3, 2]", {"process": edm()}, "beside its list"),
+    "decimal commas": ("sigmas", "14,6; 2,9", {"process": edm()}, "decimal points"),
+    "fractions": ("timesteps", "[1.0, 0.5, 0.1]", {"process": SD}, "fractions"),
+    "no unit": ("timesteps", "[5000, 1]", {"process": flow()}, "in thousandths"),
+    "names that differ": ("sigmas", "a = [1]\nb = [2]", {"process": edm()}, "'a', 'b'"),
     "no list": ("gits", "none", {}, "no list"),
     "no table": ("ays", "", {}, "no table"),
     "process of oss": ("oss", "[0.5, 1]", {"process": edm()}, "flow"),

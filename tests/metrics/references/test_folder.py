@@ -81,3 +81,59 @@ def test_a_broken_picture_and_one_of_another_size_are_named(pictures: Path) -> N
     (pictures / "b" / "9.png").write_bytes(b"no picture")
     with pytest.raises(InvalidConfig, match=r"b/9.png cannot be read as a picture"):
         source.images([7])
+
+
+_DEPTHS = {
+    "8 bit": lambda levels: (levels, "png"),
+    "16 bit png": lambda levels: (levels.astype(np.uint16) * 257, "png"),
+    "16 bit tif": lambda levels: (levels.astype(np.uint16) * 257, "tif"),
+    "float tif": lambda levels: ((levels / 255).astype(np.float32), "tif"),
+}
+
+
+@pytest.mark.parametrize("depth", _DEPTHS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_levels_of_16_bits_and_floats_are_those_of_8_bits(
+    tmp_path: Path, depth: str, channels: int
+) -> None:
+    levels = np.random.default_rng(0).integers(0, 256, (4, 16, 16), dtype=np.uint8)
+    for i, level in enumerate(levels):
+        pixels, suffix = _DEPTHS[depth](level)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.{suffix}")
+    found = folder.load(str(tmp_path), channels=channels).images(range(4))
+    expected = torch.from_numpy(levels)[:, None].float() / 127.5 - 1
+    assert torch.equal(found, expected.expand(-1, channels, -1, -1))
+
+
+@pytest.mark.parametrize(
+    ("pixels", "problem"),
+    [
+        (np.full((4, 4), 200.0, np.float32), "floats from 200 to 200, whose scale"),
+        (np.full((4, 4), -0.5, np.float32), "floats from -0.5"),
+        (np.full((4, 4), 2**20, np.int32), "levels .* of 32 bits, whose scale cannot be told"),
+    ],
+)
+def test_levels_of_no_known_scale_are_refused(
+    tmp_path: Path, pixels: np.ndarray, problem: str
+) -> None:
+    for i in range(2):
+        Image.fromarray(pixels).save(tmp_path / f"{i}.tif")
+    with pytest.raises(InvalidConfig, match=rf"0\.tif has {problem}"):
+        folder.load(str(tmp_path)).images([0])
+
+
+def test_hidden_files_are_no_pictures(pictures: Path) -> None:
+    expected = folder.load(str(pictures)).digest
+    (pictures / "a" / "._0.png").write_bytes(b"resource fork")
+    _picture(pictures / ".thumbnails" / "0.png", np.zeros((2, 2)))
+    _picture(pictures / "__MACOSX" / "0.png", np.zeros((2, 2)))
+    assert folder.load(str(pictures)).digest == expected
+
+
+def test_a_picture_is_opened_as_its_suffix_says_and_as_nothing_else(pictures: Path) -> None:
+    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\nshowpage\n"
+    (pictures / "a" / "0.png").write_bytes(script)
+    Image.new("L", (4, 4)).save(pictures / "a" / "1.png", format="BMP")
+    for number in (0, 1):
+        with pytest.raises(InvalidConfig, match="in the format that its suffix says"):
+            folder.load(str(pictures)).images([number])

@@ -1,6 +1,5 @@
 """Prompts: read, split by their own text, drawn evenly; embeddings computed once."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,13 +8,8 @@ import torch
 from torch import Tensor
 
 from s3search.errors import InvalidConfig
-from s3search.models.diffusers.prompts import (
-    EmbeddingCache,
-    Prompt,
-    Prompts,
-    is_held_out,
-    read_prompts,
-)
+from s3search.models.diffusers.captions import Prompt
+from s3search.models.diffusers.prompts import EmbeddingCache, Prompts, is_held_out
 
 CPU = torch.device("cpu")
 MANY = tuple(Prompt(text=f"a picture of {i}") for i in range(200))
@@ -45,43 +39,6 @@ def _drawn(prompts: Prompts, n: int, *, held_out: bool = False, seed: int = 0) -
     generator = torch.Generator().manual_seed(seed)
     found = prompts.condition(n, generator, held_out=held_out, device=CPU)
     return [int(i) for i in found["prompts"]]
-
-
-def test_a_text_file_has_a_prompt_per_line(tmp_path: Path) -> None:
-    path = tmp_path / "prompts.txt"
-    path.write_text('a cat\n\n  a "dog"  \na cat\n')
-    assert read_prompts(str(path)) == (Prompt(text="a cat"), Prompt(text='a "dog"'))
-    assert read_prompts(["a cat"]) == (Prompt(text="a cat"),)
-
-
-def test_json_lines_may_say_what_is_not_to_be_seen(tmp_path: Path) -> None:
-    path = tmp_path / "prompts.jsonl"
-    lines = [{"prompt": "a cat", "negative_prompt": "blurry"}, {"prompt": "a cat"}]
-    path.write_text("\n".join(json.dumps(line) for line in lines))
-    assert read_prompts(str(path)) == (
-        Prompt(text="a cat", negative="blurry"),
-        Prompt(text="a cat"),
-    )
-
-
-@pytest.mark.parametrize(
-    ("content", "problem"),
-    [
-        ("{", r"p\.jsonl:1 is not JSON"),
-        ('{"prompt": "a"}\n{"text": "b"}', r"p\.jsonl:2 needs"),
-        ('{"prompt": 3}', r"p\.jsonl:1 needs"),
-        ('{"prompt": "a", "seed": 3}', r"p\.jsonl:1 needs"),
-        ('["a"]', r"p\.jsonl:1 needs"),
-        ("\n", "holds none"),
-    ],
-)
-def test_wrong_json_lines_are_named(tmp_path: Path, content: str, problem: str) -> None:
-    path = tmp_path / "p.jsonl"
-    path.write_text(content)
-    with pytest.raises(InvalidConfig, match=problem):
-        read_prompts(str(path))
-    with pytest.raises(InvalidConfig, match="cannot read"):
-        read_prompts(str(tmp_path / "none.txt"))
 
 
 def test_the_split_does_not_move_when_prompts_are_added(tmp_path: Path) -> None:

@@ -17,10 +17,13 @@ def sample_s3(
     callback: Any = None,
     disable: bool | None = None,  # there is no progress bar to disable
 ) -> Any:
-    """The image from the state ``x`` at sigmas[0], by one call of model(x, sigma) per row that has
-    one. ``sigmas`` are those of this file, from its first or from a later one on.
+    """The state at sigmas[-1] from the state ``x`` at sigmas[0], by one call of model(x, sigma)
+    per row that has one and lies before. ``sigmas`` are those of this file or some that follow
+    one another in it: the first of them for one model, say, and the rest, from the last of those
+    on, for another.
     """
     table = table_of(sigmas)
+    end = end_of(table, sigmas)
     given = dict(extra_args or {})
     if table["guidance"] and "cond_scale" not in given:
         raise ValueError(
@@ -39,6 +42,8 @@ def sample_s3(
             states.append(total)
         if row["call"]:
             scale, sigma = row["call"]
+            if end is not None and is_near(sigma, end):
+                break  # the rest is another run's
             if table["guidance"]:
                 given["cond_scale"] = table["guidance"][len(answers)]
             levels = x.new_full((x.shape[0],), sigma)
@@ -51,16 +56,35 @@ def sample_s3(
 
 
 def table_of(sigmas: Any) -> dict[str, Any]:
-    """The table that begins at sigmas[0]; the first without sigmas."""
+    """The table that begins at sigmas[0] and has them all in turn; the first without sigmas."""
     if sigmas is None:
         return TABLES[0]
     asked = [float(sigma) for sigma in sigmas]
     for table in TABLES:
         own = table["sigmas"]
         pairs = zip(own, asked, strict=False)
-        if len(own) == len(asked) and all(abs(a - b) <= 1e-4 * a + 1e-7 for a, b in pairs):
+        if 1 < len(asked) <= len(own) and all(is_near(a, b) for a, b in pairs):
             return table
     raise ValueError(
         f"sigmas: {asked} were asked, this file's table is for {TABLES[0]['sigmas']}, from the "
-        f"first or from one of the next {len(TABLES) - 1} on; pass those, to the last"
+        f"first or from one of the next {len(TABLES) - 1} on; pass at least two of those that "
+        "follow one another"
     )
+
+
+def end_of(table: dict[str, Any], sigmas: Any) -> float | None:
+    """The level where a run ends before the image does; None where it makes the image."""
+    if sigmas is None or len(sigmas) == len(table["sigmas"]):
+        return None
+    end = float(sigmas[-1])
+    if not any(row["call"] and is_near(row["call"][1], end) for row in table["rows"]):
+        raise ValueError(
+            f"sigmas: a run that ends at {end} was asked, and this schedule tells the network "
+            "other levels than its states': it cannot be split between two models; pass all sigmas"
+        )
+    return end
+
+
+def is_near(own: float, asked: float) -> bool:
+    """Whether a level that is asked for is this one, in the digits of float32."""
+    return abs(own - asked) <= 1e-4 * own + 1e-7

@@ -98,27 +98,36 @@ def edm_times(config: SchedulerConfig, n: int) -> list[float]:
     return [*levels.tolist(), 0.0 if config.ends_clean else low]
 
 
-def flow_euler_times(config: SchedulerConfig, n: int) -> list[float]:
-    """n + 1 times of FlowMatchEuler and FlowMatchHeun; the last level but one is shifted twice, as
-    there.
+def flow_euler_times(
+    config: SchedulerConfig, n: int, sigmas: Sequence[float] | None = None
+) -> list[float]:
+    """n + 1 times of FlowMatchEuler and FlowMatchHeun, on the ``sigmas`` that a pipeline passes or
+    on its own, of which the last but one is shifted twice, as there.
     """
     _no_dynamic_shift(config)
     lowest = shifted(1.0 / config.num_train_timesteps, config.shift)
-    levels = np.array([shifted(t, config.shift) for t in np.linspace(1.0, lowest, n).tolist()])
+    places = np.linspace(1.0, lowest, n).tolist() if sigmas is None else sigmas
+    levels = np.array([shifted(t, config.shift) for t in places])
     levels = _stretched(config, levels)
     between = _between(config, float(levels[-1]), float(levels[0]), n)
     return [*(levels if between is None else between).tolist(), 0.0]
 
 
-def flow_multistep_times(config: SchedulerConfig, n: int, *, is_unipc: bool) -> list[float]:
-    """n + 1 times of DPM-Solver's and UniPC's flow levels."""
+def flow_multistep_times(
+    config: SchedulerConfig, n: int, *, is_unipc: bool, sigmas: Sequence[float] | None = None
+) -> list[float]:
+    """n + 1 times of DPM-Solver's and UniPC's flow levels; UniPC takes a pipeline's ``sigmas``."""
+    if sigmas is not None and not is_unipc:
+        raise InvalidSchedule("DPM-Solver takes no sigmas, and this pipeline passes some")
     _no_dynamic_shift(config)
     if config.chooses_levels:
         raise InvalidSchedule("use_flow_sigmas beside another choice of sigmas is not supported")
     if not config.ends_clean and not is_unipc:
         raise InvalidSchedule("final_sigmas_type: 'sigma_min' is not supported for flows")
     n_train = config.num_train_timesteps
-    if is_unipc:
+    if sigmas is not None:
+        places = np.asarray(sigmas)
+    elif is_unipc:
         places = np.linspace(1.0, 1.0 / n_train, n + 1)[:-1]
     else:
         places = (1.0 - np.linspace(1.0, 1.0 / n_train, n + 1))[:0:-1]

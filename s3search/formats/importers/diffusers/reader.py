@@ -20,73 +20,148 @@ Euler, Heun, FlowMatchHeun and KDPM2); ours is called at the level itself.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from s3search.errors import InvalidConfig, InvalidSchedule, nearest
+from s3search.errors import InvalidConfig, InvalidSchedule
 from s3search.formats.importers.diffusers import solvers
 from s3search.formats.importers.diffusers.config import SchedulerConfig
 from s3search.formats.importers.diffusers.solvers import Made, SolverRun
-from s3search.formats.importers.request import Request, read_json, required
+from s3search.formats.importers.diffusers.starts import start_scale, times_told_off
+from s3search.formats.importers.request import Request, required
+from s3search.models.diffusers.pipeline_sigmas import (
+    PASSES_ANOTHER,
+    Passed,
+    passed_by,
+    sigmas_passed,
+)
+from s3search.models.diffusers.scheduler_classes import (
+    CLASSES,
+    Fate,
+    class_named,
+    names_of,
+    values_of,
+)
 from s3search.models.diffusers.scheduler_config import process_of
-from s3search.processes import NoiseProcess
+from s3search.models.diffusers.scheduler_file import read_scheduler_file
+from s3search.processes import Flow, NoiseProcess
 from s3search.schedules.schedule import Schedule, Step
 
 
 def read(request: Request) -> Schedule:
     """The schedule of a scheduler_config.json, or of the one in a pipeline's folder."""
-    path = Path(request.source)
-    if path.is_dir():
-        inside = (path / "scheduler_config.json", path / "scheduler" / "scheduler_config.json")
-        path = next((p for p in inside if p.is_file()), inside[0])
-    config = read_json(str(path))
-    if not isinstance(config, dict) or not isinstance(config.get("_class_name"), str):
-        raise InvalidConfig(f"{path}: not a scheduler config of diffusers, it has no _class_name")
+    file = read_scheduler_file(request.source)
+    if file.class_name is None:
+        raise InvalidConfig(
+            f"{file.path}: not a scheduler config of diffusers, it has no _class_name"
+        )
     try:
-        return schedule_of(config["_class_name"], config, required(request, "steps"))
+        made = schedule_of(
+            file.class_name, file.config, required(request, "steps"), pipeline=file.pipeline
+        )
     except (InvalidConfig, InvalidSchedule) as error:
-        raise type(error)(f"{path}: {error}") from error
+        raise type(error)(f"{file.path}: {error}") from error
+    notes = (*file.notes, *made.provenance["notes"], *_notes_of_the_pipeline(made))
+    return made.model_copy(update={"provenance": {**made.provenance, "notes": notes}})
+
+
+def _notes_of_the_pipeline(made: Schedule) -> list[str]:
+    """Where the pipeline's images are not the schedule's, and by how much."""
+    notes, origin = [], made.provenance
+    if "start_scale" in origin:
+        notes.append(
+            f"start: the scheduler's pipeline begins with noise {origin['start_scale']:.6g} "
+            "times as strong as the schedule, whose noise is that of its first level; multiply "
+            "the noise by that to make the pipeline's images"
+        )
+    if "times_told_off" in origin:
+        notes.append(
+            "network: the scheduler tells it whole timesteps, up to "
+            f"{origin['times_told_off']:.2g} of a training step from those of its levels; the "
+            "schedule tells it the levels' own"
+        )
+    return notes
 
 
 def schedule_of(
-    name: str, config: Mapping[str, Any], n: int, timesteps: Sequence[int] | None = None
+    name: str,
+    config: Mapping[str, Any],
+    n: int,
+    timesteps: Sequence[int] | None = None,
+    pipeline: str | None = None,
 ) -> Schedule:
-    """What the scheduler ``name`` runs with this config in n steps (or at these timesteps).
+    """What the scheduler ``name`` runs with this config in n steps (or at these timesteps), alone
+    or in a pipeline of the class ``pipeline``, which may pass levels by itself.
 
-    ``notes`` in the provenance say where it cannot be told exactly.
+    ``notes`` in the provenance say where it cannot be told exactly; ``start_scale`` is the scale
+    of the scheduler's first state over the schedule's, where they differ.
     """
-    if name in _MISSING:
-        raise InvalidSchedule(f"{name}: {_MISSING[name]}")
-    if name not in _SCHEDULERS:
-        raise InvalidConfig(f"_class_name: {name!r} is not known; {nearest(name, _SCHEDULERS)}")
-    make, usual = _SCHEDULERS[name]
-    merged = {**usual, **config}
+    known = class_named(name)
+    if known.fate is not Fate.IMPORTED:
+        raise InvalidSchedule(f"{name}: {known.reason}")
+    values = values_of(name, config)
     try:
         parsed = SchedulerConfig.model_validate(
-            {key: value for key, value in merged.items() if value is not None}
+            {key: value for key, value in values.items() if value is not None}
         )
     except ValidationError as error:
         first = error.errors()[0]
         raise InvalidConfig(f"{first['loc'][0]}: {first['msg']}") from error
     indices = None if timesteps is None else tuple(timesteps)
-    run = SolverRun(config=parsed, process=_process(merged), n=n, indices=indices)
-    times, steps = make(run)
+    process = _process(name, config)
+    passed = _passed(pipeline, values, process)
+    sigmas = None if passed is None else sigmas_passed(passed, n)
+    run = SolverRun(config=parsed, process=process, n=n, indices=indices, sigmas=sigmas)
+    times, steps = _MADE_BY[name](run)
     times, steps = _without_standing_still(run, times, steps)
+    if passed is Passed.WHOLE_TIMES:
+        steps = _told(steps, sigmas_passed(passed, n))
     _note_the_models_part(run)
+    scale = start_scale(name, parsed, process, times[0])
+    off = times_told_off(name, parsed, process, times)
+    facts = {} if passed is None else {"sigmas_of": f"{pipeline}: {passed.value}"}
     return Schedule(
-        process=run.process,
+        process=process,
         times=times,
         steps=steps,
-        provenance={"scheduler": name, "notes": tuple(run.notes)},
+        provenance={
+            "scheduler": name,
+            "notes": tuple(run.notes),
+            **({"start_scale": scale} if abs(scale - 1.0) > _SAME_SCALE else {}),
+            **({"times_told_off": off} if off > _SAME_TIME else {}),
+            **facts,
+        },
     )
+
+
+def _passed(
+    pipeline: str | None, values: Mapping[str, Any], process: NoiseProcess
+) -> Passed | None:
+    """What the pipeline hands to a flow's scheduler."""
+    if not isinstance(process, Flow):
+        return None
+    if pipeline in PASSES_ANOTHER:
+        raise InvalidSchedule(
+            f"{pipeline} passes {PASSES_ANOTHER[pipeline]} to its scheduler, which nothing here "
+            "computes; import those levels as a list: s3search import sigmas"
+        )
+    return passed_by(pipeline, has_flow_sigmas=bool(values.get("use_flow_sigmas")))
+
+
+def _told(steps: Sequence[Step], network_times: Sequence[float]) -> list[Step]:
+    """The steps, whose network is told these times and not those of their levels."""
+    told = [*network_times[1:], None]
+    return [
+        step.model_copy(update={"network_time": t}) for step, t in zip(steps, told, strict=True)
+    ]
 
 
 def adds_noise(name: str, config: Mapping[str, Any]) -> bool:
     """Whether the scheduler ``name`` is stochastic with this config."""
     is_sde = str(config.get("algorithm_type")).startswith(_SDE)
-    return name in _MISSING or is_sde or bool(config.get("stochastic_sampling"))
+    is_noisy = name in CLASSES and CLASSES[name].fate is not Fate.IMPORTED
+    return is_noisy or is_sde or bool(config.get("stochastic_sampling"))
 
 
 def without_noise(name: str, config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -101,10 +176,10 @@ def without_noise(name: str, config: Mapping[str, Any]) -> tuple[str, dict[str, 
     return _QUIET.get(name, name), quiet
 
 
-def _process(config: Mapping[str, Any]) -> NoiseProcess:
+def _process(name: str, config: Mapping[str, Any]) -> NoiseProcess:
     try:
-        return process_of(config)
-    except InvalidSchedule:
+        return process_of(config, name)
+    except (InvalidSchedule, InvalidConfig):
         raise
     except (ValueError, TypeError, KeyError) as error:
         raise InvalidConfig(f"no noise process follows from this config ({error})") from error
@@ -131,54 +206,34 @@ def _note_the_models_part(run: SolverRun) -> None:
         run.notes.append("rescale_betas_zero_snr: the noisiest level is half of diffusers' alpha")
 
 
-_BETAS = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
-_EDM = {"sigma_schedule": "karras", "sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5}
-
-_SCHEDULERS: dict[str, tuple[Callable[[SolverRun], Made], dict[str, Any]]] = {
-    "DDIMScheduler": (
-        solvers.ddim,
-        {**_BETAS, "timestep_spacing": "leading", "clip_sample": True},
-    ),
-    "DPMSolverMultistepScheduler": (solvers.dpm_multistep, _BETAS),
-    "DPMSolverSinglestepScheduler": (
-        solvers.dpm_singlestep,
-        {**_BETAS, "lower_order_final": False},
-    ),
-    "EDMDPMSolverMultistepScheduler": (solvers.edm_dpm, _EDM),
-    "UniPCMultistepScheduler": (solvers.unipc, {**_BETAS, "solver_type": "bh2"}),
-    "DEISMultistepScheduler": (solvers.deis, _BETAS),
-    "PNDMScheduler": (
-        solvers.pndm,
-        {**_BETAS, "timestep_spacing": "leading", "set_alpha_to_one": False},
-    ),
-    "EulerDiscreteScheduler": (solvers.euler, _BETAS),
-    "EDMEulerScheduler": (solvers.edm_euler, _EDM),
-    "HeunDiscreteScheduler": (solvers.heun, _BETAS),
-    "KDPM2DiscreteScheduler": (solvers.kdpm2, _BETAS),
-    "LMSDiscreteScheduler": (solvers.lms, _BETAS),
-    "FlowMatchEulerDiscreteScheduler": (solvers.flow_euler, {"shift": 1.0}),
-    "FlowMatchHeunDiscreteScheduler": (solvers.flow_heun, {"shift": 1.0}),
+_MADE_BY: dict[str, Callable[[SolverRun], Made]] = {
+    "DDIMScheduler": solvers.ddim,
+    "DDIMParallelScheduler": solvers.ddim,
+    "CogVideoXDDIMScheduler": solvers.ddim,
+    "DPMSolverMultistepScheduler": solvers.dpm_multistep,
+    "DPMSolverSinglestepScheduler": solvers.dpm_singlestep,
+    "EDMDPMSolverMultistepScheduler": solvers.edm_dpm,
+    "UniPCMultistepScheduler": solvers.unipc,
+    "DEISMultistepScheduler": solvers.deis,
+    "PNDMScheduler": solvers.pndm,
+    "EulerDiscreteScheduler": solvers.euler,
+    "EDMEulerScheduler": solvers.edm_euler,
+    "HeunDiscreteScheduler": solvers.heun,
+    "KDPM2DiscreteScheduler": solvers.kdpm2,
+    "LMSDiscreteScheduler": solvers.lms,
+    "FlowMatchEulerDiscreteScheduler": solvers.flow_euler,
+    "FlowMatchHeunDiscreteScheduler": solvers.flow_heun,
 }
-"""Each scheduler's reader, and what its constructor assumes where a config is silent."""
+"""The reader of each class that is imported."""
 
-SCHEDULERS = tuple(_SCHEDULERS)
+SCHEDULERS = names_of([Fate.IMPORTED])
 """The classes that `schedule_of` knows."""
 
+_SAME_SCALE = 1e-5  # float32 hides a difference in scale below this
+_SAME_TIME = 1e-6  # indices this near are one: they came through a logarithm
 _SDE = "sde-"  # how the algorithm types that add noise begin
 
-_NOISY = "adds noise at every step; schedules are deterministic"
-_MISSING = {
-    "DDPMParallelScheduler": _NOISY,
-    "DDPMScheduler": _NOISY,
-    "DPMSolverSDEScheduler": _NOISY,
-    "EulerAncestralDiscreteScheduler": _NOISY,
-    "KDPM2AncestralDiscreteScheduler": _NOISY,
-    "LCMScheduler": _NOISY,
-    "ScoreSdeVeScheduler": _NOISY,
-}
-
 _QUIET = {
-    "DDIMParallelScheduler": "DDIMScheduler",
     "DDPMParallelScheduler": "DDIMScheduler",
     "DDPMScheduler": "DDIMScheduler",
     "EulerAncestralDiscreteScheduler": "EulerDiscreteScheduler",

@@ -17,6 +17,10 @@ from s3search.schedules.spacing import time_of_ratio
 INEXACT = "not exact"
 """How a note begins that says the schedule is not the scheduler's."""
 
+_TAKES_NO_SIGMAS = (
+    "the pipeline passes sigmas, which this scheduler's set_timesteps does not take: diffusers "
+    "cannot run them together"
+)
 _PRK_STEPS = 3  # that PNDM makes by Runge-Kutta
 _SHORT_RUN = 15  # below this many steps diffusers lowers the order at the end
 _HALF = Relaxation(kind=RelaxationKind.DPMSOLVER_2)
@@ -30,6 +34,7 @@ class SolverRun:
     process: NoiseProcess
     n: int
     indices: tuple[int, ...] | None = None  # the user's own timesteps
+    sigmas: tuple[float, ...] | None = None  # levels of a flow that its pipeline passes
     notes: list[str] = field(default_factory=list)
 
 
@@ -265,13 +270,15 @@ def flow_euler(run: SolverRun) -> Made:
         raise InvalidSchedule(
             "stochastic_sampling: adds noise at every step; schedules are deterministic"
         )
-    times = grids.flow_euler_times(run.config, run.n)
+    times = grids.flow_euler_times(run.config, run.n, run.sigmas)
     return times, published.ddim_steps(len(times) - 1)
 
 
 def flow_heun(run: SolverRun) -> Made:
     """Heun in a flow's time, on the levels of `flow_euler`; two calls a step but the last."""
     _check_flow(run)
+    if run.sigmas is not None:
+        raise InvalidSchedule(_TAKES_NO_SIGMAS)
     config = run.config  # of which it knows these two keys alone
     known = SchedulerConfig(num_train_timesteps=config.num_train_timesteps, shift=config.shift)
     times = grids.flow_euler_times(known, run.n)
@@ -300,7 +307,7 @@ def _clean_sampler_times(run: SolverRun) -> list[float]:
 
 def _multistep_times(run: SolverRun, *, is_unipc: bool) -> list[float]:
     if isinstance(run.process, Flow):
-        return grids.flow_multistep_times(run.config, run.n, is_unipc=is_unipc)
+        return grids.flow_multistep_times(run.config, run.n, is_unipc=is_unipc, sigmas=run.sigmas)
     return grids.multistep_times(run.config, _discrete(run), run.n, run.indices)
 
 
