@@ -189,7 +189,7 @@ def test_a_network_that_is_told_whole_times_is_said_with_how_far_they_are(
     told = scheduler.timesteps.tolist()
     thousand = 1000 if "use_flow_sigmas" in config else 1
     off = max(abs(a - thousand * b) for a, b in zip(told, schedule.times, strict=False))
-    assert schedule.provenance["imported"]["times_told_off"] == pytest.approx(off, abs=0.02)
+    assert schedule.provenance["imported"]["network_time_error"] == pytest.approx(off, abs=0.02)
     assert stock.notes_of(schedule)[-1].startswith("network: the scheduler tells it whole")
 
 
