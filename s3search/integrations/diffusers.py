@@ -190,7 +190,7 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
         own = self._model.network_times(plan.network_times)
         ends = [*plan.call_levels, plan.levels[-1]]
         levels = torch.tensor([self._model.network_sigma(at) for at in ends])
-        if not self._pass_by_themselves(timesteps, sigmas):
+        if not _are_the_pipelines(timesteps, sigmas, self._model):
             _check_asked("timesteps", timesteps, own)
             _check_asked("sigmas", sigmas, levels[:-1])
         self.num_inference_steps = n
@@ -200,18 +200,6 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
         self._step_index: int | None = None
         self._begin_index = None
         self._holds_image = self._noise_was_scaled = False
-
-    def _pass_by_themselves(self, timesteps: Any, sigmas: Any) -> bool:
-        """Whether a flow's pipeline passes these in every run."""
-        if sigmas is None or not isinstance(self._model.process, Flow):
-            return False
-        levels = torch.as_tensor(sigmas, dtype=torch.float64, device="cpu")
-        if levels.dim() != 1 or not is_passed(levels.tolist()):
-            return False
-        if timesteps is None:
-            return True
-        times = torch.as_tensor(timesteps, dtype=torch.float64, device="cpu")
-        return torch.allclose(times, levels * self._model.n_times, atol=_SAME_LEVEL)
 
     def index_for_timestep(
         self, timestep: float | Tensor, schedule_timesteps: Tensor | None = None
@@ -358,6 +346,19 @@ def _by_calls(schedules: Iterable[Schedule]) -> dict[int, Schedule]:
     return found
 
 
+def _are_the_pipelines(timesteps: Any, sigmas: Any, model: PipelineModel) -> bool:
+    """Whether these are what a flow's pipeline passes in every run, and no user's."""
+    if sigmas is None or not isinstance(model.process, Flow):
+        return False
+    levels = torch.as_tensor(sigmas, dtype=torch.float64, device="cpu")
+    if levels.dim() != 1 or not is_passed(levels.tolist()):
+        return False
+    if timesteps is None:
+        return True
+    times = torch.as_tensor(timesteps, dtype=torch.float64, device="cpu")
+    return torch.allclose(times, levels * model.n_times, atol=_SAME_LEVEL)
+
+
 def _check_asked(name: str, asked: Any, own: Tensor) -> None:
     """Raises `InvalidSchedule` where a user asks for other values than the schedule's own."""
     if asked is None:
@@ -373,7 +374,7 @@ def _check_asked(name: str, asked: Any, own: Tensor) -> None:
         )
 
 
-def _config_of(scheduler: SchedulerMixin) -> dict[str, Any]:
+def _config_of(scheduler: Any) -> dict[str, Any]:
     """A scheduler's config, with the name of its class, which it lacks in memory."""
     return {**scheduler.config, _NAME: type(scheduler).__name__}
 
