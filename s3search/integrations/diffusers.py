@@ -190,7 +190,7 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
         own = self._model.network_times(plan.network_times)
         ends = [*plan.call_levels, plan.levels[-1]]
         levels = torch.tensor([self._model.network_sigma(at) for at in ends])
-        if not _pass_by_themselves(self._model, timesteps, sigmas):
+        if not _are_the_pipelines(timesteps, sigmas, self._model):
             _check_asked("timesteps", timesteps, own)
             _check_asked("sigmas", sigmas, levels[:-1])
         self.num_inference_steps = n
@@ -346,8 +346,8 @@ def _by_calls(schedules: Iterable[Schedule]) -> dict[int, Schedule]:
     return found
 
 
-def _pass_by_themselves(model: PipelineModel, timesteps: Any, sigmas: Any) -> bool:
-    """Whether a flow's pipeline passes these in every run."""
+def _are_the_pipelines(timesteps: Any, sigmas: Any, model: PipelineModel) -> bool:
+    """Whether these are what a flow's pipeline passes in every run, and no user's."""
     if sigmas is None or not isinstance(model.process, Flow):
         return False
     levels = torch.as_tensor(sigmas, dtype=torch.float64, device="cpu")

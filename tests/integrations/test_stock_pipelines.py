@@ -186,10 +186,10 @@ def test_a_network_that_is_told_whole_times_is_said_with_how_far_they_are(
     schedule = stock.imported(folder, 4)
     theirs, ours = stock.both_runs(pipe, schedule, 4, noise, **arguments)
     assert _TOLERANCE < stock.apart(theirs, ours) < _NEAR
-    told = scheduler.timesteps.tolist()
+    whole = scheduler.timesteps.tolist()
     thousand = 1000 if "use_flow_sigmas" in config else 1
-    off = max(abs(a - thousand * b) for a, b in zip(told, schedule.times, strict=False))
-    assert schedule.provenance["imported"]["network_time_error"] == pytest.approx(off, abs=0.02)
+    off = max(abs(a - thousand * b) for a, b in zip(whole, schedule.times, strict=False))
+    assert schedule.provenance["imported"]["network_times_off"] == pytest.approx(off, abs=0.02)
     assert stock.notes_of(schedule)[-1].startswith("network: the scheduler tells it whole")
 
 

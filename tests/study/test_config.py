@@ -38,6 +38,13 @@ def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
     assert "trajectory" not in config.search.ladder
 
 
+def test_a_byte_order_mark_is_no_part_of_a_study(tmp_path: Path) -> None:
+    path = Path(_file(tmp_path))
+    plain = load_config(path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load_config(path) == plain
+
+
 def test_remaining_keys_go_to_the_plug_in(tmp_path: Path) -> None:
     text = STUDY.replace('loader = "digits"', 'loader = "digits"\nguidance_scale = 1.5')
     assert load_config(_file(tmp_path, text)).model.options == {"guidance_scale": 1.5}

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from s3search.errors import InvalidConfig, InvalidSchedule
@@ -219,3 +220,34 @@ def test_number_of_steps_is_needed(tmp_path: Path) -> None:
 def test_more_steps_than_training_times_are_refused() -> None:
     with pytest.raises(InvalidSchedule, match="times"):
         schedule_of("DPMSolverMultistepScheduler", _SD, 1500)
+
+
+@pytest.mark.parametrize("pipeline", ["CogView4Pipeline", "GlmImagePipeline"])
+@pytest.mark.parametrize("n", [1, 2, 4, 20])
+def test_a_pipeline_that_passes_both_has_its_levels_and_its_network_times(
+    pipeline: str, n: int, tmp_path: Path
+) -> None:
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+    times = np.linspace(1000, 1.0, n).astype(np.int64).astype(np.float32)
+    scheduler.set_timesteps(timesteps=times.tolist(), sigmas=(times / 1000).tolist())
+    scheduler.save_config(tmp_path / "scheduler")
+    index = {
+        "_class_name": pipeline,
+        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+    }
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    schedule = import_schedule("diffusers", Request(source=str(tmp_path), steps=n))
+    assert schedule.times == pytest.approx(scheduler.sigmas.tolist(), abs=1e-6)
+    seen = [1000 * t for t in compile_plan(schedule).network_times]
+    assert seen == pytest.approx(scheduler.timesteps.tolist(), abs=1e-3)
+
+
+def test_the_folder_of_a_pipeline_whose_levels_nobody_computes_is_refused(tmp_path: Path) -> None:
+    diffusers.FlowMatchEulerDiscreteScheduler().save_config(tmp_path / "scheduler")
+    index = {
+        "_class_name": "Ideogram4Pipeline",
+        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+    }
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(InvalidSchedule, match="Ideogram4Pipeline passes quantiles"):
+        import_schedule("diffusers", Request(source=str(tmp_path), steps=4))

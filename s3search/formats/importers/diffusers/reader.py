@@ -28,7 +28,7 @@ from s3search.errors import InvalidConfig, InvalidSchedule
 from s3search.formats.importers.diffusers import solvers
 from s3search.formats.importers.diffusers.config import SchedulerConfig
 from s3search.formats.importers.diffusers.solvers import Made, SolverRun
-from s3search.formats.importers.diffusers.starts import network_time_error, start_scale
+from s3search.formats.importers.diffusers.starts import network_times_off, start_scale
 from s3search.formats.importers.request import Request, required
 from s3search.models.diffusers.pipeline_sigmas import (
     PASSES_ANOTHER,
@@ -75,10 +75,10 @@ def _notes_of_the_pipeline(made: Schedule) -> list[str]:
             "times as strong as the schedule, whose noise is that of its first level; multiply "
             "the noise by that to make the pipeline's images"
         )
-    if "network_time_error" in origin:
+    if "network_times_off" in origin:
         notes.append(
             "network: the scheduler tells it whole timesteps, up to "
-            f"{origin['network_time_error']:.2g} of a training step from those of its levels; the "
+            f"{origin['network_times_off']:.2g} of a training step from those of its levels; the "
             "schedule tells it the levels' own"
         )
     return notes
@@ -119,7 +119,7 @@ def schedule_of(
         steps = _with_network_times(steps, sigmas_passed(passed, n))
     _note_the_models_part(run)
     scale = start_scale(name, parsed, process, times[0])
-    off = network_time_error(name, parsed, process, times)
+    off = network_times_off(name, parsed, process, times)
     facts = {} if passed is None else {"sigmas_of": f"{pipeline}: {passed.value}"}
     return Schedule(
         process=process,
@@ -129,7 +129,7 @@ def schedule_of(
             "scheduler": name,
             "notes": tuple(run.notes),
             **({"start_scale": scale} if abs(scale - 1.0) > _SAME_SCALE else {}),
-            **({"network_time_error": off} if off > _SAME_TIME else {}),
+            **({"network_times_off": off} if off > _SAME_TIME else {}),
             **facts,
         },
     )
@@ -151,10 +151,9 @@ def _passed(
 
 def _with_network_times(steps: Sequence[Step], network_times: Sequence[float]) -> list[Step]:
     """The steps, whose network is told these times and not those of their levels."""
-    following = [*network_times[1:], None]
+    own = [*network_times[1:], None]
     return [
-        step.model_copy(update={"network_time": t})
-        for step, t in zip(steps, following, strict=True)
+        step.model_copy(update={"network_time": t}) for step, t in zip(steps, own, strict=True)
     ]
 
 

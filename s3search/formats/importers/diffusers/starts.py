@@ -45,7 +45,7 @@ _TELLS_WHOLE_TIMES = (
 """Those whose timesteps are whole numbers wherever their levels lie."""
 
 
-def network_time_error(
+def network_times_off(
     name: str, config: SchedulerConfig, process: NoiseProcess, times: Sequence[float]
 ) -> float:
     """How far the whole timesteps that the scheduler tells the network lie from those of its
