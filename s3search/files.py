@@ -28,7 +28,8 @@ def text_of(path: Path | str) -> str:
     except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
         raise InvalidConfig(f"{path}: cannot be read ({error})") from error
     if len(content) > LARGEST_TEXT:
-        raise InvalidConfig(f"{path}: cannot be read (more than {LARGEST_TEXT} bytes of text)")
+        most = f"more than {LARGEST_TEXT // 2**20} MB, which no such file has"
+        raise InvalidConfig(f"{path}: cannot be read ({most})")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -22,9 +22,7 @@ Artifacts = Annotated[
 
 def dashboard(
     storage: Storage = None,
-    port: Annotated[
-        int, typer.Option("--port", min=0, max=65_535, help="Port; 0 takes a free one.")
-    ] = 8080,
+    port: Annotated[int, typer.Option("--port", help="Port; 0 takes a free one.")] = 8080,
     host: Annotated[
         str,
         typer.Option(

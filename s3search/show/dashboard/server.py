@@ -22,6 +22,7 @@ from s3search.study.database.engine import redacted
 from s3search.study.optuna.storage import closed_after
 
 LOOPBACK = "127.0.0.1"
+_LAST_PORT = 65_535
 _LIMITS = {  # who is slow waits in a buffer, and holds none of the threads that answer
     "threads": 8,
     "connection_limit": 400,
@@ -85,6 +86,8 @@ def serve(
 def _listening(served: WSGIApplication, address: Address) -> Any:
     import waitress  # type: ignore[import-untyped]  # noqa: PLC0415  # of the extra `dashboard`
 
+    if not 0 <= address.port <= _LAST_PORT:  # the system would take it modulo 65,536
+        raise InvalidConfig(f"--port {address.port}: there are ports from 0 to {_LAST_PORT:,}")
     logging.getLogger("waitress").setLevel(logging.ERROR)  # requests are not news
     is_ipv6 = ":" in address.host
     family = {"ipv4": not is_ipv6, "ipv6": is_ipv6}

@@ -212,7 +212,7 @@ def _engine(url: str, *, create: bool) -> Engine:
         )
     except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError) as error:
         raise InvalidConfig(
-            f"storage: {redacted(url)} names no database that is known here; {_ENCODING}"
+            f"storage: {redacted(url)} is no database URL of a kind known here; {_ENCODING}"
         ) from error
     except ModuleNotFoundError as error:
         raise InvalidConfig(

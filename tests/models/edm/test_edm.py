@@ -267,7 +267,7 @@ def test_weights_that_do_not_fit_are_named(
         ({"config": {"model_type": "Song"}}, "did you mean 'SongUNet'"),
         ({"config": {**SONG.model_dump(), "num_block": 3}}, "did you mean 'num_blocks'"),
         ({"config": {"model_type": "SongUNet"}}, r"config\.img_resolution: Field required"),
-        ({"config": "no_such.json"}, "no_such.json cannot be read"),
+        ({"config": "no_such.json"}, "no_such.json: cannot be read"),
     ],
 )
 def test_wrong_options_are_one_clear_sentence(
