@@ -71,6 +71,14 @@ def test_a_percent_sign_in_the_install_path_is_no_setting(
     opening._revisions.cache_clear()
 
 
+def test_a_folder_that_is_not_there_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where "tmp" is no folder
+    with pytest.raises(InvalidConfig, match=r"there is no folder tmp/x; .* four slashes"):
+        open_engine("sqlite:///tmp/x/a.db", create=True)
+
+
 @contextmanager
 def _unwritable(file: Path) -> Iterator[Path]:
     """A copy of a database where nobody but root can write."""

@@ -179,7 +179,7 @@ _KILLS = 12
 def test_a_kill_leaves_a_copy_and_a_prune_whole_or_undone(done: StudyConfig, url: str) -> None:
     asked = ["--source", done.storage.url, "--target", url]
     command = [sys.executable, "-m", "tests.benchmarks.kill_upkeep", str(_KILLS), *asked]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=250)
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout)["kills"] == 2 * _KILLS
 

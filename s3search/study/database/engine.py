@@ -63,7 +63,9 @@ def open_engine(url: str, *, create: bool) -> Engine:
         _bring_up_to_date(engine, url, create=create)
     except (sa.exc.OperationalError, sa.exc.DatabaseError) as error:
         engine.dispose()
-        raise InvalidConfig(f"storage: cannot open {redacted(url)} ({_cause(error)})") from error
+        raise InvalidConfig(
+            f"storage: cannot open {redacted(url)} ({_cause(error, url)})"
+        ) from error
     except BaseException:
         engine.dispose()
         raise
@@ -88,7 +90,9 @@ def schema_of(url: str) -> str | None:
         with engine.connect() as connection:
             return _current(connection)
     except (sa.exc.OperationalError, sa.exc.DatabaseError) as error:
-        raise InvalidConfig(f"storage: cannot open {redacted(url)} ({_cause(error)})") from error
+        raise InvalidConfig(
+            f"storage: cannot open {redacted(url)} ({_cause(error, url)})"
+        ) from error
     finally:
         engine.dispose()
 
@@ -293,8 +297,14 @@ def _current(connection: sa.Connection) -> str | None:
     return MigrationContext.configure(connection, opts=options).get_current_revision()
 
 
-def _cause(error: sa.exc.DBAPIError) -> str:
+def _cause(error: sa.exc.DBAPIError, url: str) -> str:
     said = str(error.orig).strip().splitlines()[0] if error.orig else str(error)
+    folder = Path(parsed_url(url).database or "").parent
+    if "unable to open database file" in said and not folder.is_dir():
+        return (
+            f"{said}: there is no folder {folder}; a path from the root has four slashes, "
+            "sqlite:////folder/s3search.db"
+        )
     if "unable to open database file" in said or "readonly database" in said:
         said += ": the file or its folder cannot be written here; finished studies are read there"
     return said
