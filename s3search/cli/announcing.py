@@ -1,6 +1,6 @@
 """Whose code a command is about to run, said before it does."""
 
-from s3search.cli.output import ERR
+from s3search.cli.output import ERR, say
 
 
 def announce_code(url: str, study: str) -> None:
@@ -9,4 +9,4 @@ def announce_code(url: str, study: str) -> None:
     from s3search.study.file.named_code import code_sentence
 
     with open_study(url, study) as store:
-        ERR.print(code_sentence(store.config, will=True), highlight=False, soft_wrap=True)
+        say(code_sentence(store.config, will=True), on=ERR)

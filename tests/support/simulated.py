@@ -14,12 +14,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
-from s3search.cluster.pool import TASKS_PER_WORKER, Outcome, Task, check_submit
+from s3search.cluster.pool import TASKS_PER_WORKER, ClosesItself, Outcome, Task, check_submit
 from s3search.cluster.sizes import Place
 from s3search.errors import Failure
 from s3search.evaluation.record import PolishReply, Population, Reply, Request
@@ -52,7 +50,7 @@ class _Worker:
     up_since: float = 0.0
 
 
-class SimulatedPool:
+class SimulatedPool(ClosesItself):
     """A `WorkerPool` of ``n_workers`` virtual ones beside a real one in this process, which
     answers whatever is neither an evaluation nor a polishing.
     """
@@ -126,17 +124,6 @@ class SimulatedPool:
     def close(self) -> None:
         self._queue.clear()
         self._pending.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # -- time ------------------------------------------------------------------------------
 

@@ -54,18 +54,13 @@ def open_engine(url: str, *, create: bool) -> Engine:
     """An engine on ``url`` whose schema is this release's.
 
     With ``create`` a missing or older schema is made or upgraded; without it a database that holds
-    no study is an error, and
-    nothing is written.  Raises `InvalidConfig` for a URL that leads nowhere and `StudyConflict`
-    for another version.
+    no study is an error, and nothing is written.  Raises `InvalidConfig` for a URL that leads
+    nowhere and `StudyConflict` for another version.
     """
     engine = _engine(url, create=create)
     try:
-        _bring_up_to_date(engine, url, create=create)
-    except (sa.exc.OperationalError, sa.exc.DatabaseError) as error:
-        engine.dispose()
-        raise InvalidConfig(
-            f"storage: cannot open {redacted(url)} ({_cause(error, url)})"
-        ) from error
+        with _said_where(url):
+            _bring_up_to_date(engine, url, create=create)
     except BaseException:
         engine.dispose()
         raise
@@ -73,28 +68,40 @@ def open_engine(url: str, *, create: bool) -> Engine:
 
 
 @contextmanager
-def connected(url: str, *, create: bool = False) -> Iterator[sa.Connection]:
-    """One transaction on a database that is opened for it; as `open_engine` says."""
+def opened(url: str, *, create: bool = False) -> Iterator[Engine]:
+    """What `open_engine` gives, for a while."""
     engine = open_engine(url, create=create)
     try:
-        with engine.begin() as connection:
-            yield connection
+        yield engine
     finally:
         engine.dispose()
+
+
+@contextmanager
+def connected(url: str, *, create: bool = False) -> Iterator[sa.Connection]:
+    """One transaction on a database that is opened for it; as `open_engine` says."""
+    with opened(url, create=create) as engine, engine.begin() as connection:
+        yield connection
 
 
 def schema_of(url: str) -> str | None:
     """Version of the schema as it stands, None without our tables; raises `InvalidConfig`."""
     engine = _engine(url, create=False)
     try:
-        with engine.connect() as connection:
+        with _said_where(url), engine.connect() as connection:
             return _current(connection)
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def _said_where(url: str) -> Iterator[None]:
+    try:
+        yield
     except (sa.exc.OperationalError, sa.exc.DatabaseError) as error:
         raise InvalidConfig(
             f"storage: cannot open {redacted(url)} ({_cause(error, url)})"
         ) from error
-    finally:
-        engine.dispose()
 
 
 def redacted(url: str) -> str:

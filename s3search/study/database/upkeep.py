@@ -19,6 +19,7 @@ from s3search.study.database.engine import (
     connected,
     insert_missing,
     open_engine,
+    opened,
     parsed_url,
     redacted,
     schema_of,
@@ -83,19 +84,16 @@ def copy_studies(
     """
     if parsed_url(url) == parsed_url(target):
         raise StudyConflict(f"--to: {redacted(target)} is the database to copy from")
-    with connected(url) as connection:
-        chosen = _chosen(_ids(connection), url, names)
-    source, destination = open_engine(url, create=False), open_engine(target, create=True)
-    try:
-        close_rdb(open_rdb(target))  # makes Optuna's tables
-        _check_optuna(source, destination, url)
-        _check_names_are_free(destination, target, list(chosen))
-        for name, study_id in chosen.items():
-            carry(name)
-            announce(_copy(source, destination, name, study_id))
-    finally:
-        destination.dispose()
-        source.dispose()
+    with opened(url) as source:
+        with source.begin() as connection:
+            chosen = _chosen(_ids(connection), url, names)
+        with opened(target, create=True) as destination:
+            close_rdb(open_rdb(target))  # makes Optuna's tables
+            _check_optuna(source, destination, url)
+            _check_names_are_free(destination, target, list(chosen))
+            for name, study_id in chosen.items():
+                carry(name)
+                announce(_copy(source, destination, name, study_id))
 
 
 def upgrade(url: str) -> tuple[str | None, str]:
@@ -123,9 +121,8 @@ def prune(url: str, names: Sequence[str]) -> Prunable:
     prunable(url, names)  # a wrong name or database is an error before anything is opened to write
     for name in names:
         check_free(url, name)
-    engine = open_engine(url, create=True)
-    size = _file_size(url)
-    try:
+    with opened(url, create=True) as engine:
+        size = _file_size(url)
         with engine.connect() as connection:
             has_trials = has_tables(connection)
         if has_trials:
@@ -144,8 +141,6 @@ def prune(url: str, names: Sequence[str]) -> Prunable:
                 raw: Any = connection.connection.dbapi_connection
                 raw.execute("vacuum")  # on the bare connection: not inside a transaction
                 raw.execute("pragma wal_checkpoint(truncate)")
-    finally:
-        engine.dispose()
     after = _file_size(url)
     n_bytes = None if size is None or after is None else max(size - after, 0)
     return Prunable(
