@@ -8,7 +8,7 @@ asked no more at this number of network calls,
 
     rank    where it ranks what was measured no better than it should: over all, or inside the
             best part, where a search moves; at no later number of calls either
-    cost    where its share pays not even one; what fits it once is paid whatever is decided
+    cost    where its share pays not even two; what fits it once is paid whatever is decided
     empty   where it has no score for any of the first schedules, as for models of latents
 """
 
@@ -223,9 +223,10 @@ class FreeProxies:
                     return {"dropped": dear, "per_measured": per_measured}
             name = max(left, key=self._rate)
             left.remove(name)
-            share = 100 * rate / (whole + rate)
+            least = _PER_MEASURED[-1]
+            share = 100 * least * rate / (whole + least * rate)
             dear[name] = (
-                f"{1000 * self._rate(name):.3g} ms a schedule: one for each that is measured "
+                f"{1000 * self._rate(name):.3g} ms a schedule: {least} for each that is measured "
                 f"would take {share:.0f} % of the search's worker seconds"
             )
         return {"dropped": dear, "per_measured": 0}
