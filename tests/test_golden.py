@@ -1,6 +1,6 @@
 """Every golden case: what the published code made of an analytic model, we make too.
 
-The folder is $S3SEARCH_GOLDEN, or the full set beside the repository, or tests/golden.
+The folder is $S3SEARCH_GOLDEN, or the full set beside the repository with tests/golden.
 """
 
 import json

@@ -83,6 +83,8 @@ class NoisePath(Part):
                 return r * r
             case Clock.VP:
                 b, d = self.beta_min, self.beta_d
+                if r == 0.0:
+                    return 0.0  # a beta_min < 0 makes a second time without noise, -2 b / d
                 return (math.sqrt(b * b + 2.0 * d * math.log1p(r * r)) - b) / d
 
     def ratio(self, t: float) -> float:

@@ -138,6 +138,13 @@ def test_path_rates_are_derivatives_of_its_levels(clock: Clock) -> None:
     assert list(path.rates(at)) == pytest.approx(measured, rel=1e-8)
 
 
+@pytest.mark.parametrize("clock", [Clock.LINEAR, Clock.VE, Clock.VP])
+def test_a_path_is_without_noise_at_time_zero(clock: Clock) -> None:
+    """Also where beta_min < 0, as EDM's fit to sigma 0.002 to 81 has it, and r(t) is 0 twice."""
+    path = NoisePath(clock=clock, scale=Scale.NONE, beta_d=17.588, beta_min=-0.0048)
+    assert path.time(level(_EDM, 0.0)) == 0.0
+
+
 @pytest.mark.parametrize(
     ("rule", "message"),
     [

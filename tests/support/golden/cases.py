@@ -37,6 +37,7 @@ from tests.support.golden import slopes as golden_slopes
 from tests.support.helpers import NoSchedule, Waits
 
 _REPOSITORY = Path(__file__).resolve().parents[3]
+_OWN_FOLDER = _REPOSITORY / "tests" / "golden"
 Case = Mapping[str, Any]
 _Adaptor = Callable[[Case, NoiseProcess], Schedule]
 
@@ -60,12 +61,19 @@ def golden_folder() -> Path:
     if "S3SEARCH_GOLDEN" in os.environ:
         return Path(os.environ["S3SEARCH_GOLDEN"])
     beside = _REPOSITORY.parent / "shared" / "golden"
-    return beside if beside.is_dir() else _REPOSITORY / "tests" / "golden"
+    return beside if beside.is_dir() else _OWN_FOLDER
 
 
 def case_files() -> dict[str, Path]:
-    """Case id to file; every file in a family's folder is a case, listed in the index or not."""
-    return {path.stem: path for path in sorted(golden_folder().glob("*/*.json"))}
+    """Case id to file; every file in a family's folder is a case, listed in the index or not.
+
+    The set beside the repository does not replace the cases that only tests/golden has.
+    """
+    folders = [golden_folder()]
+    if "S3SEARCH_GOLDEN" not in os.environ:
+        folders.insert(0, _OWN_FOLDER)
+    found = {path.stem: path for folder in folders for path in folder.glob("*/*.json")}
+    return {name: found[name] for name in sorted(found)}
 
 
 def problem_of(case: Case) -> Problem:

@@ -34,7 +34,6 @@ _RUNGE_KUTTA = {
     "3vdh": "houwen3",
     "4rk": "rk4",
 }
-_VP_BETAS = (19.9, 0.1)
 _ABLATION_ENDS = {"ve": (0.02, 100.0), "iddpm": (0.002, 81.0), "edm": (0.002, 80.0)}
 
 
@@ -141,19 +140,24 @@ def _path(solver: Mapping[str, Any]) -> NoisePath:
     clock = Clock(solver.get("schedule", "linear"))
     if clock is not Clock.VP:
         return NoisePath(clock=clock, scale=scale)
-    beta_d, beta_min = _VP_BETAS
-    kind = solver.get("discretization", "edm")
-    ends = (solver.get("sigma_min"), solver.get("sigma_max"))
-    if kind != "vp" or ends != (None, None):  # fitted to the noise levels
-        if solver.get("epsilon_s", 1e-3) != 1e-3 or (kind == "vp" and None in ends):
-            raise ValueError(f"no fit for {solver}")
-        low, high = (
-            usual if given is None else given
-            for given, usual in zip(ends, _ABLATION_ENDS.get(kind, ends), strict=True)
-        )
-        beta_min, beta_max = published.clock_of(edm(low, high))
-        beta_d = beta_max - beta_min
+    kind, first = solver.get("discretization", "edm"), solver.get("epsilon_s", 1e-3)
+    usual_path = NoisePath(clock=clock, scale=scale)
+    usual = _ABLATION_ENDS.get(kind) or (usual_path.ratio(first), usual_path.ratio(1.0))
+    given = (solver.get("sigma_min"), solver.get("sigma_max"))
+    low, high = (own if asked is None else asked for asked, own in zip(given, usual, strict=True))
+    beta_d, beta_min = _fitted_betas(low, high, first)
     return NoisePath(clock=clock, scale=scale, beta_d=beta_d, beta_min=beta_min)
+
+
+def _fitted_betas(low: float, high: float, first: float) -> tuple[float, float]:
+    """beta_d and beta_min with the ratio ``low`` at time ``first`` and ``high`` at time 1.
+
+    log(1 + r^2) = beta_d t^2 / 2 + beta_min t at both; the levels of EDM and iDDPM make
+    beta_min negative.
+    """
+    slopes = [math.log1p(low * low) / first, math.log1p(high * high)]
+    half = (slopes[1] - slopes[0]) / (1.0 - first)
+    return 2.0 * half, slopes[1] - half
 
 
 def _path_time(path: NoisePath, sigma: float) -> float:
