@@ -193,7 +193,7 @@ class EmsStatistics:
 
     @cached_property
     def interval(self) -> Callable[[int, int], EmsInterval]:
-        """The integrals from node i to node j > i; the latest 256 are kept."""
+        """The integrals from node i to node j >= i, 0 if they are one; the latest 256 are kept."""
         return lru_cache(maxsize=_CACHED_INTERVALS)(self._integrate)
 
     def _integrate(self, i: int, j: int) -> EmsInterval:
@@ -201,7 +201,8 @@ class EmsStatistics:
         own = slice(i, j + 1)
         w = np.exp((big_l[own] - big_l[i]) + (big_s[own] - big_s[i]))
         trapezoid = np.full(j - i + 1, self.nodes.spacing)
-        trapezoid[[0, -1]] /= 2
+        trapezoid[0] -= self.nodes.spacing / 2
+        trapezoid[-1] -= self.nodes.spacing / 2
         steps = self.nodes.spacing * np.arange(j - i + 1)
         powers = tuple(
             np.tensordot(trapezoid * steps**k / math.factorial(k), w, axes=1)

@@ -25,7 +25,9 @@ The third prediction, v3, is that of DPM-Solver-v3 with EMS statistics (ems.py h
 
 i, j and q are the nodes nearest to start, target and point; alpha and the lam that derivatives are
 estimated with are exact, as in USF's code.  Its z is h.  Where the times are nodes this is
-DPM-Solver-v3 itself.
+DPM-Solver-v3 itself.  Where start and target are nearest to one node, i = j, all integrals are
+empty and x / alpha stays where it is: USF's code does that, and published schedules hold such
+steps.
 """
 
 import math
@@ -34,7 +36,6 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from s3search.errors import InvalidSchedule
 from s3search.rules.adams import joined
 from s3search.rules.base import MAX_ORDER, Objection, endless_step, first_order, missing_point
 from s3search.rules.ems import EmsNodes, EmsStatistics
@@ -158,7 +159,7 @@ class Taylor(SearchedRule):
         return self.prediction is Prediction.V3
 
     def is_covered(self, nodes: EmsNodes, past: Sequence[Level], to: Level) -> bool:
-        """Whether all points lie at nodes, and the step from one to another."""
+        """Whether all points lie at nodes, and the step, so that it moves, from one to another."""
         points = {self.start, *(p for each in self.derivatives for p in each.points)}
         lams = [past[p].lam for p in points if math.isfinite(past[p].lam)]
         start = nodes.nearest(past[self.start].lam)
@@ -170,11 +171,6 @@ class Taylor(SearchedRule):
         """The v3 state at ``to`` by the formulas of the module's docstring."""
         start = history[self.start]
         i, j = ems.node(start.level.lam), ems.node(to.lam)
-        if i == j:
-            raise InvalidSchedule(
-                f"from t = {start.level.t} to {to.t} is less than one interval of the EMS "
-                "statistics; move the times apart or use 'data' or 'noise' there"
-            )
         integrals = ems.interval(i, j)
         h = to.lam - start.level.lam
         weights: dict[int, Coefficient] = {self.start: -integrals.powers[0]}

@@ -27,6 +27,7 @@ from s3search.schedules.schedule import (
 from s3search.schedules.spacing import End, EndRule
 from s3search.solvers.plan import PlanBatch, check_table, compile_plan, compile_plans
 from s3search.solvers.sample import run_plan, sample
+from tests.support.dpm_v3 import WrittenOutV3
 from tests.support.helpers import PROCESSES, SHAPE, gaussian, max_abs, noise
 
 
@@ -119,6 +120,51 @@ def test_published_v3_stands_on_nodes_and_corrects_all_but_the_last_step() -> No
     assert [step.corrector is not None for step in plain.steps] == [0, 1, 1, 1, 1, 0]
 
 
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("p_pseudo", [False, True])
+@pytest.mark.parametrize("c_pseudo", [False, True])
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("name", ["vp_linear", "vp_discrete", "edm"])
+def test_published_v3_is_the_solver_written_out(  # the options of the published call
+    order: int, p_pseudo: bool, c_pseudo: bool, half: bool, name: str
+) -> None:
+    ems, process = _ems(), PROCESSES[name]
+    made = published.dpm_solver_v3(
+        process,
+        ems,
+        nfe=7,
+        order=order,
+        p_pseudo=p_pseudo,
+        c_pseudo=c_pseudo,
+        half=half,
+        spacing="uniform",
+        end=End(sigma=0.05, begin=10.0),
+    )
+    plan = compile_plan(made, ems)
+    assert plan.nfe == 7
+    middle = 499.0 if name == "vp_discrete" else 0.5  # index i is at t = (i + 1) / 1000
+    written_out = WrittenOutV3(
+        denoiser=gaussian(process),
+        process=process,
+        ems=ems,
+        order=order,
+        p_pseudo=p_pseudo,
+        c_pseudo=c_pseudo,
+        corrects=lambda t: t > middle or not half,
+    )
+    x = noise() * plan.levels[0].sigma
+    end = run_plan(gaussian(process), plan, x)
+    assert max_abs(end - written_out.run(made.times, x)) < 1e-10 * max_abs(end)
+
+
+def test_half_corrects_the_noisier_times_alone() -> None:
+    made = _schedule(_ems(), half=True)
+    corrected = [step.corrector is not None for step in made.steps]
+    ends = [t > 0.5 for t in made.times[1:]]
+    assert corrected == ends
+    assert 0 < sum(corrected) < 5
+
+
 def test_published_v3_with_the_denoise_end_returns_the_last_call() -> None:
     ems = _ems()
     made = _schedule(ems, end=End(rule=EndRule.DENOISE, sigma=0.05))
@@ -132,13 +178,21 @@ def test_too_few_nodes_are_refused() -> None:
         _schedule(_ems(n=4))
 
 
-def test_step_inside_one_interval_is_refused() -> None:
-    ems = _ems(n=12)
-    times = [vp_linear().time_of_lam(float(ems.lams[3]) + d) for d in (-0.2, 0.2)]
-    step = Step(predictor=Taylor(prediction=Prediction.V3, order=1))
-    made = on_times(vp_linear(), times, [step], statistics=StatisticsReference(digest=ems.digest))
-    with pytest.raises(InvalidSchedule, match=r"steps\[0\]: from t = .* less than one interval"):
-        compile_plan(made, ems)
+def test_step_inside_one_interval_leaves_the_image_where_it_is() -> None:
+    """As in USF's code: nothing is integrated, so x / alpha stays."""
+    ems, process = _ems(n=12), vp_linear()
+    lams = [ems.lams[1], *(float(ems.lams[3]) + d for d in (-0.2, 0.2, 0.3))]
+    times = [process.time_of_lam(lam) for lam in lams]
+    steps = [Step(predictor=Taylor(prediction=Prediction.V3, order=o)) for o in (1, 2, 3)]
+    reference = StatisticsReference(digest=ems.digest)
+    ends = []
+    for n in (1, 2, 3):
+        made = on_times(process, times[: n + 1], steps[:n], statistics=reference)
+        plan = compile_plan(made, ems)
+        assert plan.nfe == n
+        ends.append(sample(gaussian(process), plan, noise()) / plan.levels[-1].alpha)
+    assert max_abs(ends[1] - ends[0]) < 1e-14 * max_abs(ends[0])
+    assert max_abs(ends[2] - ends[0]) < 1e-14 * max_abs(ends[0])
 
 
 def test_schedule_names_its_statistics() -> None:

@@ -37,7 +37,11 @@ from s3search.schedules.published.dpm import (
     singlestep_on,
     singlestep_orders,
 )
-from s3search.schedules.published.dpm_v3 import dpm_solver_v3, dpm_solver_v3_steps
+from s3search.schedules.published.dpm_v3 import (
+    corrected_by_half,
+    dpm_solver_v3,
+    dpm_solver_v3_steps,
+)
 from s3search.schedules.published.edm import euler, euler_steps, heun, heun_steps
 from s3search.schedules.published.flow import (
     flow_2m,
@@ -76,6 +80,7 @@ __all__ = [
     "bdia",
     "bdia_steps",
     "clock_of",
+    "corrected_by_half",
     "dc_solver",
     "ddim",
     "ddim_on",

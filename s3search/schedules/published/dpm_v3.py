@@ -2,17 +2,21 @@
 
 Its times are nodes of the statistics. Predictors of rising order are Taylor steps with the v3
 prediction; correctors reuse the call at the predicted state and start one point earlier. A
-*pseudo* estimate takes the k-th derivative from the k nearest points instead of from all.
+*pseudo* estimate takes the k-th derivative from the k nearest points instead of from all. With
+*half* only the points in the noisier half of the times are corrected.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 from s3search.errors import InvalidSchedule
-from s3search.processes import NoiseProcess
+from s3search.processes import NoiseProcess, VpDiscrete
 from s3search.rules import Derivative, EmsStatistics, Prediction, Taylor
 from s3search.schedules.published.common import check_order, on_times, rising_orders
 from s3search.schedules.schedule import Corrector, Schedule, StatisticsReference, Step
 from s3search.schedules.spacing import End, EndRule, Spacing, grid
+
+_HALF = 0.5  # above this time `half` corrects
 
 
 def dpm_solver_v3(  # noqa: PLR0913  # the options of the published call
@@ -24,12 +28,13 @@ def dpm_solver_v3(  # noqa: PLR0913  # the options of the published call
     p_pseudo: bool = False,
     use_corrector: bool = True,
     c_pseudo: bool = True,
+    half: bool = False,
     spacing: Spacing | str = "logsnr",
     end: End | None = None,
 ) -> Schedule:
     """DPM-Solver-v3 on the nodes nearest to the grid; compile it with the same ``ems``.
 
-    The authors choose ``p_pseudo`` and ``c_pseudo`` per model.
+    The authors choose ``p_pseudo`` and ``c_pseudo`` per model, and ``half`` for strong guidance.
     """
     end = end or End()
     denoise = end.rule is EndRule.DENOISE
@@ -41,6 +46,7 @@ def dpm_solver_v3(  # noqa: PLR0913  # the options of the published call
         p_pseudo=p_pseudo,
         use_corrector=use_corrector,
         c_pseudo=c_pseudo,
+        n_corrected=corrected_by_half(process, times) if half else None,
     )
     if denoise:
         last = Step(predictor=Taylor(prediction=Prediction.DATA, order=1))
@@ -56,30 +62,45 @@ def dpm_solver_v3_steps(
     p_pseudo: bool = False,
     use_corrector: bool = True,
     c_pseudo: bool = True,
+    n_corrected: int | None = None,
     lower_order_final: bool = True,
 ) -> tuple[Step, ...]:
     """n predictors of rising order and, on all but the last, correctors.
 
     As in the authors' code a corrector has its predictor's order, and with ``c_pseudo`` one more;
-    of order 1 it would change nothing, and is left out.
+    of order 1 it would change nothing, and is left out.  ``n_corrected`` leaves out those after so
+    many steps, see `corrected_by_half`.
     """
     check_order(order, 3)
+    last_corrected = n - 1 if n_corrected is None else min(n_corrected, n - 1)
     steps = []
     for i, own in enumerate(rising_orders(n, order, lowers=lower_order_final)):
         predictor = _rule(own, start=-1, others=range(-2, -1 - own, -1), pseudo=p_pseudo)
         corrected = own + c_pseudo
         corrector = None
-        if use_corrector and i < n - 1 and corrected > 1:
+        if use_corrector and i < last_corrected and corrected > 1:
             others = (-1, *range(-3, -1 - corrected, -1))
             corrector = Corrector(rule=_rule(corrected, start=-2, others=others, pseudo=c_pseudo))
         steps.append(Step(predictor=predictor, corrector=corrector))
     return tuple(steps)
 
 
+def corrected_by_half(process: NoiseProcess, times: Sequence[float]) -> int:
+    """The number of steps that the authors' ``half`` corrects: those that end at a time above 0.5.
+
+    Times count as in their code: up to 1 for VP, sigma for EDM.  (That is what the code does; its
+    documentation says t <= 0.5.)
+    """
+    half = _HALF * process.n - 1 if isinstance(process, VpDiscrete) else _HALF
+    return sum(t > half for t in times[1:])
+
+
 def snapped(
     process: NoiseProcess, times: tuple[float, ...], ems: EmsStatistics
 ) -> tuple[float, ...]:
-    """The times of the nodes nearest to ``times``; raises `InvalidSchedule` where two are one."""
+    """The times of the nodes nearest to ``times``; raises `InvalidSchedule` where two are one: the
+    authors' code, which has nothing between them to divide by, ends in NaN there.
+    """
     nodes = [ems.nearest_node(process.lam(t)) for t in times]
     for i, (node, following) in enumerate(pairwise(nodes)):
         if node == following:

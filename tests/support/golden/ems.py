@@ -49,7 +49,12 @@ def dpm_solver_v3(
     nodes = [ems.nearest_node(process.lam(t)) for t in times]
     if nodes != case["solver"]["ems"]["node_index"]:
         raise ValueError(f"the case's times are at nodes {case['solver']['ems']['node_index']}")
-    steps = published.dpm_solver_v3_steps(len(times) - 1, **arguments)
+    is_half = arguments.pop("half", False)
+    steps = published.dpm_solver_v3_steps(
+        len(times) - 1,
+        n_corrected=published.corrected_by_half(process, times) if is_half else None,
+        **arguments,
+    )
     reference = StatisticsReference(digest=ems.digest)
     return published.on_times(process, times, steps, statistics=reference)
 
