@@ -4,10 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from scipy.integrate import quad
 
 from s3search.processes import edm, flow, vp_linear
 from s3search.rules import LINEAR_PREDICTIONS, Adams, Prediction, Taylor, UniPC, Variant, level
 from s3search.rules.adams import integrated_basis
+from s3search.schedules.published.k_diffusion import K_SIGMAS
 from tests.support.helpers import exact_trajectory, max_abs
 
 _VP, _EDM = vp_linear(), edm()
@@ -66,6 +68,30 @@ def test_heun_corrector_is_the_trapezoid_rule() -> None:
 def test_equal_adams_steps_have_the_textbook_weights() -> None:
     weights = integrated_basis([4.0, 3.0, 2.0, 1.0], 1.0, 0.0)
     assert weights == pytest.approx([9 / 24, -37 / 24, 59 / 24, -55 / 24], rel=1e-13)
+
+
+@pytest.mark.parametrize(
+    "sigmas",
+    [
+        *(make(8, edm()) for make in K_SIGMAS.values()),
+        [80.0, 0.8, 0.008, 8e-5, 8e-7, 0.0],
+        [80.0, 79.9, 79.8, 79.7, 1e-4, 0.0],
+    ],
+)
+def test_adams_weights_are_those_that_lms_integrates(sigmas: list[float]) -> None:
+    """By quadrature at epsrel 1e-4, as k-diffusion and diffusers do: exact for polynomials."""
+    for i in range(len(sigmas) - 1):
+        nodes = [sigmas[i - j] for j in range(min(i + 1, 4))]
+        for own, weight in zip(
+            nodes, integrated_basis(nodes, sigmas[i], sigmas[i + 1]), strict=True
+        ):
+            others = [node for node in nodes if node != own]
+
+            def basis(at: float, own: float = own, others: list[float] = others) -> float:
+                return math.prod((at - other) / (own - other) for other in others)
+
+            theirs, _ = quad(basis, sigmas[i], sigmas[i + 1], epsrel=1e-4)
+            assert weight == pytest.approx(theirs, rel=1e-13)
 
 
 def test_adams_above_euler_has_no_value_from_pure_noise() -> None:

@@ -8,7 +8,9 @@ import pytest
 from torch import Tensor
 
 from s3search.processes import edm
+from s3search.schedules import published
 from s3search.schedules.published.k_diffusion import K_SAMPLERS, K_SIGMAS
+from s3search.schedules.spacing import End, EndRule
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
 from tests.support.helpers import gaussian, max_abs, noise
@@ -72,3 +74,13 @@ def test_the_lists_are_those_of_their_formulas() -> None:
     assert K_SIGMAS["karras"](4, edm()) == pytest.approx([*middle, 0.0])
     even = [80.0 * (0.002 / 80.0) ** (i / 3) for i in range(4)]
     assert K_SIGMAS["exponential"](4, edm()) == pytest.approx([*even, 0.0])
+
+
+def test_lms_keeps_its_order_on_the_last_step_and_rho_ab_does_not() -> None:
+    end = End(rule=EndRule.DENOISE)
+    made = published.lms(edm(), nfe=8, order=4)
+    assert made == K_SAMPLERS["lms"].make(edm(), list(made.times))
+    lowered = published.rho_ab(edm(), nfe=8, order=4, end=end)
+    assert lowered.times == made.times
+    assert lowered.steps[:-1] == made.steps[:-1]
+    assert lowered.steps[-1] == published.ddim_steps(1)[0]

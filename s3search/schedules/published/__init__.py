@@ -21,6 +21,7 @@ from s3search.schedules.published.deis import (
     deis_steps,
     ipndm,
     ipndm_steps,
+    lms,
     rho_ab,
     rho_ab_steps,
 )
@@ -112,6 +113,7 @@ __all__ = [
     "heun_steps",
     "ipndm",
     "ipndm_steps",
+    "lms",
     "momentum",
     "momentum_steps",
     "on_times",

@@ -11,7 +11,7 @@ from s3search.rules import Adams, AdamsTime, Slope, clock_of, refuse_pure_noise
 from s3search.rules.momentum import HIGHEST_ORDER
 from s3search.schedules.published.common import check_order, on_times, rising_orders
 from s3search.schedules.schedule import Schedule, Step
-from s3search.schedules.spacing import End, Spacing, grid
+from s3search.schedules.spacing import End, EndRule, Spacing, grid
 
 
 def deis(
@@ -45,12 +45,31 @@ def rho_ab(
     spacing: Spacing | str = "karras",
     end: End | None = None,
 ) -> Schedule:
-    """Variable-step Adams-Bashforth in rho: DEIS rhoAB, k-diffusion's LMS, and what iPNDM_v means.
+    """Variable-step Adams-Bashforth in rho: DEIS rhoAB, and what iPNDM_v means.
 
-    (The published iPNDM_v miscalculates its weights from order 3 on.)
+    (The published iPNDM_v miscalculates its weights from order 3 on.)  A last step to the clean
+    end is Euler's, as in diff-sampler; `lms` keeps its order there.
     """
     refuse_pure_noise(process)
     return on_times(process, grid(process, nfe, spacing, end), rho_ab_steps(nfe, order))
+
+
+def lms(
+    process: NoiseProcess,
+    *,
+    nfe: int,
+    order: int = 4,
+    spacing: Spacing | str = "karras",
+    end: End | None = None,
+) -> Schedule:
+    """LMS of k-diffusion and diffusers: `rho_ab` to the clean end, of full order there too.
+
+    They integrate the weights by quadrature, which is exact for these polynomials; where levels
+    nearly coincide (polyexponential ones of high rho) both they and we have what rounding leaves.
+    """
+    refuse_pure_noise(process)
+    times = grid(process, nfe, spacing, end or End(rule=EndRule.DENOISE))
+    return Schedule(process=process, times=times, steps=rho_ab_steps(nfe, order))
 
 
 def rho_ab_steps(n: int, order: int) -> tuple[Step, ...]:

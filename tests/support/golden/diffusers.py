@@ -3,7 +3,8 @@
 Raises `NoSchedule` where no linear plan can be what the scheduler runs.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +35,9 @@ def replay(case: Mapping[str, Any]) -> Replay:
             "x0 is clipped and the noise beside it is not: neither follows from the other, so the "
             "step is linear in no network's answer"
         )
-    if "step(order=2)" in case["notes"]:
-        config["lms_order"] = 2
+    order = _order_of_lms(case["notes"])
+    if order is not None:
+        config["lms_order"] = order
     timesteps = arguments.pop("timesteps", None)
     if arguments:
         raise ValueError(f"unknown arguments {sorted(arguments)}")
@@ -56,6 +58,12 @@ def replay(case: Mapping[str, Any]) -> Replay:
         start_scale=scale,
         unused_calls=sum(note.endswith("with its call") for note in notes),
     )
+
+
+def _order_of_lms(notes: Sequence[str]) -> int | None:
+    """The order that the case passed to every step of LMS, None where it passed none."""
+    found = [re.fullmatch(r"step\(order=(\d+)\)", note) for note in notes]
+    return next((int(match[1]) for match in found if match), None)
 
 
 class Thresholded:
