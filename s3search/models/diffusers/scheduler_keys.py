@@ -5,9 +5,10 @@ from typing import Any
 
 from s3search.errors import InvalidConfig, nearest
 
-ALSO_READ = ("sigma_min", "sigma_max", "lms_order")
+ALSO_READ = ("sigma_min", "sigma_max", "lms_order", "mu")
 """Keys that count though the constructor has them not: diffusers looks for the sigmas wherever
-levels are chosen between two of them, and takes the order of LMS with every step."""
+levels are chosen between two of them, takes the order of LMS with every step, and mu with the
+number of steps."""
 
 WITHOUT_EFFECT = ("tensor_format", "timestep_values")
 """Keys of diffusers before 0.10 that changed no image."""
@@ -37,6 +38,7 @@ KEYS: Mapping[str, str] = {
     "shift_terminal": "the last level but the clean one, which the others are stretched to",
     "use_dynamic_shifting": "the shift is told by the pipeline, by the image's size",
     "time_shift_type": "what a dynamic shift does with its number",
+    "mu": "the number of a dynamic shift, which the pipeline tells",
     "base_shift": "dynamic shift of the least tokens",
     "max_shift": "dynamic shift of the most tokens",
     "base_image_seq_len": "the least tokens",

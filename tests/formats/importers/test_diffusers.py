@@ -211,6 +211,40 @@ def test_what_cannot_be_run_is_refused_with_a_reason(key: str, tmp_path: Path) -
         import_schedule("diffusers", Request(source=str(path), steps=5))
 
 
+@pytest.mark.parametrize("kind", ["exponential", "linear"])
+@pytest.mark.parametrize("name", ["FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler"])
+def test_mu_in_the_config_is_a_dynamic_shift(name: str, kind: str, tmp_path: Path) -> None:
+    config = {"use_dynamic_shifting": True, "time_shift_type": kind}
+    if name.startswith("UniPC"):
+        config |= {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+    own = getattr(diffusers, name)(**config)
+    own.set_timesteps(6, mu=0.7)
+    path = tmp_path / "scheduler_config.json"
+    path.write_text(json.dumps({**config, "_class_name": name, "mu": 0.7}))
+    made = import_schedule("diffusers", Request(source=str(path), steps=6))
+    assert made.times == pytest.approx(own.sigmas.tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"time_shift_type": "linear", "mu": -1.0}, "above 0"),
+        (
+            {"_class_name": "DPMSolverMultistepScheduler", "time_shift_type": "linear", "mu": 1.0},
+            "'exponential' alone",
+        ),
+    ],
+)
+def test_a_dynamic_shift_that_diffusers_refuses_is_refused(
+    extra: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    base = {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True}
+    path = tmp_path / "scheduler_config.json"
+    path.write_text(json.dumps({**base, "use_flow_sigmas": True, **extra}))
+    with pytest.raises((InvalidConfig, InvalidSchedule), match=message):
+        import_schedule("diffusers", Request(source=str(path), steps=5))
+
+
 def test_number_of_steps_is_needed(tmp_path: Path) -> None:
     diffusers.EulerDiscreteScheduler(**_SD).save_config(tmp_path)
     with pytest.raises(InvalidConfig, match="--steps"):

@@ -88,17 +88,13 @@ def problem_of(case: Case) -> Problem:
     process = process_of(case)
     denoiser: Denoiser = mixture(process)
     schedule = _FAMILIES[family](case, process)
+    denoiser = _with_threshold(case, denoiser, schedule)
     if family in golden_misc.FAMILIES or family == "time_shift":
         return Problem(
             schedule=schedule,
             denoiser=golden_misc.wrapped(case, denoiser),
             unused_calls=golden_misc.unused_calls(case),
         )
-    threshold = _threshold(case)
-    if threshold is not None:
-        denoiser = thresholded(denoiser, *threshold)
-        if family == "edm_samplers" and schedule.times[-1] == process.clean_time:
-            denoiser = _RawAtTheEnd(denoiser, mixture(process), schedule.times[-2])
     start_scale = 1.0 / case["alphas"][0] if is_scaled else 1.0
     return Problem(
         schedule=schedule,
@@ -111,7 +107,7 @@ def problem_of(case: Case) -> Problem:
 def _diffusers(case: Case) -> Problem:
     replay = golden_diffusers.replay(case)
     denoiser: Denoiser = mixture(replay.schedule.process)
-    if case["solver"]["config"].get("thresholding"):
+    if golden_diffusers.thresholds(case["solver"]):
         denoiser = golden_diffusers.Thresholded(denoiser, case["solver"]["config"])
     return Problem(
         schedule=replay.schedule,
@@ -460,32 +456,56 @@ _FAMILIES: dict[str, _Adaptor] = {
 # --- thresholding and the last call ---
 
 
-def _threshold(case: Case) -> tuple[float, float] | None:
-    """(ratio, max_value) of the published code's dynamic thresholding, None without it.
+def _with_threshold(case: Case, denoiser: Denoiser, schedule: Schedule) -> Denoiser:
+    """``denoiser`` as the published code calls it.
 
-    It acts on data predictions only; diff-sampler's multistep solvers always have it.
+    Thresholding acts on the data prediction: with the noise prediction on the call of
+    ``denoise_to_zero`` alone, and in diff-sampler on all calls but that one.
+    """
+    threshold = _threshold(case)
+    if threshold is None:
+        return denoiser
+    changed = thresholded(denoiser, *threshold)
+    last = schedule.times[-2]
+    if case["family"] == "edm_samplers":
+        ends_clean = schedule.times[-1] == schedule.process.clean_time
+        return _OtherAtTheEnd(changed, denoiser, last) if ends_clean else changed
+    if not _extrapolates_noise(case["solver"].get("constructor", {})):
+        return changed
+    denoises = case["solver"].get("sample", {}).get("denoise_to_zero", False)
+    return _OtherAtTheEnd(denoiser, changed, last) if denoises else denoiser
+
+
+def _extrapolates_noise(constructor: Mapping[str, Any]) -> bool:
+    algorithm = constructor.get("algorithm_type")
+    return algorithm in ("dpmsolver", "noise_prediction") or not constructor.get(
+        "predict_x0", True
+    )
+
+
+def _threshold(case: Case) -> tuple[float, float] | None:
+    """(ratio, max_value) of the published code's dynamic thresholding, None without it;
+    diff-sampler's multistep solvers always have it.
     """
     solver = case["solver"]
     if case["family"] == "edm_samplers":
         has_it = solver["name"] in ("dpm_pp", "unipc") and solver["predict_x0"]
         return (0.995, 1.0) if has_it else None
     constructor = solver.get("constructor", {})
+    if constructor.get("thresholding"):  # DC-Solver
+        return (0.995, constructor.get("max_val", 1.0))
     if constructor.get("correcting_x0_fn") is None:
         return None
     if constructor["correcting_x0_fn"] != "dynamic_thresholding":
         raise ValueError(f"unknown correcting_x0_fn {constructor['correcting_x0_fn']!r}")
-    if constructor["algorithm_type"] in ("dpmsolver", "noise_prediction"):
-        if solver["sample"].get("denoise_to_zero"):
-            raise Waits("thresholding of the last call alone")
-        return None
     return (
         constructor.get("dynamic_thresholding_ratio", 0.995),
         constructor.get("thresholding_max_val", 1.0),
     )
 
 
-class _RawAtTheEnd:
-    """One denoiser above ``last``, another there: diff-sampler thresholds no last call."""
+class _OtherAtTheEnd:
+    """One denoiser above ``last``, another there."""
 
     def __init__(self, before: Denoiser, there: Denoiser, last: float) -> None:
         self.process, self.sample_shape = before.process, before.sample_shape

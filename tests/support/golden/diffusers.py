@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from s3search.formats.importers.diffusers import INEXACT, schedule_of
+from s3search.models.diffusers.scheduler_classes import CLASSES, values_of
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.sample import Denoiser
 from tests.support.helpers import NoSchedule
@@ -30,20 +31,26 @@ def replay(case: Mapping[str, Any]) -> Replay:
     """The importer's answer for one case."""
     solver = case["solver"]
     config, arguments = dict(solver["config"]), dict(solver["set_timesteps"])
-    if solver["name"] == "DDIMScheduler" and config.get("clip_sample"):
+    read = values_of(solver["name"], config)  # clip_sample is on where a config says nothing
+    changed = [key for key in ("clip_sample", "thresholding") if read.get(key)]
+    if solver["name"] == "DDIMScheduler" and changed:
         raise NoSchedule(
-            "x0 is clipped and the noise beside it is not: neither follows from the other, so the "
-            "step is linear in no network's answer"
+            f"{changed[0]}: x0 is changed and the noise beside it is not: neither follows from "
+            "the other, so the step is linear in no network's answer"
         )
     order = _order_of_lms(case["notes"])
     if order is not None:
         config["lms_order"] = order
-    timesteps = arguments.pop("timesteps", None)
+    timesteps, sigmas = (arguments.pop(key, None) for key in ("timesteps", "sigmas"))
+    if arguments.get("mu") is not None:
+        config["mu"] = arguments["mu"]
+    arguments.pop("mu", None)
     if arguments:
         raise ValueError(f"unknown arguments {sorted(arguments)}")
     if config.get("stochastic_sampling"):
         raise NoSchedule("noise is added at every step; schedules are deterministic")
-    schedule = schedule_of(solver["name"], config, solver["num_inference_steps"] or 0, timesteps)
+    n = solver["num_inference_steps"] or len(sigmas or ())
+    schedule = schedule_of(solver["name"], config, n, timesteps, sigmas=sigmas)
     notes = schedule.provenance["notes"]
     if any(note.startswith(INEXACT) for note in notes):
         raise NoSchedule(
@@ -64,6 +71,18 @@ def _order_of_lms(notes: Sequence[str]) -> int | None:
     """The order that the case passed to every step of LMS, None where it passed none."""
     found = [re.fullmatch(r"step\(order=(\d+)\)", note) for note in notes]
     return next((int(match[1]) for match in found if match), None)
+
+
+def thresholds(solver: Mapping[str, Any]) -> bool:
+    """Whether the scheduler thresholds: UniPC does so only where it extrapolates x0, and those
+    from k-diffusion and the Euler ones of flows never do.
+    """
+    if solver["name"] == "UniPCMultistepScheduler" and not solver["config"].get(
+        "predict_x0", True
+    ):
+        return False
+    has_it = "thresholding" in CLASSES[solver["name"]].defaults
+    return has_it and bool(solver["config"].get("thresholding"))
 
 
 class Thresholded:

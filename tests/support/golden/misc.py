@@ -69,8 +69,11 @@ def _dc_solver(case: Case, process: NoiseProcess) -> Schedule:
     variant, dc_order = constructor.pop("variant"), constructor.pop("dc_order")
     order, ratios = arguments.pop("order"), arguments.pop("dc_ratios")
     lowers = arguments.pop("lower_order_final", True)
-    if constructor.pop("thresholding") or arguments.pop("method") != "multistep":
-        raise ValueError("an argument that nobody has looked at")
+    for key in ("thresholding", "max_val"):  # `problem_of` thresholds the denoiser
+        constructor.pop(key, None)
+    method = arguments.pop("method", "multistep")
+    if method != "multistep":
+        raise ValueError(f"unknown method {method!r}")
     unknown = {*constructor, *arguments} - {"steps", "skip_type"}
     if unknown:
         raise ValueError(f"unknown arguments {sorted(unknown)}")

@@ -26,6 +26,8 @@ class SchedulerConfig(BaseModel):
     shift: float = Field(default=1.0, gt=0)
     shift_terminal: float | None = Field(default=None, ge=0, lt=1)
     use_dynamic_shifting: bool = False
+    time_shift_type: Literal["exponential", "linear"] = "exponential"
+    mu: float | None = None  # that pipelines hand to a scheduler with a dynamic shift
     stochastic_sampling: bool = False
     sigma_schedule: Literal["karras", "exponential"] = "karras"
     sigma_min: float | None = Field(default=None, gt=0)

@@ -102,12 +102,13 @@ def flow_euler_times(
     config: SchedulerConfig, n: int, sigmas: Sequence[float] | None = None
 ) -> list[float]:
     """n + 1 times of FlowMatchEuler and FlowMatchHeun, on the ``sigmas`` that a pipeline passes or
-    on its own, of which the last but one is shifted twice, as there.
+    on its own, of which the last but one is shifted twice, as there, unless the shift is dynamic.
     """
-    _no_dynamic_shift(config)
-    lowest = shifted(1.0 / config.num_train_timesteps, config.shift)
+    shift, lowest = _shift(config, config.shift), 1.0 / config.num_train_timesteps
+    if not config.use_dynamic_shifting:
+        lowest = shifted(lowest, shift)
     places = np.linspace(1.0, lowest, n).tolist() if sigmas is None else sigmas
-    levels = np.array([shifted(t, config.shift) for t in places])
+    levels = np.array([shifted(t, shift) for t in places])
     levels = _stretched(config, levels)
     between = _between(config, float(levels[-1]), float(levels[0]), n)
     return [*(levels if between is None else between).tolist(), 0.0]
@@ -119,7 +120,9 @@ def flow_multistep_times(
     """n + 1 times of DPM-Solver's and UniPC's flow levels; UniPC takes a pipeline's ``sigmas``."""
     if sigmas is not None and not is_unipc:
         raise InvalidSchedule("DPM-Solver takes no sigmas, and this pipeline passes some")
-    _no_dynamic_shift(config)
+    shift = _shift(config, config.flow_shift)
+    if config.use_dynamic_shifting and not is_unipc and config.time_shift_type != "exponential":
+        raise InvalidSchedule("time_shift_type: DPM-Solver knows 'exponential' alone")
     if config.chooses_levels:
         raise InvalidSchedule("use_flow_sigmas beside another choice of sigmas is not supported")
     if not config.ends_clean and not is_unipc:
@@ -131,7 +134,7 @@ def flow_multistep_times(
         places = np.linspace(1.0, 1.0 / n_train, n + 1)[:-1]
     else:
         places = (1.0 - np.linspace(1.0, 1.0 / n_train, n + 1))[:0:-1]
-    levels = np.array([shifted(t, config.flow_shift) for t in places.tolist()])
+    levels = np.array([shifted(t, shift) for t in places.tolist()])
     if is_unipc:
         levels = _stretched(config, levels)
         levels[0] -= _FLOW_START_GAP * (abs(levels[0] - 1.0) < _FLOW_START_GAP)
@@ -179,12 +182,19 @@ def _stretched(config: SchedulerConfig, levels: Floats) -> Floats:
     return np.asarray(1.0 - (1.0 - levels) / scale)
 
 
-def _no_dynamic_shift(config: SchedulerConfig) -> None:
-    if config.use_dynamic_shifting:
+def _shift(config: SchedulerConfig, own: float) -> float:
+    """The shift of a flow's levels: the config's ``own``, or the one that ``mu`` tells."""
+    if not config.use_dynamic_shifting:
+        return own
+    if config.mu is None:
         raise InvalidSchedule(
-            "use_dynamic_shifting: the shift depends on the image's size; set it to false and "
-            "`shift` to exp(mu) of your images"
+            "use_dynamic_shifting: the shift depends on the image's size; add the `mu` of your "
+            "images to the config, or set it to false and `shift` to exp(mu)"
         )
+    shift = config.mu if config.time_shift_type == "linear" else math.exp(config.mu)
+    if not shift > 0.0:
+        raise InvalidSchedule(f"mu: a linear shift is above 0, found {config.mu}")
+    return shift
 
 
 @lru_cache(maxsize=16)  # every scheduler at every number of calls asks for it

@@ -90,9 +90,11 @@ def schedule_of(
     n: int,
     timesteps: Sequence[int] | None = None,
     pipeline: str | None = None,
+    sigmas: Sequence[float] | None = None,
 ) -> Schedule:
     """What the scheduler ``name`` runs with this config in n steps (or at these timesteps), alone
-    or in a pipeline of the class ``pipeline``, which may pass levels by itself.
+    or in a pipeline of the class ``pipeline``, which may pass levels by itself; ``sigmas`` are
+    those that a program hands to a flow's scheduler.
 
     ``notes`` in the provenance say where it cannot be told exactly; ``start_scale`` is the scale
     of the scheduler's first state over the schedule's, where they differ.
@@ -111,8 +113,12 @@ def schedule_of(
     indices = None if timesteps is None else tuple(timesteps)
     process = _process(name, config)
     passed = _passed(pipeline, values, process)
-    sigmas = None if passed is None else sigmas_passed(passed, n)
-    run = SolverRun(config=parsed, process=process, n=n, indices=indices, sigmas=sigmas)
+    if sigmas is not None and not isinstance(process, Flow):
+        raise InvalidSchedule(f"{name}: sigmas are taken by flows alone; import them as a list")
+    if sigmas is None and passed is not None:
+        sigmas = sigmas_passed(passed, n)
+    handed = None if sigmas is None else tuple(sigmas)
+    run = SolverRun(config=parsed, process=process, n=n, indices=indices, sigmas=handed)
     times, steps = _MADE_BY[name](run)
     times, steps = _without_standing_still(run, times, steps)
     if passed is Passed.WHOLE_TIMES:
