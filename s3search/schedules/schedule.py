@@ -225,7 +225,7 @@ class Schedule(InWords, _Frozen):
             may_stay = i > first_free
             if i and not (t < self.times[i - 1] or (may_stay and t == self.times[i - 1])):
                 raise InvalidSchedule(
-                    f"times[{i}]: times must fall at every step, "
+                    f"times[{i}]: times must fall at every step, from the noise to the image, "
                     f"found {t} after {self.times[i - 1]}"
                 )
             gap = self.process.lam(t) - self.process.lam(self.times[i - 1]) if i else math.inf

@@ -181,6 +181,11 @@ _REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"_class_name": "UniPCMultistepScheduler", "solver_type": "bh1"},
         "NaN",
     ),
+    "image to noise": ({"_class_name": "DDIMInverseScheduler"}, "rise from image to noise"),
+    "image to noise, DPM": (
+        {"_class_name": "DPMSolverMultistepInverseScheduler"},
+        "rise from image to noise; schedules fall",
+    ),
     "dynamic shift": (
         {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True},
         r"exp\(mu\)",

@@ -29,9 +29,11 @@ from s3search.rules import (
 )
 from s3search.schedules import published
 from s3search.schedules.schedule import Corrector, Schedule, Start, StartKind, Step, needs_ems
+from s3search.solvers.plan import Plan
 from s3search.solvers.sample import Denoiser
 from tests.support.golden import diffusers as golden_diffusers
 from tests.support.golden import ems as golden_ems
+from tests.support.golden import inversion as golden_inversion
 from tests.support.golden import misc as golden_misc
 from tests.support.golden import slopes as golden_slopes
 from tests.support.helpers import NoSchedule, Waits
@@ -47,9 +49,10 @@ ADAPTIVE = "the step size depends on the state"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """A schedule and the denoiser the published code ran it with."""
+    """A schedule and the denoiser the published code ran it with; a plan where times rise."""
 
-    schedule: Schedule
+    schedule: Schedule | None = None
+    plan: Plan | None = None
     denoiser: Denoiser
     unused_calls: int = 0  # that the published code makes after the last step
     start_scale: float = 1.0  # of the published state, in ours
@@ -81,6 +84,8 @@ def problem_of(case: Case) -> Problem:
     family = case["family"]
     if family == "diffusers":
         return _diffusers(case)
+    if family == "inversion":
+        return _inversion(case)
     if family not in _FAMILIES:
         raise ValueError(f"unknown family {family!r}; known: {sorted(_FAMILIES)}")
     _check_scaling(case["solver"])
@@ -115,6 +120,16 @@ def _diffusers(case: Case) -> Problem:
         start_scale=replay.start_scale,
         unused_calls=replay.unused_calls,
     )
+
+
+def _inversion(case: Case) -> Problem:
+    process = process_of(case)
+    assert isinstance(process, VpDiscrete)
+    plan, unused_calls = golden_inversion.plan_of(case, process)
+    denoiser: Denoiser = mixture(process)
+    if case["solver"]["config"].get("thresholding"):
+        denoiser = golden_diffusers.Thresholded(denoiser, case["solver"]["config"])
+    return Problem(plan=plan, denoiser=denoiser, unused_calls=unused_calls)
 
 
 def _check_scaling(solver: Mapping[str, Any]) -> None:
