@@ -103,22 +103,15 @@ def schedule_of(
     if known.fate is not Fate.IMPORTED:
         raise InvalidSchedule(f"{name}: {known.reason}")
     values = values_of(name, config)
-    try:
-        parsed = SchedulerConfig.model_validate(
-            {key: value for key, value in values.items() if value is not None}
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InvalidConfig(f"{first['loc'][0]}: {first['msg']}") from error
+    parsed = _parsed(values)
     indices = None if timesteps is None else tuple(timesteps)
     process = _process(name, config)
     passed = _passed(pipeline, values, process)
-    if sigmas is not None and not isinstance(process, Flow):
-        raise InvalidSchedule(f"{name}: sigmas are taken by flows alone; import them as a list")
     if sigmas is None and passed is not None:
         sigmas = sigmas_passed(passed, n)
-    handed = None if sigmas is None else tuple(sigmas)
-    run = SolverRun(config=parsed, process=process, n=n, indices=indices, sigmas=handed)
+    run = SolverRun(
+        config=parsed, process=process, n=n, indices=indices, sigmas=_handed(sigmas, process)
+    )
     times, steps = _MADE_BY[name](run)
     times, steps = _without_standing_still(run, times, steps)
     if passed is Passed.WHOLE_TIMES:
@@ -139,6 +132,23 @@ def schedule_of(
             **facts,
         },
     )
+
+
+def _parsed(values: Mapping[str, Any]) -> SchedulerConfig:
+    try:
+        return SchedulerConfig.model_validate(
+            {key: value for key, value in values.items() if value is not None}
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InvalidConfig(f"{first['loc'][0]}: {first['msg']}") from error
+
+
+def _handed(sigmas: Sequence[float] | None, process: NoiseProcess) -> tuple[float, ...] | None:
+    """The levels that are handed to the scheduler."""
+    if sigmas is not None and not isinstance(process, Flow):
+        raise InvalidSchedule("sigmas are taken by flows alone; import them as a list")
+    return None if sigmas is None else tuple(sigmas)
 
 
 def _passed(
