@@ -67,8 +67,10 @@ class Draft:
     @property
     def noise_scale(self) -> float | None:
         """The start's own scale of noise, which holds for its first time alone."""
-        is_there = self.scaled_at is not None and self.scaled_at[0] == self.times[0]
-        return self.scaled_at[1] if is_there and not self.jumps else None
+        if self.scaled_at is None or self.jumps:
+            return None
+        first, scale = self.scaled_at
+        return scale if first == self.times[0] else None
 
     def forget_shifts(self) -> None:
         """Tells the network every point's own time."""
