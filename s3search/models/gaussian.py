@@ -161,7 +161,7 @@ def eigenmode_gains(plans: PlanBatch | Plan, eigenvalues: Array) -> EigenmodeGai
     states = np.zeros((n_plans, n_rows, 3, n_modes))  # 3: noise, mean, image
     answers = np.zeros((n_plans, batch.q.shape[2], 3, n_modes))
     every = np.arange(n_plans)
-    start = np.array([plan.levels[0].sigma for plan in batch])
+    start = np.array([plan.noise_scale for plan in batch])
     for r in range(n_rows):
         states[:, r] = _weighted(batch.p[:, r, :r], states[:, :r])
         states[:, r] += _weighted(batch.q[:, r], answers)

@@ -9,7 +9,7 @@ from s3search.formats.importers.diffusers import schedule_of
 from s3search.models.diffusers.scheduler_config import OwnSampler
 from s3search.processes import Flow, NoiseProcess
 from s3search.schedules.published import flow_2m, flow_euler, flow_heun
-from s3search.schedules.schedule import Schedule
+from s3search.schedules.schedule import Schedule, Start
 from s3search.search.trial import Trial, of_pipeline, published_as
 
 _FLOW: dict[str, Callable[..., Schedule]] = {
@@ -46,7 +46,7 @@ def own_scheduler_of_before(
     """
     for n in (nfe, (nfe + 1) // 2):  # Heun's steps make two calls
         try:
-            schedule = schedule_of(sampler.scheduler, sampler.config, n)
+            schedule = schedule_of(sampler.scheduler, sampler.config, n).changed(start=Start())
         except (InvalidConfig, InvalidSchedule):
             continue
         if schedule.nfe == nfe and schedule.process.same_levels(process):

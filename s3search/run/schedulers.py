@@ -17,11 +17,13 @@ from s3search.models.diffusers.scheduler_config import OwnSampler
 from s3search.processes import Edm, Flow, NoiseProcess, VpCosine, VpDiscrete, VpLinear
 from s3search.schedules.retime import retime
 from s3search.schedules.schedule import Schedule
+from s3search.schedules.spacing import noisy_time
 
 _ON_FLOWS = ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler")
 _TAKES_LEVELS = ("FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler")
 _LIKE_DDIM = ("DDIMParallelScheduler", "CogVideoXDDIMScheduler")  # nothing that DDIM does not run
 _TABLE = 1000  # training steps of diffusers' schedulers
+_NEAR = 0.01  # of the noise of a first level
 _COSINE = "squaredcos_cap_v2"  # diffusers' name
 
 Keys = Mapping[str, Any]
@@ -77,7 +79,7 @@ def _with_calls(
         if not schedule.process.same_levels(process):
             return f"its process is {schedule.process!r}, the model's is {process!r}"
         if schedule.nfe == nfe:
-            return schedule
+            return _begun_plainly(schedule)
     return reason
 
 
@@ -128,6 +130,18 @@ def _names(process: NoiseProcess) -> Iterator[str]:
             yield name
 
 
+def _begun_plainly(schedule: Schedule) -> Schedule:
+    """``schedule`` begun with the noise of its first level, where that is the noisiest and the
+    scheduler's own within a part in a hundred: no distance tells them apart, and its steps are
+    then a plain solver's.
+    """
+    process, first, scale = schedule.process, schedule.times[0], schedule.start.noise_scale
+    is_near = scale is not None and abs(scale / process.sigma(first) - 1.0) < _NEAR
+    if first != noisy_time(process) or not is_near:
+        return schedule
+    return schedule.changed(start=schedule.start.model_copy(update={"noise_scale": None}))
+
+
 def _on_process(schedule: Schedule, process: NoiseProcess) -> Schedule:
     """A schedule of a table moved to the continuous process that the table is made of; a start
     that is noisier than its noisy end begins there.
@@ -138,5 +152,5 @@ def _on_process(schedule: Schedule, process: NoiseProcess) -> Schedule:
     noisiest, times = process.lam(process.time_range[1]), list(schedule.times)
     if table.lam(times[0]) < noisiest:
         times[0] = table.time_of_lam(noisiest)
-        schedule = Schedule(process=table, times=times, steps=schedule.steps)
+        schedule = schedule.changed(times=times)
     return retime(schedule, process)

@@ -48,6 +48,10 @@ def described(schedule: Schedule) -> str:
         lines.append(f"Start: {_STARTS[schedule.start.kind]}.")
     if schedule.start.jump is not None:
         lines.append("Start: a jump in closed form, as if the data were Gaussian, without a call.")
+    if schedule.start.noise_scale is not None:
+        lines.append(
+            f"Start: noise times {schedule.start.noise_scale:.5g}, not its level's sigma."
+        )
     if name is None:
         pairs = zip(levels, [*levels[1:], "0"], schedule.steps, strict=False)
         lines += [f"  {s} to {t}: {step_sentence(step)}" for s, t, step in pairs]

@@ -48,7 +48,7 @@ def retime(schedule: Schedule, process: NoiseProcess) -> Schedule:
         predictor = step.predictor.scaled(past, to)
         update = {"network_time": network_time, "predictor": predictor, "corrector": corrector}
         steps.append(step.model_copy(update=update))
-    start = _moved_start(schedule.start, moved)
+    start = _moved_start(schedule.start, moved, scales[0])
     return schedule.changed(process=process, times=times, start=start, steps=steps, provenance={})
 
 
@@ -57,14 +57,17 @@ def _scale(process: NoiseProcess, t: float) -> float:
     return math.hypot(process.alpha(t), process.sigma(t))
 
 
-def _moved_start(start: Start, moved: Callable[[float, str], float]) -> Start:
-    network_time, jump = start.network_time, start.jump
+def _moved_start(start: Start, moved: Callable[[float, str], float], scale: float) -> Start:
+    network_time, jump, noise_scale = start.network_time, start.jump, start.noise_scale
     if network_time is not None:
         network_time = moved(network_time, "start.network_time")
     if jump is not None:
         t = moved(jump.from_time, "start.jump.from_time")
         jump = jump.model_copy(update={"from_time": t})
-    return start.model_copy(update={"network_time": network_time, "jump": jump})
+    if noise_scale is not None:
+        noise_scale *= scale
+    update = {"network_time": network_time, "jump": jump, "noise_scale": noise_scale}
+    return start.model_copy(update=update)
 
 
 def _time_of_equal_lam(source: NoiseProcess, target: NoiseProcess, t: float, field: str) -> float:

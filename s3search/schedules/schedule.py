@@ -86,14 +86,18 @@ class Start(_Frozen):
     slope); `zero_x0` is the clean rule. ``image`` is the mean image, nested lists of shape (C, H,
     W), for `average_x0`.  ``network_time`` is the time of the first network call (see `Step`).
     ``jump`` makes the state at times[0] from noise at an earlier time, in closed form.
+    ``noise_scale`` is what unit noise is multiplied by to make the state at times[0], where that
+    is not the noise of its level, sigma: pipelines whose first level is not the noisiest one begin
+    with unit noise all the same.
     """
 
     kind: StartKind = StartKind.NETWORK
     image: tuple[tuple[tuple[Number, ...], ...], ...] | None = None
     network_time: Number | None = None
     jump: GaussianJump | None = None
+    noise_scale: Annotated[Number, Field(gt=0.0)] | None = None
 
-    _later_fields: ClassVar = frozenset({"network_time", "jump"})
+    _later_fields: ClassVar = frozenset({"network_time", "jump", "noise_scale"})
 
     @model_validator(mode="after")
     def _image_fits(self) -> "Start":
@@ -103,6 +107,8 @@ class Start(_Frozen):
             raise ValueError(f"start {self.kind.value!r} {verb} image")
         if self.network_time is not None and self.kind is not StartKind.NETWORK:
             raise ValueError(f"start {self.kind.value!r} makes no call that takes network_time")
+        if self.noise_scale is not None and self.jump is not None:
+            raise ValueError("noise_scale: a jump has its own scale of noise; give one of the two")
         if self.image is not None:
             shapes = {(len(plane), len(row)) for plane in self.image for row in plane}
             if len(shapes) != 1:

@@ -105,9 +105,9 @@ def fitted(schedule: Schedule, process: NoiseProcess) -> Stretched:
     inner = schedule.steps[: len(times) - 1]
     shifted = [_with_shift(schedule, step, i, times[i]) for i, step in enumerate(inner, start=1)]
     start = schedule.start
-    if start.jump is not None or start.network_time is not None:
-        start = start.model_copy(update={"jump": None, "network_time": None})
-        notes.append("approximated: the first call's own time and jump are left out")
+    if start.optional_fields:
+        start = start.model_copy(update=dict.fromkeys(start.optional_fields))
+        notes.append("approximated: the first call's own time, noise and jump are left out")
     found = schedule.changed(
         times=(*times, *schedule.times[len(body) :]),
         start=start,

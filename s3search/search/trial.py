@@ -224,8 +224,10 @@ def plan_key(plan: Plan) -> bytes:
     tables = [levels, plan.p, plan.q, plan.constant, np.array(plan.network_times)]
     if plan.start_map is not None:
         own = plan.start_map
-        scales = np.array([own.noise_scale, own.gain])
+        scales = np.array([plan.noise_scale, own.gain])
         tables += [scales, own.offset, own.gains, own.directions]
+    elif plan.noise_scale != plan.levels[0].sigma:
+        tables.append(np.array([plan.noise_scale]))
     for r, row in plan.pixel_rows.items():
         tables += [np.array([r, *row.p, -1, *row.q]), *row.p.values(), *row.q.values(), row.offset]
     for table in tables:

@@ -2,7 +2,7 @@
 
 A plan computes states x_0 .. x_{R-1}, one row each, and calls the network on some of them:
 
-    x_0 = sigma(t_0) noise, or what a Gaussian jump makes of noise (start_map.py)
+    x_0 = noise_scale noise, or what a Gaussian jump makes of noise (start_map.py)
     x_r = sum_{k<r} p[r, k] x_k + sum_j q[r, j] D_j + r_const[r] c
     D_j = D(x_{evaluated[j]}, network_times[j])
 
@@ -28,7 +28,7 @@ from s3search.processes import NoiseProcess
 from s3search.rules import INVARIANT_TOLERANCE, EmsStatistics, Level, level
 from s3search.rules.linear_form import CONSTANT, OFFSET, LinearForm, data
 from s3search.schedules.schedule import Schedule, StartKind
-from s3search.solvers.start_map import StartMap, jumped, start_map_of
+from s3search.solvers.start_map import StartMap, jumped, noise_scale_of, start_map_of
 from s3search.solvers.trace import Trace, analytic_prediction
 
 Array = npt.NDArray[np.float64]
@@ -71,6 +71,7 @@ class Plan:
     image: Array | None  # (C, H, W)
     evaluated: tuple[int, ...]  # (E,) the row each call sees
     network_times: tuple[float, ...]  # (E,)
+    noise_scale: float  # the factor on unit noise that the run begins with: sigma(t_0) as a rule
     start_map: StartMap | None = None
     pixel_rows: Mapping[int, PixelRow] = field(default_factory=dict)  # empty for most solvers
 
@@ -78,11 +79,6 @@ class Plan:
     def nfe(self) -> int:
         """Network calls per image."""
         return len(self.evaluated)
-
-    @property
-    def noise_scale(self) -> float:
-        """The factor on unit noise that the run begins with."""
-        return self.levels[0].sigma if self.start_map is None else self.start_map.noise_scale
 
     @property
     def call_levels(self) -> tuple[Level, ...]:
@@ -190,7 +186,8 @@ def compile_plan(schedule: Schedule, statistics: EmsStatistics | None = None) ->
         image=None if start.image is None else np.array(start.image),
         evaluated=tuple(calls),
         network_times=tuple(at.t for at in trace.network_levels[analytic:]),
-        start_map=start_map_of(schedule.start.jump, schedule.process, first),
+        noise_scale=noise_scale_of(start, schedule.process, first),
+        start_map=start_map_of(start.jump, schedule.process, first),
         pixel_rows=pixel_rows,
     )
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from s3search.processes import NoiseProcess
 from s3search.rules import Level, level
 from s3search.schedules.jump import GaussianJump
+from s3search.schedules.schedule import Start
 
 Array = npt.NDArray[np.float64]
 
@@ -22,7 +23,6 @@ Array = npt.NDArray[np.float64]
 class StartMap:
     """The affine map of one jump; the module's docstring has the legend."""
 
-    noise_scale: float
     offset: Array  # (C, H, W)
     gain: float
     gains: Array  # (K,): beyond ``gain``
@@ -36,6 +36,15 @@ class StartMap:
             "gains": self.gains.tolist(),
             "directions": self.directions.tolist(),
         }
+
+
+def noise_scale_of(start: Start, process: NoiseProcess, first: Level) -> float:
+    """What a run multiplies unit noise by: sigma at ``first``, the level of times[0], or at the
+    level that the jump comes from, unless the start says another scale.
+    """
+    if start.noise_scale is not None:
+        return start.noise_scale
+    return first.sigma if start.jump is None else level(process, start.jump.from_time).sigma
 
 
 def start_map_of(jump: GaussianJump | None, process: NoiseProcess, to: Level) -> StartMap | None:
@@ -58,7 +67,6 @@ def start_map_of(jump: GaussianJump | None, process: NoiseProcess, to: Level) ->
     flat = mean.reshape(-1)
     carried = rest * flat + (gains * (directions @ flat)) @ directions
     return StartMap(
-        noise_scale=source.sigma,
         offset=to.alpha * mean - source.alpha * carried.reshape(mean.shape),
         gain=rest,
         gains=gains,

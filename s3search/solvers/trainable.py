@@ -30,7 +30,7 @@ from s3search.rules import level
 from s3search.rules.linear_form import state
 from s3search.schedules.schedule import Schedule, StartKind
 from s3search.solvers.coefficients import Array, CoefficientTable, schedule_of_table
-from s3search.solvers.start_map import start_map_of
+from s3search.solvers.start_map import noise_scale_of, start_map_of
 from s3search.solvers.tensor_plan import TensorPlan
 from s3search.solvers.trace import analytic_prediction
 
@@ -64,6 +64,8 @@ class TrainableTable:
         process, n, start = table.process, table.nfe, table.start
         first = level(process, table.first_time)
         self._start_map = start_map_of(start.jump, process, first)
+        self._noise_scale = noise_scale_of(start, process, first)
+        self._begins_at_sigma = start.noise_scale is None and start.jump is None
         self._image = None if start.image is None else _wide(start.image)
         own = [level(process, t) for t in table.times.tolist()]
         self._alpha, self._sigma, self._lam = (
@@ -99,7 +101,7 @@ class TrainableTable:
             constant = constant + coefficients[:, base.nfe]
         return TensorPlan(
             process=base.process,
-            noise_scale=sigma_0 if self._start_map is None else self._start_map.noise_scale,
+            noise_scale=sigma_0 if self._begins_at_sigma else self._noise_scale,
             start_map=self._start_map,
             image=self._image,
             is_analytic=base.is_analytic,

@@ -18,7 +18,7 @@ from s3search.rules import level
 from s3search.schedules.schedule import Schedule
 from s3search.schedules.spacing import whole_times
 from s3search.solvers.coefficients import Array, CoefficientTable, coefficient_table
-from s3search.solvers.start_map import start_map_of
+from s3search.solvers.start_map import noise_scale_of, start_map_of
 from s3search.solvers.tensor_plan import TensorPlan
 
 _STEP = 1e-4  # in lam, of a difference
@@ -56,12 +56,11 @@ class TrainableTimes:
         first = level(base.process, base.first_time)
         sizes = [n + 1, n + 1, n + 1, (n + 1) * n, n]
         times, p0, constant, q, network_times = torch.split(numbers, sizes)
-        start_map = start_map_of(base.start.jump, base.process, first)
         image = base.start.image
         return TensorPlan(
             process=base.process,
-            noise_scale=first.sigma if start_map is None else start_map.noise_scale,
-            start_map=start_map,
+            noise_scale=noise_scale_of(base.start, base.process, first),
+            start_map=start_map_of(base.start.jump, base.process, first),
             image=None if image is None else torch.tensor(image, dtype=torch.float64),
             is_analytic=base.is_analytic,
             times=times,

@@ -23,6 +23,7 @@ from s3search.formats.importers.diffusers import INEXACT
 from s3search.models.diffusers import load
 from s3search.models.diffusers.scheduler_classes import CLASSES, Fate
 from s3search.run.schedulers import own_scheduler
+from s3search.schedules.schedule import Start
 from tests.support import pipelines, stock
 
 pytestmark = [
@@ -109,25 +110,22 @@ def test_stable_diffusion_makes_the_latents_of_its_import(
     for n in (1, 2, 4, 20):
         schedule = stock.imported(folder, n)
         notes = stock.notes_of(schedule)
-        assert not any(note.startswith((INEXACT, "network")) for note in notes)
+        assert not any(note.startswith((INEXACT, "network")) for note in notes), notes
         theirs, ours = stock.both_runs(sd, schedule, n, _noise(1, 4, 8, 8), **_IMAGE)
         assert stock.apart(theirs, ours) < _TOLERANCE, n
-        starts = [note for note in notes if note.startswith("start")]
-        assert bool(starts) == ("start_scale" in schedule.provenance["imported"])
 
 
-def test_a_start_from_unit_noise_is_said_with_its_factor(sd: Any, tmp_path: Path) -> None:
+def test_a_start_from_unit_noise_is_the_schedules_own(sd: Any, tmp_path: Path) -> None:
     scheduler = _scheduler("EulerDiscreteScheduler", _LEADING)
     folder = stock.with_scheduler(sd, scheduler, tmp_path)
     schedule = stock.imported(folder, 1)
     scheduler.set_timesteps(1)
-    expected = float(scheduler.init_noise_sigma / scheduler.sigmas[0])
-    assert schedule.provenance["imported"]["start_scale"] == pytest.approx(expected, rel=1e-4)
-    assert f"{expected:.3g}" in stock.notes_of(schedule)[-1]
+    assert schedule.start.noise_scale == 1.0
+    assert "noise times 1, not its level's sigma" in schedule.describe()
+    plain = schedule.changed(start=Start())
     sd.scheduler = scheduler
-    theirs, _ = stock.both_runs(sd, schedule, 1, _noise(1, 4, 8, 8), **_IMAGE)
-    _, without = stock.both_runs(sd, schedule, 1, _noise(1, 4, 8, 8) / expected, **_IMAGE)
-    assert stock.apart(theirs, without) > 0.1  # the factor is not nothing
+    theirs, without = stock.both_runs(sd, plain, 1, _noise(1, 4, 8, 8), **_IMAGE)
+    assert stock.apart(theirs, without) > 0.1  # the scale is not nothing
 
 
 @pytest.mark.parametrize("case", ON_FLOWS)

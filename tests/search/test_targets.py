@@ -53,10 +53,12 @@ def test_seeds_become_what_the_target_can_express() -> None:
     rng = np.random.default_rng(1)
     for name, process in PROCESSES.items():
         seed = published.ddim(process, nfe=5)
+        scaled = seed.model_copy(update={"start": Start(noise_scale=1.5)})
         for target in _TARGETS:
             problem = _problem(target, process)
-            child = migrate(problem, seed, 5, rng)
-            assert objection(problem.runtime, child) is None, (name, target)
+            for own in (seed, scaled):
+                child = migrate(problem, own, 5, rng)
+                assert objection(problem.runtime, child) is None, (name, target)
             if target == "sigmas":
                 assert listed_solver_of(child) is not None
 

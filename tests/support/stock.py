@@ -41,14 +41,13 @@ def both_runs(
     pipe: Any, schedule: Schedule, n: int, noise: Tensor, **arguments: Any
 ) -> tuple[Tensor, Tensor]:
     """The latents that the pipeline ends with: by its own scheduler in n steps, and by the
-    schedule from noise of the strength that the import's note says.
+    schedule from the same noise.
     """
     stock = pipe.scheduler
     pipe.set_progress_bar_config(disable=True)
     theirs = _latents(pipe, n, noise, arguments)
     pipe.scheduler = S3Scheduler.from_schedule(schedule, stock)
-    scale = schedule.provenance["imported"].get("start_scale", 1.0)
-    ours = _latents(pipe, schedule.nfe, noise * scale, arguments)
+    ours = _latents(pipe, schedule.nfe, noise, arguments)
     pipe.scheduler = stock
     return theirs, ours
 

@@ -38,6 +38,8 @@ def plain_sampler(schedule: Schedule, table: SigmaTable) -> PlainSampler | None:
     """
     plan = compile_plan(schedule)
     ends_clean = schedule.times[-1] == schedule.process.clean_time
+    if table.begin != 1.0:
+        return None
     if table.guidance is not None or (isinstance(schedule.process, Flow) and not ends_clean):
         return None
     every = [sigma_of(plan, level_) for level_ in _levels(plan.levels)]

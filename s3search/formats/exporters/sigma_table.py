@@ -47,6 +47,7 @@ class SigmaTable:
     rows: tuple[SigmaRow, ...]
     image: Any
     guidance: tuple[float, ...] | None
+    begin: float = 1.0  # the factor on the runtime's first state, noise times the first sigma
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as it is written into a file."""
@@ -58,6 +59,7 @@ class SigmaTable:
             ],
             "image": self.image,
             "guidance": self.guidance,
+            "begin": self.begin,
         }
 
 
@@ -107,6 +109,7 @@ def sigma_table(plan: Plan, guidance: tuple[float, ...] | None = None) -> SigmaT
         rows=tuple(rows),
         image=None if plan.image is None else plan.image.tolist(),
         guidance=guidance,
+        begin=plan.noise_scale / plan.levels[0].sigma,
     )
 
 

@@ -154,7 +154,7 @@ def _approximated(schedule: Schedule, solver: ListedSolver) -> tuple[Approximati
         if off:
             what = "diffusers' timesteps are whole training steps; the largest rounding"
             found.append(Approximation(what=what, measured=off, unit="training steps"))
-    scale = process.sigma(schedule.times[0])
+    scale = compile_plan(schedule).noise_scale
     if solver.name == "dpmpp_2m" and isinstance(process, VpDiscrete) and abs(scale - 1) > _CLOSE:
         what = "diffusers begins with unit noise; by how much the images change"
         found.append(start_scale(schedule, 1.0 / scale, what))

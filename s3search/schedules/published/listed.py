@@ -25,6 +25,7 @@ from s3search.schedules.published.unipc import unipc_steps
 from s3search.schedules.schedule import Schedule, Start, Step
 
 _UNIPC_END, _UNIPC_ORDER = 0.001, 3  # sigma, where a list says 0
+_NEAR_ITS_LEVEL = 0.01  # of the noise that a program begins with, from that of the first level
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,8 +104,16 @@ def listed_solver_of(schedule: Schedule, name: str | None = None) -> ListedSolve
     """The solver, or the one of that name, whose schedule this is on its times; None where it is
     none's, or says more than a list of levels can.
     """
-    if schedule.model_patch is not None or schedule.start != Start():
+    if schedule.model_patch is not None or not _begins_plainly(schedule):
         return None
     known = listed_for(schedule.process)
     asked = (own for own in known if name in (None, own.name))
     return next((own for own in asked if own.makes(schedule)), None)
+
+
+def _begins_plainly(schedule: Schedule) -> bool:
+    """Whether the program's own start is the schedule's, up to what their reports measure."""
+    scale = schedule.start.noise_scale
+    plain = schedule.start.model_copy(update={"noise_scale": None}) == Start()
+    own = schedule.process.sigma(schedule.times[0])
+    return plain and (scale is None or abs(scale / own - 1.0) < _NEAR_ITS_LEVEL)

@@ -300,10 +300,9 @@ def _alike(a: Schedule, b: Schedule, space: SpaceConfig) -> bool:
     if a.start.kind is not b.start.kind or len(a.times) != len(b.times):
         return False
     ones, others = draft_of(a), draft_of(b)
-    if (ones.denoises, ones.first_shift) != (others.denoises, others.first_shift):
-        return False
-    if ones.jumps != others.jumps:
-        return False
+    for name in ("denoises", "first_shift", "noise_scale", "jumps"):
+        if getattr(ones, name) != getattr(others, name):
+            return False
     if not _same_choices(ones.choices, others.choices):
         return False
     differences = (abs(x - y) for x, y in zip(ones.lams(), others.lams(), strict=True))

@@ -18,13 +18,14 @@ def begun_lower(schedule: Schedule, halvings: int) -> Schedule | None:
     """``schedule`` begun at its first sigma / alpha over 2^``halvings``, its other levels moved
     along linearly in lam and the last one kept; itself for 0.
 
-    None where that is not possible: free steps hold numbers for their levels, a jump has a place
-    of its own, times that differ from their levels and steps of statistics are left alone.
+    None where that is not possible: free steps hold numbers for their levels, a jump and a noise
+    scale hold for a first level, times that differ from their levels and steps of statistics are
+    left alone.
     """
     if halvings == 0:
         return schedule
     process, start = schedule.process, schedule.start
-    if start.jump is not None or schedule.has_network_times:
+    if start.jump is not None or start.noise_scale is not None or schedule.has_network_times:
         return None
     if schedule.statistics is not None or any(
         isinstance(step.predictor, Free) or step.compensation is not None

@@ -62,6 +62,10 @@ class Runtime:
         is_unit = abs(process.sigma(lower) - 1.0) <= _UNIT_SLACK
         return (first, lower) if self.scales_noise or is_unit else (first,)
 
+    def begins_with(self, noise_scale: float | None) -> bool:
+        """Whether a start may say this scale of its noise."""
+        return self.scales_noise or noise_scale is None or abs(noise_scale - 1.0) <= _UNIT_SLACK
+
     def rounds(self, process: NoiseProcess) -> bool:
         """Whether the times of calls are whole training steps."""
         return self.whole_steps and isinstance(process, VpDiscrete)
@@ -223,7 +227,8 @@ def objection(runtime: Runtime, schedule: Schedule, solver: str | None = None) -
     start, process = schedule.start, schedule.process
     patch = schedule.model_patch or ModelPatch()
     noisiest = noisy_time(process)
-    is_scaled = abs(process.sigma(schedule.times[0]) - 1.0) > _UNIT_SLACK
+    own = start.noise_scale or process.sigma(schedule.times[0])
+    is_scaled = abs(own - 1.0) > _UNIT_SLACK
     checks = {
         "start": start.kind is not StartKind.NETWORK and not runtime.maps_noise,
         "start.jump": start.jump is not None and not runtime.jumps,
@@ -231,6 +236,7 @@ def objection(runtime: Runtime, schedule: Schedule, solver: str | None = None) -
         "model_patch.guidance_scale": patch.guidance_scale is not None and not runtime.guidance,
         "model_patch": not runtime.layers
         and (patch.skip_layers is not None or patch.skip_scale is not None),
+        "start.noise_scale": not runtime.begins_with(start.noise_scale),
         "times[0]": (not runtime.scales_noise and schedule.times[0] != noisiest and is_scaled)
         or (runtime.below_noisiest and schedule.times[0] > runtime.first_time(process)),
         "times": runtime.rounds(process) and not _has_whole_steps(schedule),

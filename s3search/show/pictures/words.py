@@ -54,6 +54,8 @@ def headline(schedule: Schedule) -> str:
         f"NFE {schedule.nfe}",
         f"start {start.kind.value}" + ("" if start.jump is None else " after a Gaussian jump"),
     ]
+    if start.noise_scale is not None:
+        parts.append(f"begun with noise times {start.noise_scale:.5g}")
     if start.network_time is not None:
         parts.append(f"network told {start.network_time:.5g} at first")
     if patch is not None and patch.skip_scale is not None:

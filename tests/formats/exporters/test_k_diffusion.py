@@ -52,7 +52,13 @@ def _analytic(process: NoiseProcess) -> Schedule:
     return _multistep(process).model_copy(update={"start": Start(kind="average_x0", image=image)})
 
 
+def _scaled(process: NoiseProcess) -> Schedule:
+    """Begun with another scale of noise than the first level's, as `leading` spacing does."""
+    return published.dpmpp_2m(process, nfe=4).model_copy(update={"start": Start(noise_scale=2.5)})
+
+
 _SCHEDULES = {
+    "scaled": _scaled,
     "multistep": _multistep,
     "implicit": _implicit,
     "free": _free,

@@ -28,7 +28,7 @@ from s3search.errors import InvalidConfig, InvalidSchedule
 from s3search.formats.importers.diffusers import solvers
 from s3search.formats.importers.diffusers.config import SchedulerConfig
 from s3search.formats.importers.diffusers.solvers import Made, SolverRun
-from s3search.formats.importers.diffusers.starts import network_times_off, start_scale
+from s3search.formats.importers.diffusers.starts import network_times_off, noise_scale_of
 from s3search.formats.importers.request import Request, required
 from s3search.models.diffusers.pipeline_sigmas import (
     PASSES_ANOTHER,
@@ -46,7 +46,7 @@ from s3search.models.diffusers.scheduler_classes import (
 from s3search.models.diffusers.scheduler_config import process_of
 from s3search.models.diffusers.scheduler_file import read_scheduler_file
 from s3search.processes import Flow, NoiseProcess
-from s3search.schedules.schedule import Schedule, Step
+from s3search.schedules.schedule import Schedule, Start, Step
 
 
 def read(request: Request) -> Schedule:
@@ -69,12 +69,6 @@ def read(request: Request) -> Schedule:
 def _notes_of_the_pipeline(made: Schedule) -> list[str]:
     """Where the pipeline's images are not the schedule's, and by how much."""
     notes, origin = [], made.provenance
-    if "start_scale" in origin:
-        notes.append(
-            f"start: the scheduler's pipeline begins with noise {origin['start_scale']:.6g} "
-            "times as strong as the schedule, whose noise is that of its first level; multiply "
-            "the noise by that to make the pipeline's images"
-        )
     if "network_times_off" in origin:
         notes.append(
             "network: the scheduler tells it whole timesteps, up to "
@@ -96,8 +90,7 @@ def schedule_of(
     or in a pipeline of the class ``pipeline``, which may pass levels by itself; ``sigmas`` are
     those that a program hands to a flow's scheduler.
 
-    ``notes`` in the provenance say where it cannot be told exactly; ``start_scale`` is the scale
-    of the scheduler's first state over the schedule's, where they differ.
+    ``notes`` in the provenance say where it cannot be told exactly.
     """
     known = class_named(name)
     if known.fate is not Fate.IMPORTED:
@@ -117,17 +110,18 @@ def schedule_of(
     if passed is Passed.WHOLE_TIMES:
         steps = _with_network_times(steps, sigmas_passed(passed, n))
     _note_the_models_part(run)
-    scale = start_scale(name, parsed, process, times[0])
+    scale, own = noise_scale_of(name, parsed, process, times[0]), process.sigma(times[0])
+    start = Start(noise_scale=scale if abs(scale / own - 1.0) > _SAME_SCALE else None)
     off = network_times_off(name, parsed, process, times)
     facts = {} if passed is None else {"sigmas_of": f"{pipeline}: {passed.value}"}
     return Schedule(
         process=process,
         times=times,
+        start=start,
         steps=steps,
         provenance={
             "scheduler": name,
             "notes": tuple(run.notes),
-            **({"start_scale": scale} if abs(scale - 1.0) > _SAME_SCALE else {}),
             **({"network_times_off": off} if off > _SAME_TIME else {}),
             **facts,
         },

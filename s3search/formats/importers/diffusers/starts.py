@@ -17,9 +17,8 @@ _OF_K_DIFFUSION = (
 """Those that start from the highest sigma, unless the spacing is `leading`."""
 
 
-def start_scale(name: str, config: SchedulerConfig, process: NoiseProcess, t: float) -> float:
-    """The scale of the first state that ``init_noise_sigma`` makes, over the schedule's own, which
-    is noise of scale sigma(t).
+def noise_scale_of(name: str, config: SchedulerConfig, process: NoiseProcess, t: float) -> float:
+    """The scale of the first state that ``init_noise_sigma`` makes, at the first level's time.
 
     Most schedulers start from unit noise whatever their first level is: a part in a thousand more
     than Stable Diffusion's noisiest level, and much more than its lower ones, which `leading`
@@ -27,11 +26,9 @@ def start_scale(name: str, config: SchedulerConfig, process: NoiseProcess, t: fl
     """
     sigma = process.sigma(t)
     if isinstance(process, Edm):
-        return math.hypot(sigma, 1.0) / sigma
+        return math.hypot(sigma, 1.0)
     takes_sigma = name in _OF_K_DIFFUSION and config.timestep_spacing != "leading"
-    if isinstance(process, Flow) or not takes_sigma:
-        return 1.0 / sigma
-    return 1.0
+    return sigma if takes_sigma and not isinstance(process, Flow) else 1.0
 
 
 _AT_AN_INDEX = 1e-2  # timesteps

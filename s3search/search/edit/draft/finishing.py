@@ -38,7 +38,7 @@ def finished(problem: Problem, draft: Draft, nfe: int, rng: np.random.Generator)
     first = draft.first_shift
     network_time = None if first is None else first.time(process, draft.times[0])
     steps = draft.steps()
-    named = None
+    named, scale = None, draft.noise_scale
     if problem.ems is not None and needs_ems(steps) is not None:
         named = StatisticsReference(digest=problem.ems.digest)
     return Schedule(
@@ -49,6 +49,7 @@ def finished(problem: Problem, draft: Draft, nfe: int, rng: np.random.Generator)
             image=image,
             network_time=network_time,
             jump=problem.jump if draft.jumps else None,
+            noise_scale=scale if problem.runtime.begins_with(scale) else None,
         ),
         steps=steps,
         statistics=named,

@@ -31,6 +31,7 @@ class Draft:
     start: StartKind
     choices: list[Choice]
     first_shift: Shift | None = None  # of the network's time at the first call
+    scaled_at: tuple[float, float] | None = None  # a first time, and the start's noise_scale there
     jumps: bool = False  # the first time lies below the noisy end, a Gaussian jump leads to it
     listed: ListedSolver | None = None  # whose steps these are, where other programs run it
 
@@ -62,6 +63,14 @@ class Draft:
             made.append(step)
         made += [step_of(choice) for choice in self.choices[len(made) :]]
         return tuple(made)
+
+    @property
+    def noise_scale(self) -> float | None:
+        """The start's own scale of noise, which holds for its first time alone."""
+        if self.scaled_at is None or self.jumps:
+            return None
+        first, scale = self.scaled_at
+        return scale if first == self.times[0] else None
 
     def forget_shifts(self) -> None:
         """Tells the network every point's own time."""
@@ -107,7 +116,7 @@ def draft_of(schedule: Schedule) -> Draft:
     process, times = schedule.process, schedule.times
     listed = listed_solver_of(schedule)
     denoises = times[-1] == process.clean_time or listed is not None
-    choices = []
+    choices, scale = [], schedule.start.noise_scale
     for step, t in zip(schedule.steps, times[1:], strict=True):
         choice = choice_of(step)
         if step.network_time is not None:
@@ -120,6 +129,7 @@ def draft_of(schedule: Schedule) -> Draft:
         start=schedule.start.kind,
         choices=choices,
         first_shift=shift_of(process, times[0], schedule.start.network_time),
+        scaled_at=None if scale is None else (times[0], scale),
         jumps=schedule.start.jump is not None,
         listed=listed,
     )

@@ -59,7 +59,7 @@ def _mixed(a: Draft, b: Draft, rng: np.random.Generator) -> Draft:
     if rng.random() < 0.5:
         a, b = b, a
     if rng.random() < 0.5:
-        a.start, a.first_shift = b.start, b.first_shift
+        a.start, a.first_shift, a.scaled_at = b.start, b.first_shift, b.scaled_at
     if len(a.times) > 1 and len(b.times) > 1:
         weight = pick((0.0, 1.0, float(rng.uniform())), rng)
         _blend_times(a, b, weight)
