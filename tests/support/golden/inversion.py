@@ -35,6 +35,7 @@ _KNOWN = {
     "solver_order",
     "solver_type",
     "lower_order_final",
+    "euler_at_final",
     "use_karras_sigmas",
     "use_exponential_sigmas",
     "use_beta_sigmas",
@@ -49,6 +50,8 @@ def plan_of(case: Case, process: VpDiscrete) -> tuple[Plan, int]:
     solver = case["solver"]
     if solver["config"].get("use_flow_sigmas"):
         raise NoSchedule("its flow sigmas fall, so that it denoises the image it is to invert")
+    if solver["config"].get("algorithm_type", "").startswith("sde-"):
+        raise NoSchedule("noise is added at every step; schedules are deterministic")
     if solver["config"].get("clip_sample"):
         raise NoSchedule("clip_sample: x0 is clipped and the noise beside it is not")
     unknown = set(solver["config"]) - _KNOWN
@@ -73,6 +76,8 @@ def _multistep(case: Case, process: VpDiscrete) -> tuple[Plan, int]:
         taylor=config.get("solver_type", "midpoint") == "heun",
         lower_order_final=lowers,
     )
+    if config.get("euler_at_final"):
+        steps = (*steps[:-1], published.ddim_steps(1)[0])
     stands = levels[-1] == levels[-2]
     times = [process.time_of_lam(float(np.log(a / s))) for a, s in levels[: n + 1 - stands]]
     rising = Schedule.model_construct(  # no schedule: `Schedule` itself refuses these times
@@ -110,6 +115,7 @@ def _ddim(case: Case, process: VpDiscrete) -> Plan:
     return Plan(
         process=process,
         levels=(starts[0], *ends),
+        noise_scale=starts[0].sigma,
         p=p,
         q=q,
         constant=np.zeros(n + 1),
