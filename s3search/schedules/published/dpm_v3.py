@@ -98,8 +98,9 @@ def corrected_by_half(process: NoiseProcess, times: Sequence[float]) -> int:
 def snapped(
     process: NoiseProcess, times: tuple[float, ...], ems: EmsStatistics
 ) -> tuple[float, ...]:
-    """The times of the nodes nearest to ``times``; raises `InvalidSchedule` where two are one: the
-    authors' code, which has nothing between them to divide by, ends in NaN there.
+    """The times of the nodes nearest to ``times``; raises `InvalidSchedule` where two are one.
+
+    From order 2 on the authors' code divides by their distance, and ends in NaN or an error.
     """
     nodes = [ems.nearest_node(process.lam(t)) for t in times]
     for i, (node, following) in enumerate(pairwise(nodes)):
