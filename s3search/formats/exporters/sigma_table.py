@@ -51,6 +51,7 @@ class SigmaTable:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as it is written into a file."""
+        begin = {} if self.begin == 1.0 else {"begin": self.begin}
         return {
             "sigmas": [*self.sigmas],
             "rows": [
@@ -59,7 +60,7 @@ class SigmaTable:
             ],
             "image": self.image,
             "guidance": self.guidance,
-            "begin": self.begin,
+            **begin,
         }
 
 

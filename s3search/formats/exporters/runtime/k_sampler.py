@@ -30,7 +30,7 @@ def sample_s3(
             "this schedule sets the guidance scale of every call, and found no cond_scale in "
             "extra_args: pass a model that takes cond_scale (k-diffusion's CFGDenoiser)"
         )
-    states: list[Any] = [table["begin"] * x if table["begin"] != 1.0 else x]
+    states: list[Any] = [table["begin"] * x if "begin" in table else x]
     answers: list[Any] = []
     for r, row in enumerate(table["rows"]):
         if r:
