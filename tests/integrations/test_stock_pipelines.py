@@ -61,6 +61,13 @@ ON_BETAS: dict[str, tuple[str, dict[str, Any]]] = {
     "kdpm2": ("KDPM2DiscreteScheduler", _TRAILING),
     "lms leading": ("LMSDiscreteScheduler", _LEADING),
     "lms": ("LMSDiscreteScheduler", _LINSPACE),
+    "edm euler": ("EDMEulerScheduler", {}),
+    "edm euler v": ("EDMEulerScheduler", {"prediction_type": "v_prediction"}),
+    "edm dpm": ("EDMDPMSolverMultistepScheduler", {}),
+    "edm dpm exponential": (
+        "EDMDPMSolverMultistepScheduler",
+        {"sigma_schedule": "exponential", "solver_order": 3},
+    ),
 }
 ON_FLOWS: dict[str, tuple[str, dict[str, Any]]] = {
     "schnell": ("FlowMatchEulerDiscreteScheduler", {"shift": 1.0}),
@@ -221,9 +228,5 @@ def test_the_baseline_of_the_pipeline_is_what_the_pipeline_runs(flux: Any, tmp_p
 
 def test_every_imported_class_is_run_against_a_stock_pipeline() -> None:
     run = {name for name, _ in (*ON_BETAS.values(), *ON_FLOWS.values())}
-    elsewhere = {
-        "FlowMatchHeunDiscreteScheduler",  # above
-        "EDMEulerScheduler",  # no text-to-image pipeline: tests/integrations/test_diffusers.py
-        "EDMDPMSolverMultistepScheduler",
-    }
+    elsewhere = {"FlowMatchHeunDiscreteScheduler"}  # above
     assert run | elsewhere == {n for n, own in CLASSES.items() if own.fate is Fate.IMPORTED}

@@ -87,14 +87,17 @@ def ddim_indices(config: SchedulerConfig, n: int) -> list[int]:
 
 
 def edm_times(config: SchedulerConfig, n: int) -> list[float]:
-    """n + 1 sigmas of the EDM schedulers."""
+    """n + 1 sigmas of the EDM schedulers; the one step of geometric levels is at the lowest."""
     low, high = config.sigma_min or 0.002, config.sigma_max or 80.0
     levels = (
         _karras(low, high, n, config.rho)
         if config.sigma_schedule == "karras"
         else _exponential(low, high, n)
     )
-    levels[0], levels[-1] = high, low if n > 1 else high
+    if n > 1:
+        levels[0], levels[-1] = high, low
+    else:
+        levels[0] = high if config.sigma_schedule == "karras" else low
     return [*levels.tolist(), 0.0 if config.ends_clean else low]
 
 

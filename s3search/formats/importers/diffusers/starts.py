@@ -22,11 +22,11 @@ def noise_scale_of(name: str, config: SchedulerConfig, process: NoiseProcess, t:
 
     Most schedulers start from unit noise whatever their first level is: a part in a thousand more
     than Stable Diffusion's noisiest level, and much more than its lower ones, which `leading`
-    reaches in few steps.  EDM's start from sqrt(sigma^2 + 1).
+    reaches in few steps.  EDM's start from sqrt(sigma_max^2 + 1).
     """
     sigma = process.sigma(t)
     if isinstance(process, Edm):
-        return math.hypot(sigma, 1.0)
+        return math.hypot(process.sigma_max, 1.0)
     takes_sigma = name in _OF_K_DIFFUSION and config.timestep_spacing != "leading"
     return sigma if takes_sigma and not isinstance(process, Flow) else 1.0
 
