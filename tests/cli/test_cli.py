@@ -2,18 +2,21 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import sqlalchemy as sa
+import typer
 
 import s3search
 from s3search.cli import app, run
@@ -211,8 +214,23 @@ def test_every_command_has_help(cli: Cli) -> None:
         said = cli(name, "--help")
         assert (said.code, said.err) == (0, "")
         assert "Usage:" in said.out
-    assert "Commands:" in cli().err
+        assert cli(name, "-h").out == said.out
+    assert "Look (s3search best my-study):" in cli().err
     assert cli().code == 2
+
+
+def test_the_help_lists_every_command_once_in_its_group(cli: Cli) -> None:
+    known = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    titles = re.split(r"^(?=\w.* \(s3search .*\):$)", cli("-h").out, flags=re.MULTILINE)[1:]
+    listed = [re.findall(r"^  ([a-z][a-z-]*)  ", each, flags=re.MULTILINE) for each in titles]
+    assert sorted(name for names in listed for name in names) == sorted(known)
+    for title in titles:  # the example runs a command of some group
+        assert title.partition("(s3search ")[2].split()[0] in known
+
+
+def test_the_version_is_that_of_the_package(cli: Cli) -> None:
+    said = cli("--version")
+    assert (said.code, said.out) == (0, f"s3search {version('s3search')}\n")
 
 
 @pytest.mark.slow
