@@ -33,13 +33,22 @@ class _KSampler:
 
     function: Callable[..., Tensor]
 
-    def sample(self, process: NoiseProcess, sigmas: Tensor, latent: Tensor, seen: Any) -> Tensor:
+    def sample(
+        self,
+        process: NoiseProcess,
+        sigmas: Tensor,
+        latent: Tensor,
+        seen: Any,
+        *,
+        adds_noise: bool = True,
+    ) -> Tensor:
         first, last = float(sigmas[0]), float(sigmas[-1])
+        added = noise() if adds_noise else torch.zeros_like(noise())
         if isinstance(process, Flow):
-            x = first * noise() + (1 - first) * latent
+            x = first * added + (1 - first) * latent
         else:
             is_noisiest = first >= math.exp(-process.lam(process.time_range[1])) * (1 - 1e-5)
-            x = noise() * (math.hypot(1.0, first) if is_noisiest else first) + latent
+            x = added * (math.hypot(1.0, first) if is_noisiest else first) + latent
         found = self.function(
             SigmaDenoiser(process), x, sigmas, extra_args={}, callback=seen, disable=True
         )
@@ -95,6 +104,30 @@ def test_the_node_makes_the_images_of_our_loop(
         is_full = t >= process.time_range[1] * (1 - 1e-5)
         assert max_abs(found - (scaled if is_full else exact)) < 1e-5
         assert any("sqrt(1 + sigma^2)" in item.what for item in report.approximated)
+
+
+@pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES.keys())
+def test_split_sigmas_run_on_two_models(
+    process: NoiseProcess, comfy: ModuleType, tmp_path: Path
+) -> None:
+    """Two experts: SplitSigmas gives the first levels to one model and the rest to the other."""
+    schedule = published.unipc(process, nfe=5, order=3)
+    node, _ = _node(schedule, tmp_path)
+    sigmas, sampler = getattr(node, node.FUNCTION)(0)
+    empty = torch.zeros((4, 1, 2, 2), dtype=torch.float64)
+    whole: list[Any] = []
+    sampler.sample(process, sigmas, empty, whole.append)
+    for k in range(1, 5):
+        first: list[Any] = []
+        rest: list[Any] = []
+        between = sampler.sample(process, sigmas[: k + 1], empty, first.append)
+        found = sampler.sample(process, sigmas[k:], between, rest.append, adds_noise=False)
+        assert (len(first), len(rest)) == (k, 5 - k)
+        assert max_abs(rest[0]["x"] - whole[k]["x"]) < 1e-6  # where the whole run calls next
+        t = schedule.times[k]
+        plan = compile_plan(image_to_image_start(schedule, t).schedule)
+        x = whole[k]["x"] * (1.0 if isinstance(process, Flow) else process.alpha(t))
+        assert max_abs(found - run_plan(gaussian(process), plan, x)) < 1e-4
 
 
 def test_the_rounding_of_training_steps_is_measured(comfy: ModuleType, tmp_path: Path) -> None:
