@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from s3search.errors import InvalidConfig, nearest
@@ -89,7 +89,7 @@ def _safetensors(path: Path, field: str) -> tuple[dict[str, Tensor], Mapping[str
         with safe_open(path, framework="pt") as file:
             stored = (file.metadata() or {}).get(CONFIG_KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+    except Exception as error:  # a damaged file can fail in any way
         raise InvalidConfig(f"{field}: {path} is no safetensors file ({error})") from error
     return tensors, None if stored is None else _json(stored, f"{path}, {CONFIG_KEY}")
 
@@ -100,17 +100,39 @@ def _state_dict(path: Path, field: str) -> dict[str, Tensor]:
     except UnpicklingError as error:
         raise InvalidConfig(
             f"{field}: {path} holds more than tensors, and reading the rest would run its "
-            f"code; it was not loaded ({str(error).splitlines()[0]}). Save module.state_dict() "
+            f"code; it was not loaded ({_first_line(error)}). Save module.state_dict() "
             "instead, best as safetensors"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged archive or pickle can fail in any way
         raise InvalidConfig(f"{field}: {path} is no file of torch.save ({error})") from error
-    if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
+    is_state = isinstance(found, dict) and all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()
+    )
+    if not is_state:
         raise InvalidConfig(
             f"{field}: {path} holds a {type(found).__name__} that is no state dict (names to "
             "tensors); save module.state_dict()"
         )
-    return found
+    odd = [name for name, tensor in found.items() if not is_plain(tensor)]
+    if odd:
+        raise InvalidConfig(
+            f"{field}: {path} holds no plain numbers for {', '.join(map(repr, odd[:_SHOWN]))} "
+            f"({found[odd[0]].layout}, {found[odd[0]].dtype}, on {found[odd[0]].device}); save "
+            "the state dict of the module as it was trained, from the CPU"
+        )
+    return dict(found)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is real numbers in memory: not sparse, quantized, complex, nor without any
+    (meta).
+    """
+    is_dense = tensor.layout is torch.strided and not tensor.is_quantized
+    return is_dense and not tensor.is_complex() and tensor.device.type == "cpu"
 
 
 def merged_settings(
@@ -149,7 +171,7 @@ def checked_settings(kind: type[ConfigT], settings: Mapping[str, Any], *, field:
 def _json(text: str, where: str) -> Mapping[str, Any]:
     try:
         found = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidConfig(f"{where}: not valid JSON ({error})") from error
     if not isinstance(found, dict):
         raise InvalidConfig(f"{where}: expected a JSON object, found {type(found).__name__}")
