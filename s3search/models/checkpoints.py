@@ -5,13 +5,13 @@ with torch's ``weights_only``, which knows tensors and plain containers and refu
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import safe_open
 from torch import Tensor, nn
 
@@ -28,12 +28,31 @@ ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 _DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16", "float64")}
 _SHOWN = 3  # names of weights in a message
+_LARGEST = 1_000_000  # of a network's settings: channels, pixels, classes
+_MOST_ENTRIES = 32  # resolutions, of which each is half the one before
+
+Depth = Annotated[int, Field(gt=0, le=100)]
+"""Blocks at one resolution."""
 
 
 class NetworkConfig(BaseModel):
     """Base of the settings of a network: frozen, unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    @model_validator(mode="after")
+    def _sizes_are_a_networks(self) -> Self:
+        for name, value in self:
+            numbers = value if isinstance(value, tuple) else (value,)
+            if len(numbers) > _MOST_ENTRIES:
+                raise ValueError(f"{name} has {len(numbers)} entries, more than {_MOST_ENTRIES}")
+            for own in numbers:
+                is_number = isinstance(own, int | float)
+                if is_number and not (abs(own) <= _LARGEST or name in self._may_be_infinite):
+                    raise ValueError(f"{name} is {own:g}, which is no size of a network")
+        return self
+
+    _may_be_infinite: ClassVar[frozenset[str]] = frozenset()
 
 
 def existing(path: str | Path, *, field: str = "model.path") -> Path:
@@ -164,6 +183,8 @@ def checked_settings(kind: type[ConfigT], settings: Mapping[str, Any], *, field:
             raise InvalidConfig(
                 f"{field}.{key}: there is no such setting; {nearest(key, kind.model_fields)}"
             ) from error
+        if first["type"] == "value_error":
+            raise InvalidConfig(f"{field}: {first['ctx']['error']}") from error
         found = "" if first["type"] == "missing" else f", found {first['input']!r}"
         raise InvalidConfig(f"{field}.{key}: {first['msg']}{found}") from error
 
@@ -176,6 +197,24 @@ def _json(text: str, where: str) -> Mapping[str, Any]:
     if not isinstance(found, dict):
         raise InvalidConfig(f"{where}: expected a JSON object, found {type(found).__name__}")
     return found
+
+
+def unfilled(make: Callable[[], ModuleT], *, field: str) -> ModuleT:
+    """What ``make`` makes, on the meta device: neither time nor random numbers for values that a
+    file replaces.
+
+    Raises `InvalidConfig` where the settings at ``field`` make no network.
+    """
+    try:
+        with torch.device("meta"):
+            return make()
+    except InvalidConfig:
+        raise
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise InvalidConfig(
+            f"{field}: no network has these settings ({_first_line(error)}); give those the "
+            "checkpoint was trained with"
+        ) from error
 
 
 def filled(

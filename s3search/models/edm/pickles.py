@@ -29,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from s3search.errors import InvalidConfig
+from s3search.models.checkpoints import is_plain
 
 _VERSION = 6
 _REBUILD = ("torch_utils.persistence", "_reconstruct_persistent_obj")
@@ -48,7 +49,13 @@ class Record:
 
     def tensors(self) -> dict[str, Tensor]:
         """The state dict of the network, by names."""
-        return dict(_tensors(self.state))
+        return {name: _plain(name, t).contiguous() for name, t in _tensors(self.state)}
+
+
+def _plain(name: str, tensor: Any) -> Tensor:
+    if not isinstance(tensor, Tensor) or not is_plain(tensor):
+        raise TypeError(f"{name} is no tensor of real numbers")
+    return tensor
 
 
 def _tensors(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -6,6 +6,7 @@ picture drawn in the terminal.
 
 import io
 import json
+import random
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from s3search.errors import InvalidConfig
 from s3search.files import json_of
 from s3search.formats.importers import PROCESSES, Request, import_schedule
 from s3search.metrics.references import FolderImages, StatisticsFile, npz
@@ -25,6 +27,7 @@ from s3search.models.diffusers.captions import read_prompts
 from s3search.models.edm.pickle_names import names_of_pickle
 from s3search.models.statistics import GaussianStatistics, ems
 from s3search.rules import EmsStatistics
+from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
 from s3search.search.space.presets import load_space
 from s3search.show.dashboard.guard import Login
@@ -33,6 +36,7 @@ from s3search.solvers.plan import check_table, compile_plan
 from s3search.study.file.config import load_config
 from s3search.tasks.checking import check_study
 from tests.formats.fuzz import samples
+from tests.formats.fuzz.mutations import spoilt
 from tests.formats.fuzz.samples import Sample
 from tests.formats.importers.files import decisions
 from tests.models.edm.pickled import dump, own_network
@@ -352,7 +356,18 @@ def _edm_state(path: Path) -> None:
 def _edm_pickles() -> list[Sample]:
     with tempfile.TemporaryDirectory() as folder:
         path = dump(Path(folder) / "net.pkl", {"ema": own_network(SONG)[1]})
-        return [samples.of_pickle("net.pkl", path.read_bytes())]
+        return [samples.of_pickle("net.pkl", path.read_bytes(), _spoilt_record)]
+
+
+def _spoilt_record(chance: random.Random) -> bytes:
+    """A pickle whose network's own record is spoilt: arguments, weights, class."""
+    network = own_network(SONG)[1]
+    network.meta = spoilt(chance, network.meta)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return dump(Path(folder) / "net.pkl", {"ema": network}).read_bytes()
+        except (UnicodeEncodeError, TypeError):  # there is no such pickle
+            return b""
 
 
 def _convert(path: Path) -> None:
@@ -385,11 +400,14 @@ def _digits_files() -> list[Sample]:
 def _scheduler(path: Path) -> None:
     from s3search.integrations.diffusers import S3Scheduler  # noqa: PLC0415
 
-    S3Scheduler.from_config(json_of(path))
+    config = json_of(path)
+    if not isinstance(config, dict) or config.get("_class_name") != "S3Scheduler":
+        raise InvalidConfig("diffusers itself refuses it, or takes another class")
+    S3Scheduler.from_config(config)
 
 
 def _saved_schedulers() -> list[Sample]:
-    schedule = Schedule.load(_DATA / "schedules" / "told.json")
+    schedule = published.ddim(PROCESSES["sd"], nfe=4)
     model = {
         "_class_name": "DDIMScheduler",
         "num_train_timesteps": 1000,
@@ -398,7 +416,8 @@ def _saved_schedulers() -> list[Sample]:
         "beta_end": 0.012,
         "prediction_type": "epsilon",
     }
-    config = {"_class_name": "S3Scheduler", "s3_model": model, "s3_schedules": [schedule.to_dict()]}
+    own = [schedule.to_dict()]
+    config = {"_class_name": "S3Scheduler", "s3_model": model, "s3_schedules": own}
     return [samples.of_json("scheduler_config.json", config)]
 
 

@@ -34,6 +34,9 @@ _RUNNING = frozenset(
         "ctypes.dlopen",
     }
 )
+_MAKERS = frozenset({"collections", "dataclasses"})
+"""Modules that write code themselves, for classes of what is imported late."""
+
 _seen: list[str] | None = None
 
 
@@ -53,8 +56,13 @@ class _TooLong(BaseException):
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     if _seen is None:
         return
-    is_text = event == "exec" and isinstance(arguments[0], CodeType)
-    if event in _RUNNING or (is_text and arguments[0].co_filename == "<string>"):
+    is_text = (
+        event == "exec"
+        and isinstance(arguments[0], CodeType)
+        and arguments[0].co_filename == "<string>"
+        and sys._getframe(1).f_globals.get("__name__") not in _MAKERS
+    )
+    if event in _RUNNING or is_text:
         _seen.append(event)
 
 

@@ -220,11 +220,18 @@ def of_torch(name: str, content: Any) -> Sample:
     )
 
 
-def of_pickle(name: str, content: bytes) -> Sample:
-    """A pickle, spoilt as a program: by operations of its own and of others."""
-    return Sample(
-        name=name, valid=content, spoil=lambda chance: with_operations(chance, content)
-    )
+def of_pickle(
+    name: str, content: bytes, spoil: Callable[[random.Random], bytes] = lambda _: b""
+) -> Sample:
+    """A pickle, spoilt as a program, by operations of its own and of others, or as ``spoil``
+    does.
+    """
+
+    def either(chance: random.Random) -> bytes:
+        other = spoil(chance) if chance.random() < 0.5 else b""
+        return other or with_operations(chance, content)
+
+    return Sample(name=name, valid=content, spoil=either)
 
 
 def _torch(content: Any, *, is_old: bool = False) -> bytes:
