@@ -5,6 +5,7 @@ with torch's ``weights_only``, which knows tensors and plain containers and refu
 """
 
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -115,7 +116,9 @@ def _safetensors(path: Path, field: str) -> tuple[dict[str, Tensor], Mapping[str
 
 def _state_dict(path: Path, field: str) -> dict[str, Tensor]:
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is wrong with the file is said below
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise InvalidConfig(
             f"{field}: {path} holds more than tensors, and reading the rest would run its "

@@ -19,6 +19,7 @@ import builtins
 import io
 import pickle
 import types
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -247,7 +248,8 @@ def run(path: Path) -> Any:
 
 def _read(reader: type[pickle.Unpickler], path: Path, what: str) -> Any:
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of the protocols of tensors within
             return reader(file).load()
     except Exception as error:  # a pickle can fail in any way
         kind = type(error).__name__

@@ -58,6 +58,7 @@ _WORDS = (
 )
 """What takes the place of a word in a text."""
 
+_LONGEST = 20_000  # letters of a text that is changed again
 _TOKEN = re.compile(r"[-+]?\d[\w.+-]*|\"[^\"\n]*\"|'[^'\n]*'|[A-Za-z_]\w*|[^\s\w]")
 _RAW = "@@raw "  # begins a string that stands in JSON without its quotes
 
@@ -181,7 +182,7 @@ def json_of_tree(chance: random.Random, value: Any) -> bytes:
 def reworded(chance: random.Random, text: str) -> bytes:
     """A text with some of its words, letters or lines changed."""
     for _ in range(chance.choice((1, 1, 2, 4))):
-        text = _reworded_once(chance, text)
+        text = _reworded_once(chance, text[:_LONGEST])
     return text.encode("utf-8", "surrogatepass")
 
 

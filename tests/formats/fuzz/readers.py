@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from safetensors.torch import save
 
 from s3search.errors import InvalidConfig
 from s3search.files import json_of
@@ -45,6 +46,7 @@ from tests.models.test_guided_diffusion import FLAGS
 from tests.support.studies import STUDY
 
 _DATA = Path(__file__).parents[2] / "data" / "before_house"
+_TINY = SONG.model_copy(update={"channel_mult": (1,), "attn_resolutions": ()})
 _SPACES = Path(__file__).parents[3] / "search_spaces"
 
 
@@ -332,11 +334,11 @@ def _prompts() -> list[Sample]:
 
 
 def _state() -> dict[str, Any]:
-    return {k: v.numpy() for k, v in own_network(SONG)[0].state_dict().items()}
+    return {k: v.numpy() for k, v in own_network(_TINY)[0].state_dict().items()}
 
 
 def _edm_files() -> list[Sample]:
-    settings = {**SONG.model_dump(mode="json", exclude_defaults=True), "model_type": "SongUNet"}
+    settings = {**_TINY.model_dump(mode="json", exclude_defaults=True), "model_type": "SongUNet"}
     return [
         samples.of_safetensors(
             "net.safetensors", _state(), {"s3search.config": json.dumps(settings)}
@@ -345,23 +347,23 @@ def _edm_files() -> list[Sample]:
 
 
 def _edm_states() -> list[Sample]:
-    return [samples.of_torch("net.pt", dict(own_network(SONG)[0].state_dict()))]
+    return [samples.of_torch("net.pt", dict(own_network(_TINY)[0].state_dict()))]
 
 
 def _edm_state(path: Path) -> None:
-    edm.load(path, config=SONG.model_dump() | {"model_type": "SongUNet"})
+    edm.load(path, config=_TINY.model_dump() | {"model_type": "SongUNet"})
 
 
 @cache
 def _edm_pickles() -> list[Sample]:
     with tempfile.TemporaryDirectory() as folder:
-        path = dump(Path(folder) / "net.pkl", {"ema": own_network(SONG)[1]})
+        path = dump(Path(folder) / "net.pkl", {"ema": own_network(_TINY)[1]})
         return [samples.of_pickle("net.pkl", path.read_bytes(), _spoilt_record)]
 
 
 def _spoilt_record(chance: random.Random) -> bytes:
     """A pickle whose network's own record is spoilt: arguments, weights, class."""
-    network = own_network(SONG)[1]
+    network = own_network(_TINY)[1]
     network.meta = spoilt(chance, network.meta)
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -377,11 +379,11 @@ def _convert(path: Path) -> None:
 @cache
 def _adm_state() -> bytes:
     denoiser = guided_diffusion.AdmDenoiser(guided_diffusion.AdmConfig(**FLAGS))
-    return samples.of_torch("", denoiser.network.state_dict()).valid
+    return save(denoiser.network.state_dict())
 
 
 def _adm_settings(path: Path) -> None:
-    guided_diffusion.load(path.parent / "adm.pt", config=path)
+    guided_diffusion.load(path.parent / "adm.safetensors", config=path)
 
 
 def _digits(path: Path) -> None:
@@ -474,7 +476,7 @@ READERS: dict[str, Reader] = {
     "adm settings": Reader(
         read=_adm_settings,
         samples=lambda: [samples.of_json("settings.json", FLAGS)],
-        beside=lambda: {"adm.pt": _adm_state()},
+        beside=lambda: {"adm.safetensors": _adm_state()},
     ),
     "digits weights": Reader(read=_digits, samples=_digits_files),
     "S3Scheduler": Reader(read=_scheduler, samples=_saved_schedulers, is_slow=True),
