@@ -7,6 +7,7 @@ too): after a loss of power one of the two is there, whole.
 
 import json
 import os
+import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +23,14 @@ Array = npt.NDArray[Any]
 
 LARGEST_TEXT = 64 * 2**20
 """Bytes of the largest text that is read: prompts of the largest data sets have fewer."""
+
+
+def is_there(path: Path | str) -> bool:
+    """Whether anything is at a path; at a text that is too long to be one there is nothing."""
+    try:
+        return Path(path).exists()
+    except OSError:
+        return False
 
 
 def text_of(path: Path | str) -> str:
@@ -113,6 +122,38 @@ def written_through(path: Path) -> Iterator[Path]:
         raise
     with suppress(OSError):  # some file systems know no folders to sync
         _sync(path.parent)
+
+
+@contextmanager
+def folder_written_through(folder: Path) -> Iterator[Path]:
+    """The folder to write files into instead of ``folder``.  At the end it takes the place of one
+    that is not there; into one that is there its files are moved when all of them are written, one
+    after another.  Where something fails before, nothing has changed.
+
+    An `OSError` names ``folder``.
+    """
+    own = folder.resolve()
+    part = own / ".s3search.part" if own.exists() else neighbour(own)
+    try:
+        shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+        part.mkdir(parents=True)
+        yield part
+        for file in part.iterdir():
+            _sync(file)
+        _sync(part)
+        if part.parent == own:
+            for file in sorted(part.iterdir()):
+                file.replace(own / file.name)
+            part.rmdir()
+        else:
+            part.replace(own)
+    except BaseException as error:
+        shutil.rmtree(part, ignore_errors=True)
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(folder), None
+        raise
+    with suppress(OSError):  # some file systems know no folders to sync
+        _sync(part.parent)
 
 
 def neighbour(path: Path) -> Path:

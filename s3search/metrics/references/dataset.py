@@ -147,6 +147,7 @@ def load(  # one parameter per key of the study file
     if not splits and split is not None:
         raise InvalidConfig(f"reference.split: {path} is one dataset without splits; leave it out")
     chosen = splits[str(split)] if splits else dataset
+    _check_table(path, chosen)
     preparation = Preparation(channels=channels, resize=resize)
     return DatasetImages(
         chosen,
@@ -155,6 +156,19 @@ def load(  # one parameter per key of the study file
         digest=f"{chosen._fingerprint}-{channels}-{resize}",
         statistics=None if statistics is None else Path(statistics),
     )
+
+
+def _check_table(path: str, dataset: Any) -> None:
+    """Raises `InvalidConfig` for tables whose texts and pictures begin or end outside the file:
+    Arrow reads where they say, and the process would end there.
+    """
+    try:
+        dataset.data.validate(full=True)
+    except Exception as error:
+        raise InvalidConfig(
+            f"reference.path: the tables of {path} are damaged ({type(error).__name__}: {error}); "
+            "write them again with save_to_disk"
+        ) from error
 
 
 def _from_disk(path: str) -> Any:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from s3search.errors import IncompatibleStatistics
 from s3search.files import write_bytes
-from s3search.schedules.jump import GaussianJump
+from s3search.schedules.jump import MOST_SKEWED, GaussianJump, skewness
 
 Array = npt.NDArray[np.float64]
 
@@ -64,6 +64,11 @@ class GaussianStatistics:
             values = getattr(self, name)
             if values.dtype.kind != "f" or not np.isfinite(values).all():
                 raise IncompatibleStatistics(f"Gaussian statistics: {name} are no finite floats")
+        error = skewness(self.eigenvectors.T)
+        if not error <= MOST_SKEWED:
+            raise IncompatibleStatistics(
+                f"Gaussian statistics: the eigenvectors are not orthonormal (off by {error:.1e})"
+            )
         least = min(self.rest, self.eigenvalues.min(initial=0.0))
         if not (math.isfinite(self.rest) and least >= 0.0):
             raise IncompatibleStatistics(
