@@ -50,7 +50,7 @@ class NetworkConfig(BaseModel):
             for own in numbers:
                 is_number = isinstance(own, int | float)
                 if is_number and not (abs(own) <= _LARGEST or name in self._may_be_infinite):
-                    raise ValueError(f"{name} is {own:g}, which is no size of a network")
+                    raise ValueError(f"{name} is {own!s:.20}, which is no size of a network")
         return self
 
     _may_be_infinite: ClassVar[frozenset[str]] = frozenset()

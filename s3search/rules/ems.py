@@ -250,7 +250,14 @@ class EmsStatistics:
             )
         except IncompatibleStatistics:
             raise
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
+        except (
+            OSError,
+            SafetensorError,
+            KeyError,
+            ValueError,
+            TypeError,
+            RecursionError,
+        ) as error:
             raise IncompatibleStatistics(f"{path}: no EMS statistics ({error})") from error
         if found.digest != header.get("digest"):
             raise IncompatibleStatistics(

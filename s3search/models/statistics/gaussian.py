@@ -135,7 +135,14 @@ class GaussianStatistics:
                 )
         except IncompatibleStatistics as error:
             raise IncompatibleStatistics(f"{path}: {error}") from error
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
+        except (
+            OSError,
+            SafetensorError,
+            KeyError,
+            ValueError,
+            TypeError,
+            RecursionError,
+        ) as error:
             raise IncompatibleStatistics(f"{path}: no Gaussian statistics ({error})") from error
 
 

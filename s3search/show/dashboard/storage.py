@@ -87,9 +87,7 @@ class QuickStorage(RDBStorage):
         )
 
 
-def _write_attributes(
-    connection: sa.Connection, wanted: Mapping[tuple[int, str], Any]
-) -> None:
+def _write_attributes(connection: sa.Connection, wanted: Mapping[tuple[int, str], Any]) -> None:
     table = optuna_tables.STUDY_ATTRIBUTES
     ids = {study_id for study_id, _ in wanted}
     query = sa.select(table.c.study_id, table.c.key).where(table.c.study_id.in_(ids))

@@ -17,7 +17,7 @@ from tests.formats.fuzz.readers import READERS
 from tests.formats.fuzz.running import run, write
 
 _MEMORY = 16 * 2**30
-"""Bytes of addresses: a file that makes its reader ask for more is a fault, not the machine's end."""
+"""Bytes of addresses: who makes a reader ask for more is a fault, not the end of the machine."""
 
 
 def main() -> int:
@@ -36,7 +36,12 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             found = run(name, reader, Path(folder), range(asked.first, asked.first + asked.n))
         faults = [
-            {"what": f"{each.what} {each.example}".strip(), "where": each.where, "inputs": len(n), "first": n[0]}
+            {
+                "what": f"{each.what} {each.example}".strip(),
+                "where": each.where,
+                "inputs": len(n),
+                "first": n[0],
+            }
             for each, n in found.faults.items()
         ]
         line = {
@@ -54,8 +59,10 @@ def main() -> int:
             for fault in faults:
                 chance = random.Random(f"{name} {fault['first']}")
                 sample = chance.choice(samples)
-                write(asked.keep / name / f"{fault['first']}-{Path(sample.name).name}",
-                      sample.hostile(chance))
+                write(
+                    asked.keep / name / f"{fault['first']}-{Path(sample.name).name}",
+                    sample.hostile(chance),
+                )
     return int(n_faults > 0)
 
 

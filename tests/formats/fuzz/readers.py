@@ -4,7 +4,6 @@ A reader does what its command does with the file: of a schedule also its table 
 picture drawn in the terminal.
 """
 
-import io
 import json
 import random
 import tempfile
@@ -316,7 +315,7 @@ def _datasets() -> list[Sample]:
 
 
 def _prompts() -> list[Sample]:
-    table = "prompt,negative_prompt,note\na cat,,1\n\"a dog, asleep\",grey,2\n"
+    table = 'prompt,negative_prompt,note\na cat,,1\n"a dog, asleep",grey,2\n'
     objects = [{"prompt": "a cat"}, {"prompt": "a dog", "negative_prompt": "grey"}, "a house"]
     coco = {"annotations": [{"caption": "a cat", "id": 1}], "info": {"year": 2017}}
     lines = '{"prompt": "a cat"}\n{"prompt": "a dog", "negative_prompt": "grey"}\n'
@@ -427,9 +426,7 @@ READERS: dict[str, Reader] = {
     "schedule": Reader(read=_schedule, samples=_schedules),
     "study": Reader(read=_study, samples=_studies),
     "space": Reader(read=load_space, samples=_spaces),
-    "import usf": Reader(
-        read=_import("usf", process=PROCESSES["score_sde"]), samples=_decisions
-    ),
+    "import usf": Reader(read=_import("usf", process=PROCESSES["score_sde"]), samples=_decisions),
     "usf's mean image": Reader(read=_mean_image, samples=_mean_images, beside=_average),
     "import autodiffusion": Reader(
         read=_import("autodiffusion"),
@@ -439,12 +436,16 @@ READERS: dict[str, Reader] = {
         read=_import("sigmas", process=PROCESSES["sd"]), samples=_lists(_LEVELS, _NUMBERS)
     ),
     "import timesteps": Reader(
-        read=_import("timesteps", process=PROCESSES["sd"]), samples=_lists("901; 640; 423\n76", {"sigmas": [1.0], "timesteps": [901, 640, 76]})
+        read=_import("timesteps", process=PROCESSES["sd"]),
+        samples=_lists("901; 640; 423\n76", {"sigmas": [1.0], "timesteps": [901, 640, 76]}),
     ),
-    "import gits": Reader(read=_import("gits"), samples=_lists(_GITS, {"sigmas": [80.0, 10.9, 1.2, 0.002]})),
+    "import gits": Reader(
+        read=_import("gits"), samples=_lists(_GITS, {"sigmas": [80.0, 10.9, 1.2, 0.002]})
+    ),
     "import ld3": Reader(read=_import("ld3", process=PROCESSES["edm"]), samples=_ld3_files),
     "import oss": Reader(
-        read=_import("oss", steps=200, shift=3.0), samples=_lists("[150, 90, 20]\n[149, 80, 9]", {"steps": [150, 90, 20]})
+        read=_import("oss", steps=200, shift=3.0),
+        samples=_lists("[150, 90, 20]\n[149, 80, 9]", {"steps": [150, 90, 20]}),
     ),
     "import diffusers": Reader(read=_import("diffusers", steps=4), samples=_scheduler_configs),
     "model_index.json": Reader(

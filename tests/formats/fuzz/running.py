@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any
 
 from s3search.errors import S3SearchError
@@ -34,9 +34,6 @@ _RUNNING = frozenset(
         "ctypes.dlopen",
     }
 )
-_MAKERS = frozenset({"collections", "dataclasses"})
-"""Modules that write code themselves, for classes of what is imported late."""
-
 _seen: list[str] | None = None
 
 
@@ -60,11 +57,23 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
         event == "exec"
         and isinstance(arguments[0], CodeType)
         and arguments[0].co_filename == "<string>"
-        and sys._getframe(1).f_globals.get("__name__") not in _MAKERS
+        and not _is_imported()
     )
     if event in _RUNNING or is_text:
         _seen.append(event)
 
+
+def _is_imported() -> bool:
+    """Whether the code that runs is a module's, imported late: some write classes as texts."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code is not fault_of.__code__:
+        if frame.f_globals.get("__name__") in _IMPORTING:
+            return True
+        frame = frame.f_back
+    return False
+
+
+_IMPORTING = frozenset({"importlib._bootstrap", "collections", "dataclasses"})
 
 sys.addaudithook(_hook)
 
@@ -103,9 +112,7 @@ def fault_of(reader: Reader, path: Path) -> tuple[Fault | None, bool]:
         except _TooLong as error:
             found = Fault(what=f"takes more than {MOST_SECONDS:g} s", where=_place(error))
         except Exception as error:
-            found = Fault(
-                what=type(error).__name__, where=_place(error), example=str(error)[:120]
-            )
+            found = Fault(what=type(error).__name__, where=_place(error), example=str(error)[:120])
     if ran:
         found = Fault(what=f"runs something: {', '.join(sorted(set(ran)))}", where="")
     elif CANARY.partition(":")[0] in sys.modules:
@@ -120,7 +127,9 @@ def _fault_of_message(message: str, error: BaseException) -> Fault | None:
     if not message.strip():
         return Fault(what="an error without a sentence", where=_place(error))
     if len(message) > _LONGEST_SENTENCE:
-        return Fault(what=f"a sentence of more than {_LONGEST_SENTENCE} letters", where=_place(error))
+        return Fault(
+            what=f"a sentence of more than {_LONGEST_SENTENCE} letters", where=_place(error)
+        )
     return None
 
 
@@ -169,9 +178,7 @@ def run(name: str, reader: Reader, folder: Path, numbers: range) -> Run:
             faults.setdefault(fault, []).append(number)
         write(path, sample.valid)
     seconds = time.monotonic() - began
-    return Run(
-        inputs=len(numbers), read=n_read, seconds=seconds, slowest=slowest, faults=faults
-    )
+    return Run(inputs=len(numbers), read=n_read, seconds=seconds, slowest=slowest, faults=faults)
 
 
 def write(path: Path, content: bytes) -> None:

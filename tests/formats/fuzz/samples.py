@@ -140,7 +140,20 @@ def spoilt_array(chance: random.Random, array: Any) -> Any:
         case 4:
             return made[:-1] if made.ndim else made
         case 5:
-            kinds = ("f2", "f4", "i8", "u1", "c16", "?", "U8", "S8", "O", "M8[s]", "m8[s]", "f4,i4")
+            kinds = (
+                "f2",
+                "f4",
+                "i8",
+                "u1",
+                "c16",
+                "?",
+                "U8",
+                "S8",
+                "O",
+                "M8[s]",
+                "m8[s]",
+                "f4,i4",
+            )
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
