@@ -300,7 +300,7 @@ def main() -> None:
             for name, victim in victims(Path(folder) / what, what).items():
                 done = kills(victim, asked.n, chance)
                 stages = len(victim.stages)
-                print(json.dumps({"killed": name, "kills": asked.n * stages, "done": done}))
+                print(json.dumps({"killed": name, "kills": asked.n * stages, "done": done}), flush=True)
 
 
 if __name__ == "__main__":

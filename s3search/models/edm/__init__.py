@@ -79,8 +79,9 @@ def convert(path: str | Path, output: str | Path) -> dict[str, Any]:
     if not isinstance(record, pickles.Record) or record.class_name != _PRECONDITIONING:
         name = getattr(record, "class_name", type(record).__name__)
         raise InvalidConfig(
-            f"{file} holds a {name!s:.60}; only {_PRECONDITIONING} around {' or '.join(_NETWORKS)} can "
-            "be converted, other networks of yours load with trust_pickle = true"
+            f"{file} holds a {name!s:.60}; only {_PRECONDITIONING} around "
+            f"{' or '.join(_NETWORKS)} can be converted, other networks of yours load with "
+            "trust_pickle = true"
         )
     try:
         inner = getattr(record.state["_modules"].get("model"), "class_name", None)

@@ -37,8 +37,8 @@ class QuickStorage(RDBStorage):
 
     @contextmanager
     def at_once(self, also: Callable[[sa.Connection], None]) -> Iterator[None]:
-        """What is written of studies' attributes meanwhile is kept, and written in one transaction
-        at the end, with what ``also`` writes: whoever looks, and a kill, find all of it or nothing.
+        """Keeps what is written of studies' attributes meanwhile, and writes it in one transaction
+        at the end, with what ``also`` writes: whoever looks, and a kill, find all of it or none.
         """
         if not self._is_known:
             yield
