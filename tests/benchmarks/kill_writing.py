@@ -300,7 +300,10 @@ def main() -> None:
             for name, victim in victims(Path(folder) / what, what).items():
                 done = kills(victim, asked.n, chance)
                 stages = len(victim.stages)
-                print(json.dumps({"killed": name, "kills": asked.n * stages, "done": done}), flush=True)
+                print(
+                    json.dumps({"killed": name, "kills": asked.n * stages, "done": done}),
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

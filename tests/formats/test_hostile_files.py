@@ -17,6 +17,7 @@ from safetensors.numpy import save
 from s3search.errors import InvalidConfig, InvalidSchedule, S3SearchError
 from s3search.metrics.references import dataset
 from s3search.models.diffusers.scheduler_config import model_of
+from s3search.models.edm.pickle_names import NamesOfPickle
 from tests.formats.fuzz.readers import READERS
 from tests.formats.fuzz.running import write
 from tests.formats.importers.files import decisions
@@ -199,6 +200,12 @@ def test_a_study_may_name_a_preset_too_long_for_a_file(tmp_path: Path) -> None:
     path.write_text(whole.replace("nfe = [3]", f'nfe = [3]\npreset = "{"x" * 3000}"'))
     with pytest.raises(InvalidConfig, match="no preset"):
         READERS["study"].read(path)
+
+
+def test_an_escape_in_a_pickle_is_no_warning(tmp_path: Path) -> None:
+    path = tmp_path / "a.pkl"
+    path.write_bytes(b"S'\\%'\n.")
+    assert READERS["edm pickle, inspected"].read(path) == NamesOfPickle(names=(), doubt=None)
 
 
 def test_a_message_that_quotes_too_much_leaves_its_middle_out() -> None:

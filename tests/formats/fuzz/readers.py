@@ -19,7 +19,7 @@ from safetensors.torch import save
 
 from s3search.errors import InvalidConfig
 from s3search.files import json_of
-from s3search.formats.importers import PROCESSES, Request, import_schedule
+from s3search.formats.importers import PROCESSES, Request, import_schedule, process_named
 from s3search.metrics.references import FolderImages, StatisticsFile, npz
 from s3search.metrics.references.pictures import Preparation
 from s3search.models import digits, edm, guided_diffusion
@@ -199,6 +199,19 @@ def _scheduler_beside() -> dict[str, bytes]:
     return {"scheduler/scheduler_config.json": _scheduler_configs()[0].valid}
 
 
+def _process(path: Path) -> None:
+    process = process_named(path.read_bytes().decode("utf-8", "replace"))
+    published.ddim(process, nfe=3)
+
+
+def _processes() -> list[Sample]:
+    table = {"type": "vp_discrete", "betas": "scaled_linear", "n": 100, "beta_start": 0.00085}
+    values = {"type": "vp_discrete", "betas": [0.01, 0.02, 0.03, 0.2], "n": 4}
+    others = [{"type": "edm", "sigma_max": 50.0}, {"type": "vp_linear", "beta_min": 0.1}]
+    whole = [table, values, *others, {"type": "vp_cosine", "s": 0.008}, {"type": "flow"}]
+    return [samples.of_json(f"{i}.json", own) for i, own in enumerate(whole)]
+
+
 # --- statistics and references ---
 
 
@@ -345,6 +358,11 @@ def _edm_files() -> list[Sample]:
     ]
 
 
+def _edm_settings() -> list[Sample]:
+    settings = {**_TINY.model_dump(mode="json", exclude={"sigma_max"}), "model_type": "SongUNet"}
+    return [samples.of_json("settings.json", settings)]
+
+
 def _edm_states() -> list[Sample]:
     return [samples.of_torch("net.pt", dict(own_network(_TINY)[0].state_dict()))]
 
@@ -452,6 +470,12 @@ READERS: dict[str, Reader] = {
         read=_pipeline,
         samples=lambda: [samples.of_json("model_index.json", _INDEX)],
         beside=_scheduler_beside,
+    ),
+    "--process": Reader(read=_process, samples=_processes),
+    "edm settings": Reader(
+        read=lambda path: edm.load(path.parent / "net.safetensors", config=path),
+        samples=_edm_settings,
+        beside=lambda: {"net.safetensors": _edm_files()[0].valid},
     ),
     "EMS statistics": Reader(read=EmsStatistics.load, samples=_ems_files),
     "node of an EMS job": Reader(read=ems._kept, samples=_nodes),
