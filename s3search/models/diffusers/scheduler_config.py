@@ -143,10 +143,8 @@ def _its_values() -> Iterator[None]:
     except S3SearchError:
         raise
     except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InvalidSchedule(
-            f"a value of the scheduler's config is none that diffusers takes there ({reason})"
-        ) from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InvalidSchedule(f"no noise process follows from this config ({reason})") from error
 
 
 def model_of(config: Mapping[str, Any], name: str | None = None) -> PipelineModel:

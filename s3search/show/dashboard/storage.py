@@ -117,6 +117,7 @@ def open_storage(url: str, *, writable: bool) -> QuickStorage:
     read = reading_url(parsed_url(url)).render_as_string(hide_password=False)
     opened = url if writable else read
     storage = open_rdb(opened, writes=writable, kind=QuickStorage, arguments=arguments)
+    assert isinstance(storage, QuickStorage)  # the kind that was asked for
     if is_sqlite and not writable:
 
         @event.listens_for(storage.engine, "connect")
