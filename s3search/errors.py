@@ -18,10 +18,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 _TRACEBACK_CHARACTERS = 2000
+_LONGEST_MESSAGE = 2000
+_END_OF_MESSAGE = 500  # letters of a longer one's end, where it says what would do
 
 
 class S3SearchError(Exception):
     """Base of the family; the command line turns each into one sentence and an exit code."""
+
+    def __str__(self) -> str:
+        """The message, without its middle where it quotes more of a file than anyone reads."""
+        message = super().__str__()
+        if len(message) <= _LONGEST_MESSAGE:
+            return message
+        begin = message[: _LONGEST_MESSAGE - _END_OF_MESSAGE - 5]
+        return f"{begin} ... {message[-_END_OF_MESSAGE:]}"
 
 
 class InvalidSchedule(S3SearchError, ValueError):

@@ -1,5 +1,5 @@
 """Files written whole, through a neighbour and a rename, so that nobody reads half of one; and the
-text of files from elsewhere.
+texts, values and arrays of files from elsewhere.
 
 What is written is on the disk before it takes the place of what stood there (fsync, of the folder
 too): after a loss of power one of the two is there, whole.
@@ -7,15 +7,30 @@ too): after a loss of power one of the two is there, whole.
 
 import json
 import os
-from collections.abc import Iterator
+import shutil
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from s3search.errors import InvalidConfig
+
+Array = npt.NDArray[Any]
 
 LARGEST_TEXT = 64 * 2**20
 """Bytes of the largest text that is read: prompts of the largest data sets have fewer."""
+
+
+def is_there(path: Path | str) -> bool:
+    """Whether anything is at a path; at a text that is too long to be one there is nothing."""
+    try:
+        return Path(path).exists()
+    except OSError:
+        return False
 
 
 def text_of(path: Path | str) -> str:
@@ -46,6 +61,33 @@ def json_of(path: Path | str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidConfig(f"{path}: not valid JSON ({error})") from error
+
+
+def arrays_in(
+    path: Path | str, wanted: Callable[[list[str]], Iterable[str]] = list
+) -> dict[str, Array]:
+    """The arrays of an ``.npz`` by their names, or that of an ``.npy`` under no name; raises
+    `ValueError`, in one line, for any other file, and `FileNotFoundError`.
+
+    Of an archive's names those that ``wanted`` picks are read.
+    """
+    try:
+        with Path(path).open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is wrong with the file is said below
+            data = np.load(file, allow_pickle=False)
+            if isinstance(data, np.ndarray):
+                return {"": data}
+            with data:
+                found = {key: data[key] for key in wanted(data.files)}
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a damaged archive can fail in any way
+        reason = str(error).partition("\n")[0] or "it ends too early"
+        raise ValueError(f"{type(error).__name__}: {reason[:200]}") from error
+    odd = [key for key, value in found.items() if not isinstance(value, np.ndarray)]
+    if odd:
+        raise ValueError(f"{odd[0]!r} is no array")
+    return found
 
 
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -80,6 +122,38 @@ def written_through(path: Path) -> Iterator[Path]:
         raise
     with suppress(OSError):  # some file systems know no folders to sync
         _sync(path.parent)
+
+
+@contextmanager
+def folder_written_through(folder: Path) -> Iterator[Path]:
+    """The folder to write files into instead of ``folder``.  At the end it takes the place of one
+    that is not there; into one that is there its files are moved when all of them are written, one
+    after another.  Where something fails before, nothing has changed.
+
+    An `OSError` names ``folder``.
+    """
+    own = folder.resolve()
+    part = own / ".s3search.part" if own.exists() else neighbour(own)
+    try:
+        shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+        part.mkdir(parents=True)
+        yield part
+        for file in part.iterdir():
+            _sync(file)
+        _sync(part)
+        if part.parent == own:
+            for file in sorted(part.iterdir()):
+                file.replace(own / file.name)
+            part.rmdir()
+        else:
+            part.replace(own)
+    except BaseException as error:
+        shutil.rmtree(part, ignore_errors=True)
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(folder), None
+        raise
+    with suppress(OSError):  # some file systems know no folders to sync
+        _sync(part.parent)
 
 
 def neighbour(path: Path) -> Path:

@@ -91,13 +91,13 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
                 "S3Scheduler needs a schedule and found none in this config; make it with "
                 "S3Scheduler.from_schedule('schedule.json', pipe.scheduler.config)"
             )
+        schedules = _schedules_of(s3_schedules, s3_model)
         # Pipelines look up fields of the model's own scheduler (steps_offset, base_shift, ...).
         of_model = {key: value for key, value in s3_model.items() if not key.startswith("_")}
         self.register_to_config(**of_model)  # type: ignore[no-untyped-call]  # diffusers
         self._model = model_of(s3_model)
         self._threshold = _threshold(s3_thresholding, s3_model)
         self._ems = None if s3_statistics is None else EmsStatistics.load(s3_statistics)
-        schedules = [Schedule.from_dict(dict(data)) for data in s3_schedules]
         self._schedules = _by_calls(_replayable(own, self._model) for own in schedules)
         self.num_train_timesteps = self._model.n_times
         self.set_timesteps()
@@ -330,6 +330,16 @@ def _replayable(schedule: Schedule, model: PipelineModel) -> Schedule:
             "cannot replay; patch the network yourself or search without it"
         )
     return retime(schedule, model.process)
+
+
+def _schedules_of(schedules: Any, model: Any) -> list[Schedule]:
+    """Those of a config, which may be from anywhere; raises `InvalidSchedule`."""
+    if not isinstance(model, Mapping) or not isinstance(schedules, list | tuple):
+        raise InvalidSchedule(
+            "S3Scheduler needs a list s3_schedules and the config s3_model of the model's own "
+            "scheduler; its config was changed: save it again"
+        )
+    return [Schedule.from_dict(dict(s) if isinstance(s, Mapping) else s) for s in schedules]
 
 
 def _by_calls(schedules: Iterable[Schedule]) -> dict[int, Schedule]:

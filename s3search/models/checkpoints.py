@@ -5,14 +5,15 @@ with torch's ``weights_only``, which knows tensors and plain containers and refu
 """
 
 import json
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError, safe_open
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from s3search.errors import InvalidConfig, nearest
@@ -28,12 +29,31 @@ ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 _DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16", "float64")}
 _SHOWN = 3  # names of weights in a message
+_LARGEST = 1_000_000  # of a network's settings: channels, pixels, classes
+_MOST_ENTRIES = 32  # resolutions, of which each is half the one before
+
+Depth = Annotated[int, Field(gt=0, le=100)]
+"""Blocks at one resolution."""
 
 
 class NetworkConfig(BaseModel):
     """Base of the settings of a network: frozen, unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    @model_validator(mode="after")
+    def _sizes_are_a_networks(self) -> Self:
+        for name, value in self:
+            numbers = value if isinstance(value, tuple) else (value,)
+            if len(numbers) > _MOST_ENTRIES:
+                raise ValueError(f"{name} has {len(numbers)} entries, more than {_MOST_ENTRIES}")
+            for own in numbers:
+                is_number = isinstance(own, int | float)
+                if is_number and not (abs(own) <= _LARGEST or name in self._may_be_infinite):
+                    raise ValueError(f"{name} is {own!s:.20}, which is no size of a network")
+        return self
+
+    _may_be_infinite: ClassVar[frozenset[str]] = frozenset()
 
 
 def existing(path: str | Path, *, field: str = "model.path") -> Path:
@@ -89,28 +109,52 @@ def _safetensors(path: Path, field: str) -> tuple[dict[str, Tensor], Mapping[str
         with safe_open(path, framework="pt") as file:
             stored = (file.metadata() or {}).get(CONFIG_KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+    except Exception as error:  # a damaged file can fail in any way
         raise InvalidConfig(f"{field}: {path} is no safetensors file ({error})") from error
     return tensors, None if stored is None else _json(stored, f"{path}, {CONFIG_KEY}")
 
 
 def _state_dict(path: Path, field: str) -> dict[str, Tensor]:
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is wrong with the file is said below
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise InvalidConfig(
             f"{field}: {path} holds more than tensors, and reading the rest would run its "
-            f"code; it was not loaded ({str(error).splitlines()[0]}). Save module.state_dict() "
+            f"code; it was not loaded ({_first_line(error)}). Save module.state_dict() "
             "instead, best as safetensors"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged archive or pickle can fail in any way
         raise InvalidConfig(f"{field}: {path} is no file of torch.save ({error})") from error
-    if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
+    is_state = isinstance(found, dict) and all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in found.items()
+    )
+    if not is_state:
         raise InvalidConfig(
             f"{field}: {path} holds a {type(found).__name__} that is no state dict (names to "
             "tensors); save module.state_dict()"
         )
-    return found
+    odd = [name for name, tensor in found.items() if not is_plain(tensor)]
+    if odd:
+        raise InvalidConfig(
+            f"{field}: {path} holds no plain numbers for {', '.join(map(repr, odd[:_SHOWN]))} "
+            f"({found[odd[0]].layout}, {found[odd[0]].dtype}, on {found[odd[0]].device}); save "
+            "the state dict of the module as it was trained, from the CPU"
+        )
+    return dict(found)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is real numbers in memory: not sparse, quantized, complex, nor without any
+    (meta).
+    """
+    is_dense = tensor.layout is torch.strided and not tensor.is_quantized
+    return is_dense and not tensor.is_complex() and tensor.device.type == "cpu"
 
 
 def merged_settings(
@@ -142,6 +186,8 @@ def checked_settings(kind: type[ConfigT], settings: Mapping[str, Any], *, field:
             raise InvalidConfig(
                 f"{field}.{key}: there is no such setting; {nearest(key, kind.model_fields)}"
             ) from error
+        if first["type"] == "value_error":
+            raise InvalidConfig(f"{field}: {first['ctx']['error']}") from error
         found = "" if first["type"] == "missing" else f", found {first['input']!r}"
         raise InvalidConfig(f"{field}.{key}: {first['msg']}{found}") from error
 
@@ -149,11 +195,29 @@ def checked_settings(kind: type[ConfigT], settings: Mapping[str, Any], *, field:
 def _json(text: str, where: str) -> Mapping[str, Any]:
     try:
         found = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidConfig(f"{where}: not valid JSON ({error})") from error
     if not isinstance(found, dict):
         raise InvalidConfig(f"{where}: expected a JSON object, found {type(found).__name__}")
     return found
+
+
+def unfilled(make: Callable[[], ModuleT], *, field: str) -> ModuleT:
+    """What ``make`` makes, on the meta device: neither time nor random numbers for values that a
+    file replaces.
+
+    Raises `InvalidConfig` where the settings at ``field`` make no network.
+    """
+    try:
+        with torch.device("meta"):
+            return make()
+    except InvalidConfig:
+        raise
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise InvalidConfig(
+            f"{field}: no network has these settings ({_first_line(error)}); give those the "
+            "checkpoint was trained with"
+        ) from error
 
 
 def filled(

@@ -247,11 +247,18 @@ class EmsStatistics:
                 l=l,
                 s=s,
                 b=b,
-                provenance=json.loads(header["provenance"]),
+                provenance=dict(json.loads(header["provenance"])),
             )
         except IncompatibleStatistics:
             raise
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+        except (
+            OSError,
+            SafetensorError,
+            KeyError,
+            ValueError,
+            TypeError,
+            RecursionError,
+        ) as error:
             raise IncompatibleStatistics(f"{path}: no EMS statistics ({error})") from error
         if found.digest != header.get("digest"):
             raise IncompatibleStatistics(

@@ -2,12 +2,14 @@
 pipeline is given, a scheduler config that `S3Scheduler.from_pretrained` loads.
 """
 
+import errno
 import importlib
+import os
 from pathlib import Path
 from typing import Any
 
 from s3search.errors import InvalidConfig
-from s3search.files import write_text
+from s3search.files import folder_written_through, write_text
 from s3search.formats.exporters.image_to_image import image_to_image_losses
 from s3search.formats.exporters.python_file import python_file
 from s3search.formats.exporters.report import LossReport
@@ -50,17 +52,20 @@ def write_diffusers(request: ExportRequest) -> Exported:
         imports="from pathlib import Path\nfrom typing import Any",
         code=(guided_arguments,) if is_guided else (with_schedule,),
     )
+    names = ["schedule.json", "s3_pipeline.py"]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     except OSError as error:
         raise InvalidConfig(f"--output: cannot make the folder {folder}: {error}") from error
-    files = [folder / "schedule.json", folder / "s3_pipeline.py"]
-    save_export(schedule, files[0], request.statistics)
-    write_text(files[1], text)
-    if saved is not None:
-        saved.save_pretrained(folder)
-        files.append(folder / CONFIG)
-    return Exported(files=tuple(files), report=report)
+    with folder_written_through(folder) as part:
+        save_export(schedule, part / names[0], request.statistics)
+        write_text(part / names[1], text)
+        if saved is not None:
+            names.append(CONFIG)
+            write_text(part / CONFIG, saved.to_json_string())
+    return Exported(files=tuple(folder / name for name in names), report=report)
 
 
 def scheduler_config(pipeline: Path) -> dict[str, Any]:

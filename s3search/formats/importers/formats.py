@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
+import numpy as np
+
 from s3search.errors import InvalidConfig, InvalidSchedule, S3SearchError, nearest
 from s3search.formats.importers import autodiffusion, ays, diffusers, ld3, lists, usf
 from s3search.formats.importers.request import Request
@@ -84,7 +86,8 @@ def import_schedule(form: str, request: Request) -> Schedule:
                 f"it takes {takes}"
             )
     try:
-        schedule = found.read(request)
+        with np.errstate(divide="raise", invalid="raise", over="raise"):
+            schedule = found.read(request)
     except S3SearchError:
         raise
     except (ArithmeticError, ValueError) as error:  # of a logarithm or a quotient

@@ -61,7 +61,7 @@ def process_named(text: str) -> NoiseProcess:
         )
     try:
         return process_from_dict(json.loads(text))
-    except ValueError as error:
+    except (ArithmeticError, RecursionError, ValueError) as error:
         raise InvalidConfig(f"--process: {error}") from error
 
 

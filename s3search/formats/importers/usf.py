@@ -24,6 +24,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from s3search.errors import InvalidConfig, InvalidSchedule
+from s3search.files import arrays_in
 from s3search.formats.importers.request import Request, required, time_of_fraction
 from s3search.formats.importers.tensors import load_tensors
 from s3search.processes import Edm, NoiseProcess
@@ -46,6 +47,8 @@ from s3search.schedules.schedule import (
     Step,
     needs_ems,
 )
+
+_MOST_PIXELS = 2**24  # of a mean image, its channels counted
 
 _PREDICTIONS = {
     "noise_prediction": Prediction.NOISE,
@@ -231,17 +234,18 @@ def _start(afs: str, process: NoiseProcess, *, compat: bool, mean_image: Path | 
 def _image(path: Path) -> Any:
     """The (C, H, W) array of an .npy, or of an .npz with one; leading axes of 1 are dropped."""
     try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.lib.npyio.NpzFile):
-            with found:
-                if len(found.files) != 1:
-                    raise InvalidConfig(
-                        f"--mean-image: {path} holds {found.files}, expected one array"
-                    )
-                found = found[found.files[0]]
-        image = np.asarray(found, dtype=np.float64)
-    except (OSError, ValueError, EOFError, TypeError) as error:
+        found = arrays_in(path)
+    except (OSError, ValueError) as error:
         raise InvalidConfig(f"--mean-image: {path} cannot be read ({error})") from error
+    if len(found) != 1:
+        raise InvalidConfig(f"--mean-image: {path} holds {[*found]}, expected one array")
+    [image] = found.values()
+    if image.dtype.kind not in "fiu" or image.size > _MOST_PIXELS:
+        raise InvalidConfig(
+            f"--mean-image: {path} holds {image.dtype} {image.shape}, expected the numbers of one "
+            "image"
+        )
+    image = image.astype(np.float64)
     while image.ndim > 3 and image.shape[0] == 1:
         image = image[0]
     if image.ndim != 3:

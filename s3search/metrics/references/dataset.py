@@ -69,8 +69,17 @@ class DatasetImages:
     def images(self, numbers: Sequence[int]) -> Tensor:
         """Those images, (len(numbers), C, H, W) float32 in [-1, 1]."""
         names = [f"item {i}" for i in numbers]
-        found = [self._image(self._dataset[i]) for i in numbers]
+        found = [self._image(self._item(i)) for i in numbers]
         return common_shape(found, names, self._preparation.resize)
+
+    def _item(self, number: int) -> Any:
+        try:
+            return self._dataset[number]
+        except Exception as error:  # what is wrong with a picture shows when it is asked for
+            raise InvalidConfig(
+                f"reference.images: item {number} of the dataset cannot be read "
+                f"({type(error).__name__}: {error})"
+            ) from error
 
     def _image(self, item: Any) -> Tensor:
         match self._picked(item):
@@ -138,6 +147,7 @@ def load(  # one parameter per key of the study file
     if not splits and split is not None:
         raise InvalidConfig(f"reference.split: {path} is one dataset without splits; leave it out")
     chosen = splits[str(split)] if splits else dataset
+    _check_table(path, chosen)
     preparation = Preparation(channels=channels, resize=resize)
     return DatasetImages(
         chosen,
@@ -146,6 +156,19 @@ def load(  # one parameter per key of the study file
         digest=f"{chosen._fingerprint}-{channels}-{resize}",
         statistics=None if statistics is None else Path(statistics),
     )
+
+
+def _check_table(path: str, dataset: Any) -> None:
+    """Raises `InvalidConfig` for tables whose texts and pictures begin or end outside the file:
+    Arrow reads where they say, and the process would end there.
+    """
+    try:
+        dataset.data.validate(full=True)
+    except Exception as error:
+        raise InvalidConfig(
+            f"reference.path: the tables of {path} are damaged ({type(error).__name__}: {error}); "
+            "write them again with save_to_disk"
+        ) from error
 
 
 def _from_disk(path: str) -> Any:
@@ -158,7 +181,8 @@ def _from_disk(path: str) -> Any:
         ) from error
     try:
         return datasets.load_from_disk(path)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the library raises anything for files that it did not write
         raise InvalidConfig(
-            f"reference.path: {path} is no dataset that save_to_disk wrote ({error})"
+            f"reference.path: {path} is no dataset that save_to_disk wrote "
+            f"({type(error).__name__}: {error})"
         ) from error

@@ -5,11 +5,11 @@ data.
 """
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from s3search.errors import InvalidConfig
@@ -63,11 +63,13 @@ class FolderImages:
     def _image(self, name: str) -> Tensor:
         path = self._folder / name
         try:
-            with open_picture(path) as picture:
-                return self._preparation.of_picture(picture)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what is beside the pixels
+                with open_picture(path) as picture:
+                    return self._preparation.of_picture(picture)
         except InvalidConfig as error:
             raise InvalidConfig(f"reference.path: {path} has {error}") from error
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        except Exception as error:  # Pillow raises anything for a damaged picture
             raise InvalidConfig(
                 f"reference.path: {path} cannot be read as a picture in the format that its "
                 f"suffix says ({error})"

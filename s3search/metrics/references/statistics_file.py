@@ -12,7 +12,6 @@ and ``arr_0`` of guided-diffusion are ignored where ``mu`` is.
 """
 
 import io
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,11 @@ from typing import Any
 import numpy as np
 
 from s3search.errors import IncompatibleStatistics, InvalidConfig
-from s3search.files import write_bytes
+from s3search.files import arrays_in, write_bytes
 from s3search.metrics.frechet import FrechetReference
 
 _ROUNDING = 1e-5  # of the largest entry: files of float32 are off by less
 _LEAST = 1e-300  # of images that are all alike
-_UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,23 +110,24 @@ class StatisticsFile:
 def arrays_of(path: Path) -> dict[str, Any]:
     """The arrays of a .npz but for guided-diffusion's images; raises `InvalidConfig`."""
     try:
-        with path.open("rb") as file:
-            data = np.load(file, allow_pickle=False)
-            if isinstance(data, np.ndarray):
-                raise ValueError("a single array")
-            heavy = {"arr_0"} if "mu" in data.files else set()
-            return {key: data[key] for key in data.files if key not in heavy}
+        found = arrays_in(path, _light)
+        if "" in found:
+            raise ValueError("a single array")
+        return found
     except FileNotFoundError as error:
         raise InvalidConfig(
             f"reference.images: {path} holds no mu and sigma: there is no such file; "
             "`s3search reference` writes one"
         ) from error
-    except _UNREADABLE as error:
-        reason = str(error).partition("\n")[0]
+    except ValueError as error:
         raise InvalidConfig(
-            f"reference.images: {path} holds no mu and sigma ({reason}); a .npz is needed, a "
+            f"reference.images: {path} holds no mu and sigma ({error}); a .npz is needed, a "
             "pickle (.pkl) must be saved as one with numpy.savez(file, mu=..., sigma=...)"
         ) from error
+
+
+def _light(names: list[str]) -> list[str]:
+    return [name for name in names if name != "arr_0" or "mu" not in names]
 
 
 def _count(n: Any) -> int:

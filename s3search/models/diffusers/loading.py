@@ -46,6 +46,7 @@ PIPELINES: dict[str, Callable[[Any, Settings], Pipeline]] = {
 """What each kind of pipeline's network is told."""
 
 _INDEX = "model_index.json"
+_SINGLE_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 
 
 def load(  # noqa: PLR0913  # the keys of [model] in a study file
@@ -177,6 +178,13 @@ def _check_folder(path: str) -> None:
                 "folder that save_pretrained of a whole pipeline wrote"
             )
         return
+    if folder.is_file() and folder.suffix in _SINGLE_FILES:
+        raise InvalidConfig(
+            f"path: {path!r} is one file, which does not say how its pipeline is built; make a "
+            f"folder of it with diffusers.StableDiffusionPipeline.from_single_file({path!r})."
+            "save_pretrained(FOLDER), or with the class of its own pipeline "
+            "(StableDiffusionXLPipeline, ...), and name that folder"
+        )
     looks_local = path.startswith((".", "~", "/")) or folder.parent.is_dir()
     if folder.exists() or looks_local or path.count("/") != 1:
         raise InvalidConfig(f"path: there is no folder {path!r}; {_neighbours(folder)}")

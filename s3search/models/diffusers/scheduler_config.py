@@ -6,14 +6,15 @@ config is silent, is the class's part (scheduler_classes.py); a config that name
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from s3search.errors import InvalidConfig, InvalidSchedule
+from s3search.errors import InvalidConfig, InvalidSchedule, S3SearchError
 from s3search.models.diffusers.scheduler_classes import (
     CLASSES,
     Kind,
@@ -130,14 +131,31 @@ def process_of(config: Mapping[str, Any], name: str | None = None) -> NoiseProce
 
     The shift of a flow config plays no part: times of `flow` are the shifted ones.
     """
-    return _process(*_read(config, name))
+    with _its_values():
+        return _process(*_read(config, name))
+
+
+@contextmanager
+def _its_values() -> Iterator[None]:
+    """Raises `InvalidSchedule` where a value is of a kind that diffusers would not take."""
+    try:
+        yield
+    except S3SearchError:
+        raise
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InvalidSchedule(f"no noise process follows from this config ({reason})") from error
 
 
 def model_of(config: Mapping[str, Any], name: str | None = None) -> PipelineModel:
     """The network behind a config of the scheduler class ``name``, which is the config's own
     `_class_name` unless given; raises `InvalidSchedule`.
     """
-    kind, values = _read(config, name)
+    with _its_values():
+        return _model(*_read(config, name))
+
+
+def _model(kind: Kind, values: Mapping[str, Any]) -> PipelineModel:
     process = _process(kind, values)
     usual = {Kind.FLOW: Output.FLOW.value, Kind.SCORE: Output.SCORE.value}
     answer = usual.get(kind) or values["prediction_type"]

@@ -28,6 +28,7 @@ from s3search.models.checkpoints import (
     filled,
     merged_settings,
     read_tensors,
+    unfilled,
 )
 from s3search.models.edm import pickles
 from s3search.models.edm.denoiser import EdmDenoiser, PickledDenoiser
@@ -63,8 +64,7 @@ def load(
         return PickledDenoiser(_trusted(file, trust_pickle, number), labels)
     state, stored = read_tensors(file)
     settings = _settings(merged_settings(config, stored, field=_FIELD))
-    with torch.device("meta"):  # neither time nor random numbers for values the file replaces
-        denoiser = EdmDenoiser(settings, labels)
+    denoiser = unfilled(lambda: EdmDenoiser(settings, labels), field=_FIELD)
     return filled(denoiser, state, number, file)
 
 
@@ -79,14 +79,20 @@ def convert(path: str | Path, output: str | Path) -> dict[str, Any]:
     if not isinstance(record, pickles.Record) or record.class_name != _PRECONDITIONING:
         name = getattr(record, "class_name", type(record).__name__)
         raise InvalidConfig(
-            f"{file} holds a {name}; only {_PRECONDITIONING} around {' or '.join(_NETWORKS)} can "
-            "be converted, other networks of yours load with trust_pickle = true"
+            f"{file} holds a {name!s:.60}; only {_PRECONDITIONING} around "
+            f"{' or '.join(_NETWORKS)} can be converted, other networks of yours load with "
+            "trust_pickle = true"
         )
-    inner = getattr(record.state["_modules"].get("model"), "class_name", None)
-    settings = _settings({**record.arguments, "model_type": inner})
-    tensors = {name: tensor.contiguous() for name, tensor in record.tensors().items()}
-    with torch.device("meta"):
-        module = EdmDenoiser(settings)
+    try:
+        inner = getattr(record.state["_modules"].get("model"), "class_name", None)
+        arguments, tensors = {**record.arguments, "model_type": inner}, record.tensors()
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        raise InvalidConfig(
+            f"{file} holds a network whose parts are not those of a module "
+            f"({type(error).__name__}: {error}); it was changed or damaged"
+        ) from error
+    settings = _settings(arguments)
+    module = unfilled(lambda: EdmDenoiser(settings), field=_FIELD)
     filled(module, tensors, torch.float32, file)
     kept = settings.model_dump(mode="json", exclude_defaults=True)
     kept["model_type"] = settings.model_type

@@ -11,6 +11,7 @@ pickles, one after the other, and looked into as well.
 
 import io
 import pickletools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,12 @@ def names_of_pickle(path: Path) -> NamesOfPickle:
 
     Raises `InvalidConfig` for a file that is no pickle at all.
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of escapes in its texts
+        return _names_in(path)
+
+
+def _names_in(path: Path) -> NamesOfPickle:
     try:
         content = path.read_bytes()
         operations = pickletools.genops(content)

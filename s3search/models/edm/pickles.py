@@ -19,6 +19,7 @@ import builtins
 import io
 import pickle
 import types
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from s3search.errors import InvalidConfig
+from s3search.models.checkpoints import is_plain
 
 _VERSION = 6
 _REBUILD = ("torch_utils.persistence", "_reconstruct_persistent_obj")
@@ -48,7 +50,13 @@ class Record:
 
     def tensors(self) -> dict[str, Tensor]:
         """The state dict of the network, by names."""
-        return dict(_tensors(self.state))
+        return {name: _plain(name, t).contiguous() for name, t in _tensors(self.state)}
+
+
+def _plain(name: str, tensor: Any) -> Tensor:
+    if not isinstance(tensor, Tensor) or not is_plain(tensor):
+        raise TypeError(f"{name} is no tensor of real numbers")
+    return tensor
 
 
 def _tensors(state: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -240,7 +248,8 @@ def run(path: Path) -> Any:
 
 def _read(reader: type[pickle.Unpickler], path: Path, what: str) -> Any:
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of the protocols of tensors within
             return reader(file).load()
     except Exception as error:  # a pickle can fail in any way
         kind = type(error).__name__

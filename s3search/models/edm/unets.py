@@ -7,14 +7,14 @@ the augmentation's weights are kept, unused.
 
 import math
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from s3search.models.checkpoints import NetworkConfig
+from s3search.models.checkpoints import Depth, NetworkConfig
 from s3search.models.edm.layers import (
     Block,
     BlockStyle,
@@ -43,6 +43,8 @@ class _EdmConfig(NetworkConfig):
     dropout: float = 0.0
     label_dropout: float = 0.0
 
+    _may_be_infinite: ClassVar = frozenset({"sigma_max"})
+
 
 class SongConfig(_EdmConfig):
     """Settings of a `SongUNet`."""
@@ -50,7 +52,7 @@ class SongConfig(_EdmConfig):
     model_type: Literal["SongUNet"] = "SongUNet"
     model_channels: Positive = 128
     channel_mult: tuple[Positive, ...] = (1, 2, 2, 2)
-    num_blocks: Positive = 4
+    num_blocks: Depth = 4
     attn_resolutions: tuple[int, ...] = (16,)
     embedding_type: Literal["positional", "fourier"] = "positional"
     channel_mult_noise: Positive = 1
@@ -65,7 +67,7 @@ class DhariwalConfig(_EdmConfig):
     model_type: Literal["DhariwalUNet"] = "DhariwalUNet"
     model_channels: Positive = 192
     channel_mult: tuple[Positive, ...] = (1, 2, 3, 4)
-    num_blocks: Positive = 3
+    num_blocks: Depth = 3
     attn_resolutions: tuple[int, ...] = (32, 16, 8)
 
 

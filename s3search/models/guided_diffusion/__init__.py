@@ -29,6 +29,7 @@ from s3search.models.checkpoints import (
     filled,
     merged_settings,
     read_tensors,
+    unfilled,
 )
 from s3search.models.guided_diffusion.settings import AdmConfig, ClassifierConfig
 from s3search.models.guided_diffusion.unet import Classifier, UNet
@@ -133,8 +134,10 @@ def load(
         _check_pair(adm, guide)
     elif classifier_config is not None or classifier_scale != 1.0:
         raise InvalidConfig("model.classifier: settings for a classifier, but no classifier file")
-    with torch.device("meta"):  # neither time nor random numbers for values the files replace
-        denoiser = AdmDenoiser(adm, guide, scale=float(classifier_scale), clips=clip)
+    denoiser = unfilled(
+        lambda: AdmDenoiser(adm, guide, scale=float(classifier_scale), clips=clip),
+        field="model.config",
+    )
     filled(denoiser.network, state, number, path)
     if denoiser.classifier is not None and classifier is not None:
         filled(denoiser.classifier, guiding, number, classifier, field="model.classifier")

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from s3search.errors import InvalidConfig
-from s3search.models.checkpoints import NetworkConfig
+from s3search.models.checkpoints import Depth, NetworkConfig
 from s3search.models.guided_diffusion.unet import UNetShape
 from s3search.processes import VpDiscrete, vp_discrete
 
@@ -33,7 +33,7 @@ class AdmConfig(NetworkConfig):
 
     image_size: int = Field(default=64, gt=0)
     num_channels: int = Field(default=128, gt=0)
-    num_res_blocks: int = Field(default=2, gt=0)
+    num_res_blocks: Depth = 2
     num_heads: int = Field(default=4, gt=0)
     num_heads_upsample: int = -1
     num_head_channels: int = -1
@@ -92,7 +92,7 @@ class ClassifierConfig(NetworkConfig):
 
     image_size: int = Field(default=64, gt=0)
     classifier_width: int = Field(default=128, gt=0)
-    classifier_depth: int = Field(default=2, gt=0)
+    classifier_depth: Depth = 2
     classifier_attention_resolutions: Sizes = (32, 16, 8)
     classifier_use_scale_shift_norm: bool = True
     classifier_resblock_updown: bool = True

@@ -241,11 +241,21 @@ def _kept(path: Path) -> dict[str, Array] | None:
     if not path.exists():
         return None
     try:
-        return load(path.read_bytes())
-    except SafetensorError as error:
-        raise IncompatibleStatistics(
-            f"{path}: no node of an EMS job ({error}); remove it"
-        ) from error
+        found: dict[str, Array] = load(path.read_bytes())
+        reason = _wrong_with(found)
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        reason = str(error)
+    if reason is not None:
+        raise IncompatibleStatistics(f"{path}: no node of an EMS job ({reason}); remove it")
+    return found
+
+
+def _wrong_with(moments: Mapping[str, Array]) -> str | None:
+    shapes = {moments[name].shape for name in _MOMENTS if name in moments}
+    if set(moments) != {*_MOMENTS} or len(shapes) != 1:
+        return f"it holds {', '.join(sorted(moments)) or 'nothing'} of the shapes {sorted(shapes)}"
+    is_right = all(v.dtype == np.float64 and np.isfinite(v).all() for v in moments.values())
+    return None if is_right else "its moments are no finite numbers in double precision"
 
 
 def _keep(path: Path, moments: Mapping[str, Array]) -> None:

@@ -11,6 +11,7 @@ short of the spectrum's tail, whose variance is kept as one number.
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,7 +27,7 @@ from torch import Tensor
 
 from s3search.errors import IncompatibleStatistics
 from s3search.files import write_bytes
-from s3search.schedules.jump import GaussianJump
+from s3search.schedules.jump import MOST_SKEWED, GaussianJump, skewness
 
 Array = npt.NDArray[np.float64]
 
@@ -44,6 +45,36 @@ class GaussianStatistics:
     rest: float  # total variance outside the k modes
     n: int  # images
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shapes = {
+            "mean": (self.mean.shape, self.mean.ndim == 3),
+            "eigenvalues": (self.eigenvalues.shape, self.eigenvalues.ndim == 1),
+            "eigenvectors": (
+                self.eigenvectors.shape,
+                self.eigenvectors.shape == (self.mean.size, self.eigenvalues.size),
+            ),
+        }
+        for name, (shape, fits) in shapes.items():
+            if not fits:
+                raise IncompatibleStatistics(
+                    f"Gaussian statistics have a mean (C, H, W), k eigenvalues and eigenvectors "
+                    f"(C H W, k), found {name} of shape {shape}"
+                )
+            values = getattr(self, name)
+            if values.dtype.kind != "f" or not np.isfinite(values).all():
+                raise IncompatibleStatistics(f"Gaussian statistics: {name} are no finite floats")
+        error = skewness(self.eigenvectors.T)
+        if not error <= MOST_SKEWED:
+            raise IncompatibleStatistics(
+                f"Gaussian statistics: the eigenvectors are not orthonormal (off by {error:.1e})"
+            )
+        least = min(self.rest, self.eigenvalues.min(initial=0.0))
+        if not (math.isfinite(self.rest) and least >= 0.0):
+            raise IncompatibleStatistics(
+                f"variances are 0 or more, found eigenvalues from {least:g} and the rest "
+                f"{self.rest:g}"
+            )
 
     @cached_property
     def digest(self) -> str:
@@ -91,7 +122,7 @@ class GaussianStatistics:
                 header = file.metadata() or {}
                 if header.get("format") != FORMAT or header.get("version") != VERSION:
                     raise IncompatibleStatistics(
-                        f"{path}: expected {FORMAT} version {VERSION}, found "
+                        f"expected {FORMAT} version {VERSION}, found "
                         f"{header.get('format')} version {header.get('version')}"
                     )
                 return GaussianStatistics(
@@ -100,9 +131,18 @@ class GaussianStatistics:
                     eigenvectors=file.get_tensor("eigenvectors"),
                     rest=float(header["rest"]),
                     n=int(header["n"]),
-                    provenance=json.loads(header["provenance"]),
+                    provenance=dict(json.loads(header["provenance"])),
                 )
-        except (OSError, SafetensorError, KeyError) as error:
+        except IncompatibleStatistics as error:
+            raise IncompatibleStatistics(f"{path}: {error}") from error
+        except (
+            OSError,
+            SafetensorError,
+            KeyError,
+            ValueError,
+            TypeError,
+            RecursionError,
+        ) as error:
             raise IncompatibleStatistics(f"{path}: no Gaussian statistics ({error})") from error
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from s3search.errors import InvalidConfig, nearest
-from s3search.files import text_of
+from s3search.files import is_there, text_of
 from s3search.search.space.config import MutationRates, SpaceConfig
 
 
@@ -56,7 +56,7 @@ def _preset_path(name_or_path: str | Path) -> Path:
     if folder is not None and text in preset_names():
         return folder / f"{text}.toml"
     path = Path(name_or_path)
-    if path.suffix == ".toml" or path.is_file():
+    if path.suffix == ".toml" or (is_there(path) and path.is_file()):
         return path
     known = preset_names()
     listed = ", ".join(known) or "none installed"

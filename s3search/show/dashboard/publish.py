@@ -1,7 +1,8 @@
 """Makes a finished study worth looking at in Optuna dashboard: note, graphs, artifacts.
 
 All of it hangs on the Optuna study, where the dashboard looks for it; what is published again
-replaces what was there.
+replaces what was there.  It is written in one transaction, after the files of the artifacts: a
+kill leaves what was there, or all of it.
 """
 
 import importlib.util
@@ -30,6 +31,7 @@ from s3search.show.dashboard.storage import open_storage
 from s3search.show.report.data import collect
 from s3search.study.database.store import open_study
 from s3search.study.file.config import StudyConfig
+from s3search.study.optuna.marks import write_marks
 from s3search.study.optuna.storage import closed_after
 from s3search.study.results.exported import remarks_of
 from s3search.study.results.frame import evaluations_frame, validated
@@ -107,13 +109,15 @@ def _publish(url: str, name: str, folder: Path | None, grids: _Grids) -> Publish
         scored = [] if folder is None else validated(frame, store.config)
         schedules = [store.schedule(each.schedule_id) for each in scored]
         config = store.config
-        store.mirror.mark(remarks_of(store, frame))
+        marks = remarks_of(store, frame)
+        store.mirror.flush()
     samples = grids(config, schedules) if schedules else {}
     cards = cards_of(collected, [each for each in choices if each is not None])
     with closed_after(open_storage(url, writable=True)) as storage:
         study = optuna.load_study(study_name=name, storage=storage)
-        n = 0 if folder is None else attach(study, schedules, samples, folder)
-        _write(study, note_text(collected), cards)
+        with storage.at_once(lambda connection: write_marks(connection, name, marks)):
+            n = 0 if folder is None else attach(study, schedules, samples, folder)
+            _write(study, note_text(collected), cards)
     return Published(study=name, cards=tuple(cards), artifacts=n, folder=folder)
 
 

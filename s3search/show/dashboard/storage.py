@@ -1,6 +1,8 @@
 """Optuna's storage, opened to look at a study or to change it."""
 
-from collections.abc import Container
+import json
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -31,6 +33,36 @@ class QuickStorage(RDBStorage):
     def __init__(self, url: str, engine_kwargs: dict[str, Any]) -> None:
         super().__init__(url, engine_kwargs=engine_kwargs)
         self._is_known = self.get_current_version() == optuna_tables.SCHEMA
+        self._held: dict[tuple[int, str], Any] | None = None
+
+    @contextmanager
+    def at_once(self, also: Callable[[sa.Connection], None]) -> Iterator[None]:
+        """Keeps what is written of studies' attributes meanwhile, and writes it in one transaction
+        at the end, with what ``also`` writes: whoever looks, and a kill, find all of it or none.
+        """
+        if not self._is_known:
+            yield
+            return
+        self._held = {}
+        try:
+            yield
+            with self.engine.begin() as connection:
+                _write_attributes(connection, self._held)
+                also(connection)
+        finally:
+            self._held = None
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        """Now, or with the others of `at_once`."""
+        if self._held is None:
+            super().set_study_system_attr(study_id, key, value)
+        else:
+            self._held[study_id, key] = value
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        """As they will be, within `at_once`."""
+        held = {key: value for (own, key), value in (self._held or {}).items() if own == study_id}
+        return {**super().get_study_system_attrs(study_id), **held}
 
     def _get_trials(
         self,
@@ -55,7 +87,22 @@ class QuickStorage(RDBStorage):
         )
 
 
-def open_storage(url: str, *, writable: bool) -> RDBStorage:
+def _write_attributes(connection: sa.Connection, wanted: Mapping[tuple[int, str], Any]) -> None:
+    table = optuna_tables.STUDY_ATTRIBUTES
+    ids = {study_id for study_id, _ in wanted}
+    query = sa.select(table.c.study_id, table.c.key).where(table.c.study_id.in_(ids))
+    known = {(row.study_id, row.key) for row in connection.execute(query)}
+    for (study_id, key), value in wanted.items():
+        content = {"value_json": json.dumps(value)}
+        if (study_id, key) in known:
+            where = (table.c.study_id == study_id, table.c.key == key)
+            connection.execute(table.update().where(*where).values(content))
+        else:
+            row = {"study_id": study_id, "key": key, **content}
+            connection.execute(table.insert().values(row))
+
+
+def open_storage(url: str, *, writable: bool) -> QuickStorage:
     """Optuna's storage; unless writable the database itself refuses changes.
 
     Raises `InvalidConfig` for a URL that leads nowhere and `StudyConflict` for a database without
@@ -70,6 +117,7 @@ def open_storage(url: str, *, writable: bool) -> RDBStorage:
     read = reading_url(parsed_url(url)).render_as_string(hide_password=False)
     opened = url if writable else read
     storage = open_rdb(opened, writes=writable, kind=QuickStorage, arguments=arguments)
+    assert isinstance(storage, QuickStorage)  # the kind that was asked for
     if is_sqlite and not writable:
 
         @event.listens_for(storage.engine, "connect")

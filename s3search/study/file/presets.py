@@ -8,10 +8,10 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from s3search.errors import InvalidConfig, nearest
+from s3search.files import is_there
 from s3search.search.space import preset_folder
 from s3search.study.file.config import StudyConfig
 
@@ -61,7 +61,7 @@ def unfilled(config: StudyConfig) -> dict[str, str]:
     for name, table in config.model_dump(mode="json").items():
         for key, value in table.items():
             path = f"{name}.{key}"
-            if not isinstance(value, str) or Path(value).exists():
+            if not isinstance(value, str) or is_there(value):
                 continue
             if (path, value) in presets or value.startswith("path/to/"):
                 found[path] = presets.get((path, value), "")

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 import sqlalchemy as sa
@@ -12,6 +12,8 @@ from optuna.storages import RDBStorage
 
 from s3search.errors import StudyConflict
 from s3search.study.database.engine import connect_arguments, make_safe_for_processes, redacted
+
+StorageT = TypeVar("StorageT", bound=RDBStorage)
 
 _PATIENCE_SECONDS, _PAUSE_SECONDS = 60.0, 0.1
 
@@ -63,7 +65,7 @@ def close_rdb(storage: RDBStorage) -> None:
 
 
 @contextmanager
-def closed_after(storage: RDBStorage) -> Iterator[RDBStorage]:
+def closed_after(storage: StorageT) -> Iterator[StorageT]:
     """The storage, for a while."""
     try:
         yield storage

@@ -85,6 +85,16 @@ def test_a_wrong_path_is_named(ddpm: Path, path: Callable[[Path], str], problem:
         load(path(ddpm))
 
 
+@pytest.mark.parametrize("suffix", ["safetensors", "ckpt"])
+def test_a_single_file_is_refused_with_what_makes_a_folder_of_it(
+    suffix: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"v1-5-pruned.{suffix}"
+    path.write_bytes(b"weights")
+    with pytest.raises(InvalidConfig, match=r"is one file.*from_single_file.*save_pretrained"):
+        load(str(path))
+
+
 def test_a_path_below_the_working_directory_is_no_hub_id(
     ddpm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

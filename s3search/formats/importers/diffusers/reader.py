@@ -98,7 +98,7 @@ def schedule_of(
     values = values_of(name, config)
     parsed = _parsed(values)
     indices = None if timesteps is None else tuple(timesteps)
-    process = _process(name, config)
+    process = process_of(config, name)
     passed = _passed(pipeline, values, process)
     if sigmas is None and passed is not None:
         sigmas = sigmas_passed(passed, n)
@@ -184,15 +184,6 @@ def without_noise(name: str, config: Mapping[str, Any]) -> tuple[str, dict[str, 
     if name == "ScoreSdeVeScheduler":
         quiet["sigma_schedule"] = "exponential"
     return _QUIET.get(name, name), quiet
-
-
-def _process(name: str, config: Mapping[str, Any]) -> NoiseProcess:
-    try:
-        return process_of(config, name)
-    except (InvalidSchedule, InvalidConfig):
-        raise
-    except (ValueError, TypeError, KeyError) as error:
-        raise InvalidConfig(f"no noise process follows from this config ({error})") from error
 
 
 def _without_standing_still(run: SolverRun, times: Sequence[float], steps: Sequence[Step]) -> Made:
