@@ -12,14 +12,12 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from s3search.errors import InvalidConfig
 
-Array = npt.NDArray[Any]
+if TYPE_CHECKING:  # the command line's help does not wait for numpy
+    from numpy.typing import NDArray
 
 LARGEST_TEXT = 64 * 2**20
 """Bytes of the largest text that is read: prompts of the largest data sets have fewer."""
@@ -65,12 +63,14 @@ def json_of(path: Path | str) -> Any:
 
 def arrays_in(
     path: Path | str, wanted: Callable[[list[str]], Iterable[str]] = list
-) -> dict[str, Array]:
+) -> "dict[str, NDArray[Any]]":
     """The arrays of an ``.npz`` by their names, or that of an ``.npy`` under no name; raises
     `ValueError`, in one line, for any other file, and `FileNotFoundError`.
 
     Of an archive's names those that ``wanted`` picks are read.
     """
+    import numpy as np
+
     try:
         with Path(path).open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is wrong with the file is said below

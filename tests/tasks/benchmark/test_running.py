@@ -13,9 +13,8 @@ import sqlalchemy as sa
 from s3search.cli import run as run_cli
 from s3search.errors import InvalidConfig, StudyConflict
 from s3search.processes import edm
+from s3search.run.baselines import known_baselines
 from s3search.run.launching import launch_on
-from s3search.schedules.published import baselines
-from s3search.search.trial import Trial, distinct, seeded
 from s3search.tasks.benchmark.plan import PUBLISHED, BenchmarkOptions, BenchmarkPlan, make_plan
 from s3search.tasks.benchmark.results import Row, read_rows
 from s3search.tasks.benchmark.running import Made, run
@@ -115,7 +114,7 @@ def test_published_solvers_are_measured_once_and_stand_beside_every_row(folder: 
     evaluations = _table(folder, "s3search_evaluations")
     proposals = _table(folder, "s3search_proposals")
     published = proposals[proposals["name"].str.startswith(PUBLISHED)]
-    known = distinct(Trial.of(s, seeded(name)) for name, s in baselines(edm(), 1).items())
+    known = known_baselines(None, edm(), 1).trials
     assert set(published["schedule_id"]) == {trial.id for trial in known}
     validated = evaluations[evaluations["rung"] == "validation"]
     assert validated[validated["name"].str.startswith(PUBLISHED)]["value"].min() == best
