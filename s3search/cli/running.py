@@ -1,5 +1,6 @@
 """From the words on the command line to an exit code."""
 
+import json
 import signal
 import sys
 from typing import Any
@@ -38,6 +39,12 @@ def run() -> int:
         if isinstance(error, OSError) and error.strerror is not None:
             what = error.filename or "a file or a connection"
             return _fail(f"{what}: {error.strerror}; nothing of it was kept", 1)
+        if isinstance(error, UnicodeDecodeError | json.JSONDecodeError):  # files say their own
+            return _fail(
+                f"the database holds a damaged value ({error}); read a copy from before, or save "
+                "the studies that are whole: s3search storage copy NAME --to URL",
+                2,
+            )
         from optuna.exceptions import StorageInternalError
         from sqlalchemy.exc import SQLAlchemyError
 

@@ -89,3 +89,30 @@ def test_samples_say_whose_code_they_run(
     found = capsys.readouterr().err
     assert found.startswith("running code that study")
     assert "reference.images = 'tests.support.plugins:leave_file'" in found
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE s3search_evaluations SET replicates = '[0.1 0.2]' WHERE replicates IS NOT NULL",
+        "UPDATE s3search_alembic_version SET version_num = CAST(X'68A5' AS TEXT)",
+    ],
+)
+def test_a_damaged_value_of_a_database_is_a_sentence(
+    finished: StudyConfig,
+    change: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    url = f"sqlite:///{tmp_path / 'damaged.db'}"
+    copy_studies(finished.storage.url, url, [], lambda _: None)
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text(change))
+    engine.dispose()
+    monkeypatch.setattr(sys, "argv", ["s3search", "best", EVIL_NAME, "--storage", url])
+    assert run() == 2
+    said = capsys.readouterr().err
+    assert "the database holds a damaged value (" in said
+    assert "s3search storage copy" in said
