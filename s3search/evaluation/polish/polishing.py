@@ -49,7 +49,7 @@ class PolishSettings:
 
     iterations: int = 60
     n_images: int = 500  # per iteration
-    learning_rate: float = 0.04
+    learning_rate: float = 0.08
     keep_invariants: bool = False  # every row carries a constant image and noise
     loss: PolishLoss = "frechet"
     free: frozenset[Freedom] = frozenset(Freedom)
