@@ -9,10 +9,11 @@ import json
 import os
 import shutil
 import warnings
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from s3search.errors import InvalidConfig
 
@@ -74,6 +75,7 @@ def arrays_in(
     try:
         with Path(path).open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is wrong with the file is said below
+            _refuse_bombs(file)
             data = np.load(file, allow_pickle=False)
             if isinstance(data, np.ndarray):
                 return {"": data}
@@ -89,6 +91,19 @@ def arrays_in(
         raise ValueError(f"{odd[0]!r} is no array")
     return found
 
+
+def _refuse_bombs(file: BinaryIO) -> None:
+    """Raises `ValueError` for an archive that is nearly nothing but unfolds to very much."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            unfolded = sum(each.file_size for each in archive.infolist())
+        size = file.seek(0, os.SEEK_END)
+        if unfolded > max(_LARGEST_BOMB, _DENSEST * size):
+            raise ValueError(f"its {size:,} bytes unfold to {unfolded:,}: no arrays of numbers do")
+    file.seek(0)
+
+
+_LARGEST_BOMB, _DENSEST = 64 * 2**20, 200  # bytes that any archive may have; times its own size
 
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 

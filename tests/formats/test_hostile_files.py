@@ -244,3 +244,11 @@ def test_a_data_set_whose_state_is_no_object_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "state.json", b"[1]")
     with pytest.raises(InvalidConfig, match="no dataset that save_to_disk wrote"):
         dataset.load(str(tmp_path))
+
+
+def test_an_archive_that_unfolds_to_very_much_is_refused_unread(tmp_path: Path) -> None:
+    bomb = tmp_path / "bomb.npz"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("mu.npy", bytes(80 * 2**20))
+    with pytest.raises(S3SearchError, match=r"unfold to 83,886,080: no arrays of numbers do"):
+        READERS["reference statistics"].read(bomb)
