@@ -39,6 +39,10 @@ from s3search.solvers.sample import check_process
 from s3search.solvers.trainable import Freedom, TrainableTable, trained_range
 from s3search.solvers.trainable_times import TrainableTimes
 
+_RATE, _MOST_RATE = 0.4, 0.08
+"""The moves of n calls are about n^2, and a step scaled by the whole second moment is as long as
+the root of their number: n calls have 1 / n of the rate, and few no more than five have."""
+
 Features = Callable[[Tensor], Tensor]
 """Images (b, C, H, W) -> (b, d)."""
 
@@ -49,7 +53,7 @@ class PolishSettings:
 
     iterations: int = 60
     n_images: int = 500  # per iteration
-    learning_rate: float = 0.08
+    learning_rate: float | None = None  # None: by the number of calls
     keep_invariants: bool = False  # every row carries a constant image and noise
     loss: PolishLoss = "frechet"
     free: frozenset[Freedom] = frozenset(Freedom)
@@ -64,8 +68,9 @@ class PolishSettings:
         for name, least in (("iterations", 1), ("n_images", 4), ("target_batches", 1)):
             if getattr(self, name) < least:
                 raise InvalidConfig(f"{name}: needs at least {least}, found {getattr(self, name)}")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0.0):
-            raise InvalidConfig(f"learning_rate: needs to be > 0, found {self.learning_rate}")
+        rate = self.learning_rate
+        if rate is not None and not (math.isfinite(rate) and rate > 0.0):
+            raise InvalidConfig(f"learning_rate: needs to be > 0, found {rate}")
         if not self.free:
             raise InvalidConfig("free: nothing may move; name at least one of the freedoms")
         for name, choices in (
@@ -108,7 +113,8 @@ def polish(
             batch_size=batch_size,
         )
         lowered = _lowered(gradient, reference, settings, noise_seed)
-        adam = RecoveringAdam(table.moves, table.project, settings.learning_rate)
+        rate = settings.learning_rate or min(_MOST_RATE, _RATE / numbers.nfe)
+        adam = RecoveringAdam(table.moves, table.project, rate)
         values = adam.run(lambda i: gradient(*lowered(i)), settings.iterations)
         if not _keeps_the_better(gradient, lowered, settings.iterations):
             adam.restore()
