@@ -41,7 +41,7 @@ from s3search.solvers.trainable import Freedom, TrainableTable, trained_range
 from tests.benchmarks.zoo import ZOO, load
 
 _STARTS, _START_SEED, _HELD_OUT_SEED = 60, 5, 999
-_RATES = {"matrix": (0.02, 0.04, 0.08), "diagonal": (0.006, 0.012, 0.025), "lbfgs": (0.0,)}
+_RATES = {"matrix": (0.02, 0.04, 0.08, 0.16), "diagonal": (0.006, 0.012, 0.025), "lbfgs": (0.0,)}
 _ROUNDS = (0.5, 1.0, 2.0)  # images of a round of L-BFGS, relative
 
 
