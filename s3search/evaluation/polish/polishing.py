@@ -39,9 +39,7 @@ from s3search.solvers.sample import check_process
 from s3search.solvers.trainable import Freedom, TrainableTable, trained_range
 from s3search.solvers.trainable_times import TrainableTimes
 
-_RATE, _MOST_RATE = 0.4, 0.08
-"""The moves of n calls are about n^2, and a step scaled by the whole second moment is as long as
-the root of their number: n calls have 1 / n of the rate, and few no more than five have."""
+_RATE, _MOST_RATE, _WHOLE_RUN = 0.4, 0.08, 20
 
 Features = Callable[[Tensor], Tensor]
 """Images (b, C, H, W) -> (b, d)."""
@@ -113,7 +111,7 @@ def polish(
             batch_size=batch_size,
         )
         lowered = _lowered(gradient, reference, settings, noise_seed)
-        rate = settings.learning_rate or min(_MOST_RATE, _RATE / numbers.nfe)
+        rate = settings.learning_rate or _rate(numbers.nfe, settings.iterations)
         adam = RecoveringAdam(table.moves, table.project, rate)
         values = adam.run(lambda i: gradient(*lowered(i)), settings.iterations)
         if not _keeps_the_better(gradient, lowered, settings.iterations):
@@ -124,6 +122,16 @@ def polish(
         made=PolishResult(schedule=made, losses=tuple(values)),
         network_calls=gradient.denoiser.network_calls,
     )
+
+
+def _rate(nfe: int, iterations: int) -> float:
+    """The rate of a run of so many iterations.
+
+    The moves of n calls are about n^2, and a step scaled by the whole second moment is as long as
+    the root of their number: n calls have 1 / n of the rate, and few no more than five have.  A
+    short run has seen few gradients, from few images, and goes less far.
+    """
+    return min(_MOST_RATE, _RATE / nfe) * min(1.0, iterations / _WHOLE_RUN)
 
 
 def _trainable(
