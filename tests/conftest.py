@@ -2,7 +2,6 @@
 
 import gc
 import json
-import os
 import signal
 import uuid
 from collections.abc import Iterator
@@ -31,11 +30,6 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     share_out(config)
-
-
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: who starts a Ray waits more than it computes."""
-    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_finish() -> None:
