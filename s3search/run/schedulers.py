@@ -17,13 +17,12 @@ from s3search.models.diffusers.scheduler_config import OwnSampler
 from s3search.processes import Edm, Flow, NoiseProcess, VpCosine, VpDiscrete, VpLinear
 from s3search.schedules.retime import retime
 from s3search.schedules.schedule import Schedule
-from s3search.schedules.spacing import noisy_time
+from s3search.schedules.spacing import is_near_its_level, noisy_time
 
 _ON_FLOWS = ("DPMSolverMultistepScheduler", "UniPCMultistepScheduler")
 _TAKES_LEVELS = ("FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler")
 _LIKE_DDIM = ("DDIMParallelScheduler", "CogVideoXDDIMScheduler")  # nothing that DDIM does not run
 _TABLE = 1000  # training steps of diffusers' schedulers
-_NEAR = 0.01  # of the noise of a first level
 _COSINE = "squaredcos_cap_v2"  # diffusers' name
 
 Keys = Mapping[str, Any]
@@ -136,8 +135,9 @@ def _begun_plainly(schedule: Schedule) -> Schedule:
     then a plain solver's.
     """
     process, first, scale = schedule.process, schedule.times[0], schedule.start.noise_scale
-    is_near = scale is not None and abs(scale / process.sigma(first) - 1.0) < _NEAR
-    if first != noisy_time(process) or not is_near:
+    if scale is None or first != noisy_time(process):
+        return schedule
+    if not is_near_its_level(process, first, scale):
         return schedule
     return schedule.changed(start=schedule.start.model_copy(update={"noise_scale": None}))
 

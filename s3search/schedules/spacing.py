@@ -81,6 +81,16 @@ class End(BaseModel):
     begin: float | None = Field(default=None, gt=0)
 
 
+_NEAR_ITS_LEVEL = 0.01  # of the noise of a first level
+
+
+def is_near_its_level(process: NoiseProcess, first: float, noise_scale: float) -> bool:
+    """Whether a start with noise of this scale is that of its first time within a part in a
+    hundred, which no distance tells apart.
+    """
+    return abs(noise_scale / process.sigma(first) - 1.0) < _NEAR_ITS_LEVEL
+
+
 def noisy_time(process: NoiseProcess) -> float:
     """The time sampling starts from."""
     return process.time_range[1]

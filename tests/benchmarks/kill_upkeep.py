@@ -51,14 +51,20 @@ def rows_of(url: str) -> Found:
     return found
 
 
-def killed(work: Callable[[], object], seconds: float) -> None:
-    """Does the work in a process of its own, which is killed after so many seconds."""
+def forked(work: Callable[[], object]) -> int:
+    """Begins the work in a process of its own; its id."""
     child = os.fork()
     if child == 0:
         try:
             work()
         finally:
             os._exit(0)
+    return child
+
+
+def killed(work: Callable[[], object], seconds: float) -> None:
+    """Does the work in a process of its own, which is killed after so many seconds."""
+    child = forked(work)
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)

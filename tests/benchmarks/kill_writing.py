@@ -28,7 +28,7 @@ from s3search.schedules import published
 from s3search.schedules.published.listed import LISTED_SOLVERS
 from s3search.show.dashboard.publish import publish
 from s3search.study.database.upkeep import upgrade
-from tests.benchmarks.kill_upkeep import killed
+from tests.benchmarks.kill_upkeep import forked, killed
 from tests.support.studies import FEWER, study_config
 
 _OLD = Path(__file__).parents[1] / "data" / "before_house" / "killed-s3-two.db.gz"
@@ -89,13 +89,7 @@ def _seconds(set_stage: Callable[[], None], work: Callable[[], object]) -> float
     """How long the work takes in a process of its own."""
     set_stage()
     began = time.monotonic()
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        finally:
-            os._exit(0)
-    os.waitpid(child, 0)
+    os.waitpid(forked(work), 0)
     return time.monotonic() - began
 
 

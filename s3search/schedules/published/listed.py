@@ -23,9 +23,9 @@ from s3search.schedules.published.deis import ipndm_steps
 from s3search.schedules.published.dpm import ddim_steps, dpm_multistep_steps
 from s3search.schedules.published.unipc import unipc_steps
 from s3search.schedules.schedule import Schedule, Start, Step
+from s3search.schedules.spacing import is_near_its_level
 
 _UNIPC_END, _UNIPC_ORDER = 0.001, 3  # sigma, where a list says 0
-_NEAR_ITS_LEVEL = 0.01  # of the noise that a program begins with, from that of the first level
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,5 +115,5 @@ def _begins_plainly(schedule: Schedule) -> bool:
     """Whether the program's own start is the schedule's, up to what their reports measure."""
     scale = schedule.start.noise_scale
     plain = schedule.start.model_copy(update={"noise_scale": None}) == Start()
-    own = schedule.process.sigma(schedule.times[0])
-    return plain and (scale is None or abs(scale / own - 1.0) < _NEAR_ITS_LEVEL)
+    process, first = schedule.process, schedule.times[0]
+    return plain and (scale is None or is_near_its_level(process, first, scale))
