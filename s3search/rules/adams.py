@@ -15,7 +15,6 @@ The points [-1] give Euler, [-2, -1] from start -2 as corrector the trapezoid ru
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-import numpy as np
 
 from s3search.rules.base import first_order
 from s3search.rules.linear_form import LinearForm, combine
@@ -72,10 +71,13 @@ def integrated_basis(nodes: Sequence[float], low: float, high: float) -> list[fl
     """
     weights = []
     for j, own in enumerate(nodes):
-        poly, scale = np.poly1d([1.0]), 1.0
+        powers, scale = [1.0], 1.0  # of the shifted variable, the lowest first
         for i, other in enumerate(nodes):
             if i != j:
-                poly = poly * np.poly1d([1.0, low - other])
+                raised, times = [0.0, *powers], [(low - other) * c for c in powers] + [0.0]
+                powers = [a + b for a, b in zip(raised, times, strict=True)]
                 scale *= own - other
-        weights.append(float(poly.integ()(high - low)) / scale)
+        step = high - low
+        whole = sum(c * step ** (k + 1) / (k + 1) for k, c in enumerate(powers))
+        weights.append(whole / scale)
     return weights

@@ -36,7 +36,7 @@ _TOP, _LEAST_TOP = 0.25, 10  # of the measured, and how many of these a verdict 
 _PRIOR, _PRIOR_TOP = (0.5, 8), (0.3, 8)  # a correlation, and how many schedules it counts for
 _LEAST_WEIGHT = 0.2  # a proxy of a lower correlation orders nothing
 _MOST_SHARE = 0.08  # of the workers' seconds
-_UNCOUNTED = 1.0  # seconds at one number of calls: what takes less in all is not counted
+_UNCOUNTED = 0.3  # seconds at one number of calls: what takes less in all is not counted
 
 
 class FreeProxies:
