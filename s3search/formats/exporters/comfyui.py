@@ -13,7 +13,12 @@ from s3search.formats.exporters.plain import plain_sampler
 from s3search.formats.exporters.python_file import python_file
 from s3search.formats.exporters.report import Approximation, LossReport
 from s3search.formats.exporters.request import Exported, ExportRequest
-from s3search.formats.exporters.runtime.comfy_node import S3Schedule, S3Sigmas, comfy_samplers
+from s3search.formats.exporters.runtime.comfy_node import (
+    S3Schedule,
+    S3Sigmas,
+    comfy_samplers,
+    start_at_step,
+)
 from s3search.formats.exporters.runtime.k_sampler import end_of, is_near, sample_s3, table_of
 from s3search.formats.exporters.sigma_table import sigma_tables
 from s3search.processes import Flow, VpDiscrete
@@ -21,10 +26,19 @@ from s3search.schedules.schedule import Schedule
 from s3search.schedules.spacing import noisy_time
 from s3search.solvers.plan import compile_plan
 
-_USAGE = """\
-A custom node for ComfyUI. Put this file into ComfyUI/custom_nodes, restart, add the node
-{title!r} and connect both of its outputs to SamplerCustom or
-SamplerCustomAdvanced. Image-to-image: skipped_levels says how many levels to leave out."""
+_USAGE = (
+    "A node for ComfyUI.",
+    "Install: put this file into ComfyUI/custom_nodes and restart ComfyUI.",
+    'Use: add the node {title!r} (double-click the canvas and type "s3search") and connect both '
+    "of its outputs, sigmas and sampler, to SamplerCustom or SamplerCustomAdvanced. The number of "
+    "steps is fixed.",
+)
+_KNOB = "Image-to-image: start_at_step leaves out the first, noisiest steps."
+
+_ABOUT = (
+    "Sampler and sigmas of an s3search schedule: {calls} network calls for the model that it was "
+    "made for ({process} noise levels). Connect both to SamplerCustom or SamplerCustomAdvanced."
+)
 
 _IMPORTS = """\
 import importlib
@@ -56,20 +70,23 @@ def write_comfyui(request: ExportRequest) -> Exported:
         refused=("guidance call by call", *refused_part(schedule, plain)),
     )
     title = f"s3search {schedule.nfe} calls, {schedule.id[:8]}"
-    data: dict[str, Any]
+    about = _ABOUT.format(calls=schedule.nfe, process=schedule.process.type)
+    data: dict[str, Any] = {"ABOUT": about}
     code: tuple[Callable[..., Any] | type, ...]
     if plain is None:
-        data = {"TABLES": [table.to_dict() for table in tables]}
-        code = (sample_s3, table_of, end_of, is_near, S3Schedule, comfy_samplers)
+        data |= {"TABLES": [table.to_dict() for table in tables]}
+        code = (sample_s3, table_of, end_of, is_near, S3Schedule, start_at_step, comfy_samplers)
     else:
-        data = {"SIGMAS": [*plain.sigmas], "SAMPLER": plain.name}
-        code = (S3Sigmas, comfy_samplers)
+        data |= {"SIGMAS": [*plain.sigmas], "SAMPLER": plain.name}
+        code = (S3Sigmas, start_at_step, comfy_samplers)
+    starts = len(tables) if plain is None else len(plain.sigmas) - 1
+    usage = (*_USAGE, _KNOB) if starts > 1 else _USAGE
     node = "S3Schedule" if plain is None else "S3Sigmas"
     key = f"S3Search_{schedule.id[:8]}"
     text = python_file(
         schedule,
         report,
-        usage=_USAGE.format(title=title),
+        usage="\n".join(usage).format(title=title),
         imports=_IMPORTS,
         data=data,
         code=code,

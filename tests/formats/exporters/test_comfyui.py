@@ -83,7 +83,7 @@ def test_the_node_makes_the_images_of_our_loop(
 ) -> None:
     schedule = published.unipc(process, nfe=5, order=3)
     node, report = _node(schedule, tmp_path)
-    limits = node.INPUT_TYPES()["required"]["skipped_levels"][1]
+    limits = node.INPUT_TYPES()["required"]["start_at_step"][1]
     assert (limits["min"], limits["max"]) == (0, 4)
     sigmas, sampler = getattr(node, node.FUNCTION)(skipped)
     assert sigmas.dtype == torch.float32
@@ -150,7 +150,33 @@ def test_known_samplers_are_comfyuis_own(comfy: ModuleType, tmp_path: Path) -> N
     assert sampler == "sampler euler"
     assert sigmas.tolist() == pytest.approx(schedule.times[1:])
     assert report.approximated == ()
-    assert node.INPUT_TYPES()["required"]["skipped_levels"][1]["max"] == 3
+    assert node.INPUT_TYPES()["required"]["start_at_step"][1]["max"] == 3
+
+
+@pytest.mark.parametrize("solver", [published.unipc, published.ddim])
+def test_a_node_reads_as_comfyuis_users_expect(
+    solver: Callable[..., Schedule], tmp_path: Path
+) -> None:
+    """Described, its outputs named and explained, a knob only where it does something."""
+    node, _ = _node(solver(edm(), nfe=3), tmp_path)
+    assert "3 network calls" in node.DESCRIPTION
+    assert node.RETURN_NAMES == ("sigmas", "sampler")
+    assert len(node.OUTPUT_TOOLTIPS) == 2
+    kind, knob = node.INPUT_TYPES()["required"]["start_at_step"]
+    assert (kind, knob["max"]) == ("INT", 2)
+    assert "image-to-image" in knob["tooltip"]
+    only, _ = _node(solver(edm(), nfe=1), tmp_path)
+    assert only.INPUT_TYPES() == {"required": {}}
+
+
+def test_a_file_explains_itself_in_its_first_ten_lines(tmp_path: Path) -> None:
+    exported("comfyui", published.unipc(edm(), nfe=3), tmp_path)
+    text = (tmp_path / "exported.py").read_text()
+    first = "\n".join(text.splitlines()[:10])
+    for word in ("3 network calls", "custom_nodes", "SamplerCustom", "start_at_step"):
+        assert word in first
+    assert "noqa" not in text
+    assert "type: ignore" not in text
 
 
 def test_outside_comfyui_the_node_says_where_it_belongs(tmp_path: Path) -> None:

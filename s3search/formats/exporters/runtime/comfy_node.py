@@ -11,44 +11,66 @@ from s3search.formats.exporters.runtime.k_sampler import TABLES, sample_s3
 
 SIGMAS: list[float] = []
 SAMPLER = ""
+ABOUT = ""
 
 
 class S3Schedule:
-    """SIGMAS and the SAMPLER that belongs to them, for SamplerCustom."""
+    """The node: SIGMAS and the SAMPLER that belongs to them, both for SamplerCustom."""
 
     CATEGORY = "sampling/custom_sampling/s3search"
+    DESCRIPTION = ABOUT
     FUNCTION = "outputs"
     RETURN_TYPES = ("SIGMAS", "SAMPLER")
+    RETURN_NAMES = ("sigmas", "sampler")
+    OUTPUT_TOOLTIPS = (
+        "The noise levels of the steps. They belong to this sampler alone.",
+        "The solver of every step. It belongs to these sigmas alone.",
+    )
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802 (ComfyUI's name)
-        """How many levels image-to-image skips; 0 for images from noise."""
-        skipped: dict[str, int] = {"default": 0, "min": 0, "max": len(TABLES) - 1}
-        return {"required": {"skipped_levels": ("INT", skipped)}}
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """One knob where the run may begin later than at its first step, else none."""
+        last = len(TABLES) - 1
+        return {"required": {"start_at_step": start_at_step(last)} if last else {}}
 
-    def outputs(self, skipped_levels: int = 0) -> tuple[Any, Any]:
-        """The sigmas from that level on, and the sampler that executes their table."""
-        sigmas = torch.tensor(TABLES[skipped_levels]["sigmas"], dtype=torch.float32)
+    def outputs(self, start_at_step: int = 0) -> tuple[Any, Any]:
+        """The sigmas from that step on, and the sampler that executes their table."""
+        sigmas = torch.tensor(TABLES[start_at_step]["sigmas"], dtype=torch.float32)
         return sigmas, comfy_samplers().KSAMPLER(sample_s3)
 
 
 class S3Sigmas:
-    """SIGMAS and ComfyUI's own SAMPLER for them, for SamplerCustom."""
+    """The node: SIGMAS and ComfyUI's own SAMPLER for them, both for SamplerCustom."""
 
     CATEGORY = "sampling/custom_sampling/s3search"
+    DESCRIPTION = ABOUT
     FUNCTION = "outputs"
     RETURN_TYPES = ("SIGMAS", "SAMPLER")
+    RETURN_NAMES = ("sigmas", "sampler")
+    OUTPUT_TOOLTIPS = (
+        "The noise levels of the steps.",
+        f"ComfyUI's own sampler {SAMPLER}, for which these sigmas were found.",
+    )
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802 (ComfyUI's name)
-        """How many levels image-to-image skips; 0 for images from noise."""
-        skipped: dict[str, int] = {"default": 0, "min": 0, "max": len(SIGMAS) - 2}
-        return {"required": {"skipped_levels": ("INT", skipped)}}
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """One knob where the run may begin later than at its first step, else none."""
+        last = len(SIGMAS) - 2
+        return {"required": {"start_at_step": start_at_step(last)} if last else {}}
 
-    def outputs(self, skipped_levels: int = 0) -> tuple[Any, Any]:
-        """The sigmas from that level on, and ComfyUI's sampler."""
-        sigmas = torch.tensor(SIGMAS[skipped_levels:], dtype=torch.float32)
+    def outputs(self, start_at_step: int = 0) -> tuple[Any, Any]:
+        """The sigmas from that step on, and ComfyUI's sampler."""
+        sigmas = torch.tensor(SIGMAS[start_at_step:], dtype=torch.float32)
         return sigmas, comfy_samplers().sampler_object(SAMPLER)
+
+
+def start_at_step(last: int) -> tuple[str, dict[str, Any]]:
+    """The knob for image-to-image: which step a run begins with, at most the ``last``."""
+    tooltip = (
+        "0 makes images from noise. For image-to-image leave out so many of the first, noisiest "
+        "steps: the more, the closer the result stays to the image that goes in."
+    )
+    return "INT", {"default": 0, "min": 0, "max": last, "tooltip": tooltip}
 
 
 def comfy_samplers() -> Any:

@@ -10,7 +10,7 @@ def with_schedule(pipe: Any, statistics: str | None = None) -> Any:
 
     Call it with num_inference_steps=pipe.scheduler.num_steps.
     """
-    from s3search.integrations.diffusers import S3Scheduler  # noqa: PLC0415 (loads diffusers)
+    from s3search.integrations.diffusers import S3Scheduler
 
     schedule = Path(__file__).with_name("schedule.json")
     pipe.scheduler = S3Scheduler.from_schedule(
@@ -23,6 +23,6 @@ def guided_arguments(pipe: Any, strength: float | None = None) -> dict[str, Any]
     """The arguments to call the pipeline with, so that it follows the guidance of the schedule
     beside this file; ``strength`` is for image-to-image.
     """
-    from s3search.integrations.diffusers_guidance import guided  # noqa: PLC0415 (loads diffusers)
+    from s3search.integrations.diffusers_guidance import guided
 
     return guided(pipe, Path(__file__).with_name("schedule.json"), strength=strength)
