@@ -25,6 +25,7 @@ from s3search.evaluation.live import LIVE, check_answer
 from s3search.evaluation.measurement import Observed
 from s3search.evaluation.memory import BatchSize
 from s3search.evaluation.noise import NoiseBank
+from s3search.evaluation.polish.differentiable import gradient_problem
 from s3search.evaluation.polish.polishing import PolishSettings, polish
 from s3search.evaluation.population import Measuring, measure_population
 from s3search.evaluation.proxies import ProxyScorer
@@ -276,6 +277,7 @@ class Evaluator:
             free=frozenset(Freedom) - set(request.fixed),
             keeps_steps=request.keeps_steps,
             whole_steps=request.whole_steps,
+            by_differences=self.gradient_problem is not None,
         )
         return self._gradients.fitting(
             lambda batch_size: polish(
@@ -295,6 +297,12 @@ class Evaluator:
         """The first ``n_images`` images (n, C, H, W) of a noise seed, on the CPU."""
         batches = self._sampler.images(schedule, n_images, noise_seed)
         return torch.cat([images.cpu() for images in batches])
+
+    @cached_property
+    def gradient_problem(self) -> str | None:
+        """Why the distance has no gradient in the states of a schedule; None where it has."""
+        (batch,) = self.noise.batches(0, 2, 2)
+        return gradient_problem(self.denoiser, self._extractor.features, batch)
 
     @cached_property
     def _proxies(self) -> ProxyScorer:

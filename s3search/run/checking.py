@@ -3,6 +3,8 @@
 from s3search.cluster.asking import Pool, findings_by
 from s3search.errors import InvalidConfig
 from s3search.evaluation.record import Status
+from s3search.evaluation.sanity.checking import GRADIENT
+from s3search.search.ladder import LadderRung
 from s3search.study.database.store import stored_study
 from s3search.study.file.config import StudyConfig
 
@@ -17,6 +19,8 @@ def checked(config: StudyConfig, pool: Pool) -> tuple[str, ...]:
         if store is not None and store.measured_with() is not None:
             return ()
     findings = findings_by(pool)
+    if config.search.algorithm != "s3" or LadderRung.POLISH not in config.search.ladder:
+        findings = tuple(each for each in findings if each.check != GRADIENT)
     errors = [each.message for each in findings if each.status is Status.ERROR]
     if errors:
         raise InvalidConfig("; ".join(errors) + "; search.check = false searches it as it is")

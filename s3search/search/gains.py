@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from s3search.search.questions import Answer, Measurement, Rung
+from s3search.search.questions import Answer, Measurement, PolishResult, Rung
 
 STOCK, SEEDS, EVOLUTION, FINALS = "stock", "seeds", "evolution", "finals"
 
@@ -24,6 +24,7 @@ class StageGain:
     n_polished: int = 0  # that gradient descent was asked for
     failed: int = 0  # of both
     failed_polishings: int = 0
+    by_differences: int = 0  # polished without a gradient
     network_calls: float = 0.0  # image-calls, forward and backward
     seconds: float = 0.0  # of workers
     before: float | None = None
@@ -39,6 +40,7 @@ class StageGain:
         self.seconds += answer.seconds
         self.failed += failed
         self.failed_polishings += failed and not is_measured
+        self.by_differences += _is_by_differences(answer)
         if failed and self.error is None:
             self.error = answer.error
 
@@ -115,6 +117,11 @@ class Gains:
 
     def _stage(self, name: str) -> StageGain:
         return self._stages.setdefault(name, StageGain(stage=name))
+
+
+def _is_by_differences(answer: Measurement | Answer) -> bool:
+    made = answer.value if isinstance(answer, Answer) else None
+    return isinstance(made, PolishResult) and "polished_by" in made.schedule.provenance
 
 
 def _share_out(stages: Sequence[StageGain], published: float | None, best: float | None) -> None:

@@ -216,8 +216,16 @@ def no_shape() -> Any:
 def test_a_good_model_passes_without_a_word(spec: dict[str, Any]) -> None:
     found = findings(**spec)
     assert errors(found) + warned(found) == []
-    checks = {"answers", "denoising", "determinism", "batches", "images", "features"}
+    checks = {"answers", "denoising", "determinism", "batches", "images", "features", "gradient"}
     assert {each.check for each in found} - {"noisy end"} == checks
+
+
+def test_a_metric_without_a_gradient_is_a_warning_with_its_reason() -> None:
+    found = findings(features=f"{HERE}:pixels_in_inference")
+    assert errors(found) == []
+    (message,) = warned(found)
+    assert "by differences" in message
+    assert "inference_mode" in message
 
 
 def noisier() -> Tensor:
@@ -233,7 +241,7 @@ def test_a_good_model_is_asked_a_few_times() -> None:
     calls: list[int] = []
     evaluator.denoiser.network.register_forward_hook(lambda *_: calls.append(1))
     evaluator(CheckRequest())
-    assert len(calls) == 8 + 6  # its shape, five levels, again, half; six units of time
+    assert len(calls) == 8 + 6 + 1  # its shape, five levels, again, half; six units of time; grad
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning:diffusers.*", "ignore::DeprecationWarning")

@@ -127,6 +127,11 @@ _MODELS: dict[str, Callable[[], Any]] = {
 }
 
 
+def pixels_in_inference() -> Callable[[Tensor], Tensor]:
+    """The pixels as features, as many write an extractor."""
+    return torch.inference_mode()(pixels())
+
+
 def pixels(tail: int = 0) -> Callable[[Tensor], Tensor]:
     """The pixels as features, without the last few."""
 

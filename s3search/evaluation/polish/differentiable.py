@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from s3search.errors import EvaluationFailed
+from s3search.evaluation.decoding import images_of
 
 _LEAST_KEPT_BYTES = 2**30  # that calls may keep for their derivatives, on a CPU
 _KEPT_SHARE_OF_MACHINE = 1 / 8  # on a larger CPU: of its memory, which workers share
@@ -69,6 +70,40 @@ class DifferentiableDenoiser:
     def count(self, n_images: int) -> None:
         """Counts one call of so many images."""
         self.network_calls += n_images * self._batches_per_call
+
+
+def gradient_problem(
+    denoiser: Any, features: Callable[[Tensor], Tensor], batch: Any
+) -> str | None:
+    """Why no gradient comes from an image's features back to the state that it is made of, by one
+    call for the noises and conditions of ``batch``; None where one does, or memory lacks.
+    """
+    noise, condition = batch
+    t = denoiser.process.time_of_lam(0.0)
+    try:
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            frozen(denoiser),
+            frozen(features),
+        ):
+            x = noise.clone().requires_grad_()
+            given = {key: usable(value) for key, value in condition.items()}
+            own = DifferentiableDenoiser(denoiser, 1, recompute=False)
+            prediction = own(x, x.new_full((len(x),), t), **given)
+            found = features(images_of(denoiser, prediction))
+            if found.requires_grad:
+                (slope,) = torch.autograd.grad(found.sum(), x, allow_unused=True)
+            if not found.requires_grad or slope is None:
+                return (
+                    "the extractor's features carry no gradient (no_grad, inference_mode, detach "
+                    "or numpy between images and features)"
+                )
+    except torch.OutOfMemoryError:
+        return None
+    except Exception as error:  # the user's code may raise anything
+        return str(error).removeprefix("polish: ")
+    return None
 
 
 def measured(call: Callable[..., Tensor], *given: Tensor) -> tuple[Tensor, int]:

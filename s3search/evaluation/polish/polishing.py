@@ -2,14 +2,17 @@
 
 A schedule is written as a table over x_0 and its calls (`s3search.solvers.coefficients`), whose
 coefficients, levels, network times and start then follow the gradient of a loss through all
-network calls: full-matrix Adam with a short warm-up and a cosine decay.  What came of it is
+network calls: full-matrix Adam with a short warm-up and a cosine decay.  Where network or
+extractor carry no gradient, differences take its place at the same cost
+(`s3search.evaluation.polish.differences`).  What came of it is
 compared with the start, which is kept where it is no worse: on noise that no iteration had, or on
 the targets of a trajectory's loss.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -20,6 +23,7 @@ from s3search.evaluation.decoding import images_of
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.polish import losses
 from s3search.evaluation.polish.adam import RecoveringAdam
+from s3search.evaluation.polish.differences import ROUNDS, PlanDifferences
 from s3search.evaluation.polish.differentiable import DifferentiableDenoiser, frozen
 from s3search.evaluation.polish.gradient import PlanGradient
 from s3search.evaluation.record import PolishReply
@@ -40,6 +44,7 @@ from s3search.solvers.trainable import Freedom, TrainableTable, trained_range
 from s3search.solvers.trainable_times import TrainableTimes
 
 _RATE, _MOST_RATE, _WHOLE_RUN = 0.4, 0.08, 20
+_FEWEST_IMAGES = 20  # of a round by differences
 
 Features = Callable[[Tensor], Tensor]
 """Images (b, C, H, W) -> (b, d)."""
@@ -61,6 +66,7 @@ class PolishSettings:
     target: Literal["features", "pixels"] = "features"  # of the loss "trajectory"
     target_batches: int = TRAJECTORY_TARGETS  # sets of n_images whose fine solves take turns
     fine_nfe: int = FINE_NFE  # calls of the fine solve, DPM-Solver++(2M)
+    by_differences: bool = False  # network or extractor carry no gradient
 
     def __post_init__(self) -> None:
         for name, least in (("iterations", 1), ("n_images", 4), ("target_batches", 1)):
@@ -94,16 +100,22 @@ def polish(
     the settings keep its own.
 
     Raises `InvalidSchedule` for what has no table of numbers (DPM-Solver-v3's steps, patches of
-    the network), `EvaluationFailed` where network or extractor cannot be differentiated or give
-    no finite number from the start.
+    the network), `EvaluationFailed` where network or extractor cannot be differentiated, unless
+    it is done by differences, or give no finite number from the start.
     """
     if schedule.model_patch is not None:
         raise InvalidSchedule("model_patch: a patched network is not polished; remove the patch")
     numbers = coefficient_table(schedule)
     check_process(denoiser, compile_plan(schedule))
-    with torch.inference_mode(False), torch.enable_grad(), frozen(denoiser), frozen(features):
+    with ExitStack() as stack:
+        for each in (torch.inference_mode(False), torch.enable_grad()):
+            stack.enter_context(each)
+        if not settings.by_differences:
+            for module in (denoiser, features):
+                stack.enter_context(frozen(module))
         table = _trainable(schedule, numbers, settings, trained_range(denoiser.process))
-        gradient = PlanGradient(
+        kind = PlanDifferences if settings.by_differences else PlanGradient
+        gradient = kind(
             denoiser=DifferentiableDenoiser(denoiser, numbers.nfe, recompute=settings.recompute),
             features=_compared(denoiser, features, settings),
             table=table,
@@ -111,17 +123,43 @@ def polish(
             batch_size=batch_size,
         )
         lowered = _lowered(gradient, reference, settings, noise_seed)
-        rate = settings.learning_rate or _rate(numbers.nfe, settings.iterations)
-        adam = RecoveringAdam(table.moves, table.project, rate)
-        values = adam.run(lambda i: gradient(*lowered(i)), settings.iterations)
-        if not _keeps_the_better(gradient, lowered, settings.iterations):
-            adam.restore()
+        if isinstance(gradient, PlanDifferences):
+            values = gradient.run(_rounds(gradient, reference, settings, noise_seed))
             _keeps_the_better(gradient, lowered, settings.iterations)
-        made = table.moved_schedule({**schedule.provenance, "polished_from": schedule.id})
+        else:
+            rate = settings.learning_rate or _rate(numbers.nfe, settings.iterations)
+            adam = RecoveringAdam(table.moves, table.project, rate)
+            values = adam.run(lambda i: gradient(*lowered(i)), settings.iterations)
+            if not _keeps_the_better(gradient, lowered, settings.iterations):
+                adam.restore()
+                _keeps_the_better(gradient, lowered, settings.iterations)
+        made = table.moved_schedule(_provenance(schedule, settings))
     return PolishReply(
         made=PolishResult(schedule=made, losses=tuple(values)),
         network_calls=gradient.denoiser.network_calls,
     )
+
+
+def _rounds(
+    gradient: PlanDifferences,
+    reference: FrechetReference,
+    settings: PolishSettings,
+    noise_seed: int,
+) -> losses.Lowered:
+    """What the rounds of differences lower, at the cost of the iterations of a gradient, each of
+    which runs an image forward and backward.
+    """
+    images = 2.0 * settings.iterations * settings.n_images / gradient.runs_of_round()
+    sizes = [max(_FEWEST_IMAGES, round(images * share / sum(ROUNDS))) for share in ROUNDS]
+    each = [
+        _lowered(gradient, reference, replace(settings, n_images=n), noise_seed) for n in sizes
+    ]
+    return lambda i: each[i](i)
+
+
+def _provenance(schedule: Schedule, settings: PolishSettings) -> dict[str, Any]:
+    by = {"polished_by": "differences"} if settings.by_differences else {}
+    return {**schedule.provenance, "polished_from": schedule.id, **by}
 
 
 def _rate(nfe: int, iterations: int) -> float:

@@ -21,6 +21,7 @@ from s3search.evaluation.sanity.probe import LevelError, Probe, Remembered, aske
 from s3search.evaluation.sanity.slips import likeliest_slip
 from s3search.metrics.frechet import FrechetReference
 
+GRADIENT = "gradient"  # the check that only a polish needs
 SEED = 2**63 - 25  # of the noise; no study draws from it
 _IMAGES, _MOST_IMAGES = 8, 64
 _NUMBERS = 2048  # in them at least, as far as that
@@ -47,6 +48,10 @@ class Checked(Protocol):
         """Images through the network at once."""
 
     @property
+    def gradient_problem(self) -> str | None:
+        """Why the distance has no gradient in the states of a schedule; None where it has."""
+
+    @property
     def sides(self) -> Sequence[tuple[Extractor, FrechetReference]]:
         """Every extractor with its view of the real images."""
 
@@ -67,6 +72,8 @@ def findings_of(checked: Checked) -> tuple[Finding, ...]:
         found.append(_noisy_end(model, probe))
     found += _agreement(checked.where, model, probe)
     found += _images(checked, model, probe)
+    if not any(each.status is Status.ERROR for each in found):
+        found.append(_gradient(checked))
     return tuple(found)
 
 
@@ -221,6 +228,17 @@ def _features(extractor: Extractor, reference: FrechetReference, made: Tensor) -
         )
         return Finding(check="features", status=Status.ERROR, message=message)
     return _ok("features", f"{extractor.name}: {wanted}, as the reference has")
+
+
+def _gradient(checked: Checked) -> Finding:
+    problem = checked.gradient_problem
+    if problem is None:
+        return _ok(GRADIENT, "from the features back to the states of a schedule")
+    message = (
+        f"the best schedules are fine-tuned without the gradient, by differences, which reach "
+        f"less with as many calls: {problem}"
+    )
+    return Finding(check=GRADIENT, status=Status.WARNING, message=message)
 
 
 def _ok(check: str, message: str) -> Finding:

@@ -27,7 +27,8 @@ def gain_words(gain: Mapping[str, Any]) -> str:
 
 
 def _stage_line(stage: Mapping[str, Any], calls: float) -> str:
-    counts = [f"{stage['n_polished']} polishings"] if stage["n_polished"] else []
+    how = " by differences" if stage.get("by_differences") else ""
+    counts = [f"{stage['n_polished']} polishings{how}"] if stage["n_polished"] else []
     counts.append(f"{stage['n']} measured")
     if stage["failed"]:
         counts.append(f"{stage['failed']} failed")
