@@ -46,7 +46,7 @@ def demo(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Search five-call schedules for the embedded digits model; three minutes on two cores."""
+    """Search for the embedded digits model: minutes on two cores."""
     from s3search.study.file.config import load_config
     from s3search.tasks import demo as demonstration
 
@@ -80,7 +80,7 @@ def launch(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Create or resume the study of a study file and run it to its end."""
+    """Run the study of a study file to its end, or go on with it."""
     config = config_of(study, storage, address, sets)
     if dry_run:
         _foretell(config, as_json=as_json)
@@ -106,7 +106,7 @@ def status(
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
-    """How far a study is (all studies without a name), what it found and what it cost."""
+    """How far studies are, what they found and what it cost."""
     from s3search.show.terminal.status import status_lines
     from s3search.study.database.store import study_names
 
@@ -126,7 +126,7 @@ def best(
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
-    """The best schedule of each NFE, chosen on held-out noise, and the search's optimism."""
+    """The best schedule of each number of calls, on unseen noise."""
     from s3search.show.terminal.results import best_lines
     from s3search.study.database.store import open_study
     from s3search.study.results.export import best_schedule
@@ -161,8 +161,9 @@ def compare(  # noqa: PLR0913, PLR0917 (one parameter per option)
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
-    """The search result against every published solver at its best spacing, on the same held-out
-    noise; or two schedule files side by side.
+    """Found against every published solver; or two schedule files.
+
+    All on the same held-out noise, the solvers at their best spacing.
     """
     files = are_files(study, other)
     check_options(context, files=files)
@@ -205,8 +206,9 @@ def report(
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a finished study as one HTML page that needs no network: numbers, pictures, samples,
-    cost and provenance.
+    """Write a finished study as one HTML page.
+
+    It needs no network: numbers, pictures, samples, cost and provenance.
     """
     from s3search.show.report import write_report
 

@@ -37,7 +37,7 @@ class Site:
         return json.loads(told.out)
 
     def submit(self, *options: object) -> str:
-        sent = self.json("submit", self.study, "--head-storage", *options)
+        sent = self.json("jobs", "submit", self.study, "--head-storage", *options)
         assert SECRET not in json.dumps(sent)
         return str(sent["job"])
 
