@@ -27,9 +27,7 @@ from s3search.cli.vetoing import veto
 
 Command = Callable[..., Any] | typer.Typer
 
-tools = command_group(
-    "tools", "Retime, benchmark, more metrics, statistics, checkpoints."
-)
+tools = command_group("tools", "Retime, benchmark, more metrics, statistics, checkpoints.")
 
 _GROUPS: dict[str, tuple[str, tuple[Command, ...]]] = {
     "Run": (
@@ -86,8 +84,11 @@ class _Grouped(TyperGroup):
             return super().resolve_command(ctx, args)
         if not ctx.resilient_parsing:  # a shell that completes wants no words
             new = f"s3search {group} {args[0]}"
-            say(f"note: `s3search {args[0]}` is now `{new}`; the next version knows the new name"
-                " alone", on=ERR)
+            say(
+                f"note: `s3search {args[0]}` is now `{new}`; the next version knows the new name"
+                " alone",
+                on=ERR,
+            )
         return super().resolve_command(ctx, [group, *args])
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:

@@ -98,18 +98,24 @@ def _plain(found: Any, schedules: "tuple[Schedule, Schedule]", names: tuple[str,
                 "index": pair.index,
                 "is_same": pair.is_same,
                 "step_differs": list(pair.step_differences),
-                "of_each": [None if line is None else _line(line) for line in pair.lines],
+                "of_each": [
+                    None if line is None else _line(line, own)
+                    for line, own in zip(pair.lines, schedules, strict=True)
+                ],
             }
             for pair in found.pairs
         ],
     }
 
 
-def _line(line: Any) -> dict[str, Any]:
+def _line(line: Any, schedule: "Schedule") -> dict[str, Any]:
+    from s3search.schedules.describing import step_sentence
+
+    steps = schedule.steps[line.index : line.index + 1]  # none at the last time
     return {
         "t": line.t,
         "lam": line.lam if math.isfinite(line.lam) else None,
         "n_calls": line.n_calls,
         "network": line.network,
-        "step": line.step,
+        "step": "".join(map(step_sentence, steps)),
     }

@@ -16,6 +16,7 @@ from s3search.cli.settings import config_of, storage_url
 from s3search.cli.watching import watch as keep_watching
 from s3search.errors import InvalidConfig
 from s3search.files import write_text
+from s3search.show.terminal.escaping import SafeConsole
 
 Schedulers = Annotated[
     bool,
@@ -51,10 +52,12 @@ def demo(
     from s3search.tasks import demo as demonstration
 
     make_folder(output)
+    screen = ERR if as_json else OUT
+    say(f"searching schedules of five calls for a small model of digits, in {output}", on=screen)
     study = output.resolve() / "study.toml"
     write_text(study, demonstration.study_text(output.resolve(), quick=quick))
     config = load_config(study)
-    _launch(config, quiet=as_json)
+    _launch(config, on=screen)
     paths = demonstration.write_pictures(config, output)
     result = _comparison(config.storage.url, config.study.name)
     if as_json:
@@ -62,7 +65,7 @@ def demo(
         return
     _print_comparison(config.storage.url, config.study.name)
     say(*(f"wrote {path}" for path in (study, *paths)))
-    say(f"next: s3search dashboard --storage {config.storage.url}")
+    _conclude(config, result)
 
 
 def launch(
@@ -81,16 +84,20 @@ def launch(
     as_json: AsJson = False,
 ) -> None:
     """Run the study of a study file to its end, or go on with it."""
-    config = config_of(study, storage, address, sets)
+    screen = ERR if as_json else OUT
+    with screen.status(f"reading {study}"):
+        config = config_of(study, storage, address, sets)
     if dry_run:
         _foretell(config, as_json=as_json)
         return
-    warnings = _launch(config, quiet=as_json, takeover=takeover)
+    warnings = _launch(config, on=screen, takeover=takeover)
+    result = _comparison(config.storage.url, config.study.name)
     if as_json:
-        print_json(_comparison(config.storage.url, config.study.name))
+        print_json(result)
         return
     _print_comparison(config.storage.url, config.study.name)
     say(*(f"warning: {warning}" for warning in warnings))
+    _conclude(config, result)
 
 
 def status(
@@ -225,14 +232,24 @@ def report(
     answer(asdict(written), *lines, as_json=as_json)
 
 
-def _launch(config: Any, *, quiet: bool, takeover: bool = False) -> Sequence[str]:
+def _launch(config: Any, *, on: SafeConsole, takeover: bool = False) -> Sequence[str]:
     """Runs the study; what the check before it warned of."""
     from s3search.show.terminal.progress import progress
     from s3search.study.database.engine import redacted
 
     where = redacted(config.storage.url)
-    with resumable(where), progress(ERR if quiet else OUT) as report:
+    with resumable(where), progress(on) as report:
         return s3search.search(config, progress=report, takeover=takeover).warnings
+
+
+def _conclude(config: Any, result: dict[str, Any]) -> None:
+    from s3search.show.terminal.verdict import next_lines, verdict_lines
+    from s3search.study.database.engine import redacted
+
+    url, name, nfe = config.storage.url, config.study.name, config.space.nfe[0]
+    say("", *verdict_lines(result))
+    is_default = url == storage_url(None)
+    say(*next_lines(redacted(url), name, nfe, is_default=is_default))
 
 
 def _foretell(config: Any, *, as_json: bool) -> None:
