@@ -23,7 +23,7 @@ JobServerAddress = Annotated[
 ]
 LOCAL_SERVER = "http://127.0.0.1:8265"
 
-JobId = Annotated[str, typer.Argument(metavar="ID", help="What `submit` printed.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="What `jobs submit` printed.")]
 
 
 def submit(

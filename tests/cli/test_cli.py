@@ -98,9 +98,13 @@ def test_launch_prints_its_progress_and_the_comparison(cli: Cli, tmp_path: Path)
     assert (said.code, said.err) == (0, "")
     for word in (
         "costs about ",
-        "baselines: 5 % of the budget of 17 evaluations x 30 images; 1 schedules measured",
-        "search: 100 % of the budget of 17 evaluations x 30 images; 17 schedules measured",
-        "validation: 60 held-out images of each of at most ",
+        "trying published samplers: 2 %",
+        "breeding: new schedules are made of the best so far, and measured",
+        "final check: 60 held-out images of each of at most ",
+        "final check on unseen noise: 100 %",
+        "verdict for 3 calls: nearer than k-diffusion dpmpp_2s, but too few published samplers",
+        "  against what runs today, k-diffusion dpmpp_2s: ",
+        f"next: s3search export t --nfe 3 -o schedule.json --storage sqlite:///{tmp_path}/study.db",
         "s3search",
         " to ",
         "1.00x",
@@ -284,7 +288,7 @@ def test_the_version_is_that_of_the_package(cli: Cli) -> None:
 def test_the_demo_leaves_a_study_a_schedule_and_pictures(cli: Cli, tmp_path: Path) -> None:
     start_ray()
     said = cli("demo", "--quick", "-o", tmp_path / "demo", "--json")
-    assert said.err.splitlines()[-1].startswith("validation: ")  # progress is not in the JSON
+    assert said.err.splitlines()[-1].startswith("final check on unseen noise: ")  # progress is not in the JSON
     found = json.loads(said.out)
     names = ["study.toml", "schedule.json", "schedule.png", "samples.png"]
     assert found["files"] == [str(tmp_path / "demo" / name) for name in names]

@@ -10,6 +10,7 @@ from dataclasses import replace
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
@@ -32,7 +33,8 @@ def progress(console: Console) -> Iterator[Report]:
     if not console.is_terminal and not (console.is_jupyter and _has_widgets()):
         yield _Shown(console, _plain_lines(console))
         return
-    with Live(Text(_STARTING), console=console, refresh_per_second=4, transient=True) as live:
+    start = Spinner("dots", Text(_STARTING))
+    with Live(start, console=console, refresh_per_second=4, transient=True) as live:
         yield _Shown(console, lambda now: live.update(progress_table(now)))
 
 
