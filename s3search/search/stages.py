@@ -16,9 +16,7 @@ class StageWords:
     about: str
 
 
-_BASELINES = StageWords(
-    "trying published samplers", "what is known already: to be beaten, and to breed from"
-)
+_BASELINES = StageWords("trying published samplers", "what is known: to beat, and to breed from")
 _BREEDING = StageWords("breeding", "new schedules are made of the best so far, and measured")
 
 STAGES = {
@@ -30,14 +28,17 @@ STAGES = {
     "search": _BREEDING,
     "evolution": _BREEDING,
     "polish": StageWords(
-        "fine-tuning the best by gradient", "their levels and weights move down the distance"
+        "fine-tuning the best by gradient", "levels and weights go down the distance"
     ),
     "finals": StageWords("second look at the best", "on other noise, so that luck does not win"),
     "validation": StageWords(
-        "final check on unseen noise", "the best found and the best published, side by side"
+        "final check on unseen noise", "the best found beside the best published"
     ),
     "witness": StageWords("check by a second metric", "the final images, as it sees them"),
     "floor": StageWords("real against real images", "the least distance to be expected"),
+    "measured": StageWords(
+        "measuring schedules", "published and bred ones, on the search's noise"
+    ),
     "race": StageWords("stopped early", "poor after a few images, and measured no further"),
     "gaussian": StageWords("scoring by a Gaussian", "a formula, without a network call"),
     "mixture": StageWords("scoring by a mixture", "of Gaussians, without a network call"),

@@ -45,6 +45,7 @@ def _stage_line(stage: Mapping[str, Any], calls: float) -> str:
 def _worth_line(name: str, worth: Mapping[str, Any]) -> str:
     both = worth["correlation"], worth["top_correlation"]
     whole, top = ("-" if value is None else f"{value:.2f}" for value in both)
-    line = f"{name}: rank correlation {whole} ({top} in the best part; {worth['n']})"
+    line = f"{stage_words(name).title}: rank correlation {whole} "
+    line += f"({top} in the best part; {worth['n']})"
     line += f", {worth['scored']} scored" if "scored" in worth else ""
     return line if worth["dropped"] is None else f"{line}; dropped: {worth['dropped']}"

@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
+import pytest
 from rich.console import Console, RenderableType
 
+from s3search.search.stages import STAGES, stage_words
 from s3search.search.trial import of_pipeline
 from s3search.show.terminal.progress import in_words, progress, progress_line, progress_table
 from s3search.show.terminal.watching import watched_line, watching
@@ -76,7 +78,7 @@ def test_the_table_has_all_that_is_known() -> None:
 def test_the_table_has_no_column_for_what_is_not_known() -> None:
     shown = _text(progress_table(_EARLY))
     whole = " ".join(shown.split())
-    assert "trying published samplers: what is known already" in whole
+    assert "trying published samplers: what is known: to beat" in whole
     assert "2 of 4 workers busy, 3 schedules measured NFE" in whole
     for word in ("unseen", "today", "images/s", "left", "failed", "%"):
         assert word not in shown
@@ -100,9 +102,9 @@ def test_a_launch_elsewhere_than_on_a_terminal_prints_few_lines() -> None:
             report(replace(_EARLY, done=done))
             report(replace(_EARLY, stage="validation", done=done))
     assert [line.split("  |")[0] for line in shown.get().splitlines()] == [
-        "trying published samplers: what is known already: to be beaten, and to breed from",
+        "trying published samplers: what is known: to beat, and to breed from",
         "trying published samplers: 3 schedules measured",
-        "final check on unseen noise: the best found and the best published, side by side",
+        "final check on unseen noise: the best found beside the best published",
         "final check on unseen noise: 3 schedules measured",
         "trying published samplers: 3 schedules measured",
         "final check on unseen noise: 3 schedules measured",
@@ -114,6 +116,17 @@ def test_a_terminal_says_something_before_anything_is_measured() -> None:
     with console.capture() as shown, progress(console):
         pass
     assert "loading the model" in shown.get()
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_fits_a_line(name: str) -> None:
+    words = stage_words(name)
+    assert len(f"{words.title}: {words.about}") < 80
+    assert stage_words(f"{name} 2").title == f"{words.title}, round 2"
+
+
+def test_a_stage_of_ones_own_search_keeps_its_name() -> None:
+    assert stage_words("halving").title == "halving"
 
 
 def test_stages_are_those_that_a_person_sees() -> None:
@@ -150,6 +163,6 @@ def test_silence_and_interruptions_are_said() -> None:
     console = Console(width=80, force_terminal=True, color_system=None)
     with console.capture() as shown, watching(console) as show:
         show([seen, replace(silent, study="other")])
-    assert "mine: trying published samplers: what is known already" in shown.get()
+    assert "mine: trying published samplers: what is known: to beat" in shown.get()
     assert "other: trying published samplers: " in shown.get()
     assert "no worker has answered for 12:34 min" in shown.get()
