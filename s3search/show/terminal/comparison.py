@@ -25,7 +25,7 @@ def comparison_table(found: dict[str, Any]) -> RenderableType:
     first = rows[0]
     second = next((row["witness"]["extractor"] for row in rows if row["witness"]), None)
     heads = [first["extractor"], "less winner", "of winner", "search"]
-    parts = [
+    parts: list[RenderableType] = [
         Text(
             f"Fréchet distance of {first['n_images']:,} images, held-out noise (seed "
             f"{first['noise_seed']}), 95 % intervals over other noise below; 'search' is the "

@@ -25,22 +25,22 @@ def watching(console: Console) -> Iterator[Show]:
     """Tables that stay in place on a terminal; elsewhere a line for each study that changed."""
     words: defaultdict[str, Callable[[Progress], Progress]] = defaultdict(in_words)
 
-    def told(seen: Watched) -> Watched:
+    def worded(seen: Watched) -> Watched:
         return replace(seen, progress=words[seen.study](seen.progress))
 
     if not console.is_terminal:
         yield only_changes(
-            lambda seen: console.print(watched_line(told(seen)), highlight=False, soft_wrap=True)
+            lambda seen: console.print(watched_line(worded(seen)), highlight=False, soft_wrap=True)
         )
         return
     with Live(console=console, auto_refresh=False) as live:
         yield lambda studies: live.update(
-            Group(*(_drawn(told(seen)) for seen in studies)), refresh=True
+            Group(*(_drawn(worded(seen)) for seen in studies)), refresh=True
         )
 
 
 def only_changes(tell: Callable[[Watched], None]) -> Show:
-    """Tells of each study what it was not told before; time alone changes nothing."""
+    """Tells of each study what it was not worded before; time alone changes nothing."""
     shown: dict[str, object] = {}
 
     def show(studies: Sequence[Watched]) -> None:
