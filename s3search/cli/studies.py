@@ -9,7 +9,15 @@ import typer
 
 import s3search
 from s3search.cli.announcing import announce_code
-from s3search.cli.comparing import are_files, check_options, compare_files
+from s3search.cli.comparing import (
+    are_files,
+    check_asked,
+    check_options,
+    compare_files,
+    comparison,
+    extended,
+    print_comparison,
+)
 from s3search.cli.options import Address, AsJson, Sets, Storage, StudyFile, StudyName
 from s3search.cli.output import ERR, OUT, answer, make_folder, print_json, resumable, say, writable
 from s3search.cli.settings import config_of, storage_url
@@ -59,11 +67,11 @@ def demo(
     config = load_config(study)
     _launch(config, on=screen)
     paths = demonstration.write_pictures(config, output)
-    result = _comparison(config.storage.url, config.study.name)
+    result = comparison(config.storage.url, config.study.name)
     if as_json:
         print_json({**result, "files": [str(path) for path in (study, *paths)]})
         return
-    _print_comparison(config.storage.url, config.study.name)
+    print_comparison(result)
     say(*(f"wrote {path}" for path in (study, *paths)))
     _conclude(config, result)
 
@@ -91,11 +99,11 @@ def launch(
         _foretell(config, as_json=as_json)
         return
     warnings = _launch(config, on=screen, takeover=takeover)
-    result = _comparison(config.storage.url, config.study.name)
+    result = comparison(config.storage.url, config.study.name)
     if as_json:
         print_json(result)
         return
-    _print_comparison(config.storage.url, config.study.name)
+    print_comparison(result)
     say(*(f"warning: {warning}" for warning in warnings))
     _conclude(config, result)
 
@@ -180,13 +188,13 @@ def compare(  # noqa: PLR0913, PLR0917 (one parameter per option)
     url = storage_url(storage)
     if grid is not None:
         writable(grid)
-    _check_asked(url, study, is_asked=samples or schedulers or grid is None)
-    missing = _extended(url, study, address, grid, schedulers=schedulers, quiet=as_json)
+    check_asked(url, study, is_asked=samples or schedulers or grid is None)
+    missing = extended(url, study, address, grid, schedulers=schedulers, quiet=as_json)
     if as_json:
         added = {"schedulers_without": missing} if schedulers else {}
-        print_json(_comparison(url, study) | added | ({"grid": str(grid)} if grid else {}))
+        print_json(comparison(url, study) | added | ({"grid": str(grid)} if grid else {}))
         return
-    _print_comparison(url, study)
+    print_comparison(comparison(url, study))
     say(*(f"without {name}: {why}" for name, why in missing.items()))
     if grid is not None:
         say(f"wrote {grid}")
@@ -267,76 +275,3 @@ def _status(url: str, name: str) -> dict[str, Any]:
 
     with open_study(url, name) as store:
         return status_of(store)
-
-
-def _comparison(url: str, name: str) -> dict[str, Any]:
-    from s3search.study.database.store import open_study
-    from s3search.study.results.comparison import comparison_of
-
-    with open_study(url, name) as store:
-        return comparison_of(store)
-
-
-def _extended(
-    url: str, name: str, address: str | None, grid: Path | None, *, schedulers: bool, quiet: bool
-) -> dict[str, str]:
-    """Measures and draws what `compare` was asked for; which schedulers there are not, and why."""
-    if not schedulers and grid is None:
-        return {}
-    from s3search.run.launching import validate_schedulers, workers
-    from s3search.show.pictures.grids import draw_comparison
-    from s3search.show.terminal.progress import progress
-    from s3search.study.database.store import open_study
-
-    _check_validated(_comparison(url, name), name)
-    announce_code(url, name)
-    missing: dict[str, str] = {}
-    with open_study(url, name) as store:
-        if schedulers:
-            store.hold()  # before workers start in vain
-        cluster = store.config.cluster
-        if address is not None:
-            cluster = cluster.model_copy(update={"address": address})
-        with workers(store.config.model_copy(update={"cluster": cluster})) as pool:
-            if schedulers:
-                with progress(ERR if quiet else OUT) as report:
-                    missing = validate_schedulers(store, pool, report)
-            if grid is not None:
-                draw_comparison(store, pool, grid)
-    return missing
-
-
-def _check_asked(url: str, name: str, *, is_asked: bool) -> None:
-    """Raises where images would be made by code that nobody asked for."""
-    from s3search.study.database.store import open_study
-    from s3search.study.file.named_code import code_sentence
-
-    if is_asked:
-        return
-    with open_study(url, name) as store:
-        said = code_sentence(store.config, will=False)
-    raise InvalidConfig(
-        f"--grid makes images with the study's model; {said}; add --samples where you trust that"
-    )
-
-
-def _print_comparison(url: str, name: str) -> None:
-    from s3search.show.terminal.comparison import comparison_lines, comparison_table
-
-    found = _comparison(url, name)
-    _check_validated(found, name)
-    OUT.print(comparison_table(found))
-    say(*comparison_lines(found))
-
-
-def _check_validated(found: dict[str, Any], name: str) -> None:
-    if not found["rows"]:
-        if found["vetoed"]:
-            raise InvalidConfig(
-                f"study {name!r} has no validated schedule that is not vetoed (it is "
-                f"{found['state']}); `s3search veto {name}` lists the vetoes"
-            )
-        raise InvalidConfig(
-            f"study {name!r} has no validated schedule yet (it is {found['state']}); "
-            "run `s3search launch` to its end first"
-        )

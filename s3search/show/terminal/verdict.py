@@ -4,7 +4,8 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
-from s3search.search.trial import BASELINE, Origin, OriginKind
+from s3search.search.trial import BASELINE, Origin
+from s3search.study.results.progress import RunToday
 
 _VERDICTS = {
     "beats": "better than every published sampler, {} the best of them",
@@ -45,12 +46,13 @@ def next_lines(where: str, study: str, nfe: int, *, is_default: bool) -> Iterato
 
 
 def _today(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The pipeline's own sampler, else the best of the libraries' as they are."""
-    origins = [(Origin.of_text(BASELINE + row["name"]), row) for row in rows if row["is_baseline"]]
-    stock = [
-        (o.kind is not OriginKind.PIPELINE, row["value"], row) for o, row in origins if o.is_stock
-    ]
-    return min(stock, key=lambda each: each[:2])[2] if stock else None
+    """The row of the pipeline's own sampler, else of the best of the libraries' as they are."""
+    today: RunToday | None = None
+    for row in rows:
+        origin = Origin.of_text(BASELINE + row["name"])
+        if row["is_baseline"] and origin.is_stock:
+            today = RunToday(origin, row["value"]).better(today)
+    return next((row for row in rows if today and row["name"] == today.origin.name), None)
 
 
 def _times(today: dict[str, Any], best: dict[str, Any]) -> str:

@@ -40,7 +40,7 @@ def watching(console: Console) -> Iterator[Show]:
 
 
 def only_changes(tell: Callable[[Watched], None]) -> Show:
-    """Tells of each study what it was not worded before; time alone changes nothing."""
+    """Tells of each study what it was not told before; time alone changes nothing."""
     shown: dict[str, object] = {}
 
     def show(studies: Sequence[Watched]) -> None:
