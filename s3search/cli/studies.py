@@ -73,7 +73,7 @@ def demo(
         return
     print_comparison(result)
     say(*(f"wrote {path}" for path in (study, *paths)))
-    _conclude(config, result)
+    _conclude(config, result, "dashboard")
 
 
 def launch(
@@ -105,7 +105,8 @@ def launch(
         return
     print_comparison(result)
     say(*(f"warning: {warning}" for warning in warnings))
-    _conclude(config, result)
+    nfe = str(config.space.nfe[0])
+    _conclude(config, result, "export", config.study.name, "--nfe", nfe, "-o", "schedule.json")
 
 
 def status(
@@ -250,14 +251,14 @@ def _launch(config: Any, *, on: SafeConsole, takeover: bool = False) -> Sequence
         return s3search.search(config, progress=report, takeover=takeover).warnings
 
 
-def _conclude(config: Any, result: dict[str, Any]) -> None:
+def _conclude(config: Any, result: dict[str, Any], *command: str) -> None:
+    """Says what came of a launch, where it is, and what to type next."""
     from s3search.show.terminal.verdict import next_lines, verdict_lines
     from s3search.study.database.engine import redacted
 
-    url, name, nfe = config.storage.url, config.study.name, config.space.nfe[0]
+    url = config.storage.url
     say("", *verdict_lines(result))
-    is_default = url == storage_url(None)
-    say(*next_lines(redacted(url), name, nfe, is_default=is_default))
+    say(*next_lines(redacted(url), command, is_default=url == storage_url(None)))
 
 
 def _foretell(config: Any, *, as_json: bool) -> None:

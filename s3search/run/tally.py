@@ -173,7 +173,7 @@ class Tally:
             nfe = answer.trial.nfe
             side[nfe] = min(value, side.get(nfe, math.inf))
             if first.origin.is_stock:
-                self._today[nfe] = RunToday(first.origin, value).better(self._today.get(nfe))
+                self._today[nfe] = RunToday.of(first.origin, value).better(self._today.get(nfe))
         return "baselines" if is_baseline else "search"
 
     def _look_at_bests(self) -> None:

@@ -115,7 +115,7 @@ def progress_line(now: Progress) -> str:
         text = f"NFE {nfe}: best so far {number(found)}"
         if nfe in now.today:
             today = now.today[nfe]
-            text += f", today {number(today.value)} ({today.origin.name})"
+            text += f", today {number(today.value)} ({today.name})"
         text += f", published {number(baseline)}"
         if nfe in now.held_out or nfe in now.held_out_baseline:
             held_out = now.held_out.get(nfe), now.held_out_baseline.get(nfe)
@@ -164,7 +164,7 @@ def _bests(now: Progress) -> Iterator[RenderableType]:
             cells += [number(now.held_out.get(nfe)), number(now.held_out_baseline.get(nfe))]
         table.add_row(str(nfe), *cells)
     yield table
-    names = dict.fromkeys(each.origin.name for each in now.today.values())
+    names = dict.fromkeys(each.name for each in now.today.values())
     said = "distances, the lower the better"
     yield Text(f"today: {', '.join(names)}; {said}" if names else said, style="dim")
 

@@ -1,14 +1,14 @@
 """The end of a launch: what came of it, where it is, and what to type next."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from s3search.search.trial import BASELINE, Origin
 from s3search.study.results.progress import RunToday
 
 _VERDICTS = {
-    "beats": "better than every published sampler, {} the best of them",
+    "beats": "better than every published sampler measured, {} the best of them",
     "loses": "a published sampler is better, {}",
     "undecided": "as good as the best published sampler, {}, as far as noise lets one tell",
     "not covered": "nearer than {}, but too few published samplers were measured for more",
@@ -37,12 +37,11 @@ def verdict_lines(found: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def next_lines(where: str, study: str, nfe: int, *, is_default: bool) -> Iterator[str]:
+def next_lines(where: str, command: Sequence[str], *, is_default: bool) -> Iterator[str]:
     """Where everything is, and the next command; ``where`` has no password."""
     storage = [] if is_default else ["--storage", where]
-    command = ["s3search", "export", study, "--nfe", str(nfe), "-o", "schedule.json", *storage]
     yield f"all that was measured is in {where}"
-    yield f"next: {shlex.join(command)}"
+    yield f"next: {shlex.join(['s3search', *command, *storage])}"
 
 
 def _today(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -51,8 +50,8 @@ def _today(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     for row in rows:
         origin = Origin.of_text(BASELINE + row["name"])
         if row["is_baseline"] and origin.is_stock:
-            today = RunToday(origin, row["value"]).better(today)
-    return next((row for row in rows if today and row["name"] == today.origin.name), None)
+            today = RunToday.of(origin, row["value"]).better(today)
+    return next((row for row in rows if today and row["name"] == today.name), None)
 
 
 def _times(today: dict[str, Any], best: dict[str, Any]) -> str:

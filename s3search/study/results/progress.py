@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from s3search.search.questions import SEARCHING
 from s3search.search.trial import Origin, OriginKind
@@ -45,18 +45,20 @@ class Quality:
 class RunToday:
     """What somebody runs who has not searched, and its distance on the search's noise."""
 
-    origin: Origin
+    name: str
     value: float
+    is_own: bool  # the pipeline's own sampler
+
+    @classmethod
+    def of(cls, origin: Origin, value: float) -> Self:
+        """A stock solver, which was measured."""
+        return cls(origin.name, value, origin.kind is OriginKind.PIPELINE)
 
     def better(self, other: "RunToday | None") -> "RunToday":
         """The pipeline's own sampler, else the best of the libraries' as they are."""
         if other is None:
             return self
-        return min(other, self, key=lambda one: (not one._is_own, one.value))
-
-    @property
-    def _is_own(self) -> bool:
-        return self.origin.kind is OriginKind.PIPELINE
+        return min(other, self, key=lambda one: (not one.is_own, one.value))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

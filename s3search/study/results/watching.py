@@ -259,7 +259,7 @@ def today_of(store: StudyStore) -> dict[int, RunToday]:
     for row in rows:
         origin = Origin.of_text(row["origin"])
         if origin.is_stock:
-            found[row["nfe"]] = RunToday(origin, row["value"]).better(found.get(row["nfe"]))
+            found[row["nfe"]] = RunToday.of(origin, row["value"]).better(found.get(row["nfe"]))
     return found
 
 

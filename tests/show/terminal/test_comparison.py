@@ -125,7 +125,8 @@ def test_the_end_says_the_verdict_against_published_and_against_what_runs_today(
     found["claims"] = [{"nfe": 5, "verdict": "beats", "says": ["x"]}]
     found["against_published"] = [{"nfe": 5, "published": _NAMES[1]}]
     assert list(verdict_lines(found)) == [
-        f"verdict for 5 calls: better than every published sampler, {_NAMES[1]} the best of them",
+        f"verdict for 5 calls: better than every published sampler measured, {_NAMES[1]} the "
+        "best of them",
         "  against what runs today, EulerDiscreteScheduler of the pipeline: 0.0400 to its 0.0800, "
         "2.00 times lower (95 % 1.50 to 2.60)",
     ]
@@ -145,9 +146,10 @@ def test_every_verdict_has_words(verdict: Verdict) -> None:
 
 def test_the_next_command_can_be_typed() -> None:
     where = "sqlite:////a b/study.db"
-    lines = list(next_lines(where, "mine", 5, is_default=False))
+    command = ("export", "mine", "--nfe", "5")
+    lines = list(next_lines(where, command, is_default=False))
     assert where in lines[0]
     typed = shlex.split(lines[1].removeprefix("next: "))
     assert typed[:3] == ["s3search", "export", "mine"]
     assert typed[-2:] == ["--storage", where]
-    assert "--storage" not in list(next_lines(where, "mine", 5, is_default=True))[1]
+    assert "--storage" not in list(next_lines(where, command, is_default=True))[1]

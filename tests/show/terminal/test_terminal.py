@@ -44,7 +44,7 @@ _LATE = replace(
     images_per_second=1234.5,
     seconds_left=3725.0,
     whole=0.425,
-    today={5: RunToday(of_pipeline("FlowMatchEulerDiscreteScheduler"), 24.0)},
+    today={5: RunToday.of(of_pipeline("FlowMatchEulerDiscreteScheduler"), 24.0)},
     spend={"search": Spend(300, 1_500_000, 3000.0), "polish": Spend(8, 400_000, 900.6)},
 )
 
