@@ -23,7 +23,10 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option)
     ] = None,
     nfe: Annotated[int | None, typer.Option("--nfe", help="Which number of calls.")] = None,
     form: Annotated[
-        str, typer.Option("--format", help="json, diffusers, k-diffusion, comfyui or sigmas.")
+        str,
+        typer.Option(
+            "--format", help="json, diffusers, k-diffusion, comfyui or sigmas: docs/export.md."
+        ),
     ] = "json",
     schedule: Annotated[
         Path | None, typer.Option("--schedule", help="A schedule file instead of a study.")
@@ -38,10 +41,7 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option)
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a study's best schedule, or a file, for a runtime.
-
-    It says what is lost there: docs/export.md.
-    """
+    """Write a study's best schedule, or a file, for a runtime."""
     from s3search.formats.exporters import ExportRequest, export_schedule
     from s3search.formats.exporters.formats import format_named
     from s3search.schedules.schedule import Schedule

@@ -51,10 +51,7 @@ def submit(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a study on a Ray cluster, or go on with it.
-
-    Submitted again, it resumes.
-    """
+    """Run a study on a Ray cluster; submitted again, it resumes."""
     from s3search.cluster.jobs import JobServer
     from s3search.study.file.config import load_config
     from s3search.tasks.submit import submission_of, travelling_folder

@@ -84,10 +84,7 @@ def import_(  # noqa: PLR0913, PLR0917 (one parameter per option)
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Turn another project's schedule into one of ours.
-
-    usf, diffusers, sigmas, ays, ...: docs/importers.md.
-    """
+    """Turn another project's schedule (usf, ays, sigmas) into ours."""
     from s3search.formats.importers import Request, import_schedule, process_named
 
     writable(output)

@@ -87,10 +87,7 @@ def robustness(
     address: Address = "inline",
     as_json: AsJson = False,
 ) -> None:
-    """Measure schedules under variants of a model.
-
-    Each beside the best published solver there.
-    """
+    """Measure schedules, and published solvers, under variants."""
     from s3search.show.terminal.robustness import robustness_lines, robustness_table
     from s3search.tasks.robustness import carried, variants_of
     from s3search.tasks.robustness import robustness as measure

@@ -114,26 +114,25 @@ class Tally:
         """How far the study is; ``validated``: how many of how many finalists are."""
         now = time.monotonic()
         rate = self._rate.per_second(now, self._images)
-        busy = min(n_pending, n_workers)
+        busy, worked, elapsed = min(n_pending, n_workers), self._worker_seconds, now - self._began
         if validated is None:
-            done, total, checked = round(self._spent / self._n_images), self._total, 0
+            checked, waiting = 0, self._after
+            done, total = round(self._spent / self._n_images), self._total
             images = None if total is None else (total - done) * self._n_images
             left = seconds_left(
                 self._search,
                 images=images,
                 images_per_second=rate,
-                worker_seconds=self._worker_seconds,
+                worker_seconds=worked,
                 workers_busy=busy,
-                elapsed=now - self._began,
+                elapsed=elapsed,
             )
             left = with_validation(left, self._after, rate)
-            worked, elapsed = self._worker_seconds, now - self._began
             share = share_of(self._search, total, self._spent, worked, elapsed)
         else:
             done, total = validated
             held_out = self._store.config.held_out_images
-            checked, self._after = done * held_out, total * held_out
-            waiting = (total - done) * held_out
+            checked, waiting = done * held_out, (total - done) * held_out
             left = waiting / rate if rate else None
             share = 1.0
             if done == total or now - self._held_out_at >= _HELD_OUT_SECONDS:
@@ -157,7 +156,7 @@ class Tally:
             share=share,
             warnings=self._warnings,
             gains=tuple(self._gains),
-            whole=whole_share(share, self._spent, validated=checked, to_validate=self._after),
+            whole=whole_share(share, self._spent, checked, waiting),
             today=dict(self._today),
         )
 

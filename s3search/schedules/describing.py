@@ -102,7 +102,7 @@ def _step_names(process: NoiseProcess) -> dict[tuple[AnyRule, Corrector | None],
     """Published solvers by single steps of theirs: by those of their own order first, then by
     those with which they begin and end.
     """
-    solvers = {
+    solvers: dict[str, Sequence[Step]] = {
         "DDIM": published.ddim_steps(_N_STEPS),
         **{name: steps(_N_STEPS) for name, steps in _SOLVERS.items() if "," not in name},
         "DPM-Solver(2M)": published.dpm_multistep_steps(_N_STEPS, order=2, prediction="noise"),
@@ -113,9 +113,9 @@ def _step_names(process: NoiseProcess) -> dict[tuple[AnyRule, Corrector | None],
         "DEIS rhoAB-3": published.rho_ab_steps(_N_STEPS, 3),
     }
     if not isinstance(process, Flow):
+        clock = clock_of(process)
         for order in (2, 3):
-            steps = published.deis_steps(_N_STEPS, order, clock_of(process))
-            solvers[f"DEIS tAB-{order}"] = steps
+            solvers[f"DEIS tAB-{order}"] = published.deis_steps(_N_STEPS, order, clock)
     names: dict[tuple[AnyRule, Corrector | None], str] = {}
     for name, steps in solvers.items():
         own = steps[len(steps) // 2]

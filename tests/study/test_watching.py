@@ -105,12 +105,12 @@ def test_what_runs_today_is_the_pipelines_own_sampler_whatever_is_nearer() -> No
 
 
 def test_the_whole_is_of_the_images_of_search_and_validation() -> None:
-    half = whole_share(0.5, 100.0, validated=0, to_validate=200)
+    half = whole_share(0.5, 100.0, 0, 200)
     assert half == 0.25
-    assert whole_share(0.5, 100.0, validated=0, to_validate=0) == 0.5
-    assert whole_share(1.0, 200.0, validated=150, to_validate=200) == 0.875
-    assert whole_share(0.0, 0.0, validated=0, to_validate=200) == 0.0
-    assert whole_share(None, 100.0, validated=0, to_validate=200) is None  # nobody knows
+    assert whole_share(0.5, 100.0, 0, 0) == 0.5
+    assert whole_share(1.0, 200.0, 150, 50) == 0.875
+    assert whole_share(0.0, 0.0, 0, 200) == 0.0
+    assert whole_share(None, 100.0, 0, 200) is None  # nobody knows
 
 
 def test_failures_are_spent_time_and_no_calls(tmp_path: Path) -> None:

@@ -163,15 +163,15 @@ def with_validation(
 
 
 def whole_share(
-    share: float | None, images: float, *, validated: float, to_validate: float
+    share: float | None, images: float, checked: float, waiting: float
 ) -> float | None:
     """The share of all images that are made: of a search that spent ``share`` of its budget on
-    ``images``, and of the validation after it.
+    ``images``, and of the validation, whose images are ``checked`` or ``waiting``.
     """
     if share is None:
         return None
-    total = (images / share if share else math.inf) + to_validate
-    return min(1.0, (images + validated) / total) if total else 1.0
+    total = (images / share if share else math.inf) + checked + waiting
+    return min(1.0, (images + checked) / total) if total else 1.0
 
 
 def quality_of(kind: str, content: Mapping[str, object]) -> tuple[int, Quality] | None:

@@ -77,7 +77,9 @@ def look(store: StudyStore) -> Watched:
             workers_busy=busy,
             elapsed=elapsed,
         )
-    to_validate = max(0, _most_validated(store) - n_validated) * store.config.held_out_images
+    size = store.config.held_out_images
+    is_done = state == "done"
+    to_validate = 0 if is_done else max(0, _most_validated(store) - n_validated) * size
     best, best_baseline = bests_of(store)
     held_out, held_out_baseline = held_out_of(store)
     failed = sum(row["count"] for row in totals if row["state"] == "failed")
@@ -100,14 +102,7 @@ def look(store: StudyStore) -> Watched:
         share=budget.share,
         warnings=warnings_of(store),
         gains=gains_of(store.notes(GAINS)),
-        whole=1.0
-        if state == "done"
-        else whole_share(
-            budget.share,
-            budget.images,
-            validated=n_validated * store.config.held_out_images,
-            to_validate=n_validated * store.config.held_out_images + to_validate,
-        ),
+        whole=whole_share(budget.share, budget.images, n_validated * size, to_validate),
         today=today_of(store),
     )
     silent = None if newest is None else (now - newest).total_seconds()
