@@ -23,10 +23,7 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option)
     ] = None,
     nfe: Annotated[int | None, typer.Option("--nfe", help="Which number of calls.")] = None,
     form: Annotated[
-        str,
-        typer.Option(
-            "--format", help="json, diffusers, k-diffusion, comfyui or sigmas: docs/export.md."
-        ),
+        str, typer.Option("--format", help="json, diffusers, k-diffusion, comfyui or sigmas.")
     ] = "json",
     schedule: Annotated[
         Path | None, typer.Option("--schedule", help="A schedule file instead of a study.")

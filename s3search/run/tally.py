@@ -133,8 +133,7 @@ class Tally:
             done, total = validated
             held_out = self._store.config.held_out_images
             checked, waiting = done * held_out, (total - done) * held_out
-            left = waiting / rate if rate else None
-            share = 1.0
+            share, left = 1.0, waiting / rate if rate else None
             if done == total or now - self._held_out_at >= _HELD_OUT_SECONDS:
                 self._held_out, self._held_out_at = held_out_of(self._store), now
         return Progress(
