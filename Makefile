@@ -23,7 +23,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python -m tests.benchmarks
 
 bench-search: $(VENV)/installed
-	$(BIN)/s3search bench --output bench
+	$(BIN)/s3search tools bench --output bench
 
 $(VENV)/python-ready:
 	$(PYTHON) -m venv $(VENV)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from pydantic import BaseModel
 
 import s3search
@@ -40,8 +41,9 @@ def readme() -> str:
 
 
 def _commands() -> list[str]:
-    callbacks = [(c.name, c.callback) for c in app.registered_commands]
-    return [name or callback.__name__ for name, callback in callbacks if callback is not None]
+    top = getattr(typer.main.get_command(app), "commands", {})
+    folded = getattr(top["tools"], "commands", {})
+    return [*(name for name in top if name != "tools"), *(f"tools {name}" for name in folded)]
 
 
 def _tables() -> dict[str, type[BaseModel]]:

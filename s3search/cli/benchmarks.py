@@ -50,7 +50,7 @@ def bench(  # noqa: PLR0913, PLR0917 (one parameter per option)
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare searches: what each finds against the network calls that it spends."""
+    """Compare searches: what each finds for its network calls."""
     from s3search.tasks.benchmark import report
     from s3search.tasks.benchmark.plan import DEFAULT_ALGORITHMS, BenchmarkOptions, make_plan
     from s3search.tasks.benchmark.running import run

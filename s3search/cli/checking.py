@@ -24,7 +24,7 @@ def check(
     sets: Sets = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a schedule, or a study: load what it names and ask the model a few times."""
+    """Check a schedule, or a study and the model that it names."""
     found = (
         _study(file, address, sets, loads=not no_load)
         if file.suffix == ".toml"

@@ -11,7 +11,7 @@ from s3search.errors import InvalidConfig
 
 checkpoint = command_group(
     "checkpoint",
-    "Look into a pickled checkpoint, or convert it to safetensors; nothing of it is run.",
+    "Look into a pickle, or convert it; nothing of it is run.",
 )
 
 PickleFile = Annotated[Path, typer.Argument(metavar="PICKLE", help="A network's .pkl of NVlabs.")]
@@ -19,7 +19,10 @@ PickleFile = Annotated[Path, typer.Argument(metavar="PICKLE", help="A network's 
 
 @checkpoint.command()
 def inspect(pickle: PickleFile, as_json: AsJson = False) -> None:
-    """Name the functions that loading a pickle would call; fails where that cannot be told."""
+    """Name the functions that loading a pickle would call.
+
+    It fails where that cannot be told.
+    """
     from s3search.models.checkpoints import existing
     from s3search.models.edm.pickle_names import names_of_pickle
     from s3search.models.edm.pickles import foreign_of

@@ -14,6 +14,8 @@ from s3search.cli.exporting import export
 from s3search.cli.jobs import jobs, submit
 from s3search.cli.metrics import metrics, reference
 from s3search.cli.models import inspect_model
+from s3search.cli.options import command_group
+from s3search.cli.output import ERR, say
 from s3search.cli.presets import preset
 from s3search.cli.schedules import evaluate, import_, schema, show
 from s3search.cli.statistics import statistics
@@ -25,33 +27,35 @@ from s3search.cli.vetoing import veto
 
 Command = Callable[..., Any] | typer.Typer
 
+tools = command_group("tools", "Retime, benchmark, more metrics, statistics, checkpoints.")
+
 _GROUPS: dict[str, tuple[str, tuple[Command, ...]]] = {
     "Run": (
         "s3search launch study.toml",
-        (demo, preset, check, launch, submit, jobs),
+        (demo, preset, check, launch, jobs),
     ),
     "Look": (
         "s3search best my-study",
-        (status, best, compare, report, dashboard, show),
+        (status, best, compare, report, dashboard),
     ),
-    "Export and exchange": (
+    "Schedules": (
         "s3search export my-study --nfe 5 -o schedule.json",
-        (export, import_, retime, schema),
-    ),
-    "Measure": (
-        "s3search evaluate schedule.json study.toml --n-images 10000",
-        (evaluate, metrics, robustness, bench),
+        (export, import_, show, evaluate),
     ),
     "Care": (
         's3search veto my-study 12 --reason "blurred"',
-        (veto, publish, storage_app),
-    ),
-    "Tools": (
-        "s3search inspect-model study.toml",
-        (inspect_model, statistics, reference, checkpoint, train_digits),
+        (veto, storage_app, tools),
     ),
 }
 """An example for each, and its commands."""
+
+_FOLDED: tuple[tuple[typer.Typer, tuple[Command, ...]], ...] = (
+    (jobs, (submit,)),
+    (storage_app, (publish,)),
+    (tools, (retime, robustness, metrics, bench, schema, inspect_model)),
+    (tools, (statistics, reference, checkpoint, train_digits)),
+)
+"""Commands under the word of another one."""
 
 
 def _name(command: Command) -> str:
@@ -60,8 +64,32 @@ def _name(command: Command) -> str:
     return command.__name__.strip("_").replace("_", "-")
 
 
+def _add(group: typer.Typer, command: Command) -> None:
+    if isinstance(command, typer.Typer):
+        group.add_typer(command)
+    else:
+        group.command(_name(command))(command)
+
+
+_OLD_NAMES = {_name(each): _name(group) for group, folded in _FOLDED for each in folded}
+"""Commands that had no word before their name until version 0.2, and that word."""
+
+
 class _Grouped(TyperGroup):
-    """The help lists the commands in their groups."""
+    """The help lists the commands in their groups; names of before are known, not listed."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        group = _OLD_NAMES.get(args[0])
+        if group is None:
+            return super().resolve_command(ctx, args)
+        if not ctx.resilient_parsing:  # a shell that completes wants no words
+            new = f"s3search {group} {args[0]}"
+            say(
+                f"note: `s3search {args[0]}` is now `{new}`; the next version knows the new name"
+                " alone",
+                on=ERR,
+            )
+        return super().resolve_command(ctx, [group, *args])
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         for title, (example, commands) in _GROUPS.items():
@@ -107,9 +135,9 @@ def _options(
     pass
 
 
+for _group, _commands in _FOLDED:
+    for _command in _commands:
+        _add(_group, _command)
 for _, _commands in _GROUPS.values():
     for _command in _commands:
-        if isinstance(_command, typer.Typer):
-            app.add_typer(_command)
-        else:
-            app.command(_name(_command))(_command)
+        _add(app, _command)

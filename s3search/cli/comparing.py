@@ -1,4 +1,4 @@
-"""`compare A.json B.json`: two schedule files side by side."""
+"""Comparisons: a study's found schedules beside the published, or two schedule files."""
 
 import math
 from pathlib import Path
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from s3search.cli.output import OUT, print_json, say, writable
+from s3search.cli.announcing import announce_code
+from s3search.cli.output import ERR, OUT, print_json, say, writable
 from s3search.errors import InvalidConfig
 
 if TYPE_CHECKING:
@@ -68,6 +69,81 @@ def compare_files(first: str, second: str, picture: Path | None, *, as_json: boo
         say(f"wrote {picture}")
 
 
+def comparison(url: str, name: str) -> dict[str, Any]:
+    """All that a study's comparison says, in plain data."""
+    from s3search.study.database.store import open_study
+    from s3search.study.results.comparison import comparison_of
+
+    with open_study(url, name) as store:
+        return comparison_of(store)
+
+
+def print_comparison(found: dict[str, Any]) -> None:
+    """Prints found beside published; raises `InvalidConfig` where nothing is validated."""
+    from s3search.show.terminal.comparison import comparison_lines, comparison_table
+
+    _check_validated(found)
+    OUT.print(comparison_table(found))
+    say(*comparison_lines(found))
+
+
+def extended(
+    url: str, name: str, address: str | None, grid: Path | None, *, schedulers: bool, quiet: bool
+) -> dict[str, str]:
+    """Measures and draws what `compare` was asked for; which schedulers there are not, and why."""
+    if not schedulers and grid is None:
+        return {}
+    from s3search.run.launching import validate_schedulers, workers
+    from s3search.show.pictures.grids import draw_comparison
+    from s3search.show.terminal.progress import progress
+    from s3search.study.database.store import open_study
+
+    _check_validated(comparison(url, name))
+    announce_code(url, name)
+    missing: dict[str, str] = {}
+    with open_study(url, name) as store:
+        if schedulers:
+            store.hold()  # before workers start in vain
+        cluster = store.config.cluster
+        if address is not None:
+            cluster = cluster.model_copy(update={"address": address})
+        with workers(store.config.model_copy(update={"cluster": cluster})) as pool:
+            if schedulers:
+                with progress(ERR if quiet else OUT) as report:
+                    missing = validate_schedulers(store, pool, report)
+            if grid is not None:
+                draw_comparison(store, pool, grid)
+    return missing
+
+
+def check_asked(url: str, name: str, *, is_asked: bool) -> None:
+    """Raises where images would be made by code that nobody asked for."""
+    from s3search.study.database.store import open_study
+    from s3search.study.file.named_code import code_sentence
+
+    if is_asked:
+        return
+    with open_study(url, name) as store:
+        said = code_sentence(store.config, will=False)
+    raise InvalidConfig(
+        f"--grid makes images with the study's model; {said}; add --samples where you trust that"
+    )
+
+
+def _check_validated(found: dict[str, Any]) -> None:
+    name = found["study"]
+    if not found["rows"]:
+        if found["vetoed"]:
+            raise InvalidConfig(
+                f"study {name!r} has no validated schedule that is not vetoed (it is "
+                f"{found['state']}); `s3search veto {name}` lists the vetoes"
+            )
+        raise InvalidConfig(
+            f"study {name!r} has no validated schedule yet (it is {found['state']}); "
+            "run `s3search launch` to its end first"
+        )
+
+
 def _is_json(name: str) -> bool:
     return name.lower().endswith(".json")
 
@@ -98,18 +174,24 @@ def _plain(found: Any, schedules: "tuple[Schedule, Schedule]", names: tuple[str,
                 "index": pair.index,
                 "is_same": pair.is_same,
                 "step_differs": list(pair.step_differences),
-                "of_each": [None if line is None else _line(line) for line in pair.lines],
+                "of_each": [
+                    None if line is None else _line(line, own)
+                    for line, own in zip(pair.lines, schedules, strict=True)
+                ],
             }
             for pair in found.pairs
         ],
     }
 
 
-def _line(line: Any) -> dict[str, Any]:
+def _line(line: Any, schedule: "Schedule") -> dict[str, Any]:
+    from s3search.schedules.describing import step_sentence
+
+    steps = schedule.steps[line.index : line.index + 1]  # none at the last time
     return {
         "t": line.t,
         "lam": line.lam if math.isfinite(line.lam) else None,
         "n_calls": line.n_calls,
         "network": line.network,
-        "step": line.step,
+        "step": "".join(map(step_sentence, steps)),
     }

@@ -54,8 +54,9 @@ def dashboard(
     artifacts: Artifacts = None,
     as_json: AsJson = False,
 ) -> None:
-    """Serve Optuna dashboard on the studies' database, read-only and for this machine unless told
-    otherwise.
+    """Serve Optuna dashboard on the database, for this machine.
+
+    It is read-only unless told otherwise.
     """
     from s3search.show.dashboard import Access, Address, Login, serve
 
@@ -83,8 +84,9 @@ def publish(
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a finished study's note, graphs and drawings, where Optuna dashboard shows them;
-    `launch` does this at its end.
+    """Write a study's note and graphs for Optuna dashboard.
+
+    And its drawings; `launch` does this at its end.
     """
     from s3search.show.dashboard.publish import publish as written
 

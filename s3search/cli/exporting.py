@@ -38,9 +38,7 @@ def export(  # noqa: PLR0913, PLR0917 (one parameter per option)
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the best schedule of a study, or a schedule file, for a runtime, and say what is lost
-    there: docs/export.md.
-    """
+    """Write a study's best schedule, or a file, for a runtime."""
     from s3search.formats.exporters import ExportRequest, export_schedule
     from s3search.formats.exporters.formats import format_named
     from s3search.schedules.schedule import Schedule

@@ -13,7 +13,7 @@ from s3search.cli.settings import config_of
 from s3search.errors import InvalidConfig
 from s3search.show.terminal.escaping import escaped
 
-jobs = command_group("jobs", "Look at, follow and stop submitted studies.")
+jobs = command_group("jobs", "Run studies as jobs of a Ray cluster; follow and stop them.")
 
 JobServerAddress = Annotated[
     str,
@@ -23,7 +23,7 @@ JobServerAddress = Annotated[
 ]
 LOCAL_SERVER = "http://127.0.0.1:8265"
 
-JobId = Annotated[str, typer.Argument(metavar="ID", help="What `submit` printed.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="What `jobs submit` printed.")]
 
 
 def submit(
@@ -51,7 +51,7 @@ def submit(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run the study of a study file as a job on a Ray cluster; run it again to resume."""
+    """Run a study on a Ray cluster; submitted again, it resumes."""
     from s3search.cluster.jobs import JobServer
     from s3search.study.file.config import load_config
     from s3search.tasks.submit import submission_of, travelling_folder
@@ -83,7 +83,7 @@ def jobs_status(
     address: JobServerAddress = LOCAL_SERVER,
     as_json: AsJson = False,
 ) -> None:
-    """What became of a job (of all submitted studies without an ID)."""
+    """What became of a job, or of all submitted studies."""
     from s3search.cluster.jobs import JobServer
 
     server = JobServer(address)
@@ -120,7 +120,10 @@ def jobs_logs(
 def jobs_stop(
     job_id: JobId, address: JobServerAddress = LOCAL_SERVER, as_json: AsJson = False
 ) -> None:
-    """Interrupt a job; what it measured is saved, and submitting the study again resumes it."""
+    """Interrupt a job; what it measured is saved.
+
+    Submitting the study again resumes it.
+    """
     from s3search.cluster.jobs import JobServer
 
     row = _row(JobServer(address).stop(job_id))

@@ -38,7 +38,7 @@ def metrics(  # noqa: PLR0913, PLR0917 (one parameter per option)
     sets: Sets = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure one schedule by every metric, in this process; nothing is stored."""
+    """Measure one schedule by every metric; nothing is stored."""
     from rich.table import Table
 
     from s3search.schedules.schedule import Schedule
@@ -73,7 +73,7 @@ def reference(
     sets: Sets = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the statistics of a study's real images, to be read instead of measured again."""
+    """Write the statistics of a study's real images to a file."""
     from s3search.evaluation.evaluator import Evaluator
     from s3search.metrics.references import StatisticsFile
 

@@ -18,7 +18,7 @@ def inspect_model(
     sets: Sets = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a study's model: its process, and the blocks that a schedule may leave out."""
+    """Show a study's model, and the blocks that may be left out."""
     from s3search.cli.settings import config_of
     from s3search.evaluation.inspection import inspect_model as inspected
     from s3search.schedules.schedule import Schedule

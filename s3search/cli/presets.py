@@ -21,8 +21,9 @@ def preset(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List or write study files of well-known models (EDM, ADM, LDM, Stable Diffusion, Flux, DiT)
-    to complete.
+    """List study files of well-known models, or write one.
+
+    EDM, ADM, LDM, Stable Diffusion, Flux and DiT.
     """
     from s3search.study.file.presets import study_preset, study_presets
 

@@ -62,8 +62,8 @@ def _fail(error: Exception | str, code: int) -> int:
 
 
 def _fail_usage(error: Any) -> int:
-    """A usage error of the parser; without any argument it is the help text."""
-    if not sys.argv[1:]:
+    """A usage error of the parser; of a group that is given no command it is the help text."""
+    if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
         return 2
     command = error.ctx.command_path if getattr(error, "ctx", None) else app.info.name

@@ -23,7 +23,7 @@ def evaluate(
     sets: Sets = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure one schedule with a study file's model, metric and reference; nothing is stored."""
+    """Measure a schedule with a study's model; nothing is stored."""
     from s3search.show.terminal.results import evaluation_line
 
     config = config_of(study, None, address, sets)
@@ -39,7 +39,7 @@ def show(
     png: Annotated[Path | None, typer.Option("--png", help="Also draw it to this file.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Draw a schedule: noise levels and the choice made at each step."""
+    """Draw a schedule: its noise levels and the choice at each step."""
     from s3search.schedules.schedule import Schedule
     from s3search.show.pictures import draw_schedule, terminal_drawing
 
@@ -84,7 +84,7 @@ def import_(  # noqa: PLR0913, PLR0917 (one parameter per option)
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Turn another project's schedule into one of ours: usf, diffusers, sigmas, ays, ..."""
+    """Turn another project's schedule (usf, ays, sigmas) into ours."""
     from s3search.formats.importers import Request, import_schedule, process_named
 
     writable(output)

@@ -41,7 +41,10 @@ def statistics_ems(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the EMS of DPM-Solver-v3 for the study's model; run it again to resume."""
+    """Measure the EMS of DPM-Solver-v3 for the study's model.
+
+    Run it again to resume.
+    """
     from s3search.study.file.config import load_config
     from s3search.tasks.statistics import measure_ems
 
@@ -72,7 +75,7 @@ def statistics_gaussian(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Measure mean and leading eigenvectors of the images of the study's model."""
+    """Measure mean and leading eigenvectors of a model's images."""
     from s3search.study.file.config import load_config
     from s3search.tasks.statistics import measure_gaussian
 

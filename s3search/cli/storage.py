@@ -10,7 +10,7 @@ from s3search.cli.output import answer, print_json, say
 from s3search.cli.settings import storage_url
 
 storage_app = command_group(
-    "storage", "Copy studies to another database, bring one up to date, or make it smaller."
+    "storage", "Copy, upgrade, prune the database; publish to the dashboard."
 )
 
 Studies = Annotated[
@@ -25,7 +25,10 @@ def copy(
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
-    """Copy studies (all of them, if none is named) to another database, with their trials."""
+    """Copy studies, or all of them, to another database.
+
+    With their trials.
+    """
     from s3search.show.dashboard.artifacts import carry_files
     from s3search.study.database.engine import redacted
     from s3search.study.database.upkeep import copy_studies
@@ -48,7 +51,10 @@ def copy(
 
 @storage_app.command()
 def upgrade(storage: Storage = None, as_json: AsJson = False) -> None:
-    """Bring the tables of an earlier release up to this one's; make a backup first."""
+    """Bring tables of an earlier release up to this one's.
+
+    Make a backup first.
+    """
     from s3search.study.database.engine import redacted
     from s3search.study.database.upkeep import upgrade as upgraded
 
@@ -70,7 +76,7 @@ def prune(
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
-    """Remove the named studies for good, and every schedule that no study names."""
+    """Remove studies for good, and what no study names."""
     from s3search.study.database.upkeep import prunable
     from s3search.study.database.upkeep import prune as pruned
 

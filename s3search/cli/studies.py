@@ -9,13 +9,22 @@ import typer
 
 import s3search
 from s3search.cli.announcing import announce_code
-from s3search.cli.comparing import are_files, check_options, compare_files
+from s3search.cli.comparing import (
+    are_files,
+    check_asked,
+    check_options,
+    compare_files,
+    comparison,
+    extended,
+    print_comparison,
+)
 from s3search.cli.options import Address, AsJson, Sets, Storage, StudyFile, StudyName
 from s3search.cli.output import ERR, OUT, answer, make_folder, print_json, resumable, say, writable
 from s3search.cli.settings import config_of, storage_url
 from s3search.cli.watching import watch as keep_watching
 from s3search.errors import InvalidConfig
 from s3search.files import write_text
+from s3search.show.terminal.escaping import SafeConsole
 
 Schedulers = Annotated[
     bool,
@@ -46,23 +55,25 @@ def demo(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Search five-call schedules for the embedded digits model; three minutes on two cores."""
+    """Search for the embedded digits model: minutes on two cores."""
     from s3search.study.file.config import load_config
     from s3search.tasks import demo as demonstration
 
     make_folder(output)
+    screen = ERR if as_json else OUT
+    say(f"searching schedules of five calls for a small model of digits, in {output}", on=screen)
     study = output.resolve() / "study.toml"
     write_text(study, demonstration.study_text(output.resolve(), quick=quick))
     config = load_config(study)
-    _launch(config, quiet=as_json)
+    _launch(config, on=screen)
     paths = demonstration.write_pictures(config, output)
-    result = _comparison(config.storage.url, config.study.name)
+    result = comparison(config.storage.url, config.study.name)
     if as_json:
         print_json({**result, "files": [str(path) for path in (study, *paths)]})
         return
-    _print_comparison(config.storage.url, config.study.name)
+    print_comparison(result)
     say(*(f"wrote {path}" for path in (study, *paths)))
-    say(f"next: s3search dashboard --storage {config.storage.url}")
+    _conclude(config, result, "dashboard")
 
 
 def launch(
@@ -80,17 +91,22 @@ def launch(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Create or resume the study of a study file and run it to its end."""
-    config = config_of(study, storage, address, sets)
+    """Run the study of a study file to its end, or go on with it."""
+    screen = ERR if as_json else OUT
+    with screen.status(f"reading {study}"):
+        config = config_of(study, storage, address, sets)
     if dry_run:
         _foretell(config, as_json=as_json)
         return
-    warnings = _launch(config, quiet=as_json, takeover=takeover)
+    warnings = _launch(config, on=screen, takeover=takeover)
+    result = comparison(config.storage.url, config.study.name)
     if as_json:
-        print_json(_comparison(config.storage.url, config.study.name))
+        print_json(result)
         return
-    _print_comparison(config.storage.url, config.study.name)
+    print_comparison(result)
     say(*(f"warning: {warning}" for warning in warnings))
+    nfe = str(config.space.nfe[0])
+    _conclude(config, result, "export", config.study.name, "--nfe", nfe, "-o", "schedule.json")
 
 
 def status(
@@ -106,7 +122,7 @@ def status(
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
-    """How far a study is (all studies without a name), what it found and what it cost."""
+    """How far studies are, what they found and what it cost."""
     from s3search.show.terminal.status import status_lines
     from s3search.study.database.store import study_names
 
@@ -126,7 +142,7 @@ def best(
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
-    """The best schedule of each NFE, chosen on held-out noise, and the search's optimism."""
+    """The best schedule of each number of calls, on unseen noise."""
     from s3search.show.terminal.results import best_lines
     from s3search.study.database.store import open_study
     from s3search.study.results.export import best_schedule
@@ -161,8 +177,9 @@ def compare(  # noqa: PLR0913, PLR0917 (one parameter per option)
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
-    """The search result against every published solver at its best spacing, on the same held-out
-    noise; or two schedule files side by side.
+    """Found against every published solver; or two schedule files.
+
+    All on the same held-out noise, the solvers at their best spacing.
     """
     files = are_files(study, other)
     check_options(context, files=files)
@@ -172,13 +189,13 @@ def compare(  # noqa: PLR0913, PLR0917 (one parameter per option)
     url = storage_url(storage)
     if grid is not None:
         writable(grid)
-    _check_asked(url, study, is_asked=samples or schedulers or grid is None)
-    missing = _extended(url, study, address, grid, schedulers=schedulers, quiet=as_json)
+    check_asked(url, study, is_asked=samples or schedulers or grid is None)
+    missing = extended(url, study, address, grid, schedulers=schedulers, quiet=as_json)
     if as_json:
         added = {"schedulers_without": missing} if schedulers else {}
-        print_json(_comparison(url, study) | added | ({"grid": str(grid)} if grid else {}))
+        print_json(comparison(url, study) | added | ({"grid": str(grid)} if grid else {}))
         return
-    _print_comparison(url, study)
+    print_comparison(comparison(url, study))
     say(*(f"without {name}: {why}" for name, why in missing.items()))
     if grid is not None:
         say(f"wrote {grid}")
@@ -205,8 +222,9 @@ def report(
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a finished study as one HTML page that needs no network: numbers, pictures, samples,
-    cost and provenance.
+    """Write a finished study as one HTML page.
+
+    It needs no network: numbers, pictures, samples, cost and provenance.
     """
     from s3search.show.report import write_report
 
@@ -223,14 +241,24 @@ def report(
     answer(asdict(written), *lines, as_json=as_json)
 
 
-def _launch(config: Any, *, quiet: bool, takeover: bool = False) -> Sequence[str]:
+def _launch(config: Any, *, on: SafeConsole, takeover: bool = False) -> Sequence[str]:
     """Runs the study; what the check before it warned of."""
     from s3search.show.terminal.progress import progress
     from s3search.study.database.engine import redacted
 
     where = redacted(config.storage.url)
-    with resumable(where), progress(ERR if quiet else OUT) as report:
+    with resumable(where), progress(on) as report:
         return s3search.search(config, progress=report, takeover=takeover).warnings
+
+
+def _conclude(config: Any, result: dict[str, Any], *command: str) -> None:
+    """Says what came of a launch, where it is, and what to type next."""
+    from s3search.show.terminal.verdict import next_lines, verdict_lines
+    from s3search.study.database.engine import redacted
+
+    url = config.storage.url
+    say("", *verdict_lines(result))
+    say(*next_lines(redacted(url), command, is_default=url == storage_url(None)))
 
 
 def _foretell(config: Any, *, as_json: bool) -> None:
@@ -248,76 +276,3 @@ def _status(url: str, name: str) -> dict[str, Any]:
 
     with open_study(url, name) as store:
         return status_of(store)
-
-
-def _comparison(url: str, name: str) -> dict[str, Any]:
-    from s3search.study.database.store import open_study
-    from s3search.study.results.comparison import comparison_of
-
-    with open_study(url, name) as store:
-        return comparison_of(store)
-
-
-def _extended(
-    url: str, name: str, address: str | None, grid: Path | None, *, schedulers: bool, quiet: bool
-) -> dict[str, str]:
-    """Measures and draws what `compare` was asked for; which schedulers there are not, and why."""
-    if not schedulers and grid is None:
-        return {}
-    from s3search.run.launching import validate_schedulers, workers
-    from s3search.show.pictures.grids import draw_comparison
-    from s3search.show.terminal.progress import progress
-    from s3search.study.database.store import open_study
-
-    _check_validated(_comparison(url, name), name)
-    announce_code(url, name)
-    missing: dict[str, str] = {}
-    with open_study(url, name) as store:
-        if schedulers:
-            store.hold()  # before workers start in vain
-        cluster = store.config.cluster
-        if address is not None:
-            cluster = cluster.model_copy(update={"address": address})
-        with workers(store.config.model_copy(update={"cluster": cluster})) as pool:
-            if schedulers:
-                with progress(ERR if quiet else OUT) as report:
-                    missing = validate_schedulers(store, pool, report)
-            if grid is not None:
-                draw_comparison(store, pool, grid)
-    return missing
-
-
-def _check_asked(url: str, name: str, *, is_asked: bool) -> None:
-    """Raises where images would be made by code that nobody asked for."""
-    from s3search.study.database.store import open_study
-    from s3search.study.file.named_code import code_sentence
-
-    if is_asked:
-        return
-    with open_study(url, name) as store:
-        said = code_sentence(store.config, will=False)
-    raise InvalidConfig(
-        f"--grid makes images with the study's model; {said}; add --samples where you trust that"
-    )
-
-
-def _print_comparison(url: str, name: str) -> None:
-    from s3search.show.terminal.comparison import comparison_lines, comparison_table
-
-    found = _comparison(url, name)
-    _check_validated(found, name)
-    OUT.print(comparison_table(found))
-    say(*comparison_lines(found))
-
-
-def _check_validated(found: dict[str, Any], name: str) -> None:
-    if not found["rows"]:
-        if found["vetoed"]:
-            raise InvalidConfig(
-                f"study {name!r} has no validated schedule that is not vetoed (it is "
-                f"{found['state']}); `s3search veto {name}` lists the vetoes"
-            )
-        raise InvalidConfig(
-            f"study {name!r} has no validated schedule yet (it is {found['state']}); "
-            "run `s3search launch` to its end first"
-        )

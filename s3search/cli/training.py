@@ -16,7 +16,7 @@ def train_digits(
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Train the embedded digits model and its extractors anew; some minutes on a CPU."""
+    """Train the embedded digits model anew; minutes on a CPU."""
     from s3search.models.digits_training import train
 
     writable(output)

@@ -35,7 +35,10 @@ def retime(  # noqa: PLR0913, PLR0917 (one parameter per option)
     sets: Sets = None,
     as_json: AsJson = False,
 ) -> None:
-    """Move a schedule to another number of calls or another process; say what is approximated."""
+    """Move a schedule to other calls or another process.
+
+    It says what is approximated.
+    """
     from s3search.formats.importers import process_named
     from s3search.schedules.schedule import Schedule
     from s3search.tasks.retime import Move, moved, process_of_study
@@ -84,7 +87,7 @@ def robustness(
     address: Address = "inline",
     as_json: AsJson = False,
 ) -> None:
-    """Measure schedules under variants of a model, beside the best published solver there."""
+    """Measure schedules, and published solvers, under variants."""
     from s3search.show.terminal.robustness import robustness_lines, robustness_table
     from s3search.tasks.robustness import carried, variants_of
     from s3search.tasks.robustness import robustness as measure

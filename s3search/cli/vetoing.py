@@ -28,8 +28,10 @@ def veto(
     storage: Storage = None,
     as_json: AsJson = False,
 ) -> None:
-    """Reject a schedule, while the search runs or later: nothing is bred from it, it is neither
-    validated nor exported. The same as a note "veto: REASON" at its trial in the dashboard.
+    """Reject a schedule, while the search runs or later.
+
+    Nothing is bred from it, it is neither validated nor exported. The same as a note
+    "veto: REASON" at its trial in the dashboard.
     """
     from s3search.study.database.store import open_study
 

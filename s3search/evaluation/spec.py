@@ -37,7 +37,7 @@ class EvaluatorSpec:
     reference_options: Mapping[str, Any] = field(default_factory=dict)
     second_features: str | None = None  # a second extractor, for validation alone
     second_options: Mapping[str, Any] = field(default_factory=dict)
-    ems: str | None = None  # files that `s3search statistics` wrote
+    ems: str | None = None  # files that `s3search tools statistics` wrote
     gaussian: str | None = None
     device: str = "cpu"  # "auto": a GPU if torch sees one
     batch_size: int | None = None

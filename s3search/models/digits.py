@@ -232,7 +232,8 @@ def _filled(module: ModuleT, prefix: str, weights: str | Path) -> ModuleT:
         stored = load_file(weights)
     except (OSError, SafetensorError) as error:
         raise InvalidConfig(
-            f"weights: cannot read {str(weights)!r} ({error}); `s3search train-digits` writes one"
+            f"weights: cannot read {str(weights)!r} ({error}); `s3search tools train-digits` "
+            "writes one"
         ) from error
     start = f"{prefix}."
     state = {k.removeprefix(start): v.float() for k, v in stored.items() if k.startswith(start)}
@@ -241,6 +242,6 @@ def _filled(module: ModuleT, prefix: str, weights: str | Path) -> ModuleT:
     except RuntimeError as error:
         raise InvalidConfig(
             f"weights: {str(weights)!r} does not hold this version's {prefix!r} ({error}); "
-            "`s3search train-digits` writes a file that does"
+            "`s3search tools train-digits` writes a file that does"
         ) from error
     return module.eval().requires_grad_(False)

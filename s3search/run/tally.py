@@ -15,9 +15,11 @@ from s3search.study.results.gains import GAINS, gains_of
 from s3search.study.results.progress import (
     Progress,
     RecentRate,
+    RunToday,
     Spend,
     quality_of,
     seconds_left,
+    whole_share,
     with_validation,
 )
 from s3search.study.results.watching import (
@@ -25,6 +27,7 @@ from s3search.study.results.watching import (
     held_out_of,
     predictor_of,
     spend_of,
+    today_of,
     warnings_of,
 )
 
@@ -55,7 +58,7 @@ class Tally:
         self._failed = 0
         self._spend = spend_of(store)  # by rung and kind of job
         self._spent = store.images_spent()  # of the search, earlier runs included
-        self._best, self._best_baseline = bests_of(store)
+        self._look_at_bests()
         self._predictor = predictor_of(store)  # by NFE
         self._warnings = warnings_of(store)
         self._gains: list[Mapping[str, Any]] = [*gains_of(store.notes(GAINS))]
@@ -111,26 +114,26 @@ class Tally:
         """How far the study is; ``validated``: how many of how many finalists are."""
         now = time.monotonic()
         rate = self._rate.per_second(now, self._images)
-        busy = min(n_pending, n_workers)
+        busy, worked, elapsed = min(n_pending, n_workers), self._worker_seconds, now - self._began
         if validated is None:
+            checked, waiting = 0, self._after
             done, total = round(self._spent / self._n_images), self._total
             images = None if total is None else (total - done) * self._n_images
             left = seconds_left(
                 self._search,
                 images=images,
                 images_per_second=rate,
-                worker_seconds=self._worker_seconds,
+                worker_seconds=worked,
                 workers_busy=busy,
-                elapsed=now - self._began,
+                elapsed=elapsed,
             )
             left = with_validation(left, self._after, rate)
-            worked, elapsed = self._worker_seconds, now - self._began
             share = share_of(self._search, total, self._spent, worked, elapsed)
         else:
             done, total = validated
-            waiting = (total - done) * self._store.config.held_out_images
-            left = waiting / rate if rate else None
-            share = 1.0
+            held_out = self._store.config.held_out_images
+            checked, waiting = done * held_out, (total - done) * held_out
+            share, left = 1.0, waiting / rate if rate else None
             if done == total or now - self._held_out_at >= _HELD_OUT_SECONDS:
                 self._held_out, self._held_out_at = held_out_of(self._store), now
         return Progress(
@@ -152,6 +155,8 @@ class Tally:
             share=share,
             warnings=self._warnings,
             gains=tuple(self._gains),
+            whole=whole_share(share, self._spent, checked, waiting),
+            today=dict(self._today),
         )
 
     def _ranked(self, answer: Measurement) -> str:
@@ -163,8 +168,15 @@ class Tally:
         is_baseline = first.origin.is_baseline
         if value is not None and answer.trial.id not in self._vetoes():
             side = self._best_baseline if is_baseline else self._best
-            side[answer.trial.nfe] = min(value, side.get(answer.trial.nfe, math.inf))
+            nfe = answer.trial.nfe
+            side[nfe] = min(value, side.get(nfe, math.inf))
+            if first.origin.is_stock:
+                self._today[nfe] = RunToday.of(first.origin, value).better(self._today.get(nfe))
         return "baselines" if is_baseline else "search"
+
+    def _look_at_bests(self) -> None:
+        self._best, self._best_baseline = bests_of(self._store)
+        self._today = today_of(self._store)
 
     def _count(self, name: str, network_calls: int, seconds: float) -> None:
         self._spend[name] = self._spend.get(name, Spend()).plus(network_calls, seconds)
@@ -205,5 +217,5 @@ class Tally:
             if found != self._vetoed:
                 self._vetoed = found
                 self._store.keep_vetoes()
-                self._best, self._best_baseline = bests_of(self._store)
+                self._look_at_bests()
         return self._vetoed

@@ -5,12 +5,13 @@ A sigma is sigma / alpha, as k-diffusion and ComfyUI name levels; for a flow it 
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from s3search.errors import InvalidSchedule
-from s3search.processes import Flow
-from s3search.rules import AnyRule
+from s3search.processes import Edm, Flow, NoiseProcess
+from s3search.rules import AnyRule, clock_of
 from s3search.schedules import published
-from s3search.schedules.schedule import Schedule, StartKind, Step
+from s3search.schedules.schedule import Corrector, Schedule, StartKind, Step
 
 _SOLVERS: dict[str, Callable[[int], Sequence[Step]]] = {
     "DDIM (Euler)": published.ddim_steps,
@@ -31,6 +32,8 @@ _SOLVERS: dict[str, Callable[[int], Sequence[Step]]] = {
     "Heun": lambda n: published.heun_steps(n, ends_clean=True),
     "flow Heun": published.flow_heun_steps,
 }
+
+_N_STEPS = 8  # enough for a step of every solver's own order
 
 _STARTS = {
     StartKind.ZERO_X0: "the first prediction is 0, without a call",
@@ -82,13 +85,64 @@ def solver_name(schedule: Schedule) -> str | None:
 
 def step_sentence(step: Step) -> str:
     """The choices of one step."""
+    return _choices(step) + _around(step)
+
+
+def step_words(step: Step, process: NoiseProcess) -> str:
+    """One step by the published solver whose step it is, by its choices where it is none's."""
+    names = _step_names(process)
+    name = names.get((step.predictor, step.corrector))
+    if name is None and (step.predictor, None) in names and step.corrector is not None:
+        name = names[step.predictor, None] + _corrected(step)
+    return (name or _choices(step)) + _around(step)
+
+
+@lru_cache(maxsize=16)
+def _step_names(process: NoiseProcess) -> dict[tuple[AnyRule, Corrector | None], str]:
+    """Published solvers by single steps of theirs: by those of their own order first, then by
+    those with which they begin and end.
+    """
+    solvers: dict[str, Sequence[Step]] = {
+        "DDIM": published.ddim_steps(_N_STEPS),
+        **{name: steps(_N_STEPS) for name, steps in _SOLVERS.items() if "," not in name},
+        "DPM-Solver(2M)": published.dpm_multistep_steps(_N_STEPS, order=2, prediction="noise"),
+        "DPM-Solver(3M)": published.dpm_multistep_steps(_N_STEPS, order=3, prediction="noise"),
+        "DPM-Solver++(2S)": published.dpmpp_2s(Edm(), nfe=_N_STEPS).steps,
+        "DPM-Solver++(3S)": published.dpmpp_3s(Edm(), nfe=_N_STEPS).steps,
+        "DEIS rhoAB-2": published.rho_ab_steps(_N_STEPS, 2),
+        "DEIS rhoAB-3": published.rho_ab_steps(_N_STEPS, 3),
+    }
+    if not isinstance(process, Flow):
+        clock = clock_of(process)
+        for order in (2, 3):
+            solvers[f"DEIS tAB-{order}"] = published.deis_steps(_N_STEPS, order, clock)
+    names: dict[tuple[AnyRule, Corrector | None], str] = {}
+    for name, steps in solvers.items():
+        own = steps[len(steps) // 2]
+        names.setdefault((own.predictor, own.corrector), name)
+    for name, steps in solvers.items():
+        for step in steps:
+            words = f"{name}, {step.predictor.extent}"
+            names.setdefault((step.predictor, step.corrector), words)
+    return names
+
+
+def _choices(step: Step) -> str:
     rule = step.predictor
     title, extrapolated, _ = describe_rule(rule)
     text = f"{title}, {extrapolated}, {rule.extent}"
     if rule.details:
         text += f" ({rule.details})"
-    if step.corrector is not None:
-        text += f", then {step.corrector.kind.value} corrector"
+    return text + _corrected(step)
+
+
+def _corrected(step: Step) -> str:
+    return "" if step.corrector is None else f", then {step.corrector.kind.value} corrector"
+
+
+def _around(step: Step) -> str:
+    """What is done before a step, and what the network is told."""
+    text = ""
     if step.compensation is not None:
         text += f", after {step.compensation.sentence}"
     if step.network_time is not None:

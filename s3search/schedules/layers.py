@@ -63,7 +63,7 @@ class Layers:
                 found = f"has blocks 0 to {n - 1}" if n else "has no block that can be left out"
                 return (
                     f"{path}: there is no block {wrong[0]}, this network {found}; "
-                    "`s3search inspect-model` lists them"
+                    "`s3search tools inspect-model` lists them"
                 )
         return None
 

@@ -1,4 +1,4 @@
-"""One schedule by every metric there is: what `s3search metrics` does.
+"""One schedule by every metric there is: what `s3search tools metrics` does.
 
 A search ranks by one number; this report shows what that number does not see.  Every value comes
 with its whole provenance, so that it can be compared with nothing else than its like.

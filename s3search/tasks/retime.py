@@ -1,5 +1,5 @@
-"""A schedule for another number of calls, another process or other rules: what `s3search retime`
-does.
+"""A schedule for another number of calls, another process or other rules: what
+`s3search tools retime` does.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What schedules are worth under changes of the model: what `s3search robustness` does.
+"""What schedules are worth under changes of the model: what `s3search tools robustness` does.
 
 A variant is a study file with a change (another guidance scale, a fine-tuned checkpoint, another
 file altogether) and a noise seed.  Under each, the given schedules stand beside the best published
@@ -117,7 +117,7 @@ def _check(each: Carried, variant: ModelVariant, description: Description) -> No
     if not own.same_levels(process):
         raise InvalidSchedule(
             f"{each.name}: process: this is a schedule for {own!r}, the model of "
-            f"{variant.label!r} has {process!r}; `s3search retime` moves it there"
+            f"{variant.label!r} has {process!r}; `s3search tools retime` moves it there"
         )
     problem = statistics_problem(each.schedule, description.ems)
     if problem is None and _guides_itself(each.schedule) and not description.takes_guidance:

@@ -1,4 +1,4 @@
-"""From a study file to a file of statistics: what `s3search statistics` does.
+"""From a study file to a file of statistics: what `s3search tools statistics` does.
 
 Clean images are drawn from the model itself, where every image has the condition it was made with,
 or are the study's reference images, for models without condition.

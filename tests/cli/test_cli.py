@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -98,9 +98,13 @@ def test_launch_prints_its_progress_and_the_comparison(cli: Cli, tmp_path: Path)
     assert (said.code, said.err) == (0, "")
     for word in (
         "costs about ",
-        "baselines: 5 % of the budget of 17 evaluations x 30 images; 1 schedules measured",
-        "search: 100 % of the budget of 17 evaluations x 30 images; 17 schedules measured",
-        "validation: 60 held-out images of each of at most ",
+        "trying published samplers: 2 %",
+        "breeding: new schedules are made of the best so far, and measured",
+        "final check: 60 held-out images of each of at most ",
+        "final check on unseen noise: 100 %",
+        "verdict for 3 calls: nearer than k-diffusion dpmpp_2s, but too few published samplers",
+        "  against what runs today, k-diffusion dpmpp_2s: ",
+        f"next: s3search export t --nfe 3 -o schedule.json --storage sqlite:///{tmp_path}/study.db",
         "s3search",
         " to ",
         "1.00x",
@@ -203,20 +207,67 @@ def test_check_says_what_a_file_is(cli: Cli, folder: Path) -> None:
 
 
 def test_the_printed_schema_accepts_an_export(cli: Cli, folder: Path) -> None:
-    schema = cli("schema").json
+    schema = cli("tools", "schema").json
     jsonschema.validate(json.loads((folder / "best.json").read_text()), schema)
 
 
 def test_every_command_has_help(cli: Cli) -> None:
-    for command in app.registered_commands:
-        assert command.callback is not None
-        name = command.name or command.callback.__name__
-        said = cli(name, "--help")
+    for words in _commands(typer.main.get_command(app)):
+        said = cli(*words, "--help")
         assert (said.code, said.err) == (0, "")
         assert "Usage:" in said.out
-        assert cli(name, "-h").out == said.out
+        assert "..." not in said.out.partition("Commands:")[2]  # no sentence is cut
+        assert cli(*words, "-h").out == said.out
+    assert not re.search(r"^  [a-z].*\.\.\.$", cli("-h").out, flags=re.MULTILINE)
     assert "Look (s3search best my-study):" in cli().err
-    assert cli().code == 2
+    assert "\n  retime " in cli("tools").err
+    assert (cli().code, cli("tools").code) == (2, 2)
+
+
+def _commands(group: Any) -> Iterator[tuple[str, ...]]:
+    """Every command as it is typed, groups too."""
+    for name, command in getattr(group, "commands", {}).items():
+        yield (name,)
+        yield from ((name, *words) for words in _commands(command))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (("schema",), ("tools", "schema")),
+        (("statistics", "ems"), ("tools", "statistics", "ems")),
+        (("checkpoint", "inspect"), ("tools", "checkpoint", "inspect")),
+        (("train-digits",), ("tools", "train-digits")),
+        (("submit",), ("jobs", "submit")),
+        (("publish",), ("storage", "publish")),
+    ],
+)
+def test_an_old_name_works_and_says_the_new_one(
+    cli: Cli, old: tuple[str, ...], new: tuple[str, ...]
+) -> None:
+    said, same = cli(*old, "--help"), cli(*new, "--help")
+    assert (said.code, said.out) == (same.code, same.out)
+    typed = " ".join(new[: len(new) + 1 - len(old)])
+    assert said.err == (
+        f"note: `s3search {old[0]}` is now `s3search {typed}`; the next version knows the new "
+        "name alone\n"
+    )
+    assert not re.search(rf"^  {old[0]} ", cli("-h").out, flags=re.MULTILINE)
+    wrong = cli(*old, "--nosuch")
+    assert (wrong.code, wrong.out) == (2, "")
+    assert wrong.err.splitlines()[1].startswith("error: No such option: --nosuch")
+
+
+def test_a_shell_that_completes_an_old_name_hears_no_note(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("_S3SEARCH_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "s3search statistics ")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    with pytest.raises(SystemExit):
+        app(prog_name="s3search")
+    said = capsys.readouterr()
+    assert (said.out.split(), said.err) == (["ems", "gaussian"], "")
 
 
 def test_the_help_lists_every_command_once_in_its_group(cli: Cli) -> None:
@@ -238,7 +289,9 @@ def test_the_version_is_that_of_the_package(cli: Cli) -> None:
 def test_the_demo_leaves_a_study_a_schedule_and_pictures(cli: Cli, tmp_path: Path) -> None:
     start_ray()
     said = cli("demo", "--quick", "-o", tmp_path / "demo", "--json")
-    assert said.err.splitlines()[-1].startswith("validation: ")  # progress is not in the JSON
+    assert said.err.splitlines()[-1].startswith(
+        "final check on unseen noise: "
+    )  # progress is not in the JSON
     found = json.loads(said.out)
     names = ["study.toml", "schedule.json", "schedule.png", "samples.png"]
     assert found["files"] == [str(tmp_path / "demo" / name) for name in names]
@@ -428,7 +481,7 @@ def test_wrong_arguments_are_one_sentence_and_leave_nothing(
         (("export", "t", "-o", tmp_path / "no" / "x", *there), ("cannot write", "no folder")),
         (("export", "t", "-o", "/proc/x.json", *there), ("cannot write /proc/x.json",)),
         (("show", best, "--png", "/proc/x.png"), ("cannot write /proc/x.png",)),
-        (("train-digits", "-o", "/proc/x"), ("cannot write /proc/x",)),
+        (("tools", "train-digits", "-o", "/proc/x"), ("cannot write /proc/x",)),
         (("demo", "-o", tmp_path / "file"), ("cannot make the folder",)),
         (("dashboard", "--port", 99999, *there), ("--port", "99999")),
         (("dashboard", "--host", "0.0.0.0", *there), ("--host 0.0.0.0", "--password-file")),

@@ -48,7 +48,7 @@ def trapped(finished: StudyConfig, tmp_path: Path) -> tuple[str, Path]:
         ("veto",),
         ("export", "--nfe", "2", "-o", "x.json"),
         ("report", "-o", "x.html"),
-        ("publish",),
+        ("storage publish",),
     ],
 )
 def test_a_command_that_reads_runs_no_code_of_the_database(
@@ -61,7 +61,9 @@ def test_a_command_that_reads_runs_no_code_of_the_database(
     url, trap = trapped
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        sys, "argv", ["s3search", words[0], EVIL_NAME, *words[1:], "--storage", url]
+        sys,
+        "argv",
+        ["s3search", *words[0].split(), EVIL_NAME, *words[1:], "--storage", url],
     )
     is_refused = "--grid" in words
     assert run() == (2 if is_refused else 0)
@@ -72,7 +74,7 @@ def test_a_command_that_reads_runs_no_code_of_the_database(
     assert not trap.exists()
 
 
-@pytest.mark.parametrize("words", [("report", "-o", "x.html"), ("publish",)])
+@pytest.mark.parametrize("words", [("report", "-o", "x.html"), ("storage publish",)])
 def test_samples_say_whose_code_they_run(
     trapped: tuple[str, Path],
     words: tuple[str, ...],
@@ -82,7 +84,7 @@ def test_samples_say_whose_code_they_run(
 ) -> None:
     url, trap = trapped
     monkeypatch.chdir(tmp_path)
-    asked = [words[0], EVIL_NAME, *words[1:], "--storage", url, "--samples", "1"]
+    asked = [*words[0].split(), EVIL_NAME, *words[1:], "--storage", url, "--samples", "1"]
     monkeypatch.setattr(sys, "argv", ["s3search", *asked])
     run()
     assert trap.exists()

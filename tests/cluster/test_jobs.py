@@ -37,7 +37,7 @@ class Site:
         return json.loads(told.out)
 
     def submit(self, *options: object) -> str:
-        sent = self.json("submit", self.study, "--head-storage", *options)
+        sent = self.json("jobs", "submit", self.study, "--head-storage", *options)
         assert SECRET not in json.dumps(sent)
         return str(sent["job"])
 
@@ -88,7 +88,7 @@ def test_a_stopped_study_is_resumed_by_submitting_it_again_and_ends(site: Site) 
     assert (ended["state"], ended["exit_code"]) == ("succeeded", 0), logs
     assert ended["s3search"] == s3search.__version__
     assert {job["id"] for job in site.json("jobs", "status")["jobs"]} == {first, second}
-    assert "validation: " in logs
+    assert "final check on unseen noise: " in logs
     assert SECRET not in logs + json.dumps(ended)
     assert SECRET not in json.dumps(_all_that_ray_tells(site.cluster, second))
 

@@ -1,4 +1,4 @@
-"""``s3search inspect-model``: what a model is, and what a schedule costs on it."""
+"""``s3search tools inspect-model``: what a model is, and what a schedule costs on it."""
 
 import json
 import sys
@@ -28,7 +28,7 @@ def _study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def _said(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *arguments: object
 ) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["s3search", "inspect-model", *map(str, arguments)])
+    monkeypatch.setattr(sys, "argv", ["s3search", "tools", "inspect-model", *map(str, arguments)])
     code = run()
     out, err = capfd.readouterr()
     return code, out, err

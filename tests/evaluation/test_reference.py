@@ -70,7 +70,7 @@ def _evaluator(images: str = "folder", network: str = "a", **options: Any) -> Ev
 
 
 def _file(folder: Path, path: Path) -> Path:
-    """What `s3search reference` writes."""
+    """What `s3search tools reference` writes."""
     made = _evaluator(path=str(folder), channels=1)
     StatisticsFile(
         reference=made.reference, extractor=made.extractor, source=made.reference_source

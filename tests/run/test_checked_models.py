@@ -170,7 +170,8 @@ def test_check_says_what_a_preset_still_wants(
     monkeypatch.chdir(tmp_path)
     assert said("preset", "cifar10-edm", "-o", "study.toml")[0] == 0
     words = (
-        "fill in model.path (what `s3search checkpoint convert X.pkl -o X.safetensors` wrote), "
+        "fill in model.path (what `s3search tools checkpoint convert X.pkl -o X.safetensors` "
+        "wrote), "
         "reference.path (fid-refs/cifar10-32x32.npz, published beside the checkpoints)"
     )
     code, out, _ = said("check", "study.toml", "--no-load")

@@ -165,9 +165,9 @@ def test_a_dry_run_says_minutes_and_writes_nothing(tmp_path: Path, cli: Cli) -> 
     assert (said.code, said.err) == (0, "")
     lines = said.out.splitlines()
     assert lines[0].startswith("costs about ")
-    assert "network calls (images times calls): baselines " in lines[0]
-    assert lines[1].startswith("validation: 60 held-out images of each of at most ")
-    assert "on 1 worker, by a measured batch: baselines " in lines[2]
+    assert "network calls (images times calls): trying published samplers " in lines[0]
+    assert lines[1].startswith("final check: 60 held-out images of each of at most ")
+    assert "on 1 worker, by a measured batch: trying published samplers " in lines[2]
     found = cli("launch", path, "--dry-run", "--json").json
     assert found["network_calls"]["search"] == 6 * 30 * 3
     assert found["minutes"] > 0
@@ -210,13 +210,13 @@ def test_the_lines_have_all_that_is_known() -> None:
         seconds={"baselines": 4800.0, "search": 480.0, "validation": 48_000.0},
     )
     assert list(forecast_lines(found)) == [
-        "costs about 1.28 million network calls (images times calls): baselines 225 thousand, "
-        "search 9,999, validation 1.05 million",
-        "validation: 10,000 held-out images of each of at most 21 schedules, and 10,000 real "
+        "costs about 1.28 million network calls (images times calls): trying published samplers "
+        "225 thousand, breeding 9,999, final check on unseen noise 1.05 million",
+        "final check: 10,000 held-out images of each of at most 21 schedules, and 10,000 real "
         "images, without a call",
         "of these 12.3 thousand network calls are made already",
-        "about 1 h 51 min on 8 workers, by a measured batch: baselines 10:00 min, "
-        "search 1:00 min, validation 1 h 40 min",
+        "about 1 h 51 min on 8 workers, by a measured batch: trying published samplers 10:00 min, "
+        "breeding 1:00 min, final check on unseen noise 1 h 40 min",
         "6 of 8 GPUs stay idle",
     ]
     assert json.dumps(found.minutes)

@@ -384,7 +384,7 @@ def test_it_is_silent_unless_somebody_looks(capfd: pytest.CaptureFixture[str]) -
     small_search(Net(), progress=True)
     out, err = capfd.readouterr()
     assert out == ""
-    assert "validation: " in err
+    assert "final check on unseen noise: " in err
 
 
 def test_progress_may_be_a_function() -> None:

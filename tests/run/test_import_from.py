@@ -83,7 +83,7 @@ def test_the_current_folder_is_looked_in_as_well(tmp_path: Path) -> None:
     study, here = _study(tmp_path / "there", "lies_here"), tmp_path / "here"
     here.mkdir()
     (study.parent / "lies_here.py").rename(here / "lies_here.py")
-    assert "sample shape 1 x 3 x 3" in _command(here, "inspect-model", str(study))
+    assert "sample shape 1 x 3 x 3" in _command(here, "tools", "inspect-model", str(study))
 
 
 def test_folders_are_taken_from_the_study_file(tmp_path: Path) -> None:

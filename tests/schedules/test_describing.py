@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from s3search.processes import edm, flow, vp_linear
 from s3search.rules import Free
 from s3search.schedules import published
-from s3search.schedules.describing import solver_name
+from s3search.schedules.describing import solver_name, step_words
 from s3search.schedules.jump import GaussianJump
 from s3search.schedules.schedule import Schedule, Start, StatisticsReference, Step
 from s3search.schedules.spacing import End, EndRule
@@ -81,3 +81,42 @@ def test_a_schedule_draws_itself() -> None:
     figure = published.ddim(edm(), nfe=3).plot("three calls")
     assert isinstance(figure, Figure)
     assert figure.get_suptitle() == "three calls"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "words"),
+    [
+        (published.dpmpp_2m(edm(), nfe=4), ["DDIM", *["DPM-Solver++(2M)"] * 2, "DDIM"]),
+        (
+            published.unipc(vp_linear(), nfe=5, order=3),
+            [
+                "UniPC-2 bh2, order 1",
+                "UniPC-2 bh2",
+                "UniPC-3 bh2",
+                "UniPC-2 bh2",
+                "UniPC-2 bh2, order 1",
+            ],
+        ),
+        (
+            published.deis(edm(), nfe=4, order=3),
+            ["DEIS tAB-2, order 1", "DEIS tAB-2", "DEIS tAB-3", "DEIS tAB-3"],
+        ),
+        (published.dpmpp_2s(edm(), nfe=2), ["DDIM", "DPM-Solver++(2S), order 2"]),
+        (published.flow_2m(flow(), nfe=3), ["flow Euler", "flow AB-2", "flow AB-2"]),
+    ],
+)
+def test_a_step_has_the_name_of_the_solver_whose_step_it_is(
+    schedule: Schedule, words: list[str]
+) -> None:
+    assert [step_words(step, schedule.process) for step in schedule.steps] == words
+
+
+def test_a_step_of_no_published_solver_is_told_by_its_choices() -> None:
+    second = published.dpmpp_2m(edm(), nfe=4).steps[1]
+    corrector = published.heun_steps(2, ends_clean=True)[0].corrector
+    corrected = second.model_copy(update={"corrector": corrector})
+    assert step_words(corrected, edm()) == "DPM-Solver++(2M), then implicit corrector"
+    told = second.model_copy(update={"network_time": 0.5})
+    assert step_words(told, edm()) == "DPM-Solver++(2M); network told 0.5"
+    free = Step(predictor=Free(p=((-1, 0.2),), q=(0.8,), carries=False))
+    assert step_words(free, edm()).startswith("Free, data, 1 prediction")

@@ -8,13 +8,22 @@ import pytest
 
 from s3search.errors import EvaluationFailed
 from s3search.run.launching import launch
+from s3search.search.trial import of_library, of_pipeline
 from s3search.study.database.store import open_study
 from s3search.study.results.frame import status_of
-from s3search.study.results.progress import Progress, RecentRate, Spend, seconds_left
+from s3search.study.results.progress import (
+    Progress,
+    RecentRate,
+    RunToday,
+    Spend,
+    seconds_left,
+    whole_share,
+)
 from s3search.study.results.recent import RecentAnswer, images_per_second, n_workers
 from s3search.study.results.watching import Watched, look
 from tests.support.studies import study_config
 
+_STOCK = (("euler", 2.0), ("heun", 1.0))
 _NOON = datetime(2026, 1, 1, 12)
 
 
@@ -29,6 +38,7 @@ def _assert_same(told: Progress, seen: Progress) -> None:
         assert (seen.done, seen.total) == (told.done, told.total)
     assert (seen.best, seen.best_baseline) == (told.best, told.best_baseline)
     assert (seen.held_out, seen.held_out_baseline) == (told.held_out, told.held_out_baseline)
+    assert seen.today == told.today
     assert (seen.predictor, seen.failed) == (told.predictor, told.failed)
     assert seen.spend.keys() == told.spend.keys()
     for rung, spend in seen.spend.items():
@@ -44,9 +54,11 @@ def test_every_report_of_the_driver_is_seen_in_the_database(tmp_path: Path) -> N
     """
     budget = ("search.evaluations=90", "search.n_images=40", "space.nfe=[1]")
     config = study_config(tmp_path, "search.algorithm=s3", *budget)
-    stages = set()
+    stages, wholes = set(), []
 
     def check(told: Progress) -> None:
+        assert told.whole is not None
+        wholes.append(told.whole)
         if told.stage == "validation" and told.done != told.total:
             return  # the driver looks at what is validated once a second
         seen = _at(config.storage.url)
@@ -55,9 +67,13 @@ def test_every_report_of_the_driver_is_seen_in_the_database(tmp_path: Path) -> N
         stages.add(told.stage)
 
     launch(config, check)
+    assert wholes == sorted(wholes)
+    assert wholes[0] < 0.1
+    assert 0.9 < wholes[-2] < wholes[-1] == 1.0
     assert stages >= {"baselines", "search", "gaussian", "polish", "finals", "validation"}
     done = _at(config.storage.url)
-    assert (done.state, done.progress.stage) == ("done", "done")
+    assert (done.state, done.progress.stage, done.progress.whole) == ("done", "done", 1.0)
+    assert done.progress.today[1].name.startswith("k-diffusion ")
     assert done.progress.images_per_second == done.progress.workers_busy == 0
     assert done.progress.seconds_left is None
     assert done.progress.predictor[1].n >= 3
@@ -80,6 +96,22 @@ def test_the_seeds_come_on_top_of_the_budget_of_other_searches(url: str, tmp_pat
     searched = next(now for now in reversed(told) if now.stage == "search")
     assert (seen.done, seen.total) == (searched.done, searched.total)
     _assert_same(replace(told[-1], stage="done"), seen)
+
+
+def test_what_runs_today_is_the_pipelines_own_sampler_whatever_is_nearer() -> None:
+    own = RunToday.of(of_pipeline("EulerDiscreteScheduler"), 3.0)
+    euler, heun = (RunToday.of(of_library("k-diffusion", name), v) for name, v in _STOCK)
+    assert euler.better(heun) == heun.better(euler) == heun.better(None) == heun
+    assert heun.better(own) == own.better(heun) == own
+
+
+def test_the_whole_is_of_the_images_of_search_and_validation() -> None:
+    half = whole_share(0.5, 100.0, 0, 200)
+    assert half == 0.25
+    assert whole_share(0.5, 100.0, 0, 0) == 0.5
+    assert whole_share(1.0, 200.0, 150, 50) == 0.875
+    assert whole_share(0.0, 0.0, 0, 200) == 0.0
+    assert whole_share(None, 100.0, 0, 200) is None  # nobody knows
 
 
 def test_failures_are_spent_time_and_no_calls(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`s3search metrics` and `s3search reference`: every number with its provenance, as typed."""
+"""`s3search tools metrics` and `tools reference`: every number with its provenance, as typed."""
 
 import json
 import sys
@@ -74,7 +74,7 @@ def _typed(monkeypatch: pytest.MonkeyPatch, capsys: Any, *words: Any) -> tuple[i
 
 
 def _metrics(*words: Any) -> tuple[Any, ...]:
-    return ("metrics", "schedule.json", "study.toml", "--n-trajectory", 20, *words)
+    return ("tools", "metrics", "schedule.json", "study.toml", "--n-trajectory", 20, *words)
 
 
 def test_the_report_has_every_metric_with_its_provenance(
@@ -139,7 +139,7 @@ def test_a_fine_schedule_is_nearer_to_images_and_solution(
 def test_the_table_fits_and_says_why_a_metric_is_missing(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    assert _typed(monkeypatch, capsys, "reference", "study.toml", "-o", "ref.npz")[0] == 0
+    assert _typed(monkeypatch, capsys, "tools", "reference", "study.toml", "-o", "ref.npz")[0] == 0
     npz = ("--set", "reference.images=npz", "--set", "reference.path=ref.npz")
     code, out, err = _typed(monkeypatch, capsys, *_metrics("--n-images", 80, *npz))
     assert (code, err) == (0, "")
@@ -200,7 +200,7 @@ def test_written_statistics_have_the_digest_that_evaluations_store(
     code, _, err = _typed(monkeypatch, capsys, *_metrics("--n-images", 10))
     assert code == 2  # not written yet
     assert "ref.npz" in err
-    words = ("reference", "study.toml", "-o", "ref.npz", "--json")
+    words = ("tools", "reference", "study.toml", "-o", "ref.npz", "--json")
     code, out, err = _typed(monkeypatch, capsys, *words)
     assert (code, err) == (0, "")
     said = json.loads(out)
@@ -216,6 +216,7 @@ def test_statistics_have_a_place_and_a_suffix(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     for output, message in (("ref.txt", "written as .npz"), ("none/ref.npz", "no folder none")):
-        code, _, err = _typed(monkeypatch, capsys, "reference", "study.toml", "-o", output)
+        words = ("tools", "reference", "study.toml", "-o", output)
+        code, _, err = _typed(monkeypatch, capsys, *words)
         assert code == 2
         assert message in err

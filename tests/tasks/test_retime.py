@@ -1,4 +1,4 @@
-"""`s3search retime` as a user types it."""
+"""`s3search tools retime` as a user types it."""
 
 import json
 import sys
@@ -41,7 +41,7 @@ def schedule(tmp_path: Path) -> Path:
 
 
 def _notes(cli: Cli, *words: object) -> tuple[Any, list[str]]:
-    code, out, err = cli("retime", *words, "--json")
+    code, out, err = cli("tools", "retime", *words, "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)
     return found, found["notes"]
@@ -60,7 +60,7 @@ def test_another_process_is_exact_and_comes_back(cli: Cli, schedule: Path, tmp_p
 
 def test_another_nfe_says_what_is_approximated(cli: Cli, schedule: Path, tmp_path: Path) -> None:
     output = tmp_path / "there.json"
-    code, out, err = cli("retime", schedule, "-o", output, "--nfe", 8)
+    code, out, err = cli("tools", "retime", schedule, "-o", output, "--nfe", 8)
     assert (code, err) == (0, "")
     assert "edm, NFE 8" in out
     assert "note: approximated: the levels" in out
@@ -84,7 +84,7 @@ def test_free_steps_keep_their_levels_under_a_published_solver(cli: Cli, tmp_pat
     path, output = tmp_path / "free.json", tmp_path / "there.json"
     free = as_coefficients(published.unipc(edm(), nfe=5, end=published.End(rule="denoise")))
     free.save(path)
-    code, _, err = cli("retime", path, "-o", output, "--nfe", 8)
+    code, _, err = cli("tools", "retime", path, "-o", output, "--nfe", 8)
     assert code == 2
     assert "--solver unipc" in err
     assert not output.exists()
@@ -101,7 +101,7 @@ def test_free_steps_keep_their_levels_under_a_published_solver(cli: Cli, tmp_pat
 def test_levels_beyond_a_model_are_refused_or_fitted(cli: Cli, tmp_path: Path) -> None:
     path, output = tmp_path / "wide.json", tmp_path / "there.json"
     published.unipc(edm(), nfe=5).save(path)
-    code, _, err = cli("retime", path, "-o", output, "--process", "sd")
+    code, _, err = cli("tools", "retime", path, "-o", output, "--process", "sd")
     assert code == 2
     assert "outside what a 'vp_discrete' model was trained for" in err
     _, notes = _notes(cli, path, "-o", output, "--process", "sd", "--fit")
@@ -127,7 +127,7 @@ def test_levels_beyond_a_model_are_refused_or_fitted(cli: Cli, tmp_path: Path) -
 def test_what_is_wrong_is_said_in_a_sentence(
     cli: Cli, schedule: Path, tmp_path: Path, words: list[str], sentence: str
 ) -> None:
-    code, out, err = cli("retime", schedule, "-o", tmp_path / "there.json", *words)
+    code, out, err = cli("tools", "retime", schedule, "-o", tmp_path / "there.json", *words)
     assert (code, out) == (2, "")
     assert sentence in err
     assert err.count("\n") == 1
@@ -139,10 +139,10 @@ def test_a_file_that_is_no_schedule_and_a_folder_that_is_not_there(
 ) -> None:
     wrong = tmp_path / "wrong.json"
     wrong.write_text("{}")
-    assert "format: expected" in cli("retime", wrong, "-o", wrong, "--nfe", 7)[2]
+    assert "format: expected" in cli("tools", "retime", wrong, "-o", wrong, "--nfe", 7)[2]
     assert wrong.read_text() == "{}"
     nowhere = tmp_path / "no" / "there.json"
-    assert "there is no folder" in cli("retime", schedule, "-o", nowhere, "--nfe", 7)[2]
+    assert "there is no folder" in cli("tools", "retime", schedule, "-o", nowhere, "--nfe", 7)[2]
 
 
 # -- robustness ----------------------------------------------------------------------------
@@ -177,7 +177,7 @@ def test_every_schedule_stands_beside_the_best_published_one_in_every_variant(
 ) -> None:
     good, bad = two
     tuned = f"model.weights={tmp_path / 'two'}"
-    words = ("robustness", good, bad, study, "--set", tuned, "--n-images", 200)
+    words = ("tools", "robustness", good, bad, study, "--set", tuned, "--n-images", 200)
     code, out, err = cli(*words, "--seed", 1, "--seed", 2, "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)
@@ -206,7 +206,7 @@ def test_every_schedule_stands_beside_the_best_published_one_in_every_variant(
 
 
 def test_the_value_is_that_of_evaluate(cli: Cli, study: Path, two: tuple[Path, Path]) -> None:
-    found = cli("robustness", two[0], study, "--n-images", 60, "--seed", 5, "--json")[1]
+    found = cli("tools", "robustness", two[0], study, "--n-images", 60, "--seed", 5, "--json")[1]
     alone = cli("evaluate", two[0], study, "--n-images", 60, "--seed", 5, "--json")[1]
     row, own = json.loads(found)["rows"][0], json.loads(alone)
     assert row["value"] == own["value"]
@@ -216,7 +216,7 @@ def test_the_value_is_that_of_evaluate(cli: Cli, study: Path, two: tuple[Path, P
 def test_a_model_that_fails_says_so(cli: Cli, tmp_path: Path, two: tuple[Path, Path]) -> None:
     study = study_file(tmp_path)
     words = ("--set", "model.fail=true", "--n-images", 60)
-    code, _, err = cli("robustness", two[0], study, *words)
+    code, _, err = cli("tools", "robustness", two[0], study, *words)
     assert code == 1
     assert "model.fail=true: none of" in err
     assert "not finite" in err
@@ -234,7 +234,7 @@ def test_a_model_that_fails_says_so(cli: Cli, tmp_path: Path, two: tuple[Path, P
 def test_wrong_variants_are_told_in_a_sentence(
     cli: Cli, study: Path, two: tuple[Path, Path], words: list[str], sentence: str
 ) -> None:
-    code, out, err = cli("robustness", two[0], study, *words)
+    code, out, err = cli("tools", "robustness", two[0], study, *words)
     assert (code, out) == (2, "")
     assert sentence in err
 
@@ -244,15 +244,15 @@ def test_a_schedule_of_another_process_is_sent_to_retime(
 ) -> None:
     path = tmp_path / "vp.json"
     published.ddim(vp_linear(), nfe=3).save(path)
-    code, _, err = cli("robustness", path, study, "--n-images", 60)
+    code, _, err = cli("tools", "robustness", path, study, "--n-images", 60)
     assert code == 2
     assert "vp.json: process: this is a schedule for" in err
-    assert "`s3search retime`" in err
+    assert "`s3search tools retime`" in err
 
 
 def test_guidance_is_refused_by_a_model_without_it(cli: Cli, study: Path, tmp_path: Path) -> None:
     path = tmp_path / "guided.json"
     published.with_guidance(published.ddim(edm(), nfe=2), [1.0, 2.0]).save(path)
-    code, _, err = cli("robustness", path, study, "--n-images", 60)
+    code, _, err = cli("tools", "robustness", path, study, "--n-images", 60)
     assert code == 2
     assert "no null condition" in err

@@ -224,7 +224,7 @@ def _features(extractor: Extractor, reference: FrechetReference, made: Tensor) -
         message = (
             f"{extractor.where}: {extractor.name!r} makes {seen.shape[1]} features of an image, "
             f"the statistics of [reference] have {wanted}; make them with this extractor "
-            "(`s3search reference`), or name theirs"
+            "(`s3search tools reference`), or name theirs"
         )
         return Finding(check="features", status=Status.ERROR, message=message)
     return _ok("features", f"{extractor.name}: {wanted}, as the reference has")

@@ -84,7 +84,7 @@ def _schedule(request: Request, process: VpDiscrete, result: _Result) -> Schedul
             )
         notes.append(
             "layers are numbered as in the published network, blocks that change the shape among "
-            "them; `s3search inspect-model` numbers those alone that can be left out"
+            "them; `s3search tools inspect-model` numbers those alone that can be left out"
         )
     times = [*(float(t) for t in reversed(ranked)), process.clean_time]
     facts: dict[str, Any] = {} if result.fid is None else {"fid": result.fid}

@@ -176,7 +176,7 @@ def _reference(steps: Sequence[Step], ems: EmsStatistics | None) -> StatisticsRe
     if ems is None:
         raise InvalidConfig(
             "prediction_types: v3 steps need the EMS statistics of the model; measure them with "
-            "`s3search statistics ems` and give the file with --ems"
+            "`s3search tools statistics ems` and give the file with --ems"
         )
     return StatisticsReference(digest=ems.digest)
 

@@ -87,6 +87,6 @@ def load(
     channels: int = 3,
     statistics: str | None = None,
 ) -> FolderImages:
-    """The reference ``folder``; ``statistics`` is what `s3search reference` wrote for it."""
+    """The reference ``folder``; ``statistics`` is what `s3search tools reference` wrote for it."""
     known = None if statistics is None else Path(statistics)
     return FolderImages(Path(path), Preparation(channels=channels, resize=resize), known)

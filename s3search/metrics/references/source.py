@@ -26,7 +26,7 @@ class ImageSource(Protocol):
 
     @property
     def statistics(self) -> Path | None:
-        """A file that `s3search reference` wrote for these images; None: measure them."""
+        """A file that `s3search tools reference` wrote for these images; None: measure them."""
 
     def images(self, numbers: Sequence[int]) -> Tensor:
         """Those images, (len(numbers), C, H, W) float32 in [-1, 1]."""

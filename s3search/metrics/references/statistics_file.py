@@ -55,7 +55,7 @@ class StatisticsFile:
             raise InvalidConfig(
                 f"reference.images: {path} holds no mu and sigma (found "
                 f"{', '.join(sorted(data)) or 'nothing'}); pytorch-fid, EDM (.npz), "
-                "guided-diffusion and `s3search reference` write files that do"
+                "guided-diffusion and `s3search tools reference` write files that do"
             )
         for key in ("mu", "sigma"):
             if data[key].dtype.kind != "f":
@@ -75,7 +75,7 @@ class StatisticsFile:
         if written is not None and written != reference.digest:
             raise InvalidConfig(
                 f"reference.images: {path} says it is {written} and is {reference.digest}; it was "
-                "changed after it was written, write it again with `s3search reference`"
+                "changed after it was written, write it again with `s3search tools reference`"
             )
         return StatisticsFile(
             reference=reference,
@@ -88,8 +88,8 @@ class StatisticsFile:
         if self.extractor is not None and self.extractor != extractor:
             raise InvalidConfig(
                 f"reference.images: {path} was made with the extractor {self.extractor}, the "
-                f"study's is {extractor}; write it again with `s3search reference`, or name that "
-                "extractor in [metric]"
+                f"study's is {extractor}; write it again with `s3search tools reference`, or name "
+                "that extractor in [metric]"
             )
 
     def check_source(self, path: Path, n: int, source: str | None) -> None:
@@ -97,13 +97,13 @@ class StatisticsFile:
         if self.reference.n is not None and self.reference.n != n:
             raise InvalidConfig(
                 f"reference.statistics: {path} is of {self.reference.n} images, the reference has "
-                f"{n}; write it again with `s3search reference`"
+                f"{n}; write it again with `s3search tools reference`"
             )
         if source is not None and self.source is not None and self.source != source:
             raise InvalidConfig(
                 f"reference.statistics: {path} is of the images {self.source}, the reference's "
                 f"are {source} (files, sizes or preparation differ); write it again with "
-                "`s3search reference`"
+                "`s3search tools reference`"
             )
 
 
@@ -117,7 +117,7 @@ def arrays_of(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise InvalidConfig(
             f"reference.images: {path} holds no mu and sigma: there is no such file; "
-            "`s3search reference` writes one"
+            "`s3search tools reference` writes one"
         ) from error
     except ValueError as error:
         raise InvalidConfig(

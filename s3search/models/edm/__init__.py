@@ -156,7 +156,7 @@ def _refusal(file: Path) -> str:
         )
     return (
         f"{reason}, which executes Python source from the file. Nothing was run. Better: "
-        f"`s3search checkpoint convert {file} -o {file.stem}.safetensors` takes out the weights "
-        "and executes nothing. Or, if you trust whoever made the file: trust_pickle = true in "
-        "[model]"
+        f"`s3search tools checkpoint convert {file} -o {file.stem}.safetensors` takes out the "
+        "weights and executes nothing. Or, if you trust whoever made the file: trust_pickle = "
+        "true in [model]"
     )

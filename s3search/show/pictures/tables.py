@@ -43,7 +43,7 @@ def comparison_drawing(
     """Two schedules side by side; what is as in the first is not said again, and a row in which
     something differs starts with its sign.
     """
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("")
     for heading in ("", "t of A", "t of B", "lam of A", "lam of B"):
         table.add_column(heading, justify="right")

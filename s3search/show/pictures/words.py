@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TypeVar
 
 from s3search.rules import Level, level
-from s3search.schedules.describing import step_sentence
+from s3search.schedules.describing import solver_name, step_words
 from s3search.schedules.layers import skipped_by_call
 from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind
 
@@ -40,7 +40,9 @@ def time_lines(schedule: Schedule) -> list[TimeLine]:
                 ratio=ratio(at),
                 n_calls=n_calls(schedule, i),
                 network=_network(scales[i], blocks[i]),
-                step=step_sentence(schedule.steps[i]) if i < schedule.n_steps else "",
+                step=step_words(schedule.steps[i], schedule.process)
+                if i < schedule.n_steps
+                else "",
             )
         )
     return lines
@@ -49,8 +51,10 @@ def time_lines(schedule: Schedule) -> list[TimeLine]:
 def headline(schedule: Schedule) -> str:
     """What holds for the whole schedule."""
     start, patch = schedule.start, schedule.model_patch
+    solver = solver_name(schedule)
+    named = "" if solver is None else f"{solver}, "
     parts = [
-        f"{schedule.process.type} schedule {schedule.id[:8]}: {schedule.n_steps} steps",
+        f"{schedule.process.type} schedule {schedule.id[:8]}: {named}{schedule.n_steps} steps",
         f"NFE {schedule.nfe}",
         f"start {start.kind.value}" + ("" if start.jump is None else " after a Gaussian jump"),
     ]

@@ -3,57 +3,47 @@ images.
 """
 
 import math
-import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from rich import box
+from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
-_NAME_WIDTH = 18  # so that the table fits 100 columns
+_WIDTHS = (15, 17, 17, 10, 15)  # so that the table fits 80 columns
 _NAMES_SHOWN = 10  # published solvers of each NFE
 _FLOOR = "real images, resampled"
 
 
-def comparison_table(found: dict[str, Any]) -> Table:
+def comparison_table(found: dict[str, Any]) -> RenderableType:
     """The best found schedule against every published solver at its best spacing, on held-out
     noise; ``found`` is `s3search.study.results.comparison.comparison_of`, with a row at least.
+
+    A name has a line of its own, and is never broken on a screen of 80 columns.
     """
     rows = found["rows"]
     first = rows[0]
     second = next((row["witness"]["extractor"] for row in rows if row["witness"]), None)
-    table = Table(
-        title=f"Fréchet distance of {first['n_images']:,} images, held-out noise (seed "
-        f"{first['noise_seed']}), 95 % intervals over other noise below; 'search' is the distance "
-        f"of {first['search_n_images']:,} images that ranked it",
-        title_justify="left",
-        box=box.SIMPLE,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("NFE", justify="right")
-    table.add_column("schedule", overflow="fold")
-    for heading in (first["extractor"], "less winner", "of winner", "search"):
-        table.add_column(heading, justify="right", overflow="fold")
-    if second is not None:
-        table.add_column(f"{second}\n(second)", justify="right", overflow="fold")
+    heads = [first["extractor"], "less winner", "of winner", "search"]
+    parts: list[RenderableType] = [
+        Text(
+            f"Fréchet distance of {first['n_images']:,} images, held-out noise (seed "
+            f"{first['noise_seed']}), 95 % intervals over other noise below; 'search' is the "
+            f"distance of {first['search_n_images']:,} images that ranked it",
+            style="italic",
+        ),
+        _cells(heads if second is None else [*heads, f"{second}\n(second)"], style="bold"),
+    ]
     for nfe in sorted({row["nfe"] for row in rows}):
+        parts += ["", Text(f"NFE {nfe}", style="bold")]
         for row in sorted(_shown(rows, nfe), key=row_order):
-            table.add_row(*_cells(row, second), style="" if row["is_baseline"] else "bold green")
-        table.add_section()
+            style = "" if row["is_baseline"] else "bold green"
+            parts += [Text(_name(row), style=style), _cells(_numbers(row, second), style=style)]
     if found["floor"]:
         value = {each["extractor"]: f"{each['value']:.4f}" for each in found["floor"]}
-        cells = (
-            "",
-            textwrap.fill(_FLOOR, _NAME_WIDTH),
-            value.get(first["extractor"], ""),
-            "",
-            "",
-            "",
-        )
-        table.add_row(*cells, *([] if second is None else [value.get(second, "")]), style="dim")
-    return table
+        own = [value.get(first["extractor"], ""), "", "", "", value.get(second, "")]
+        parts += [Text(_FLOOR, style="dim"), _cells(own, style="dim")]
+    return Group(*parts)
 
 
 def comparison_lines(found: dict[str, Any]) -> Iterator[str]:
@@ -91,9 +81,21 @@ def _shown(rows: list[dict[str, Any]], nfe: int) -> list[dict[str, Any]]:
     return [*found, *published[:_NAMES_SHOWN], *named]
 
 
-def _cells(row: dict[str, Any], second: str | None) -> list[str]:
-    name = row["name"] if row["is_baseline"] else f"s3search ({row['schedule_id'][:8]})"
-    cells = [str(row["nfe"]), textwrap.fill(name, _NAME_WIDTH), _with_interval(row)]
+def _name(row: dict[str, Any]) -> str:
+    return str(row["name"]) if row["is_baseline"] else f"s3search ({row['schedule_id'][:8]})"
+
+
+def _cells(cells: Sequence[str], style: str) -> Table:
+    """A line of the table, below the name of what it is about."""
+    table = Table.grid(padding=(0, 1, 0, 0))
+    for width in _WIDTHS[: len(cells)]:
+        table.add_column(width=width, justify="right", overflow="fold")
+    table.add_row(*cells, style=style)
+    return table
+
+
+def _numbers(row: dict[str, Any], second: str | None) -> list[str]:
+    cells = [_with_interval(row)]
     if row["is_winner"]:
         cells += ["exported", "1.00x"]
     else:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from s3search.search.stages import stage_words
 from s3search.show.terminal.numbers import number
 
 
@@ -21,8 +22,9 @@ def gain_lines(gains: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def gain_words(gain: Mapping[str, Any]) -> str:
-    """The stages that gained something: "evolution 20 %, polish 1 80 %"."""
-    found = [f"{s['stage']} {100 * s['share']:.0f} %" for s in gain["stages"] if s["share"]]
+    """The stages that gained something: "breeding 20 %, second look at the best 80 %"."""
+    shares = [(stage_words(s["stage"]).title, s["share"]) for s in gain["stages"] if s["share"]]
+    found = [f"{title} {100 * share:.0f} %" for title, share in shares]
     return ", ".join(found) or "nothing gained on the published"
 
 
@@ -38,12 +40,13 @@ def _stage_line(stage: Mapping[str, Any], calls: float) -> str:
         said.append(f"{number(stage['before'])} -> {number(stage['after'])}")
     if stage["share"]:
         said.append(f"{100 * stage['share']:.0f} % of the gain")
-    return f"{stage['stage']}: {', '.join(said)}"
+    return f"{stage_words(stage['stage']).title}: {', '.join(said)}"
 
 
 def _worth_line(name: str, worth: Mapping[str, Any]) -> str:
     both = worth["correlation"], worth["top_correlation"]
     whole, top = ("-" if value is None else f"{value:.2f}" for value in both)
-    line = f"{name}: rank correlation {whole} ({top} in the best part; {worth['n']})"
+    line = f"{stage_words(name).title}: rank correlation {whole} "
+    line += f"({top} in the best part; {worth['n']})"
     line += f", {worth['scored']} scored" if "scored" in worth else ""
     return line if worth["dropped"] is None else f"{line}; dropped: {worth['dropped']}"

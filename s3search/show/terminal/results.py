@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from s3search.search.questions import Measurement
+from s3search.search.stages import stage_words
+from s3search.search.trial import Origin
 
 
 def best_lines(
@@ -17,7 +19,7 @@ def best_lines(
         held_out, search = row["held_out"], row["search"]
         interval = held_out["interval_95"]
         shown = "" if interval is None else f" (95 % {interval[0]:.4f} to {interval[1]:.4f})"
-        yield f"NFE {row['nfe']}: {row['origin']}, schedule {row['schedule_id']}"
+        yield f"NFE {row['nfe']}: {_maker(row['origin'])}, schedule {row['schedule_id']}"
         if row["target"] not in (None, "any"):
             yield f"  to run in: {row['target']}"
         for each in row["tied_to"]:
@@ -41,6 +43,11 @@ def best_lines(
         yield from (f"  {sentence}" for sentence in row["claim"]["says"])
     for trial, reason in vetoed:
         yield f"vetoed: trial {trial}: {reason or 'no reason was given'}"
+
+
+def _maker(origin: str) -> str:
+    """Who made a schedule: a published solver by its name, the search by its stage."""
+    return stage_words(Origin.of_text(origin).name).title
 
 
 def evaluation_line(evaluation: Measurement, between: tuple[float, float] | None) -> str:

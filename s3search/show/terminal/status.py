@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from s3search.search.stages import stage_words
 from s3search.show.terminal.gains import gain_lines
 from s3search.show.terminal.numbers import number, spent_words
 
@@ -47,12 +48,13 @@ def _ledger_lines(ledger: dict[str, dict[str, Any]]) -> Iterator[str]:
     yield "  " + _ledger_line(("", "count", "network calls", "worker seconds"))
     for name, cost in sorted(ledger.items(), key=lambda item: -item[1]["seconds"]):
         cells = (f"{cost['count']:,}", f"{cost['network_calls']:,}", f"{cost['seconds']:,.1f}")
-        yield "  " + _ledger_line((name, *cells))
+        rung = "measured" if name == "search" else name  # published ones among them
+        yield "  " + _ledger_line((stage_words(rung).title, *cells))
 
 
 def _ledger_line(cells: Sequence[str]) -> str:
     name, count, calls, seconds = cells
-    return f"  {name:<12}{count:>8}{calls:>16}{seconds:>17}"
+    return f"  {name:<32}{count:>8}{calls:>16}{seconds:>17}"
 
 
 def _ladder_lines(rungs: list[dict[str, Any]]) -> Iterator[str]:

@@ -1,8 +1,9 @@
 """Studies that are watched from elsewhere: the same table as the driver's own, or plain lines."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -10,9 +11,11 @@ from rich.live import Live
 from rich.text import Text
 
 from s3search.show.terminal.numbers import duration
-from s3search.show.terminal.progress import progress_line, progress_table
-from s3search.study.results.progress import RECENT_SECONDS
+from s3search.show.terminal.progress import in_words, progress_line, progress_table
+from s3search.study.results.progress import RECENT_SECONDS, Progress
 from s3search.study.results.watching import Watched
+
+_SEEN = ("whole", "today")  # what is there for eyes alone
 
 Show = Callable[[Sequence[Watched]], None]
 
@@ -20,13 +23,20 @@ Show = Callable[[Sequence[Watched]], None]
 @contextmanager
 def watching(console: Console) -> Iterator[Show]:
     """Tables that stay in place on a terminal; elsewhere a line for each study that changed."""
+    words: defaultdict[str, Callable[[Progress], Progress]] = defaultdict(in_words)
+
+    def worded(seen: Watched) -> Watched:
+        return replace(seen, progress=words[seen.study](seen.progress))
+
     if not console.is_terminal:
         yield only_changes(
-            lambda seen: console.print(watched_line(seen), highlight=False, soft_wrap=True)
+            lambda seen: console.print(watched_line(worded(seen)), highlight=False, soft_wrap=True)
         )
         return
     with Live(console=console, auto_refresh=False) as live:
-        yield lambda studies: live.update(Group(*map(_drawn, studies)), refresh=True)
+        yield lambda studies: live.update(
+            Group(*(_drawn(worded(seen)) for seen in studies)), refresh=True
+        )
 
 
 def only_changes(tell: Callable[[Watched], None]) -> Show:
@@ -56,7 +66,7 @@ def watched_json(seen: Watched) -> dict[str, Any]:
     return {
         "study": seen.study,
         "state": seen.state,
-        **asdict(progress),
+        **{key: value for key, value in asdict(progress).items() if key not in _SEEN},
         **sums,
         "measured": progress.measured,
         "silent_seconds": seen.silent_seconds,

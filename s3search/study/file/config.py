@@ -114,7 +114,7 @@ class ReferenceTable(_OpenTable):
 
 
 class StatisticsTable(_Table):
-    """``[statistics]``: files that `s3search statistics` wrote for this model."""
+    """``[statistics]``: files that `s3search tools statistics` wrote for this model."""
 
     ems: str | None = None
     gaussian: str | None = None

@@ -2,12 +2,14 @@
 `s3search.study.results.watching` of what the database holds.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 from s3search.search.questions import SEARCHING
+from s3search.search.trial import Origin, OriginKind
 from s3search.study.file.config import SearchTable
 
 RECENT_SECONDS = 60.0
@@ -39,6 +41,26 @@ class Quality:
     n: int  # schedules in the batch
 
 
+@dataclass(frozen=True, slots=True)
+class RunToday:
+    """What somebody runs who has not searched, and its distance on the search's noise."""
+
+    name: str
+    value: float
+    is_own: bool  # the pipeline's own sampler
+
+    @classmethod
+    def of(cls, origin: Origin, value: float) -> Self:
+        """A stock solver, which was measured."""
+        return cls(origin.name, value, origin.kind is OriginKind.PIPELINE)
+
+    def better(self, other: "RunToday | None") -> "RunToday":
+        """The pipeline's own sampler, else the best of the libraries' as they are."""
+        if other is None:
+            return self
+        return min(other, self, key=lambda one: (not one.is_own, one.value))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """How far a study is; mappings of ints are by NFE."""
@@ -61,6 +83,8 @@ class Progress:
     share: float | None = None  # of the budget that is spent, 0 to 1
     warnings: Sequence[str] = ()  # of the check before the search, and of what came to nothing
     gains: Sequence[Mapping[str, Any]] = ()  # of numbers of calls that are through
+    whole: float | None = None  # of all images, those of the validation too, 0 to 1
+    today: Mapping[int, RunToday] = field(default_factory=dict)
 
     @property
     def measured(self) -> int:
@@ -136,6 +160,18 @@ def with_validation(
     if seconds is None or not images:
         return seconds
     return seconds + images / images_per_second if images_per_second > 0 else None
+
+
+def whole_share(
+    share: float | None, images: float, checked: float, waiting: float
+) -> float | None:
+    """The share of all images that are made: of a search that spent ``share`` of its budget on
+    ``images``, and of the validation, whose images are ``checked`` or ``waiting``.
+    """
+    if share is None:
+        return None
+    total = (images / share if share else math.inf) + checked + waiting
+    return min(1.0, (images + checked) / total) if total else 1.0
 
 
 def quality_of(kind: str, content: Mapping[str, object]) -> tuple[int, Quality] | None:

@@ -23,9 +23,11 @@ from s3search.study.results.progress import (
     WARNINGS,
     Progress,
     Quality,
+    RunToday,
     Spend,
     quality_of,
     seconds_left,
+    whole_share,
     with_validation,
 )
 from s3search.study.results.recent import RecentAnswer, answers_of, images_per_second, n_workers
@@ -75,7 +77,9 @@ def look(store: StudyStore) -> Watched:
             workers_busy=busy,
             elapsed=elapsed,
         )
-    to_validate = max(0, _most_validated(store) - n_validated) * store.config.held_out_images
+    size = store.config.held_out_images
+    is_done = state == "done"
+    to_validate = 0 if is_done else max(0, _most_validated(store) - n_validated) * size
     best, best_baseline = bests_of(store)
     held_out, held_out_baseline = held_out_of(store)
     failed = sum(row["count"] for row in totals if row["state"] == "failed")
@@ -98,6 +102,8 @@ def look(store: StudyStore) -> Watched:
         share=budget.share,
         warnings=warnings_of(store),
         gains=gains_of(store.notes(GAINS)),
+        whole=whole_share(budget.share, budget.images, n_validated * size, to_validate),
+        today=today_of(store),
     )
     silent = None if newest is None else (now - newest).total_seconds()
     return Watched(study=store.name, state=state, progress=progress, silent_seconds=silent)
@@ -225,6 +231,31 @@ def bests_of(store: StudyStore) -> tuple[dict[int, float], dict[int, float]]:
     for row in store.read(minima):
         sides[row["side"]][row["nfe"]] = row["value"]
     return sides
+
+
+def today_of(store: StudyStore) -> dict[int, RunToday]:
+    """What runs today at each number of calls, as far as it is measured."""
+    vetoed = list(store.vetoes())
+    rows = store.read(
+        lambda study: (
+            select(EVALUATIONS.c.nfe, PROPOSALS.c.origin, EVALUATIONS.c.value)
+            .join(PROPOSALS, PROPOSALS.c.schedule_id == EVALUATIONS.c.schedule_id)
+            .where(
+                EVALUATIONS.c.study_id == study,
+                PROPOSALS.c.study_id == study,
+                PROPOSALS.c.origin.startswith(BASELINE),
+                EVALUATIONS.c.rung == Rung.SEARCH.value,
+                EVALUATIONS.c.state == "complete",
+                EVALUATIONS.c.schedule_id.not_in(vetoed),
+            )
+        )
+    )
+    found: dict[int, RunToday] = {}
+    for row in rows:
+        origin = Origin.of_text(row["origin"])
+        if origin.is_stock:
+            found[row["nfe"]] = RunToday.of(origin, row["value"]).better(found.get(row["nfe"]))
+    return found
 
 
 def warnings_of(store: StudyStore) -> tuple[str, ...]:

@@ -20,8 +20,8 @@ PUBLISHED = "published solvers"
 DEFAULT_ALGORITHMS = ("s3", "usf", "autodiffusion:2m", "optuna:tpe", "random")
 DEFAULT_SEEDS = 3
 DIGITS = """\
-# What `s3search bench` runs on when no study file is named; algorithms, budgets, seeds and storage
-# are the benchmark's own.
+# What `s3search tools bench` runs on when no study file is named; algorithms, budgets, seeds and
+# storage are the benchmark's own.
 [study]
 name = "bench"
 [model]

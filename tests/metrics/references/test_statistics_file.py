@@ -90,7 +90,7 @@ def test_files_that_are_none_are_refused(tmp_path: Path, content: bytes) -> None
     path.write_bytes(content)
     with pytest.raises(InvalidConfig, match=r"broken.npz holds no mu and sigma"):
         StatisticsFile.load(path)
-    with pytest.raises(InvalidConfig, match=r"none.npz .* no such file; `s3search reference`"):
+    with pytest.raises(InvalidConfig, match=r"none.npz .* no such file; `s3search tools ref"):
         StatisticsFile.load(tmp_path / "none.npz")
     np.save(tmp_path / "single.npy", np.zeros(3))
     with pytest.raises(InvalidConfig, match=r"a single array"):

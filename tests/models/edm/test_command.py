@@ -1,4 +1,4 @@
-"""`s3search checkpoint`: pickles looked into and converted, none of them run."""
+"""`s3search tools checkpoint`: pickles looked into and converted, none of them run."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def test_convert_writes_a_file_that_loads(
 ) -> None:
     source = dump(tmp_path / "net.pkl", {"ema": own_network(SONG)[1]})
     output = tmp_path / "net.safetensors"
-    words = ("checkpoint", "convert", str(source), "-o", str(output))
+    words = ("tools", "checkpoint", "convert", str(source), "-o", str(output))
     assert _run(monkeypatch, *words, "--json") == 0
     assert json.loads(capsys.readouterr().out)["model_type"] == "SongUNet"
     assert edm.load(output).sample_shape == (3, 8, 8)
@@ -37,11 +37,11 @@ def test_inspect_names_what_would_be_called(
 ) -> None:
     target = tmp_path / "it_ran"
     source = dump(tmp_path / "net.pkl", {"ema": own_network(SONG)[1], "x": RunsCode(target)})
-    assert _run(monkeypatch, "checkpoint", "inspect", str(source), "--json") == 0
+    assert _run(monkeypatch, "tools", "checkpoint", "inspect", str(source), "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert "torch_utils.persistence._reconstruct_persistent_obj" in found["calls"]
     assert found["unusual"] == ["builtins.exec"]
-    assert _run(monkeypatch, "checkpoint", "inspect", str(source)) == 0
+    assert _run(monkeypatch, "tools", "checkpoint", "inspect", str(source)) == 0
     assert "builtins.exec  (no checkpoint" in capsys.readouterr().out
     assert not target.exists()
 
@@ -52,7 +52,7 @@ def test_what_cannot_be_converted_is_one_sentence(
     output = tmp_path / "net.safetensors"
     for name in ("no.pkl", "text.pkl"):
         (tmp_path / "text.pkl").write_text("text")
-        words = ("checkpoint", "convert", str(tmp_path / name), "-o", str(output))
+        words = ("tools", "checkpoint", "convert", str(tmp_path / name), "-o", str(output))
         assert _run(monkeypatch, *words) == 2
         assert name in capsys.readouterr().err
     assert not output.exists()

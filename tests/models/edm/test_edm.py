@@ -102,7 +102,7 @@ def test_an_honest_pickle_is_refused_with_what_would_do(tmp_path: Path) -> None:
         edm.load(path)
     message = str(caught.value)
     assert "torch_utils.persistence._reconstruct_persistent_obj" in message
-    assert f"s3search checkpoint convert {path} -o net.safetensors" in message
+    assert f"s3search tools checkpoint convert {path} -o net.safetensors" in message
     assert "trust_pickle = true" in message
     assert "no checkpoint of NVlabs needs" not in message
 

@@ -167,7 +167,8 @@ def test_the_command_refuses_to_vouch(
     path.write_bytes(_TRICKS["two pickles"])
     monkeypatch.chdir(tmp_path)
     for words in ([], ["--json"]):
-        monkeypatch.setattr("sys.argv", ["s3search", "checkpoint", "inspect", str(path), *words])
+        asked = ["s3search", "tools", "checkpoint", "inspect", str(path), *words]
+        monkeypatch.setattr("sys.argv", asked)
         assert cli.run() == 2
         said = capsys.readouterr()
         assert "cannot be told" in said.err and "do not trust it" in said.err

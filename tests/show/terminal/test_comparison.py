@@ -1,10 +1,14 @@
-"""The printed comparison: it fits 100 columns and says what the numbers say."""
+"""The printed comparison: it fits 80 columns and says what the numbers say."""
 
+import shlex
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from s3search.show.terminal.comparison import comparison_lines, comparison_table
+from s3search.show.terminal.verdict import next_lines, verdict_lines
+from s3search.study.results.claims import Verdict
 
 _NAMES = ("DPM-Solver++(3M), quadratic, denoise 0.06", "UniPC-3 bh2, logsnr, stop 0.02")
 
@@ -60,9 +64,9 @@ def _printed(width: int) -> str:
     return capture.get()
 
 
-def test_the_table_fits_100_columns_without_a_cut() -> None:
-    text = _printed(100)
-    assert max(map(len, text.splitlines())) <= 100
+def test_the_table_fits_80_columns_without_a_cut() -> None:
+    text = _printed(80)
+    assert max(map(len, text.splitlines())) <= 80
     for cell in (
         "0.0973",
         "0.088 to 0.107",  # the interval
@@ -74,17 +78,11 @@ def test_the_table_fits_100_columns_without_a_cut() -> None:
         "483.0 to 805.1",
         "0.0330",  # the floor in the first extractor
         "0.0310",
-        "DPM-Solver++(3M),",
+        *_NAMES,  # whole, on a line
         "exported",
     ):
         assert cell in text
     assert text.index("0.0400") < text.index("0.0973") < text.index("24.1523")
-
-
-def test_a_narrow_screen_cuts_nothing_either() -> None:
-    text = _printed(80)
-    assert "…" not in text
-    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_a_database_of_before_replicates_prints_without_intervals_of_pairs() -> None:
@@ -118,3 +116,40 @@ def test_what_is_exported_stands_first_whatever_its_distance() -> None:
     assert text.index("0.0973") < text.index("0.0400") < text.index("24.1523")
     (marked,) = (line for line in text.splitlines() if "exported" in line)
     assert "0.0973" in marked
+
+
+def test_the_end_says_the_verdict_against_published_and_against_what_runs_today() -> None:
+    found = _found()
+    stock = _row("EulerDiscreteScheduler of the pipeline", 0.08) | {"ratio_95": (1.5, 2.6)}
+    found["rows"] += [_row("k-diffusion euler", 0.05), stock]
+    found["claims"] = [{"nfe": 5, "verdict": "beats", "says": ["x"]}]
+    found["against_published"] = [{"nfe": 5, "published": _NAMES[1]}]
+    assert list(verdict_lines(found)) == [
+        f"verdict for 5 calls: better than every published sampler measured, {_NAMES[1]} the "
+        "best of them",
+        "  against what runs today, EulerDiscreteScheduler of the pipeline: 0.0400 to its 0.0800, "
+        "2.00 times lower (95 % 1.50 to 2.60)",
+    ]
+    found |= {"rows": found["rows"][1:2], "against_published": []}
+    found["claims"][0] |= {"says": ["no schedule that the search found is validated", "why"]}
+    assert list(verdict_lines(found)) == [
+        "verdict for 5 calls: no schedule that the search found is validated"
+    ]
+
+
+@pytest.mark.parametrize("verdict", list(Verdict))
+def test_every_verdict_has_words(verdict: Verdict) -> None:
+    found = _found() | {"claims": [{"nfe": 5, "verdict": verdict.value, "says": ["x"]}]}
+    found["against_published"] = [{"nfe": 5, "published": _NAMES[1]}]
+    assert _NAMES[1] in next(verdict_lines(found))
+
+
+def test_the_next_command_can_be_typed() -> None:
+    where = "sqlite:////a b/study.db"
+    command = ("export", "mine", "--nfe", "5")
+    lines = list(next_lines(where, command, is_default=False))
+    assert where in lines[0]
+    typed = shlex.split(lines[1].removeprefix("next: "))
+    assert typed[:3] == ["s3search", "export", "mine"]
+    assert typed[-2:] == ["--storage", where]
+    assert "--storage" not in list(next_lines(where, command, is_default=True))[1]

@@ -2,11 +2,14 @@
 
 from dataclasses import replace
 
+import pytest
 from rich.console import Console, RenderableType
 
-from s3search.show.terminal.progress import progress, progress_line, progress_table
+from s3search.search.stages import STAGES, stage_words
+from s3search.search.trial import of_pipeline
+from s3search.show.terminal.progress import in_words, progress, progress_line, progress_table
 from s3search.show.terminal.watching import watched_line, watching
-from s3search.study.results.progress import Progress, Quality, Spend
+from s3search.study.results.progress import Progress, Quality, RunToday, Spend
 from s3search.study.results.watching import Watched
 
 _EARLY = Progress(
@@ -40,6 +43,8 @@ _LATE = replace(
     failed=2,
     images_per_second=1234.5,
     seconds_left=3725.0,
+    whole=0.425,
+    today={5: RunToday.of(of_pipeline("FlowMatchEulerDiscreteScheduler"), 24.0)},
     spend={"search": Spend(300, 1_500_000, 3000.0), "polish": Spend(8, 400_000, 900.6)},
 )
 
@@ -56,40 +61,38 @@ def test_the_table_has_all_that_is_known() -> None:
     whole = " ".join(" ".join(lines).split())
     assert "…" not in whole
     for words in (
-        "mine: search: 80 % of the budget of 400 evaluations x 1,000 images; 300 schedules",
-        "measured, 1,234 images/s, about 1 h 02 min left",
-        "2 of 4 workers busy",
-        "2 failed",
-        "1,900,000 network calls, 3,901 worker seconds",
-        "search 300x, 1,500,000 calls, 3,000 s; polish 8x, 400,000 calls, 901 s",
+        "mine: breeding: new schedules are made of the best so far, and measured",
+        "42 %, about 1 h 02 min left",
+        "2 of 4 workers busy, 300 schedules measured, 2 failed, 1,234 images/s",
+        "NFE best so far today better published on unseen noise published",
+        "today: FlowMatchEulerDiscreteScheduler of the pipeline; distances, the lower the better",
     ):
         assert words in whole
     rows = [" ".join(line.split()) for line in lines if line.split()[0] in ("5", "10")]
     assert rows == [
-        "5 8.0000 12.0000 8.2000 12.3000 0.71 (of 16)",
-        "10 4.0000 5.0000 - 5.1000 - (of 4)",
+        "5 8.0000 24.0000 3.00x 12.0000 8.2000 12.3000",
+        "10 4.0000 - - 5.0000 - 5.1000",
     ]
 
 
 def test_the_table_has_no_column_for_what_is_not_known() -> None:
     shown = _text(progress_table(_EARLY))
     whole = " ".join(shown.split())
-    assert "baselines: 0 % of the budget of 400 evaluations x 1,000 images; 3 schedules" in whole
-    assert "measured, 2 of 4 workers busy " in whole
-    for word in ("held-out", "predictor", "images/s", "left", "failed"):
+    assert "trying published samplers: what is known: to beat" in whole
+    assert "2 of 4 workers busy, 3 schedules measured NFE" in whole
+    for word in ("unseen", "today", "images/s", "left", "failed", "%"):
         assert word not in shown
 
 
 def test_the_line_has_the_same() -> None:
     assert progress_line(_LATE) == (
-        "search: 80 % of the budget of 400 evaluations x 1,000 images; 300 schedules measured  |  "
-        "NFE 5: best found 8.0000, best baseline 12.0000, held-out 8.2000 (baseline 12.3000), "
-        "predictor 0.71 (of 16)  |  NFE 10: best found "
-        "4.0000, best baseline 5.0000, held-out - (baseline 5.1000), predictor - (of 4)  |  "
-        "1,234 images/s  |  about 1 h 02 min left  |  2 of 4 workers busy  |  2 failed  |  "
-        "1,900,000 network calls, 3,901 worker seconds"
+        "breeding: 42 %, about 1 h 02 min left  |  NFE 5: best so far 8.0000, today 24.0000 "
+        "(FlowMatchEulerDiscreteScheduler of the pipeline), published 12.0000, on unseen noise "
+        "8.2000 (published 12.3000)  |  NFE 10: best so far 4.0000, published 5.0000, on unseen "
+        "noise - (published 5.1000)  |  2 of 4 workers busy  |  300 schedules measured  |  "
+        "2 failed  |  1,234 images/s"
     )
-    assert "held-out" not in progress_line(_EARLY)
+    assert "unseen" not in progress_line(_EARLY)
 
 
 def test_a_launch_elsewhere_than_on_a_terminal_prints_few_lines() -> None:
@@ -99,10 +102,46 @@ def test_a_launch_elsewhere_than_on_a_terminal_prints_few_lines() -> None:
             report(replace(_EARLY, done=done))
             report(replace(_EARLY, stage="validation", done=done))
     assert [line.split("  |")[0] for line in shown.get().splitlines()] == [
-        "baselines: 0 % of the budget of 400 evaluations x 1,000 images; 3 schedules measured",
-        "validation: 1 of 400 schedules",
-        "baselines: 0 % of the budget of 400 evaluations x 1,000 images; 3 schedules measured",
-        "validation: 400 of 400 schedules",
+        "trying published samplers: what is known: to beat, and to breed from",
+        "trying published samplers: 3 schedules measured",
+        "final check on unseen noise: the best found beside the best published",
+        "final check on unseen noise: 3 schedules measured",
+        "trying published samplers: 3 schedules measured",
+        "final check on unseen noise: 3 schedules measured",
+    ]
+
+
+def test_a_terminal_says_something_before_anything_is_measured() -> None:
+    console = Console(width=80, force_terminal=True, color_system=None)
+    with console.capture() as shown, progress(console):
+        pass
+    assert "loading the model" in shown.get()
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_fits_a_line(name: str) -> None:
+    words = stage_words(name)
+    assert len(f"{words.title}: {words.about}") < 80
+    assert stage_words(f"{name} 2").title == f"{words.title}, round 2"
+
+
+def test_a_stage_of_ones_own_search_keeps_its_name() -> None:
+    assert stage_words("halving").title == "halving"
+
+
+def test_stages_are_those_that_a_person_sees() -> None:
+    """Scores, early stops and measurements of what was polished belong to what goes on."""
+    answers = [
+        *("gaussian", "baselines", "mixture", "race", "search", "mixture", "race", "search"),
+        *("polish", "search", "gaussian", "finals", "baselines", "search", "validation"),
+    ]
+    seen = in_words()
+    stages = [seen(replace(_EARLY, stage=name)).stage for name in answers]
+    assert stages == [
+        *["baselines"] * 4,
+        *["search"] * 4,
+        *["polish"] * 3,
+        *["finals", "baselines", "search", "validation"],
     ]
 
 
@@ -124,6 +163,6 @@ def test_silence_and_interruptions_are_said() -> None:
     console = Console(width=80, force_terminal=True, color_system=None)
     with console.capture() as shown, watching(console) as show:
         show([seen, replace(silent, study="other")])
-    assert "mine: baselines: 0 % of the budget of 400 evaluations" in shown.get()
-    assert "other: baselines: 0 % of the budget" in shown.get()
+    assert "mine: trying published samplers: what is known: to beat" in shown.get()
+    assert "other: trying published samplers: " in shown.get()
     assert "no worker has answered for 12:34 min" in shown.get()

@@ -219,11 +219,11 @@ def test_without_a_study_file_it_is_the_digits_on_three_numbers_of_calls(tmp_pat
 
 @pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Cli:
-    """Runs ``s3search bench`` in this process, in an empty folder."""
+    """Runs ``s3search tools bench`` in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
     def said(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["s3search", "bench", *map(str, words)])
+        monkeypatch.setattr(sys, "argv", ["s3search", "tools", "bench", *map(str, words)])
         capfd.readouterr()
         code = run_cli()
         captured = capfd.readouterr()
