@@ -221,7 +221,8 @@ def with_navigation(index: str) -> str:
     """
     parts = []
     for section in re.split(r"^(?=## )", index, flags=re.MULTILINE)[1:]:
-        pages = re.findall(r"\]\((?!https?:)([^)#]+)\.md\)", section)
+        links = re.findall(r"\[([^\]]+)\]\((?!https?:)([^)#]+)\.md\)", section)
+        pages = [f"{title} <{page}>" for title, page in links]
         lines = ["```{toctree}", ":hidden:", f":caption: {section.splitlines()[0][3:]}", ""]
         parts.append("\n".join([*lines, *pages, "```"]))
     return "\n\n".join([index, *parts])

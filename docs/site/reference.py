@@ -1,5 +1,6 @@
 """What the site's pages may name in braces: reference that is made while the site is built."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,7 @@ def _navigation(app: Sphinx, page: str, source: list[str]) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells Sphinx's handler of plug-ins
     for name in _MADE:
         app.add_directive(name, _Made)
     app.connect("source-read", _navigation)
