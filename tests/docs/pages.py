@@ -22,7 +22,7 @@ from tests.docs.given import GIVEN
 ROOT = Path(s3search.__file__).parents[1]
 DOCS = ROOT / "docs"
 
-_BLOCK = re.compile(
+BLOCK = re.compile(
     r"(?:^ *<!-- (?P<mark>[^>]*?) -->\n+)?^(?P<indent> *)```(?P<language>[\w{}-]*)\n(?P<code>.*?)"
     r"^(?P=indent)```",
     re.DOTALL | re.MULTILINE,
@@ -71,7 +71,7 @@ def blocks(page: Path) -> tuple[Block, ...]:
             ),
             mark=match["mark"] or "",
         )
-        for match in _BLOCK.finditer(text)
+        for match in BLOCK.finditer(text)
     )
 
 

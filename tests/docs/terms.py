@@ -19,50 +19,50 @@ from s3search.study.results.table import COLUMNS
 from s3search.tasks.robustness import Held
 from tests.docs.pages import ROOT
 
-SHOWN_FROM = ("s3search/show", "s3search/cli")
 KINDS: tuple[type[StrEnum], ...] = (LadderRung, Rung, OriginKind, Verdict, Held, Status)
 
-_HEADING = re.compile(r"<(th|h2|h3|dt|caption)\b[^>]*>(.*?)</\1>", re.DOTALL)
+_HEADING = re.compile(r"<(th|h2|dt)\b[^>]*>(.*?)</\1>", re.DOTALL)
 _FILLED_IN = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|<[^>]*>", re.DOTALL)
+_HEADINGS = {"head", "heads", "heading", "headings"}
 
 
 def headings_of_pages() -> Iterator[tuple[str, str]]:
     """Where it stands, and the fixed words of each heading of a page that the program writes."""
-    for folder in SHOWN_FROM:
-        for path in sorted((ROOT / folder).rglob("*.j2")):
-            for tag, inside in _HEADING.findall(path.read_text(encoding="utf-8")):
-                if tag != "caption":
-                    yield path.name, _FILLED_IN.sub("", inside)
+    for path in sorted((ROOT / "s3search/show").rglob("*.j2")):
+        for _, inside in _HEADING.findall(path.read_text(encoding="utf-8")):
+            yield path.name, _FILLED_IN.sub("", inside)
 
 
 def headings_of_tables() -> Iterator[tuple[str, str]]:
-    """Where it stands, and each heading of a table for the terminal."""
-    for folder in SHOWN_FROM:
-        for path in sorted((ROOT / folder).rglob("*.py")):
+    """Where it stands, and each heading of a table for the terminal, line of provenance and state
+    of a study.
+    """
+    for room in ("cli", "run", "show"):
+        for path in sorted((ROOT / "s3search" / room).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                for constant in _headings(node):
-                    yield path.name, constant
+                yield from ((path.name, text) for text in _headings(node))
 
 
 def _headings(node: ast.AST) -> Iterator[str]:
     """Texts given to `add_column`, what a loop gives to it, and what is called headings."""
-    if isinstance(node, ast.Call) and _is_column(node):
-        yield from _texts(*node.args[:1])
-    elif isinstance(node, ast.For) and any(map(_is_column, ast.walk(node))):
-        yield from _texts(node.iter)
-    elif isinstance(node, ast.Assign | ast.AugAssign):
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-        if any(isinstance(each, ast.Name) and "head" in each.id for each in targets):
-            yield from _texts(node.value)
-
-
-def _is_column(node: ast.AST) -> bool:
-    return (
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr in ("add_column", "append")
-        and any("head" in ast.unparse(node.func) or node.func.attr == "add_column" for _ in "1")
-    )
+    match node:
+        case ast.Call(func=ast.Attribute(attr="add_column" | "set_state"), args=[first, *_]):
+            yield from _texts(first)
+        case ast.Call(
+            func=ast.Attribute(attr="append", value=ast.Name(id=name)), args=[first]
+        ) if name in _HEADINGS:
+            yield from _texts(first)
+        case ast.For(iter=ast.Tuple() as listed) if "add_column" in ast.unparse(node):
+            yield from _texts(listed)
+        case (
+            ast.Assign(targets=[ast.Name(id=name)], value=ast.Tuple() | ast.List() as listed)
+            | ast.AugAssign(target=ast.Name(id=name), value=ast.List() as listed)
+        ) if name in _HEADINGS:
+            yield from _texts(listed)
+        case ast.FunctionDef(name="_provenance"):
+            for each in ast.walk(node):
+                if isinstance(each, ast.Dict):
+                    yield from _texts(*(key for key in each.keys if key is not None))
 
 
 def _texts(*nodes: ast.AST) -> Iterator[str]:
@@ -93,11 +93,17 @@ def shown() -> dict[str, str]:
 
 
 def normal(text: str) -> str:
-    """Small letters, blanks for underscores, and nothing around the words."""
-    return " ".join(text.replace("_", " ").lower().split()).strip(" ():.,")
+    """Small letters, blanks for underscores and hyphens, and nothing around the words."""
+    return " ".join(re.sub("[_-]", " ", text).replace("/", " / ").lower().split()).strip(" ():.,")
 
 
-def explained(glossary: Path) -> set[str]:
+def explained(page: str) -> set[str]:
     """The terms of the glossary: what is bold at the beginning of an item of its lists."""
-    items = re.findall(r"^- (\*\*.*?):", glossary.read_text(encoding="utf-8"), re.MULTILINE)
+    items = re.findall(r"^- (\*\*.*?\*\*): ", page, re.MULTILINE)
     return {normal(term) for item in items for term in re.findall(r"\*\*(.+?)\*\*", item)}
+
+
+def is_explained(term: str, terms: set[str]) -> bool:
+    """Whether the glossary has the term, or each of its parts between commas."""
+    parts = (re.sub(r"^(of|and) | of (a|b)$", "", part.strip()) for part in term.split(","))
+    return term in terms or all(part in terms for part in parts)

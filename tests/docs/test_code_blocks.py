@@ -20,6 +20,7 @@ from s3search.formats.exporters import ExportRequest, export_schedule
 from s3search.processes import edm
 from s3search.schedules import published
 from s3search.study.file.config import StudyConfig, parse_config
+from tests.docs.notebooks import TUTORIAL
 from tests.docs.pages import ROOT, Block, blocks, blocks_of, pages, run_python
 
 COMMANDS = typer.main.get_command(app)
@@ -58,7 +59,10 @@ def test_there_are_blocks_of_every_kind() -> None:
 @pytest.mark.filterwarnings("ignore::FutureWarning:diffusers.*", "ignore::DeprecationWarning")
 @pytest.mark.parametrize(
     "page",
-    sorted({block.page for block in PYTHON if block not in [*NOT_RUN, *PARTS]}),
+    sorted(
+        {block.page for block in PYTHON if block not in [*NOT_RUN, *PARTS]}
+        - {*TUTORIAL.glob("*.md")}  # which are run as notebooks
+    ),
     ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_the_python_of_a_page_runs_from_its_top(
