@@ -7,7 +7,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for the extension beside this 
 
 project = "s3search"
 author = "the authors of s3search"
-copyright = "the authors of s3search, Apache-2.0"  # noqa: A001  # Sphinx asks for this name
+copyright = "the authors of s3search, Apache-2.0"  # Sphinx asks for this name
 root_doc = "docs/index"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "reference"]
 

@@ -1,4 +1,4 @@
-"""The tutorial as notebooks: ``python -m tests.docs.notebooks`` writes them anew from its pages."""
+"""The tutorial as notebooks; ``python -m tests.docs.notebooks`` writes them from its pages."""
 
 import json
 import re

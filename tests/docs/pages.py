@@ -2,11 +2,11 @@
 
 A comment that no reader sees may stand above a block:
 
-    <!-- not run: REASON -->        it needs a hub, a GPU or what a reader has; it is compiled, and
-                                    what it imports and calls must exist
-    <!-- part of: FILE -->          a file that other tests run; or the table that keys of TOML are of
-    <!-- given: NAMES -->           names of `tests.docs.given`, bound before the block runs
-    <!-- small: NAME = VALUE -->    statements that run after the block, to make the next ones small
+    <!-- not run: REASON -->      it needs a hub, a GPU or what a reader has; it is compiled, and
+                                  what it imports and calls must exist
+    <!-- part of: FILE -->        of a file that other tests run; of TOML the table that it is of
+    <!-- given: NAMES -->         names of `tests.docs.given`, bound before the block runs
+    <!-- small: NAME = VALUE -->  what runs after the block, to make the next ones small
 """
 
 import re
@@ -21,6 +21,12 @@ from tests.docs.given import GIVEN
 
 ROOT = Path(s3search.__file__).parents[1]
 DOCS = ROOT / "docs"
+RUN_APART = {  # by `tests.test_docs`, which looks at what they define
+    DOCS / "python.md",
+    DOCS / "metrics.md",
+    DOCS / "how-to" / "own-solver.md",
+    *(DOCS / "tutorial").glob("*.md"),  # by `tests.docs.test_tutorial`, as notebooks
+}
 
 BLOCK = re.compile(
     r"(?:^ *<!-- (?P<mark>[^>]*?) -->\n+)?^(?P<indent> *)```(?P<language>[\w{}-]*)\n(?P<code>.*?)"

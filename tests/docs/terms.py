@@ -7,7 +7,6 @@ import ast
 import re
 from collections.abc import Iterator
 from enum import StrEnum
-from pathlib import Path
 
 from s3search.evaluation.record import Status
 from s3search.search import gains

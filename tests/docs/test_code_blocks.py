@@ -20,8 +20,7 @@ from s3search.formats.exporters import ExportRequest, export_schedule
 from s3search.processes import edm
 from s3search.schedules import published
 from s3search.study.file.config import StudyConfig, parse_config
-from tests.docs.notebooks import TUTORIAL
-from tests.docs.pages import ROOT, Block, blocks, blocks_of, pages, run_python
+from tests.docs.pages import ROOT, RUN_APART, Block, blocks, blocks_of, pages, run_python
 
 COMMANDS = typer.main.get_command(app)
 PYTHON = list(blocks_of("python"))
@@ -59,10 +58,7 @@ def test_there_are_blocks_of_every_kind() -> None:
 @pytest.mark.filterwarnings("ignore::FutureWarning:diffusers.*", "ignore::DeprecationWarning")
 @pytest.mark.parametrize(
     "page",
-    sorted(
-        {block.page for block in PYTHON if block not in [*NOT_RUN, *PARTS]}
-        - {*TUTORIAL.glob("*.md")}  # which are run as notebooks
-    ),
+    sorted({block.page for block in PYTHON if block not in [*NOT_RUN, *PARTS]} - RUN_APART),
     ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_the_python_of_a_page_runs_from_its_top(
@@ -178,7 +174,11 @@ def refused(words: list[str]) -> str | None:
     rest = [word.split("|")[0] for word in words]
     while hasattr(command, "commands"):
         if not rest or rest[0].startswith("-"):
-            return None if set(rest) <= {"-h", "--help", "--version", "--install-completion"} else path[-1]
+            return (
+                None
+                if set(rest) <= {"-h", "--help", "--version", "--install-completion"}
+                else path[-1]
+            )
         if rest[0] not in command.commands:
             return f"there is no {' '.join([*path, rest[0]])}"
         path.append(rest[0])

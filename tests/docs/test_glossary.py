@@ -17,7 +17,9 @@ def test_headings_and_names_are_found_where_they_are_shown() -> None:
 
 def test_every_word_that_is_shown_is_in_the_glossary() -> None:
     terms = explained(PAGE)
-    missing = [f"{term!r} of {where}" for term, where in shown().items() if not is_explained(term, terms)]
+    missing = [
+        f"{term!r} of {where}" for term, where in shown().items() if not is_explained(term, terms)
+    ]
     assert missing == [], "docs/glossary.md: add '- **term**: what it means'"
 
 

@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from s3search.schedules.schedule import Schedule
-from tests.docs.notebooks import EXAMPLES, TUTORIAL, notebook_of, notebook_path, run_notebook, text_of
+from tests.docs.notebooks import (
+    EXAMPLES,
+    TUTORIAL,
+    notebook_of,
+    notebook_path,
+    run_notebook,
+    text_of,
+)
 
 PAGES = sorted(TUTORIAL.glob("*.md"))
 
