@@ -20,7 +20,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/lint-imports
 
 docs: $(VENV)/installed-dev
-	$(BIN)/sphinx-build -W --keep-going -E -q -c docs/site . build/site
+	$(BIN)/sphinx-build -W --keep-going -E -q -j auto -c docs/site . build/site
 	@echo "build/site/index.html"
 
 bench: $(VENV)/installed-dev

@@ -27,6 +27,7 @@ PYTHON = list(blocks_of("python"))
 NOT_RUN = [block for block in PYTHON if block.marked("not run") is not None]
 PARTS = [block for block in PYTHON if block.marked("part of") is not None]
 TOML = list(blocks_of("toml"))
+SHELLS = ("bash", "sh", "")
 ENDS = {"&", "&&", "|", "||", ";"}  # of one command in a line of the shell
 
 SMALLEST: Mapping[str, Mapping[str, Any]] = {
@@ -50,7 +51,7 @@ def test_there_are_blocks_of_every_kind() -> None:
     assert len(TOML) > 15
     assert len(list(shell_commands())) > 60
     assert {block.language for page in pages() for block in blocks(page)} <= {
-        *("python", "toml", "bash", "json", "text", "yaml", "sql", "nginx", "ini"),
+        *("python", "toml", *SHELLS, "json", "text", "yaml", "sql", "nginx", "ini"),
         *("{study-keys}", "{command-line}", "{database-tables}", "{eval-rst}"),
     }
 
@@ -143,11 +144,14 @@ def test_a_block_of_toml_is_part_of_a_study_file(block: Block) -> None:
 
 
 def shell_commands() -> Iterator[tuple[str, list[str]]]:
-    """Where it stands, and the words of every command of the shell."""
-    for block in blocks_of("bash"):
+    """Where it stands, and the words of every command of the shell; of alternatives, a|b, the
+    first, and three dots for arguments that nobody wrote.
+    """
+    for block in (block for language in SHELLS for block in blocks_of(language)):
         line = block.line
         for text in re.split(r"(?<!\\)\n", block.code):
-            shell = shlex.shlex(text, posix=True, punctuation_chars="|&;")
+            one = re.sub(r"(?<=\w)\|[\w|]+", " ...", text)
+            shell = shlex.shlex(one, posix=True, punctuation_chars="|&;")
             shell.whitespace_split = True
             words = [] if "<<" in text else list(shell)
             for is_end, each in itertools.groupby(words, key=lambda word: word in ENDS):
@@ -171,7 +175,7 @@ def refused(words: list[str]) -> str | None:
     not.
     """
     command, path = COMMANDS, ["s3search"]
-    rest = [word.split("|")[0] for word in words]
+    rest = list(words)
     while hasattr(command, "commands"):
         if not rest or rest[0].startswith("-"):
             return (
@@ -183,6 +187,8 @@ def refused(words: list[str]) -> str | None:
             return f"there is no {' '.join([*path, rest[0]])}"
         path.append(rest[0])
         command = command.commands[rest.pop(0)]
+    if "..." in rest:
+        return None
     context = command.context_class(command, info_name=" ".join(path))
     try:
         command.parse_args(context, rest)
