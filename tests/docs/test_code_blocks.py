@@ -204,9 +204,7 @@ def test_commands_in_a_sentence_are_those_that_there_are() -> None:
         for said in re.findall(r"`s3search ([a-z][^`]*)`", text):
             found += 1
             words = [word for word in said.replace("\n", " ").split() if word != "..."]
-            command, path = COMMANDS, list(words)
-            while hasattr(command, "commands") and path and path[0] in command.commands:
-                command = command.commands[path.pop(0)]
+            command, path = resolved(words)
             if path and hasattr(command, "commands") and not path[0].startswith("-"):
                 wrong.append(f"{page.name}: {said}")
             known = {option for each in command.params for option in each.opts} | {"--help", "-h"}
@@ -214,6 +212,18 @@ def test_commands_in_a_sentence_are_those_that_there_are() -> None:
             wrong += [f"{page.name}: {said}: no {option}" for option in asked - known]
     assert wrong == []
     assert found > 50
+
+
+def resolved(words: list[str]) -> tuple[Any, list[str]]:
+    """The command that these words name as the command line finds it, and the words after it."""
+    command, rest = COMMANDS, words
+    while hasattr(command, "commands") and rest:
+        context = command.context_class(command, resilient_parsing=True)
+        _, found, after = command.resolve_command(context, rest)
+        if found is None:
+            break
+        command, rest = found, after
+    return command, rest
 
 
 def test_modules_scripts_targets_and_extras_of_a_block_are_there() -> None:
