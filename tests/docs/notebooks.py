@@ -1,7 +1,12 @@
-"""The tutorial as notebooks; ``python -m tests.docs.notebooks`` writes them from its pages."""
+"""The tutorial as notebooks: ``python -m tests.docs.notebooks`` writes them from its pages.
+
+``python -m tests.docs.notebooks unet FOLDER`` runs one in full there, for the page's picture.
+"""
 
 import json
+import os
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,21 +65,26 @@ def text_of(notebook: Mapping[str, Any]) -> str:
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
-def run_notebook(path: Path) -> dict[str, Any]:
+def run_notebook(path: Path, *, in_full: bool = False) -> dict[str, Any]:
     """Runs the cells of a notebook in this process, made small; what they defined."""
     names: dict[str, Any] = {"__name__": "__main__"}
     for number, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
         if cell["cell_type"] == "code":
             exec(compile(cell["source"], f"{path.name}, cell {number}", "exec"), names)
-            exec(cell["metadata"].get("s3search", {}).get("small", ""), names)
+            exec("" if in_full else cell["metadata"].get("s3search", {}).get("small", ""), names)
     return names
 
 
-def main() -> None:
-    """Writes them all."""
+def write_all() -> None:
+    """Writes the notebook of each page."""
     for page in sorted(TUTORIAL.glob("*.md")):
         notebook_path(page).write_text(text_of(notebook_of(page)), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:]:
+        name, folder = sys.argv[1:]
+        os.chdir(folder)
+        run_notebook(notebook_path(TUTORIAL / f"{name}.md"), in_full=True)
+    else:
+        write_all()
