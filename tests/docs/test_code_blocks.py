@@ -98,6 +98,8 @@ def test_what_is_not_run_says_why_and_names_what_there_is(block: Block) -> None:
             continue
         given = {word.arg: None for word in call.keywords if word.arg is not None}
         inspect.signature(function).bind_partial(*call.args, **given)
+        if function.__module__.startswith("s3search"):  # not as keys that go to a loader
+            assert set(given) <= set(inspect.signature(function).parameters)
 
 
 def imported(tree: ast.AST) -> dict[str, Any]:
@@ -224,6 +226,16 @@ def resolved(words: list[str]) -> tuple[Any, list[str]]:
             break
         command, rest = found, after
     return command, rest
+
+
+def test_programs_in_a_sentence_are_those_that_there_are() -> None:
+    said = {
+        (page.name, module)
+        for page in pages()
+        for module in re.findall(r"python -m (tests[\w.]+)", page.read_text(encoding="utf-8"))
+    }
+    assert len(said) > 10
+    assert [each for each in said if importlib.util.find_spec(each[1]) is None] == []
 
 
 def test_modules_scripts_targets_and_extras_of_a_block_are_there() -> None:
