@@ -43,7 +43,9 @@ def headings_of_tables() -> Iterator[tuple[str, str]]:
 
 
 def _headings(node: ast.AST) -> Iterator[str]:
-    """Texts given to `add_column`, what a loop gives to it, and what is called headings."""
+    """Texts given to `add_column`, what a loop gives to it, what is called headings, and lines of
+    a table that are written out.
+    """
     match node:
         case ast.Call(func=ast.Attribute(attr="add_column" | "set_state"), args=[first, *_]):
             yield from _texts(first)
@@ -58,6 +60,10 @@ def _headings(node: ast.AST) -> Iterator[str]:
             | ast.AugAssign(target=ast.Name(id=name), value=ast.List() as listed)
         ) if name in _HEADINGS:
             yield from _texts(listed)
+        case ast.Call(func=ast.Name(id=name), args=[ast.Tuple(elts=cells)]) if name.endswith(
+            "_line"
+        ) and all(isinstance(cell, ast.Constant) for cell in cells):
+            yield from _texts(*cells)
         case ast.FunctionDef(name="_provenance"):
             for each in ast.walk(node):
                 if isinstance(each, ast.Dict):

@@ -12,7 +12,9 @@ def test_headings_and_names_are_found_where_they_are_shown() -> None:
     found = shown()
     assert len(found) > 100
     assert {"rung", "worker seconds", "of winner", "gaussian", "not covered"} <= set(found)
-    assert {"held out", "reference digest", "searching", "model fingerprint"} <= set(found)
+    assert {"held out", "count", "reference digest", "searching", "model fingerprint"} <= set(
+        found
+    )
 
 
 def test_every_word_that_is_shown_is_in_the_glossary() -> None:
