@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # An exact torch, installed first: where a CPU wheel of it is at hand pip takes that one, elsewhere the default build.
 TORCH := torch==2.13.0
 
-.PHONY: demo test lint bench bench-search clean
+.PHONY: demo test lint docs bench bench-search clean
 
 demo: $(VENV)/installed
 	$(BIN)/s3search demo --output demo
@@ -18,6 +18,10 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/installed-dev
+	$(BIN)/sphinx-build -W --keep-going -E -q -j auto -c docs/site . build/site
+	@echo "build/site/index.html"
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m tests.benchmarks
@@ -39,4 +43,4 @@ $(VENV)/installed-dev: $(VENV)/installed pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo bench dist
+	rm -rf $(VENV) demo bench build dist

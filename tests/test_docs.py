@@ -4,7 +4,6 @@ import importlib
 import inspect
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer
@@ -17,13 +16,15 @@ from s3search.metrics.references import ImageSource
 from s3search.processes import vp_linear
 from s3search.rules import level, rules
 from s3search.search.space import SpaceConfig
-from s3search.study.file.config import StudyConfig, config_from_text
+from s3search.study.file.config import StudyConfig
 from s3search.study.file.protocols import PROTOCOLS
+from tests.docs.pages import blocks, pages, run_python
 from tests.support.helpers import exact_trajectory, max_abs
 
 ROOT = Path(s3search.__file__).parents[1]
 README = ROOT / "README.md"
 SOLVERS = ROOT / "docs" / "solvers.md"
+OWN_SOLVER = ROOT / "docs" / "how-to" / "own-solver.md"
 METRICS = ROOT / "docs" / "metrics.md"
 PYTHON = ROOT / "docs" / "python.md"
 COMMANDS = ROOT / "docs" / "commands.md"
@@ -31,8 +32,6 @@ STUDY_FILE = ROOT / "docs" / "study-file.md"
 LAYERS = ROOT / "docs" / "layers.md"
 TRANSFER = ROOT / "docs" / "transfer.md"
 SPACES = ROOT / "search_spaces" / "README.md"
-
-_EXAMPLE = re.compile(r"^<!-- test -->\s*\n```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +88,7 @@ def test_every_field_of_a_space_is_documented(field: str) -> None:
 def test_pictures_are_there_small_and_described() -> None:
     pictures = {
         (page.parent / path, words)
-        for page in (README, *(ROOT / "docs").glob("*.md"))
+        for page in pages()
         for words, path in re.findall(r"!\[(.*?)\]\((.*?)\)", page.read_text(encoding="utf-8"))
     }
     assert len(pictures) >= 6
@@ -99,16 +98,10 @@ def test_pictures_are_there_small_and_described() -> None:
 
 def test_the_readme_is_short_and_its_links_lead_somewhere(readme: str) -> None:
     assert len(readme.splitlines()) <= 150
-    for page in (README, *(ROOT / "docs").glob("*.md")):
+    for page in pages():
         text = page.read_text(encoding="utf-8")
         for target in re.findall(r"\]\((?!https?://)([^)#]+)(?:#[^)]*)?\)", text):
             assert (page.parent / target).exists(), f"{page.name} points at {target}"
-
-
-def test_the_study_file_of_the_readme_and_the_whole_one_are_read(readme: str) -> None:
-    for text in (readme, STUDY_FILE.read_text(encoding="utf-8")):
-        (block,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
-        config_from_text(block, "the page's study file", [])
 
 
 def test_the_page_on_python_names_every_keyword_and_its_example_runs(
@@ -118,20 +111,17 @@ def test_the_page_on_python_names_every_keyword_and_its_example_runs(
     for function in (s3search.search, s3search.evaluate):
         words = set(inspect.signature(function).parameters) - {"more"}
         assert [word for word in words if not re.search(rf"\b{word}\b", text)] == []
-    (example,) = _EXAMPLE.findall(text)
     monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {"__name__": "example"}
-    exec(compile(example, "docs/python.md", "exec"), names)
+    names = run_python(PYTHON)
     assert {path.name for path in tmp_path.iterdir()} == {"schedule.json", "schedule.png"}
     assert names["value"] > 0.0
 
 
 def test_the_worked_example_of_a_solver_carries_constants() -> None:
-    (example,) = _EXAMPLE.findall(SOLVERS.read_text(encoding="utf-8"))
+    (example,) = (block.code for block in blocks(OWN_SOLVER) if block.language == "python")
     module = ROOT / "tests" / "support" / "extrapolated.py"  # which other tests search with
     assert module.read_text(encoding="utf-8").endswith(example)
-    names: dict[str, Any] = {"__name__": "example"}
-    exec(compile(example, "docs/solvers.md", "exec"), names)
+    names = run_python(OWN_SOLVER)
     run = exact_trajectory(vp_linear(), [0.9, 0.8])
     to = level(vp_linear(), 0.7)
     error = max_abs(
@@ -143,10 +133,7 @@ def test_the_worked_example_of_a_solver_carries_constants() -> None:
 
 
 def test_the_worked_example_of_a_dataset_is_an_image_source() -> None:
-    (example,) = _EXAMPLE.findall(METRICS.read_text(encoding="utf-8"))
-    names: dict[str, Any] = {"__name__": "example"}
-    exec(compile(example, "docs/metrics.md", "exec"), names)
-    source = names["load"](n=5)
+    source = run_python(METRICS)["load"](n=5)
     assert isinstance(source, ImageSource)
     images = source.images(range(5))
     assert images.shape == (5, 3, 16, 16)

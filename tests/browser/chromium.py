@@ -11,19 +11,19 @@ import pytest
 from playwright.sync_api import Browser, Dialog, Page, Request, sync_playwright
 
 _LOOKS = Path(__file__).with_name("looks.js")
-_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-_REQUIRED = "S3SEARCH_BROWSER"  # set to "required" where a missing browser is a failure
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+REQUIRED = "S3SEARCH_BROWSER"  # set to "required" where a missing browser is a failure
 _TAKEN_OVER = "net::ERR_ABORTED"  # a request that became a download, or that a new page cut off
 
 
 def chromium_path() -> str:
     """Where the browser is; without one the test is skipped, or fails where one is required."""
-    for name in _NAMES:
+    for name in NAMES:
         path = shutil.which(name)
         if path is not None:
             return path
     missing = "no Chromium on the PATH: `apt install chromium`, or Google Chrome"
-    if os.environ.get(_REQUIRED) == "required":
+    if os.environ.get(REQUIRED) == "required":
         pytest.fail(missing, pytrace=False)
     pytest.skip(missing)
 

@@ -18,11 +18,17 @@ from s3search.study.file.config import parse_config
 
 PAGE = Path(s3search.__file__).parents[1] / "docs" / "models-diffusers.md"
 TEXT = PAGE.read_text(encoding="utf-8")
+GUIDANCE = PAGE.parent / "how-to" / "guidance.md"
+PRESETS = PAGE.parents[1] / "search_spaces" / "studies"
 STUDIES = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
 
 
 def test_there_is_a_study_file_for_each_kind() -> None:
-    assert len(STUDIES) == TEXT.split("## Study files")[1].count("\n### ") == 6
+    (study,) = STUDIES  # what no preset has
+    assert "ddpm" in study
+    assert {"ldm-bedroom", "dit", "sd15", "sdxl", "sd3", "flux"} <= {
+        path.stem for path in PRESETS.glob("*.toml")
+    }
 
 
 @pytest.mark.parametrize("text", STUDIES)
@@ -42,9 +48,10 @@ def test_every_key_and_every_pipeline_is_on_the_page() -> None:
 def test_an_interval_is_taken_along_as_the_page_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (example,) = re.findall(r"```python\n(from s3search import.*?)```", TEXT, re.DOTALL)
+    text = GUIDANCE.read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(from s3search import.*?)```", text, re.DOTALL)
     published.ddim(vp_discrete(), nfe=4, spacing="uniform").save(tmp_path / "schedule.json")
     monkeypatch.chdir(tmp_path)
-    exec(compile(example, str(PAGE), "exec"), {"__name__": "example"})
+    exec(compile(example, str(GUIDANCE), "exec"), {"__name__": "example"})
     patch = Schedule.load(tmp_path / "guided.json").model_patch
     assert patch is not None and patch.guidance_scale == (1.0, 5.0, 5.0, 5.0)
