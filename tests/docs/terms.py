@@ -36,7 +36,7 @@ def headings_of_tables() -> Iterator[tuple[str, str]]:
     """Where it stands, and each heading of a table for the terminal, line of provenance and state
     of a study.
     """
-    for room in ("cli", "run", "show"):
+    for room in ("cli", "run", "search", "show"):
         for path in sorted((ROOT / "s3search" / room).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 yield from ((path.name, text) for text in _headings(node))
@@ -47,6 +47,8 @@ def _headings(node: ast.AST) -> Iterator[str]:
     a table that are written out.
     """
     match node:
+        case ast.Call(func=ast.Name(id="StageWords"), args=[first, *_]):
+            yield from _texts(first)
         case ast.Call(func=ast.Attribute(attr="add_column" | "set_state"), args=[first, *_]):
             yield from _texts(first)
         case ast.Call(
