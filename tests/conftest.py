@@ -18,6 +18,7 @@ from s3search.study.file.config import StudyConfig
 pytest.register_assert_rewrite("tests.support.studies")  # it has an assertion that tests share
 
 from tests.support.drawings import draw_once_in  # noqa: E402
+from tests.support.new_databases import write_new_databases_at_once_in  # noqa: E402
 from tests.support.scripts import read_scripts_once_in  # noqa: E402
 from tests.support.studies import EVIL_NAME, study_config  # noqa: E402  # after it is registered
 from tests.support.units import share_out  # noqa: E402
@@ -42,10 +43,13 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _done_once() -> Iterator[None]:
-    """No schedule is drawn twice for the dashboard, and no database's past is read twice."""
+    """No schedule is drawn twice for the dashboard, no database's past is read twice, and tables
+    are made once.
+    """
     with pytest.MonkeyPatch.context() as patch:
         draw_once_in(patch)
         read_scripts_once_in(patch)
+        write_new_databases_at_once_in(patch)
         yield
 
 
