@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import signal
 import uuid
 from collections.abc import Iterator
@@ -26,8 +27,10 @@ from tests.support.units import share_out  # noqa: E402
 
 def pytest_configure(config: pytest.Config) -> None:
     """A shell starts background jobs with SIGINT ignored, and children inherit that: the tests
-    that interrupt processes need the default.
+    that interrupt processes need the default.  A Ray that starts makes as many processes as there
+    are cores, each a second and a half of one: here it makes those that are asked for.
     """
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     share_out(config)

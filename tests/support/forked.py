@@ -16,6 +16,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
 
+import pytest
+
+from s3search.cli.running import main
+from tests.support.drawings import draw_once_in
+
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [
@@ -26,9 +31,8 @@ _CONTEXT.set_forkserver_preload(
 
 
 def command_line(*words: str) -> None:
-    """What `s3search` does with these words."""
-    from s3search.cli.running import main  # noqa: PLC0415  # imported where this is called
-
+    """What `s3search` does with these words; as elsewhere no drawing is made twice."""
+    draw_once_in(pytest.MonkeyPatch())
     sys.argv = ["s3search", *words]
     main()
 

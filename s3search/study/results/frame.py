@@ -22,6 +22,10 @@ from s3search.study.results.rungs import rung_rows
 from s3search.study.vetoes import named_vetoes
 
 _BEST_BASELINES = 3  # besides each solver at its best spacing
+_OF_FINALISTS = [  # columns that `finalists` reads
+    *("id", "schedule_id", "rung", "state", "vetoed", "nfe", "value"),
+    *("is_baseline", "is_stock", "solver"),
+]
 _OF_SCORED = [  # columns that `validated` reads
     *("id", "schedule_id", "rung", "state", "vetoed", "origin", "nfe", "n_images", "noise_seed"),
     *("value", "standard_error", "replicates", "block_value", "extractor", "reference_digest"),
@@ -49,6 +53,7 @@ def finalists(frame: pd.DataFrame, config: StudyConfig) -> list[str]:
     there were any), the best baselines, each baseline solver's best, all that are stock; nothing
     that is vetoed.
     """
+    frame = frame[_OF_FINALISTS]  # every row that is taken out copies all its columns
     measured = _at(frame, Rung.SEARCH)
     again = _at(frame, Rung.FINALS).set_index("schedule_id")["value"].to_dict()
     measured = measured.assign(finals=measured["schedule_id"].map(again))

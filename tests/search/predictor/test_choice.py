@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
 
 from s3search.search.predictor.base import Example
-from s3search.search.predictor.choice import ChosenPredictor, choose
+from s3search.search.predictor.choice import CANDIDATES, ChosenPredictor, choose
 from s3search.search.predictor.ranks import best_share, rank_correlation
+from s3search.search.predictor.sequence import SequenceModel
 from tests.search.predictor.examples import examples
 
 N = 100
@@ -83,8 +84,12 @@ def test_a_choice_is_deterministic() -> None:
     assert np.array_equal(a.predictor.predict(found).mean, b.predictor.predict(found).mean)
 
 
-def test_the_sequence_model_joins_when_there_are_enough_examples() -> None:
+def test_the_sequence_model_joins_when_there_are_enough_examples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     found, values = examples()
+    quick = partial(SequenceModel, epochs=40)  # how well it learns, others ask
+    monkeypatch.setitem(CANDIDATES, "sequence", lambda names: quick(proxies=names))
     few = choose(found[:40], values[:40], 0, sequence_from=41)
     enough = choose(found[:40], values[:40], 0, sequence_from=40)
     assert "sequence" not in few.correlations

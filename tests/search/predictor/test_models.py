@@ -76,7 +76,7 @@ def test_a_fit_is_deterministic_and_draws_from_no_global_seed(
 @pytest.mark.parametrize("n", [1, 3, 7])
 def test_a_handful_of_examples_is_enough_to_answer(name: str, n: int) -> None:
     found, values = examples()
-    predictor = CANDIDATES[name](None)
+    predictor = CANDIDATES[name](None).for_fold()
     predictor.fit(found[:n], values[:n], 0)
     forecast = predictor.predict(found)
     assert np.isfinite(forecast.mean).all()
@@ -86,7 +86,7 @@ def test_a_handful_of_examples_is_enough_to_answer(name: str, n: int) -> None:
 @pytest.mark.parametrize("name", CANDIDATES)
 def test_equal_values_and_equal_examples_are_answered(name: str) -> None:
     found, _ = examples()
-    predictor = CANDIDATES[name](None)
+    predictor = CANDIDATES[name](None).for_fold()
     predictor.fit([found[0]] * 10 + found[:10], [2.0] * 20, 0)
     assert predictor.predict(found[:3]).mean == pytest.approx(math.log(2.0))
     predictor.fit([found[0], found[1]] * 10, [1.0, 4.0] * 10, 0)
