@@ -15,7 +15,6 @@ The points [-1] give Euler, [-2, -1] from start -2 as corrector the trapezoid ru
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
-
 from s3search.rules.base import first_order
 from s3search.rules.linear_form import LinearForm, combine
 from s3search.rules.points import Level, Point, Prediction
