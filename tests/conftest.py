@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import signal
 import uuid
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from s3search.study.file.config import StudyConfig
 pytest.register_assert_rewrite("tests.support.studies")  # it has an assertion that tests share
 
 from tests.support.drawings import draw_once_in  # noqa: E402
+from tests.support.new_databases import write_new_databases_at_once_in  # noqa: E402
 from tests.support.scripts import read_scripts_once_in  # noqa: E402
 from tests.support.studies import EVIL_NAME, study_config  # noqa: E402  # after it is registered
 from tests.support.units import share_out  # noqa: E402
@@ -25,8 +27,10 @@ from tests.support.units import share_out  # noqa: E402
 
 def pytest_configure(config: pytest.Config) -> None:
     """A shell starts background jobs with SIGINT ignored, and children inherit that: the tests
-    that interrupt processes need the default.
+    that interrupt processes need the default.  A Ray that starts makes as many processes as there
+    are cores, each a second and a half of one: here it makes those that are asked for.
     """
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     share_out(config)
@@ -42,10 +46,13 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _done_once() -> Iterator[None]:
-    """No schedule is drawn twice for the dashboard, and no database's past is read twice."""
+    """No schedule is drawn twice for the dashboard, no database's past is read twice, and tables
+    are made once.
+    """
     with pytest.MonkeyPatch.context() as patch:
         draw_once_in(patch)
         read_scripts_once_in(patch)
+        write_new_databases_at_once_in(patch)
         yield
 
 

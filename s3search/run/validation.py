@@ -62,13 +62,14 @@ class Validation:
         while not self._asked.issuperset(chosen):  # a veto lets the next best one in
             yield from self._validate(chosen)
             chosen = finalists(evaluations_frame(self._store), self._config)
-        if chosen and not self._validated():
+        validated = self._validated()
+        if chosen and not validated:
             raise EvaluationFailed(
                 "no finalist could be validated, so there is nothing to export; "
                 "s3search status shows how many evaluations failed"
             )
         if self._extends:
-            yield from self._keep_monotone()
+            yield from self._keep_monotone(validated)
 
     def count(self, answer: Measurement | Answer) -> tuple[int, int]:
         """Counts one answer more; how many of how many finalists are validated."""
@@ -116,11 +117,10 @@ class Validation:
         measured = yield from self._talk.ask([self._searched(trial) for trial in trials])
         yield from self._validate([m.trial.id for m in measured if m.value is not None])
 
-    def _keep_monotone(self) -> Conversation[None]:
+    def _keep_monotone(self, rows: Sequence[Scored]) -> Conversation[None]:
         """Where fewer calls did better, their winner with calls that change nothing is validated
         too: best(n + 1) is never worse than best(n).
         """
-        rows = self._validated()
         best = {row.nfe: row for row in reversed(rows)}
         beaten = monotone_by_nfe({nfe: row.value for nfe, row in best.items()})
         for nfe, fewer in beaten.items():
@@ -130,7 +130,7 @@ class Validation:
                 yield from self._measure_and_validate([Trial.of(schedule, origin)])
 
     def _validated(self) -> Sequence[Scored]:
-        return validated_of(evaluations_frame(self._store), self._config)
+        return validated_of(evaluations_frame(self._store, of_validated=True), self._config)
 
     def _searched(self, trial: Trial) -> Measure:
         return searched_question(trial, self._config, is_whole=True)

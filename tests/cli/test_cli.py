@@ -1,10 +1,8 @@
 """Every command as a user types it: tables, JSON, files, and one sentence for what is wrong."""
 
 import json
-import os
 import re
 import signal
-import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -25,6 +23,7 @@ from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import check_table
 from tests.suites.pool_suite import start_ray
+from tests.support.forked import Forked, command_line
 from tests.support.studies import study_file
 
 ROOT = Path(s3search.__file__).parents[1]
@@ -70,7 +69,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     return said
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished study: study.toml, study.db, best.json."""
     path = tmp_path_factory.mktemp("finished")
@@ -303,31 +302,24 @@ def test_the_demo_leaves_a_study_a_schedule_and_pictures(cli: Cli, tmp_path: Pat
 
 
 def test_the_dashboard_serves_the_study_on_loopback_only(storage: str, tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-m", "s3search", "dashboard", "--port", "0", "--json"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "S3SEARCH_STORAGE": storage},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            assert process.stdout is not None
-            lines = [process.stdout.readline() for _ in range(6)]
-            said = json.loads("".join(lines))
-            url = said["url"]
-            assert said["writable"] is False
-            with urllib.request.urlopen(url) as reply:
-                assert reply.status == 200
-            with urllib.request.urlopen(url.replace("/dashboard", "/api/studies")) as reply:
-                studies = json.load(reply)["study_summaries"]
-            assert [study["study_name"] for study in studies] == ["t"]
-            port = int(url.rsplit(":", 1)[1].split("/")[0])
-            assert _listening_addresses(port) == {"0100007F"}  # 127.0.0.1
-            process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=30)
-        finally:
-            process.kill()
+    words = ("dashboard", "--port", "0", "--json")
+    environment = {"PYTHONPATH": str(ROOT), "S3SEARCH_STORAGE": storage}
+    process = Forked(command_line, *words, cwd=tmp_path, env=environment)
+    try:
+        said = json.loads("".join(process.stdout.readline() for _ in range(6)))
+        url = said["url"]
+        assert said["writable"] is False
+        with urllib.request.urlopen(url) as reply:
+            assert reply.status == 200
+        with urllib.request.urlopen(url.replace("/dashboard", "/api/studies")) as reply:
+            studies = json.load(reply)["study_summaries"]
+        assert [study["study_name"] for study in studies] == ["t"]
+        port = int(url.rsplit(":", 1)[1].split("/")[0])
+        assert _listening_addresses(port) == {"0100007F"}  # 127.0.0.1
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert err == ""
 

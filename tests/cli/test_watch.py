@@ -20,13 +20,15 @@ from s3search.show.terminal.watching import only_changes
 from s3search.study.database.store import open_study
 from s3search.study.results.watching import Watched, look
 from tests.cli.test_cli import Cli
+from tests.support.forked import Forked, command_line
 from tests.support.studies import evaluations, study_file
 
 ROOT = Path(s3search.__file__).parents[1]
 PATIENCE_SECONDS = 200.0
 
 
-Start = Callable[..., "subprocess.Popen[str]"]
+SCREEN = {"PYTHONPATH": str(ROOT), "COLUMNS": "80", "TERM": "xterm"}
+Start = Callable[..., Forked]
 
 
 @pytest.fixture
@@ -34,15 +36,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Starts the command line in processes of their own, which end with the test."""
     processes = []
 
-    def started(*arguments: object, stdout: int = subprocess.PIPE) -> "subprocess.Popen[str]":
-        process = subprocess.Popen(
-            [sys.executable, "-m", "s3search", *map(str, arguments)],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80", "TERM": "xterm"},
-            stdout=stdout,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def started(*arguments: object) -> Forked:
+        process = Forked(command_line, *map(str, arguments), cwd=tmp_path, env=SCREEN)
         processes.append(process)
         return process
 
@@ -92,7 +87,7 @@ def test_a_running_study_is_followed_to_its_end(cli: Cli, start: Start, tmp_path
     assert last["held_out"].keys() == last["best"].keys() == {"3"}
 
 
-def _wait_for_an_evaluation(driver: "subprocess.Popen[str]", url: str) -> None:
+def _wait_for_an_evaluation(driver: Forked, url: str) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         assert driver.poll() is None, driver.communicate()
@@ -122,7 +117,6 @@ def test_watching_ends_by_a_key_without_a_traceback(
     interrupted: str, start: Start, number: signal.Signals
 ) -> None:
     watch = start("status", "--watch", "--every", "60", "--storage", interrupted)
-    assert watch.stdout is not None
     first = watch.stdout.readline()  # it waits: whoever stopped the study may resume it
     assert "interrupted; the same `s3search launch` resumes it" in first
     watch.send_signal(number)
@@ -130,14 +124,21 @@ def test_watching_ends_by_a_key_without_a_traceback(
     assert (watch.returncode, out, err) == (130, "", "")
 
 
-def test_a_terminal_shows_a_table_that_stays(interrupted: str, start: Start) -> None:
+def test_a_terminal_shows_a_table_that_stays(interrupted: str) -> None:
     _set_state(interrupted, "done")
     leader, follower = pty.openpty()
-    watch = start("status", "--watch", "--storage", interrupted, stdout=follower)
-    os.close(follower)
-    shown = b"".join(_read(leader))
-    os.close(leader)
-    _, err = watch.communicate(timeout=PATIENCE_SECONDS)
+    words = ["-m", "s3search", "status", "--watch", "--storage", interrupted]
+    with subprocess.Popen(
+        [sys.executable, *words],
+        env={**os.environ, **SCREEN},
+        stdout=follower,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as watch:
+        os.close(follower)
+        shown = b"".join(_read(leader))
+        os.close(leader)
+        _, err = watch.communicate(timeout=PATIENCE_SECONDS)
     assert (watch.returncode, err) == (0, "")
     for word in (
         b"t: done",

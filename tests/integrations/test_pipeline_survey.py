@@ -253,8 +253,8 @@ def _name(node: ast.AST) -> str:
 def _passes_sigmas(call: ast.AST) -> bool:
     for node in ast.walk(call):
         if isinstance(node, ast.Call):
-            function = ast.unparse(node.func)
-            if function.endswith(("set_timesteps", "retrieve_timesteps")):
+            name = str(getattr(node.func, "attr", getattr(node.func, "id", "")))
+            if name.endswith(("set_timesteps", "retrieve_timesteps")):
                 given = [*node.args, *(keyword.value for keyword in node.keywords)]
                 if any(ast.unparse(own).startswith("sigmas") for own in given):
                     return True

@@ -16,7 +16,7 @@ from s3search.study.database.store import open_study
 from s3search.study.file.config import StudyConfig
 from s3search.study.results.comparison import comparison_of
 from tests.support import pipelines
-from tests.support.studies import evaluations, study_config
+from tests.support.studies import evaluations, searched_study
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -45,9 +45,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
 @pytest.fixture
 def config(tmp_path: Path) -> StudyConfig:
     """A finished study, of an EDM model that is no pipeline, which was compared with nothing."""
-    found = study_config(tmp_path, *WITHOUT_BASELINES)
-    launch(found, lambda _: None)
-    return found
+    return searched_study(tmp_path, *WITHOUT_BASELINES)
 
 
 def _names(found: dict[str, Any]) -> set[str]:
@@ -89,8 +87,7 @@ def test_the_table_names_every_scheduler(cli: Cli, config: StudyConfig) -> None:
 
 
 def test_a_study_that_measured_baselines_has_them_all_already(cli: Cli, tmp_path: Path) -> None:
-    config = study_config(tmp_path)
-    launch(config, lambda _: None)
+    config = searched_study(tmp_path)
     stored = evaluations(config.storage.url)
     words = ("compare", "t", "--storage", config.storage.url, "--schedulers", "--json")
     assert _names(json.loads(cli(*words)[1])) >= STOCK

@@ -30,10 +30,12 @@ from s3search.study.optuna.mirror import OptunaMirror
 from s3search.study.results.export import best_schedule
 from s3search.study.results.frame import status_of
 from s3search.study.results.progress import Progress
-from tests.support.studies import FEWER, content, study_config
+from tests.support.studies import FEWER, content, searched_study, study_config
 from tests.support.studies import undisturbed as undisturbed_of
 
 BUDGET = 6
+QUICK = (FEWER, "search.check=false")
+"""What a study does here needs neither many baselines nor a check of its model."""
 
 
 class Killed(BaseException):
@@ -68,12 +70,14 @@ def _run_until_done(run: Callable[[], None], stop: type[BaseException]) -> int:
     raise AssertionError("the study never ends")
 
 
+def _config(folder: Path, *overrides: str) -> StudyConfig:
+    return study_config(folder, *QUICK, *overrides)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a study holds that ran in one go."""
-    config = study_config(tmp_path_factory.mktemp("undisturbed"))
-    launch(config, _ignore)
-    return content(config)
+    return undisturbed_of(tmp_path_factory.mktemp("whole"), *QUICK)
 
 
 # -- a run in one go -----------------------------------------------------------------------
@@ -99,10 +103,10 @@ def test_the_budget_is_spent_exactly_and_baselines_come_first(
 def test_the_seed_decides_every_proposal_and_value(
     tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
-    again = study_config(tmp_path)
+    again = _config(tmp_path)
     launch(again, _ignore)
     assert content(again) == undisturbed
-    other = study_config(tmp_path, "study.seed=1", "study.name=other")
+    other = _config(tmp_path, "study.seed=1", "study.name=other")
     launch(other, _ignore)
     found = content(other)["proposals"]
     n_baselines = len(found) - BUDGET
@@ -111,8 +115,7 @@ def test_the_seed_decides_every_proposal_and_value(
 
 
 def test_the_winner_is_chosen_on_images_that_the_search_never_saw(tmp_path: Path) -> None:
-    config = study_config(tmp_path)
-    launch(config, _ignore)
+    config = searched_study(tmp_path, *QUICK)
     rows = content(config)["evaluations"]
     assert {(r[0], r[2], r[3]) for r in rows} == {("search", 30, "0"), ("validation", 60, "1")}
     with open_study(config.storage.url, "t") as store:
@@ -132,7 +135,7 @@ def test_the_winner_is_chosen_on_images_that_the_search_never_saw(tmp_path: Path
 
 
 def test_several_nfe_share_one_study(tmp_path: Path) -> None:
-    config = study_config(tmp_path, "space.nfe=[2, 4]")
+    config = _config(tmp_path, "space.nfe=[2, 4]")
     launch(config, _ignore)
     found = content(config)
     assert sum(not p[2].startswith("baseline") for p in found["proposals"]) == BUDGET
@@ -152,7 +155,7 @@ def test_more_calls_are_never_worse_than_fewer(tmp_path: Path) -> None:
         schedule.save(tmp_path / f"{name}.json")
     seeds = [str(tmp_path / "good.json"), str(tmp_path / "bad.json")]
     changes = (f"search.seeds={seeds}", "search.baselines=false", "search.evaluations=0")
-    config = study_config(tmp_path, "space.nfe=[3, 4]", *changes)
+    config = _config(tmp_path, "space.nfe=[3, 4]", *changes)
     launch(config, _ignore)
     with open_study(config.storage.url, "t") as store:
         fewer, more = (best_schedule(store, nfe) for nfe in (3, 4))
@@ -180,7 +183,7 @@ def test_a_space_of_one_schedule_measures_it_once_and_ends(tmp_path: Path) -> No
 
 
 def test_a_budget_of_nothing_is_refused_and_makes_no_study(tmp_path: Path) -> None:
-    config = study_config(tmp_path, "search.evaluations=0")
+    config = _config(tmp_path, "search.evaluations=0")
     with pytest.raises(InvalidConfig, match=r"search\.evaluations: 0 searches nothing"):
         launch(config, _ignore)
     assert not (tmp_path / "study.db").exists()
@@ -188,7 +191,7 @@ def test_a_budget_of_nothing_is_refused_and_makes_no_study(tmp_path: Path) -> No
 
 def test_progress_counts_to_its_total_in_every_stage(tmp_path: Path) -> None:
     told: list[Progress] = []
-    launch(study_config(tmp_path), told.append)
+    launch(_config(tmp_path), told.append)
     stages = [now.stage for now in told]
     assert sorted(set(stages), key=stages.index) == ["baselines", "search", "validation"]
     for stage in ("search", "validation"):
@@ -207,7 +210,7 @@ def test_progress_counts_to_its_total_in_every_stage(tmp_path: Path) -> None:
 def test_an_interruption_changes_nothing(
     tmp_path: Path, undisturbed: dict[str, Any], at: int
 ) -> None:
-    config = study_config(tmp_path)
+    config = _config(tmp_path)
     n_reports = 0
 
     def interrupt(_: Progress) -> None:
@@ -228,7 +231,7 @@ def test_an_interruption_changes_nothing(
 def test_a_study_of_before_the_plan_keys_goes_on_as_exactly(
     tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
-    config, reports = study_config(tmp_path), iter(range(100))
+    config, reports = _config(tmp_path), iter(range(100))
 
     def interrupt(_: Progress) -> None:
         if next(reports) == len(undisturbed["proposals"]) - 3:
@@ -245,7 +248,7 @@ def test_a_study_of_before_the_plan_keys_goes_on_as_exactly(
 
 
 def test_an_interruption_after_every_evaluation_changes_nothing(tmp_path: Path) -> None:
-    config, expected = study_config(tmp_path, FEWER), undisturbed_of(tmp_path, FEWER)
+    config, expected = _config(tmp_path), undisturbed_of(tmp_path, *QUICK)
 
     def interrupt(_: Progress) -> None:
         raise KeyboardInterrupt
@@ -256,7 +259,7 @@ def test_an_interruption_after_every_evaluation_changes_nothing(tmp_path: Path) 
 
 
 def test_an_interruption_inside_every_second_evaluation_changes_nothing(tmp_path: Path) -> None:
-    config, expected = study_config(tmp_path, FEWER), undisturbed_of(tmp_path, FEWER)
+    config, expected = _config(tmp_path), undisturbed_of(tmp_path, *QUICK)
     n_calls = 0
 
     def interrupted(evaluator: Evaluator, request: Request) -> Reply:
@@ -278,7 +281,7 @@ def test_other_algorithms_resume_as_exactly(tmp_path: Path, algorithm: str) -> N
     for at in (0, 8):
         folder = tmp_path / str(at)
         folder.mkdir()
-        config = study_config(folder, f"search.algorithm={algorithm}")
+        config = _config(folder, f"search.algorithm={algorithm}")
         n_reports = 0
 
         def interrupt(_: Progress, at: int = at) -> None:
@@ -318,7 +321,7 @@ def test_a_kill_around_any_write_changes_nothing(
     call: int,
     moment: str,
 ) -> None:
-    config = study_config(tmp_path)
+    config = _config(tmp_path)
     write = getattr(owner, method)
     n_calls = 0
 
@@ -348,9 +351,8 @@ def test_a_kill_around_any_write_changes_nothing(
 def test_a_raised_budget_continues_where_the_study_ended(
     tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
-    config = study_config(tmp_path)
-    launch(config, _ignore)
-    larger = study_config(tmp_path, "search.evaluations=10")
+    searched_study(tmp_path, *QUICK)
+    larger = _config(tmp_path, "search.evaluations=10")
     launch(larger, _ignore)
     found = content(larger)
     origins = [p[2].startswith("baseline") for p in found["proposals"]]
@@ -366,8 +368,8 @@ def test_a_raised_budget_continues_where_the_study_ended(
 def test_more_validation_images_measure_the_finalists_again(
     tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:
-    launch(study_config(tmp_path), _ignore)
-    finer = study_config(tmp_path, "validation.n_images=90")
+    searched_study(tmp_path, *QUICK)
+    finer = _config(tmp_path, "validation.n_images=90")
     launch(finer, _ignore)
     rows = content(finer)["evaluations"]
     coarse = {row[1] for row in rows if row[:1] == ("validation",) and row[2] == 60}
@@ -381,9 +383,7 @@ def test_more_validation_images_measure_the_finalists_again(
 
 
 def test_a_model_that_never_works_stops_the_search(tmp_path: Path) -> None:
-    config = study_config(
-        tmp_path, "model.fail=true", "search.check=false", "search.evaluations=30"
-    )
+    config = _config(tmp_path, "model.fail=true", "search.evaluations=30")
     with pytest.raises(EvaluationFailed, match=r"10 evaluations in a row failed.*not finite"):
         launch(config, _ignore)
     found = content(config)
@@ -393,7 +393,7 @@ def test_a_model_that_never_works_stops_the_search(tmp_path: Path) -> None:
 
 
 def test_a_schedule_that_fails_is_a_result_and_the_search_goes_on(tmp_path: Path) -> None:
-    config = study_config(tmp_path)
+    config = _config(tmp_path)
 
     def picky(evaluator: Evaluator, request: Request) -> Reply:
         if isinstance(request, Measure) and int(request.schedule.id, 16) % 4 == 0:
@@ -419,11 +419,11 @@ def test_a_model_that_changed_under_the_study_is_a_conflict(tmp_path: Path) -> N
     weights = tmp_path / "weights"
     weights.write_text("1.0")
     options = ("model.loader='tests.support.plugins:trained'", f"model.weights='{weights}'")
-    config = study_config(tmp_path, *options)
+    config = _config(tmp_path, *options)
     launch(config, _ignore)
     before = content(config)
     launch(config, _ignore)
     weights.write_text("0.9")
     with pytest.raises(StudyConflict, match=r"was measured with model.*another name"):
-        launch(study_config(tmp_path, *options, "search.evaluations=20"), _ignore)
+        launch(_config(tmp_path, *options, "search.evaluations=20"), _ignore)
     assert content(config) == before

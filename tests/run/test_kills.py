@@ -3,8 +3,6 @@
 import os
 import shlex
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ from s3search.study.file.config import StudyConfig
 from s3search.study.results.progress import Progress
 from tests.conftest import MortalServer
 from tests.suites.pool_suite import start_ray
+from tests.support.forked import Forked, command_line
 from tests.support.studies import (
     FEWER,
     assert_same,
@@ -34,7 +33,7 @@ ROOT = Path(s3search.__file__).parents[1]
 SLOW = ("model.seconds=0.05", FEWER)  # a network call; an evaluation takes three
 PATIENCE_SECONDS = 100.0
 
-Cli = Callable[..., "subprocess.Popen[str]"]
+Cli = Callable[..., Forked]
 
 
 @pytest.fixture
@@ -42,15 +41,8 @@ def cli(tmp_path: Path) -> Iterator[Cli]:
     """Starts the command line in processes of their own, which end with the test."""
     processes = []
 
-    def start(*arguments: str) -> "subprocess.Popen[str]":
-        process = subprocess.Popen(
-            [sys.executable, "-m", "s3search", *arguments],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def start(*arguments: str) -> Forked:
+        process = Forked(command_line, *arguments, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
         processes.append(process)
         return process
 
@@ -66,7 +58,7 @@ def _arguments(folder: Path, overrides: Sequence[str]) -> list[str]:
     return ["launch", str(study_file(folder)), *sets]
 
 
-def _wait_for_evaluations(process: "subprocess.Popen[str]", url: str, n: int) -> None:
+def _wait_for_evaluations(process: Forked, url: str, n: int) -> None:
     """Waits until the database holds ``n`` evaluations."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
@@ -80,7 +72,7 @@ def _wait_for_evaluations(process: "subprocess.Popen[str]", url: str, n: int) ->
     raise AssertionError(f"no {n} evaluations after {PATIENCE_SECONDS:.0f} s")
 
 
-def _finish(process: "subprocess.Popen[str]") -> None:
+def _finish(process: Forked) -> None:
     out, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 0, (out, err)
 
@@ -124,7 +116,7 @@ def test_an_interrupted_launch_says_how_to_resume_and_resumes(
 
 
 def _assert_interrupted(
-    process: "subprocess.Popen[str]",
+    process: Forked,
     number: signal.Signals,
     config: StudyConfig,
     command: list[str],
@@ -235,7 +227,7 @@ def test_a_worker_killed_in_an_evaluation_costs_that_evaluation_only(tmp_path: P
     assert_same(content(config), expected)
 
 
-def _raylet_of(process: "subprocess.Popen[str]") -> int:
+def _raylet_of(process: Forked) -> int:
     """The process of this name among the children of a driver."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     names = {int(pid): Path(f"/proc/{pid}/comm").read_text().strip() for pid in children}

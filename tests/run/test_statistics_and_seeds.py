@@ -24,7 +24,7 @@ from s3search.solvers.plan import check_table
 from s3search.study.database.store import open_study
 from s3search.study.results.progress import Progress
 from tests.support.plugins import SHAPE, images
-from tests.support.studies import content, study_config, study_file
+from tests.support.studies import content, searched_study, study_config, study_file
 
 
 def _ems(shift: float = 0.0, shape: tuple[int, ...] = SHAPE) -> EmsStatistics:
@@ -159,7 +159,7 @@ def test_a_study_starts_from_seeds_and_keeps_its_statistics(
 def test_a_study_without_statistics_cannot_be_given_some(
     tmp_path: Path, ems: EmsStatistics
 ) -> None:
-    launch(study_config(tmp_path), _ignore)
+    searched_study(tmp_path)
     with pytest.raises(StudyConflict, match=f"statistics.ems = None, asked for '{ems.digest}'"):
         launch(study_config(tmp_path, _named(tmp_path)), _ignore)
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pytest
@@ -50,6 +51,7 @@ def best_of(proposer: Proposer, n: int) -> float:
     return best
 
 
+@cache
 def seeds(nfe: int, n: int = 8) -> dict[str, Schedule]:
     """Eight of those that releases have had for long: what finds better ones is the search."""
     made = {each.name: each.schedule for each in published_solvers_of_before(edm(), nfe)}
@@ -206,7 +208,7 @@ def test_settings_are_checked() -> None:
 
 @pytest.mark.parametrize("nfe", [4, 7])
 def test_evolution_beats_random_search_on_a_gaussian(nfe: int) -> None:
-    n, pairs = 300, []
+    n, pairs = 150, []
     for seed in range(4):
         setup = setup_of(SPACE, edm(), nfe=(nfe,), seed=seed)
         evolved = best_of(Evolution(setup), n)

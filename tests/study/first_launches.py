@@ -1,6 +1,4 @@
-"""Many drivers that make their studies in one new database at one moment:
-`python -m tests.study.first_launches URL N [same]`.
-"""
+"""Many drivers that make their studies in one new database at one moment."""
 
 import os
 import sys
@@ -25,9 +23,8 @@ def begin(url: str, name: str, folder: Path, at: float) -> None:
         store.mirror.open()
 
 
-def main() -> None:
+def launch_at_once(url: str, n: int, is_same: bool) -> None:
     """Exits with 0 where every study is made, or, of the same name, one by one driver."""
-    url, n, is_same = sys.argv[1], int(sys.argv[2]), "same" in sys.argv
     at, children = time.time() + _SECONDS, []
     folder = Path(tempfile.mkdtemp())
     for i in range(n):
@@ -47,7 +44,3 @@ def main() -> None:
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     expected = ["t"] if is_same else sorted(f"t{i}" for i in range(n))
     sys.exit(0 if not any(codes) and study_names(url) == expected else f"{codes}")
-
-
-if __name__ == "__main__":
-    main()

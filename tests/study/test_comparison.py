@@ -23,7 +23,7 @@ from s3search.study.results.coverage import Coverage
 from s3search.study.results.export import best_schedule
 from s3search.study.results.frame import HeldOut, Scored, evaluations_frame, status_of, validated
 from tests.support import plugins
-from tests.support.studies import content, study_config
+from tests.support.studies import content, searched_study, study_config
 
 WITNESS = "validation.metric.features=tests.support.plugins:squares"
 
@@ -86,7 +86,7 @@ def test_every_row_stands_against_the_winner_with_paired_intervals(
 def test_the_second_extractor_has_rows_of_its_own_and_chooses_nothing(
     store: StudyStore, tmp_path: Path
 ) -> None:
-    alone = content(_launched(tmp_path, "validation.n_images=200"))
+    alone = content(searched_study(tmp_path, "validation.n_images=200"))
     both = content(store.config)
     rungs = Counter(row[0] for row in both["evaluations"])
     assert rungs["witness"] == rungs["validation"] > 0
@@ -131,7 +131,7 @@ def test_an_export_carries_found_against_published_and_the_floor(store: StudySto
 
 
 def test_rows_of_before_replicates_keep_their_normal_interval(tmp_path: Path) -> None:
-    config = _launched(tmp_path)
+    config = searched_study(tmp_path)
     engine = sa.create_engine(config.storage.url)
     with engine.begin() as connection:
         connection.execute(sa.text("update s3search_evaluations set replicates = null"))
@@ -149,7 +149,7 @@ def test_rows_of_before_replicates_keep_their_normal_interval(tmp_path: Path) ->
 
 
 def test_a_second_extractor_may_come_later_but_not_change(tmp_path: Path) -> None:
-    before = content(_launched(tmp_path))
+    before = content(searched_study(tmp_path))
     config = _launched(tmp_path, WITNESS)
     found = content(config)
     assert [row for row in found["evaluations"] if row[0] != "witness"] == before["evaluations"]

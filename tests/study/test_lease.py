@@ -3,8 +3,6 @@
 import math
 import os
 import shutil
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,7 +13,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-import s3search
 from s3search.errors import LeaseLost, StudyConflict
 from s3search.processes import edm
 from s3search.run.launching import launch
@@ -30,18 +27,10 @@ from s3search.study.database.store import StudyStore, create_or_resume, open_stu
 from s3search.study.database.tables import LEASES, NOTES
 from s3search.study.database.upkeep import prune
 from s3search.study.results.progress import Progress
+from tests.study import first_launches
+from tests.study.drivers import hold, pause_within
+from tests.support.forked import Forked
 from tests.support.studies import study_config, trials
-
-ROOT = Path(s3search.__file__).parents[1]
-
-HOLD = """
-import sys
-from s3search.study.database.store import open_study
-store = open_study(sys.argv[1], "t")
-store.hold()
-print("held", flush=True)
-sys.stdin.read()
-"""
 
 
 def _ignore(_: Progress) -> None:
@@ -174,14 +163,7 @@ def test_the_study_of_a_process_that_is_gone_is_taken_at_once(
     url: str, store: StudyStore, caplog: pytest.LogCaptureFixture, reused: bool
 ) -> None:
     store.close()
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, url],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
+    process = Forked(hold, url)
     assert process.stdout.readline() == "held\n"
     with pytest.raises(StudyConflict, match=f"process {process.pid},"):
         _second(store)
@@ -269,19 +251,6 @@ def test_a_renewal_makes_no_new_file(
     assert "its file was deleted or replaced; the driver stops" in caplog.text
 
 
-PAUSED = """
-import os, signal, sys
-from s3search.study.database import engine
-engine._IDLE_SECONDS, engine._LOCK_SECONDS = int(sys.argv[2]), int(sys.argv[3])
-from s3search.study.database.store import open_study
-store = open_study(sys.argv[1], "t")
-store.hold()
-with store._write() as connection:
-    print("within", flush=True)
-    os.kill(os.getpid(), signal.SIGSTOP)
-"""
-
-
 @pytest.fixture
 def server_url(postgres_server: Any) -> str:
     """An empty database of PostgreSQL: SQLite has no server that ends a paused transaction."""
@@ -292,17 +261,11 @@ def server_url(postgres_server: Any) -> str:
 
 
 @pytest.fixture
-def paused(
-    server_url: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> Iterator["subprocess.Popen[str]"]:
+def paused(server_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Forked]:
     """A driver that is paused within a transaction; its limits are the parameter."""
     url = server_url
     create_or_resume(study_config(tmp_path, f"storage.url='{url}'"), {}).close()
-    words = [sys.executable, "-c", PAUSED, url, *map(str, request.param)]
-    process = subprocess.Popen(
-        words, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
+    process = Forked(pause_within, url, *request.param)
     assert process.stdout.readline() == "within\n"
     yield process
     process.kill()
@@ -311,7 +274,7 @@ def paused(
 
 @pytest.mark.parametrize("paused", [(1, 2)], indirect=True)
 def test_a_takeover_does_not_wait_for_a_paused_transaction(
-    server_url: str, paused: "subprocess.Popen[str]"
+    server_url: str, paused: Forked
 ) -> None:
     with open_study(server_url, "t") as taken:
         taken.hold(takeover=True)
@@ -321,7 +284,7 @@ def test_a_takeover_does_not_wait_for_a_paused_transaction(
 
 @pytest.mark.parametrize("paused", [(0, 0)], indirect=True)  # as of an earlier release: no limit
 def test_a_takeover_says_what_holds_the_lock(
-    server_url: str, paused: "subprocess.Popen[str]", monkeypatch: pytest.MonkeyPatch
+    server_url: str, paused: Forked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "_LOCK_SECONDS", 1)
     with (
@@ -334,6 +297,6 @@ def test_a_takeover_says_what_holds_the_lock(
 
 @pytest.mark.parametrize("names", ["different", "same"])
 def test_of_drivers_that_come_at_one_moment_one_makes_the_tables(url: str, names: str) -> None:
-    words = [sys.executable, "-m", "tests.study.first_launches", url, "6", names]
-    ended = subprocess.run(words, capture_output=True, text=True, check=False, timeout=200)
-    assert ended.returncode == 0, ended.stderr
+    process = Forked(first_launches.launch_at_once, url, 6, names == "same")
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err

@@ -13,7 +13,7 @@ from s3search.study.database.retries import is_passing, persist, ridden_out
 from s3search.study.results.progress import Progress
 from tests.conftest import MortalServer
 from tests.support.cut_network import CutNetwork
-from tests.support.studies import content, study_config
+from tests.support.studies import content, searched_study, study_config
 
 
 def _ignore(_: Progress) -> None:
@@ -115,8 +115,7 @@ def test_a_search_whose_commits_lose_their_answers_counts_nothing_twice(
     mortal_server: MortalServer, tmp_path: Path
 ) -> None:
     (tmp_path / "undisturbed").mkdir()
-    calm = study_config(tmp_path / "undisturbed")
-    launch(calm, _ignore)
+    calm = searched_study(tmp_path / "undisturbed")
     with CutNetwork(mortal_server.socket, cut_every=3) as network:
         url = f"postgresql+psycopg://postgres@127.0.0.1:{network.port}/postgres"
         config = study_config(tmp_path, f"storage.url='{url}'")

@@ -10,7 +10,7 @@ from s3search.run.launching import launch
 from s3search.show.terminal.status import status_lines
 from s3search.study.database.store import open_study
 from s3search.study.results.frame import status_of
-from tests.support.studies import study_config
+from tests.support.studies import searched_study, study_config
 
 _LADDER = 'search.ladder=["gaussian", "trajectory", "race", "polish"]'
 
@@ -76,8 +76,7 @@ def test_status_says_what_was_left_out(status: dict[str, Any]) -> None:
 
 
 def test_a_study_of_another_algorithm_has_no_ladder(tmp_path: Path) -> None:
-    config = study_config(tmp_path)
-    launch(config, lambda _: None)
+    config = searched_study(tmp_path)
     with open_study(config.storage.url, "t") as store:
         status = status_of(store)
     assert status["ladder"] == []

@@ -15,7 +15,7 @@ from s3search.study.file.config import StudyConfig
 from s3search.study.optuna import mirror
 from s3search.study.results.frame import evaluations_frame, status_of, validated
 from s3search.study.results.progress import Progress
-from tests.support.studies import content, proposals, study_config
+from tests.support.studies import content, proposals, searched_study, study_config
 
 FEW = ("validation.baselines=false", "validation.n_images=40")
 LADDER = "search.ladder=['race', 'polish']"
@@ -114,8 +114,7 @@ def test_nothing_is_made_of_a_vetoed_schedule(
 def test_a_veto_while_nobody_searches_costs_nothing_that_was_measured(
     tmp_path: Path, algorithm: tuple[str, ...]
 ) -> None:
-    config = study_config(tmp_path, *algorithm)
-    launch(config, lambda _: None)
+    config = searched_study(tmp_path, *algorithm)
     before = content(config)
     vetoes.veto(config.storage.url, "t", before["best"][3][0], "blurred")
     launch(config, lambda _: None)
@@ -170,8 +169,7 @@ def test_a_finalist_vetoed_during_the_validation_leaves_its_place(tmp_path: Path
 def test_a_lifted_veto_lets_its_schedule_be_validated(
     tmp_path: Path, algorithm: tuple[str, ...]
 ) -> None:
-    config = study_config(tmp_path, *algorithm, "validation.finalists=1")
-    launch(config, lambda _: None)
+    config = searched_study(tmp_path, *algorithm, "validation.finalists=1")
     before = content(config)
     known = {row[1] for row in before["evaluations"] if row[0] == "validation"}
     with open_study(config.storage.url, "t") as store:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import optuna
@@ -50,7 +51,8 @@ FEWER = "validation.baselines=false"
 and their drawings fewer.
 """
 
-_UNDISTURBED: dict[tuple[str, ...], tuple[dict[str, Any], Path]] = {}
+_FOLDER = TemporaryDirectory(prefix="s3search-studies-")
+_SEARCHED: dict[tuple[str, ...], Path] = {}
 
 
 def study_file(folder: Path) -> Path:
@@ -65,18 +67,26 @@ def study_config(folder: Path, *overrides: str) -> StudyConfig:
     return load_config(study_file(folder), overrides)
 
 
+def searched_study(folder: Path, *overrides: str) -> StudyConfig:
+    """A finished study with its database in ``folder``: searched where this process has not done
+    so with these overrides, copied where it has.
+    """
+    config = study_config(folder, *overrides)
+    if overrides not in _SEARCHED:
+        own = Path(_FOLDER.name) / str(len(_SEARCHED))
+        own.mkdir()
+        launch(study_config(own, *overrides), lambda _: None)
+        _SEARCHED[overrides] = own
+    own = _SEARCHED[overrides]
+    shutil.copytree(own, folder, ignore=shutil.ignore_patterns("study.toml"), dirs_exist_ok=True)
+    return config
+
+
 def undisturbed(folder: Path, *overrides: str) -> dict[str, Any]:
     """What the study holds when nothing happens to it; its database is in ``folder``."""
     own = folder / "undisturbed"
-    if overrides in _UNDISTURBED:
-        found, other = _UNDISTURBED[overrides]
-        shutil.copytree(other, own)
-        return found
     own.mkdir()
-    config = study_config(own, *overrides)
-    launch(config, lambda _: None)
-    _UNDISTURBED[overrides] = content(config), own
-    return _UNDISTURBED[overrides][0]
+    return content(searched_study(own, *overrides))
 
 
 def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -152,7 +162,7 @@ def trials(url: str, name: str = "t") -> list[tuple[int, str, list[float] | None
     """(proposal's number, state, values) of every Optuna trial, sorted."""
     storage = optuna.storages.RDBStorage(url, engine_kwargs=connect_arguments(url))
     try:
-        found = optuna.load_study(study_name=name, storage=storage).get_trials()
+        found = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
     finally:
         storage.remove_session()
         storage.engine.dispose()

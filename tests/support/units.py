@@ -7,6 +7,7 @@ would not keep a module's tests beside the fixture that only the module has.
 import json
 import os
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,6 +17,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 _RAY, _FINISHED = "what starts a Ray", "what looks at the finished study"
 _BEFORE_OTHERS = (_RAY, _FINISHED)  # the longest
+_ENOUGH = 2  # tests that a process knows of beside each other
 
 
 def unit_of(item: pytest.Item) -> str:
@@ -80,12 +82,41 @@ class _Controller:
 
 
 class _Scheduling(LoadScopeScheduling):
-    """Hands out whole units, in the order of the tests."""
+    """Hands out whole units, in the order of the tests; of a process that died the test that it
+    died of has failed, and another process goes on with the rest.
+
+    xdist 3.8 hands that test out again, gives a process too little to begin with, and has sent the
+    others home by then: the session would never end.
+    """
 
     def __init__(self, config: pytest.Config, log: Any, note: Path) -> None:
         super().__init__(config, log)
         self._note = note
         self._units: dict[str, str] = {}
+
+    def remove_node(self, node: Any) -> str | None:
+        """Takes a process off the list; the test that it died of, if it did."""
+        units = self.assigned_work.pop(node)
+        left = [test for tests in units.values() for test, is_done in tests.items() if not is_done]
+        for test in reversed(left[1:]):
+            unit = self._split_scope(test)
+            self.workqueue[unit] = {test: False, **self.workqueue.get(unit, {})}
+            self.workqueue.move_to_end(unit, last=False)
+        for other in self.nodes:
+            self._reschedule(other)
+        return left[0] if left else None
+
+    def _reschedule(self, node: Any) -> None:
+        """Gives a process enough to go on with: it begins a test when it knows the next."""
+        waiting = self.assigned_work[node]
+        while self.workqueue and not node.shutting_down and self._pending_of(waiting) <= _ENOUGH:
+            self._assign_work_unit(node)
+        if not self.workqueue:
+            node.shutdown()
+
+    def _assign_work_unit(self, node: Any) -> None:
+        with suppress(OSError):  # it died just now, and what it has is soon handed out again
+            super()._assign_work_unit(node)
 
     def _split_scope(self, nodeid: str) -> str:
         if not self._units:

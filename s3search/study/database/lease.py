@@ -114,8 +114,9 @@ class Lease:
                 "measured went with it. This one stops; put the file back and run the same "
                 "command to resume, or begin anew"
             )
-        found = _holder(connection, self._of_study, sa.select(LEASES).with_for_update(read=True))
-        if found is None or found.owner.token != self._owner.token:
+        holds = sa.select(LEASES.c.owner).where(self._of_study).with_for_update(read=True)
+        if connection.execute(holds).scalar() != self._owner.token:
+            found = _holder(connection, self._of_study, sa.select(LEASES))
             by = "and ended" if found is None else f"({found})"
             raise LeaseLost(
                 f"{self._where} was taken over by another driver {by} while this one was silent "

@@ -2,9 +2,10 @@
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from operator import attrgetter
+from operator import itemgetter
 from typing import Any
 
 import pandas as pd
@@ -21,10 +22,15 @@ from s3search.study.results.rungs import rung_rows
 from s3search.study.vetoes import named_vetoes
 
 _BEST_BASELINES = 3  # besides each solver at its best spacing
+_OF_FINALISTS = [  # columns that `finalists` reads
+    *("id", "schedule_id", "rung", "state", "vetoed", "nfe", "value"),
+    *("is_baseline", "is_stock", "solver"),
+]
 _OF_SCORED = [  # columns that `validated` reads
     *("id", "schedule_id", "rung", "state", "vetoed", "origin", "nfe", "n_images", "noise_seed"),
     *("value", "standard_error", "replicates", "block_value", "extractor", "reference_digest"),
 ]
+_FLAGS = ("is_baseline", "is_stock", "vetoed")
 _OF_PREDICTOR = ("predictor", "calibration")  # kinds of a search's notes
 
 
@@ -32,16 +38,14 @@ def evaluations_frame(store: StudyStore, *, of_validated: bool = False) -> pd.Da
     """One row per evaluation (``of_validated``: of the validated schedules), with its proposal's
     number and origin, and whether its schedule is vetoed, as they came.
     """
-    rows = [dict(row) for row in store.rows(of_validated=of_validated)]
-    frame = pd.DataFrame(rows, columns=list(store.row_names()))
-    frame = frame.drop_duplicates("id")
+    vetoed, rows = store.vetoes(), []
+    for row in store.rows(of_validated=of_validated):
+        origin = Origin.of_text(row["origin"] or "")
+        own = (origin.is_baseline, origin.is_stock, row["schedule_id"] in vetoed, origin.solver)
+        rows.append((*row.values(), *own))
+    frame = pd.DataFrame(rows, columns=[*store.row_names(), *_FLAGS, "solver"])
     frame["origin"] = frame["origin"].fillna("")
-    origins = frame["origin"].map(Origin.of_text)
-    for name in ("is_baseline", "is_stock"):
-        frame[name] = origins.map(attrgetter(name)).astype(bool)  # also where there is no row
-    frame["vetoed"] = frame["schedule_id"].isin(list(store.vetoes()))
-    frame["solver"] = origins.map(attrgetter("solver"))
-    return frame
+    return frame.astype(dict.fromkeys(_FLAGS, bool))  # also where there is no row
 
 
 def finalists(frame: pd.DataFrame, config: StudyConfig) -> list[str]:
@@ -49,6 +53,7 @@ def finalists(frame: pd.DataFrame, config: StudyConfig) -> list[str]:
     there were any), the best baselines, each baseline solver's best, all that are stock; nothing
     that is vetoed.
     """
+    frame = frame[_OF_FINALISTS]  # every row that is taken out copies all its columns
     measured = _at(frame, Rung.SEARCH)
     again = _at(frame, Rung.FINALS).set_index("schedule_id")["value"].to_dict()
     measured = measured.assign(finals=measured["schedule_id"].map(again))
@@ -138,42 +143,45 @@ def validated(frame: pd.DataFrame, config: StudyConfig, nfe: int | None = None) 
     contradicts (`s3search.search.finish.choose_finalist`), so that its held-out value was not
     chosen for being low.
     """
-    frame = frame[_OF_SCORED]  # every row that is taken out copies all its columns
-    held_out = _at(frame, Rung.VALIDATION)
-    if held_out.empty:
+    counts = (frame["state"] == "complete") & ~frame["vetoed"]
+    ids = frame["schedule_id"][counts & (frame["rung"] == Rung.VALIDATION.value)]
+    if ids.empty:
         return []
-    whole = _at(frame, Rung.SEARCH)
-    kept = whole[whole["schedule_id"].isin(held_out["schedule_id"])]  # few of many
-    searched = {row["schedule_id"]: row for row in kept.to_dict("records")}
-    seen_again = _at(frame, Rung.SECOND_METRIC)
-    of_this_size = seen_again[seen_again["n_images"] == config.held_out_images]
-    second = {row["schedule_id"]: _held_out(row) for row in of_this_size.to_dict("records")}
-    current = held_out["n_images"] == config.held_out_images
-    if nfe is not None:
-        current &= held_out["nfe"] == nfe
-    rows = held_out[current].sort_values(["nfe", "value", "id"]).to_dict("records")
+    kept = frame.loc[counts & frame["schedule_id"].isin(ids), _OF_SCORED]  # few of many
+    by_rung: dict[str, list[dict[Any, Any]]] = defaultdict(list)
+    for row in kept.to_dict("records"):
+        by_rung[row["rung"]].append(row)
+    searched = {row["schedule_id"]: row for row in by_rung[Rung.SEARCH]}
+    finals = {row["schedule_id"]: row["value"] for row in by_rung[Rung.FINALS]}
+    size = config.held_out_images
+    again = [row for row in by_rung[Rung.SECOND_METRIC] if row["n_images"] == size]
+    second = {row["schedule_id"]: _held_out(row) for row in again}
+    held_out = [row for row in by_rung[Rung.VALIDATION] if row["n_images"] == size]
     scored = [
-        Scored(
-            schedule_id=row["schedule_id"],
-            origin=Origin.of_text(row["origin"]),
-            nfe=int(row["nfe"]),
-            search_value=float(searched[row["schedule_id"]]["value"]),
-            held_out=_held_out(row),
-            second=second.get(row["schedule_id"]),
-            n_images=int(row["n_images"]),
-            noise_seed=int(row["noise_seed"]),
-            search_n_images=int(searched[row["schedule_id"]]["n_images"]),
-            block_value=_number(row["block_value"]),
-        )
-        for row in rows
+        _scored(row, searched[row["schedule_id"]], second.get(row["schedule_id"]))
+        for row in sorted(held_out, key=itemgetter("nfe", "value", "id"))
+        if nfe is None or row["nfe"] == nfe
     ]
-    again = _at(frame, Rung.FINALS)
-    finals = dict(zip(again["schedule_id"], again["value"], strict=True))
     for each in sorted({row.nfe for row in scored}):
         winner = _winner([row for row in scored if row.nfe == each], finals, config.study.seed)
         scored.remove(winner)
         scored.insert(next((i for i, row in enumerate(scored) if row.nfe == each), 0), winner)
     return sorted(scored, key=lambda row: row.nfe)
+
+
+def _scored(row: dict[Any, Any], searched: dict[Any, Any], second: HeldOut | None) -> Scored:
+    return Scored(
+        schedule_id=row["schedule_id"],
+        origin=Origin.of_text(row["origin"]),
+        nfe=int(row["nfe"]),
+        search_value=float(searched["value"]),
+        held_out=_held_out(row),
+        second=second,
+        n_images=int(row["n_images"]),
+        noise_seed=int(row["noise_seed"]),
+        search_n_images=int(searched["n_images"]),
+        block_value=_number(row["block_value"]),
+    )
 
 
 def _held_out(row: dict[Any, Any]) -> HeldOut:

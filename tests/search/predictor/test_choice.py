@@ -1,27 +1,39 @@
 """The best model by cross-validation is used, and no model where none says anything."""
 
 import math
+from collections.abc import Callable
+from functools import cache, partial
 
 import numpy as np
 import pytest
 
 from s3search.search.predictor.base import Example
-from s3search.search.predictor.choice import ChosenPredictor, choose
+from s3search.search.predictor.choice import CANDIDATES, ChosenPredictor, choose
 from s3search.search.predictor.ranks import best_share, rank_correlation
+from s3search.search.predictor.sequence import SequenceModel
 from tests.search.predictor.examples import examples
 
 N = 100
 
 
-def outcome(kind: str, n: int = N) -> tuple[ChosenPredictor, float]:
-    """What is chosen from the first n, and its rank correlation on the last 60."""
-    found, values = examples(kind)
-    chosen = choose(found[:n], values[:n], 0)
-    forecast = chosen.predictor.predict(found[N:])
-    return chosen, rank_correlation(forecast.mean, np.log(values[N:]))
+Outcome = Callable[..., tuple[ChosenPredictor, float]]
 
 
-def test_a_good_proxy_is_trusted_and_its_measured_correlation_holds() -> None:
+@pytest.fixture(scope="module")
+def outcome() -> Outcome:
+    """What is chosen from the first n, and its rank correlation on the last 60; chosen once."""
+
+    @cache
+    def of(kind: str, n: int = N) -> tuple[ChosenPredictor, float]:
+        found, values = examples(kind)
+        chosen = choose(found[:n], values[:n], 0)
+        forecast = chosen.predictor.predict(found[N:])
+        return chosen, rank_correlation(forecast.mean, np.log(values[N:]))
+
+    return of
+
+
+def test_a_good_proxy_is_trusted_and_its_measured_correlation_holds(outcome: Outcome) -> None:
     chosen, correlation = outcome("good")
     assert chosen.trusted
     assert correlation > 0.75  # 0.45 without the proxy
@@ -32,7 +44,7 @@ def test_a_good_proxy_is_trusted_and_its_measured_correlation_holds() -> None:
 
 @pytest.mark.parametrize("n", [40, 100])
 @pytest.mark.parametrize("kind", ["noise", "anti"])
-def test_a_wrong_proxy_does_no_harm(kind: str, n: int) -> None:
+def test_a_wrong_proxy_does_no_harm(kind: str, n: int, outcome: Outcome) -> None:
     without = outcome("none", n)[1]
     chosen, correlation = outcome(kind, n)
     assert correlation > without - 0.05
@@ -72,28 +84,32 @@ def test_a_choice_is_deterministic() -> None:
     assert np.array_equal(a.predictor.predict(found).mean, b.predictor.predict(found).mean)
 
 
-def test_the_sequence_model_joins_when_there_are_enough_examples() -> None:
+def test_the_sequence_model_joins_when_there_are_enough_examples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     found, values = examples()
+    quick = partial(SequenceModel, epochs=40)  # how well it learns, others ask
+    monkeypatch.setitem(CANDIDATES, "sequence", lambda names: quick(proxies=names))
     few = choose(found[:40], values[:40], 0, sequence_from=41)
     enough = choose(found[:40], values[:40], 0, sequence_from=40)
     assert "sequence" not in few.correlations
     assert enough.correlations["sequence"] > 0.4
 
 
-def test_only_the_named_proxies_are_used() -> None:
+def test_only_the_named_proxies_are_used(outcome: Outcome) -> None:
     found, values = examples()
     both = [
         Example(schedule=e.schedule, proxies={**e.proxies, "late": float(v)})
         for e, v in zip(found, values, strict=True)
     ]
     chosen = choose(both[:N], values[:N], 0, proxies=["good"])
-    plain = choose(found[:N], values[:N], 0)
+    plain = outcome("good")[0]
     assert chosen.correlations == plain.correlations  # "late" would rank everything
 
 
-def test_intervals_hold_what_they_promise() -> None:
+def test_intervals_hold_what_they_promise(outcome: Outcome) -> None:
     found, values = examples()
-    forecast = choose(found[:N], values[:N], 0).predictor.predict(found[N:])
+    forecast = outcome("good")[0].predictor.predict(found[N:])
     inside = np.abs(np.log(values[N:]) - forecast.mean) < 1.645 * forecast.std
     assert 0.75 < inside.mean() <= 1.0
     assert forecast.std.mean() < np.log(values).std()

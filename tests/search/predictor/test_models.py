@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import scipy.optimize
 import torch
 
 from s3search.schedules import published
-from s3search.search.predictor.base import Array, Example, Predictor
+from s3search.search.predictor.base import Array, Example
 from s3search.search.predictor.choice import CANDIDATES
 from s3search.search.predictor.features import Proxies, compact, flat, proxy_names, tokens
 from s3search.search.predictor.process import Process, _negative_evidence, kept_rows
@@ -20,13 +21,14 @@ from tests.search.predictor.examples import examples, measured
 from tests.support.helpers import PROCESSES
 
 N = 100
+HeldOut = tuple[float, Array, Array]
 MODELS = {name: make for name, make in CANDIDATES.items() if name != "decisions"}
 
 
-def held_out(make: Callable[[], Predictor], kind: str) -> tuple[float, Array, Array]:
+def held_out(name: str, proxies: tuple[str, ...] | None, kind: str) -> HeldOut:
     """Rank correlation on the last 60 of a fit to the first 100; misses in deviations; means."""
     found, values = examples(kind)
-    predictor = make()
+    predictor = CANDIDATES[name](proxies)
     predictor.fit(found[:N], values[:N], 0)
     forecast = predictor.predict(found[N:])
     y = np.log(values[N:])
@@ -37,10 +39,18 @@ def held_out(make: Callable[[], Predictor], kind: str) -> tuple[float, Array, Ar
     )
 
 
+@pytest.fixture(scope="module")
+def known() -> Callable[..., HeldOut]:
+    """`held_out`, where each fit is made once."""
+    return cache(held_out)
+
+
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("kind", ["good", "anti"])
-def test_a_proxy_of_either_sign_ranks_unseen_schedules(name: str, kind: str) -> None:
-    correlation, misses, _ = held_out(lambda: CANDIDATES[name](None), kind)
+def test_a_proxy_of_either_sign_ranks_unseen_schedules(
+    name: str, kind: str, known: Callable[..., HeldOut]
+) -> None:
+    correlation, misses, _ = known(name, None, kind)
     assert correlation > 0.7  # the schedules alone reach 0.46 at most, the proxy alone 0.84
     assert (misses < 1.645).mean() > 0.6  # a deviation is a real one: 0.9 where all is normal
     assert misses.mean() > 0.05
@@ -48,14 +58,16 @@ def test_a_proxy_of_either_sign_ranks_unseen_schedules(name: str, kind: str) -> 
 
 @pytest.mark.parametrize("name", ["process", "trees", "sequence"])
 def test_schedules_alone_say_something(name: str) -> None:
-    assert held_out(lambda: CANDIDATES[name](()), "good")[0] > 0.3
+    assert held_out(name, (), "good")[0] > 0.3
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_fit_is_deterministic_and_draws_from_no_global_seed(name: str) -> None:
+def test_a_fit_is_deterministic_and_draws_from_no_global_seed(
+    name: str, known: Callable[..., HeldOut]
+) -> None:
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    first = held_out(lambda: CANDIDATES[name](None), "good")[2]
-    assert np.array_equal(first, held_out(lambda: CANDIDATES[name](None), "good")[2])
+    first = known(name, None, "good")[2]
+    assert np.array_equal(first, held_out(name, None, "good")[2])
     assert torch.equal(before[0], torch.get_rng_state())
     assert np.array_equal(before[1], np.random.get_state()[1])
 
@@ -64,7 +76,7 @@ def test_a_fit_is_deterministic_and_draws_from_no_global_seed(name: str) -> None
 @pytest.mark.parametrize("n", [1, 3, 7])
 def test_a_handful_of_examples_is_enough_to_answer(name: str, n: int) -> None:
     found, values = examples()
-    predictor = CANDIDATES[name](None)
+    predictor = CANDIDATES[name](None).for_fold()
     predictor.fit(found[:n], values[:n], 0)
     forecast = predictor.predict(found)
     assert np.isfinite(forecast.mean).all()
@@ -74,7 +86,7 @@ def test_a_handful_of_examples_is_enough_to_answer(name: str, n: int) -> None:
 @pytest.mark.parametrize("name", CANDIDATES)
 def test_equal_values_and_equal_examples_are_answered(name: str) -> None:
     found, _ = examples()
-    predictor = CANDIDATES[name](None)
+    predictor = CANDIDATES[name](None).for_fold()
     predictor.fit([found[0]] * 10 + found[:10], [2.0] * 20, 0)
     assert predictor.predict(found[:3]).mean == pytest.approx(math.log(2.0))
     predictor.fit([found[0], found[1]] * 10, [1.0, 4.0] * 10, 0)

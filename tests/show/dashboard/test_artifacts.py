@@ -15,7 +15,6 @@ from s3search.cluster.pool import InlinePool
 from s3search.errors import InvalidConfig
 from s3search.evaluation.record import ImagesRequest, Reply, Request
 from s3search.processes import edm
-from s3search.run.launching import launch
 from s3search.schedules.published import ddim
 from s3search.schedules.schedule import Schedule
 from s3search.show.dashboard import Access, application
@@ -28,7 +27,7 @@ from s3search.study.optuna import tables as optuna_tables
 from s3search.study.results.frame import evaluations_frame, validated
 from tests.show.dashboard.client import ask
 from tests.support.studies import EVIL_NAME as NAME
-from tests.support.studies import study_config
+from tests.support.studies import searched_study
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +108,7 @@ def test_publishing_again_replaces(database: str) -> None:
 def test_a_copied_study_shows_the_same_at_its_own_trials(database: str, tmp_path: Path) -> None:
     """Optuna numbers the copies' trials anew, beside those of another study."""
     url = f"sqlite:///{tmp_path}/study.db"
-    launch(study_config(tmp_path), lambda _: None)
+    searched_study(tmp_path)
     with application(database, Access(writable=True)) as shown:
         before = _listed(shown)
         last = ask(shown, "/api/studies/1").json["trials"][-1]["trial_id"]
@@ -137,7 +136,7 @@ def test_publishing_puts_a_copy_of_an_unknown_schema_right(
     database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"sqlite:///{tmp_path}/study.db"
-    launch(study_config(tmp_path), lambda _: None)
+    searched_study(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(optuna_tables, "SCHEMA", "of a later Optuna")
         copy_studies(database, url, [NAME], lambda _: None)

@@ -24,7 +24,7 @@ from s3search.study.results.frame import evaluations_frame, status_of
 from tests.show.dashboard.client import Answer, ask
 from tests.show.report.test_report import Page
 from tests.support.studies import EVIL_NAME as NAME
-from tests.support.studies import study_config
+from tests.support.studies import searched_study, study_config
 
 HERE = quote(NAME, safe="")
 
@@ -194,8 +194,7 @@ def test_own_pages_stand_behind_the_guard(url: str, served: WSGIApplication) -> 
 
 
 def test_a_page_follows_the_study(tmp_path: Path) -> None:
-    config = study_config(tmp_path, "validation.finalists=1")
-    launch(config, lambda _: None)
+    config = searched_study(tmp_path, "validation.finalists=1")
     with application(config.storage.url, Access()) as shown:
         before = ask(shown, "/studies/t").text
         assert ask(shown, "/studies/t").text == before
@@ -207,8 +206,7 @@ def test_a_page_follows_the_study(tmp_path: Path) -> None:
 
 
 def test_a_study_without_validation_has_its_ranking(tmp_path: Path) -> None:
-    config = study_config(tmp_path)
-    launch(config, lambda _: None)
+    config = searched_study(tmp_path)
     with open_study(config.storage.url, "t") as store:
         validation = config.validation.model_copy(update={"n_images": 61})
         store.set_config(config.model_copy(update={"validation": validation}), store.space)

@@ -2,10 +2,7 @@
 
 import base64
 import json
-import os
 import socket
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +16,7 @@ from s3search.show.dashboard import Access, Login, application
 from s3search.show.dashboard.throttle import FREE_FAILURES, LONGEST_SECONDS, Throttle
 from s3search.study.file.config import StudyConfig
 from tests.show.dashboard.client import ask
+from tests.support.forked import Forked, command_line
 
 ROOT = Path(s3search.__file__).parents[1]
 _CLIENTS, _SLOW, _THREADS = 100, 200, 40
@@ -28,13 +26,8 @@ _CLIENTS, _SLOW, _THREADS = 100, 200, 40
 def served(finished: StudyConfig) -> Iterator[tuple[int, int]]:
     """A dashboard in a process of its own: its port and the process."""
     words = ["dashboard", "--port", "0", "--json", "--storage", finished.storage.url]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "s3search", *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
+    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = Forked(command_line, *words, env=environment)
     said = ""
     while not said.endswith("}\n"):
         said += process.stdout.readline()

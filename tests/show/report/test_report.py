@@ -27,7 +27,7 @@ from s3search.study.database.store import StudyStore, open_study
 from s3search.study.file.config import ModelTable, StudyConfig, parse_config
 from s3search.study.results.comparison import comparison_of
 from s3search.study.results.frame import status_of
-from tests.support.studies import study_config
+from tests.support.studies import searched_study, study_config
 
 NAME = "<script>alert(1)</script> $a & 'b'"
 _VOID = {"meta", "img", "input", "br", "link", "hr"}
@@ -252,8 +252,7 @@ def test_a_study_without_validated_schedules_is_a_clear_error(
     path = tmp_path / "report.html"
     with pytest.raises(StudyConflict, match="no study 'other'"):
         write_report(config.storage.url, "other", path, n_samples=0)
-    early = study_config(tmp_path)
-    launch(early, lambda _: None)
+    early = searched_study(tmp_path)
     engine = sa.create_engine(early.storage.url)
     with engine.begin() as connection:
         connection.execute(sa.text("DELETE FROM s3search_evaluations WHERE rung = 'validation'"))
