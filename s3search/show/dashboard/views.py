@@ -68,6 +68,14 @@ class Ranked:
     held_out: float | None
     remark: str = ""  # whether it is exported
 
+    def is_shown(self, kind: str, text: str) -> bool:
+        """Whether it is of a kind ("found", "published"; else of any) and has a text in its origin
+        or at the beginning of its id.
+        """
+        is_kind = {"found": not self.is_baseline, "published": self.is_baseline}.get(kind, True)
+        words = text.strip().lower()
+        return is_kind and (words in self.origin.lower() or self.schedule_id.startswith(words))
+
 
 def ranking(
     frame: pd.DataFrame, n_validation: int, remarks: Mapping[str, str]

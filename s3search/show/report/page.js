@@ -20,9 +20,18 @@ for (const wipe of document.querySelectorAll(".wipe")) {
     }
     stage.style.setProperty("--cut", range.value + "%");
   };
-  left.value = grids.length > 2 ? 1 : 0;
-  right.value = grids.length - 1;
+  left.value = Math.min(wipe.dataset.left ?? 0, grids.length - 2);
+  right.value = Number(left.value) + 1;
   for (const input of [left, right, range]) input.addEventListener("input", show);
   wipe.hidden = false;
   show();
 }
+const say = () => {
+  for (const box of document.querySelectorAll(".wide, pre")) {
+    box.classList.toggle("scrolls", box.scrollWidth > box.clientWidth + 1);
+  }
+};
+addEventListener("resize", say);
+document.addEventListener("exchanged", say);
+document.addEventListener("toggle", say, true);
+say();

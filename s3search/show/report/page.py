@@ -34,13 +34,22 @@ def style_sheet() -> str:
     return _own("page.css")
 
 
+def script() -> str:
+    """What our pages run."""
+    return _own("page.js")
+
+
+def hash_of(script: str) -> str:
+    """How a content security policy names a script that may run."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
+
+
 def render(
     collected: Collected,
     samples: Samples | NoSamples,
     links: Sequence[tuple[str, str]] = (),
 ) -> str:
     """The whole page as text; ``links`` (text, address) lead to pages beside it, if there are."""
-    script = _own("page.js")
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -71,8 +80,8 @@ def render(
         commands=_commands(collected),
         links=links,
         style=Markup(style_sheet()),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        script=Markup(script()),
+        script_hash=hash_of(script()),
     )
 
 
