@@ -1,7 +1,8 @@
 """Our own pages beside Optuna dashboard, in the same application: studies, schedules, downloads.
 
     /studies                  every study at a glance
-    /studies/NAME             a study while it runs, which follows it; then its report
+    /studies/NAME             a study while it runs, which follows it; then its report, with the
+                              samples that its artifacts have
     /live/NAME?known=         the parts of that page whose digests are not known, as JSON
     /ranking/NAME?nfe=&from=  its schedules by distance, a hundred at a time; &kind= and &text=
     /compare/NAME?id=&id=     schedules beside each other; the first letters of an id do
@@ -28,7 +29,7 @@ from markupsafe import Markup
 from s3search.errors import StudyConflict
 from s3search.show.dashboard import live
 from s3search.show.dashboard.beside import side_by_side
-from s3search.show.dashboard.rows import rows_of
+from s3search.show.dashboard.rows import kept_samples, rows_of
 from s3search.show.dashboard.single import picture_of, shown_of
 from s3search.show.dashboard.views import (
     PAGE_SIZE,
@@ -39,7 +40,6 @@ from s3search.show.dashboard.views import (
 )
 from s3search.show.report.data import collect
 from s3search.show.report.page import hash_of, number, render, script, style_sheet
-from s3search.show.report.samples import NoSamples
 from s3search.show.terminal.numbers import duration
 from s3search.show.terminal.status import measured_words
 from s3search.study.database.store import StudyStore, open_study, study_names
@@ -137,12 +137,10 @@ class Pages:
 
     def _study(self, name: str) -> Answer:
         def report(store: StudyStore, frame: pd.DataFrame) -> str:
-            reason = (
-                "A launch puts samples on the pages of schedules, and so does "
-                "`s3search publish --samples 24`."
-            )
+            collected, seed = collect(store, frame), store.config.validation_noise_seed
+            samples = kept_samples(self._artifacts, name, collected.picks, seed)
             with self._drawing:
-                return render(collect(store, frame), NoSamples(reason), self._links(name))
+                return render(collected, samples, self._links(name))
 
         with open_study(self._url, name) as store:
             is_running = store.state in ("searching", "validating")

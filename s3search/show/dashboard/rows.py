@@ -3,7 +3,7 @@
 import base64
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from s3search.schedules.schedule import Schedule
 from s3search.show.dashboard.artifacts import Picture, samples_of
 from s3search.show.dashboard.views import Ranked
 from s3search.show.pictures import time_lines
+from s3search.show.report.data import Pick
+from s3search.show.report.samples import ImageGrid, NoSamples, Samples, label_of, two_of
 
 _WIDTH, _HEIGHT, _EDGE = 64, 24, 3  # of a drawing, in its own units
 _WIDEST = 400  # pixels of samples
@@ -39,6 +41,37 @@ def rows_of(
         pictures = samples_of(artifacts, [study], schedule)
         samples = data_url(pictures[0]) if pictures else None
         yield Row(ranked=each, points=_points(schedule), samples=samples)
+
+
+def kept_samples(
+    artifacts: Path | None, study: str, picks: Mapping[int, Sequence[Pick]], noise_seed: int
+) -> Samples | NoSamples:
+    """The samples of a study's report, as far as its artifacts have them."""
+    grids = {}
+    for nfe, own in picks.items():
+        grids[nfe] = tuple(
+            _grid(label_of(pick), picture)
+            for pick in two_of(own)
+            for picture in samples_of(artifacts, [study], pick.schedule)[:1]
+        )
+    if not any(grids.values()):
+        return NoSamples(
+            "A launch puts samples on the pages of schedules, and so does "
+            "`s3search publish --samples 24`."
+        )
+    return Samples(n_images=None, noise_seed=noise_seed, grids=grids, real=None)
+
+
+def _grid(label: str, picture: Picture) -> ImageGrid:
+    with Image.open(io.BytesIO(picture.content)) as image:
+        width, height = image.size
+    return ImageGrid(
+        label=label,
+        source=data_url(picture, width),
+        width=width,
+        height=height,
+        is_pixelated=picture.mimetype == "image/png",
+    )
 
 
 def _points(schedule: Schedule) -> str:
