@@ -62,7 +62,10 @@ def test_own_pages_are_readable_on_a_phone(visit: Open, scheme: str) -> None:
         elif page.url.count("/ranking"):
             page.locator("tbody th a").first.click()
             watched.assert_pictures_are_there()
-        assert watched.looks("overhang") == 0
+        assert watched.looks("unreached") == []
+        for width in (1400, 400):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert watched.looks("overhang") == 0
         assert watched.looks("clipped") == []
         assert [found for found in watched.looks("contrasts") if found[0] < READABLE] == []
 

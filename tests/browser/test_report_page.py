@@ -80,6 +80,8 @@ def test_a_phone_scrolls_the_report_one_way_only(shown: Shown, visit: Open, sche
     assert report.looks("overhang") == 0
     report.assert_pictures_are_there()
     assert report.looks("clipped") == []
+    assert report.looks("unreached") == []
+    report.page.evaluate("scrollTo(0, 0)")
     report.page.set_viewport_size({"width": 400, "height": 800})
     for part in ("#verdict", ".two svg", ".first .stage", ".first input", "#next a"):
         box = report.page.locator(part).first.bounding_box()
