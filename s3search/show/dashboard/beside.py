@@ -62,7 +62,14 @@ def side_by_side(
     scored = {row.schedule_id: row for row in validated(frame, store.config)}
     remarks = remarks_of(store, frame)
     sides = tuple(
-        _side(store, each, known[each], values, scored, remarks.get(each, ""), artifacts)
+        Side(
+            schedule=(schedule := store.schedule(each)),
+            name=Origin.of_text(known[each]).name,
+            remark=remarks.get(each, ""),
+            samples=next(map(data_url, samples_of(artifacts, [store.name], schedule)), None),
+            found=values.get(each),
+            held_out=scored[each].value if each in scored else None,
+        )
         for each in whole
     )
     schedules = [side.schedule for side in sides]
@@ -88,28 +95,6 @@ def _whole(prefix: str, known: Mapping[str, str]) -> str:
         count = "several schedules" if found else "no schedule"
         raise StudyConflict(f"this study has measured {count} whose id begins with {prefix!r}")
     return found[0]
-
-
-def _side(
-    store: StudyStore,
-    schedule_id: str,
-    origin: str,
-    values: Mapping[str, float],
-    scored: Mapping[str, Scored],
-    remark: str,
-    artifacts: Path | None,
-) -> Side:
-    schedule = store.schedule(schedule_id)
-    pictures = samples_of(artifacts, [store.name], schedule)
-    held_out = scored.get(schedule_id)
-    return Side(
-        schedule=schedule,
-        name=Origin.of_text(origin).name,
-        remark=remark,
-        samples=data_url(pictures[0]) if pictures else None,
-        found=values.get(schedule_id),
-        held_out=None if held_out is None else held_out.value,
-    )
 
 
 def _verdict(first: Side, other: Side, scored: Mapping[str, Scored]) -> str:

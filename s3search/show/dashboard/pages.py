@@ -16,10 +16,10 @@ no script but our own.
 import json
 import re
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, urlencode
+from urllib.parse import quote
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import jinja2
@@ -27,8 +27,9 @@ import pandas as pd
 from markupsafe import Markup
 
 from s3search.errors import StudyConflict
-from s3search.show.dashboard import live
+from s3search.show.dashboard import live, views
 from s3search.show.dashboard.beside import side_by_side
+from s3search.show.dashboard.query import Query, address_of
 from s3search.show.dashboard.rows import kept_samples, rows_of
 from s3search.show.dashboard.single import picture_of, shown_of
 from s3search.show.dashboard.views import (
@@ -60,14 +61,6 @@ _ID = re.compile(r"([0-9a-f]{8,32})(\.json|\.png)?")
 
 Headers = dict[str, str]
 Answer = tuple[str, Headers, bytes]
-
-
-class Query(dict[str, list[str]]):
-    """What stands behind an address's question mark."""
-
-    def first(self, key: str) -> str:
-        """The first value; empty where there is none."""
-        return self.get(key, [""])[0]
 
 
 class Pages:
@@ -106,7 +99,7 @@ class Pages:
             first, _, rest = path.removeprefix("/").partition("/")
             if first not in own:
                 return application(environ, start_response)
-            query = Query(parse_qs(str(environ.get("QUERY_STRING", ""))))
+            query = Query.of(environ)
             try:
                 found = own[first](rest, query)
             except StudyConflict as error:
@@ -176,7 +169,7 @@ class Pages:
             with self._drawing:
                 return live.curves_of(store, frame, self._artifacts)
 
-        known = self._kept.of("live", name, curves)
+        known = self._kept.of("live", name, curves, patience=views.PATIENCE)
         with open_study(self._url, name) as store:
             head, nfes = live.head_of(store), store.config.space.nfe
         content = {
@@ -211,12 +204,12 @@ class Pages:
         by_nfe, n_images, vetoed = self._kept.of("ranking", name, ranked)
         if not by_nfe:
             raise StudyConflict(f"study {name!r} has no schedule measured yet")
-        nfe = _whole(query.first("nfe"), min(by_nfe))
+        nfe = query.whole("nfe", min(by_nfe))
         if nfe not in by_nfe:
             raise StudyConflict(f"study {name!r} has no schedule with {nfe} network calls")
         kind, text = query.first("kind"), query.first("text")
         rows = [each for each in by_nfe[nfe] if each.is_shown(kind, text)]
-        start = max(0, min(_whole(query.first("from"), 0), len(rows) - 1))
+        start = max(0, min(query.whole("from", 0), len(rows) - 1))
         with open_study(self._url, name) as store:
             shown = rows[start : start + PAGE_SIZE]
             drawn = list(rows_of(store.schedule, shown, self._artifacts, name))
@@ -236,8 +229,8 @@ class Pages:
             is_final=is_final,
             address=_address("ranking", name),
             compare=_address("compare", name),
-            before=_query(asked, max(0, start - PAGE_SIZE)) if start else None,
-            after=_query(asked, start + PAGE_SIZE) if start + PAGE_SIZE < len(rows) else None,
+            before=address_of(asked, max(0, start - PAGE_SIZE)) if start else None,
+            after=address_of(asked, start + PAGE_SIZE) if start + PAGE_SIZE < len(rows) else None,
             size=PAGE_SIZE,
         )
 
@@ -309,11 +302,3 @@ def _html(text: str, *, status: str = "200 OK", policy: str = _POLICY) -> Answer
 
 def _address(page: str, study: str) -> str:
     return f"/{page}/{quote(study, safe='')}"
-
-
-def _query(asked: Mapping[str, Any], start: int) -> str:
-    return urlencode({**{key: value for key, value in asked.items() if value}, "from": start})
-
-
-def _whole(text: str, otherwise: int) -> int:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else otherwise

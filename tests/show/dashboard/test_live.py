@@ -9,6 +9,7 @@ import pytest
 
 from s3search.show.dashboard import Access, application
 from s3search.show.dashboard.live import PARTS, stage_words
+from s3search.show.dashboard.views import Kept
 from s3search.study.file.config import StudyConfig
 from tests.show.dashboard.client import ask
 from tests.show.dashboard.rewinding import Rewound, rewound
@@ -25,7 +26,8 @@ def study(finished: StudyConfig, tmp_path: Path) -> Iterator[Rewound]:
 
 
 @pytest.fixture
-def served(study: Rewound) -> Iterator[WSGIApplication]:
+def served(study: Rewound, monkeypatch: pytest.MonkeyPatch) -> Iterator[WSGIApplication]:
+    monkeypatch.setattr("s3search.show.dashboard.views.PATIENCE", 0.0)
     with application(study.url, Access()) as shown:
         yield shown
 
@@ -66,6 +68,19 @@ def test_the_parts_run_nothing_and_stand_behind_the_guard(
     assert "connect-src 'self'" in policy and "script-src 'sha256-" in policy
     assert ask(served, f"/live/{HERE}", host="evil.example").status == 403
     assert ask(served, "/live/nosuch").status == 404
+
+
+def test_what_is_dear_to_compute_is_not_computed_at_every_look(study: Rewound) -> None:
+    kept, computed = Kept(study.url), []
+    study.goes_on(1)
+    for _ in range(2):
+        kept.of("live", NAME, lambda *_: computed.append(1), patience=1e9)
+        study.goes_on(1)
+    assert len(computed) == 1
+    kept.of("ranking", NAME, lambda *_: computed.append(1))
+    study.goes_on(1)
+    kept.of("ranking", NAME, lambda *_: computed.append(1))
+    assert len(computed) == 3
 
 
 def test_stages_have_words() -> None:

@@ -135,7 +135,9 @@ def test_a_long_ranking_is_paged(served: WSGIApplication, monkeypatch: pytest.Mo
         )
         for i in range(1, 2 * PAGE_SIZE + 6)
     ]
-    monkeypatch.setattr("s3search.show.dashboard.views.Kept.of", lambda *_: ({5: many}, 1000, []))
+    monkeypatch.setattr(
+        "s3search.show.dashboard.views.Kept.of", lambda *_, **__: ({5: many}, 1000, [])
+    )
     monkeypatch.setattr(
         "s3search.show.dashboard.pages.rows_of",
         lambda _, rows, *__: (Row(ranked=each, points="0,0", samples=None) for each in rows),
