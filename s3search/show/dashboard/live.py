@@ -4,6 +4,7 @@ The page asks every two seconds for the parts whose digests it does not have.  W
 results is kept until there is another one; the time left is looked up each time.
 """
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ def curves_of(store: StudyStore, frame: pd.DataFrame, artifacts: Path | None) ->
         curve = progress_of(frame, jobs, nfe)
         best = f"{rows[0].value:.4g}, {rows[0].origin}"
         drawing = svg_of(
-            lambda curve=curve: progress_figure(curve),
+            functools.partial(progress_figure, curve),
             f"live-{nfe}",
             f"Best distance so far against network calls at NFE {nfe}: {best}.",
         )
