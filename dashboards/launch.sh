@@ -14,8 +14,15 @@ if [ ! -s secrets/database_password ]; then
 fi
 if [ ! -s secrets/logins ]; then
     password=$(random)
-    printf '%s:%s\n' "${USER:-s3search}" "$password" > secrets/logins
-    echo "The login of the dashboard is in dashboards/secrets/logins; add NAME:PASSWORD lines for others."
+    name=${USER:-s3search}
+    if command -v htpasswd > /dev/null; then
+        printf '%s' "$password" | htpasswd -niB "$name" > secrets/logins
+        echo "The login of the dashboard is $name with the password $password, which is kept nowhere else."
+    else
+        printf '%s:%s\n' "$name" "$password" > secrets/logins
+        echo "The login of the dashboard is in dashboards/secrets/logins, readable: htpasswd is not installed."
+    fi
+    echo "Add lines for others to dashboards/secrets/logins: htpasswd -nB NAME prints one."
 fi
 # the containers' users are not this one and read the files; nobody else here enters the folder
 chmod 0700 secrets

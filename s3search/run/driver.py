@@ -19,6 +19,7 @@ from s3search.run.forecast import forecast_of, to_validate
 from s3search.run.prepare import Prepared
 from s3search.run.tally import Tally
 from s3search.run.validation import Validation
+from s3search.schedules.schedule import Schedule
 from s3search.search.conversation import Answers, Ask, Conversation, Note
 from s3search.search.questions import Answer, Job, Measure, Measurement, RealImages, Rung
 from s3search.search.trial import Trial
@@ -32,6 +33,8 @@ from s3search.study.results.watching import spend_of
 
 T = TypeVar("T")
 See = Callable[[Measurement | Answer], None]
+Meanwhile = Callable[[Pool, Sequence[Schedule]], None]
+"""Has the workers between two turns, while they are idle, and the best schedules so far."""
 
 _HOPELESS = 10  # so many failures in a row are the model's or the machine's, not a schedule's
 
@@ -39,8 +42,17 @@ _HOPELESS = 10  # so many failures in a row are the model's or the machine's, no
 class Driver:
     """Runs one study to its end; make it, call `run`, and again after an interruption."""
 
-    def __init__(self, store: StudyStore, pool: Pool, start: Prepared, report: Report) -> None:
+    def __init__(
+        self,
+        store: StudyStore,
+        pool: Pool,
+        start: Prepared,
+        report: Report,
+        meanwhile: Meanwhile | None = None,
+    ) -> None:
         check_unchanged(store, start.description)
+        self._meanwhile = meanwhile
+        self._best: dict[int, tuple[float, Trial]] = {}  # at the search rung, by NFE
         self._store, self._pool, self._start, self._report = store, pool, start, report
         population = store.config.cluster.population
         self._asker = Asker(pool, PopulationSize.of(population, start.description))
@@ -123,6 +135,8 @@ class Driver:
                 for answer in asker.collect(are_last=self._is_all(ask)):
                     log.add(answer)
                     self._see(answer)
+            if self._meanwhile is not None and self._best and not asker.keys:
+                self._meanwhile(self._pool, [trial.schedule for _, trial in self._best.values()])
             answers = log.answers(ask, tally.outside)
 
     def _foretell(self) -> None:
@@ -145,6 +159,9 @@ class Driver:
         if isinstance(answer, Measurement) and answer.question.rung is Rung.SEARCH:
             works = answer.distance is not None
             self._failures = [] if works else [*self._failures, str(answer.error)]
+            best, value = self._best.get(answer.trial.nfe), answer.value
+            if value is not None and (best is None or value < best[0]):
+                self._best[answer.trial.nfe] = value, answer.trial
             if len(self._failures) == _HOPELESS:
                 raise EvaluationFailed(
                     f"{_HOPELESS} evaluations in a row failed: {self._failures[-1]}"

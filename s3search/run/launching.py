@@ -16,7 +16,7 @@ from s3search.evaluation.record import Description
 from s3search.evaluation.spec import EvaluatorSpec
 from s3search.run.baselines import stock_solvers
 from s3search.run.checking import checked
-from s3search.run.driver import Driver, check_unchanged
+from s3search.run.driver import Driver, Meanwhile, check_unchanged
 from s3search.run.forecast import forecast_of, timed
 from s3search.run.prepare import Prepared, prepare
 from s3search.run.targets import aimed
@@ -36,12 +36,14 @@ def launch(
     report: Report,
     *,
     takeover: bool = False,
+    meanwhile: Meanwhile | None = None,
     afterwards: Callable[[Pool], None] | None = None,
     live: LiveObjects | None = None,
 ) -> None:
     """Runs the study to its end, creating or resuming it; nothing is written before all input is
-    proven good.  ``afterwards`` has the idle workers once the study is done; ``live`` are the
-    objects that the study says it searches.
+    proven good.  ``meanwhile`` has the idle workers between two turns of the search, and
+    ``afterwards`` once the study is done; ``live`` are the objects that the study says it
+    searches.
 
     Raises `StudyConflict` if another driver runs it, unless this one is to take it over.
     """
@@ -50,13 +52,19 @@ def launch(
     if not takeover:
         check_free(config.storage.url, config.study.name)
     with workers(config, live) as pool:
-        launch_on(pool, config, space, report, takeover=takeover)
+        launch_on(pool, config, space, report, takeover=takeover, meanwhile=meanwhile)
         if afterwards is not None:
             afterwards(pool)
 
 
 def launch_on(
-    pool: Pool, config: StudyConfig, space: SpaceConfig, report: Report, *, takeover: bool = False
+    pool: Pool,
+    config: StudyConfig,
+    space: SpaceConfig,
+    report: Report,
+    *,
+    takeover: bool = False,
+    meanwhile: Meanwhile | None = None,
 ) -> None:
     """Runs the study to its end on workers that have loaded what the study file names."""
     description = described(pool, layers=space.cost is not None)
@@ -69,7 +77,7 @@ def launch_on(
     with create_or_resume(config, content, takeover=takeover, extension=row) as store:
         if warnings:
             store.add_note(WARNINGS, {"messages": list(warnings)})
-        Driver(store, pool, start, report).run()
+        Driver(store, pool, start, report, meanwhile).run()
 
 
 def dry_run(config: StudyConfig, live: LiveObjects | None = None) -> CostForecast:

@@ -14,7 +14,7 @@ from s3search.run.keywords import SearchKeywords, study_of
 from s3search.run.launching import launch, workers
 from s3search.schedules.schedule import Schedule
 from s3search.search.questions import Rung, measure
-from s3search.show.dashboard.publish import publish_launched
+from s3search.show.dashboard.publish import publish_launched, samples_meanwhile
 from s3search.show.terminal.progress import shown
 from s3search.study.database.engine import redacted
 from s3search.study.database.store import open_study
@@ -38,6 +38,7 @@ def search_for(asked: SearchKeywords) -> SearchResult:
                     config,
                     report,
                     takeover=asked.takeover,
+                    meanwhile=samples_meanwhile(config) if is_kept else None,
                     afterwards=lambda pool: publish_launched(config, pool) if is_kept else None,
                     live=live,
                 )

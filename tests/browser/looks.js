@@ -57,6 +57,11 @@
       }
       return found.sort((a, b) => a[0] - b[0]);
     },
+    // What a keyboard cannot reach, or what does not show that it was reached.
+    unreached: () => [...document.querySelectorAll("a[href], button, input:not([type=hidden]), select, summary, [tabindex]")]
+      .filter((e) => e.checkVisibility())
+      .filter((e) => { e.focus(); return document.activeElement !== e || getComputedStyle(e).outlineStyle === "none"; })
+      .map((e) => e.outerHTML.slice(0, 90)),
     // How far the page is wider than the window, in pixels.
     overhang: () => document.documentElement.scrollWidth - window.innerWidth,
     // Captions of which a part can only be read after scrolling sideways.

@@ -67,7 +67,7 @@ def test_all_text_of_the_report_stands_out(shown: Shown, visit: Open, scheme: st
 
 def test_poor_contrast_would_be_found(shown: Shown, visit: Open) -> None:
     report = visit(shown.report)
-    report.page.evaluate("document.querySelector('h2').style.color = '#808080'")  # 3.95 on white
+    report.page.evaluate("document.querySelector('nav + ul').style.color = '#808080'")  # 3.95
     report.page.evaluate("document.querySelector('svg text').style.fill = '#ffffff'")
     found = [round(ratio, 1) for ratio, _ in report.looks("contrasts")]
     assert found[0] == 1.0
@@ -80,6 +80,16 @@ def test_a_phone_scrolls_the_report_one_way_only(shown: Shown, visit: Open, sche
     assert report.looks("overhang") == 0
     report.assert_pictures_are_there()
     assert report.looks("clipped") == []
+    assert report.looks("unreached") == []
+    report.page.evaluate("scrollTo(0, 0)")
+    report.page.set_viewport_size({"width": 400, "height": 800})
+    for part in ("#verdict", ".two svg", ".first .stage", ".first input", "#next a"):
+        box = report.page.locator(part).first.bounding_box()
+        assert box and box["y"] + box["height"] <= 800, part
+    scrolling = report.page.locator("#comparison .wide").first
+    before = "e => getComputedStyle(e, '::before').content"
+    assert "scrolls sideways" in scrolling.evaluate(before)
+    assert not report.page.locator("#provenance dl").is_visible()  # folded
 
 
 def test_the_report_prints_on_paper(shown: Shown, visit: Open) -> None:

@@ -191,6 +191,14 @@ def carry_files(url: str, target: str, study_name: str) -> int:
     return len(known)
 
 
+def keep_samples(folder: Path, study: str, schedule: Schedule, samples: Picture) -> Path:
+    """Writes a grid of samples where `samples_of` finds it; the file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / _artifact_id(study, schedule.id, _samples_name(schedule, samples.mimetype))
+    write_bytes(path, samples.content)
+    return path
+
+
 def samples_of(folder: Path | None, studies: Iterable[str], schedule: Schedule) -> list[Picture]:
     """The grids of samples that studies keep of a schedule."""
     if folder is None:

@@ -4,30 +4,25 @@ Every request passes, in this order:
 
     the Host header   names this machine or an allowed name: a foreign page whose name was made to
                       point here (DNS rebinding) does not
-    the login         where there is one: HTTP basic, compared in constant time, and after some
-                      that failed not looked at for a while (`s3search.show.dashboard.throttle`)
+    the login         where there is one: HTTP basic (`s3search.show.dashboard.logins`), and after
+                      some that failed not looked at for a while
+                      (`s3search.show.dashboard.throttle`)
     the method        reading only, unless opened for writing
     the origin        a change comes from our own pages, not from a form on a foreign one
 
 Answers leave with headers that keep other pages from framing them and browsers from guessing.
 """
 
-import base64
-import binascii
-import hashlib
-import hmac
 import json
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from s3search.errors import InvalidConfig
-from s3search.files import text_of
+from s3search.show.dashboard.logins import Login
 from s3search.show.dashboard.throttle import Throttle
 
 THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -47,45 +42,6 @@ _HEADERS = {
 }
 _DOCUMENT = "default-src 'none'; frame-ancestors 'none'"  # of what has no policy of its own
 _DROPPED = frozenset({"access-control-allow-origin"})  # Optuna's artifacts: to be read by anyone
-
-
-@dataclass(frozen=True, slots=True)
-class Login:
-    """Digests of `name:password`, any of which opens the door."""
-
-    digests: tuple[bytes, ...] = field(repr=False)
-
-    @classmethod
-    def from_file(cls, path: Path) -> "Login":
-        """One `name:password` a line; raises `InvalidConfig`."""
-        try:
-            lines = text_of(path).splitlines()
-        except InvalidConfig as error:
-            raise InvalidConfig(f"--password-file {error}") from error
-        for number, line in enumerate(lines, start=1):
-            name, _, password = line.partition(":")
-            if line and not (name and password):
-                raise InvalidConfig(
-                    f"--password-file {path}: line {number} is not NAME:PASSWORD, one login a line"
-                )
-        known = [line for line in lines if line]
-        if not known:
-            raise InvalidConfig(f"--password-file {path}: is empty; write NAME:PASSWORD into it")
-        return cls(tuple(_digest(line.encode()) for line in known))
-
-    def opens(self, header: str) -> bool:
-        """Whether an Authorization header is one of the logins; the time it takes tells nothing
-        of how near it was.
-        """
-        scheme, _, encoded = header.partition(" ")
-        if scheme.lower() != "basic":
-            return False
-        try:
-            given = _digest(base64.b64decode(encoded, validate=True))
-        except (binascii.Error, ValueError):
-            return False
-        same = [hmac.compare_digest(given, known) for known in self.digests]  # all of them, always
-        return any(same)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,7 +160,3 @@ def _with_headers(start_response: StartResponse, path: str) -> StartResponse:
         return start_response(status, kept, *error)
 
     return start
-
-
-def _digest(login: bytes) -> bytes:
-    return hashlib.sha256(login).digest()

@@ -1,24 +1,25 @@
 """Our own pages beside Optuna dashboard, in the same application: studies, schedules, downloads.
 
     /studies                  every study at a glance
-    /studies/NAME             a study's report, without samples
-    /ranking/NAME?nfe=&from=  its schedules by distance, a hundred at a time
-    /schedules/ID?with=ID     one schedule, or two beside each other; the first letters of an id do
+    /studies/NAME             a study while it runs, which follows it; then its report, with the
+                              samples that its artifacts have
+    /live/NAME?known=         the parts of that page whose digests are not known, as JSON
+    /ranking/NAME?nfe=&from=  its schedules by distance, a hundred at a time; &kind= and &text=
+    /compare/NAME?id=&id=     schedules beside each other; the first letters of an id do
+    /schedules/ID             one schedule
     /schedules/ID.json, .png  to keep
 
 They only read.  Every name passes through the templates' escaping, and their policy lets them run
-no script but the report's own.
+no script but our own.
 """
 
-import base64
-import io
 import json
 import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote
+from urllib.parse import quote
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import jinja2
@@ -26,32 +27,36 @@ import pandas as pd
 from markupsafe import Markup
 
 from s3search.errors import StudyConflict
-from s3search.schedules.schedule import Schedule
-from s3search.show.dashboard.artifacts import samples_of
+from s3search.show.dashboard import live, views
+from s3search.show.dashboard.beside import side_by_side
+from s3search.show.dashboard.query import Query, address_of
+from s3search.show.dashboard.rows import kept_samples, rows_of
+from s3search.show.dashboard.single import picture_of, shown_of
 from s3search.show.dashboard.views import (
     PAGE_SIZE,
     Kept,
-    measurements,
     optuna_ids,
     ranking,
     schedule_of,
 )
-from s3search.show.pictures import schedule_figure, time_lines
 from s3search.show.report.data import collect
-from s3search.show.report.page import number, render, style_sheet
-from s3search.show.report.samples import NoSamples
-from s3search.show.report.svg import svg_of
+from s3search.show.report.page import hash_of, number, render, script, style_sheet
+from s3search.show.terminal.numbers import duration
 from s3search.show.terminal.status import measured_words
-from s3search.study.database.store import StudyStore, study_names
+from s3search.study.database.store import StudyStore, open_study, study_names
 from s3search.study.results.exported import remarks_of
-from s3search.study.results.frame import status_of
+from s3search.study.results.frame import evaluations_frame, status_of
 from s3search.study.vetoes import Veto
 
+_FOLDER = Path(__file__).parent / "templates"
+_LIVE_SCRIPT = (_FOLDER / "live.js").read_text(encoding="utf-8")
 _POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; "
-    "form-action 'self'; frame-ancestors 'none'"
+    "form-action 'self'; frame-ancestors 'none'; connect-src 'self'; "
+    f"script-src '{hash_of(script())}' '{hash_of(_LIVE_SCRIPT)}'"
 )
 _OF_REPORT = "frame-ancestors 'none'"  # the report's own policy stands in the page
+_ELSEWHERE = (("All studies", "/studies"), ("Optuna dashboard", "/dashboard"))
 _ID = re.compile(r"([0-9a-f]{8,32})(\.json|\.png)?")
 
 Headers = dict[str, str]
@@ -66,7 +71,7 @@ class Pages:
         self._kept = Kept(url)
         self._drawing = threading.Lock()  # matplotlib's settings are the process's
         self._environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+            loader=jinja2.FileSystemLoader(_FOLDER),
             autoescape=True,
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,
@@ -74,15 +79,18 @@ class Pages:
         )
         self._environment.filters |= {
             "count": lambda value: f"{value:,}",
+            "duration": duration,
             "measured": measured_words,
             "number": number,
         }
 
     def before(self, application: WSGIApplication) -> WSGIApplication:
         """These pages, and the application for all other paths."""
-        own: dict[str, Callable[[str, dict[str, str]], Answer]] = {
+        own: dict[str, Callable[[str, Query], Answer]] = {
             "studies": self._studies,
+            "live": self._live,
             "ranking": self._ranking,
+            "compare": self._compare,
             "schedules": self._schedules,
         }
 
@@ -91,9 +99,9 @@ class Pages:
             first, _, rest = path.removeprefix("/").partition("/")
             if first not in own:
                 return application(environ, start_response)
-            query = parse_qs(str(environ.get("QUERY_STRING", "")))
+            query = Query.of(environ)
             try:
-                found = own[first](rest, {key: values[0] for key, values in query.items()})
+                found = own[first](rest, query)
             except StudyConflict as error:
                 found = self._page("message", "Not here", status="404 Not Found", sentence=error)
             status, headers, body = found
@@ -104,7 +112,7 @@ class Pages:
 
     # -- the pages -------------------------------------------------------------------------
 
-    def _studies(self, name: str, _query: dict[str, str]) -> Answer:
+    def _studies(self, name: str, _query: Query) -> Answer:
         if name:
             return self._study(name)
         ids = optuna_ids(self._url)
@@ -122,22 +130,72 @@ class Pages:
 
     def _study(self, name: str) -> Answer:
         def report(store: StudyStore, frame: pd.DataFrame) -> str:
-            reason = (
-                "A launch puts samples on the pages of schedules, and so does "
-                "`s3search publish --samples 24`."
-            )
+            collected, seed = collect(store, frame), store.config.validation_noise_seed
+            samples = kept_samples(self._artifacts, name, collected.picks, seed)
             with self._drawing:
-                return render(collect(store, frame), NoSamples(reason), self._links(name))
+                return render(collected, samples, self._links(name))
 
-        try:
-            text = self._kept.of("report", name, report)
-        except StudyConflict as error:
-            if name not in study_names(self._url):
-                raise
-            return self._page("message", name, self._links(name), sentence=error)
-        return _html(text, policy=_OF_REPORT)
+        with open_study(self._url, name) as store:
+            is_running = store.state in ("searching", "validating")
+        if not is_running:
+            try:
+                return _html(self._kept.of("report", name, report), policy=_OF_REPORT)
+            except StudyConflict as error:  # not validated
+                why = str(error)
+        else:
+            why = ""
+        return self._page(
+            "live",
+            name,
+            self._links(name),
+            names=live.PARTS,
+            shown=self._parts(name, why)[1],
+            live=_address("live", name),
+            live_script=Markup(_LIVE_SCRIPT),
+        )
 
-    def _ranking(self, name: str, query: dict[str, str]) -> Answer:
+    def _live(self, name: str, query: Query) -> Answer:
+        known = query.first("known").split(",")
+        is_over, parts = self._parts(name)
+        new = {key: part for key, part in parts.items() if part["digest"] not in known}
+        content = json.dumps({"is_over": is_over, "parts": new}).encode()
+        headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+        return "200 OK", headers, content
+
+    def _parts(self, name: str, why: str = "") -> tuple[bool, dict[str, dict[str, str]]]:
+        """Whether the study is over, and what its page shows until then."""
+
+        def curves(store: StudyStore, frame: pd.DataFrame) -> list[live.Curve]:
+            with self._drawing:
+                return live.curves_of(store, frame, self._artifacts)
+
+        known = self._kept.of("live", name, curves, patience=views.PATIENCE)
+        with open_study(self._url, name) as store:
+            head, nfes = live.head_of(store), store.config.space.nfe
+        content = {
+            **head,
+            "nfes": nfes,
+            "curves": known,
+            "why": why,
+            "here": _address("studies", name),
+            "ranking": _address("ranking", name),
+            "compare": _address("compare", name),
+        }
+        return head["is_over"], live.rendered(self._environment, content)
+
+    def _compare(self, name: str, query: Query) -> Answer:
+        with open_study(self._url, name) as store, self._drawing:
+            ids = list(dict.fromkeys(query.get("id", [])))
+            both = side_by_side(store, evaluations_frame(store), ids, self._artifacts)
+        return self._page(
+            "compare",
+            " and ".join(side.schedule.id[:8] for side in both.sides),
+            self._links(name),
+            both=both,
+            sampled=[side for side in both.sides if side.samples],
+        )
+
+    def _ranking(self, name: str, query: Query) -> Answer:
         def ranked(store: StudyStore, frame: pd.DataFrame) -> tuple[Any, int, list[Veto]]:
             config = store.config
             by_nfe = ranking(frame, config.held_out_images, remarks_of(store, frame))
@@ -146,28 +204,37 @@ class Pages:
         by_nfe, n_images, vetoed = self._kept.of("ranking", name, ranked)
         if not by_nfe:
             raise StudyConflict(f"study {name!r} has no schedule measured yet")
-        nfe = _whole(query.get("nfe", ""), min(by_nfe))
+        nfe = query.whole("nfe", min(by_nfe))
         if nfe not in by_nfe:
             raise StudyConflict(f"study {name!r} has no schedule with {nfe} network calls")
-        rows = by_nfe[nfe]
-        start = min(_whole(query.get("from", ""), 0), len(rows) - 1)
+        kind, text = query.first("kind"), query.first("text")
+        rows = [each for each in by_nfe[nfe] if each.is_shown(kind, text)]
+        start = max(0, min(query.whole("from", 0), len(rows) - 1))
+        with open_study(self._url, name) as store:
+            shown = rows[start : start + PAGE_SIZE]
+            drawn = list(rows_of(store.schedule, shown, self._artifacts, name))
+            is_final = store.state == "done"
+        asked = {"nfe": nfe, "kind": kind, "text": text}
         return self._page(
             "ranking",
             f"{name}: schedules",
             self._links(name),
-            rows=rows[start : start + PAGE_SIZE],
-            nfe=nfe,
+            rows=drawn,
+            asked=asked,
             known=sorted(by_nfe),
-            total=len(rows),
+            total=len(by_nfe[nfe]),
+            n_shown=len(rows),
             n_images=n_images,
             vetoed=vetoed,
+            is_final=is_final,
             address=_address("ranking", name),
-            before=max(0, start - PAGE_SIZE) if start else None,
-            after=start + PAGE_SIZE if start + PAGE_SIZE < len(rows) else None,
+            compare=_address("compare", name),
+            before=address_of(asked, max(0, start - PAGE_SIZE)) if start else None,
+            after=address_of(asked, start + PAGE_SIZE) if start + PAGE_SIZE < len(rows) else None,
             size=PAGE_SIZE,
         )
 
-    def _schedules(self, name: str, query: dict[str, str]) -> Answer:
+    def _schedules(self, name: str, _query: Query) -> Answer:
         wanted = _ID.fullmatch(name)
         if wanted is None:
             raise StudyConflict(f"{name!r} is no schedule's id (8 to 32 digits of 0-9a-f)")
@@ -182,44 +249,20 @@ class Pages:
             )
         if wanted[2] == ".png":
             headers = {"Content-Type": "image/png", "Content-Security-Policy": _POLICY}
-            return "200 OK", headers, self._png(schedule)  # browsers style a picture by itself
-        others = [query["with"]] if _ID.fullmatch(query.get("with", "")) else []
-        schedules = [schedule, *(schedule_of(self._url, each) for each in others)]
-        return self._page(
-            "schedule",
-            " and ".join(f"Schedule {each.id[:8]}" for each in schedules),
-            shown=[self._shown(each, i) for i, each in enumerate(schedules)],
-        )
+            with self._drawing:
+                return "200 OK", headers, picture_of(schedule)  # browsers style it by themselves
+        with self._drawing:
+            shown = shown_of(self._url, self._artifacts, schedule, self._remarks)
+        studies = [row["study"] for row in shown["measured"]]
+        links = self._links(studies[0]) if studies else _ELSEWHERE
+        return self._page("schedule", f"Schedule {schedule.id[:8]}", links, **shown)
 
     # -- their parts -----------------------------------------------------------------------
 
-    def _shown(self, schedule: Schedule, place: int) -> dict[str, Any]:
-        measured = measurements(self._url, schedule.id)
-        samples = samples_of(
-            self._artifacts, dict.fromkeys(row["study"] for row in measured), schedule
-        )
-        with self._drawing:
-            drawing = svg_of(
-                lambda: schedule_figure(schedule),
-                f"schedule-{place}",
-                f"Drawing of schedule {schedule.id[:8]}; the table below has its steps.",
-            )
-        return {
-            "schedule": schedule,
-            "drawing": Markup(drawing),
-            "lines": time_lines(schedule),
-            "measured": measured,
-            "samples": [
-                f"data:{each.mimetype};base64,{base64.b64encode(each.content).decode()}"
-                for each in samples
-            ],
-        }
-
-    def _png(self, schedule: Schedule) -> bytes:
-        buffer = io.BytesIO()
-        with self._drawing:
-            schedule_figure(schedule).savefig(buffer, dpi=130, format="png")
-        return buffer.getvalue()
+    def _remarks(self, study: str) -> dict[str, str]:
+        """Who is exported, by schedule id."""
+        found: dict[str, str] = self._kept.of("remarks", study, remarks_of)
+        return found
 
     def _links(self, study: str) -> list[tuple[str, str]]:
         number = optuna_ids(self._url).get(study)
@@ -237,16 +280,17 @@ class Pages:
         self,
         template: str,
         title: str,
-        links: Sequence[tuple[str, str]] = (
-            ("All studies", "/studies"),
-            ("Optuna dashboard", "/dashboard"),
-        ),
+        links: Sequence[tuple[str, str]] = _ELSEWHERE,
         *,
         status: str = "200 OK",
         **content: Any,
     ) -> Answer:
         text = self._environment.get_template(f"{template}.html.j2").render(
-            title=title, links=links, style=Markup(style_sheet()), **content
+            title=title,
+            links=links,
+            style=Markup(style_sheet()),
+            script=Markup(script()),
+            **content,
         )
         return _html(text, status=status)
 
@@ -258,7 +302,3 @@ def _html(text: str, *, status: str = "200 OK", policy: str = _POLICY) -> Answer
 
 def _address(page: str, study: str) -> str:
     return f"/{page}/{quote(study, safe='')}"
-
-
-def _whole(text: str, otherwise: int) -> int:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else otherwise

@@ -5,7 +5,9 @@ replaces what was there.  It is written in one transaction, after the files of t
 kill leaves what was there, or all of it.
 """
 
+import contextlib
 import importlib.util
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from s3search.show.dashboard.artifacts import (
     attach,
     grids_made_here,
     grids_of_workers,
+    keep_samples,
     samples_of,
 )
 from s3search.show.dashboard.cards import cards_of
@@ -38,6 +41,9 @@ from s3search.study.results.frame import evaluations_frame, validated
 
 SAMPLES = 12
 """Images of each validated schedule that a launch has its workers make."""
+
+_FIRST_AFTER = 3.0  # seconds: a search that is through by then has its samples at the end
+_PAUSE = 50  # times as long as making samples took, so that they take 2 % of the time at most
 
 _Grids = Callable[[StudyConfig, Sequence[Schedule]], dict[str, Picture]]
 
@@ -99,6 +105,36 @@ def publish_launched(config: StudyConfig, pool: Pool) -> None:
         return
     except (S3SearchError, OSError) as error:
         _warn(f"all of it: {error}")
+
+
+def samples_meanwhile(
+    config: StudyConfig, *, first_after: float = _FIRST_AFTER
+) -> Callable[[Pool, Sequence[Schedule]], None]:
+    """What has idle workers make samples of the best schedules so far, now and then, for the
+    study's page; without them the search goes on.
+    """
+    url, name = config.storage.url, config.study.name
+    folder = artifacts_folder(url, config.storage.artifacts)
+    due = time.monotonic() + first_after
+    made: dict[str, Path] = {}  # of the best so far, by schedule id
+
+    def make(pool: Pool, schedules: Sequence[Schedule]) -> None:
+        nonlocal due
+        began = time.monotonic()
+        if folder is None or began < due:
+            return
+        missing = [each for each in schedules if not samples_of(folder, [name], each)]
+        with contextlib.suppress(OSError):
+            grids = grids_of_workers(pool, config, missing, SAMPLES)
+            for each in missing:
+                if each.id in grids:
+                    made[each.id] = keep_samples(folder, name, each, grids[each.id])
+            for schedule_id in made.keys() - {each.id for each in schedules}:
+                made.pop(schedule_id).unlink(missing_ok=True)
+        now = time.monotonic()
+        due = now + _PAUSE * (now - began)
+
+    return make
 
 
 def _publish(url: str, name: str, folder: Path | None, grids: _Grids) -> Published:

@@ -14,6 +14,7 @@ from optuna.storages import BaseStorage
 
 from s3search.errors import InvalidConfig
 from s3search.show.dashboard.artifacts import ArtifactFolder, artifacts_folder
+from s3search.show.dashboard.dressing import dressed, name_pages_of_schedules
 from s3search.show.dashboard.guard import Access, guarded
 from s3search.show.dashboard.order import keep_order
 from s3search.show.dashboard.pages import Pages
@@ -119,9 +120,11 @@ def application(
             "pip install 'optuna-dashboard==0.21.*' 'waitress>=3'"
         ) from error
     keep_order()
+    name_pages_of_schedules()
     folder = artifacts_folder(url, artifacts)
     with closed_after(open_storage(url, writable=access.writable)) as rdb:
         cached: BaseStorage = optuna.storages.get_storage(rdb)
         store = None if folder is None else ArtifactFolder(folder)
         embedded = optuna_dashboard.wsgi(cached, artifact_store=store)
-        yield guarded(Pages(url, folder).before(embedded), access)
+        shown = dressed(embedded, writable=access.writable)
+        yield guarded(Pages(url, folder).before(shown), access)

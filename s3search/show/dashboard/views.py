@@ -6,6 +6,7 @@ it is kept with a stamp of the study's tables, and computed anew when the stamp 
 
 import json
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,18 @@ _MOST_KEPT = 256
 _Key = tuple[str, str]
 _Stamp = tuple[object, ...]
 
+PATIENCE = 4.0
+"""What follows a running study may be older by so many times the seconds that it took to compute:
+a page that asks again and again keeps a fifth of a core busy at most.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    stamp: _Stamp
+    value: Any
+    until: float  # on the clock: when it may be computed anew
+
 
 class Kept:
     """Results by what they are of and the study's stamp; one thread computes, others wait."""
@@ -37,20 +50,30 @@ class Kept:
     def __init__(self, url: str) -> None:
         self._url = url
         self._lock = threading.Lock()
-        self._found: dict[_Key, tuple[_Stamp, Any]] = {}
+        self._found: dict[_Key, _Found] = {}
 
-    def of(self, kind: str, study: str, compute: Callable[[StudyStore, pd.DataFrame], Any]) -> Any:
-        """``compute(store, frame)`` of a study, unless it is known; raises `StudyConflict` for a
-        study that is not there.
+    def of(
+        self,
+        kind: str,
+        study: str,
+        compute: Callable[[StudyStore, pd.DataFrame], Any],
+        *,
+        patience: float = 0.0,
+    ) -> Any:
+        """``compute(store, frame)`` of a study, unless it is known or was computed of late (see
+        `PATIENCE`); raises `StudyConflict` for a study that is not there.
         """
         with self._lock:
             stamp = _stamp(self._url, study)
             known = self._found.get((kind, study))
-            if known is not None and known[0] == stamp:
-                return known[1]
+            began = time.monotonic()
+            if known is not None and (known.stamp == stamp or began < known.until):
+                return known.value
             with open_study(self._url, study) as store:
                 found = compute(store, evaluations_frame(store))
-            self._found[kind, study] = (stamp, found)
+            now = time.monotonic()
+            until = now + patience * (now - began)
+            self._found[kind, study] = _Found(stamp, found, until)
             while len(self._found) > _MOST_KEPT:
                 self._found.pop(next(iter(self._found)))
             return found
@@ -67,6 +90,14 @@ class Ranked:
     value: float  # at the search rung
     held_out: float | None
     remark: str = ""  # whether it is exported
+
+    def is_shown(self, kind: str, text: str) -> bool:
+        """Whether it is of a kind ("found", "published"; else of any) and has a text in its origin
+        or at the beginning of its id.
+        """
+        is_kind = {"found": not self.is_baseline, "published": self.is_baseline}.get(kind, True)
+        words = text.strip().lower()
+        return is_kind and (words in self.origin.lower() or self.schedule_id.startswith(words))
 
 
 def ranking(

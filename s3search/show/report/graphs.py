@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
+from s3search.schedules.schedule import Schedule
 from s3search.show.pictures import time_lines
 from s3search.show.report.data import Calibrated, Pick, SearchCurve
 from s3search.show.report.svg import GRID, MUTED, SERIES
@@ -103,6 +104,33 @@ def times_figure(picks: Sequence[Pick]) -> Figure:
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     axes.legend(list(unique.values()), list(unique), fontsize=8, frameon=False)
+    return figure
+
+
+def levels_figure(schedules: Sequence[Schedule], names: Sequence[str]) -> Figure:
+    """Noise over the steps of schedules that are compared, each in its colour and dashes."""
+    figure, axes = _new(3.4)
+    shown: list[float] = []
+    for i, (schedule, name) in enumerate(zip(schedules, names, strict=True)):
+        points = [
+            (line.index, line.ratio)
+            for line in time_lines(schedule)
+            if 0.0 < line.ratio < math.inf
+        ]
+        shown += [ratio for _, ratio in points]
+        axes.plot(
+            *zip(*points, strict=True),
+            marker=_MARKERS[i],
+            linestyle=("-", *_DASHES)[i % 4],
+            color=SERIES[i],
+            label=name,
+        )
+    axes.set_yscale("log")
+    _decades(axes, shown)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("time index")
+    axes.set_ylabel("sigma / alpha")
+    axes.legend(fontsize=8, frameon=False)
     return figure
 
 

@@ -1,6 +1,7 @@
 "use strict";
 for (const wipe of document.querySelectorAll(".wipe")) {
-  const grids = [...wipe.parentElement.querySelectorAll(".grids img")];
+  const source = document.getElementById(wipe.dataset.of);
+  const grids = [...source.querySelectorAll(".grids img")];
   if (grids.length < 2) continue;
   const [under, over] = wipe.querySelectorAll(".stage img");
   const [left, right] = wipe.querySelectorAll("select");
@@ -20,9 +21,19 @@ for (const wipe of document.querySelectorAll(".wipe")) {
     }
     stage.style.setProperty("--cut", range.value + "%");
   };
-  left.value = grids.length > 2 ? 1 : 0;
-  right.value = grids.length - 1;
+  left.value = wipe.dataset.of === "sides" ? 0 : grids.length - 2;
+  right.value = Number(left.value) + 1;
   for (const input of [left, right, range]) input.addEventListener("input", show);
   wipe.hidden = false;
   show();
 }
+const say = () => {
+  for (const box of document.querySelectorAll(".wide, pre")) {
+    box.classList.toggle("scrolls", box.scrollWidth > box.clientWidth + 1);
+  }
+};
+addEventListener("resize", say);
+document.addEventListener("exchanged", say);
+document.addEventListener("toggle", say, true);
+say();
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((each) => (each.open = true)));

@@ -25,13 +25,30 @@ from s3search.show.report.svg import svg_of
 from s3search.show.terminal.comparison import comparison_lines, row_order
 from s3search.show.terminal.gains import gain_lines
 from s3search.show.terminal.status import measured_words
+from s3search.study.results.claims import Verdict
 
 _FOLDER = Path(__file__).parent
+_VERDICTS = {
+    Verdict.BEATS.value: "better than the published",
+    Verdict.LOSES.value: "worse than the published",
+    Verdict.UNDECIDED.value: "undecided: noise may decide",
+    Verdict.NOT_COVERED.value: "too little of the published is measured",
+}
 
 
 def style_sheet() -> str:
     """What our pages look like."""
     return _own("page.css")
+
+
+def script() -> str:
+    """What our pages run."""
+    return _own("page.js")
+
+
+def hash_of(script: str) -> str:
+    """How a content security policy names a script that may run."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
 def render(
@@ -40,7 +57,6 @@ def render(
     links: Sequence[tuple[str, str]] = (),
 ) -> str:
     """The whole page as text; ``links`` (text, address) lead to pages beside it, if there are."""
-    script = _own("page.js")
     environment = jinja2.Environment(
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -53,6 +69,7 @@ def render(
         "number": number,
         "range": _range,
         "share": lambda value: f"{100 * value:.0f} %",
+        "capitalized": lambda text: text[:1].upper() + text[1:],
     }
     template = environment.from_string(_own("page.html.j2"))
     rows = collected.comparison["rows"]
@@ -66,13 +83,34 @@ def render(
         gains=list(gain_lines(collected.status["gains"])),
         ladder=list(_ladders(collected)),
         calibration=list(_calibrations(collected)),
+        picture=_two_of(collected),
+        verdicts=_VERDICTS,
         samples=None if isinstance(samples, NoSamples) else samples,
         no_samples=samples.reason if isinstance(samples, NoSamples) else "",
         commands=_commands(collected),
         links=links,
         style=Markup(style_sheet()),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        script=Markup(script()),
+        script_hash=hash_of(script()),
+    )
+
+
+def _two_of(collected: Collected) -> Markup:
+    """The found and the best published schedule of the first number of calls, for the top of the
+    page.
+    """
+    nfe = next(iter(collected.best))
+    rows = [row for row in collected.comparison["rows"] if row["nfe"] == nfe]
+    shown = []
+    for is_baseline in (False, True):
+        own = [row for row in rows if row["is_baseline"] is is_baseline]
+        shown += sorted(own, key=lambda row: row["value"])[:1]
+    return _svg(
+        lambda: graphs.comparison_figure(shown),
+        "verdict",
+        f"Distances at NFE {nfe} with 95 % intervals: "
+        + "; ".join(f"{graphs.row_name(row)} {row['value']:.4f}" for row in shown)
+        + ".",
     )
 
 
@@ -157,8 +195,16 @@ def _calibrations(collected: Collected) -> Iterator[tuple[int, Markup]]:
             )
 
 
-def _commands(collected: Collected) -> list[tuple[str, str]]:
+def _commands(collected: Collected) -> dict[str, Any]:
+    """All that reproduces the page, and the one that exports the first winner."""
     study = collected.status["study"]
+    exports = [
+        (
+            f"the best schedule at NFE {nfe}",
+            ["s3search", "export", study, "--nfe", str(nfe), "-o", f"schedule-{nfe}.json"],
+        )
+        for nfe in collected.best
+    ]
     lines = [
         (
             "installs the version that measured",
@@ -166,16 +212,13 @@ def _commands(collected: Collected) -> list[tuple[str, str]]:
         ),
         ("runs the search again, from the study file below", ["s3search", "launch", "study.toml"]),
         ("the table of this page", ["s3search", "compare", study]),
-        *(
-            (
-                f"the best schedule at NFE {nfe}",
-                ["s3search", "export", study, "--nfe", str(nfe), "-o", f"schedule-{nfe}.json"],
-            )
-            for nfe in collected.best
-        ),
+        *exports,
         ("this page", ["s3search", "report", study, "-o", "report.html"]),
     ]
-    return [(what, shlex.join(words)) for what, words in lines]
+    return {
+        "all": [(what, shlex.join(words)) for what, words in lines],
+        "export": shlex.join(exports[0][1]),
+    }
 
 
 def _svg(draw: Any, name: str, description: str) -> Markup:

@@ -43,7 +43,7 @@ class ImageGrid:
 class Samples:
     """Image grids by NFE, and real images."""
 
-    n_images: int
+    n_images: int | None  # of each grid; None where that was not kept
     noise_seed: int
     grids: Mapping[int, tuple[ImageGrid, ...]]
     real: ImageGrid | None
@@ -88,7 +88,7 @@ def _samples(
     grids = {
         nfe: (
             reference,
-            *(made(f"{p.label}, distance {p.value:.3f}", p.schedule) for p in _two(own)),
+            *(made(label_of(p), p.schedule) for p in two_of(own)),
         )
         for nfe, own in picks.items()
     }
@@ -131,7 +131,12 @@ def image_grid(label: str, images: Tensor) -> ImageGrid:  # (n, C, H, W) in [-1,
     )
 
 
-def _two(picks: Sequence[Pick]) -> Iterator[Pick]:
+def label_of(pick: Pick) -> str:
+    """What stands below samples of a schedule."""
+    return f"{pick.label}, distance {pick.value:.3f}"
+
+
+def two_of(picks: Sequence[Pick]) -> Iterator[Pick]:
     """The best published and the best found, as far as there are both."""
     for is_baseline in (True, False):
         yield from [pick for pick in picks if pick.is_baseline is is_baseline][:1]

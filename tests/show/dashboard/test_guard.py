@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from wsgiref.types import WSGIApplication
 
+import bcrypt
 import optuna
 import pytest
 import sqlalchemy as sa
@@ -171,9 +172,38 @@ def test_own_and_allowed_names_are_served(database: str) -> None:
         assert ask(served, "/api/studies", host="other.example").status == 403
 
 
+def _hashed(login: str) -> str:
+    name, _, password = login.partition(":")
+    return f"{name}:{bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()}"
+
+
+def test_plain_lines_open_the_door_and_are_warned_of(tmp_path: Path) -> None:
+    with pytest.warns(FutureWarning, match=r"can be read.*htpasswd -nB"):
+        login = _login(tmp_path, f"ada:love:lace\n{_hashed('eve:x')}\n")
+    assert [
+        login.opens(_basic(each)) for each in ("ada:love:lace", "eve:x", "eve:y", "ada:x")
+    ] == [*(True, True, False, False)]
+
+
+def test_a_hash_is_checked_once_for_each_login(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is slow by design, and every request of a page has the header; who is not known costs as
+    much as who is.
+    """
+    login = _login(tmp_path, f"# of the team\n{_hashed('ada:x')}\n")
+    checked = []
+    original = bcrypt.checkpw
+    monkeypatch.setattr("bcrypt.checkpw", lambda *given: checked.append(1) or original(*given))
+    assert all(login.opens(_basic("ada:x")) for _ in range(5)) and len(checked) == 1
+    assert not any(login.opens(_basic(each)) for each in ("ada:y", "bob:x", "ada:" + 99 * "x"))
+    assert len(checked) == 4
+    assert not login.opens(_basic("ada:x\0"))
+
+
 def test_a_login_is_asked_for_and_compared_whole(database: str, tmp_path: Path) -> None:
-    login = _login(tmp_path, "ada:love:lace\n\nböb:ß\n")
-    assert "love" not in repr(login)
+    login = _login(tmp_path, f"{_hashed('ada:love:lace')}\n\n{_hashed('böb:ß')}\n")
+    assert "$2b$" not in repr(login)
     wrong = (
         "",
         "ada",
@@ -208,7 +238,15 @@ def test_a_login_is_asked_for_and_compared_whole(database: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("", "is empty"), ("a:b\nab\n", "line 2"), (":b", "line 1")]
+    ("text", "words"),
+    [
+        ("", "is empty"),
+        ("a:b\nab\n", "line 2"),
+        (":b", "line 1"),
+        ("#\na:$apr1$x$abcdefgh", "line 2 has a hash that is not bcrypt's"),
+        ("a:{SHA}abc=", "htpasswd -nB"),
+        (f"a:$2y$31${53 * 'a'}", "cost 4 to 17"),
+    ],
 )
 def test_a_login_file_must_hold_logins(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(InvalidConfig, match=words):

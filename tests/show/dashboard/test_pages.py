@@ -15,6 +15,7 @@ from s3search.run.launching import launch
 from s3search.schedules.schedule import Schedule
 from s3search.show.dashboard import Access, application
 from s3search.show.dashboard.publish import publish
+from s3search.show.dashboard.rows import Row
 from s3search.show.dashboard.views import PAGE_SIZE, Ranked, ranking
 from s3search.study.database.store import open_study
 from s3search.study.file.config import StudyConfig
@@ -134,7 +135,13 @@ def test_a_long_ranking_is_paged(served: WSGIApplication, monkeypatch: pytest.Mo
         )
         for i in range(1, 2 * PAGE_SIZE + 6)
     ]
-    monkeypatch.setattr("s3search.show.dashboard.views.Kept.of", lambda *_: ({5: many}, 1000, []))
+    monkeypatch.setattr(
+        "s3search.show.dashboard.views.Kept.of", lambda *_, **__: ({5: many}, 1000, [])
+    )
+    monkeypatch.setattr(
+        "s3search.show.dashboard.pages.rows_of",
+        lambda _, rows, *__: (Row(ranked=each, points="0,0", samples=None) for each in rows),
+    )
     starts = []
     path: str | None = f"/ranking/{HERE}"
     while path is not None:
@@ -145,7 +152,7 @@ def test_a_long_ranking_is_paged(served: WSGIApplication, monkeypatch: pytest.Mo
     assert starts == [PAGE_SIZE, PAGE_SIZE, 5]
 
 
-def test_a_schedule_is_shown_downloaded_and_compared(served: WSGIApplication, url: str) -> None:
+def test_a_schedule_is_shown_and_downloaded(served: WSGIApplication, url: str) -> None:
     winner = _winner(url)
     shown = ask(served, f"/schedules/{winner[:8]}")
     page = Page(shown.text)
@@ -157,13 +164,42 @@ def test_a_schedule_is_shown_downloaded_and_compared(served: WSGIApplication, ur
     assert Schedule.from_dict(content.json).id == winner
     assert content.headers["content-disposition"].startswith("attachment; ")
     assert ask(served, f"/schedules/{winner}.png").body.startswith(b"\x89PNG")
-    (other,) = {p for p in _links(ask(served, f"/ranking/{HERE}?nfe=2")) if winner in p} or {
-        f"/schedules/{winner}"
-    }
-    both = Page(ask(served, f"{other}?with={winner}").text)
-    assert len(both.all("svg")) == 2
-    ids = [str(each["id"]) for _, each in both.elements if "id" in each]
-    assert len(ids) == len(set(ids))
+
+
+def test_ticked_schedules_are_compared(served: WSGIApplication, url: str) -> None:
+    """As many as are ticked; what may be said of a pair is the paired interval's to say."""
+    with open_study(url, NAME) as store:
+        rows = [row for row in comparison_of(store)["rows"] if row["nfe"] == 2]
+    first, *others = [row for row in rows if row["difference_95"] is not None or row["is_winner"]]
+    others = others[:3]
+    assert first["is_winner"] and others
+    ids = "&".join(f"id={row['schedule_id'][:8]}" for row in (first, *others))
+    found = Page(ask(served, f"/compare/{HERE}?{ids}").text)
+    assert len(found.all("svg")) == 1 and found.all("svg")[0]["aria-label"]
+    assert len([each for each in found.all("img") if str(each.get("src")).startswith("data:")]) > 1
+    for row in others:
+        low, high = row["difference_95"]
+        a, b = first["schedule_id"][:8], row["schedule_id"][:8]
+        said = "noise may decide" if low <= 0 <= high else f"{a if low > 0 else b} is nearer"
+        assert f"{a} against {b}: {said}." in found.text
+        assert f"{row['difference']:+.4f} (95 % {low:+.4f} to {high:+.4f})" in found.text
+    again = [str(each["id"]) for _, each in found.elements if "id" in each]
+    assert len(again) == len(set(again))
+    for few in ("", f"?id={first['schedule_id']}", "?id=00000000&id=11111111"):
+        refused = ask(served, f"/compare/{HERE}{few}")
+        assert refused.status == 404 and "schedule" in Page(refused.text).text
+
+
+def test_a_ranking_is_filtered_by_kind_and_text(served: WSGIApplication) -> None:
+    def ranked(query: str) -> list[str]:
+        page = Page(ask(served, f"/ranking/{HERE}?nfe=2&{query}").text)
+        return [str(each["value"]) for each in page.all("input") if each.get("name") == "id"]
+
+    everything, found, published = ranked(""), ranked("kind=found"), ranked("kind=published")
+    assert found and published and sorted(found + published) == sorted(everything)
+    assert ranked(f"text={everything[3]}") == [everything[3]]
+    assert set(ranked("text=BASELINE")) == set(published)
+    assert ranked("text=nothing+of+the+kind") == []
 
 
 @pytest.mark.parametrize(

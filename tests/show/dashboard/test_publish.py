@@ -4,7 +4,7 @@ import base64
 import io
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from wsgiref.types import WSGIApplication
@@ -20,11 +20,13 @@ from s3search.evaluation.evaluator import Evaluator
 from s3search.processes import edm
 from s3search.run.launching import launch
 from s3search.schedules import published
+from s3search.schedules.schedule import Schedule
 from s3search.show.dashboard import Access, application
 from s3search.show.dashboard.artifacts import artifacts_folder, samples_of
 from s3search.show.dashboard.choices import choices_of, counted
 from s3search.show.dashboard.note import merged, note_text, plain
-from s3search.show.dashboard.publish import SAMPLES, publish, publish_launched
+from s3search.show.dashboard.publish import SAMPLES, publish, publish_launched, samples_meanwhile
+from s3search.show.dashboard.views import ranking
 from s3search.show.report.data import Collected, collect
 from s3search.show.report.samples import image_grid
 from s3search.study.database.store import StudyStore, create_or_resume, open_study
@@ -33,7 +35,7 @@ from s3search.study.results.comparison import comparison_of
 from s3search.study.results.frame import evaluations_frame, status_of, validated
 from tests.show.dashboard.client import ask
 from tests.support.studies import EVIL_NAME as NAME
-from tests.support.studies import study_config, study_file
+from tests.support.studies import FEWER, content, study_config, study_file, undisturbed
 
 
 @pytest.fixture(scope="module")
@@ -293,6 +295,31 @@ def test_the_samples_of_a_launch_are_of_the_same_held_out_noise(tmp_path: Path) 
             assert 320 <= shown.width < 320 + own.width  # each pixel a square of pixels
             assert shown.resize(own.size, Image.Resampling.NEAREST).tobytes() == own.tobytes()
     publish_launched(config, _no_workers())  # launched again, nothing is left to make
+
+
+def test_a_running_search_has_samples_of_its_best_and_finds_the_same(tmp_path: Path) -> None:
+    """They are there before the end, and those of what is not the best any more are gone."""
+    config = study_config(tmp_path, FEWER)
+    folder = artifacts_folder(config.storage.url)
+    assert folder is not None
+    make = samples_meanwhile(config, first_after=0.0)
+    seen: list[str] = []
+
+    def meanwhile(pool: Pool, schedules: Sequence[Schedule]) -> None:
+        make(pool, schedules)
+        assert [len(samples_of(folder, ["t"], each)) for each in schedules] == [1]
+        seen.append(schedules[0].id)
+
+    def afterwards(pool: Pool) -> None:
+        meanwhile(pool, [published.ddim(edm(), nfe=3)])
+        assert len(list(folder.iterdir())) == 1
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("s3search.show.dashboard.publish._PAUSE", 0)
+        launch(config, lambda _: None, meanwhile=meanwhile, afterwards=afterwards)
+    assert content(config) == undisturbed(tmp_path, FEWER)
+    with open_study(config.storage.url, "t") as store:
+        assert seen[-2] == ranking(evaluations_frame(store), 0, {})[3][0].schedule_id
 
 
 def test_without_optuna_dashboard_a_search_finishes_without_cards(

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
+import bcrypt
 import pytest
 
 import s3search
@@ -62,7 +63,7 @@ def test_after_failed_logins_even_the_right_one_waits(
     finished: StudyConfig, tmp_path: Path
 ) -> None:
     file = tmp_path / "logins"
-    file.write_text("ann:right")
+    file.write_text(f"ann:{bcrypt.hashpw(b'right', bcrypt.gensalt(4)).decode()}")
     right, wrong = (
         "Basic " + base64.b64encode(f"ann:{word}".encode()).decode() for word in ("right", "wrong")
     )

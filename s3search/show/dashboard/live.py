@@ -1,0 +1,121 @@
+"""What a study's page shows while the study runs, in parts that its script exchanges.
+
+The page asks every two seconds for the parts whose digests it does not have.  What follows from
+results is kept until there is another one; the time left is looked up each time.
+"""
+
+import functools
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from s3search.show.dashboard.rows import Row, rows_of
+from s3search.show.dashboard.views import ranking
+from s3search.show.report.data import progress_of
+from s3search.show.report.graphs import progress_figure
+from s3search.show.report.svg import svg_of
+from s3search.study.database.store import StudyStore
+from s3search.study.results.exported import remarks_of
+from s3search.study.results.watching import Watched, look
+
+PARTS = ("head", "best")  # each is a template
+
+_SHOWN = 10  # schedules of each number of calls
+_STAGES = {
+    "baselines": "measuring the published solvers",
+    "search": "measuring schedules that the search proposes",
+    "stopped": "measuring schedules that the search proposes",
+    "gaussian": "sorting proposals by a quick estimate",
+    "mixture": "sorting proposals by a quick estimate",
+    "trajectory": "sorting proposals by a few images",
+    "polish": "improving the best by gradient descent",
+    "finals": "measuring the best again on other noise",
+    "validation": "measuring the best and the published on noise that the search never saw",
+    "floor": "measuring real images, to compare with",
+    "searching": "preparing",
+    "done": "done",
+    "interrupted": "interrupted; the same launch goes on with it",
+    "failed": "failed; the same launch goes on with it",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """One number of calls: the best so far as a graph, and the first of the ranking."""
+
+    nfe: int
+    drawing: Markup
+    rows: tuple[Row, ...]
+    samples: str | None  # data:image/... of the first that has any
+    sampled: str  # which one that is
+
+
+def curves_of(store: StudyStore, frame: pd.DataFrame, artifacts: Path | None) -> list[Curve]:
+    """What the results so far show; matplotlib draws."""
+    jobs, config = store.job_costs(), store.config
+    ranked = ranking(frame, config.held_out_images, remarks_of(store, frame))
+    found = []
+    for nfe, rows in sorted(ranked.items()):
+        curve = progress_of(frame, jobs, nfe)
+        best = f"{rows[0].value:.4g}, {rows[0].origin}"
+        drawing = svg_of(
+            functools.partial(progress_figure, curve),
+            f"live-{nfe}",
+            f"Best distance so far against network calls at NFE {nfe}: {best}.",
+        )
+        shown = tuple(rows_of(store.schedule, rows[:_SHOWN], artifacts, store.name))
+        sampled = next((row for row in shown if row.samples is not None), None)
+        found.append(
+            Curve(
+                nfe=nfe,
+                drawing=Markup(drawing),
+                rows=shown,
+                samples=None if sampled is None else sampled.samples,
+                sampled="" if sampled is None else _named(sampled),
+            )
+        )
+    return found
+
+
+def head_of(store: StudyStore) -> dict[str, Any]:
+    """How far the study is now, for the part `head`."""
+    seen = look(store)
+    return {
+        "seen": seen,
+        "now": seen.progress,
+        "stage": stage_words(seen.progress.stage),
+        "is_over": is_over(seen),
+    }
+
+
+def is_over(seen: Watched) -> bool:
+    """Whether nothing more will come."""
+    return seen.state == "done"
+
+
+def stage_words(name: str) -> str:
+    """What the stage of a search, a rung or a kind of job is, for its user."""
+    return _STAGES.get(name, name)
+
+
+def rendered(
+    environment: jinja2.Environment, content: Mapping[str, Any]
+) -> dict[str, dict[str, str]]:
+    """Digest and HTML of each part."""
+    found = {}
+    for name in PARTS:
+        text = environment.get_template(f"live_{name}.html.j2").render(content)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        found[name] = {"digest": digest, "html": text}
+    return found
+
+
+def _named(row: Row) -> str:
+    own = row.ranked
+    return f"schedule {own.schedule_id[:8]}, which ranks {own.rank} by now ({own.origin})"
