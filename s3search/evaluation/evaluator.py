@@ -64,7 +64,6 @@ from s3search.search.questions import (
     Rung,
     Score,
 )
-from s3search.solvers.trainable import Freedom
 
 _BATCH_ELEMENTS = 2**20  # numbers in one batch of states, when no batch size is given
 _LARGEST_BATCH = 1000
@@ -269,16 +268,7 @@ class Evaluator:
 
     def polish(self, request: Polish) -> PolishReply:
         """A schedule after gradient descent on the distance itself, or on the trajectory's."""
-        settings = PolishSettings(
-            iterations=request.iterations,
-            n_images=request.n_images,
-            keep_invariants=request.keep_invariants,
-            loss=request.loss,
-            free=frozenset(Freedom) - set(request.fixed),
-            keeps_steps=request.keeps_steps,
-            whole_steps=request.whole_steps,
-            by_differences=self.gradient_problem is not None,
-        )
+        settings = PolishSettings.of(request, by_differences=self.gradient_problem is not None)
         return self._gradients.fitting(
             lambda batch_size: polish(
                 self.denoiser,

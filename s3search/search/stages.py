@@ -28,7 +28,7 @@ STAGES = {
     "search": _BREEDING,
     "evolution": _BREEDING,
     "polish": StageWords(
-        "fine-tuning the best by gradient", "levels and weights go down the distance"
+        "fine-tuning the best", "levels and weights go down the distance's gradient"
     ),
     "finals": StageWords("second look at the best", "on other noise, so that luck does not win"),
     "validation": StageWords(
@@ -52,7 +52,7 @@ def stage_words(name: str) -> StageWords:
     """The words for a stage by its name; a round of polishing says its number.
 
     >>> stage_words("polish 2").title
-    'fine-tuning the best by gradient, round 2'
+    'fine-tuning the best, round 2'
     """
     kind, _, number = name.partition(" ")
     known = STAGES.get(kind)

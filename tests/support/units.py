@@ -108,6 +108,8 @@ class _Scheduling(LoadScopeScheduling):
 
     def _reschedule(self, node: Any) -> None:
         """Gives a process enough to go on with: it begins a test when it knows the next."""
+        if node not in self.registered_collections:
+            return  # it has only just begun, and asks once it has its tests
         waiting = self.assigned_work[node]
         while self.workqueue and not node.shutting_down and self._pending_of(waiting) <= _ENOUGH:
             self._assign_work_unit(node)

@@ -17,6 +17,7 @@ from round to round, as what there is to gain comes near to what so many images 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -160,8 +161,14 @@ def _lowest(
     start = np.zeros(len(slopes))
     began, _ = value(start)
     bounds = [(-box, box)] * len(slopes)
-    limits = {"maxiter": _MOST_STEPS}
-    found = minimize(value, start, jac=True, method="L-BFGS-B", bounds=bounds, options=limits)
+    found = minimize(
+        cast("Any", value),
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options={"maxiter": _MOST_STEPS},
+    )
     return began, found.x
 
 

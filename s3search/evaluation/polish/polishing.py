@@ -33,6 +33,7 @@ from s3search.schedules.schedule import Schedule
 from s3search.search.questions import (
     FINE_NFE,
     TRAJECTORY_TARGETS,
+    Polish,
     PolishLoss,
     PolishResult,
     polish_checks,
@@ -67,6 +68,20 @@ class PolishSettings:
     target_batches: int = TRAJECTORY_TARGETS  # sets of n_images whose fine solves take turns
     fine_nfe: int = FINE_NFE  # calls of the fine solve, DPM-Solver++(2M)
     by_differences: bool = False  # network or extractor carry no gradient
+
+    @classmethod
+    def of(cls, request: Polish, *, by_differences: bool) -> "PolishSettings":
+        """What a search asks for."""
+        return cls(
+            iterations=request.iterations,
+            n_images=request.n_images,
+            keep_invariants=request.keep_invariants,
+            loss=request.loss,
+            free=frozenset(Freedom) - set(request.fixed),
+            keeps_steps=request.keeps_steps,
+            whole_steps=request.whole_steps,
+            by_differences=by_differences,
+        )
 
     def __post_init__(self) -> None:
         for name, least in (("iterations", 1), ("n_images", 4), ("target_batches", 1)):

@@ -15,6 +15,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
+from s3search.search.stages import stage_words
 from s3search.show.dashboard.rows import Row, rows_of
 from s3search.show.dashboard.views import ranking
 from s3search.show.report.data import progress_of
@@ -27,19 +28,8 @@ from s3search.study.results.watching import Watched, look
 PARTS = ("head", "best")  # each is a template
 
 _SHOWN = 10  # schedules of each number of calls
-_STAGES = {
-    "baselines": "measuring the published solvers",
-    "search": "measuring schedules that the search proposes",
-    "stopped": "measuring schedules that the search proposes",
-    "gaussian": "sorting proposals by a quick estimate",
-    "mixture": "sorting proposals by a quick estimate",
-    "trajectory": "sorting proposals by a few images",
-    "polish": "improving the best by gradient descent",
-    "finals": "measuring the best again on other noise",
-    "validation": "measuring the best and the published on noise that the search never saw",
-    "floor": "measuring real images, to compare with",
+_STATES = {
     "searching": "preparing",
-    "done": "done",
     "interrupted": "interrupted; the same launch goes on with it",
     "failed": "failed; the same launch goes on with it",
 }
@@ -86,10 +76,11 @@ def curves_of(store: StudyStore, frame: pd.DataFrame, artifacts: Path | None) ->
 def head_of(store: StudyStore) -> dict[str, Any]:
     """How far the study is now, for the part `head`."""
     seen = look(store)
+    stage = seen.progress.stage
     return {
         "seen": seen,
         "now": seen.progress,
-        "stage": stage_words(seen.progress.stage),
+        "stage": _STATES.get(stage, stage_words(stage).title),
         "is_over": is_over(seen),
     }
 
@@ -97,11 +88,6 @@ def head_of(store: StudyStore) -> dict[str, Any]:
 def is_over(seen: Watched) -> bool:
     """Whether nothing more will come."""
     return seen.state == "done"
-
-
-def stage_words(name: str) -> str:
-    """What the stage of a search, a rung or a kind of job is, for its user."""
-    return _STAGES.get(name, name)
 
 
 def rendered(

@@ -8,7 +8,7 @@ from wsgiref.types import WSGIApplication
 import pytest
 
 from s3search.show.dashboard import Access, application
-from s3search.show.dashboard.live import PARTS, stage_words
+from s3search.show.dashboard.live import PARTS
 from s3search.show.dashboard.views import Kept
 from s3search.study.file.config import StudyConfig
 from tests.show.dashboard.client import ask
@@ -40,7 +40,7 @@ def test_the_page_follows_a_study_from_before_its_first_result(
     assert "<script>alert" not in first.text
     study.goes_on(4)
     page = Page(ask(served, f"/studies/{HERE}").text)
-    assert "Measuring the published solvers" in page.text and "best so far" in page.text
+    assert "Trying published samplers" in page.text and "best so far" in page.text
     assert all(each["aria-label"] for each in page.all("svg")) and page.all("polyline")
     known = ",".join(str(each["data-digest"]) for each in page.all("div") if "data-digest" in each)
     now = ask(served, f"/live/{HERE}?known={known}").json
@@ -81,8 +81,3 @@ def test_what_is_dear_to_compute_is_not_computed_at_every_look(study: Rewound) -
     study.goes_on(1)
     kept.of("ranking", NAME, lambda *_: computed.append(1))
     assert len(computed) == 3
-
-
-def test_stages_have_words() -> None:
-    assert stage_words("gaussian") == "sorting proposals by a quick estimate"
-    assert stage_words("a rung of somebody's own") == "a rung of somebody's own"

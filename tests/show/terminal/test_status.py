@@ -34,7 +34,7 @@ def test_the_ledger_is_a_line_for_each_rung_the_dearest_first() -> None:
     assert lines[1:] == [
         ["spent", "on:"],
         ["count", "network", "calls", "worker", "seconds"],
-        ["fine-tuning", "the", "best", "by", "gradient", "2", "1,230,000", "80.0"],
+        ["fine-tuning", "the", "best", "2", "1,230,000", "80.0"],
         ["measuring", "schedules", "4", "20,000", "10.0"],
     ]
 
