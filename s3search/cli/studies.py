@@ -1,5 +1,6 @@
 """Commands of studies: run one, look at it, take its result."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -256,9 +257,10 @@ def _conclude(config: Any, result: dict[str, Any], *command: str) -> None:
     from s3search.show.terminal.verdict import next_lines, verdict_lines
     from s3search.study.database.engine import redacted
 
-    url = config.storage.url
+    url, named = config.storage.url, os.environ.get("S3SEARCH_STORAGE")
+    where = "the database that $S3SEARCH_STORAGE names" if url == named else redacted(url)
     say("", *verdict_lines(result))
-    say(*next_lines(redacted(url), command, is_default=url == storage_url(None)))
+    say(*next_lines(where, command, is_default=url == storage_url(None)))
 
 
 def _foretell(config: Any, *, as_json: bool) -> None:

@@ -7,6 +7,7 @@ picture drawn in the terminal.
 import json
 import random
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -342,6 +343,12 @@ def _prompts() -> list[Sample]:
     ]
 
 
+def _login(path: Path) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of plain passwords
+        return Login.from_file(path)
+
+
 # --- checkpoints ---
 
 
@@ -491,7 +498,7 @@ READERS: dict[str, Reader] = {
     ),
     "prompts": Reader(read=lambda path: read_prompts(str(path)), samples=_prompts),
     "logins": Reader(
-        read=Login.from_file,
+        read=_login,
         samples=lambda: [samples.of_text("logins", "ada:one two\nbob:x:y\n")],
     ),
     "edm safetensors": Reader(read=edm.load, samples=_edm_files),
