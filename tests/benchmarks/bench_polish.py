@@ -7,10 +7,16 @@
 Every descent begins at the same schedule, the best of 60 published ones by 1,000 images, costs
 ``--images`` forward and backward, and is measured on 10,000 images of other noise.
 
-    matrix    full-matrix Adam, as the search has it
-    diagonal  torch's Adam, the same decay
-    lbfgs     L-BFGS-B on fixed noise, new in each of three rounds of growing size (sample average
-              approximation)
+    matrix       full-matrix Adam, as the search has it
+    diagonal     torch's Adam, the same decay
+    lbfgs        L-BFGS-B on fixed noise, new in each of three rounds of growing size (sample
+                 average approximation)
+
+and without a gradient, at the same cost:
+
+    differences  as the search has it
+    cmaes        CMA-ES of generations on common noise, 250 images a candidate; the mean in the end
+    spsa         two random directions at each step (Spall 1992), under full-matrix Adam
 """
 
 import argparse
@@ -18,17 +24,20 @@ import json
 import math
 import random
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from cmaes import CMA
 from scipy.optimize import minimize
 
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.live import LIVE, LiveObjects
 from s3search.evaluation.polish import losses
 from s3search.evaluation.polish.adam import RecoveringAdam
+from s3search.evaluation.polish.differences import ROUNDS, PlanDifferences
 from s3search.evaluation.polish.differentiable import DifferentiableDenoiser, frozen
 from s3search.evaluation.polish.gradient import PlanGradient
 from s3search.evaluation.spec import EvaluatorSpec
@@ -41,7 +50,16 @@ from s3search.solvers.trainable import Freedom, TrainableTable, trained_range
 from tests.benchmarks.zoo import ZOO, load
 
 _STARTS, _START_SEED, _HELD_OUT_SEED = 60, 5, 999
-_RATES = {"matrix": (0.02, 0.04, 0.08, 0.16), "diagonal": (0.006, 0.012, 0.025), "lbfgs": (0.0,)}
+_RATES = {
+    "matrix": (0.02, 0.04, 0.08, 0.16),
+    "diagonal": (0.006, 0.012, 0.025),
+    "lbfgs": (0.0,),
+    "differences": (0.0,),
+    "cmaes": (0.02,),
+    "spsa": (0.08,),
+}
+_SPSA = (200, 2, 0.02)  # images, directions, step of a difference
+_CMAES = 250  # images of a candidate
 _ROUNDS = (0.5, 1.0, 2.0)  # images of a round of L-BFGS, relative
 
 
@@ -54,14 +72,14 @@ class Descent:
         self.table = TrainableTable(
             numbers, carries=False, free=frozenset(Freedom), trained=trained
         )
-        denoiser = DifferentiableDenoiser(evaluator.denoiser, numbers.nfe, recompute=None)
-        self._gradient = PlanGradient(
-            denoiser=denoiser,
-            features=evaluator.extract,
-            table=self.table,
-            noise=evaluator.noise,
-            batch_size=1000,
-        )
+        given: dict[str, Any] = {
+            "denoiser": DifferentiableDenoiser(evaluator.denoiser, numbers.nfe, recompute=None),
+            "features": evaluator.extract,
+            "table": self.table,
+            "noise": evaluator.noise,
+            "batch_size": 1000,
+        }
+        self._gradient, self._differences = PlanGradient(**given), PlanDifferences(**given)
         self._loss = FrechetLoss(evaluator.reference, evaluator.noise.device)
 
     def at(self, i: int, n_images: int) -> tuple[float, list[torch.Tensor]]:
@@ -107,11 +125,73 @@ class Descent:
             found = minimize(value, start, jac=True, method="L-BFGS-B", options=limits)
             self._set(found.x)
 
-    def _set(self, x: np.ndarray) -> None:
-        parts = torch.tensor(x).split([move.numel() for move in self.table.moves])
+    def differences(self, images: int, _: float) -> None:
+        """Rounds of differences."""
+        each = images / self._differences.runs_of_round() / sum(ROUNDS)
+        self._differences.run(lambda i: self._lowered(i, round(each * ROUNDS[i])))
+
+    def cmaes(self, images: int, sigma: float) -> None:
+        """CMA-ES in the numbers that change the plan."""
+        search = CMA(mean=np.zeros(len(self._places)), sigma=sigma, seed=0)
+        for i in range(max(1, images // (_CMAES * search.population_size))):
+            found = []
+            for _ in range(search.population_size):
+                x = search.ask()
+                value = self._value(x, i, _CMAES)
+                found.append((x, value if math.isfinite(value) else 1e6))
+            search.tell(found)
+        self._place(search.mean)
+
+    def spsa(self, images: int, rate: float) -> None:
+        """Simultaneous perturbations."""
+        n, n_directions, step = _SPSA
+        rng = np.random.default_rng(0)
+
+        def slope(i: int) -> tuple[float, list[torch.Tensor]]:
+            x, found, values = self._flat()[self._places], np.zeros(len(self._places)), []
+            for _ in range(n_directions):
+                way = rng.choice([-1.0, 1.0], len(x))
+                high, low = (self._value(x + sign * step * way, i, n) for sign in (1, -1))
+                found += (high - low) / (2 * step) * way / n_directions
+                values += [high, low]
+            self._place(x)
+            flat = np.zeros(len(self._flat()))
+            flat[self._places] = found
+            return float(np.mean(values)), self._split(flat)
+
+        adam = RecoveringAdam(self.table.moves, self.table.project, rate)
+        adam.run(slope, images // (2 * n_directions * n))
+
+    def _lowered(self, i: int, n: int) -> tuple[Any, Any]:
+        return self._gradient.batches(losses.iteration_seed(1, i), n), self._loss
+
+    def _value(self, x: np.ndarray, i: int, n: int) -> float:
+        self._place(x)
+        return self._gradient.value(*self._lowered(i, n))
+
+    @cached_property
+    def _places(self) -> np.ndarray:
+        """Where the numbers that change the plan are, in the flat moves."""
+        sizes = np.cumsum([0, *(move.numel() for move in self.table.moves)])
         with torch.no_grad():
-            for move, part in zip(self.table.moves, parts, strict=True):
-                move.copy_(part.view_as(move))
+            return np.array([sizes[m.leaf] + m.place for m in self._differences.moved_plans()])
+
+    def _place(self, x: np.ndarray) -> None:
+        flat = np.zeros(sum(move.numel() for move in self.table.moves))
+        flat[self._places] = x
+        self._set(flat)
+
+    def _flat(self) -> np.ndarray:
+        return torch.cat([move.detach().flatten() for move in self.table.moves]).numpy()
+
+    def _split(self, flat: np.ndarray) -> list[torch.Tensor]:
+        parts = torch.tensor(flat).split([move.numel() for move in self.table.moves])
+        return [part.view_as(m) for part, m in zip(parts, self.table.moves, strict=True)]
+
+    def _set(self, x: np.ndarray) -> None:
+        with torch.no_grad():
+            for move, part in zip(self.table.moves, self._split(x), strict=True):
+                move.copy_(part)
         self.table.project()
 
 
@@ -149,15 +229,17 @@ def _start(evaluator: Evaluator, nfe: int) -> Schedule:
     return min(tried, key=lambda own: _value(evaluator, own, 1000, _START_SEED))
 
 
-def descended(folder: Path, name: str, nfe: int, images: int) -> list[dict[str, Any]]:
+def descended(
+    folder: Path, name: str, nfe: int, images: int, kinds: Sequence[str]
+) -> list[dict[str, Any]]:
     """What every optimiser and rate makes of one model's start."""
     evaluator = _evaluator(folder, name)
     start = _start(evaluator, nfe)
     shown = {"model": name, "nfe": nfe, "images": images}
     shown["start"] = _value(evaluator, start, 10_000, _HELD_OUT_SEED)
     rows = []
-    for kind, rates in _RATES.items():
-        for rate in rates:
+    for kind in kinds:
+        for rate in _RATES[kind]:
             descent = Descent(evaluator, start)
             with frozen(evaluator.denoiser), frozen(evaluator.extract):
                 getattr(descent, kind)(images, rate)
@@ -207,6 +289,7 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", default=list(ZOO), choices=[*ZOO, "digits"])
     parser.add_argument("--nfe", type=int, default=5)
     parser.add_argument("--images", type=int, default=60_000)
+    parser.add_argument("--kind", nargs="+", default=list(_RATES), choices=list(_RATES))
     parser.add_argument("--output", type=Path, default=Path("polish.jsonl"))
     parser.add_argument("--table", action="store_true")
     asked = parser.parse_args()
@@ -215,7 +298,7 @@ def main() -> None:
         print(table_of([json.loads(line) for line in asked.output.read_text().splitlines()]))
         return
     for name in asked.model:
-        rows = descended(asked.folder, name, asked.nfe, asked.images)
+        rows = descended(asked.folder, name, asked.nfe, asked.images, asked.kind)
         with asked.output.open("a") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
 

@@ -41,7 +41,7 @@ _MOST_STEPS = 60  # of L-BFGS-B
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Moved:
+class Moved:
     """The plan with one number moved."""
 
     leaf: int
@@ -88,11 +88,11 @@ class PlanDifferences(PlanGradient):
     def runs_of_round(self) -> float:
         """Runs of the whole schedule that a round costs for each image."""
         n = self.table.table.nfe
-        return 2.0 + sum((n - each.n_known) / n for each in self._moved_plans())
+        return 2.0 + sum((n - each.n_known) / n for each in self.moved_plans())
 
     def _linear(self, batches: Sequence[Drawn]) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
         """Features (n, d), their slopes in each number (k, n, d), and where these numbers are."""
-        base, moved = self.table.plan(), list(self._moved_plans())
+        base, moved = self.table.plan(), list(self.moved_plans())
         features: list[Tensor] = []
         slopes: list[Tensor] = []
         for batch in batches:
@@ -124,7 +124,7 @@ class PlanDifferences(PlanGradient):
         images = run_plan(network, plan, plan.first_state(noise))
         return self.features(images).to(torch.float64)
 
-    def _moved_plans(self) -> Iterator[_Moved]:
+    def moved_plans(self) -> Iterator[Moved]:
         """One for each number that changes the plan, within its range."""
         base, moves = self.table.plan(), self.table.moves
         before = [move.clone() for move in moves]
@@ -140,7 +140,7 @@ class PlanDifferences(PlanGradient):
                         continue
                     known = _n_known(base, plan)
                     if known is not None:
-                        yield _Moved(i, place, step, plan, known)
+                        yield Moved(i, place, step, plan, known)
                     break
 
 

@@ -142,17 +142,26 @@ def polish(
             values = gradient.run(_rounds(gradient, reference, settings, noise_seed))
             _keeps_the_better(gradient, lowered, settings.iterations)
         else:
-            rate = settings.learning_rate or _rate(numbers.nfe, settings.iterations)
-            adam = RecoveringAdam(table.moves, table.project, rate)
-            values = adam.run(lambda i: gradient(*lowered(i)), settings.iterations)
-            if not _keeps_the_better(gradient, lowered, settings.iterations):
-                adam.restore()
-                _keeps_the_better(gradient, lowered, settings.iterations)
+            values = _descended(gradient, lowered, settings)
         made = table.moved_schedule(_provenance(schedule, settings))
     return PolishReply(
         made=PolishResult(schedule=made, losses=tuple(values)),
         network_calls=gradient.denoiser.network_calls,
     )
+
+
+def _descended(
+    gradient: PlanGradient, lowered: losses.Lowered, settings: PolishSettings
+) -> list[float]:
+    """The losses of Adam's iterations, after which the better of end and start is kept."""
+    table, n = gradient.table, settings.iterations
+    rate = settings.learning_rate or _rate(table.table.nfe, n)
+    adam = RecoveringAdam(table.moves, table.project, rate)
+    values = adam.run(lambda i: gradient(*lowered(i)), n)
+    if not _keeps_the_better(gradient, lowered, n):
+        adam.restore()
+        _keeps_the_better(gradient, lowered, n)
+    return values
 
 
 def _rounds(

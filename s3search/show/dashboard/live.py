@@ -16,7 +16,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from s3search.search.stages import stage_words
-from s3search.show.dashboard.rows import Row, rows_of
+from s3search.show.dashboard.rows import ShownSchedule, rows_of
 from s3search.show.dashboard.views import ranking
 from s3search.show.report.data import progress_of
 from s3search.show.report.graphs import progress_figure
@@ -41,7 +41,7 @@ class Curve:
 
     nfe: int
     drawing: Markup
-    rows: tuple[Row, ...]
+    rows: tuple[ShownSchedule, ...]
     samples: str | None  # data:image/... of the first that has any
     sampled: str  # which one that is
 
@@ -102,6 +102,6 @@ def rendered(
     return found
 
 
-def _named(row: Row) -> str:
+def _named(row: ShownSchedule) -> str:
     own = row.ranked
     return f"schedule {own.schedule_id[:8]}, which ranks {own.rank} by now ({own.origin})"

@@ -21,7 +21,7 @@ _WIDEST = 400  # pixels of samples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class ShownSchedule:
     """A schedule of a ranking, its noise levels as the points of a line, and its samples."""
 
     ranked: Ranked
@@ -34,13 +34,13 @@ def rows_of(
     ranked: Sequence[Ranked],
     artifacts: Path | None,
     study: str,
-) -> Iterator[Row]:
+) -> Iterator[ShownSchedule]:
     """The rows of these schedules."""
     for each in ranked:
         schedule = schedule_of(each.schedule_id)
         pictures = samples_of(artifacts, [study], schedule)
         samples = data_url(pictures[0]) if pictures else None
-        yield Row(ranked=each, points=_points(schedule), samples=samples)
+        yield ShownSchedule(ranked=each, points=_points(schedule), samples=samples)
 
 
 def kept_samples(

@@ -15,7 +15,7 @@ from s3search.run.launching import launch
 from s3search.schedules.schedule import Schedule
 from s3search.show.dashboard import Access, application
 from s3search.show.dashboard.publish import publish
-from s3search.show.dashboard.rows import Row
+from s3search.show.dashboard.rows import ShownSchedule
 from s3search.show.dashboard.views import PAGE_SIZE, Ranked, ranking
 from s3search.study.database.store import open_study
 from s3search.study.file.config import StudyConfig
@@ -140,7 +140,9 @@ def test_a_long_ranking_is_paged(served: WSGIApplication, monkeypatch: pytest.Mo
     )
     monkeypatch.setattr(
         "s3search.show.dashboard.pages.rows_of",
-        lambda _, rows, *__: (Row(ranked=each, points="0,0", samples=None) for each in rows),
+        lambda _, rows, *__: (
+            ShownSchedule(ranked=each, points="0,0", samples=None) for each in rows
+        ),
     )
     starts = []
     path: str | None = f"/ranking/{HERE}"
