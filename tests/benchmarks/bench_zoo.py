@@ -43,7 +43,7 @@ def searched(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
     found = s3search.search(
         model,
         reference=member.images,
-        features=member.features,
+        features=_without_gradient(member.features) if asked["no_gradient"] else member.features,
         nfe=asked["nfe"],
         evaluations=asked["evaluations"],
         n_images=asked["n_images"],
@@ -71,6 +71,14 @@ def searched(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
         "gains": status.get("gains"),
         "seconds": round(time.perf_counter() - began, 1),
     }
+
+
+def _without_gradient(features: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    @torch.inference_mode()
+    def seen(images: torch.Tensor) -> torch.Tensor:
+        return features(images)
+
+    return seen
 
 
 def solved(folder: Path, name: str, nfe: int) -> float:
@@ -128,6 +136,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, help="images; by default as a search chooses")
     parser.add_argument("--seed", nargs="+", type=int, default=[0])
     parser.add_argument("--output", type=Path, default=Path("zoo.jsonl"))
+    parser.add_argument("--no-gradient", action="store_true", help="another --output, then")
     parser.add_argument("--solve", type=int, metavar="NFE", help="DPM-Solver++(2M) instead")
     parser.add_argument("--table", action="store_true")
     asked = parser.parse_args()
@@ -151,7 +160,8 @@ def main() -> None:
                         if wanted in done:
                             continue
                         given = dict(zip(_ASKED, wanted, strict=True))
-                        row = searched(asked.folder, {**given, "held_out": asked.held_out})
+                        given |= {"held_out": asked.held_out, "no_gradient": asked.no_gradient}
+                        row = searched(asked.folder, given)
                         with asked.output.open("a") as file:
                             file.write(json.dumps(row) + "\n")
                         print(
