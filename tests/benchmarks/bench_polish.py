@@ -37,7 +37,7 @@ from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.live import LIVE, LiveObjects
 from s3search.evaluation.polish import losses
 from s3search.evaluation.polish.adam import RecoveringAdam
-from s3search.evaluation.polish.differences import ROUNDS, PlanDifferences
+from s3search.evaluation.polish.differences import PlanDifferences
 from s3search.evaluation.polish.differentiable import DifferentiableDenoiser, frozen
 from s3search.evaluation.polish.gradient import PlanGradient
 from s3search.evaluation.spec import EvaluatorSpec
@@ -127,8 +127,7 @@ class Descent:
 
     def differences(self, images: int, _: float) -> None:
         """Rounds of differences."""
-        each = images / self._differences.runs_of_round() / sum(ROUNDS)
-        self._differences.run(lambda i: self._lowered(i, round(each * ROUNDS[i])))
+        self._differences.run(self._lowered, images)
 
     def cmaes(self, images: int, sigma: float) -> None:
         """CMA-ES in the numbers that change the plan."""

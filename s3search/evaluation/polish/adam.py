@@ -80,9 +80,7 @@ class RecoveringAdam:
 
     def restore(self) -> None:
         """Back to the last values that had a finite loss."""
-        with torch.no_grad():
-            for leaf, value in zip(self._leaves, self._good, strict=True):
-                leaf.copy_(value)
+        put_back(self._leaves, self._good)
 
     def _move(self, step: Tensor) -> None:
         parts = torch.split(step, [leaf.numel() for leaf in self._leaves])
@@ -91,7 +89,19 @@ class RecoveringAdam:
                 leaf.add_(part.view_as(leaf))
 
     def _keep(self) -> None:
-        self._good = [leaf.detach().clone() for leaf in self._leaves]
+        self._good = copied(self._leaves)
+
+
+def copied(leaves: Sequence[Tensor]) -> list[Tensor]:
+    """The present values of leaves, for `put_back`."""
+    return [leaf.detach().clone() for leaf in leaves]
+
+
+@torch.no_grad()
+def put_back(leaves: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Gives leaves values that they had."""
+    for leaf, value in zip(leaves, values, strict=True):
+        leaf.copy_(value)
 
 
 class _Moments:

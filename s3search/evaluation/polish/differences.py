@@ -26,14 +26,14 @@ from torch import Tensor
 
 from s3search.errors import EvaluationFailed
 from s3search.evaluation.noise import Drawn
+from s3search.evaluation.polish.adam import copied, put_back
 from s3search.evaluation.polish.gradient import PlanGradient
 from s3search.evaluation.polish.losses import Lowered
 from s3search.solvers.sample import run_plan
 from s3search.solvers.tensor_plan import TensorPlan
 
-ROUNDS = (1, 1, 2, 3, 3)
-"""Images of each round, relative to each other."""
-
+_ROUNDS = (1, 1, 2, 3, 3)  # images of each, relative to each other
+_FEWEST = 20  # images of a round
 _BOX, _SHRINKS = 0.1, 0.6  # half a side of the first round's box, and by what it shrinks
 _STEP = 0.01  # of a difference; moves are of the size of the data
 _SAME = 1e-12
@@ -56,14 +56,15 @@ class PlanDifferences(PlanGradient):
     """A table between network and extractor, neither of which needs a derivative."""
 
     @torch.no_grad()
-    def run(self, lowered: Lowered) -> list[float]:
+    def run(self, lowered: Lowered, runs: float) -> list[float]:
         """The losses at the beginning of each round, nan where one was not finite; raises
-        `EvaluationFailed` where the first is not.
+        `EvaluationFailed` where the first is not.  ``runs`` of the whole schedule by an image are
+        shared among the rounds.
         """
         losses: list[float] = []
-        box = _BOX
-        for i in range(len(ROUNDS)):
-            batches, loss_of = lowered(i)
+        box, images = _BOX, runs / self.runs_of_round() / sum(_ROUNDS)
+        for i, share in enumerate(_ROUNDS):
+            batches, loss_of = lowered(i, max(_FEWEST, round(share * images)))
             features, slopes, places = self._linear(batches)
             if not (torch.isfinite(features).all() and torch.isfinite(slopes).all()):
                 if not losses:
@@ -74,12 +75,12 @@ class PlanDifferences(PlanGradient):
                 losses.append(math.nan)
                 break
             began, step = _lowest(features, slopes, loss_of, box)
-            before = [move.clone() for move in self.table.moves]
+            before = copied(self.table.moves)
             for (leaf, place), own in zip(places, step.tolist(), strict=True):
                 self.table.moves[leaf].view(-1)[place] += own
             self.table.project()
             if not self.value(batches, loss_of) < began:
-                _put_back(self.table.moves, before)
+                put_back(self.table.moves, before)
             losses.append(began)
             box *= _SHRINKS
         return losses
@@ -127,15 +128,15 @@ class PlanDifferences(PlanGradient):
     def moved_plans(self) -> Iterator[Moved]:
         """One for each number that changes the plan, within its range."""
         base, moves = self.table.plan(), self.table.moves
-        before = [move.clone() for move in moves]
+        before = copied(moves)
         for i, leaf in enumerate(moves):
             for place in range(leaf.numel()):
                 for step in (_STEP, -_STEP):
                     leaf.view(-1)[place] += step
-                    asked = [move.clone() for move in moves]
+                    asked = copied(moves)
                     self.table.project()
                     plan = self.table.plan() if _are_same(asked, moves) else None
-                    _put_back(moves, before)
+                    put_back(moves, before)
                     if plan is None:
                         continue
                     known = _n_known(base, plan)
@@ -184,8 +185,3 @@ def _n_known(base: TensorPlan, moved: TensorPlan) -> int | None:
 
 def _are_same(asked: Sequence[Tensor], found: Sequence[Tensor]) -> bool:
     return all(bool(((a - b).abs() <= _SAME).all()) for a, b in zip(asked, found, strict=True))
-
-
-def _put_back(moves: Sequence[Tensor], before: Sequence[Tensor]) -> None:
-    for move, own in zip(moves, before, strict=True):
-        move.copy_(own)

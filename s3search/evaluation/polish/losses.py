@@ -21,35 +21,32 @@ from s3search.metrics.frechet import FrechetReference
 from s3search.metrics.frechet_loss import FrechetLoss
 from s3search.solvers.plan import Plan
 
-Lowered = Callable[[int], tuple[Sequence[Drawn], Callable[[Tensor], Tensor]]]
-"""Iteration -> its batches, and the loss of their features (n, d)."""
+Lowered = Callable[[int, int], tuple[Sequence[Drawn], Callable[[Tensor], Tensor]]]
+"""Iteration, images -> its batches, and the loss of their features (n, d)."""
 
 _SEED_TAG = 0x706F6C697368  # keeps the seeds apart from other hashes of the same numbers
 
 
-def frechet(
-    gradient: PlanGradient, reference: FrechetReference, n_images: int, noise_seed: int
-) -> Lowered:
-    """The distance of ``n_images`` images, fresh ones at every iteration."""
+def frechet(gradient: PlanGradient, reference: FrechetReference, noise_seed: int) -> Lowered:
+    """The distance, of fresh images at every iteration."""
     loss = FrechetLoss(reference, gradient.noise.device)
-    return lambda i: (gradient.batches(iteration_seed(noise_seed, i), n_images), loss)
+    return lambda i, n: (gradient.batches(iteration_seed(noise_seed, i), n), loss)
 
 
-def trajectory(
-    gradient: PlanGradient, fine: Plan, n_images: int, noise_seed: int, n_sets: int
-) -> Lowered:
-    """The distance from the images that the plan ``fine`` makes; ``n_sets`` sets of ``n_images``
-    noises take turns, so that each is solved finely once.
+def trajectory(gradient: PlanGradient, fine: Plan, noise_seed: int, n_sets: int) -> Lowered:
+    """The distance from the images that the plan ``fine`` makes; ``n_sets`` sets of noises take
+    turns, so that each is solved finely once.
     """
-    targets: dict[int, Tensor] = {}
+    targets: dict[tuple[int, int], Tensor] = {}
 
-    def lowered(i: int) -> tuple[Sequence[Drawn], Callable[[Tensor], Tensor]]:
+    def lowered(i: int, n: int) -> tuple[Sequence[Drawn], Callable[[Tensor], Tensor]]:
         turn = i % n_sets
-        batches = gradient.batches(iteration_seed(noise_seed, turn), n_images)
-        if turn not in targets:
+        batches = gradient.batches(iteration_seed(noise_seed, turn), n)
+        if (turn, n) not in targets:
             with torch.no_grad():
-                targets[turn] = torch.cat([gradient.features_of(b, fine) for b in batches])
-        return batches, lambda f: ((f - targets[turn]) ** 2).sum(1).mean()
+                solved = [gradient.features_of(batch, fine) for batch in batches]
+            targets[turn, n] = torch.cat(solved)
+        return batches, lambda f: ((f - targets[turn, n]) ** 2).sum(1).mean()
 
     return lowered
 

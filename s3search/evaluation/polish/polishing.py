@@ -12,7 +12,7 @@ the targets of a trajectory's loss.
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -22,8 +22,8 @@ from s3search.errors import InvalidConfig, InvalidSchedule
 from s3search.evaluation.decoding import images_of
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.polish import losses
-from s3search.evaluation.polish.adam import RecoveringAdam
-from s3search.evaluation.polish.differences import ROUNDS, PlanDifferences
+from s3search.evaluation.polish.adam import RecoveringAdam, copied, put_back
+from s3search.evaluation.polish.differences import PlanDifferences
 from s3search.evaluation.polish.differentiable import DifferentiableDenoiser, frozen
 from s3search.evaluation.polish.gradient import PlanGradient
 from s3search.evaluation.record import PolishReply
@@ -45,7 +45,6 @@ from s3search.solvers.trainable import Freedom, TrainableTable, trained_range
 from s3search.solvers.trainable_times import TrainableTimes
 
 _RATE, _MOST_RATE, _WHOLE_RUN = 0.4, 0.08, 20
-_FEWEST_IMAGES = 20  # of a round by differences
 
 Features = Callable[[Tensor], Tensor]
 """Images (b, C, H, W) -> (b, d)."""
@@ -123,11 +122,9 @@ def polish(
     numbers = coefficient_table(schedule)
     check_process(denoiser, compile_plan(schedule))
     with ExitStack() as stack:
-        for each in (torch.inference_mode(False), torch.enable_grad()):
+        still = () if settings.by_differences else (frozen(denoiser), frozen(features))
+        for each in (torch.inference_mode(False), torch.enable_grad(), *still):
             stack.enter_context(each)
-        if not settings.by_differences:
-            for module in (denoiser, features):
-                stack.enter_context(frozen(module))
         table = _trainable(schedule, numbers, settings, trained_range(denoiser.process))
         kind = PlanDifferences if settings.by_differences else PlanGradient
         gradient = kind(
@@ -139,8 +136,9 @@ def polish(
         )
         lowered = _lowered(gradient, reference, settings, noise_seed)
         if isinstance(gradient, PlanDifferences):
-            values = gradient.run(_rounds(gradient, reference, settings, noise_seed))
-            _keeps_the_better(gradient, lowered, settings.iterations)
+            # an iteration of a gradient runs an image forward and backward
+            values = gradient.run(lowered, 2.0 * settings.iterations * settings.n_images)
+            _keeps_the_better(gradient, lowered, settings)
         else:
             values = _descended(gradient, lowered, settings)
         made = table.moved_schedule(_provenance(schedule, settings))
@@ -157,28 +155,11 @@ def _descended(
     table, n = gradient.table, settings.iterations
     rate = settings.learning_rate or _rate(table.table.nfe, n)
     adam = RecoveringAdam(table.moves, table.project, rate)
-    values = adam.run(lambda i: gradient(*lowered(i)), n)
-    if not _keeps_the_better(gradient, lowered, n):
+    values = adam.run(lambda i: gradient(*lowered(i, settings.n_images)), n)
+    if not _keeps_the_better(gradient, lowered, settings):
         adam.restore()
-        _keeps_the_better(gradient, lowered, n)
+        _keeps_the_better(gradient, lowered, settings)
     return values
-
-
-def _rounds(
-    gradient: PlanDifferences,
-    reference: FrechetReference,
-    settings: PolishSettings,
-    noise_seed: int,
-) -> losses.Lowered:
-    """What the rounds of differences lower, at the cost of the iterations of a gradient, each of
-    which runs an image forward and backward.
-    """
-    images = 2.0 * settings.iterations * settings.n_images / gradient.runs_of_round()
-    sizes = [max(_FEWEST_IMAGES, round(images * share / sum(ROUNDS))) for share in ROUNDS]
-    each = [
-        _lowered(gradient, reference, replace(settings, n_images=n), noise_seed) for n in sizes
-    ]
-    return lambda i: each[i](i)
 
 
 def _provenance(schedule: Schedule, settings: PolishSettings) -> dict[str, Any]:
@@ -213,34 +194,32 @@ def _lowered(
     gradient: PlanGradient, reference: FrechetReference, settings: PolishSettings, noise_seed: int
 ) -> losses.Lowered:
     if settings.loss == "frechet":
-        return losses.frechet(gradient, reference, settings.n_images, noise_seed)
+        return losses.frechet(gradient, reference, noise_seed)
     end = published.End(rule=published.EndRule.DENOISE)
     process = gradient.denoiser.process
     fine = compile_plan(published.dpmpp_2m(process, nfe=settings.fine_nfe, end=end))
-    return losses.trajectory(
-        gradient, fine, settings.n_images, noise_seed, settings.target_batches
-    )
+    return losses.trajectory(gradient, fine, noise_seed, settings.target_batches)
 
 
-def _keeps_the_better(gradient: PlanGradient, lowered: losses.Lowered, iterations: int) -> bool:
+def _keeps_the_better(
+    gradient: PlanGradient, lowered: losses.Lowered, settings: PolishSettings
+) -> bool:
     """Takes every move back unless the loss is lower than without; False, with the moves as they
     are, where it is not finite.
     """
-    unseen = range(iterations, iterations + polish_checks(iterations))
+    first, n = settings.iterations, settings.n_images
+    unseen = range(first, first + polish_checks(first))
 
     def value() -> float:
-        return math.fsum(gradient.value(*lowered(i)) for i in unseen)
+        return math.fsum(gradient.value(*lowered(i, n)) for i in unseen)
 
     moves = gradient.table.moves
-    ended, moved = value(), [move.detach().clone() for move in moves]
+    ended, moved = value(), copied(moves)
     if not math.isfinite(ended):
         return False
-    with torch.no_grad():
-        for move in moves:
-            move.zero_()
-        if not value() <= ended:
-            for move, there in zip(moves, moved, strict=True):
-                move.copy_(there)
+    put_back(moves, [torch.zeros_like(move) for move in moves])
+    if not value() <= ended:
+        put_back(moves, moved)
     return True
 
 

@@ -76,14 +76,9 @@ def times_figure(picks: Sequence[Pick]) -> Figure:
     figure, axes = _new(3.4)
     shown: list[float] = []
     for pick in sorted(picks, key=lambda pick: (pick.is_baseline, pick.is_winner)):  # last on top
-        points = [
-            (line.index, line.ratio)
-            for line in time_lines(pick.schedule)
-            if 0.0 < line.ratio < math.inf  # the clean end and pure noise have no place here
-        ]
-        if not points:
+        steps, ratios = _levels_of(pick.schedule)
+        if not ratios:
             continue
-        steps, ratios = zip(*points, strict=True)
         shown += ratios
         axes.plot(
             steps,
@@ -96,11 +91,7 @@ def times_figure(picks: Sequence[Pick]) -> Figure:
             alpha=1.0 if pick.is_winner or pick.is_baseline else 0.45,
             label="best published" if pick.is_baseline else "found",
         )
-    axes.set_yscale("log")
-    _decades(axes, shown)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("time index")
-    axes.set_ylabel("sigma / alpha")
+    _of_levels(axes, shown)
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     axes.legend(list(unique.values()), list(unique), fontsize=8, frameon=False)
@@ -112,26 +103,33 @@ def levels_figure(schedules: Sequence[Schedule], names: Sequence[str]) -> Figure
     figure, axes = _new(3.4)
     shown: list[float] = []
     for i, (schedule, name) in enumerate(zip(schedules, names, strict=True)):
-        points = [
-            (line.index, line.ratio)
-            for line in time_lines(schedule)
-            if 0.0 < line.ratio < math.inf
-        ]
-        shown += [ratio for _, ratio in points]
+        steps, ratios = _levels_of(schedule)
+        shown += ratios
         axes.plot(
-            *zip(*points, strict=True),
+            steps,
+            ratios,
             marker=_MARKERS[i],
             linestyle=("-", *_DASHES)[i % 4],
             color=SERIES[i],
             label=name,
         )
+    _of_levels(axes, shown)
+    axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def _levels_of(schedule: Schedule) -> tuple[list[int], list[float]]:
+    """Time indices and sigma / alpha there; the clean end and pure noise have no place."""
+    lines = [line for line in time_lines(schedule) if 0.0 < line.ratio < math.inf]
+    return [line.index for line in lines], [line.ratio for line in lines]
+
+
+def _of_levels(axes: Axes, shown: Sequence[float]) -> None:
     axes.set_yscale("log")
     _decades(axes, shown)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("time index")
     axes.set_ylabel("sigma / alpha")
-    axes.legend(fontsize=8, frameon=False)
-    return figure
 
 
 def ladder_figure(rungs: Sequence[Mapping[str, Any]]) -> Figure:
