@@ -14,6 +14,7 @@ from s3search.formats.exporters.python_file import python_file
 from s3search.formats.exporters.report import Approximation, LossReport
 from s3search.formats.exporters.request import Exported, ExportRequest
 from s3search.formats.exporters.runtime.comfy_node import (
+    S3Node,
     S3Schedule,
     S3Sigmas,
     comfy_samplers,
@@ -75,10 +76,19 @@ def write_comfyui(request: ExportRequest) -> Exported:
     code: tuple[Callable[..., Any] | type, ...]
     if plain is None:
         data |= {"TABLES": [table.to_dict() for table in tables]}
-        code = (sample_s3, table_of, end_of, is_near, S3Schedule, start_at_step, comfy_samplers)
+        code = (
+            sample_s3,
+            table_of,
+            end_of,
+            is_near,
+            S3Node,
+            S3Schedule,
+            start_at_step,
+            comfy_samplers,
+        )
     else:
         data |= {"SIGMAS": [*plain.sigmas], "SAMPLER": plain.name}
-        code = (S3Sigmas, start_at_step, comfy_samplers)
+        code = (S3Node, S3Sigmas, start_at_step, comfy_samplers)
     starts = len(tables) if plain is None else len(plain.sigmas) - 1
     usage = (*_USAGE, _KNOB) if starts > 1 else _USAGE
     node = "S3Schedule" if plain is None else "S3Sigmas"

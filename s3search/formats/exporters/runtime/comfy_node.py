@@ -14,24 +14,31 @@ SAMPLER = ""
 ABOUT = ""
 
 
-class S3Schedule:
-    """The node: SIGMAS and the SAMPLER that belongs to them, both for SamplerCustom."""
+class S3Node:
+    """What both kinds of node have: SIGMAS and a SAMPLER, both for SamplerCustom."""
 
     CATEGORY = "sampling/custom_sampling/s3search"
     DESCRIPTION = ABOUT
     FUNCTION = "outputs"
     RETURN_TYPES = ("SIGMAS", "SAMPLER")
     RETURN_NAMES = ("sigmas", "sampler")
-    OUTPUT_TOOLTIPS = (
-        "The noise levels of the steps. They belong to this sampler alone.",
-        "The solver of every step. It belongs to these sigmas alone.",
-    )
+    LAST_START = 0
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """One knob where the run may begin later than at its first step, else none."""
-        last = len(TABLES) - 1
+        last = cls.LAST_START
         return {"required": {"start_at_step": start_at_step(last)} if last else {}}
+
+
+class S3Schedule(S3Node):
+    """The node of a table, with our sampler."""
+
+    OUTPUT_TOOLTIPS = (
+        "The noise levels of the steps. They belong to this sampler alone.",
+        "The solver of every step. It belongs to these sigmas alone.",
+    )
+    LAST_START = len(TABLES) - 1
 
     def outputs(self, start_at_step: int = 0) -> tuple[Any, Any]:
         """The sigmas from that step on, and the sampler that executes their table."""
@@ -39,24 +46,14 @@ class S3Schedule:
         return sigmas, comfy_samplers().KSAMPLER(sample_s3)
 
 
-class S3Sigmas:
-    """The node: SIGMAS and ComfyUI's own SAMPLER for them, both for SamplerCustom."""
+class S3Sigmas(S3Node):
+    """The node of plain sigmas, with ComfyUI's own sampler."""
 
-    CATEGORY = "sampling/custom_sampling/s3search"
-    DESCRIPTION = ABOUT
-    FUNCTION = "outputs"
-    RETURN_TYPES = ("SIGMAS", "SAMPLER")
-    RETURN_NAMES = ("sigmas", "sampler")
     OUTPUT_TOOLTIPS = (
         "The noise levels of the steps.",
         f"ComfyUI's own sampler {SAMPLER}, for which these sigmas were found.",
     )
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        """One knob where the run may begin later than at its first step, else none."""
-        last = len(SIGMAS) - 2
-        return {"required": {"start_at_step": start_at_step(last)} if last else {}}
+    LAST_START = len(SIGMAS) - 2
 
     def outputs(self, start_at_step: int = 0) -> tuple[Any, Any]:
         """The sigmas from that step on, and ComfyUI's sampler."""
