@@ -1,7 +1,7 @@
 """A custom node for ComfyUI: its sigmas with its own sampler, or with ours and our table."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from s3search.errors import InvalidSchedule
@@ -9,7 +9,7 @@ from s3search.files import write_text
 from s3search.formats.exporters.image_to_image import image_to_image_losses
 from s3search.formats.exporters.k_diffusion import exact_part, refused_part, start_scale
 from s3search.formats.exporters.measured import rounded_times
-from s3search.formats.exporters.plain import plain_sampler
+from s3search.formats.exporters.plain import PlainSampler, plain_sampler
 from s3search.formats.exporters.python_file import python_file
 from s3search.formats.exporters.report import Approximation, LossReport
 from s3search.formats.exporters.request import Exported, ExportRequest
@@ -21,7 +21,7 @@ from s3search.formats.exporters.runtime.comfy_node import (
     start_at_step,
 )
 from s3search.formats.exporters.runtime.k_sampler import end_of, is_near, sample_s3, table_of
-from s3search.formats.exporters.sigma_table import sigma_tables
+from s3search.formats.exporters.sigma_table import SigmaTable, sigma_tables
 from s3search.processes import Flow, VpDiscrete
 from s3search.schedules.schedule import Schedule
 from s3search.schedules.spacing import noisy_time
@@ -70,41 +70,39 @@ def write_comfyui(request: ExportRequest) -> Exported:
         ),
         refused=("guidance call by call", *refused_part(schedule, plain)),
     )
+    write_text(request.output, _text(schedule, report, tables, plain))
+    return Exported(files=(request.output,), report=report)
+
+
+def _text(
+    schedule: Schedule,
+    report: LossReport,
+    tables: Sequence[SigmaTable],
+    plain: PlainSampler | None,
+) -> str:
+    data: dict[str, Any]
+    code: tuple[Callable[..., Any] | type, ...]
+    node: type[S3Node]
+    if plain is None:
+        data = {"TABLES": [table.to_dict() for table in tables]}
+        code, node, n_starts = (sample_s3, table_of, end_of, is_near), S3Schedule, len(tables)
+    else:
+        data = {"SIGMAS": [*plain.sigmas], "SAMPLER": plain.name}
+        code, node, n_starts = (), S3Sigmas, len(plain.sigmas) - 1
     title = f"s3search {schedule.nfe} calls, {schedule.id[:8]}"
     about = _ABOUT.format(calls=schedule.nfe, process=schedule.process.type)
-    data: dict[str, Any] = {"ABOUT": about}
-    code: tuple[Callable[..., Any] | type, ...]
-    if plain is None:
-        data |= {"TABLES": [table.to_dict() for table in tables]}
-        code = (
-            sample_s3,
-            table_of,
-            end_of,
-            is_near,
-            S3Node,
-            S3Schedule,
-            start_at_step,
-            comfy_samplers,
-        )
-    else:
-        data |= {"SIGMAS": [*plain.sigmas], "SAMPLER": plain.name}
-        code = (S3Node, S3Sigmas, start_at_step, comfy_samplers)
-    starts = len(tables) if plain is None else len(plain.sigmas) - 1
-    usage = (*_USAGE, _KNOB) if starts > 1 else _USAGE
-    node = "S3Schedule" if plain is None else "S3Sigmas"
+    usage = (*_USAGE, _KNOB) if n_starts > 1 else _USAGE
     key = f"S3Search_{schedule.id[:8]}"
-    text = python_file(
+    return python_file(
         schedule,
         report,
         usage="\n".join(usage).format(title=title),
         imports=_IMPORTS,
-        data=data,
-        code=code,
-        end=f"NODE_CLASS_MAPPINGS = {{{key!r}: {node}}}\n"
+        data={"ABOUT": about, **data},
+        code=(*code, S3Node, node, start_at_step, comfy_samplers),
+        end=f"NODE_CLASS_MAPPINGS = {{{key!r}: {node.__name__}}}\n"
         f"NODE_DISPLAY_NAME_MAPPINGS = {{{key!r}: {title!r}}}",
     )
-    write_text(request.output, text)
-    return Exported(files=(request.output,), report=report)
 
 
 def _start(schedule: Schedule) -> tuple[Approximation, ...]:
