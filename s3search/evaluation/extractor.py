@@ -24,6 +24,7 @@ from s3search.metrics.frechet import (
     Estimate,
     FeatureStatistics,
     FrechetReference,
+    affordable_blocks,
     frechet_estimate,
     resampled_distances,
 )
@@ -31,8 +32,6 @@ from s3search.metrics.intervals import replicates
 from s3search.search.questions import Measurement, RealImages
 
 _LARGEST_BATCH = 1000  # images; callers bring fewer
-_JACKKNIFE_BLOCKS = 10
-_JACKKNIFE_DIMENSIONS = 512  # above, eleven eigenvalue problems cost too much
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +87,7 @@ def load_extractor(
 
 def estimate_of(reference: FrechetReference, features: Array) -> Estimate:
     """The distance of features (n, d), with a standard error where it is cheap."""
-    few_dimensions = features.shape[1] <= _JACKKNIFE_DIMENSIONS
-    n_blocks = _JACKKNIFE_BLOCKS if few_dimensions else 1
+    n_blocks = affordable_blocks(features.shape[1])
     return frechet_estimate(reference, features, n_blocks=n_blocks)
 
 

@@ -24,10 +24,13 @@ import numpy as np
 import numpy.typing as npt
 
 from s3search.errors import EvaluationFailed, IncompatibleStatistics
+from s3search.metrics.samples import redrawn
 
 Array = npt.NDArray[np.float64]
 
 _LARGEST_STACK = 2**20  # numbers in the matrices that are taken at once: 8 MB
+_JACKKNIFE_BLOCKS = 10
+_JACKKNIFE_DIMENSIONS = 512  # above, eleven eigenvalue problems cost too much
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -190,6 +193,13 @@ def frechet_estimate(reference: FrechetReference, features: Array, *, n_blocks: 
     return Estimate(value, jackknife_error(left_out(reference, blocks)))
 
 
+def affordable_blocks(d: int) -> int:
+    """Blocks for the jackknife of features with d dimensions; one, for no error, where it would
+    cost too much.
+    """
+    return _JACKKNIFE_BLOCKS if d <= _JACKKNIFE_DIMENSIONS else 1
+
+
 def left_out(reference: FrechetReference, blocks: Sequence[FeatureStatistics]) -> Array:  # (B,)
     """FD with each block left out in turn."""
     return reference.distances(blocks, 1.0 - np.eye(len(blocks)))
@@ -223,9 +233,8 @@ def resampled_distances(
     reference: FrechetReference, features: Array, n_images: int, *, seed: int, n_resamples: int = 5
 ) -> list[float]:
     """FD of ``n_images`` draws with replacement of the features (N, d) behind ``reference``."""
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(len(features), size=(n_resamples, n_images))
-    return [frechet_estimate(reference, features[row], n_blocks=1).value for row in drawn]
+    drawn = redrawn(features, n_images, seed=seed, n_resamples=n_resamples)
+    return [frechet_estimate(reference, sample, n_blocks=1).value for sample in drawn]
 
 
 def _merged(blocks: list[FeatureStatistics]) -> FeatureStatistics:

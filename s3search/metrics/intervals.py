@@ -32,17 +32,26 @@ with m, C of all images, m_r, C_r of the reference,
 is the influence of an image with features f, and the rest is the mean of dFD over drawn blocks
 (the infinitesimal jackknife): one eigenvalue problem instead of hundreds.
 
+Any other distance is linearised in the weights of its blocks: with D all images' distance and D_k
+what it is without block k, a drawn block adds  (B - 1) / B (mean D - D_k)  to the rest.
+
 What is covered is the mean of FD over other noise *at the same n*: that is what two distances of
 one n can be compared by.  The finite reference is taken as it is.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri, stdtrit
 
-from s3search.metrics.frechet import FeatureStatistics, FrechetReference
+from s3search.metrics.frechet import (
+    Estimate,
+    FeatureStatistics,
+    FrechetReference,
+    jackknife_error,
+)
 
 Array = npt.NDArray[np.float64]
 Interval = tuple[float, float]
@@ -67,21 +76,57 @@ def replicates(reference: FrechetReference, features: Array, *, seed: int = _SEE
     n, d = features.shape
     if n < 2 * N_BLOCKS or n < _IMAGES_PER_DIMENSION * d:
         return None
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(N_BLOCKS, np.full(N_BLOCKS, 1.0 / N_BLOCKS), size=N_RESAMPLES)
     if d <= _MOST_DIMENSIONS:
         blocks = [FeatureStatistics.of(block) for block in np.array_split(features, N_BLOCKS)]
         value = reference.distance(pooled(blocks, np.ones(N_BLOCKS)))
-        rest = _without_bias(reference.distances(blocks, drawn), drawn)
-    else:
-        of_all = FeatureStatistics.of(features)
-        value = reference.distance(of_all)
-        influence = _influence(reference, of_all, features)
-        rest = (drawn - 1.0) @ [block.sum() for block in np.array_split(influence, N_BLOCKS)] / n
-    t, z = stdtrit(N_BLOCKS - 1, (1.0 + LEVEL) / 2.0), ndtri((1.0 + LEVEL) / 2.0)
-    k = (N_BLOCKS / (N_BLOCKS - 1)) ** 0.5 * float(t / z)
-    found: Array = value - k * rest
-    return found
+        drawn = _drawn_blocks(seed)
+        return _turned_round(value, _without_bias(reference.distances(blocks, drawn), drawn))
+    of_all = FeatureStatistics.of(features)
+    influence = _influence(reference, of_all, features)
+    value = reference.distance(of_all)
+    without = without_blocks(value, influence, np.array_split(np.arange(n), N_BLOCKS))
+    return linear_replicates(value, without, seed=seed)
+
+
+def linear_replicates(value: float, without: Array, *, seed: int = _SEED) -> Array:  # (R,)
+    """What `replicates` gives, of any distance that is ``value`` for all images and ``without``
+    (N_BLOCKS,) with each block of as many left out: its bias is taken to be the same for all.
+    """
+    weights = (N_BLOCKS - 1) / N_BLOCKS * (without.mean() - without)
+    return _turned_round(value, (_drawn_blocks(seed) - 1.0) @ weights)
+
+
+def without_blocks(
+    value: float, influence: Array, blocks: Sequence[npt.NDArray[np.int64]]
+) -> Array:  # (B,)
+    """What a distance is, to first order, with each block of images left out: ``influence`` (n,)
+    is its change with the weight of each image, times n and with mean zero.
+    """
+    n = len(influence)
+    return np.array([value - influence[own].sum() / (n - len(own)) for own in blocks])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LeftOut:
+    """A distance and what it is with each of B blocks of images left out."""
+
+    value: float
+    without: Array  # (B,)
+
+    def times(self, scale: float) -> "LeftOut":
+        """The same in another unit."""
+        return LeftOut(scale * self.value, scale * self.without)
+
+    def estimate(self) -> Estimate:
+        """With the jackknife's error over other noise; without one of fewer than two blocks."""
+        is_known = len(self.without) > 1
+        return Estimate(self.value, jackknife_error(self.without) if is_known else None)
+
+    def replicates(self) -> Array | None:
+        """`linear_replicates`; None of other than N_BLOCKS blocks."""
+        if len(self.without) != N_BLOCKS:
+            return None
+        return linear_replicates(self.value, self.without)
 
 
 def interval(found: npt.ArrayLike) -> Interval:
@@ -152,6 +197,20 @@ def pooled(blocks: Sequence[FeatureStatistics], counts: npt.ArrayLike) -> Featur
     gaps = np.array([(c * block.n) ** 0.5 * (block.mean - mean) for c, block in taken])
     scatter = sum((c * block.scatter for c, block in taken), start=gaps.T @ gaps)
     return FeatureStatistics(n=n, mean=np.asarray(mean), scatter=scatter)
+
+
+def _drawn_blocks(seed: int) -> npt.NDArray[np.int64]:  # (R, B)
+    """How often each block is drawn in each replicate."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(N_BLOCKS, np.full(N_BLOCKS, 1.0 / N_BLOCKS), size=N_RESAMPLES)
+
+
+def _turned_round(value: float, rest: Array) -> Array:
+    """value - k rest; see the module's docstring."""
+    t, z = stdtrit(N_BLOCKS - 1, (1.0 + LEVEL) / 2.0), ndtri((1.0 + LEVEL) / 2.0)
+    k = (N_BLOCKS / (N_BLOCKS - 1)) ** 0.5 * float(t / z)
+    found: Array = value - k * rest
+    return found
 
 
 def _without_bias(resampled: Array, drawn: npt.NDArray[np.int64]) -> Array:

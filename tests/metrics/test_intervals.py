@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from s3search.metrics.frechet import (
+    Estimate,
     FeatureStatistics,
     FrechetReference,
     jackknife_error,
@@ -12,11 +13,14 @@ from s3search.metrics.frechet import (
 from s3search.metrics.intervals import (
     N_BLOCKS,
     N_RESAMPLES,
+    LeftOut,
     difference_interval,
     interval,
+    linear_replicates,
     pooled,
     ratio_interval,
     replicates,
+    without_blocks,
 )
 
 D = 8
@@ -163,3 +167,27 @@ def test_a_block_is_left_out_with_all_its_images() -> None:
     )
     expected = [REFERENCE.distance(FeatureStatistics.of(rest)) for rest in without]
     np.testing.assert_allclose(found[:4], expected, rtol=1e-11)
+
+
+def test_linear_replicates_of_a_mean_are_the_bootstrap_of_its_blocks() -> None:
+    x = np.random.default_rng(10).normal(3.0, 1.0, 400)
+    blocks = np.split(x, N_BLOCKS)
+    without = np.array([np.delete(x, slice(20 * k, 20 * k + 20)).mean() for k in range(N_BLOCKS)])
+    found = linear_replicates(x.mean(), without, seed=4)
+    drawn = np.random.default_rng(4).multinomial(N_BLOCKS, [0.05] * N_BLOCKS, size=N_RESAMPLES)
+    means = drawn @ np.mean(blocks, axis=1) / N_BLOCKS
+    k = np.sqrt(20 / 19) * 2.093024 / 1.959964
+    np.testing.assert_allclose(found, x.mean() - k * (means - x.mean()), rtol=1e-6)
+    each = np.array_split(np.arange(400), N_BLOCKS)
+    np.testing.assert_allclose(without_blocks(x.mean(), x - x.mean(), each), without, rtol=1e-12)
+
+
+def test_what_is_left_out_decides_what_is_known() -> None:
+    few = LeftOut(3.0, np.empty(0))
+    assert few.estimate() == Estimate(3.0, None)
+    assert few.replicates() is None
+    some = LeftOut(3.0, np.array([2.0, 4.0])).times(2.0)
+    assert some.estimate() == Estimate(6.0, jackknife_error(np.array([4.0, 8.0])))
+    assert some.replicates() is None
+    whole = LeftOut(3.0, np.linspace(2.9, 3.1, N_BLOCKS)).replicates()
+    assert whole is not None and whole.shape == (N_RESAMPLES,)
