@@ -14,14 +14,21 @@ sums gives the error over other noise, by the jackknife of `s3search.metrics.fre
 Source: arXiv:1801.01401, eq. 4 and sec. 4.
 """
 
-import numpy as np
-import numpy.typing as npt
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
 
-from s3search.metrics.frechet import Estimate, jackknife_error
-from s3search.metrics.samples import Array, two_samples
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from s3search.metrics.discrepancy import Discrepancy, DiscrepancyLoss
+from s3search.metrics.frechet import Estimate
+from s3search.metrics.intervals import LeftOut
+from s3search.metrics.samples import Array, second_sample, two_samples
+from s3search.metrics.statistic import Loss, SampleStatistic
 
 N_BLOCKS = 10
-_CHUNK = 2048  # images on either side of a kernel matrix in memory
 
 
 def kernel_distance(
@@ -32,40 +39,29 @@ def kernel_distance(
     There is no error with fewer than two blocks of two images.
     """
     x, y = two_samples(real, made)
-    n_blocks = max(1, min(n_blocks, len(y) // 2))
-    blocks = np.array_split(y, n_blocks)
-    sizes = np.array([len(block) for block in blocks])
-    among_real = _sum_of_others(x) / (len(x) * (len(x) - 1))
-    crossed = np.array([_sum(x, block) for block in blocks])
-    pairs = np.zeros((n_blocks, n_blocks))
-    for i, block in enumerate(blocks):
-        pairs[i, i] = _sum_of_others(block)
-        for j in range(i):
-            pairs[i, j] = pairs[j, i] = _sum(block, blocks[j])
-
-    def distance(kept: npt.NDArray[np.bool_]) -> float:
-        m = int(sizes[kept].sum())
-        among_made = pairs[np.ix_(kept, kept)].sum() / (m * (m - 1))
-        return float(among_real + among_made - 2.0 * crossed[kept].sum() / (len(x) * m))
-
-    value = distance(np.ones(n_blocks, dtype=bool))
-    if n_blocks < 2:
-        return Estimate(value, None)
-    without = np.array([distance(row) for row in ~np.eye(n_blocks, dtype=bool)])
-    return Estimate(value, jackknife_error(without))
+    return KernelStatistic(x).left_out(y, max(1, min(n_blocks, len(y) // 2))).estimate()
 
 
-def _sum(a: Array, b: Array) -> float:
-    """Of k over all pairs of rows."""
-    parts = [range(0, len(f), _CHUNK) for f in (a, b)]
-    return sum(
-        float(((a[i : i + _CHUNK] @ b[j : j + _CHUNK].T / a.shape[1] + 1.0) ** 3).sum())
-        for i in parts[0]
-        for j in parts[1]
-    )
+@dataclass(frozen=True, eq=False)
+class KernelStatistic(SampleStatistic):
+    """KID to one sample of real images; its value and its loss have no bias."""
+
+    kind: ClassVar[str] = "kernel"
+
+    def left_out(self, seen: Array, n_blocks: int) -> LeftOut:
+        """KID of features (n, d) and, with more than one block, without each block of them."""
+        return self._discrepancy.left_out(second_sample(self.real, seen), n_blocks)
+
+    def loss(self, device: torch.device) -> Loss:
+        """KID as a function that has a gradient."""
+        return DiscrepancyLoss(self._discrepancy, device)
+
+    @cached_property
+    def _discrepancy(self) -> Discrepancy:
+        return Discrepancy(kernel=cubic, real=self.real, with_itself=False)
 
 
-def _sum_of_others(a: Array) -> float:
-    """Of k over all pairs of two different rows."""
-    itself = ((a * a).sum(axis=1) / a.shape[1] + 1.0) ** 3
-    return _sum(a, a) - float(itself.sum())
+def cubic(a: Tensor, b: Tensor) -> Tensor:
+    """k of the module's docstring for all pairs of rows."""
+    base = a @ b.mT / a.shape[-1] + 1.0
+    return base * base * base

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torchmetrics.image.kid import poly_mmd
 
-from s3search.metrics import kernel
-from s3search.metrics.kernel import kernel_distance
+from s3search.metrics import discrepancy
+from s3search.metrics.kernel import KernelStatistic, kernel_distance
 
 
 def _features(n: int, d: int = 8, shift: float = 0.0, seed: int = 0) -> np.ndarray:
@@ -19,6 +19,7 @@ def test_the_value_is_that_of_torchmetrics_on_all_images() -> None:
     for n_blocks in (1, 7, 10):
         ours = kernel_distance(real, made, n_blocks=n_blocks).value
         assert ours == pytest.approx(theirs, rel=1e-9)
+    assert KernelStatistic.of(real).value(made) == pytest.approx(theirs, rel=1e-9)
 
 
 def test_two_constants_have_the_distance_of_the_formula() -> None:
@@ -29,7 +30,7 @@ def test_two_constants_have_the_distance_of_the_formula() -> None:
 def test_the_value_does_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     real, made = _features(50, seed=1), _features(40, shift=0.3, seed=2)
     whole = kernel_distance(real, made)
-    monkeypatch.setattr(kernel, "_CHUNK", 3)
+    monkeypatch.setattr(discrepancy, "_CHUNK", 3)
     chunked = kernel_distance(real, made)
     assert chunked.value == pytest.approx(whole.value, rel=1e-9)
     assert chunked.standard_error == pytest.approx(whole.standard_error, rel=1e-9)
