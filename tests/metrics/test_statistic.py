@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from s3search.errors import EvaluationFailed, IncompatibleStatistics
+from s3search.metrics.cmmd import CmmdStatistic
 from s3search.metrics.frechet import FrechetReference, resampled_distances
 from s3search.metrics.intervals import difference_interval, interval, replicates
 from s3search.metrics.kernel import KernelStatistic
@@ -19,6 +20,7 @@ CPU = torch.device("cpu")
 KINDS: dict[str, Made] = {
     "frechet": FrechetStatistic.of,
     "kernel": KernelStatistic.of,
+    "cmmd": CmmdStatistic.of,
 }
 of_every_kind = pytest.mark.parametrize("kind", KINDS)
 
