@@ -11,6 +11,7 @@ from s3search.metrics.cmmd import CmmdStatistic
 from s3search.metrics.frechet import FrechetReference, resampled_distances
 from s3search.metrics.intervals import difference_interval, interval, replicates
 from s3search.metrics.kernel import KernelStatistic
+from s3search.metrics.mind import MindStatistic
 from s3search.metrics.statistic import FrechetStatistic, Statistic
 
 Made = Callable[[np.ndarray], Statistic]
@@ -21,6 +22,7 @@ KINDS: dict[str, Made] = {
     "frechet": FrechetStatistic.of,
     "kernel": KernelStatistic.of,
     "cmmd": CmmdStatistic.of,
+    "mind": MindStatistic.of,
 }
 of_every_kind = pytest.mark.parametrize("kind", KINDS)
 
