@@ -82,16 +82,20 @@ def reference(
     writable(output)
     config = config_of(study, None, None, sets)
     evaluator = Evaluator(config.measuring_spec)
-    found = evaluator.reference
-    StatisticsFile(
-        reference=found, extractor=evaluator.extractor, source=evaluator.reference_source
-    ).save(output)
+    found, extractor = evaluator.reference, evaluator.metric.view.name
+    if found is None or evaluator.real is None:
+        raise InvalidConfig(
+            f"metric.kind: {config.metric.kind!r} has no statistics that a file could keep; this "
+            "command writes those of kind = 'frechet'"
+        )
+    source = evaluator.real.digest
+    StatisticsFile(reference=found, extractor=extractor, source=source).save(output)
     said = {
         "digest": found.digest,
         "n": found.n,
         "dimensions": len(found.mean),
-        "extractor": evaluator.extractor,
-        "source": evaluator.reference_source,
+        "extractor": extractor,
+        "source": source,
     }
     details = ", ".join(f"{key} {value}" for key, value in said.items() if value is not None)
     answer({"file": str(output), **said}, f"wrote {output}: {details}", as_json=as_json)

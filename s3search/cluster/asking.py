@@ -260,12 +260,12 @@ def _answer(question: Asked, outcome: Outcome[Reply]) -> Answered:
 
 
 def _with_worker(measured: Measurement, worker: str) -> Measurement:
-    """One measurement of a task, with its worker; a distance that is no number is a failure."""
-    distance, second = measured.distance, measured.second
-    if distance is not None and not math.isfinite(distance):
+    """One measurement of a task, with its worker; an estimate that is no number is a failure."""
+    estimate, second = measured.estimate, measured.second
+    if estimate is not None and not math.isfinite(estimate):
         return Measurement(
             question=measured.question,
-            error=f"EvaluationFailed: the distance is {distance}",
+            error=f"EvaluationFailed: the metric is {estimate}",
             seconds=measured.seconds,
             worker=worker,
         )

@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -12,18 +12,12 @@ import torch
 from torch import Tensor
 
 from s3search.evaluation.code_version import CODE_VERSION
-from s3search.evaluation.decoding import network_batches, patched
-from s3search.evaluation.extractor import (
-    Extractor,
-    baseline_of,
-    estimate_of,
-    load_extractor,
-    load_second_metric,
-    replicates_of,
-)
+from s3search.evaluation.decoding import images_of, network_batches, patched
+from s3search.evaluation.fine import fine_plan
 from s3search.evaluation.live import LIVE, check_answer
 from s3search.evaluation.measurement import Observed
 from s3search.evaluation.memory import BatchSize
+from s3search.evaluation.metric import Loading, Metric, needs_fine_targets
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.polish.differentiable import gradient_problem
 from s3search.evaluation.polish.polishing import PolishSettings, polish
@@ -40,8 +34,8 @@ from s3search.evaluation.record import (
     Reply,
     Request,
 )
-from s3search.evaluation.reference import LoadedReference, load_reference
-from s3search.evaluation.sampling import Sampler, batch_that_fits
+from s3search.evaluation.reference import load_reference
+from s3search.evaluation.sampling import Condition, Sampler, batch_that_fits
 from s3search.evaluation.sanity.checking import findings_of
 from s3search.evaluation.spec import (
     PRECISIONS,
@@ -53,7 +47,8 @@ from s3search.evaluation.spec import (
     load_model,
     placed_model,
 )
-from s3search.metrics.frechet import FrechetReference, block_mean
+from s3search.metrics.frechet import FrechetReference
+from s3search.metrics.statistic import FrechetStatistic
 from s3search.models.layer_skip import layers_of
 from s3search.schedules.schedule import Schedule
 from s3search.search.questions import (
@@ -64,6 +59,7 @@ from s3search.search.questions import (
     Rung,
     Score,
 )
+from s3search.solvers.sample import sample
 
 _BATCH_ELEMENTS = 2**20  # numbers in one batch of states, when no batch size is given
 _LARGEST_BATCH = 1000
@@ -79,21 +75,17 @@ class Evaluator:
     def __init__(self, spec: EvaluatorSpec) -> None:
         self.device = device_of_spec(spec)
         self.denoiser = placed_model(load_model(spec), self.device, is_live=spec.model == LIVE)
-        self._extractor = load_extractor(
-            "metric.features",
-            spec.features,
-            spec.features_options,
-            self.device,
-            spec.live.features,
-        )
-        self.extractor = self._extractor.name
         shape = self.denoiser.sample_shape
         self._ems = None if spec.ems is None else load_ems(spec.ems, tuple(shape))
         named = spec.gaussian
         self._gaussian = None if named is None else load_gaussian(named, tuple(shape))
         automatic = max(1, min(_LARGEST_BATCH, _BATCH_ELEMENTS // int(np.prod(shape))))
         self._gradients = BatchSize(spec.batch_size or automatic, "following a gradient")
-        self.noise = NoiseBank(self.denoiser, self.device)
+        self.noise = NoiseBank(
+            self.denoiser,
+            self.device,
+            fine_solve=self._fine_solve if needs_fine_targets(spec) else None,
+        )
         self.where = "model" if spec.model == LIVE else f"model.loader: {spec.model!r}"
         if spec.model == LIVE:
             check_answer(self.denoiser, *next(self.noise.batches(0, 2, 2)))
@@ -107,18 +99,19 @@ class Evaluator:
             self._ems,
             PRECISIONS[spec.precision],
         )
-        self._mean_image: Any = None
-        loaded = self._loaded_reference(spec)
-        self.reference_images = loaded.images
-        self.reference, self.reference_source = loaded.statistics, loaded.source
-        self._second = load_second_metric(
-            spec.second_features,
-            spec.second_options,
-            self.device,
-            loaded.images,
-            self.batch_size,
-            live=spec.live.second_features,
+        self.real = load_reference(spec.reference, spec.reference_options, spec.live.reference)
+        loading = Loading(
+            device=self.device,
+            batch_size=self.batch_size,
+            real=self.real,
+            captions=getattr(self.denoiser, "captions", None),
         )
+        self.metric = loading.metric(spec.metric, spec.live.metric, is_first=True)
+        live = spec.live.guards or (None,) * len(spec.guards)
+        self.guards = tuple(loading.metric(*each) for each in zip(spec.guards, live, strict=True))
+        self.second: Metric | None = None
+        if spec.second is not None:
+            self.second = loading.metric(spec.second, spec.live.second)
         self.model_fingerprint = fingerprint(spec, self.denoiser)
 
     def __call__(self, request: Request) -> Reply:
@@ -146,11 +139,11 @@ class Evaluator:
         return Description(
             process=self.denoiser.process,
             sample_shape=tuple(self.denoiser.sample_shape),
-            extractor=self.extractor,
-            reference_digest=self.reference.digest,
-            reference_n=self.reference.n,
+            extractor=self.metric.view.name,
+            reference_digest=self.metric.statistic.digest,
+            reference_n=self.metric.statistic.n,
             model_fingerprint=self.model_fingerprint,
-            second_metric=None if self._second is None else self._second.names,
+            second_metric=None if self.second is None else self.second.names,
             mean_image=self._mean_image,
             device=str(self.device),
             batch_size=self.batch_size,
@@ -164,33 +157,36 @@ class Evaluator:
         )
 
     def batches(
-        self, schedule: Schedule, n_images: int, noise_seed: int
+        self, schedule: Schedule, n_images: int, noise_seed: int, *, with_targets: bool = False
     ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        """Images of a schedule in batches, on this device, with the conditions behind them."""
-        drawn = self._sampler.batches(n_images, noise_seed)
-        made = self._sampler.images(schedule, n_images, noise_seed)
-        for images, batch in zip(made, drawn, strict=True):
-            yield images, batch.condition
+        """Images of a schedule in batches, on this device, with the conditions behind them and, if
+        ``with_targets``, what they are compared with.
+        """
+        batches = self._sampler.batches(n_images, noise_seed, with_targets=with_targets)
+        return self._sampler.images(schedule, batches)
 
     @property
-    def sides(self) -> list[tuple[Extractor, FrechetReference]]:
-        """Every extractor with its view of the real images."""
-        second = [] if self._second is None else [self._second]
-        return [(self._extractor, self.reference), *((s.extractor, s.reference) for s in second)]
+    def reference(self) -> FrechetReference | None:
+        """Mean and covariance of real images in the first metric's features, where it is a
+        Fréchet distance.
+        """
+        statistic = self.metric.statistic
+        return statistic.reference if isinstance(statistic, FrechetStatistic) else None
 
     @property
-    def extract(self) -> Callable[[Tensor], Tensor]:
-        """The extractor itself."""
-        return self._extractor.features
+    def metrics(self) -> list[Metric]:
+        """All of them, that which decides first."""
+        return [self.metric, *self.guards, *([] if self.second is None else [self.second])]
+
+    @property
+    def reference_images(self) -> Tensor | None:
+        """Real images (N, C, H, W), some of a large source; None where there are none."""
+        return None if self.real is None else self.real.images
 
     @property
     def batch_size(self) -> int:
         """Images made at once."""
         return self._sampler.batch_size
-
-    def features(self, images: Tensor) -> Any:
-        """Features (B, d) float64, on the CPU, of images on any device."""
-        return self._extractor.seen(images)
 
     def evaluate(self, question: Measure) -> Measurement:
         """Measures one schedule, as far as its thresholds let it; at validation the second metric
@@ -198,15 +194,15 @@ class Evaluator:
         """
         began = time.perf_counter()
         sampling = of_second = 0.0
-        second = self._second if question.rung is Rung.VALIDATION else None
-        seen_by_second = []
-        observed = Observed(question, self.reference)
-        for images, seconds in self._sampler.timed(question):
+        second = self.second if question.rung is Rung.VALIDATION else None
+        also = None if second is None else Observed(replace(question, thresholds=()), second)
+        observed = Observed(question, self.metric, self.guards)
+        for images, condition, seconds in self._sampler.timed(question):
             sampling += seconds
-            observed.sees(self._extractor.seen(images))
-            if second is not None:
+            observed.sees(images, condition)
+            if also is not None:
                 before = time.perf_counter()
-                seen_by_second.append(second.extractor.seen(images))
+                also.sees(images, condition)
                 of_second += time.perf_counter() - before
             if observed.has_stopped:
                 break
@@ -215,16 +211,21 @@ class Evaluator:
             seconds=time.perf_counter() - began - of_second,
             sampling_seconds=sampling,
         )
-        if second is None:
+        if also is None:
             return found
-        return replace(found, second=second.says(found, seen_by_second, of_second))
+        before = time.perf_counter()
+        seen = replace(
+            self._finished(also), of_second=True, block_value=None, sampling_seconds=0.0
+        )
+        of_second += time.perf_counter() - before
+        return replace(found, second=replace(seen, seconds=of_second))
 
     def population(self, population: Population) -> tuple[Measurement, ...]:
         """Measures several schedules with shared network calls; one that fails fails alone."""
         measuring = Measuring(
             sampler=self._sampler,
-            extractor=self._extractor,
-            reference=self.reference,
+            metric=self.metric,
+            guards=self.guards,
             alone=self.evaluate,
             finished=self._finished,
             network_batches=functools.partial(network_batches, self.denoiser),
@@ -233,22 +234,24 @@ class Evaluator:
 
     def _finished(self, observed: Observed) -> Measurement:
         """What was seen as a measurement, times aside."""
-        question, matrix = observed.question, observed.features
+        question, seen, metric = observed.question, observed.seen, observed.metric
         schedule = question.schedule
-        estimate = estimate_of(self.reference, matrix)
         is_reported = question.rung in (Rung.VALIDATION, Rung.USER)
+        estimate, replicates = metric.measured(seen, is_reported=is_reported)
         return Measurement(
             question=question,
-            distance=estimate.value,
-            n_images=len(matrix),
+            estimate=estimate.value,
+            direction=metric.direction,
+            n_images=len(seen),
             path=observed.path,
             standard_error=estimate.standard_error,
-            block_value=block_mean(self.reference, matrix, question.block_images),
-            replicates=replicates_of(self.reference, matrix) if is_reported else None,
-            metric="frechet",
-            extractor=self.extractor,
-            reference_digest=self.reference.digest,
-            reference_n=self.reference.n,
+            block_value=metric.block_mean(seen, question.block_images),
+            replicates=replicates,
+            guards=observed.by_guards,
+            metric=metric.kind,
+            extractor=metric.view.name,
+            reference_digest=metric.statistic.digest,
+            reference_n=metric.statistic.n,
             model_fingerprint=self.model_fingerprint,
             network_batches=network_batches(
                 patched(self.denoiser, schedule), self._sampler.plan(schedule)
@@ -258,22 +261,28 @@ class Evaluator:
         )
 
     def real_images(self, question: RealImages) -> tuple[RealImageBaseline, ...]:
-        """What real images have for a distance, in every extractor; nothing where the reference
-        is a file of statistics.
+        """What the metrics give real images, as far as they give them anything; nothing where the
+        reference is a file of statistics.
         """
         images, size = self.reference_images, self.batch_size
         if images is None:
             return ()
-        return tuple(baseline_of(*side, images, size, question) for side in self.sides)
+        each = [metric.real_images(images, size, question) for metric in self.metrics]
+        return tuple(found for found in each if found is not None)
 
     def polish(self, request: Polish) -> PolishReply:
-        """A schedule after gradient descent on the distance itself, or on the trajectory's."""
-        settings = PolishSettings.of(request, by_differences=self.gradient_problem is not None)
+        """A schedule after gradient descent on the metric itself, or on the trajectory's error."""
+        settings = PolishSettings.of(
+            request,
+            by_differences=self.gradient_problem is not None,
+            fine_targets=self.metric.fine_targets,
+            target="pixels" if self.metric.kind == "score" else "features",
+        )
         return self._gradients.fitting(
             lambda batch_size: polish(
                 self.denoiser,
-                self._extractor.features,
-                self.reference,
+                self.metric.view,
+                self.metric.statistic,
                 request.schedule,
                 settings,
                 noise=self.noise,
@@ -285,35 +294,33 @@ class Evaluator:
 
     def images(self, schedule: Schedule, n_images: int, noise_seed: int) -> Tensor:
         """The first ``n_images`` images (n, C, H, W) of a noise seed, on the CPU."""
-        batches = self._sampler.images(schedule, n_images, noise_seed)
-        return torch.cat([images.cpu() for images in batches])
+        return torch.cat(
+            [images.cpu() for images, _ in self.batches(schedule, n_images, noise_seed)]
+        )
 
     @cached_property
     def gradient_problem(self) -> str | None:
-        """Why the distance has no gradient in the states of a schedule; None where it has."""
-        (batch,) = self.noise.batches(0, 2, 2)
-        return gradient_problem(self.denoiser, self._extractor.features, batch)
+        """Why the metric has no gradient in the states of a schedule; None where it has."""
+        (batch,) = self.noise.batches(0, 2, 2, with_targets=True)
+        return gradient_problem(self.denoiser, self.metric.view, batch)
 
     @cached_property
     def _proxies(self) -> ProxyScorer:
-        return ProxyScorer(
-            self.denoiser,
-            self._extractor.features,
-            self.reference,
-            self.reference_images,
-            self.noise,
-        )
+        return ProxyScorer.of(self.denoiser, self.metric, self.reference_images, self.noise)
 
-    def _loaded_reference(self, spec: EvaluatorSpec) -> LoadedReference:
-        found = load_reference(
-            spec.reference,
-            spec.reference_options,
-            extractor=self.extractor,
-            extracted=self.features,
-            batch_size=self.batch_size,
-            live=spec.live.reference,
-        )
-        images = found.images
-        if images is not None and images.shape[1:] == tuple(self.denoiser.sample_shape):
-            self._mean_image = images.double().mean(dim=0).tolist()
-        return found
+    @cached_property
+    def _mean_image(self) -> Any:
+        images = self.reference_images
+        if images is None or images.shape[1:] != tuple(self.denoiser.sample_shape):
+            return None
+        return images.double().mean(dim=0).tolist()
+
+    @torch.inference_mode()
+    def _fine_solve(self, noise: Tensor, condition: Condition) -> Tensor:
+        """What many calls make of the noise (b, C, H, W)."""
+        plan = fine_plan(self.denoiser.process)
+
+        def made(noise: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+            return images_of(self.denoiser, sample(self.denoiser, plan, noise, **given))
+
+        return BatchSize(self.batch_size, "solving finely").over(made, noise, condition)

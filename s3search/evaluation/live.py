@@ -29,9 +29,10 @@ class LiveObjects:
     """What a program brings along; None where a loader is named instead."""
 
     model: Any = None
-    features: Any = None
+    metric: Any = None  # an extractor, or a score of images
     reference: Any = None  # images (N, C, H, W), or an `ImageSource`
-    second_features: Any = None  # see the same images at the validation
+    second: Any = None  # of a second metric, which sees the same images at the validation
+    guards: tuple[Any, ...] = ()
 
     @property
     def device(self) -> torch.device | None:
@@ -43,7 +44,7 @@ class LiveObjects:
         """Modules in evaluation mode and frozen for a while, and then as they were found: mode,
         gradients' flags and device.
         """
-        callables = (self.model, self.features, self.second_features)
+        callables = (self.model, self.metric, self.second, *self.guards)
         modules = [module for each in callables for module in modules_of(each)]
         modes = [(each, each.training) for module in modules for each in module.modules()]
         flags = [(own, own.requires_grad) for module in modules for own in module.parameters()]

@@ -4,10 +4,14 @@ Noise is drawn in blocks of `BLOCK` images, each from its own generator, always 
 first n images of a larger evaluation are those of a smaller one, whatever the batch size or
 device.  Conditions are drawn with the noise, so another seed has other labels; a model that keeps
 prompts for validation is asked for them by ``condition(n, generator, held_out=True)``.
+
+What images are compared with one by one comes under the name `TARGET`, to those who ask for it:
+what the model's ``condition`` draws under this name, or a fine solve of the noise, which is made
+once.  The network never sees it.
 """
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +21,9 @@ from torch import Tensor
 from s3search.evaluation.memory import bytes_of, room_on
 
 BLOCK = 100
+
+TARGET = "target"
+"""The name of what images are compared with (b, C, H, W), among the conditions."""
 
 Drawn = tuple[Tensor, dict[str, Tensor]]
 """Noise (b, C, H, W) and what each image is conditioned on (b, ...)."""
@@ -33,8 +40,17 @@ class NoiseBank:
     that was asked for last as much as there is room for, then of others.
     """
 
-    def __init__(self, denoiser: Any, device: torch.device, max_bytes: int | None = None) -> None:
-        self._denoiser = denoiser
+    def __init__(
+        self,
+        denoiser: Any,
+        device: torch.device,
+        max_bytes: int | None = None,
+        fine_solve: Callable[[Tensor, dict[str, Tensor]], Tensor] | None = None,
+    ) -> None:
+        """``fine_solve`` makes targets (b, C, H, W) of noise and condition, in the place of the
+        model's own.
+        """
+        self._denoiser, self._fine_solve = denoiser, fine_solve
         self.device = device
         self._max_bytes = room_on(device) if max_bytes is None else max_bytes
         self._kept: dict[tuple[int, int, bool], Drawn] = {}
@@ -52,17 +68,20 @@ class NoiseBank:
         cuts: Sequence[int] = (),
         *,
         held_out: bool = False,
+        with_targets: bool = False,
     ) -> Iterator[Drawn]:
         """Noise (b, C, H, W) and condition, in batches of at most ``batch_size``, ``n_images`` in
         all; a batch ends at every number of images in ``cuts``.
 
-        With ``held_out`` the conditions are those that the model keeps for validation, if any.
+        With ``held_out`` the conditions are those that the model keeps for validation, if any;
+        ``with_targets`` their targets are among them, if there are any.
         """
         start = 0
         for edge in sorted({n for n in cuts if 0 < n < n_images} | {n_images}):
             while start < edge:
                 stop = min(edge, start + batch_size)
-                yield self._span(seed, start, stop, held_out and self._knows_held_out)
+                noise, given = self._span(seed, start, stop, held_out and self._knows_held_out)
+                yield noise, given if with_targets else for_network(given)
                 start = stop
 
     def _span(self, seed: int, start: int, stop: int, held_out: bool) -> Drawn:
@@ -82,10 +101,10 @@ class NoiseBank:
         if hasattr(self._denoiser, "condition"):
             which = {"held_out": held_out} if self._knows_held_out else {}
             condition = self._denoiser.condition(BLOCK, generator, **which)
-        drawn = (
-            noise.to(self.device),
-            {key: value.to(self.device) for key, value in condition.items()},
-        )
+        condition = {key: value.to(self.device) for key, value in condition.items()}
+        drawn = (noise.to(self.device), condition)
+        if self._fine_solve is not None:
+            condition[TARGET] = self._fine_solve(drawn[0], for_network(condition))
         self._keep((seed, block, held_out), drawn)
         return drawn
 
@@ -98,6 +117,11 @@ class NoiseBank:
         if self._kept_bytes + size <= self._max_bytes:
             self._kept[key] = drawn
             self._kept_bytes += size
+
+
+def for_network(condition: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The conditions that a network takes: all but the target."""
+    return {key: value for key, value in condition.items() if key != TARGET}
 
 
 def _bytes_of_block(drawn: Drawn) -> int:

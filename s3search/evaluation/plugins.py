@@ -32,6 +32,10 @@ FEATURES = {
     "dinov2": "s3search.metrics.extractors.dinov2:load",
     "clip": "s3search.metrics.extractors.clip:load",
 }
+SCORES: dict[str, str] = {
+    "clip": "s3search.metrics.scores.clip:load",
+}
+MINIMIZED_SCORES = ("mse", "lpips", "dists")  # unless a study says otherwise
 REFERENCES = {
     "digits": "s3search.models.digits:images",
     "folder": "s3search.metrics.references.folder:load",

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from s3search.errors import EvaluationFailed, Failure, S3SearchError, failure_from_exception
-from s3search.evaluation.extractor import Extractor
 from s3search.evaluation.measurement import Observed
+from s3search.evaluation.metric import Metric
 from s3search.evaluation.sampling import Sampler
-from s3search.metrics.frechet import Array, FrechetReference
+from s3search.metrics.samples import Array
 from s3search.search.questions import Measure, Measurement, Rung
 from s3search.solvers.plan import Plan
 
@@ -32,8 +32,8 @@ class Measuring:
     """What an evaluator lends to its populations."""
 
     sampler: Sampler
-    extractor: Extractor
-    reference: FrechetReference
+    metric: Metric
+    guards: tuple[Metric, ...]
     alone: Callable[[Measure], Measurement]
     finished: Callable[[Observed], Measurement]  # times aside
     network_batches: Callable[[Plan], int]
@@ -44,7 +44,7 @@ class _Stacked:
 
     def __init__(self, question: Measure, plan: Plan, measuring: Measuring) -> None:
         self.plan = plan
-        self.observed = Observed(question, measuring.reference)
+        self.observed = Observed(question, measuring.metric, measuring.guards)
         self.failure: Failure | None = None
         self.network_calls = 0
         self._each = measuring.network_batches(plan)
@@ -60,9 +60,10 @@ class _Stacked:
             self.fails(EvaluationFailed("the images are not finite"))
         return self.failure is None
 
-    def sees(self, features: Array) -> None:
+    def takes(self, seen: Array, by_guards: Sequence[Array]) -> None:
         try:
-            self.observed.sees(features)
+            self.observed.takes(seen)
+            self.observed.guards_take(by_guards)
         except EvaluationFailed as error:
             self.fails(error)
 
@@ -138,7 +139,10 @@ def _measured_together(stack: dict[int, _Stacked], measuring: Measuring) -> dict
     each = list(stack.values())
     question = each[0].observed.question
     cuts = sorted({n for one in each for n, _ in one.observed.question.thresholds})
-    for batch in measuring.sampler.batches(question.n_images, question.noise_seed, cuts):
+    batches = measuring.sampler.batches(
+        question.n_images, question.noise_seed, cuts, with_targets=True
+    )
+    for batch in batches:
         active = [one for one in each if one.is_under_way]
         if not active:
             break
@@ -148,9 +152,14 @@ def _measured_together(stack: dict[int, _Stacked], measuring: Measuring) -> dict
         seen = [(one, own) for one, own in zip(active, images, strict=True) if one.made(own)]
         sampling += time.perf_counter() - before  # looking at the images waited for the device
         if seen:
-            features = measuring.extractor.seen(torch.cat([own for _, own in seen]))
-            for (one, _), own in zip(seen, np.split(features, len(seen)), strict=True):
-                one.sees(own)
+            together = torch.cat([own for _, own in seen])
+            condition = {k: torch.cat([v] * len(seen)) for k, v in batch.condition.items()}
+            by_each = [
+                np.split(own.seen(together, condition), len(seen))
+                for own in (measuring.metric, *measuring.guards)
+            ]
+            for (one, _), (own, *by_guards) in zip(seen, zip(*by_each, strict=True), strict=True):
+                one.takes(own, by_guards)
     members = {i: one.member(measuring.finished) for i, one in stack.items()}
     seconds = time.perf_counter() - began
     calls = sum(one.network_calls for one in each)
@@ -163,6 +172,6 @@ def _measured_together(stack: dict[int, _Stacked], measuring: Measuring) -> dict
 def _with_seconds(
     member: Measurement, share: float, seconds: float, sampling: float
 ) -> Measurement:
-    if member.distance is None:
+    if member.estimate is None:
         return replace(member, seconds=share * seconds)
     return replace(member, seconds=share * seconds, sampling_seconds=share * sampling)

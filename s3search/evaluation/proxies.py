@@ -1,16 +1,18 @@
 """Scores of schedules without the network, or with few of its calls.
 
     gaussian     the closed-form Fréchet distance in pixels if the data were one Gaussian
-    mixture      the distance, in the metric's own features, to the real images from what the
-                 schedule makes of a mixture of Gaussians with its exact denoiser
+    mixture      the metric's own distance to the real images from what the schedule makes of a
+                 mixture of Gaussians with its exact denoiser
     trajectory   the distance, in the metric's own features, between the schedule's images and
                  those of a fine solve from the same noises
 
-The first two make no network call.  Each ranks schedules on a scale of its own, and how far to
-trust one differs between models and must be measured (its proxy correlation).  Schedules are run
-one by one, which on a mixture costs no more than running them together, so that no score depends
-on its batch; the mixture's answers to calls that schedules have in common are kept.  Fewer
-components, directions or noises of it were tried: on the digits each ranks the good ones worse.
+Where the metric is a score of single images, which has no features, the mixture has nothing to
+say, and the trajectory's error is taken in pixels.  The first two make no network call.  Each
+ranks schedules on a scale of its own, and how far to trust one differs between models and must be
+measured (its proxy correlation).  Schedules are run one by one, which on a mixture costs no more
+than running them together, so that no score depends on its batch; the mixture's answers to calls
+that schedules have in common are kept.  Fewer components, directions or noises of it were tried:
+on the digits each ranks the good ones worse.
 
 For the mixture, the images that a fine solve of it makes of the same noises were tried as the
 other side of the distance instead of the real ones: that ranks the good schedules worse.
@@ -35,14 +37,14 @@ from s3search.errors import (
 )
 from s3search.evaluation.decoding import images_of, network_batches
 from s3search.evaluation.denoiser_cache import DenoiserCache
+from s3search.evaluation.fine import fine_plan
 from s3search.evaluation.memory import BatchSize
+from s3search.evaluation.metric import Metric
 from s3search.evaluation.noise import NoiseBank, block_generator
 from s3search.evaluation.record import ProxyScores
-from s3search.metrics.frechet import FeatureStatistics, FrechetReference
 from s3search.metrics.paired import Pairing, paired_distance
 from s3search.models.mixture import MixtureSampler, fit_mixture
 from s3search.models.principal import PrincipalAxes, principal_axes, principal_distance
-from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
 from s3search.search.questions import FINE_NFE, Score
 from s3search.solvers.plan import Plan, PlanBatch, compile_plan
@@ -71,23 +73,23 @@ class ProxySettings:
 
 
 class ProxyScorer:
-    """Scores schedules for one denoiser, extractor and reference; lower is better.
+    """Scores schedules for one denoiser and metric; lower is better.
 
     A score is nan where there is none: for a schedule that needs statistics (DPM-Solver-v3),
     patches the network or makes numbers that are not finite; in the first two proxies also for a
     Gaussian jump, and always if the reference has no images of the denoiser's shape, as for models
     of latents.
 
-    >>> proxies = ProxyScorer(denoiser, features, reference, images, noise)
+    >>> proxies = ProxyScorer(denoiser, features, distance, images, noise)
     >>> proxies.mixture(schedules), proxies.trajectory(schedules, n_images=64, noise_seed=5)
     """
 
     def __init__(
         self,
         denoiser: Any,
-        features: Callable[[Tensor], Tensor],
-        reference: FrechetReference,
-        images: Tensor | None,  # (N, C, H, W) behind the reference; None: statistics alone
+        features: Callable[[Tensor], Tensor] | None,  # None: a score has none
+        distance: Callable[[Array], float],  # of features (n, d) to the real images'
+        images: Tensor | None,  # (N, C, H, W) real ones; None: statistics alone
         noise: NoiseBank,
         *,
         labels: Tensor | None = None,  # (N,): one component for each label, not for each cluster
@@ -95,7 +97,7 @@ class ProxyScorer:
     ) -> None:
         self._denoiser = denoiser
         self._features = features
-        self._reference = reference
+        self._distance = distance
         self._images = images
         self._labels = labels
         self._noise = noise
@@ -103,6 +105,15 @@ class ProxyScorer:
         self._fine: dict[tuple[int, int, bool], Array] = {}
         self._batches = BatchSize(self._settings.batch_size, "sampling for a proxy")
         self.network_calls = 0  # image-calls spent so far, the fine solves' included
+
+    @classmethod
+    def of(
+        cls, denoiser: Any, metric: Metric, images: Tensor | None, noise: NoiseBank
+    ) -> "ProxyScorer":
+        """The proxies of a metric; ``images`` are real ones (N, C, H, W), where there are any."""
+        is_score = metric.kind == "score"
+        features = None if is_score else metric.view.function
+        return cls(denoiser, features, metric.statistic.value, images, noise)
 
     def scores(self, question: Score) -> ProxyScores:
         """How good many schedules are by one proxy."""
@@ -114,7 +125,8 @@ class ProxyScorer:
                 found = self.mixture(question.schedules)
             case "trajectory":
                 images, seed = question.n_images, question.noise_seed
-                found = self.trajectory(question.schedules, images, seed)
+                in_pixels = self._features is None
+                found = self.trajectory(question.schedules, images, seed, in_pixels=in_pixels)
             case other:
                 raise InvalidConfig(f"there is no proxy {other!r}")
         calls = self.network_calls - before
@@ -140,7 +152,7 @@ class ProxyScorer:
     def mixture(self, schedules: Sequence[Schedule]) -> Array:  # (B,)
         """The distance of what the mixture's samples become; some milliseconds per schedule."""
         scores = np.full(len(schedules), np.nan)
-        if self._axes is None:
+        if self._axes is None or self._features is None:
             return scores
         for b, plan in self._plans(schedules).items():
             if not _is_plain(plan):
@@ -233,9 +245,7 @@ class ProxyScorer:
     def _fine_solve(self, n_images: int, noise_seed: int, in_pixels: bool) -> Array:
         key = (n_images, noise_seed, in_pixels)
         if key not in self._fine:
-            end = published.End(rule=published.EndRule.DENOISE)
-            nfe = self._settings.fine_nfe
-            plan = compile_plan(published.dpmpp_2m(self._denoiser.process, nfe=nfe, end=end))
+            plan = fine_plan(self._denoiser.process, self._settings.fine_nfe)
             found = self._network_features(plan, n_images, noise_seed, in_pixels)
             if found is None:
                 raise EvaluationFailed("the images of the fine solve are not finite")
@@ -269,14 +279,10 @@ class ProxyScorer:
         if not torch.isfinite(images).all():
             return None
         size = self._settings.batch_size
+        assert self._features is not None  # pixels are taken where there are none
         with torch.inference_mode():
             batches = [self._features(batch) for batch in torch.split(images, size)]
         return _finite(torch.cat(batches))
-
-    def _distance(self, features: Array) -> float:
-        if len(features) < features.shape[1]:
-            return self._reference.distance_of_few(features)
-        return self._reference.distance(FeatureStatistics.of(features))
 
 
 def _finite(rows: Tensor) -> Array | None:

@@ -1,49 +1,86 @@
-"""The real side of the distance: a file of statistics, a tensor of images, an image source."""
+"""The real side of a distance: a file of statistics, a tensor of images, an image source."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from s3search.errors import InvalidConfig
 from s3search.evaluation.plugins import REFERENCES, call_plugin
+from s3search.evaluation.views import Extractor
 from s3search.metrics.frechet import FeatureStatistics, FrechetReference
 from s3search.metrics.references import ImageSource, StatisticsFile, evenly_chosen, in_batches
 from s3search.metrics.references.source import check_images
+from s3search.metrics.samples import Array
 
 IMAGES_KEPT = 4096  # of a source, for what looks at images: proxies, nearest neighbours
 NUMBERS_KEPT = 2**28  # in them at most: 1 GiB
 
-Extracted = Callable[[Tensor], Any]  # images on the CPU -> features (B, d), float64
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class LoadedReference:
-    """Statistics, and what is at hand of the images behind them."""
+class RealSide:
+    """What a study compares with."""
 
-    statistics: FrechetReference
     images: Tensor | None = None  # all of a tensor, some of a source, None of a file
-    source: str | None = None  # digest of an image source
+    source: ImageSource | None = None
+    file: Path | None = None  # of statistics
+
+    @property
+    def digest(self) -> str | None:
+        """That of an image source."""
+        return None if self.source is None else self.source.digest
+
+    def statistics(self, extractor: Extractor, batch_size: int) -> FrechetReference:
+        """Mean and covariance of all images' features: of the file, of the source's own file, or
+        taken now; raises `InvalidConfig`.
+        """
+        if self.file is not None:
+            return _stored(self.file, extractor.name).reference
+        if self.source is not None and self.source.statistics is not None:
+            stored = _stored(self.source.statistics, extractor.name)
+            stored.check_source(self.source.statistics, self.source.n, self.source.digest)
+            return stored.reference
+        if self.source is None:
+            features = self.features(extractor, batch_size, are_all=True)
+            return FrechetReference.of(FeatureStatistics.of(features))
+        total: FeatureStatistics | None = None
+        for batch in self._batches(batch_size):
+            part = FeatureStatistics.of(extractor.seen(batch))
+            total = part if total is None else total.merge(part)
+        if total is None or total.n < 2:
+            raise InvalidConfig("reference.images: a reference needs at least 2 images")
+        return FrechetReference.of(total)
+
+    def features(self, extractor: Extractor, batch_size: int, *, are_all: bool) -> Array:
+        """Features (N, d) of the images that are kept, or of ``are_all`` of a source."""
+        assert self.images is not None  # the caller looked
+        if are_all and self.source is not None:
+            return np.concatenate([extractor.seen(each) for each in self._batches(batch_size)])
+        return extractor.seen_in_batches(self.images, batch_size)
+
+    def _batches(self, batch_size: int) -> Iterator[Tensor]:
+        assert self.source is not None
+        for images in in_batches(self.source, batch_size):
+            check_images(images)
+            yield images
 
 
 def load_reference(
-    name: str,
-    options: Mapping[str, Any],
-    *,
-    extractor: str,
-    extracted: Extracted,
-    batch_size: int,
-    live: Any = None,
-) -> LoadedReference:
+    name: str | None, options: Mapping[str, Any], live: Any = None
+) -> RealSide | None:
     """What a study's ``[reference]`` names, or the ``live`` one; raises `InvalidConfig`."""
+    if name is None:
+        return None
     found = call_plugin("reference.images", name, options, REFERENCES, live)
     if isinstance(found, str | Path):
-        return LoadedReference(statistics=_stored(Path(found), extractor).reference)
+        return RealSide(file=Path(found))
     if isinstance(found, ImageSource):
-        return _of_source(found, extractor, extracted, batch_size)
+        kept = evenly_chosen(found, _most_kept(found))
+        check_images(kept)
+        return RealSide(images=kept, source=found)
     if not isinstance(found, Tensor):
         raise InvalidConfig(
             "reference.images: expected a float tensor (N, C, H, W) in [-1, 1], an image source, "
@@ -52,39 +89,11 @@ def load_reference(
     check_images(found)
     if len(found) < 2:
         raise InvalidConfig("reference.images: a reference needs at least 2 images")
-    parts = [torch.as_tensor(extracted(part)) for part in torch.split(found, batch_size)]
-    statistics = FrechetReference.of(FeatureStatistics.of(torch.cat(parts).numpy()))
-    return LoadedReference(statistics=statistics, images=found)
-
-
-def _of_source(
-    source: ImageSource, extractor: str, extracted: Extracted, batch_size: int
-) -> LoadedReference:
-    """The source's own statistics, or those of all its images, never held at once."""
-    kept = evenly_chosen(source, _most_kept(source))
-    check_images(kept)
-    if source.statistics is None:
-        statistics = FrechetReference.of(_measured(source, extracted, batch_size))
-    else:
-        stored = _stored(source.statistics, extractor)
-        stored.check_source(source.statistics, source.n, source.digest)
-        statistics = stored.reference
-    return LoadedReference(statistics=statistics, images=kept, source=source.digest)
+    return RealSide(images=found)
 
 
 def _most_kept(source: ImageSource) -> int:
     return max(2, min(IMAGES_KEPT, NUMBERS_KEPT // source.images([0]).numel()))
-
-
-def _measured(source: ImageSource, extracted: Extracted, batch_size: int) -> FeatureStatistics:
-    total: FeatureStatistics | None = None
-    for images in in_batches(source, batch_size):
-        check_images(images)
-        part = FeatureStatistics.of(extracted(images))
-        total = part if total is None else total.merge(part)
-    if total is None or total.n < 2:
-        raise InvalidConfig("reference.images: a reference needs at least 2 images")
-    return total
 
 
 def _stored(path: Path, extractor: str) -> StatisticsFile:

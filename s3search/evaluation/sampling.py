@@ -6,7 +6,7 @@ another of its population, does not ask for them again (`s3search.evaluation.den
 
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from s3search.errors import EvaluationFailed
 from s3search.evaluation.decoding import images_of, patched
 from s3search.evaluation.denoiser_cache import DenoiserCache
 from s3search.evaluation.memory import BatchSize, room_on, size_for_memory
-from s3search.evaluation.noise import NoiseBank
+from s3search.evaluation.noise import NoiseBank, for_network
 from s3search.evaluation.record import statistics_problem
 from s3search.rules import EmsStatistics
 from s3search.schedules.schedule import Schedule
@@ -26,6 +26,9 @@ from s3search.solvers.plan import Plan, compile_plan
 from s3search.solvers.sample import Denoiser, joined, sample_population
 
 Condition = dict[str, Tensor]
+
+Made = tuple[Tensor, Condition]
+"""Images (b, C, H, W), and what each was made for."""
 
 _PROBES = 4  # images
 _ALIKE = 0.1  # of what another time changes
@@ -84,48 +87,56 @@ class Sampler:
         return compile_plan(schedule, self._ems)
 
     def batches(
-        self, n_images: int, noise_seed: int, cuts: Sequence[int] = (), *, held_out: bool = False
-    ) -> Iterator[Batch]:
-        """The noise of all images and what these are conditioned on; a batch ends at each cut."""
-        drawn = self._noise.batches(noise_seed, n_images, self.batch_size, cuts, held_out=held_out)
-        first = 0
-        for noise, condition in drawn:
-            yield Batch((noise_seed, held_out), first, noise, condition)
-            first += len(noise)
-
-    def images(
         self,
-        schedule: Schedule,
         n_images: int,
         noise_seed: int,
         cuts: Sequence[int] = (),
         *,
         held_out: bool = False,
-    ) -> Iterator[Tensor]:
-        """Images (b, C, H, W) of one schedule; raises `EvaluationFailed`."""
+        with_targets: bool = False,
+    ) -> Iterator[Batch]:
+        """The noise of all images and what these are conditioned on, and compared with if
+        ``with_targets``; a batch ends at each cut.
+        """
+        size, which = self.batch_size, {"held_out": held_out, "with_targets": with_targets}
+        drawn = self._noise.batches(noise_seed, n_images, size, cuts, **which)
+        first = 0
+        for noise, condition in drawn:
+            yield Batch((noise_seed, held_out), first, noise, condition)
+            first += len(noise)
+
+    def images(self, schedule: Schedule, batches: Iterable[Batch]) -> Iterator[Made]:
+        """Images (b, C, H, W) of one schedule, with their conditions; raises
+        `EvaluationFailed`.
+        """
         plan = self.plan(schedule)
-        for batch in self.batches(n_images, noise_seed, cuts, held_out=held_out):
+        for batch in batches:
             (images,) = self.images_of_many([plan], batch, schedule)
             if not torch.isfinite(images).all():
                 raise EvaluationFailed("the images are not finite")
-            yield images
+            yield images, batch.condition
 
-    def timed(self, question: Measure) -> Iterator[tuple[Tensor, float]]:
-        """Images (b, C, H, W) of a question, and the seconds that they took."""
+    def timed(self, question: Measure) -> Iterator[tuple[Tensor, Condition, float]]:
+        """Images (b, C, H, W) of a question, their conditions and targets, and the seconds that
+        they took.
+        """
         cuts = [n for n, _ in question.thresholds]
-        held_out = question.rung is Rung.VALIDATION
-        batches = self.images(
-            question.schedule, question.n_images, question.noise_seed, cuts, held_out=held_out
+        batches = self.batches(
+            question.n_images,
+            question.noise_seed,
+            cuts,
+            held_out=question.rung is Rung.VALIDATION,
+            with_targets=True,
         )
-        device = self._noise.device
+        images, device = self.images(question.schedule, batches), self._noise.device
         while True:
             began = time.perf_counter()
-            images = next(batches, None)
-            if images is None:
+            made = next(images, None)
+            if made is None:
                 return
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            yield images, time.perf_counter() - began
+            yield *made, time.perf_counter() - began
 
     def images_of_many(
         self, plans: Sequence[Plan], batch: Batch, schedule: Schedule | None = None
@@ -142,8 +153,9 @@ class Sampler:
                 denoiser = patched(denoiser, schedule)  # for one trajectory, so anew each time
             cache = None if is_patched else self._cache
             try:
+                given = for_network(few.condition)
                 samples = sample_population(
-                    self._network(denoiser), own, few.noise, cache, few.name, **few.condition
+                    self._network(denoiser), own, few.noise, cache, few.name, **given
                 )
                 return list(images_of(self._denoiser, joined(samples)).chunk(len(own)))
             except torch.cuda.OutOfMemoryError:

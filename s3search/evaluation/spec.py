@@ -15,12 +15,42 @@ from s3search.evaluation.plugins import MODELS, call_plugin, importable_from
 from s3search.models.statistics import GaussianStatistics
 from s3search.processes import NOISE_PROCESSES
 from s3search.rules import EmsStatistics
+from s3search.search.direction import Direction
 
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS: Mapping[Precision, torch.dtype | None] = {
     "float32": None,  # whatever the model's own dtype is
     "bfloat16": torch.bfloat16,
 }
+
+
+Target = Literal["fine", "given"]
+"""What images are compared with one by one: a fine solve of the same noises, or what the model's
+condition hands over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricSpec:
+    """Which metric, and of what: an extractor whose features have a distance to those of real
+    images, or a score of single images.
+    """
+
+    name: str  # of the extractor, or of the score
+    options: Mapping[str, Any] = field(default_factory=dict)
+    kind: str = "frechet"
+    direction: Direction = Direction.MINIMIZE
+    target: Target | None = None
+    where: str = "metric"  # the table of the study file
+
+    @property
+    def is_score(self) -> bool:
+        """Whether single images have a number."""
+        return self.kind == "score"
+
+    @property
+    def key(self) -> str:
+        """The key of the study file that names it."""
+        return f"{self.where}.{'score' if self.is_score else 'features'}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,12 +61,11 @@ class EvaluatorSpec:
 
     model: str
     model_options: Mapping[str, Any] = field(default_factory=dict)
-    features: str
-    features_options: Mapping[str, Any] = field(default_factory=dict)
-    reference: str
+    metric: MetricSpec
+    reference: str | None = None  # no distance can do without
     reference_options: Mapping[str, Any] = field(default_factory=dict)
-    second_features: str | None = None  # a second extractor, for validation alone
-    second_options: Mapping[str, Any] = field(default_factory=dict)
+    second: MetricSpec | None = None  # a second metric, for validation alone
+    guards: tuple[MetricSpec, ...] = ()  # what may not get worse
     ems: str | None = None  # files that `s3search tools statistics` wrote
     gaussian: str | None = None
     device: str = "cpu"  # "auto": a GPU if torch sees one
@@ -61,7 +90,8 @@ def load_model(spec: EvaluatorSpec) -> Any:
 
     From here on all that the study names can be imported.
     """
-    named = (spec.model, spec.features, spec.reference, spec.second_features or "")
+    metrics = [own for own in (spec.metric, spec.second, *spec.guards) if own is not None]
+    named = [spec.model, spec.reference or "", *(own.name for own in metrics)]
     importable_from(spec.import_from, named)
     model = call_plugin("model.loader", spec.model, spec.model_options, MODELS, spec.live.model)
     for attribute in ("process", "sample_shape"):

@@ -54,6 +54,10 @@ class Statistic(Protocol):
     def n(self) -> int | None:
         """Images behind the reference; None when a file does not say."""
 
+    @property
+    def dimensions(self) -> int | None:
+        """Those of the features that it takes; None where there are none."""
+
     def value(self, seen: Array) -> float:
         """The distance of features (n, d); raises `EvaluationFailed` of too few or infinite ones,
         `IncompatibleStatistics` of others than the reference has.
@@ -101,6 +105,11 @@ class FrechetStatistic:
     def n(self) -> int | None:
         """The reference's."""
         return self.reference.n
+
+    @property
+    def dimensions(self) -> int:
+        """The reference's."""
+        return len(self.reference.mean)
 
     def value(self, seen: Array) -> float:
         """FD of features (n, d)."""
@@ -165,6 +174,11 @@ class SampleStatistic(ABC):
     def n(self) -> int:
         """Real images."""
         return len(self.real)
+
+    @property
+    def dimensions(self) -> int:
+        """Of the real images' features."""
+        return int(self.real.shape[1])
 
     def value(self, seen: Array) -> float:
         """The distance of features (n, d), n >= 2."""

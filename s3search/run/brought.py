@@ -1,4 +1,4 @@
-"""What a program brings to a search: a model, an extractor and real images, or names of loaders.
+"""What a program brings to a search: a model, metrics and real images, or names of loaders.
 
 Each becomes a table of the study, as its file would have it, and, unless a loader is named, the
 object itself.
@@ -17,12 +17,13 @@ from torch import Tensor
 from s3search.errors import InvalidConfig, nearest
 from s3search.evaluation.fingerprints import content_digest, fingerprint_of, label_of
 from s3search.evaluation.live import LIVE
-from s3search.evaluation.plugins import FEATURES, MODELS, REFERENCES, parameters_of
+from s3search.evaluation.plugins import FEATURES, MODELS, REFERENCES, SCORES, parameters_of
 from s3search.metrics.references import ImageSource
 from s3search.metrics.references.source import check_images
 from s3search.models.diffusers.loading import denoiser_of, is_pipeline
 from s3search.models.given import given_denoiser
 from s3search.processes import NOISE_PROCESSES, NoiseProcess
+from s3search.study.file.config import DISTANCES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -31,6 +32,7 @@ class Brought:
 
     table: dict[str, Any]
     live: Any = None
+    guards: tuple[Any, ...] = ()  # objects of a metric's guards
 
 
 def options_of(model: Any) -> Sequence[str] | None:
@@ -67,21 +69,73 @@ def model_of(
     return _live("loader", denoiser, label_of(model), fingerprint_of(model, *known))
 
 
-def features_of(keyword: str, features: Any) -> Brought:
-    """A callable from images to features, or a loader's name; raises `InvalidConfig`."""
-    match features:
-        case str():
-            return Brought(table={"features": features})
+def metric_of(metric: Any, features: Any) -> Brought:
+    """The deciding metric, and the objects of its guards: a table of the study file whose
+    ``features`` and ``score`` may be callables; the kind of a distance, with ``features`` beside
+    it; a score, as a callable or by name; or ``features`` alone, of a Fréchet distance.  Raises
+    `InvalidConfig`.
+    """
+    match metric:
+        case None:
+            return features_of("features", features)
         case Mapping():
-            return Brought(table=dict(features))
-        case _ if callable(features) and not isinstance(features, type):
-            own, digest = label_of(features), fingerprint_of(features)
-            label = own if getattr(features, "name", None) == own else f"{own}-{digest[:8]}"
-            return _live("features", features, label, digest)
+            own = {} if features is None else {"features": features}
+            table, guards = {**own, **metric}, metric.get("guard", ())
+            table.pop("guard", None)
+            found = measure_of("metric", table)
+            if not isinstance(guards, Sequence) or isinstance(guards, str):
+                raise InvalidConfig(f"metric.guard: needs a list of tables, found {guards!r}")
+            each = [measure_of(f"metric.guard[{i}]", own) for i, own in enumerate(guards)]
+            return Brought(
+                table={**found.table, "guard": [guard.table for guard in each]},
+                live=found.live,
+                guards=tuple(guard.live for guard in each),
+            )
+        case str() if metric in DISTANCES:
+            own = {} if features is None else {"features": features}
+            return measure_of("metric", {"kind": metric, **own})
+    if features is not None:
+        raise InvalidConfig(
+            "features: a score of images has none; leave the keyword out, or name a second metric "
+            "with validation_metric"
+        )
+    if isinstance(metric, str) or (callable(metric) and not isinstance(metric, type)):
+        return measure_of("metric", {"score": metric})
+    raise InvalidConfig(
+        "metric: needs a score (images (B, C, H, W), **given) -> (B,), a name "
+        f"({', '.join([*DISTANCES, *SCORES])}, 'package.module:function'), or the table [metric] "
+        f"of a study file as a mapping, found {_found(metric)}"
+    )
+
+
+def features_of(keyword: str, features: Any) -> Brought:
+    """A callable from images to features, a loader's name, or a whole table; raises
+    `InvalidConfig`.
+    """
+    if isinstance(features, Mapping):
+        return measure_of(keyword, features)
+    if isinstance(features, str) or (callable(features) and not isinstance(features, type)):
+        return measure_of(keyword, {"features": features})
     raise InvalidConfig(
         f"{keyword}: needs a callable from images (B, C, H, W) in [-1, 1] to features (B, d), or "
         f"a name ({', '.join(FEATURES)}, 'package.module:function'), found {_found(features)}"
     )
+
+
+def measure_of(keyword: str, table: Any) -> Brought:
+    """A metric's table whose ``features`` or ``score`` may be a callable."""
+    if not isinstance(table, Mapping):
+        raise InvalidConfig(f"{keyword}: needs a table of a study file, found {table!r}")
+    for key in ("features", "score"):
+        own = table.get(key)
+        if callable(own) and not isinstance(own, type):
+            known, digest = label_of(own), fingerprint_of(own)
+            label = known if getattr(own, "name", None) == known else f"{known}-{digest[:8]}"
+            found = _live(key, own, label, digest)
+            natural = getattr(own, "direction", None) if key == "score" else None
+            said = {} if natural is None else {"direction": natural}
+            return Brought(table={**said, **table, **found.table}, live=own)
+    return Brought(table=dict(table))
 
 
 def reference_of(reference: Any, model: Any) -> Brought:

@@ -157,11 +157,11 @@ class Driver:
         """Counts and reports an answer; raises `EvaluationFailed` where nothing works."""
         stage = self._tally.see(answer)
         if isinstance(answer, Measurement) and answer.question.rung is Rung.SEARCH:
-            works = answer.distance is not None
+            works = answer.estimate is not None
             self._failures = [] if works else [*self._failures, str(answer.error)]
-            best, value = self._best.get(answer.trial.nfe), answer.value
-            if value is not None and (best is None or value < best[0]):
-                self._best[answer.trial.nfe] = value, answer.trial
+            best, loss = self._best.get(answer.trial.nfe), answer.loss
+            if loss is not None and (best is None or loss < best[0]):
+                self._best[answer.trial.nfe] = loss, answer.trial
             if len(self._failures) == _HOPELESS:
                 raise EvaluationFailed(
                     f"{_HOPELESS} evaluations in a row failed: {self._failures[-1]}"

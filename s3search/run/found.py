@@ -161,11 +161,11 @@ class Evaluation:
     @classmethod
     def of(cls, found: Measurement) -> Self:
         """The measurement in short; it must have a distance."""
-        assert found.distance is not None
+        assert found.estimate is not None
         return cls(
-            value=found.distance,
+            value=found.estimate,
             standard_error=found.standard_error,
-            interval=interval_of(found.distance, found.standard_error, found.replicates),
+            interval=interval_of(found.estimate, found.standard_error, found.replicates),
             metric=str(found.metric),
             extractor=str(found.extractor),
             n_images=found.n_images,

@@ -37,6 +37,7 @@ def search(  # noqa: PLR0913  # the keys of a study file, each by its name
     *,
     reference: Any = None,
     features: Any = None,
+    metric: Any = None,
     nfe: int | Sequence[int] = 5,
     evaluations: int | None = None,
     n_images: int = 1000,
@@ -63,8 +64,11 @@ def search(  # noqa: PLR0913  # the keys of a study file, each by its name
     ``model`` is a denoiser D(x, t) -> x0 on (B, C, H, W) with ``process`` and ``sample_shape``, or
     any callable with these as keywords; a diffusers pipeline; or a loader's name.  ``reference``
     are real images (N, C, H, W) in [-1, 1], a folder, a .npz of statistics or a loader's name;
-    ``features`` maps images to (B, d), or is a name.  Raises `InvalidConfig` for wrong input, and
-    `StudyConflict` where ``storage`` has another study of that ``name``, which else goes on.
+    ``features`` maps images to (B, d), or is a name, and images are judged by their Fréchet
+    distance there; or by ``metric``: another distance of features ("kernel", "cmmd", "mind"), a
+    score (images, **given) -> (B,), or the table [metric] of a study file.  Raises
+    `InvalidConfig` for wrong input, and `StudyConflict` where ``storage`` has another study of
+    that ``name``, which else goes on.
 
     >>> found = s3search.search(model, reference=images, features=extractor, nfe=5)
     >>> found.save("schedule.json")
@@ -82,6 +86,7 @@ def evaluate(  # noqa: PLR0913  # as in `search`
     *,
     reference: Any = None,
     features: Any = None,
+    metric: Any = None,
     n_images: int = 10_000,
     seed: int = 7,
     process: "NoiseProcess | None" = None,
@@ -91,8 +96,8 @@ def evaluate(  # noqa: PLR0913  # as in `search`
     workers: str = "inline",
     **more: Any,
 ) -> "Evaluation":
-    """Measures one schedule, or the one in a file: the distance from the reference of ``n_images``
-    images, made of the noise of ``seed``.
+    """Measures one schedule, or the one in a file: the distance from the reference, or the score,
+    of ``n_images`` images, made of the noise of ``seed``.
 
     The result has ``value``, ``standard_error``, a 95 % ``interval``, and all that the number
     means nothing without.  Everything else is as in `s3search.search`; nothing is stored.  Raises
@@ -107,6 +112,7 @@ def evaluate(  # noqa: PLR0913  # as in `search`
         model=model,
         reference=reference,
         features=features,
+        metric=metric,
         process=process,
         sample_shape=sample_shape,
         statistics=statistics,

@@ -9,7 +9,14 @@ from s3search.cluster import check_address
 from s3search.errors import InvalidConfig, nearest
 from s3search.evaluation.live import LiveObjects
 from s3search.processes import NoiseProcess
-from s3search.run.brought import Brought, features_of, model_of, options_of, reference_of
+from s3search.run.brought import (
+    Brought,
+    features_of,
+    metric_of,
+    model_of,
+    options_of,
+    reference_of,
+)
 from s3search.study.file.config import StudyConfig, load_config, parse_config
 from s3search.study.results.progress import Report
 
@@ -27,7 +34,9 @@ _ELSEWHERE = {  # what others call it
     "num_inference_steps": "nfe",
     "show_progress_bar": "progress",
     "verbose": "progress",
-    "metric": "features",
+    "score": "metric",
+    "objective": "metric",
+    "loss": "metric",
 }
 _KEYWORDS = {  # keys of tables that are keywords of their own
     ("space", "nfe"): "nfe",
@@ -47,6 +56,7 @@ class SearchKeywords:
     model: Any
     reference: Any = None
     features: Any = None
+    metric: Any = None
     nfe: int | Sequence[int] = 5
     evaluations: int | None = None
     n_images: int = 1000
@@ -90,18 +100,22 @@ def study_of(
     _refuse_unknown(asked, keywords or [own.name for own in fields(SearchKeywords)][:-1])
     _refuse_misplaced(asked)
     model = model_of(asked.model, asked.process, asked.sample_shape, asked.more)
-    features = features_of("features", asked.features)
-    reference = reference_of(asked.reference, model.live)
+    metric = metric_of(asked.metric, asked.features)
+    reference = None
+    if asked.reference is not None or asked.metric is None:
+        reference = reference_of(asked.reference, model.live)
     second = None
     if asked.validation_metric is not None:
         second = features_of("validation_metric", asked.validation_metric)
     live = LiveObjects(
         model=model.live,
-        features=features.live,
-        reference=reference.live,
-        second_features=None if second is None else second.live,
+        metric=metric.live,
+        reference=None if reference is None else reference.live,
+        second=None if second is None else second.live,
+        guards=metric.guards,
     )
-    tables = {"model": model.table, "metric": features.table, "reference": reference.table}
+    real = {} if reference is None else {"reference": reference.table}
+    tables = {"model": model.table, "metric": metric.table, **real}
     return parse_config({**tables, **_tables(asked, model, second)}, "s3search.search"), live
 
 

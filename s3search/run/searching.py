@@ -21,7 +21,7 @@ from s3search.study.database.store import open_study
 from s3search.study.file.config import StorageTable, StudyConfig
 
 EVALUATE = (
-    *("schedule", "model", "reference", "features", "n_images", "seed", "process"),
+    *("schedule", "model", "reference", "features", "metric", "n_images", "seed", "process"),
     *("sample_shape", "statistics", "cluster", "workers"),
 )
 """The keywords of `s3search.evaluate`."""
@@ -72,7 +72,7 @@ def evaluate_for(
         if problem is not None:
             raise InvalidSchedule(f"{named}: {problem}")
         (measured,) = measured_by(pool, [question])
-    if measured.distance is None:
+    if measured.estimate is None:
         raise EvaluationFailed(str(measured.error))
     return Evaluation.of(measured)
 

@@ -1,6 +1,5 @@
 """What a person who waits wants to know of a search, kept while the answers come."""
 
-import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +10,7 @@ from s3search.study.database.store import StudyStore
 from s3search.study.file.config import SearchTable
 from s3search.study.log import Log
 from s3search.study.results.budget import budget_words, share_of
-from s3search.study.results.gains import GAINS, gains_of
+from s3search.study.results.gains import GAINS, gains_of, in_values
 from s3search.study.results.progress import (
     Progress,
     RecentRate,
@@ -61,7 +60,9 @@ class Tally:
         self._look_at_bests()
         self._predictor = predictor_of(store)  # by NFE
         self._warnings = warnings_of(store)
-        self._gains: list[Mapping[str, Any]] = [*gains_of(store.notes(GAINS))]
+        self._gains: list[Mapping[str, Any]] = [
+            *gains_of(store.notes(GAINS), store.config.direction)
+        ]
         self._rate = RecentRate(self._began)
         self._held_out, self._held_out_at = held_out_of(store), self._began
         self._vetoed: frozenset[str] = frozenset(store.vetoes())
@@ -75,7 +76,7 @@ class Tally:
             self._count(answer.question.kind, answer.network_calls, answer.seconds)
             return answer.question.kind
         self._images += answer.cost
-        self._failed += answer.distance is None
+        self._failed += answer.estimate is None
         if answer.question.rung in (Rung.SEARCH, Rung.FINALS):
             self._spent += answer.cost
         for measured in (answer, answer.second):
@@ -87,7 +88,7 @@ class Tally:
         """Takes in what the search learned about its predictor, and what each stage gained."""
         if note.kind == GAINS:
             self._gains = [*(g for g in self._gains if g["nfe"] != note.content["nfe"])]
-            self._gains.append(note.content)
+            self._gains.append(in_values(note.content, self._store.config.direction))
             new = [each for each in note.content["warnings"] if each not in self._warnings]
             self._warnings = (*self._warnings, *new)
         found = quality_of(note.kind, note.content)
@@ -168,10 +169,12 @@ class Tally:
         is_baseline = first.origin.is_baseline
         if value is not None and answer.trial.id not in self._vetoes():
             side = self._best_baseline if is_baseline else self._best
-            nfe = answer.trial.nfe
-            side[nfe] = min(value, side.get(nfe, math.inf))
+            nfe, direction = answer.trial.nfe, answer.direction
+            if nfe not in side or direction.is_better(value, side[nfe]):
+                side[nfe] = value
             if first.origin.is_stock:
-                self._today[nfe] = RunToday.of(first.origin, value).better(self._today.get(nfe))
+                today = RunToday.of(first.origin, value)
+                self._today[nfe] = today.better(self._today.get(nfe), direction)
         return "baselines" if is_baseline else "search"
 
     def _look_at_bests(self) -> None:

@@ -99,11 +99,12 @@ class Validation:
         whole_ids = {row.schedule_id for row in whole_rows}
         whole = [origins[each] for each in sorted(whole_ids)]
         stopped = {
-            _unnumbered(origins[row.schedule_id]): row.value
+            _unnumbered(origins[row.schedule_id]): self._config.direction.loss(row.value)
             for row in known_rows
             if row.schedule_id not in whole_ids
         }
-        values = [(origins[row.schedule_id], row.value) for row in known_rows]
+        loss = self._config.direction.loss
+        values = [(origins[row.schedule_id], loss(row.value)) for row in known_rows]
         keys = {trial.key for trial in measured}
         found: list[Trial] = []
         for known in self._baselines if measured else ():
@@ -122,7 +123,8 @@ class Validation:
         too: best(n + 1) is never worse than best(n).
         """
         best = {row.nfe: row for row in reversed(rows)}
-        beaten = monotone_by_nfe({nfe: row.value for nfe, row in best.items()})
+        loss = self._config.direction.loss
+        beaten = monotone_by_nfe({nfe: loss(row.value) for nfe, row in best.items()})
         for nfe, fewer in beaten.items():
             schedule = extended(self._store.schedule(best[fewer].schedule_id), nfe)
             if schedule is not None:
@@ -148,7 +150,7 @@ class Validation:
     def _real_images(self) -> RealImages:
         config = self._config
         metrics = (config.metric, config.validation.metric)
-        named = tuple(None if each is None else each.model_dump(mode="json") for each in metrics)
+        named = tuple(None if each is None else each.stored for each in metrics)
         seed = config.validation_noise_seed
         return RealImages(n_images=config.held_out_images, seed=seed, metrics=named)
 

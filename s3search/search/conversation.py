@@ -136,7 +136,7 @@ class Setup:
     batch: int = 16  # trials under way at once
     ladder: tuple[LadderRung, ...] = DEFAULT_LADDER
     keep_invariants: bool = False  # polished rows carry constants exactly
-    polish_loss: PolishLoss = "frechet"
+    polish_loss: PolishLoss = "metric"
 
     def measure(self, trial: Trial, thresholds: Thresholds = ()) -> Measure:
         """The question how good a trial is, on the noise that all of the search share."""

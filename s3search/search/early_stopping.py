@@ -1,8 +1,8 @@
 """Early stopping on common noise: a schedule that will not reach the threshold is measured no
 further.
 
-All schedules of a search see the same noises, so the distance of the first n images says much of
-the whole.  From schedules that were measured whole, the gain  g = whole - value(n)  is known; one
+All schedules of a search see the same noises, so the loss of the first n images says much of the
+whole.  From schedules that were measured whole, the gain  g = whole - value(n)  is known; one
 with value(n) is stopped if even the `_LUCKY` quantile of the gains of the better half would not
 bring it to the threshold:
 
@@ -12,7 +12,7 @@ Differences are taken and not ratios, since nearly all of a distance of few imag
 which schedules have in common.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -30,22 +30,24 @@ def checkpoints(n_images: int) -> tuple[int, ...]:
 
 
 def never(n_images: int) -> Thresholds:
-    """Thresholds that stop nothing, for the distances on the way."""
+    """Thresholds that stop nothing, for the losses on the way."""
     return tuple((n, _NEVER) for n in checkpoints(n_images))
 
 
 def thresholds_for(threshold: float, known: Sequence[Measurement], n_images: int) -> Thresholds:
-    """The thresholds on the way to ``threshold``, a whole distance, by what is known of earlier
-    schedules.
+    """The thresholds on the way to ``threshold``, the loss of a whole measurement, by what is
+    known of earlier schedules.
     """
-    whole = [(m.value, m.path) for m in known if m.value is not None]
+    whole = [(m.loss, m.losses) for m in known if m.loss is not None]
     whole.sort(key=lambda each: each[0])
     better = whole[: max(_LEAST_KNOWN, len(whole) // 2)]
     return tuple((n, _highest(threshold, better, n)) for n in checkpoints(n_images))
 
 
-def _highest(threshold: float, whole: Sequence[tuple[float, object]], n: int) -> float:
-    gains = [value - path[n] for value, path in whole if isinstance(path, dict) and n in path]
+def _highest(
+    threshold: float, whole: Sequence[tuple[float, Mapping[int, float]]], n: int
+) -> float:
+    gains = [value - path[n] for value, path in whole if n in path]
     if len(gains) < _LEAST_KNOWN:
         return _NEVER
     return threshold - float(np.quantile(gains, _LUCKY))

@@ -63,7 +63,7 @@ class Gains:
         self._nfe = nfe
         self._stages: dict[str, StageGain] = {}
         self._now = SEEDS
-        self._values: list[tuple[str, str, float, bool]] = []  # stage, trial, value, is published
+        self._values: list[tuple[str, str, float, bool]] = []  # stage, trial, loss, is published
 
     def begin(self, stage: str) -> None:
         """What is answered from here on belongs to this stage."""
@@ -108,12 +108,12 @@ class Gains:
     def _add_measurement(self, answer: Measurement) -> None:
         is_stock = self._now == SEEDS and answer.trial.origin.is_stock
         stage = self._stage(STOCK if is_stock else self._now)
-        failed = answer.distance is None
+        failed = answer.estimate is None
         # a stored measurement does not say how many calls an image took
         stage.add(answer, answer.cost * answer.trial.nfe, failed=failed)
-        if answer.value is not None and answer.question.rung is Rung.SEARCH:
+        if answer.loss is not None and answer.question.rung is Rung.SEARCH:
             is_published = answer.trial.origin.is_baseline
-            self._values.append((stage.stage, answer.trial.id, answer.value, is_published))
+            self._values.append((stage.stage, answer.trial.id, answer.loss, is_published))
 
     def _stage(self, name: str) -> StageGain:
         return self._stages.setdefault(name, StageGain(stage=name))

@@ -1,6 +1,6 @@
 """What a search asks, and the answers: frozen data, from the search to a worker and back.
 
-    Measure     how far are a schedule's images from the real ones?     -> Measurement
+    Measure     how good are a schedule's images by the metric?         -> Measurement
     Score       how good are these schedules by a proxy?                -> Answer of floats
     Polish      what does gradient descent make of this schedule?       -> Answer of a schedule
     RealImages  what does the metric give real images?                  -> Answer of baselines
@@ -19,10 +19,11 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from s3search.schedules.schedule import Schedule
+from s3search.search.direction import Direction
 from s3search.search.trial import Trial, seeded
 from s3search.solvers.trainable import Freedom
 
-PolishLoss = Literal["frechet", "trajectory"]
+PolishLoss = Literal["metric", "trajectory"]
 """What gradient descent lowers (`s3search.evaluation.polish`)."""
 
 FINE_NFE = 32
@@ -34,8 +35,7 @@ TRAJECTORY_TARGETS = 4
 _CHECKS = (8, 4)  # one set of noise for so many iterations, at most so many
 
 Thresholds = tuple[tuple[int, float], ...]
-"""(images, distance): a schedule whose distance of so many images is larger is measured no
-further."""
+"""(images, loss): a schedule whose loss of so many images is larger is measured no further."""
 
 
 def polish_checks(iterations: int) -> int:
@@ -67,11 +67,11 @@ SEARCHING = (Rung.SEARCH.value, Rung.STOPPED.value)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measure:
-    """How far the images of one schedule are from the real ones.
+    """How good the images of one schedule are by the study's metric.
 
-    At each number of images in ``thresholds`` the distance of the images so far is taken; where
-    it is above the number beside it the schedule is measured no further, and the measurement is
-    of `Rung.STOPPED`.
+    At each number of images in ``thresholds`` the loss of the images so far is taken; where it is
+    above the number beside it the schedule is measured no further, and the measurement is of
+    `Rung.STOPPED`.
     """
 
     trial: Trial
@@ -122,22 +122,24 @@ def measure(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """What became of a `Measure`: a distance with everything without which it means nothing, or
-    the reason why there is none.
+    """What became of a `Measure`: an estimate of the metric with everything without which it means
+    nothing, or the reason why there is none.
     """
 
     question: Measure
-    distance: float | None = None  # of `n_images` images; None where it failed
+    estimate: float | None = None  # of `n_images` images; None where it failed
+    direction: Direction = Direction.MINIMIZE  # of the metric
     error: str | None = None
     n_images: int = 0  # seen; fewer than asked for where it stopped early
     is_paid: bool = False  # by an earlier search of the study: it costs this one nothing
-    path: Mapping[int, float] = field(default_factory=dict)  # distances at the thresholds
+    path: Mapping[int, float] = field(default_factory=dict)  # estimates at the thresholds
     standard_error: float | None = None
-    block_value: float | None = None  # mean distance of blocks of `question.block_images`
+    block_value: float | None = None  # mean estimate of blocks of `question.block_images`
     replicates: tuple[float, ...] | None = None  # see `s3search.metrics.intervals`
+    guards: tuple[float, ...] = ()  # what each guard gives the same images; none if stopped early
     second: "Measurement | None" = None  # the same images by the second metric
     of_second: bool = False  # whether this is one of the second metric
-    metric: str | None = None  # "frechet"
+    metric: str | None = None  # its kind: "frechet", "kernel", "score", ...
     extractor: str | None = None
     reference_digest: str | None = None
     reference_n: int | None = None
@@ -165,15 +167,25 @@ class Measurement:
 
     @property
     def value(self) -> float | None:
-        """The distance of all images; None where it failed or stopped early."""
-        return self.distance if self.n_images == self.question.n_images else None
+        """The metric of all images; None where it failed or stopped early."""
+        return self.estimate if self.n_images == self.question.n_images else None
+
+    @property
+    def loss(self) -> float | None:
+        """What a search compares by, the lower the better; None as `value`."""
+        return None if self.value is None else self.direction.loss(self.value)
+
+    @property
+    def losses(self) -> Mapping[int, float]:
+        """The losses at the thresholds, by number of images."""
+        return {n: self.direction.loss(value) for n, value in self.path.items()}
 
     @property
     def rung(self) -> Rung:
-        """The rung that the distance is of."""
+        """The rung that the estimate is of."""
         if self.of_second:
             return Rung.SECOND_METRIC
-        stopped = self.distance is not None and self.value is None
+        stopped = self.estimate is not None and self.value is None
         return Rung.STOPPED if stopped else self.question.rung
 
     @property
@@ -181,7 +193,7 @@ class Measurement:
         """Images that the search pays for; a failure costs all that were asked for."""
         if self.is_paid:
             return 0
-        return self.question.n_images if self.distance is None else self.n_images
+        return self.question.n_images if self.estimate is None else self.n_images
 
     @property
     def network_calls(self) -> int:
@@ -200,9 +212,9 @@ class Measurement:
             "rung": self.rung.value,
             "metric": self.metric,
             "extractor": self.extractor,
-            "n_images": question.n_images if self.distance is None else self.n_images,
+            "n_images": question.n_images if self.estimate is None else self.n_images,
             "noise_seed": question.noise_seed,
-            "value": self.distance,
+            "value": self.estimate,
             "standard_error": self.standard_error,
             "block_images": blocks,
             "block_value": self.block_value,
@@ -217,6 +229,7 @@ class Measurement:
             "model_fingerprint": self.model_fingerprint,
             "path": list(self.path.items()),
             "replicates": None if self.replicates is None else list(self.replicates),
+            "guards": list(self.guards) or None,
         }
 
 
@@ -274,7 +287,7 @@ class Polish:
     seed: int  # tells apart polishings of one schedule
     noise_seed: int
     keep_invariants: bool = False
-    loss: PolishLoss = "frechet"
+    loss: PolishLoss = "metric"
     fixed: tuple[Freedom, ...] = ()  # what of its table does not move
     keeps_steps: bool = False  # levels alone move, and the steps follow by their own rules
     whole_steps: bool = False  # the levels are whole training steps in the end
@@ -291,7 +304,7 @@ class Polish:
         """A digest of all that is asked but the study's first noise seed."""
         asked: tuple[object, ...] = (self.iterations, self.n_images, self.seed)
         asked = (*asked, self.keep_invariants)
-        if self.loss != "frechet":
+        if self.loss != "metric":
             asked = (*asked, self.loss)
         if self.fixed or self.keeps_steps:
             asked = (*asked, *self.fixed, self.keeps_steps, self.whole_steps)

@@ -10,7 +10,7 @@ _BEST = 2  # stock solvers
 
 def variants_first(measured: Iterable[Measurement], trials: Sequence[Trial]) -> list[Trial]:
     """All ``trials``, `variants_of_best` before the others, each in their order."""
-    values = [(m.trial.origin, m.value) for m in measured if m.value is not None]
+    values = [(m.trial.origin, m.loss) for m in measured if m.loss is not None]
     return list(dict.fromkeys([*variants_of_best(values, trials), *trials]))
 
 
@@ -18,7 +18,7 @@ def variants_of_best(
     measured: Iterable[tuple[Origin, float]], trials: Sequence[Trial]
 ) -> list[Trial]:
     """Those of ``trials`` that are the two best stock solvers on other levels than their default
-    ones; ``measured`` are values, the lower the better, of any schedules.
+    ones; ``measured`` are losses of any schedules.
     """
     values: dict[str | None, float] = {}
     for origin, value in measured:

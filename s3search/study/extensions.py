@@ -208,7 +208,8 @@ def _warm(
     values = store.values(Rung.SEARCH, store.config.search.n_images)
     ranked: dict[int, list[str]] = {}
     vetoed = store.vetoes()
-    worked = sorted((v, i) for i, v in values.items() if v is not None and i not in vetoed)
+    loss = store.config.direction.loss
+    worked = sorted((loss(v), i) for i, v in values.items() if v is not None and i not in vetoed)
     for _, schedule_id in worked:
         ranked.setdefault(nfe_of[schedule_id], []).append(schedule_id)
     for n in nfe:

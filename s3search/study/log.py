@@ -52,7 +52,7 @@ class Log:
 
     def __init__(self, store: StudyStore, *, first_number: int = 0) -> None:
         self._store, self._offset = store, first_number
-        self._n_whole = store.config.search.n_images
+        self._n_whole, self._direction = store.config.search.n_images, store.config.direction
         self._trials: dict[int, Trial] = {}  # by number
         self._first: dict[str, Trial] = {}  # the first of each schedule, by id
         self._measured: dict[str, Any] = {}  # by question key: a row until it is asked for
@@ -159,7 +159,7 @@ class Log:
         first = self._first.get(question.trial.id)
         number = None if first is None else first.number
         is_paid = number is not None and number < self._offset
-        return measurement_of(known, question, is_paid=is_paid)
+        return measurement_of(known, question, self._direction, is_paid=is_paid)
 
     def _recalled(self, key: int | str) -> Decision | None:
         if isinstance(key, str):
@@ -229,7 +229,7 @@ class Log:
             if searching and first is not None and first.number not in mirrored:
                 assert first.number is not None  # a kill cut it off
                 question = searched_question(first, self._store.config)
-                mirror.add(first.number, first, measurement_of(row, question))
+                mirror.add(first.number, first, measurement_of(row, question, self._direction))
         mirror.flush()
 
     def _stored_decisions(self) -> dict[tuple[str, str], Mapping[str, Any]]:

@@ -15,10 +15,11 @@ import torch
 from s3search.errors import EvaluationFailed, InvalidConfig, InvalidSchedule
 from s3search.evaluation.code_version import CODE_VERSION
 from s3search.evaluation.evaluator import Evaluator
-from s3search.evaluation.extractor import estimate_of
+from s3search.evaluation.metric import Metric
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.proxies import ProxyScorer, ProxySettings
 from s3search.evaluation.record import statistics_problem
+from s3search.evaluation.views import Scorer
 from s3search.metrics.clip_score import WEIGHT, clip_score
 from s3search.metrics.extractors.clip import load_with_texts
 from s3search.metrics.frechet import Estimate
@@ -90,14 +91,16 @@ def measure_quality(
     evaluator = Evaluator(config.evaluator_spec)
     _check(schedule, evaluator)
     texts = None if clip is None else _ClipTally(evaluator, clip)
-    parts = []
-    for images, condition in evaluator.batches(schedule, n_images, noise_seed):
-        parts.append(evaluator.features(images))
+    parts: list[list[Array]] = [[] for _ in evaluator.metrics]
+    batches = evaluator.batches(schedule, n_images, noise_seed, with_targets=True)
+    for images, condition in batches:
+        for own, metric in zip(parts, evaluator.metrics, strict=True):
+            own.append(metric.seen(images, condition))
         if texts is not None:
             texts.add(images, condition)
-    made: Array = np.concatenate(parts)
-    found = [_frechet(evaluator, made)]
-    found += _by_images(evaluator, made)
+    seen: list[Array] = [np.concatenate(own) for own in parts]
+    found = [_by(*each) for each in zip(evaluator.metrics, seen, strict=True)]
+    found += _by_images(evaluator, seen[0])
     found += _trajectory(evaluator, schedule, n_trajectory, noise_seed)
     if texts is not None:
         found.append(texts.measured())
@@ -105,8 +108,8 @@ def measure_quality(
         schedule_id=schedule.id,
         nfe=schedule.nfe,
         noise_seed=noise_seed,
-        reference_digest=evaluator.reference.digest,
-        reference_n=evaluator.reference.n,
+        reference_digest=evaluator.metric.statistic.digest,
+        reference_n=evaluator.metric.statistic.n,
         model_fingerprint=evaluator.model_fingerprint,
         code_version=CODE_VERSION,
         protocol=config.metric.protocol if n_images == asked else None,
@@ -126,34 +129,39 @@ def _check(schedule: Schedule, evaluator: Evaluator) -> None:
         raise InvalidSchedule(problem)
 
 
-def _frechet(evaluator: Evaluator, made: Array) -> Measured:
-    estimate = estimate_of(evaluator.reference, made)
+def _by(metric: Metric, seen: Array) -> Measured:
+    """What one of the study's own metrics gives."""
+    estimate = metric.statistic.estimate(seen)
     return Measured(
-        metric="frechet",
+        metric=metric.kind,
         value=estimate.value,
         standard_error=estimate.standard_error,
-        extractor=evaluator.extractor,
-        n_images=len(made),
-        n_real=evaluator.reference.n,
+        extractor=metric.view.name,
+        n_images=len(seen),
+        n_real=metric.statistic.n,
     )
 
 
 def _by_images(evaluator: Evaluator, made: Array) -> list[Measured]:
-    """The metrics that need features of real images, not statistics alone."""
-    size = evaluator.batch_size
+    """The metrics that need features of real images, not statistics alone; nothing where the
+    study's metric is a score, which has no features.
+    """
+    size, view = evaluator.batch_size, evaluator.metric.view
     images = evaluator.reference_images
     names = ("kernel", "precision", "recall", "density", "coverage")
+    if isinstance(view, Scorer):
+        return []
     if images is None:
         note = "the reference is a file of statistics; images are needed (folder, dataset)"
-        return [_missing(name, evaluator.extractor, len(made), note) for name in names]
-    real: Array = np.concatenate([evaluator.features(b) for b in torch.split(images, size)])
+        return [_missing(name, view.name, len(made), note) for name in names]
+    real = view.seen_in_batches(images, size)
 
     def measured(metric: str, estimate: Estimate, n: int, settings: dict[str, int]) -> Measured:
         return Measured(
             metric=metric,
             value=estimate.value,
             standard_error=estimate.standard_error,
-            extractor=evaluator.extractor,
+            extractor=view.name,
             n_images=n,
             n_real=len(real),
             settings=settings,
@@ -164,7 +172,7 @@ def _by_images(evaluator: Evaluator, made: Array) -> list[Measured]:
     try:
         shares = manifolds(real, few)
     except EvaluationFailed as error:
-        missing = [_missing(name, evaluator.extractor, len(few), str(error)) for name in names[1:]]
+        missing = [_missing(name, view.name, len(few), str(error)) for name in names[1:]]
         return found + missing
     for name in names[1:]:
         k = K_PRECISION if name in ("precision", "recall") else K_DENSITY
@@ -177,16 +185,19 @@ def _trajectory(
 ) -> list[Measured]:
     """How far the images are from those of a fine solve of the same noises."""
     settings = ProxySettings(batch_size=evaluator.batch_size)
+    view = evaluator.metric.view
+    features = None if isinstance(view, Scorer) else view.function
     proxies = ProxyScorer(
         evaluator.denoiser,
-        evaluator.extract,
-        evaluator.reference,
+        features,
+        evaluator.metric.statistic.value,
         None,
         NoiseBank(evaluator.denoiser, evaluator.device),
         settings=settings,
     )
     found = []
-    for metric, in_pixels in (("trajectory_pixels", True), ("trajectory_features", False)):
+    kinds = [("trajectory_pixels", True), ("trajectory_features", False)]
+    for metric, in_pixels in kinds[: 1 if features is None else 2]:
         (value,) = proxies.trajectory(
             [schedule], n_images, noise_seed, pairing=Pairing.SQUARE, in_pixels=in_pixels
         )
@@ -195,7 +206,7 @@ def _trajectory(
             Measured(
                 metric=metric,
                 value=float(value) if finite else None,
-                extractor="pixels" if in_pixels else evaluator.extractor,
+                extractor="pixels" if in_pixels else view.name,
                 n_images=n_images,
                 settings={"fine_nfe": settings.fine_nfe, "fine_solver": "dpmpp_2m"},
                 note=None if finite else "the schedule needs statistics or a patched network",

@@ -137,6 +137,8 @@ def _sampled(
 def _reference(config: StudyConfig, evaluator: Evaluator, n_images: int) -> Iterator[Batch]:
     """The first reference images."""
     table, shape = config.reference, tuple(evaluator.denoiser.sample_shape)
+    if table is None:
+        raise InvalidConfig("--source reference: the study has no [reference]; use --source model")
     found = call_plugin("reference.images", table.images, table.options, REFERENCES)
     if isinstance(found, ImageSource):
         found = found.images(range(min(n_images, found.n)))
@@ -174,6 +176,6 @@ def _provenance(evaluator: Evaluator, source: CleanSource, n_images: int) -> dic
         "process": evaluator.denoiser.process.model_dump(mode="json"),
         "source": source.value,
         "n_images": n_images,
-        "reference_digest": evaluator.reference.digest,
+        "reference_digest": evaluator.metric.statistic.digest,
         "code_version": CODE_VERSION,
     }

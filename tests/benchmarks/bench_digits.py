@@ -7,18 +7,18 @@ import numpy as np
 import torch
 
 from s3search.evaluation.evaluator import Evaluator
-from s3search.evaluation.spec import EvaluatorSpec
 from s3search.metrics.frechet import FeatureStatistics, FrechetReference
 from s3search.models import digits
 from s3search.processes import edm
 from s3search.schedules import published
 from s3search.search.questions import Rung, measure
+from tests.support.specs import evaluator_spec
 
 N_IMAGES, SEEDS, SPLITS = 10_000, (1, 3, 5), 20
 
 
 def _distances(network: str, seeds: tuple[int, ...]) -> None:
-    spec = EvaluatorSpec(
+    spec = evaluator_spec(
         model="digits",
         features="digits",
         features_options={"network": network},
@@ -31,7 +31,7 @@ def _distances(network: str, seeds: tuple[int, ...]) -> None:
         values = [
             evaluator.evaluate(
                 measure(schedule, rung=Rung.USER, n_images=N_IMAGES, noise_seed=seed)
-            ).distance
+            ).estimate
             for seed in seeds
         ]
         spread = ", ".join(f"{value:.4f}" for value in values)

@@ -87,7 +87,7 @@ def _measured(config: StudyConfig, trial: Trial, value: float) -> Measurement:
     )
     return Measurement(
         question=question,
-        distance=value,
+        estimate=value,
         n_images=question.n_images,
         standard_error=0.01,
         metric="frechet",

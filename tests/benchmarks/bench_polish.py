@@ -40,7 +40,6 @@ from s3search.evaluation.polish.adam import RecoveringAdam
 from s3search.evaluation.polish.differences import PlanDifferences
 from s3search.evaluation.polish.differentiable import DifferentiableDenoiser, frozen
 from s3search.evaluation.polish.gradient import PlanGradient
-from s3search.evaluation.spec import EvaluatorSpec
 from s3search.metrics.frechet_loss import FrechetLoss
 from s3search.schedules.published.baselines import published_solvers
 from s3search.schedules.schedule import Schedule
@@ -48,6 +47,7 @@ from s3search.search.questions import Rung, measure
 from s3search.solvers.coefficients import coefficient_table
 from s3search.solvers.trainable import Freedom, TrainableTable, trained_range
 from tests.benchmarks.zoo import ZOO, load
+from tests.support.specs import evaluator_spec
 
 _STARTS, _START_SEED, _HELD_OUT_SEED = 60, 5, 999
 _RATES = {
@@ -74,7 +74,7 @@ class Descent:
         )
         given: dict[str, Any] = {
             "denoiser": DifferentiableDenoiser(evaluator.denoiser, numbers.nfe, recompute=None),
-            "features": evaluator.extract,
+            "seen": evaluator.metric.view.differentiable,
             "table": self.table,
             "noise": evaluator.noise,
             "batch_size": 1000,
@@ -204,7 +204,7 @@ def _evaluator(folder: Path, name: str) -> Evaluator:
     member = load(folder, name)
     live = LiveObjects(model=member.denoiser, features=member.features, reference=member.images)
     return Evaluator(
-        EvaluatorSpec(
+        evaluator_spec(
             model=LIVE,
             model_options={"fingerprint": name},
             features=LIVE,
@@ -218,7 +218,7 @@ def _evaluator(folder: Path, name: str) -> Evaluator:
 
 def _value(evaluator: Evaluator, schedule: Schedule, n_images: int, seed: int) -> float:
     asked = measure(schedule, rung=Rung.USER, n_images=n_images, noise_seed=seed)
-    found = evaluator.evaluate(asked).distance
+    found = evaluator.evaluate(asked).estimate
     return math.inf if found is None else found
 
 
@@ -240,7 +240,7 @@ def descended(
     for kind in kinds:
         for rate in _RATES[kind]:
             descent = Descent(evaluator, start)
-            with frozen(evaluator.denoiser), frozen(evaluator.extract):
+            with frozen(evaluator.denoiser), frozen(evaluator.metric.view.function):
                 getattr(descent, kind)(images, rate)
             made = descent.table.moved_schedule({})
             found = _value(evaluator, made, 10_000, _HELD_OUT_SEED)

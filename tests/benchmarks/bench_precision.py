@@ -11,12 +11,13 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from s3search.evaluation.evaluator import Evaluator
-from s3search.evaluation.spec import EvaluatorSpec, Precision
+from s3search.evaluation.spec import Precision
 from s3search.processes import edm
 from s3search.schedules.schedule import Schedule
 from s3search.search.edit.draft import random_schedule
 from s3search.search.questions import Rung, measure
 from s3search.search.space import Problem, load_space
+from tests.support.specs import evaluator_spec
 
 
 def distances(
@@ -24,12 +25,12 @@ def distances(
 ) -> list[float]:
     """Of all schedules."""
     evaluator = Evaluator(
-        EvaluatorSpec(model="digits", features="digits", reference="digits", precision=precision)
+        evaluator_spec(model="digits", features="digits", reference="digits", precision=precision)
     )
     questions = [
         measure(s, rung=Rung.SEARCH, n_images=n_images, noise_seed=noise_seed) for s in schedules
     ]
-    found = [evaluator.evaluate(question).distance for question in questions]
+    found = [evaluator.evaluate(question).estimate for question in questions]
     return [distance for distance in found if distance is not None]
 
 

@@ -15,7 +15,6 @@ import torch
 
 from s3search.errors import EvaluationFailed
 from s3search.evaluation.evaluator import Evaluator
-from s3search.evaluation.spec import EvaluatorSpec
 from s3search.models import digits
 from s3search.models.gaussian import gaussian_distance
 from s3search.schedules.schedule import Schedule
@@ -26,6 +25,7 @@ from s3search.search.predictor.ranks import best_share, rank_correlation
 from s3search.search.questions import Rung, measure
 from s3search.search.space import Problem, load_space
 from s3search.solvers.plan import compile_plans
+from tests.support.specs import evaluator_spec
 
 NFE, N_HELD_OUT, SPLITS = 5, 100, 3
 SIZES = (50, 200)
@@ -45,7 +45,7 @@ class _Choice:
 
 def measured(n: int) -> tuple[list[Schedule], dict[str, np.ndarray], np.ndarray]:
     """n schedules with their proxies and distances; those that fail are drawn again."""
-    evaluator = Evaluator(EvaluatorSpec(model="digits", features="digits", reference="digits"))
+    evaluator = Evaluator(evaluator_spec(model="digits", features="digits", reference="digits"))
     rng, space = np.random.default_rng(0), load_space("usf")
     schedules: list[Schedule] = []
     scores: list[tuple[float, float]] = []
@@ -55,7 +55,7 @@ def measured(n: int) -> tuple[list[Schedule], dict[str, np.ndarray], np.ndarray]
             cheap, real = (
                 evaluator.evaluate(
                     measure(drawn, rung=Rung.USER, n_images=n_images, noise_seed=seed)
-                ).distance
+                ).estimate
                 for n_images, seed in ((125, 1), (1000, 0))
             )
         except EvaluationFailed:

@@ -18,13 +18,13 @@ from scipy.stats import spearmanr
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.proxies import ProxyScorer
-from s3search.evaluation.spec import EvaluatorSpec
 from s3search.metrics.paired import Pairing
 from s3search.models import digits
 from s3search.schedules.schedule import Schedule
 from s3search.search.edit.draft import random_schedule
 from s3search.search.questions import Rung, measure
 from s3search.search.space import Problem, load_space
+from tests.support.specs import evaluator_spec
 
 Array = npt.NDArray[np.float64]
 Ranking = Callable[[list[Schedule]], Array]
@@ -46,14 +46,14 @@ def distances(evaluator: Evaluator, schedules: list[Schedule], n_images: int, se
     questions = [
         measure(one, rung=Rung.USER, n_images=n_images, noise_seed=seed) for one in schedules
     ]
-    return np.array([evaluator.evaluate(question).distance for question in questions])
+    return np.array([evaluator.evaluate(question).estimate for question in questions])
 
 
 def rankings(evaluator: Evaluator) -> dict[str, Ranking]:
     """Every way to rank schedules for less than the metric, cheapest first."""
     denoiser, features = evaluator.denoiser, digits.features()
     noise, images = NoiseBank(denoiser, _CPU), digits.images()
-    proxies = ProxyScorer(denoiser, features, evaluator.reference, images, noise)
+    proxies = ProxyScorer(denoiser, features, evaluator.metric.statistic.value, images, noise)
 
     def trajectory(n_images: int, pairing: Pairing, in_pixels: bool = False) -> Ranking:
         return lambda schedules: proxies.trajectory(
@@ -84,7 +84,7 @@ def agreement(scores: Array, truth: Array) -> str:
 def main(n: int = 300) -> None:
     """Prints one table."""
     torch.set_num_threads(1)
-    evaluator = Evaluator(EvaluatorSpec(model="digits", features="digits", reference="digits"))
+    evaluator = Evaluator(evaluator_spec(model="digits", features="digits", reference="digits"))
     ways = rankings(evaluator)
     print(f"{n} random schedules; milliseconds per schedule, all that is done once included")
     print(f"{'':36}{'NFE 5':>14}{'ms':>8}{'NFE 8':>16}{'ms':>8}")

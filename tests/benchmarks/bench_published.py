@@ -12,13 +12,13 @@ import torch
 
 from s3search.errors import InvalidSchedule
 from s3search.evaluation.evaluator import Evaluator
-from s3search.evaluation.spec import EvaluatorSpec
 from s3search.processes import edm
 from s3search.schedules import published
 from s3search.schedules.published.baselines import ENDS, TUNED_SPACINGS
 from s3search.schedules.schedule import Schedule
 from s3search.search.questions import Rung, measure
 from s3search.search.trial import schedule_key
+from tests.support.specs import evaluator_spec
 
 NFES = (3, 4, 5, 6, 8, 10)
 CHOOSING, SHOWING = (2000, 100), (10_000, 101)  # images, noise seed
@@ -47,11 +47,11 @@ FAMILIES: dict[str, Make] = {
 def main(nfes: tuple[int, ...] = NFES) -> None:
     """Prints a Markdown table: default / best of each family at each NFE."""
     torch.set_num_threads(1)
-    evaluator = Evaluator(EvaluatorSpec(model="digits", features="digits", reference="digits"))
+    evaluator = Evaluator(evaluator_spec(model="digits", features="digits", reference="digits"))
 
     def distance(schedule: Schedule, n_images: int, seed: int) -> float:
         question = measure(schedule, rung=Rung.USER, n_images=n_images, noise_seed=seed)
-        found = evaluator.evaluate(question).distance
+        found = evaluator.evaluate(question).estimate
         assert found is not None
         return found
 

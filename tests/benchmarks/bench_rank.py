@@ -21,7 +21,6 @@ from scipy.stats import spearmanr
 
 from s3search.errors import EvaluationFailed
 from s3search.evaluation.evaluator import Evaluator
-from s3search.evaluation.spec import EvaluatorSpec
 from s3search.metrics.cmmd import CmmdStatistic
 from s3search.metrics.kernel import KernelStatistic
 from s3search.metrics.mind import MindStatistic
@@ -30,6 +29,7 @@ from s3search.schedules.published.baselines import published_solvers
 from s3search.schedules.schedule import Schedule
 from s3search.search.edit.variation import mutate
 from s3search.search.space import Problem, load_space
+from tests.support.specs import evaluator_spec
 
 Array = npt.NDArray[np.float64]
 Features = Sequence[Array]  # (n, d) of each schedule
@@ -49,7 +49,7 @@ _KINDS: tuple[Callable[[Array], Statistic], ...] = (
 
 def seen(evaluator: Evaluator, schedule: Schedule, n_images: int, seed: int) -> Array:
     """Features (n, d) of one schedule's images."""
-    found: Array = evaluator.features(evaluator.images(schedule, n_images, seed))
+    found: Array = evaluator.metric.seen(evaluator.images(schedule, n_images, seed), {})
     return found
 
 
@@ -98,10 +98,10 @@ def line(statistic: Statistic, few: Sequence[Features], many: Features, truth: A
 def main(n: int = 24) -> None:
     """Prints one table."""
     torch.set_num_threads(1)
-    evaluator = Evaluator(EvaluatorSpec(model="digits", features="digits", reference="digits"))
+    evaluator = Evaluator(evaluator_spec(model="digits", features="digits", reference="digits"))
     images = evaluator.reference_images
     assert images is not None
-    real = evaluator.features(images)
+    real = evaluator.metric.seen(images, {})
     chosen = schedules(evaluator, n)
     many = [seen(evaluator, s, *_TRUTH) for s in chosen]
     few = [[seen(evaluator, s, max(_SIZES), seed) for s in chosen] for seed in _SEEDS]

@@ -15,6 +15,8 @@ import statistics
 import time
 from collections.abc import Iterator
 
+from tests.support.specs import evaluator_spec
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
@@ -22,7 +24,6 @@ import torch
 from s3search.cluster import open_pool
 from s3search.cluster.asking import Asker, Pool, PopulationSize
 from s3search.evaluation.evaluator import Evaluator
-from s3search.evaluation.spec import EvaluatorSpec
 from s3search.models import digits
 from s3search.processes import edm
 from s3search.schedules import published
@@ -65,7 +66,7 @@ def rate(pool: Pool, population: int, asked: list[Measure]) -> float:
     began, done = time.perf_counter(), 0
     asker.begin(asked, are_last=True)
     for answer in asker.answers():
-        assert isinstance(answer, Measurement) and answer.distance is not None, answer.error
+        assert isinstance(answer, Measurement) and answer.estimate is not None, answer.error
         done += 1
     return done / (time.perf_counter() - began)
 
@@ -73,7 +74,7 @@ def rate(pool: Pool, population: int, asked: list[Measure]) -> float:
 def main(evaluations: int = 100, rounds: int = 2) -> None:
     """Prints a row for each pool and population."""
     torch.set_num_threads(1)
-    spec = EvaluatorSpec(model="digits", features="digits", reference="digits")
+    spec = evaluator_spec(model="digits", features="digits", reference="digits")
     make_worker = functools.partial(Evaluator, spec)
     source = questions()
     bounds: list[float] = []

@@ -26,6 +26,7 @@ from s3search.solvers.trainable import Freedom, TrainableTable, trained_range
 from s3search.solvers.trainable_times import TrainableTimes
 from tests.evaluation.test_polish import _distance, _polish
 from tests.support.helpers import PROCESSES, gaussian, gaussian_reference
+from tests.support.specs import extractor_of
 
 _EACH = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES.keys())
 _WITHOUT = PolishSettings(iterations=25, n_images=200, by_differences=True)
@@ -44,7 +45,7 @@ def _both(schedule: Schedule, table: Any) -> tuple[PlanGradient, PlanDifferences
     denoiser = gaussian(schedule.process)
     given: dict[str, Any] = {
         "denoiser": DifferentiableDenoiser(denoiser, schedule.nfe, recompute=False),
-        "features": lambda x: x.flatten(1),
+        "seen": lambda x, _: x.flatten(1),
         "table": table,
         "noise": NoiseBank(denoiser, torch.device("cpu")),
         "batch_size": 40,
@@ -144,9 +145,9 @@ def test_an_image_that_is_not_finite_is_an_error() -> None:
 def test_what_lacks_a_gradient_is_named() -> None:
     data = gaussian(edm())
     (batch,) = NoiseBank(data, torch.device("cpu")).batches(0, 2, 2)
-    assert gradient_problem(data, lambda x: x.flatten(1), batch) is None
+    assert gradient_problem(data, extractor_of(lambda x: x.flatten(1)), batch) is None
     for features in (_in_inference, _by_numpy):
-        problem = gradient_problem(data, features, batch)
+        problem = gradient_problem(data, extractor_of(features), batch)
         assert problem is not None
 
     class Silent:
@@ -156,7 +157,7 @@ def test_what_lacks_a_gradient_is_named() -> None:
         def __call__(self, x: Tensor, t: Tensor) -> Tensor:
             return data(x, t)
 
-    problem = gradient_problem(Silent(), lambda x: x.flatten(1), batch)
+    problem = gradient_problem(Silent(), extractor_of(lambda x: x.flatten(1)), batch)
     assert problem is not None
     assert "network's answer carries no gradient" in problem
 

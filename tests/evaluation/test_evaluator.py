@@ -19,6 +19,7 @@ from s3search.schedules import published
 from s3search.schedules.schedule import ModelPatch
 from s3search.search.questions import Measure, RealImages, Rung, measure
 from tests.support import plugins
+from tests.support.specs import evaluator_spec
 
 SECOND = {"second_features": "tests.support.plugins:squares", "second_options": {"power": 2}}
 SCHEDULE = published.unipc(edm(), nfe=4)
@@ -30,7 +31,7 @@ def _spec(**changes: Any) -> EvaluatorSpec:
         "features": "tests.support.plugins:pixels",
         "reference": "tests.support.plugins:images",
     }
-    return EvaluatorSpec(**(fields | changes))
+    return evaluator_spec(**(fields | changes))
 
 
 def _question(

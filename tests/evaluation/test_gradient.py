@@ -124,7 +124,7 @@ def _gradient(process: NoiseProcess, batch_size: int, recompute: bool) -> tuple[
     table = _moved(published.unipc(process, nfe=3), carries=False, seed=1)
     made = PlanGradient(
         denoiser=DifferentiableDenoiser(denoiser, 3, recompute=recompute),
-        features=_pixels,
+        seen=lambda x, _: _pixels(x),
         table=table,
         noise=NoiseBank(denoiser, _CPU),
         batch_size=batch_size,
@@ -148,7 +148,7 @@ def test_batches_that_fit_together_are_run_once(monkeypatch: pytest.MonkeyPatch)
     denoiser = gaussian(edm())
     made = PlanGradient(
         denoiser=DifferentiableDenoiser(denoiser, 3, recompute=None),
-        features=_pixels,
+        seen=lambda x, _: _pixels(x),
         table=_moved(published.unipc(edm(), nfe=3), carries=False, seed=1),
         noise=NoiseBank(denoiser, _CPU),
         batch_size=100,

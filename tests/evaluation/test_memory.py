@@ -10,12 +10,12 @@ from torch import Tensor
 from s3search.errors import EvaluationFailed
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.memory import BatchSize, size_for_memory
-from s3search.evaluation.spec import EvaluatorSpec
 from s3search.models import digits
 from s3search.processes import edm
 from s3search.schedules import published
 from s3search.search.questions import Measure, Polish, Rung, Score, measure
 from s3search.search.trial import Trial, seeded
+from tests.support.specs import evaluator_spec
 
 SCHEDULE = published.ddim(edm(), nfe=2)
 TRIAL = Trial.of(SCHEDULE, seeded("given"))
@@ -45,7 +45,7 @@ def small(most: int) -> _Small:
 def _evaluator(most: int, **changes: Any) -> Evaluator:
     spec: dict[str, Any] = {"features": "digits", "reference": "digits", "batch_size": 128}
     model = "tests.evaluation.test_memory:small"
-    return Evaluator(EvaluatorSpec(model=model, model_options={"most": most}, **(spec | changes)))
+    return Evaluator(evaluator_spec(model=model, model_options={"most": most}, **(spec | changes)))
 
 
 def _question(n_images: int) -> Measure:

@@ -13,6 +13,7 @@ from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.polish.adam import RecoveringAdam
 from s3search.evaluation.polish.polishing import PolishSettings, polish
 from s3search.evaluation.record import PolishReply
+from s3search.metrics.statistic import FrechetStatistic
 from s3search.models.gaussian import gaussian_distance
 from s3search.processes import NoiseProcess, edm
 from s3search.rules import Prediction, Taylor
@@ -28,6 +29,7 @@ from s3search.solvers.plan import compile_plan, compile_plans
 from s3search.solvers.sample import sample
 from s3search.solvers.trainable import Freedom
 from tests.support.helpers import PROCESSES, gaussian, gaussian_reference, noise
+from tests.support.specs import extractor_of
 
 _CPU = torch.device("cpu")
 _EACH = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES.keys())
@@ -61,7 +63,8 @@ def _polish(
     }
     given |= changes
     features, reference = given.pop("features"), given.pop("reference")
-    return polish(denoiser, features, reference, schedule, settings, **given)
+    metric = extractor_of(features), FrechetStatistic(reference)
+    return polish(denoiser, *metric, schedule, settings, **given)
 
 
 @_EACH

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.record import Population
-from s3search.evaluation.spec import EvaluatorSpec
 from s3search.models import digits
 from s3search.processes import edm
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
 from s3search.search.questions import Measure, Measurement, Rung, measure
+from tests.support.specs import evaluator_spec
 
 SCHEDULES = (
     published.unipc(edm(), nfe=4),
@@ -56,7 +56,7 @@ def watched(broken_at: float = -1.0, nan_at: float = -1.0, reads: str = "all") -
 def _evaluator(batch_size: int = 1000, **options: Any) -> Evaluator:
     model = f"{__name__}:watched"
     return Evaluator(
-        EvaluatorSpec(
+        evaluator_spec(
             model=model,
             model_options=options,
             features="digits",
@@ -92,12 +92,12 @@ def _measured(evaluator: Evaluator, questions: tuple[Measure, ...]) -> tuple[Mea
 def _assert_alike(found: Measurement, alone: Measurement) -> None:
     """Equal but for rounding and for times."""
     times = {"seconds": 0.0, "sampling_seconds": 0.0}
-    assert found.distance is not None
-    assert found.distance == pytest.approx(alone.distance, rel=1e-5)
+    assert found.estimate is not None
+    assert found.estimate == pytest.approx(alone.estimate, rel=1e-5)
     if alone.standard_error is not None:
         assert found.standard_error == pytest.approx(alone.standard_error, rel=1e-3)
     assert found.path == pytest.approx(alone.path, rel=1e-4)
-    numbers = {"distance": 0.0, "standard_error": None, "path": {}}
+    numbers = {"estimate": 0.0, "standard_error": None, "path": {}}
     assert replace(found, **times, **numbers) == replace(alone, **times, **numbers)
 
 
@@ -164,7 +164,7 @@ def test_a_schedule_that_fails_fails_alone(how: str, plain: Evaluator) -> None:
         "broken_at": "ZeroDivisionError: a plug-in's",
     }
     assert failed.error == expected[how]
-    assert (failed.distance, failed.value, failed.second) == (None, None, None)
+    assert (failed.estimate, failed.value, failed.second) == (None, None, None)
     assert failed.seconds > 0
     for own, question in zip(good, questions[:3], strict=True):
         alone = replace(plain.evaluate(question), model_fingerprint=evaluator.model_fingerprint)
@@ -173,7 +173,7 @@ def test_a_schedule_that_fails_fails_alone(how: str, plain: Evaluator) -> None:
 
 
 def test_patched_and_validated_schedules_are_measured_alone() -> None:
-    spec = EvaluatorSpec(
+    spec = evaluator_spec(
         model="tests.support.plugins:guided", features="tests.support.plugins:pixels",
         reference="tests.support.plugins:images",
     )  # fmt: skip
@@ -196,7 +196,7 @@ def _gaussian(**changes: Any) -> Evaluator:
         "features": "tests.support.plugins:pixels",
         "reference": "tests.support.plugins:images",
     }
-    return Evaluator(EvaluatorSpec(model="tests.support.plugins:gaussian", **(spec | changes)))
+    return Evaluator(evaluator_spec(model="tests.support.plugins:gaussian", **(spec | changes)))
 
 
 def test_a_model_that_reads_its_first_time_alone_is_found_out() -> None:

@@ -10,14 +10,14 @@ from scipy.stats import spearmanr
 
 from s3search.errors import StudyConflict
 from s3search.evaluation.evaluator import Evaluator
-from s3search.evaluation.spec import EvaluatorSpec
 from s3search.processes import edm
 from s3search.run.launching import launch
 from s3search.schedules import published
 from s3search.search.questions import Rung, measure
+from tests.support.specs import evaluator_spec
 from tests.support.studies import study_config
 
-SPEC = EvaluatorSpec(model="digits", features="digits", reference="digits")
+SPEC = evaluator_spec(model="digits", features="digits", reference="digits")
 
 
 def test_bfloat16_ranks_schedules_as_float32_does() -> None:

@@ -13,6 +13,7 @@ from s3search.evaluation.proxies import ProxyScorer, ProxySettings
 from s3search.metrics.frechet import FeatureStatistics, FrechetReference
 from s3search.metrics.paired import Pairing
 from s3search.metrics.references import StatisticsFile
+from s3search.metrics.statistic import FrechetStatistic
 from s3search.models.gaussian import gaussian_distance
 from s3search.processes import NoiseProcess, edm, vp_linear
 from s3search.rules import EmsStatistics
@@ -48,7 +49,7 @@ def _proxies(
     fields: dict[str, Any] = {
         "denoiser": denoiser,
         "features": _pixels,
-        "reference": reference,
+        "distance": FrechetStatistic(reference).value,
         "images": images,
         "noise": NoiseBank(denoiser, _CPU),
     }
@@ -161,7 +162,9 @@ def test_a_reference_without_images_leaves_the_trajectory(tmp_path: Any) -> None
     rows = _pixels(_images(edm())).numpy()
     np.savez(tmp_path / "reference.npz", mu=rows.mean(0), sigma=np.cov(rows.T))
     reference = StatisticsFile.load(tmp_path / "reference.npz").reference
-    scores = _scores(_proxies(edm(), images=None, reference=reference), _schedules(edm()))
+    scores = _scores(
+        _proxies(edm(), images=None, distance=FrechetStatistic(reference).value), _schedules(edm())
+    )
     assert np.isnan(scores["gaussian"]).all()
     assert np.isnan(scores["mixture"]).all()
     assert np.isfinite(scores["trajectory"]).all()

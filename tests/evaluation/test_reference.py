@@ -12,7 +12,6 @@ from torch import Tensor
 from s3search.errors import InvalidConfig
 from s3search.evaluation import reference
 from s3search.evaluation.evaluator import Evaluator
-from s3search.evaluation.spec import EvaluatorSpec
 from s3search.metrics.references import FolderImages, StatisticsFile
 from s3search.metrics.references.pictures import Preparation
 from s3search.models import digits
@@ -20,6 +19,7 @@ from s3search.processes import edm
 from s3search.schedules import published
 from s3search.search.questions import Rung, Score, measure
 from s3search.search.trial import Trial, seeded
+from tests.support.specs import evaluator_spec
 
 N = 150
 SCHEDULE = published.unipc(edm(), nfe=4)
@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _evaluator(images: str = "folder", network: str = "a", **options: Any) -> Evaluator:
     return Evaluator(
-        EvaluatorSpec(
+        evaluator_spec(
             model="digits",
             model_options={"labels": "none"},
             features="digits",
@@ -72,9 +72,8 @@ def _evaluator(images: str = "folder", network: str = "a", **options: Any) -> Ev
 def _file(folder: Path, path: Path) -> Path:
     """What `s3search tools reference` writes."""
     made = _evaluator(path=str(folder), channels=1)
-    StatisticsFile(
-        reference=made.reference, extractor=made.extractor, source=made.reference_source
-    ).save(path)
+    source, extractor = made.real.digest, made.metric.view.name
+    StatisticsFile(reference=made.reference, extractor=extractor, source=source).save(path)
     return path
 
 
@@ -144,7 +143,7 @@ def test_images_of_a_source_are_checked(folder: Path) -> None:
 
 
 def test_batches_come_with_the_conditions_they_were_made_with() -> None:
-    spec = EvaluatorSpec(model="digits", features="digits", reference="digits", batch_size=30)
+    spec = evaluator_spec(model="digits", features="digits", reference="digits", batch_size=30)
     evaluator = Evaluator(spec)
     parts = list(evaluator.batches(SCHEDULE, 70, 3))
     images = torch.cat([images for images, _ in parts])

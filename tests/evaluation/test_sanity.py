@@ -11,8 +11,8 @@ from torch import Tensor
 from s3search.errors import InvalidConfig
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.record import CheckRequest, Finding, Status
-from s3search.evaluation.spec import EvaluatorSpec
 from tests.support import pipelines, slips
+from tests.support.specs import evaluator_spec
 
 HERE = "tests.support.slips"
 PLUGINS = "tests.support.plugins"
@@ -35,7 +35,7 @@ NAMED = {
 def findings(**spec: Any) -> tuple[Finding, ...]:
     """What is found of the digits here, unless told otherwise."""
     usual = {"model": f"{HERE}:load", "features": f"{HERE}:pixels", "reference": f"{HERE}:images"}
-    found = Evaluator(EvaluatorSpec(**{**usual, **spec}))(CheckRequest())
+    found = Evaluator(evaluator_spec(**{**usual, **spec}))(CheckRequest())
     assert isinstance(found, tuple)
     return tuple(each for each in found if isinstance(each, Finding))
 
@@ -236,7 +236,7 @@ def noisier() -> Tensor:
 
 def test_a_good_model_is_asked_a_few_times() -> None:
     evaluator = Evaluator(
-        EvaluatorSpec(model=f"{HERE}:load", features=f"{HERE}:pixels", reference=f"{HERE}:images")
+        evaluator_spec(model=f"{HERE}:load", features=f"{HERE}:pixels", reference=f"{HERE}:images")
     )
     calls: list[int] = []
     evaluator.denoiser.network.register_forward_hook(lambda *_: calls.append(1))

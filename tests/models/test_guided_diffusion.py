@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from s3search.errors import InvalidConfig
 from s3search.evaluation.evaluator import Evaluator
-from s3search.evaluation.spec import EvaluatorSpec
 from s3search.models import guided_diffusion
 from s3search.models.checkpoints import CONFIG_KEY
 from s3search.models.edm.layers import Block
@@ -24,6 +23,7 @@ from s3search.models.guided_diffusion.unet import UNet
 from s3search.schedules import published
 from s3search.search.questions import Rung, measure
 from tests.models.edm.pickled import RunsCode, with_weights
+from tests.support.specs import evaluator_spec
 
 FLAGS: dict[str, Any] = {
     "image_size": 8,
@@ -302,7 +302,7 @@ def test_files_load_with_their_flags_in_three_places(tmp_path: Path) -> None:
 
 def test_a_guided_evaluation_counts_every_pass(tmp_path: Path) -> None:
     original = _denoiser(guided=True)
-    spec = EvaluatorSpec(
+    spec = evaluator_spec(
         model="guided_diffusion",
         model_options={
             "path": _saved(tmp_path / "net.pt", original.network),

@@ -10,7 +10,6 @@ from diffusers import DDPMScheduler
 
 from s3search.errors import InvalidConfig, InvalidSchedule
 from s3search.evaluation.evaluator import Evaluator
-from s3search.evaluation.spec import EvaluatorSpec
 from s3search.formats.exporters.schedule_json import save_export
 from s3search.integrations.diffusers import S3Scheduler
 from s3search.models import digits
@@ -26,6 +25,7 @@ from s3search.study.file.config import StudyConfig, config_from_text
 from s3search.study.results.export import best_schedule
 from s3search.study.results.progress import Progress
 from tests.support import pipelines
+from tests.support.specs import evaluator_spec
 
 TABLES = """
 [study]
@@ -110,7 +110,7 @@ def test_what_cannot_be_searched_is_refused_before_anything_is_written(
 
 def _evaluator(**changes: Any) -> Evaluator:
     return Evaluator(
-        EvaluatorSpec(model="digits", features="digits", reference="digits", **changes)
+        evaluator_spec(model="digits", features="digits", reference="digits", **changes)
     )
 
 

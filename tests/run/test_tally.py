@@ -193,7 +193,7 @@ def test_a_budget_of_wall_seconds_is_what_the_rate_so_far_allows(
     monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
     config = _timed(tmp_path, wall_seconds=110.0)
     question = _setup(n_images=30).measure(TRIALS[0])
-    measured = Measurement(question=question, distance=0.5, n_images=30, seconds=6.0)
+    measured = Measurement(question=question, estimate=0.5, n_images=30, seconds=6.0)
     with create_or_resume(config, {}) as store:
         log = Log(store)
         tally = Tally(store, log, total=None, spent_before=0.0)
@@ -236,7 +236,7 @@ def test_a_veto_is_heard_within_a_second_and_leaves_the_bests(
         tally = Tally(store, log, total=6, spent_before=0.0)
         for trial, distance in zip(TRIALS[:2], (0.25, 0.5), strict=True):
             question = setup.measure(trial)
-            measured = Measurement(question=question, distance=distance, n_images=30)
+            measured = Measurement(question=question, estimate=distance, n_images=30)
             log.begin(Ask(begin=(question,)))
             log.add(measured)
             tally.see(measured)

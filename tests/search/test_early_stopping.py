@@ -44,7 +44,7 @@ def test_a_gain_that_varies_makes_it_more_patient() -> None:
 
 def test_what_was_stopped_teaches_nothing_of_the_whole() -> None:
     question = _whole(0.1).question
-    stopped = Measurement(question=question, distance=9.0, n_images=100, path={100: 9.0})
+    stopped = Measurement(question=question, estimate=9.0, n_images=100, path={100: 9.0})
     assert stopped.value is None
     known = [_whole(0.1 + 0.01 * i) for i in range(12)]
     failed = measured(SCHEDULE, None, n_images=800, path={100: 9.0})

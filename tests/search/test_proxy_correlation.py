@@ -51,7 +51,7 @@ def test_the_looks_of_early_stopping_are_a_ladder() -> None:
         for s in (ddim(edm(), nfe=n) for n in (2, 3, 4))
     ]
     question = measured(ddim(edm(), nfe=5), None).question
-    known.append(Measurement(question=question, distance=7.0, n_images=10, path={10: 7.0}))
+    known.append(Measurement(question=question, estimate=7.0, n_images=10, path={10: 7.0}))
     rungs = ladder_of([*early_columns(known, (10, 20)), whole_column(known, 80)])
     assert [(r["rung"], r["images"], r["next"], r["n"]) for r in rungs] == [
         ("FD@10", 10, "FD@20", 3),

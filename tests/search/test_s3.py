@@ -15,6 +15,7 @@ from s3search.schedules.schedule import Schedule
 from s3search.search.algorithms.polishing import polish_in_rounds, polish_size, unlike
 from s3search.search.algorithms.s3 import S3
 from s3search.search.conversation import DECISION, Conversation, Outside
+from s3search.search.direction import Direction
 from s3search.search.finish import Candidate, choose_finalist
 from s3search.search.ladder import LadderRung
 from s3search.search.questions import (
@@ -74,8 +75,8 @@ def _measured(question: Measure) -> Measurement:
     for n, threshold in question.thresholds:
         path[n] = value + 1.0 / n
         if path[n] > threshold:
-            return Measurement(question=question, distance=path[n], n_images=n, path=path)
-    return Measurement(question=question, distance=value, n_images=question.n_images, path=path)
+            return Measurement(question=question, estimate=path[n], n_images=n, path=path)
+    return Measurement(question=question, estimate=value, n_images=question.n_images, path=path)
 
 
 def _distance(schedule: Schedule) -> float:
@@ -194,7 +195,9 @@ def test_a_search_says_what_each_stage_gained_and_what_came_to_nothing() -> None
         f"NFE 4: polish 1: all {n} polishings failed: EvaluationFailed: there is no gradient"
     ]
     assert content["proxies"]["gaussian"]["correlation"] > 0.99
-    assert content["warnings"][0] in "\n".join(gain_lines(gains_of([("gains", content)])))
+    assert content["warnings"][0] in "\n".join(
+        gain_lines(gains_of([("gains", content)], Direction.MINIMIZE))
+    )
 
 
 def test_the_polish_has_what_an_evolution_leaves_that_finds_nothing() -> None:
@@ -206,8 +209,8 @@ def test_the_polish_has_what_an_evolution_leaves_that_finds_nothing() -> None:
                 result = PolishResult(schedule=question.schedule, losses=())
                 return Answer(question=question, value=result)
             found = super().answer(question)
-            if isinstance(found, Measurement) and found.trial.parents and found.distance:
-                return replace(found, distance=found.distance + 100.0)
+            if isinstance(found, Measurement) and found.trial.parents and found.estimate:
+                return replace(found, estimate=found.estimate + 100.0)
             return found
 
     bench = Polishable(20_000.0)

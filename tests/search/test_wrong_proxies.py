@@ -13,7 +13,6 @@ from s3search.cluster import InlinePool
 from s3search.cluster.asking import Asker
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.record import Reply, Request
-from s3search.evaluation.spec import EvaluatorSpec
 from s3search.processes import edm
 from s3search.schedules.published import baselines
 from s3search.search.algorithms.s3 import S3
@@ -25,6 +24,7 @@ from s3search.search.questions import Answer, Measurement, Question, Recall, Sco
 from s3search.search.space import load_space
 from s3search.search.trial import distinct
 from tests.support.searches import Bench, measured, published, setup_of
+from tests.support.specs import evaluator_spec
 
 SEEDS = distinct(published(baselines(edm(), 4)))[:40]
 
@@ -134,7 +134,7 @@ class _Liar(_Digits):
 
 @pytest.fixture(scope="module")
 def digits() -> Evaluator:
-    return Evaluator(EvaluatorSpec(model="digits", features="digits", reference="digits"))
+    return Evaluator(evaluator_spec(model="digits", features="digits", reference="digits"))
 
 
 @dataclass(frozen=True)

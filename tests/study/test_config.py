@@ -34,7 +34,7 @@ def test_what_is_left_out_has_a_default(tmp_path: Path) -> None:
     assert config.search.evaluations == 300
     assert (config.validation.n_images, config.held_out_images) == ("auto", 5300)
     assert config.cluster.address == "local"
-    assert config.search.polish_loss == "frechet"
+    assert config.search.polish_loss == "metric"
     assert "trajectory" not in config.search.ladder
 
 
@@ -70,8 +70,9 @@ def test_search_and_validation_noise_never_meet(tmp_path: Path) -> None:
 def test_a_second_extractor_takes_the_remaining_keys_of_its_table(tmp_path: Path) -> None:
     overrides = ["validation.metric.features=digits", "validation.metric.network=b"]
     spec = load_config(_file(tmp_path), overrides).evaluator_spec
-    assert (spec.second_features, spec.second_options) == ("digits", {"network": "b"})
-    assert load_config(_file(tmp_path)).evaluator_spec.second_features is None
+    assert spec.second is not None
+    assert (spec.second.name, spec.second.options) == ("digits", {"network": "b"})
+    assert load_config(_file(tmp_path)).evaluator_spec.second is None
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_a_second_extractor_takes_the_remaining_keys_of_its_table(tmp_path: Path
         ("search.evalutions=5", r"search.evalutions: unknown key; did you mean 'evaluations'"),
         ("serch.evaluations=5", r"serch: unknown key; did you mean 'search'"),
         ("search.evaluations=-1", r"search.evaluations: .*greater than or equal to 0"),
-        ("search.polish_loss=fid", r"search.polish_loss: .*'frechet' or 'trajectory'"),
+        ("search.polish_loss=fid", r"search.polish_loss: .*'metric' or 'trajectory'"),
         ("search.n_images=many", r"search.n_images: .*integer.*'many'"),
         ("space.nfe=[]", r"space.nfe"),
         ("space.nfe=[0]", r"from 1 to 100"),

@@ -64,7 +64,7 @@ def _answer(question: Question) -> Measurement | Answer:
     match question:
         case Measure(trial=trial, n_images=n):
             value = int(trial.id[:4], 16) / 2**16
-            return Measurement(question=question, distance=value, n_images=n, **spent)
+            return Measurement(question=question, estimate=value, n_images=n, **spent)
         case Score(trials=scored):
             return Answer(question=question, value=tuple(0.5 for _ in scored), **spent)
         case Polish(schedule=schedule):
@@ -151,7 +151,7 @@ def test_what_failed_or_stopped_early_is_known_as_it_was(tmp_path: Path) -> None
     questions = [_measure(trial) for trial in (FIRST, SECOND)]
     answers = [
         Measurement(question=questions[0], error="EvaluationFailed: no", seconds=0.5),
-        Measurement(question=questions[1], distance=0.9, n_images=10, path={10: 0.9}),
+        Measurement(question=questions[1], estimate=0.9, n_images=10, path={10: 0.9}),
     ]
     failed = Answer(question=_polish(FIRST), error="EvaluationFailed: no", network_calls=7)
     with _run(config) as first:
@@ -161,7 +161,7 @@ def test_what_failed_or_stopped_early_is_known_as_it_was(tmp_path: Path) -> None
     with _run(config) as resumed:
         asked, found = resumed.turn(*questions, failed.question)
     assert asked == []
-    names = ("distance", "value", "error", "n_images", "cost", "rung", "path", "seconds")
+    names = ("estimate", "value", "error", "n_images", "cost", "rung", "path", "seconds")
     for one, other in zip(found.given[:2], answers, strict=True):
         assert [getattr(one, n) for n in names] == [getattr(other, n) for n in names]
     assert found.given[2] == failed
@@ -170,7 +170,7 @@ def test_what_failed_or_stopped_early_is_known_as_it_was(tmp_path: Path) -> None
 def test_a_stopped_measurement_is_no_answer_where_a_whole_one_is_asked_for(tmp_path: Path) -> None:
     config, question = study_config(tmp_path), _measure(FIRST)
     whole = replace(question, is_whole=True)
-    stopped = Measurement(question=question, distance=0.5, n_images=10)
+    stopped = Measurement(question=question, estimate=0.5, n_images=10)
     with _run(config) as run:
         run.log.begin(Ask(begin=(question,)))
         run.log.add(stopped)
@@ -185,7 +185,7 @@ def test_a_stopped_measurement_is_no_answer_where_a_whole_one_is_asked_for(tmp_p
         early, late = answers.given
         assert asked == []
         assert (early.value, early.rung, early.n_images) == (None, Rung.STOPPED, 10)
-        assert (late.value, late.n_images) == (_answer(whole).distance, 30)
+        assert (late.value, late.n_images) == (_answer(whole).estimate, 30)
 
 
 def test_nothing_is_asked_before_it_is_written(tmp_path: Path) -> None:
@@ -226,8 +226,8 @@ def test_a_validation_is_asked_again_when_a_second_metric_came_later(tmp_path: P
         assert log.begin(Ask(begin=(question, failing))) == [question]
         measured = _answer(question)
         assert isinstance(measured, Measurement)
-        second = Measurement(question=question, distance=0.7, n_images=60, of_second=True)
-        log.add(Measurement(question=question, distance=0.9, n_images=60, second=second))
+        second = Measurement(question=question, estimate=0.7, n_images=60, of_second=True)
+        log.add(Measurement(question=question, estimate=0.9, n_images=60, second=second))
         assert question in log
         assert store.values(Rung.VALIDATION, 60) == {A: measured.value, B: None}
         assert store.values(Rung.SECOND_METRIC, 60) == {A: 0.7}

@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial
 
+from s3search.search.direction import Direction
 from s3search.search.questions import Measurement
 from s3search.search.trial import Trial
 from s3search.study.database.retries import without_waiting
@@ -51,7 +52,7 @@ def _mirror_what_is_stored(store: StudyStore) -> None:
         trial = by_schedule[row.schedule_id]
         assert trial.number is not None
         question = _measurement(trial.schedule, None).question
-        store.mirror.add(trial.number, trial, measurement_of(row, question))
+        store.mirror.add(trial.number, trial, measurement_of(row, question, Direction.MINIMIZE))
 
 
 def _loaded(url: str, name: str = "t") -> tuple[list[str] | None, list[FrozenTrial]]:

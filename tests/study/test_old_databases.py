@@ -21,9 +21,9 @@ import torch
 
 from s3search.cli import run
 from s3search.evaluation.evaluator import Evaluator
-from s3search.evaluation.spec import EvaluatorSpec
 from tests.support.arithmetic import arithmetic_digest
 from tests.support.page_numbers import page_numbers
+from tests.support.specs import evaluator_spec
 
 DATA = Path(__file__).parents[1] / "data" / "before_house"
 FINISHED = sorted(path.stem for path in (DATA / "said").glob("*.json"))
@@ -131,7 +131,7 @@ def _for_this_machine(name: str, folder: Path) -> Path:
     have another digest by their last digits.
     """
     path = _unpacked(name, folder)
-    spec = EvaluatorSpec(model="digits", features="digits", reference="digits")
+    spec = evaluator_spec(model="digits", features="digits", reference="digits")
     own = Evaluator(spec).reference.digest
     path.write_bytes(path.read_bytes().replace(_REFERENCE, own.encode()))
     return path

@@ -22,6 +22,7 @@ from s3search.errors import InvalidConfig, StudyConflict
 from s3search.processes import edm
 from s3search.schedules.published.baselines import published_solvers
 from s3search.schedules.schedule import Schedule
+from s3search.search.direction import Direction
 from s3search.search.questions import (
     Answer,
     Measure,
@@ -77,7 +78,7 @@ def _measurement(
         return Measurement(question=question, error=why, seconds=0.5, worker="here/1")
     return Measurement(
         question=question,
-        distance=value,
+        estimate=value,
         n_images=n_images,
         path={} if n_images == 100 else {n_images: value},
         metric="frechet",
@@ -117,7 +118,7 @@ def _expected(*numbers: int) -> list[tuple[Any, ...]]:
 
 def _in_database(measured: Measurement) -> dict[str, Any]:
     """What every column says of a measurement; what failed has no cost and no metric."""
-    question, failed = measured.question, measured.distance is None
+    question, failed = measured.question, measured.estimate is None
     calls = None if failed else measured.n_images * measured.network_batches
     stopped = not failed and measured.n_images < question.n_images
     return {
@@ -128,9 +129,10 @@ def _in_database(measured: Measurement) -> dict[str, Any]:
         "noise_seed": str(2**62),
         "state": "failed" if failed else "complete",
         "error": measured.error,
-        "value": measured.distance,
+        "value": measured.estimate,
         "path": None if failed else json.dumps([list(each) for each in measured.path.items()]),
         "replicates": None,
+        "guards": None,
         "standard_error": measured.standard_error,
         "block_images": None,
         "block_value": None,
@@ -160,13 +162,13 @@ def _rows(store: StudyStore) -> list[dict[str, Any]]:
 def _known(store: StudyStore, measured: Sequence[Measurement]) -> list[Measurement]:
     """What a resumed search is told in the place of these, which are all that the study has."""
     return [
-        measurement_of(row, each.question)
+        measurement_of(row, each.question, Direction.MINIMIZE)
         for row, each in zip(store.measured(), measured, strict=True)
     ]
 
 
 def _assert_known(found: Sequence[Measurement], expected: Sequence[Measurement]) -> None:
-    names = ("question", "distance", "value", "error", "n_images", "rung", "cost", "path")
+    names = ("question", "estimate", "value", "error", "n_images", "rung", "cost", "path")
     names = (*names, "standard_error", "seconds")
     for one, other in zip(found, expected, strict=True):
         for name in names:
@@ -228,7 +230,7 @@ def test_what_stopped_early_is_pruned_and_has_no_value(url: str) -> None:
         stopped = _measurement(SCHEDULES[3], 0.9, n_images=25)
         assert store.add_measurement(stopped)
         assert _rows(store)[-1] == _in_database(stopped)
-        found = measurement_of(store.measured()[-1], stopped.question)
+        found = measurement_of(store.measured()[-1], stopped.question, Direction.MINIMIZE)
         _assert_known([found], [stopped])
         assert (found.value, found.rung) == (None, Rung.STOPPED)
         assert store.n_pending() == 0
@@ -331,7 +333,7 @@ def test_a_study_may_grow_but_not_turn_into_another(url: str) -> None:
 def test_a_study_does_not_change_its_loss(url: str) -> None:
     budget = {"search__evaluations": 9}
     create_or_resume(_config(url, **budget), {}).close()
-    with pytest.raises(StudyConflict, match=r"search\.polish_loss = 'frechet'"):
+    with pytest.raises(StudyConflict, match=r"search\.polish_loss = 'metric'"):
         create_or_resume(_config(url, **budget, search__polish_loss="trajectory"), {})
 
 
@@ -418,10 +420,10 @@ def test_a_database_of_schema_0002_is_upgraded_with_all_it_holds(url: str) -> No
 def test_what_the_second_metric_says_is_a_row_of_its_own(url: str) -> None:
     measured = _measurement(SCHEDULES[0], 0.5, Rung.VALIDATION)
     measured = replace(measured, replicates=(0.4, 0.6))
-    second = replace(measured, of_second=True, extractor="b", distance=0.7, reference_digest="s")
+    second = replace(measured, of_second=True, extractor="b", estimate=0.7, reference_digest="s")
     with _filled(url) as store:
         assert store.add_measurement(measured)
-        both = replace(measured, distance=9.0, second=second)
+        both = replace(measured, estimate=9.0, second=second)
         assert not store.add_measurement(both)  # the second came later; the value stays
         assert not store.add_measurement(both)
         assert store.values(Rung.VALIDATION, 100) == {SCHEDULES[0].id: 0.5}

@@ -54,7 +54,7 @@ def measured(
         trial = Trial.of(trial, searched("test"), number=number)
     question = Measure(trial=trial, rung=Rung.SEARCH, n_images=n_images, noise_seed=0)
     seen = 0 if value is None else n_images
-    return Measurement(question=question, distance=value, n_images=seen, path=path or {})
+    return Measurement(question=question, estimate=value, n_images=seen, path=path or {})
 
 
 def facts(trial: Trial) -> tuple[int | None, str, str, tuple[str, ...]]:

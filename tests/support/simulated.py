@@ -261,7 +261,7 @@ class SimulatedPool(ClosesItself):
             assert isinstance(answer, Measurement)
             self._model = replace(answer, second=None, replicates=None)
         value = 0.1 + int(question.trial.id[:8], 16) / 2**32
-        return replace(self._model, question=question, n_images=question.n_images, distance=value)
+        return replace(self._model, question=question, n_images=question.n_images, estimate=value)
 
     def _polished(self, question: Polish) -> PolishReply:
         calls = 2 * question.iterations * question.n_images * question.schedule.nfe

@@ -90,8 +90,8 @@ def test_the_report_has_every_metric_with_its_provenance(
     assert measured.value is not None
     assert found["frechet"]["value"] == pytest.approx(measured.value, rel=1e-12)
     assert found["frechet"]["standard_error"] == pytest.approx(measured.standard_error, rel=1e-9)
-    made = evaluator.features(evaluator.images(SCHEDULE, 200, 3))
-    real = evaluator.features(digits.images())
+    made = evaluator.metric.seen(evaluator.images(SCHEDULE, 200, 3), {})
+    real = evaluator.metric.seen(digits.images(), {})
     kernel = kernel_distance(real, made)
     assert found["kernel"]["value"] == pytest.approx(kernel.value, rel=1e-5)
     shares = manifolds(real, made)
@@ -209,7 +209,7 @@ def test_written_statistics_have_the_digest_that_evaluations_store(
         assert (int(data["n"]), str(data["extractor"])) == (30, "digits-a")
     evaluator = Evaluator(load_config(here / "study.toml").evaluator_spec)
     assert (evaluator.reference.digest, evaluator.reference.n) == (said["digest"], 30)
-    assert evaluator.reference_source == said["source"]
+    assert evaluator.real.digest == said["source"]
 
 
 def test_statistics_have_a_place_and_a_suffix(

@@ -25,7 +25,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from s3search.errors import EvaluationFailed
-from s3search.evaluation.noise import Drawn
+from s3search.evaluation.noise import Drawn, for_network
 from s3search.evaluation.polish.adam import copied, put_back
 from s3search.evaluation.polish.gradient import PlanGradient
 from s3search.evaluation.polish.losses import Lowered
@@ -119,11 +119,11 @@ class PlanDifferences(PlanGradient):
             nonlocal asked
             asked += 1
             if asked > len(answers):
-                answers.append(self.denoiser(x, t, **condition))
+                answers.append(self.denoiser(x, t, **for_network(condition)))
             return answers[asked - 1]
 
         images = run_plan(network, plan, plan.first_state(noise))
-        return self.features(images).to(torch.float64)
+        return self.seen(images, condition).to(torch.float64)
 
     def moved_plans(self) -> Iterator[Moved]:
         """One for each number that changes the plan, within its range."""

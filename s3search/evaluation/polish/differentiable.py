@@ -16,6 +16,8 @@ from torch.utils.checkpoint import checkpoint
 
 from s3search.errors import EvaluationFailed
 from s3search.evaluation.decoding import images_of
+from s3search.evaluation.noise import Drawn, for_network
+from s3search.evaluation.views import View
 
 _LEAST_KEPT_BYTES = 2**30  # that calls may keep for their derivatives, on a CPU
 _KEPT_SHARE_OF_MACHINE = 1 / 8  # on a larger CPU: of its memory, which workers share
@@ -72,11 +74,10 @@ class DifferentiableDenoiser:
         self.network_calls += n_images * self._batches_per_call
 
 
-def gradient_problem(
-    denoiser: Any, features: Callable[[Tensor], Tensor], batch: Any
-) -> str | None:
-    """Why no gradient comes from an image's features back to the state that it is made of, by one
-    call for the noises and conditions of ``batch``; None where one does, or memory lacks.
+def gradient_problem(denoiser: Any, view: View, batch: Drawn) -> str | None:
+    """Why no gradient comes from what a metric sees of an image back to the state that it is made
+    of, by one call for the noises and conditions of ``batch``; None where one does, or memory
+    lacks.
     """
     noise, condition = batch
     t = denoiser.process.time_of_lam(0.0)
@@ -85,19 +86,19 @@ def gradient_problem(
             torch.inference_mode(False),
             torch.enable_grad(),
             frozen(denoiser),
-            frozen(features),
+            frozen(view.function),
         ):
             x = noise.clone().requires_grad_()
             given = {key: usable(value) for key, value in condition.items()}
             own = DifferentiableDenoiser(denoiser, 1, recompute=False)
-            prediction = own(x, x.new_full((len(x),), t), **given)
-            found = features(images_of(denoiser, prediction))
+            prediction = own(x, x.new_full((len(x),), t), **for_network(given))
+            found = view.differentiable(images_of(denoiser, prediction), given)
             if found.requires_grad:
                 (slope,) = torch.autograd.grad(found.sum(), x, allow_unused=True)
             if not found.requires_grad or slope is None:
                 return (
-                    "the extractor's features carry no gradient (no_grad, inference_mode, detach "
-                    "or numpy between images and features)"
+                    f"what {view.where} sees of images carries no gradient (no_grad, "
+                    "inference_mode, detach or numpy on the way)"
                 )
     except torch.OutOfMemoryError:
         return None

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from s3search.errors import EvaluationFailed
-from s3search.evaluation.noise import Drawn, NoiseBank
+from s3search.evaluation.noise import Drawn, NoiseBank, for_network
 from s3search.evaluation.polish.differentiable import (
     DifferentiableDenoiser,
     allowed_bytes,
@@ -26,15 +26,18 @@ from s3search.solvers.sample import AnyPlan, sample
 from s3search.solvers.trainable import TrainableTable
 from s3search.solvers.trainable_times import TrainableTimes
 
+Seen = Callable[[Tensor, dict[str, Tensor]], Tensor]
+"""Images (b, C, H, W) and their conditions -> what a loss is of (b, d)."""
+
 
 @dataclass(slots=True, kw_only=True)
 class PlanGradient:
-    """A table between network and extractor; ``features`` makes of images (b, C, H, W) what the
-    loss sees (b, d).
+    """A table between network and metric; ``seen`` makes of images (b, C, H, W) and their
+    conditions what the loss sees (b, d).
     """
 
     denoiser: DifferentiableDenoiser
-    features: Callable[[Tensor], Tensor]
+    seen: Seen
     table: TrainableTable | TrainableTimes
     noise: NoiseBank
     batch_size: int
@@ -43,7 +46,7 @@ class PlanGradient:
 
     def batches(self, seed: int, n_images: int) -> list[Drawn]:
         """Noise and condition, as tensors that autograd takes."""
-        drawn = self.noise.batches(seed, n_images, self.batch_size)
+        drawn = self.noise.batches(seed, n_images, self.batch_size, with_targets=True)
         return [(usable(n), {key: usable(c) for key, c in given.items()}) for n, given in drawn]
 
     def features_of(self, batch: Drawn, plan: AnyPlan | None = None) -> Tensor:
@@ -51,16 +54,17 @@ class PlanGradient:
         the table at its present moves.
         """
         noise, condition = batch
-        images = sample(self.denoiser, plan or self.table.plan(), noise, **condition)
+        given = for_network(condition)
+        images = sample(self.denoiser, plan or self.table.plan(), noise, **given)
         if math.isinf(self._feature_bytes) and images.requires_grad:
-            found, kept = measured(self.features, images)
+            found, kept = measured(lambda x: self.seen(x, condition), images)
             self._feature_bytes = kept / len(noise)
         else:
-            found = self.features(images)
+            found = self.seen(images, condition)
         if torch.is_grad_enabled() and images.requires_grad and not found.requires_grad:
             raise EvaluationFailed(
-                "polish: the extractor's features carry no gradient; it must be torch operations "
-                "outside no_grad and inference_mode, from images to features"
+                "polish: what extractor or score makes of images carries no gradient; it must be "
+                "torch operations outside no_grad and inference_mode, from images to numbers"
             )
         return found.to(torch.float64)
 

@@ -1,7 +1,9 @@
 """What an iteration of a polish lowers, and on which noise: for its number, batches and a loss.
 
-    frechet      the Fréchet distance to the reference, on fresh noise at every iteration, with its
-                 bias in the number of images removed (`s3search.metrics.frechet_loss`)
+    metric       the metric's own loss, on fresh noise at every iteration; of a distance with its
+                 bias in the number of images removed (`s3search.metrics.frechet_loss`).  Where
+                 images are compared with fine solves, some sets of noises take turns instead, so
+                 that each is solved finely once.
     trajectory   the mean squared difference, in features or pixels, from a fine solve of the same
                  noises (LD3 arXiv:2405.15506, S4S arXiv:2502.17423, DC-Solver arXiv:2409.03755)
 
@@ -17,8 +19,6 @@ from torch import Tensor
 
 from s3search.evaluation.noise import Drawn
 from s3search.evaluation.polish.gradient import PlanGradient
-from s3search.metrics.frechet import FrechetReference
-from s3search.metrics.frechet_loss import FrechetLoss
 from s3search.solvers.plan import Plan
 
 Lowered = Callable[[int, int], tuple[Sequence[Drawn], Callable[[Tensor], Tensor]]]
@@ -27,10 +27,19 @@ Lowered = Callable[[int, int], tuple[Sequence[Drawn], Callable[[Tensor], Tensor]
 _SEED_TAG = 0x706F6C697368  # keeps the seeds apart from other hashes of the same numbers
 
 
-def frechet(gradient: PlanGradient, reference: FrechetReference, noise_seed: int) -> Lowered:
-    """The distance, of fresh images at every iteration."""
-    loss = FrechetLoss(reference, gradient.noise.device)
-    return lambda i, n: (gradient.batches(iteration_seed(noise_seed, i), n), loss)
+def of_metric(
+    gradient: PlanGradient,
+    loss: Callable[[Tensor], Tensor],
+    noise_seed: int,
+    n_sets: int | None = None,
+) -> Lowered:
+    """A loss of fresh images at every iteration, or of ``n_sets`` sets of noises in turn."""
+
+    def lowered(i: int, n: int) -> tuple[Sequence[Drawn], Callable[[Tensor], Tensor]]:
+        turn = i if n_sets is None else i % n_sets
+        return gradient.batches(iteration_seed(noise_seed, turn), n), loss
+
+    return lowered
 
 
 def trajectory(gradient: PlanGradient, fine: Plan, noise_seed: int, n_sets: int) -> Lowered:

@@ -10,25 +10,24 @@ the targets of a trajectory's loss.
 """
 
 import math
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from s3search.errors import InvalidConfig, InvalidSchedule
 from s3search.evaluation.decoding import images_of
+from s3search.evaluation.fine import fine_plan
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.polish import losses
 from s3search.evaluation.polish.adam import RecoveringAdam, copied, put_back
 from s3search.evaluation.polish.differences import PlanDifferences
 from s3search.evaluation.polish.differentiable import DifferentiableDenoiser, frozen
-from s3search.evaluation.polish.gradient import PlanGradient
+from s3search.evaluation.polish.gradient import PlanGradient, Seen
 from s3search.evaluation.record import PolishReply
-from s3search.metrics.frechet import FrechetReference
-from s3search.schedules import published
+from s3search.evaluation.views import View
+from s3search.metrics.statistic import Statistic
 from s3search.schedules.schedule import Schedule
 from s3search.search.questions import (
     FINE_NFE,
@@ -46,9 +45,6 @@ from s3search.solvers.trainable_times import TrainableTimes
 
 _RATE, _MOST_RATE, _WHOLE_RUN = 0.4, 0.08, 20
 
-Features = Callable[[Tensor], Tensor]
-"""Images (b, C, H, W) -> (b, d)."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolishSettings:
@@ -58,18 +54,26 @@ class PolishSettings:
     n_images: int = 500  # per iteration
     learning_rate: float | None = None  # None: by the number of calls
     keep_invariants: bool = False  # every row carries a constant image and noise
-    loss: PolishLoss = "frechet"
+    loss: PolishLoss = "metric"
     free: frozenset[Freedom] = frozenset(Freedom)
     keeps_steps: bool = False  # levels alone move, whatever is free; the rules do the rest
     whole_steps: bool = False  # these levels end at whole training steps
     recompute: bool | None = None  # what happens inside a call, when needed; None: as memory asks
     target: Literal["features", "pixels"] = "features"  # of the loss "trajectory"
     target_batches: int = TRAJECTORY_TARGETS  # sets of n_images whose fine solves take turns
+    fine_targets: bool = False  # the metric compares images with fine solves
     fine_nfe: int = FINE_NFE  # calls of the fine solve, DPM-Solver++(2M)
     by_differences: bool = False  # network or extractor carry no gradient
 
     @classmethod
-    def of(cls, request: Polish, *, by_differences: bool) -> "PolishSettings":
+    def of(
+        cls,
+        request: Polish,
+        *,
+        by_differences: bool,
+        fine_targets: bool,
+        target: Literal["features", "pixels"],
+    ) -> "PolishSettings":
         """What a search asks for."""
         return cls(
             iterations=request.iterations,
@@ -80,6 +84,8 @@ class PolishSettings:
             keeps_steps=request.keeps_steps,
             whole_steps=request.whole_steps,
             by_differences=by_differences,
+            fine_targets=fine_targets,
+            target=target,
         )
 
     def __post_init__(self) -> None:
@@ -92,7 +98,7 @@ class PolishSettings:
         if not self.free:
             raise InvalidConfig("free: nothing may move; name at least one of the freedoms")
         for name, choices in (
-            ("loss", ("frechet", "trajectory")),
+            ("loss", ("metric", "trajectory")),
             ("target", ("features", "pixels")),
         ):
             if getattr(self, name) not in choices:
@@ -101,8 +107,8 @@ class PolishSettings:
 
 def polish(
     denoiser: Any,
-    features: Features,
-    reference: FrechetReference,
+    view: View,
+    statistic: Statistic,
     schedule: Schedule,
     settings: PolishSettings,
     *,
@@ -110,8 +116,9 @@ def polish(
     noise_seed: int,
     batch_size: int,
 ) -> PolishReply:
-    """``schedule`` after ``settings.iterations`` steps of Adam: as many calls, free steps unless
-    the settings keep its own.
+    """``schedule`` after ``settings.iterations`` steps of Adam down the loss of ``statistic``,
+    which is of what ``view`` sees of images (n, d): as many calls, free steps unless the settings
+    keep its own.
 
     Raises `InvalidSchedule` for what has no table of numbers (DPM-Solver-v3's steps, patches of
     the network), `EvaluationFailed` where network or extractor cannot be differentiated, unless
@@ -122,19 +129,19 @@ def polish(
     numbers = coefficient_table(schedule)
     check_process(denoiser, compile_plan(schedule))
     with ExitStack() as stack:
-        still = () if settings.by_differences else (frozen(denoiser), frozen(features))
+        still = () if settings.by_differences else (frozen(denoiser), frozen(view.function))
         for each in (torch.inference_mode(False), torch.enable_grad(), *still):
             stack.enter_context(each)
         table = _trainable(schedule, numbers, settings, trained_range(denoiser.process))
         kind = PlanDifferences if settings.by_differences else PlanGradient
         gradient = kind(
             denoiser=DifferentiableDenoiser(denoiser, numbers.nfe, recompute=settings.recompute),
-            features=_compared(denoiser, features, settings),
+            seen=_compared(denoiser, view, settings),
             table=table,
             noise=noise,
             batch_size=batch_size,
         )
-        lowered = _lowered(gradient, reference, settings, noise_seed)
+        lowered = _lowered(gradient, statistic, settings, noise_seed)
         if isinstance(gradient, PlanDifferences):
             # an iteration of a gradient runs an image forward and backward
             values = gradient.run(lowered, 2.0 * settings.iterations * settings.n_images)
@@ -191,13 +198,13 @@ def _trainable(
 
 
 def _lowered(
-    gradient: PlanGradient, reference: FrechetReference, settings: PolishSettings, noise_seed: int
+    gradient: PlanGradient, statistic: Statistic, settings: PolishSettings, noise_seed: int
 ) -> losses.Lowered:
-    if settings.loss == "frechet":
-        return losses.frechet(gradient, reference, noise_seed)
-    end = published.End(rule=published.EndRule.DENOISE)
-    process = gradient.denoiser.process
-    fine = compile_plan(published.dpmpp_2m(process, nfe=settings.fine_nfe, end=end))
+    if settings.loss == "metric":
+        n_sets = settings.target_batches if settings.fine_targets else None
+        loss = statistic.loss(gradient.noise.device)
+        return losses.of_metric(gradient, loss, noise_seed, n_sets)
+    fine = fine_plan(gradient.denoiser.process, settings.fine_nfe)
     return losses.trajectory(gradient, fine, noise_seed, settings.target_batches)
 
 
@@ -223,8 +230,8 @@ def _keeps_the_better(
     return True
 
 
-def _compared(denoiser: Any, features: Features, settings: PolishSettings) -> Features:
+def _compared(denoiser: Any, view: View, settings: PolishSettings) -> Seen:
     """What the loss sees of a plan's last states (b, C, H, W): (b, d)."""
     if settings.loss == "trajectory" and settings.target == "pixels":
-        return lambda x: x.flatten(1)
-    return lambda x: features(images_of(denoiser, x))
+        return lambda x, _: x.flatten(1)
+    return lambda x, condition: view.differentiable(images_of(denoiser, x), condition)

@@ -5,21 +5,20 @@ since a small, badly trained or strongly guided model is still a model.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from s3search.errors import InvalidConfig
+from s3search.errors import EvaluationFailed, InvalidConfig
 from s3search.evaluation.decoding import images_of
-from s3search.evaluation.extractor import Extractor
 from s3search.evaluation.live import check_answer
+from s3search.evaluation.metric import Metric
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.record import Finding, Status
 from s3search.evaluation.sanity.probe import LevelError, Probe, Remembered, asked
 from s3search.evaluation.sanity.slips import likeliest_slip
-from s3search.metrics.frechet import FrechetReference
 
 GRADIENT = "gradient"  # the check that only a polish needs
 SEED = 2**63 - 25  # of the noise; no study draws from it
@@ -41,7 +40,10 @@ class Checked(Protocol):
     where: str  # how the study names the model
     denoiser: Any
     noise: NoiseBank
-    reference_images: Tensor | None  # (N, C, H, W)
+
+    @property
+    def reference_images(self) -> Tensor | None:
+        """Real ones (N, C, H, W)."""
 
     @property
     def batch_size(self) -> int:
@@ -49,11 +51,11 @@ class Checked(Protocol):
 
     @property
     def gradient_problem(self) -> str | None:
-        """Why the distance has no gradient in the states of a schedule; None where it has."""
+        """Why the metric has no gradient in the states of a schedule; None where it has."""
 
     @property
-    def sides(self) -> Sequence[tuple[Extractor, FrechetReference]]:
-        """Every extractor with its view of the real images."""
+    def metrics(self) -> Sequence[Metric]:
+        """All that the study measures by."""
 
 
 @torch.inference_mode()
@@ -176,8 +178,9 @@ def _images(checked: Checked, model: Remembered, probe: Probe) -> Iterator[Findi
     answer = probe.answer(model, probe.times(model.process)[0])
     made = images_of(checked.denoiser, answer)
     yield _of_kind(checked.where, made, checked.reference_images)
-    for extractor, reference in checked.sides:
-        yield _features(extractor, reference, made)
+    (batch,) = checked.noise.batches(SEED, len(made), len(made), with_targets=True)
+    for metric in checked.metrics:
+        yield _seen(metric, made, batch[1])
 
 
 def _of_kind(where: str, made: Tensor, real: Tensor | None) -> Finding:
@@ -208,26 +211,31 @@ def _ends(images: Tensor) -> tuple[float, float]:
     return float(some.quantile(_RARE)), float(some.quantile(1 - _RARE))
 
 
-def _features(extractor: Extractor, reference: FrechetReference, made: Tensor) -> Finding:
+def _seen(metric: Metric, made: Tensor, condition: Mapping[str, Tensor]) -> Finding:
+    view, check = metric.view, "score" if metric.kind == "score" else "features"
     try:
-        seen = extractor.seen(made)
-    except InvalidConfig as error:
-        return Finding(check="features", status=Status.ERROR, message=str(error))
+        seen = metric.seen(made, condition)
+    except (InvalidConfig, EvaluationFailed) as error:
+        return Finding(check=check, status=Status.ERROR, message=str(error))
     except Exception as error:  # the user's code may raise anything; say where it came from
         message = (
-            f"{extractor.where}: {extractor.name!r} failed on the model's images "
+            f"{view.where}: {view.name!r} failed on the model's images "
             f"{tuple(made.shape)} with {type(error).__name__}: {error}"
         )
-        return Finding(check="features", status=Status.ERROR, message=message)
-    wanted = len(reference.mean)
+        return Finding(check=check, status=Status.ERROR, message=message)
+    wanted = metric.statistic.dimensions
+    if wanted is None:
+        low, high = float(seen[:, 0].min()), float(seen[:, 0].max())
+        said = f"{view.name}: from {low:.4g} to {high:.4g}, to be {metric.direction.value}d"
+        return _ok(check, said)
     if seen.shape[1] != wanted:
         message = (
-            f"{extractor.where}: {extractor.name!r} makes {seen.shape[1]} features of an image, "
+            f"{view.where}: {view.name!r} makes {seen.shape[1]} features of an image, "
             f"the statistics of [reference] have {wanted}; make them with this extractor "
             "(`s3search tools reference`), or name theirs"
         )
-        return Finding(check="features", status=Status.ERROR, message=message)
-    return _ok("features", f"{extractor.name}: {wanted}, as the reference has")
+        return Finding(check=check, status=Status.ERROR, message=message)
+    return _ok(check, f"{view.name}: {wanted}, as the reference has")
 
 
 def _gradient(checked: Checked) -> Finding:

@@ -26,7 +26,7 @@ from s3search.processes import NoiseProcess
 from s3search.schedules.published import ddim, dpmpp_2m
 from s3search.schedules.schedule import Schedule
 from s3search.schedules.spacing import Spacing, noisy_time, spaced
-from s3search.search.algorithms.sequential import SeedsFirst, finite_value
+from s3search.search.algorithms.sequential import SeedsFirst, finite_loss
 from s3search.search.conversation import Setup
 from s3search.search.edit.draft import draft_of, settle_times
 from s3search.search.questions import Measurement
@@ -67,10 +67,10 @@ class AutoDiffusion(SeedsFirst):
         self._measured: dict[int, list[Scored | None]] = {}
 
     def tell(self, measured: Measurement) -> None:
-        """Remembers the schedule; a finite value makes it a possible parent of later
+        """Remembers the schedule; a finite loss makes it a possible parent of later
         generations.
         """
-        trial, scored = measured.trial, finite_value(measured)
+        trial, scored = measured.trial, finite_loss(measured)
         if not self._is_new(trial) or not trial.is_for(self._problem.process):
             return
         if trial.key not in self._seed_keys:

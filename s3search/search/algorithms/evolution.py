@@ -14,7 +14,7 @@ import numpy as np
 
 from s3search.errors import InvalidConfig
 from s3search.schedules.schedule import Schedule
-from s3search.search.algorithms.sequential import SeedsFirst, finite_value
+from s3search.search.algorithms.sequential import SeedsFirst, finite_loss
 from s3search.search.conversation import Setup
 from s3search.search.edit.draft import random_schedule
 from s3search.search.edit.variation import crossover, migrate, mutate
@@ -57,7 +57,7 @@ Populations = dict[int, Population]
 
 def insert(populations: Populations, measured: Measurement, *, most: int) -> None:
     """Puts a measured trial that worked in its place among the best ``most``."""
-    found = finite_value(measured)
+    found = finite_loss(measured)
     if found is not None:
         population = populations.setdefault(measured.trial.nfe, [])
         insort(population, found, key=lambda m: m[:2])
@@ -84,7 +84,7 @@ class Evolution(SeedsFirst):
         self._populations: Populations = {}
 
     def tell(self, measured: Measurement) -> None:
-        """Remembers the schedule; a finite value makes it a possible parent.  Where the winner is
+        """Remembers the schedule; a finite loss makes it a possible parent.  Where the winner is
         to be a list for a solver, what is none would crowd the lists out, and is not.
         """
         trial = measured.trial

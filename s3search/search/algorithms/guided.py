@@ -16,7 +16,7 @@ import numpy as np
 
 from s3search.schedules.published import with_guidance
 from s3search.schedules.schedule import ModelPatch, Schedule
-from s3search.search.algorithms.sequential import Proposer, finite_value
+from s3search.search.algorithms.sequential import Proposer, finite_loss
 from s3search.search.conversation import Setup
 from s3search.search.questions import Measurement
 from s3search.search.trial import Trial, searched
@@ -49,7 +49,7 @@ class GuidedSearch:
 
     def tell(self, measured: Measurement) -> None:
         """Remembers the scales here and the schedule there."""
-        trial, found = measured.trial, finite_value(measured)
+        trial, found = measured.trial, finite_loss(measured)
         schedule = trial.schedule
         plain = without_guidance(schedule)
         self._measured[schedule.id] = schedule

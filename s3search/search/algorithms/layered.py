@@ -45,7 +45,7 @@ from s3search.search.algorithms.autodiffusion import (
     Genes,
     TimeGenes,
 )
-from s3search.search.algorithms.sequential import finite_value
+from s3search.search.algorithms.sequential import finite_loss
 from s3search.search.conversation import Setup
 from s3search.search.questions import Measurement
 from s3search.search.space import Problem
@@ -85,8 +85,8 @@ class LayeredAutoDiffusion:
         self._measured: list[_Scored | None] = []  # in order; None where it was in vain
 
     def tell(self, measured: Measurement) -> None:
-        """Remembers the schedule; a finite value makes it a possible parent."""
-        trial, scored = measured.trial, finite_value(measured)
+        """Remembers the schedule; a finite loss makes it a possible parent."""
+        trial, scored = measured.trial, finite_loss(measured)
         if trial.id in self._ids or not trial.is_for(self._problem.process):
             return
         self._ids.add(trial.id)

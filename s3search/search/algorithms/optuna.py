@@ -82,7 +82,7 @@ class OptunaProposer(SeedsFirst):
 
     def tell(self, measured: Measurement) -> None:
         """Replays the measurement into the sampler, if the parameters can write its schedule."""
-        trial, value = measured.trial, measured.value
+        trial, loss = measured.trial, measured.loss
         is_new = self._is_new(trial)
         study = self._studies.get(trial.nfe)
         params = self._encoded(trial.schedule) if is_new and study is not None else None
@@ -95,10 +95,10 @@ class OptunaProposer(SeedsFirst):
             # puts off until a value is needed; here all values are given
             _ = asked.relative_params
             _decoded(_Asked(asked), self._problem, trial.nfe)
-            if value is None or not math.isfinite(value):
+            if loss is None or not math.isfinite(loss):
                 study.tell(asked, state=optuna.trial.TrialState.FAIL)
             else:
-                study.tell(asked, value)
+                study.tell(asked, loss)
             if len(study.get_trials(deepcopy=False)) >= _MOST:
                 self._studies[trial.nfe] = self._shortened(study)
 

@@ -60,7 +60,7 @@ def polish_in_rounds(
     others = [trial for trial in unlike(ranked, n + 2) if trial.id not in known and kept(trial)]
     starts = [*tried, *others][:n]
     found = yield from polished(starts, each, 0)
-    if all(m.value is None for m in found):
+    if all(m.loss is None for m in found):
         return False
     left = images - len(found) * (each + n_images)
     done = 1
@@ -110,7 +110,7 @@ def polish_size(images: float) -> tuple[int, int]:
 
 def ranked_of(measured: Sequence[Measurement]) -> list[Trial]:
     """Those measured whole, the best first."""
-    whole = [(m.value, i) for i, m in enumerate(measured) if m.value is not None]
+    whole = [(m.loss, i) for i, m in enumerate(measured) if m.loss is not None]
     return [measured[i].trial for _, i in sorted(whole)]
 
 

@@ -352,7 +352,7 @@ class _OneNfe:
         questions = [self.setup.measure_again(trial, n_images) for trial in best]
         answers = yield from self.talk.ask(questions)
         self.gains.add(answers, FINALS)
-        values = [m.value for m in answers]
+        values = [m.loss for m in answers]
         again = {t.id: v for t, v in zip(best, values, strict=True) if v is not None}
         self.surrogate.note_ladder("end", self.known, ("finals", n_images, again))
         left = [i for i, trial in enumerate(best) if self._is_kept(trial)]
@@ -378,8 +378,8 @@ def _paid_iterations(loss: PolishLoss, iterations: int, nfe: int) -> int:
 
 
 def _values(setup: Setup, measured: Sequence[Measurement]) -> list[float]:
-    """The whole distances of what the winner may be, the lowest first."""
-    whole = {m.trial: m.value for m in measured if m.value is not None}
+    """The losses of what the winner may be and was measured whole, the lowest first."""
+    whole = {m.trial: m.loss for m in measured if m.loss is not None}
     return sorted(whole[trial] for trial in setup.problem.runnable(whole))
 
 

@@ -164,12 +164,12 @@ class SeedsFirst(ABC):
         return Trial.of(schedule, searched("random"), number=number)
 
 
-def finite_value(measured: Measurement) -> tuple[float, int, Trial] | None:
-    """A measured trial as it is ranked, by value and number; None where it was in vain."""
-    value, trial = measured.value, measured.trial
-    if value is None or not math.isfinite(value):
+def finite_loss(measured: Measurement) -> tuple[float, int, Trial] | None:
+    """A measured trial as it is ranked, by loss and number; None where it was in vain."""
+    loss, trial = measured.loss, measured.trial
+    if loss is None or not math.isfinite(loss):
         return None
-    return value, trial.number or 0, trial
+    return loss, trial.number or 0, trial
 
 
 class _Either(Container[bytes]):

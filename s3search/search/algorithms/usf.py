@@ -87,7 +87,7 @@ class UsfEvolution(SeedsFirst):
         self._populations: Populations = {}
 
     def tell(self, measured: Measurement) -> None:
-        """Remembers the schedule; a finite value makes it a possible parent."""
+        """Remembers the schedule; a finite loss makes it a possible parent."""
         if self._is_new(measured.trial) and measured.trial.is_for(self._problem.process):
             insert(self._populations, measured, most=RANK_BAR)
 

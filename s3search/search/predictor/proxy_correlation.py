@@ -71,13 +71,13 @@ def ladder_of(columns: Sequence[Column]) -> list[dict[str, object]]:
 
 def early_columns(known: Iterable[Measurement], looks: Sequence[int]) -> list[Column]:
     """The distances at the looks of early stopping."""
-    paths = {m.trial.id: m.path for m in known}
+    paths = {m.trial.id: m.losses for m in known}
     return [(fd(n), n, {i: path[n] for i, path in paths.items() if n in path}) for n in looks]
 
 
 def whole_column(known: Iterable[Measurement], n_images: int) -> Column:
     """The distances measured whole."""
-    values = {m.trial.id: m.value for m in known if m.value is not None}
+    values = {m.trial.id: m.loss for m in known if m.loss is not None}
     return fd(n_images), n_images, values
 
 

@@ -23,6 +23,7 @@ from s3search.search.predictor.base import Example, Forecast
 from s3search.search.predictor.calibration import calibration_of
 from s3search.search.predictor.choice import ChosenPredictor, choose
 from s3search.search.predictor.free_proxies import FreeProxies
+from s3search.search.predictor.positive import PositiveScale
 from s3search.search.predictor.proxy_correlation import (
     Column,
     early_columns,
@@ -60,6 +61,7 @@ class Surrogate:
         self._is_due = False  # to be trained, at the first look at a forecast
         self._seeing: list[str] = []  # proxies that the training may use
         self._chosen: ChosenPredictor | None = None
+        self._positive = PositiveScale()  # of the losses that it was trained on
         self._forecasts: dict[str, tuple[float, float]] = {}
         self._stage = 0
         self._vetoed: frozenset[str] = frozenset()
@@ -94,7 +96,7 @@ class Surrogate:
 
     def learn(self, measured: Sequence[Measurement]) -> Conversation[None]:
         """Learns what was measured whole, and notes how that was forecast."""
-        whole = [(m.trial, m.value) for m in measured if m.value is not None]
+        whole = [(m.trial, m.loss) for m in measured if m.loss is not None]
         self.proxies.n_measured += len(measured)
         yield from self.proxies.score([trial for trial, _ in whole])
         self._learned += whole
@@ -194,8 +196,8 @@ class Surrogate:
             return list(range(min(k, len(children))))
         yield from self.proxies.score(children)
         forecast = chosen.predictor.predict([self._example(child) for child in children])
-        finite = math.isfinite(threshold) and threshold > 0
-        goal = math.log(threshold) if finite else float(np.median(forecast.mean))
+        bound = self._positive(threshold) if math.isfinite(threshold) else 0.0
+        goal = math.log(bound) if bound > 0.0 else float(np.median(forecast.mean))
         levels = places([child.schedule for child in children])
         picked = acquire(forecast, goal, k, rng, points=levels)
         for i in picked:
@@ -209,9 +211,10 @@ class Surrogate:
         self._is_due = False
         n = self._trained_on
         newest = self._learned_from()[:n][-_MOST:]
+        self._positive = PositiveScale.of([loss for _, loss in newest])
         self._chosen = choose(
             [self._example(trial) for trial, _ in newest],
-            [value for _, value in newest],
+            [self._positive(loss) for _, loss in newest],
             seed=n,
             proxies=self._seeing,
             sequence_from=_SEQUENCE_FROM,
@@ -253,7 +256,7 @@ class Surrogate:
             mean=np.array([mean for (mean, _), _ in known]),
             std=np.array([std for (_, std), _ in known]),
         )
-        record = calibration_of(self._stage, forecast, [value for _, value in known])
+        record = calibration_of(self._stage, forecast, [self._positive(v) for _, v in known])
         ranks = [[round(rank, 4) for rank in pair] for pair in record.ranks]
         content = asdict(record) | {"nfe": whole[0][0].nfe, "ranks": ranks}
         self._talk.note("calibration", content)

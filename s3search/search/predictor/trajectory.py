@@ -67,9 +67,9 @@ class TrajectoryFilter:
     def _is_worth_it(self, whole: Sequence[Measurement]) -> bool:
         first = next(iter(checkpoints(self._setup.n_images)), None)
         rows = [
-            (self.errors[m.trial.id], m.path[first], m.value)
+            (self.errors[m.trial.id], m.losses[first], m.loss)
             for m in whole
-            if m.value is not None and first is not None and first in m.path
+            if m.loss is not None and first is not None and first in m.path
         ]
         known = np.array(rows).reshape(-1, 3)
         known = known[~np.isnan(known).any(axis=1)]

@@ -129,7 +129,7 @@ def grids_made_here(
         return {}
     seed = config.validation_noise_seed
     try:
-        evaluator = Evaluator(replace(config.evaluator_spec, second_features=None))
+        evaluator = Evaluator(replace(config.evaluator_spec, second=None))
         return {
             schedule.id: _picture(schedule, evaluator.images(schedule, n_images, seed))
             for schedule in schedules

@@ -11,6 +11,7 @@ import json
 import math
 import shlex
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from s3search.show.report import graphs
 from s3search.show.report.data import Collected, Pick
 from s3search.show.report.samples import NoSamples, Samples
 from s3search.show.report.svg import svg_of
-from s3search.show.terminal.comparison import comparison_lines, row_order
+from s3search.show.terminal.comparison import comparison_lines, row_order, words_of
 from s3search.show.terminal.gains import gain_lines
 from s3search.show.terminal.status import measured_words
 from s3search.study.results.claims import Verdict
@@ -117,6 +118,7 @@ def _two_of(collected: Collected) -> Markup:
 def _section(collected: Collected, nfe: int) -> dict[str, Any]:
     """What the page shows of one number of calls."""
     rows = [row for row in collected.comparison["rows"] if row["nfe"] == nfe]
+    words = words_of(collected.comparison)
     schedule, best = collected.best[nfe]
     progress = next(each for each in collected.progress if each.nfe == nfe)
     picks = collected.picks[nfe]
@@ -127,7 +129,7 @@ def _section(collected: Collected, nfe: int) -> dict[str, Any]:
     found = "nothing" if not progress.found else f"a distance of {progress.found[-1][1]:.4g}"
     return {
         "nfe": nfe,
-        "rows": sorted(rows, key=row_order),
+        "rows": sorted(rows, key=partial(row_order, words.direction)),
         "row_name": graphs.row_name,
         "best": best,
         "schedule": schedule,

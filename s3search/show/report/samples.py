@@ -65,7 +65,7 @@ def make_samples(
     if n_images == 0:
         return NoSamples("They were not asked for.")
     try:
-        evaluator = Evaluator(replace(config.evaluator_spec, second_features=None))
+        evaluator = Evaluator(replace(config.evaluator_spec, second=None))
         return _samples(config, evaluator, picks, n_images)
     except S3SearchError as error:
         return NoSamples(f"The model could not be run on this machine: {error}")

@@ -3,12 +3,16 @@ images.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from s3search.search.direction import Direction
+from s3search.study.metric_words import MetricWords
 
 _WIDTHS = (15, 17, 17, 10, 15)  # so that the table fits 80 columns
 _NAMES_SHOWN = 10  # published solvers of each NFE
@@ -21,22 +25,23 @@ def comparison_table(found: dict[str, Any]) -> RenderableType:
 
     A name has a line of its own, and is never broken on a screen of 80 columns.
     """
-    rows = found["rows"]
+    rows, words = found["rows"], words_of(found)
     first = rows[0]
     second = next((row["witness"]["extractor"] for row in rows if row["witness"]), None)
     heads = [first["extractor"], "less winner", "of winner", "search"]
     parts: list[RenderableType] = [
         Text(
-            f"Fréchet distance of {first['n_images']:,} images, held-out noise (seed "
-            f"{first['noise_seed']}), 95 % intervals over other noise below; 'search' is the "
-            f"distance of {first['search_n_images']:,} images that ranked it",
+            f"{words.title[0].upper()}{words.title[1:]} of {first['n_images']:,} images, held-out "
+            f"noise (seed {first['noise_seed']}), 95 % intervals over other noise below; 'search' "
+            f"is the {words.noun} of {first['search_n_images']:,} images that ranked it; "
+            f"{words.which_is_better}",
             style="italic",
         ),
         _cells(heads if second is None else [*heads, f"{second}\n(second)"], style="bold"),
     ]
     for nfe in sorted({row["nfe"] for row in rows}):
         parts += ["", Text(f"NFE {nfe}", style="bold")]
-        for row in sorted(_shown(rows, nfe), key=row_order):
+        for row in sorted(_shown(rows, nfe), key=partial(row_order, words.direction)):
             style = "" if row["is_baseline"] else "bold green"
             parts += [Text(_name(row), style=style), _cells(_numbers(row, second), style=style)]
     if found["floor"]:
@@ -68,9 +73,14 @@ def remark_lines(found: dict[str, Any]) -> Iterator[str]:
         )
 
 
-def row_order(row: dict[str, Any]) -> tuple[bool, float]:
-    """The winner, which is exported, before the others by their distances."""
-    return not row["is_winner"], row["value"]
+def words_of(found: Mapping[str, Any]) -> MetricWords:
+    """What people read of the metric that a comparison is by."""
+    return MetricWords(kind=found["metric"], direction=Direction(found["direction"]))
+
+
+def row_order(direction: Direction, row: dict[str, Any]) -> tuple[bool, float]:
+    """The winner, which is exported, before the others, the better first."""
+    return not row["is_winner"], direction.loss(row["value"])
 
 
 def _shown(rows: list[dict[str, Any]], nfe: int) -> list[dict[str, Any]]:

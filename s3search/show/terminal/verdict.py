@@ -4,14 +4,14 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from s3search.search.trial import BASELINE, Origin
-from s3search.study.results.progress import RunToday
+from s3search.search.direction import Direction
+from s3search.search.trial import OriginKind
 
 _VERDICTS = {
     "beats": "better than every published sampler measured, {} the best of them",
     "loses": "a published sampler is better, {}",
     "undecided": "as good as the best published sampler, {}, as far as noise lets one tell",
-    "not covered": "nearer than {}, but too few published samplers were measured for more",
+    "not covered": "better than {}, but too few published samplers were measured for more",
 }
 
 
@@ -20,6 +20,7 @@ def verdict_lines(found: dict[str, Any]) -> Iterator[str]:
     `s3search.study.results.comparison.comparison_of`.
     """
     published = {each["nfe"]: each["published"] for each in found["against_published"]}
+    direction = Direction(found["direction"])
     for claim in found["claims"]:
         nfe = claim["nfe"]
         words = claim["says"][0]
@@ -27,13 +28,13 @@ def verdict_lines(found: dict[str, Any]) -> Iterator[str]:
             words = _VERDICTS[claim["verdict"]].format(published[nfe])
         yield f"verdict for {nfe} calls: {words}"
         rows = [row for row in found["rows"] if row["nfe"] == nfe]
-        today = _today(rows)
+        today = _today(rows, direction)
         best = next((row for row in rows if not row["is_baseline"]), None)
         if today is None or best is None:
             continue
         yield (
             f"  against what runs today, {today['name']}: {best['value']:.4f} to its "
-            f"{today['value']:.4f}{_times(today, best)}"
+            f"{today['value']:.4f}{_times(today, best, direction)}"
         )
 
 
@@ -44,19 +45,21 @@ def next_lines(where: str, command: Sequence[str], *, is_default: bool) -> Itera
     yield f"next: {shlex.join(['s3search', *command, *storage])}"
 
 
-def _today(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _today(rows: list[dict[str, Any]], direction: Direction) -> dict[str, Any] | None:
     """The row of the pipeline's own sampler, else of the best of the libraries' as they are."""
-    today: RunToday | None = None
-    for row in rows:
-        origin = Origin.of_text(BASELINE + row["name"])
-        if row["is_baseline"] and origin.is_stock:
-            today = RunToday.of(origin, row["value"]).better(today)
-    return next((row for row in rows if today and row["name"] == today.name), None)
+    own, library = OriginKind.PIPELINE.value, OriginKind.STOCK.value
+    stock = [row for row in rows if row["origin"] in (own, library)]
+    return min(
+        stock,
+        key=lambda row: (row["origin"] != own, direction.loss(row["value"])),
+        default=None,
+    )
 
 
-def _times(today: dict[str, Any], best: dict[str, Any]) -> str:
+def _times(today: dict[str, Any], best: dict[str, Any], direction: Direction) -> str:
     """How many times lower it is; with an interval where that is known, of the winner."""
-    if today["value"] <= best["value"] or best["value"] <= 0.0:
+    is_ratio = direction is Direction.MINIMIZE
+    if not is_ratio or today["value"] <= best["value"] or best["value"] <= 0.0:
         return ""
     between = today["ratio_95"] if best["is_winner"] else None
     interval = f" (95 % {between[0]:.2f} to {between[1]:.2f})" if between else ""

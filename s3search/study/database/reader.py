@@ -90,7 +90,7 @@ class StudyReader:
         them.
         """
         names = ["schedule_id", "rung", "n_images", "noise_seed", "value", "error", "path"]
-        names += ["seconds", "standard_error"]
+        names += ["seconds", "standard_error", "guards"]
         query = select(*(EVALUATIONS.c[name] for name in names))
         of_study = query.where(EVALUATIONS.c.study_id == self._id)
         return self._all(of_study.order_by(EVALUATIONS.c.id))

@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from s3search.schedules.schedule import Schedule
+from s3search.search.direction import Direction
 from s3search.search.questions import Answer, Job, Measure, Measurement, Rung
 from s3search.search.trial import Origin, Trial
 
-_JSON = ("path", "replicates")  # columns that hold JSON
+_JSON = ("path", "replicates", "guards")  # columns that hold JSON
 
 
 def trial_rows(study_id: int, trials: Mapping[int, Trial]) -> list[dict[str, Any]]:
@@ -42,7 +43,7 @@ def trial_of(row: Any, read: Callable[[], Schedule]) -> Trial:
 
 def measurement_row(study_id: int, measured: Measurement) -> dict[str, Any]:
     """A row of `s3search.study.database.tables.EVALUATIONS`."""
-    has_failed = measured.distance is None
+    has_failed = measured.estimate is None
     table = measured.table()
     values = {
         "study_id": study_id,
@@ -60,13 +61,17 @@ def measurement_row(study_id: int, measured: Measurement) -> dict[str, Any]:
     return values
 
 
-def measurement_of(row: Any, question: Measure, *, is_paid: bool = False) -> Measurement:
+def measurement_of(
+    row: Any, question: Measure, direction: Direction, *, is_paid: bool = False
+) -> Measurement:
     """What became of a question of the search, as its row says."""
     has_failed = row.value is None
     whole = row.rung != Rung.STOPPED.value
     return Measurement(
         question=question,
-        distance=row.value,
+        estimate=row.value,
+        direction=direction,
+        guards=tuple(_list(row.guards)),
         error=row.error if has_failed else None,
         n_images=0 if has_failed else question.n_images if whole else row.n_images,
         is_paid=is_paid,

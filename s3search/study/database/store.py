@@ -46,6 +46,7 @@ from s3search.study.database.tables import (
     STUDIES,
 )
 from s3search.study.file.config import StudyConfig
+from s3search.study.metric_words import MetricWords
 from s3search.study.optuna.copying import n_trials
 from s3search.study.optuna.mirror import DATABASE_ERRORS, OptunaMirror
 from s3search.study.vetoes import Veto, keep_vetoes, vetoes_of
@@ -60,8 +61,10 @@ class StudyStore(StudyReader):
     def __init__(self, engine: Engine, url: str, row: Any) -> None:
         super().__init__(engine, url, row)
         self._url = url
-        metric = f"FD@{self.config.search.n_images} ({self.config.metric.features})"
-        self.mirror = OptunaMirror(engine, url, self.name, metric, self._write)
+        table, n_images = self.config.metric, self.config.search.n_images
+        metric = f"{MetricWords.of(table).short}@{n_images} ({table.named})"
+        direction = self.config.direction
+        self.mirror = OptunaMirror(engine, url, self.name, metric, direction, self._write)
         self._lease: Lease | None = None
         self._stored: set[str] = set()  # schedules that need not be added again
 

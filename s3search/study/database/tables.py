@@ -87,8 +87,9 @@ EVALUATIONS = Table(
     Column("reference_digest", String(40)),
     Column("reference_n", Integer),
     Column("model_fingerprint", String(40)),
-    Column("path", Text),  # JSON: [images, distance] at the thresholds of early stopping
-    Column("replicates", Text),  # JSON: paired bootstrap replicates of a validated distance
+    Column("path", Text),  # JSON: [images, value] at the thresholds of early stopping
+    Column("replicates", Text),  # JSON: paired replicates of a validated value
+    Column("guards", Text),  # JSON: the value of each guard; null without guards
     Column("created_at", DateTime, nullable=False),
     UniqueConstraint("study_id", "schedule_id", "rung", "n_images", "noise_seed"),
 )

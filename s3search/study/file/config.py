@@ -24,9 +24,11 @@ from pydantic import (
 
 from s3search.errors import InvalidConfig, nearest
 from s3search.evaluation.limits import MOST_IMAGES
-from s3search.evaluation.spec import EvaluatorSpec, Precision
+from s3search.evaluation.plugins import FEATURES, MINIMIZED_SCORES, SCORES
+from s3search.evaluation.spec import EvaluatorSpec, MetricSpec, Precision, Target
 from s3search.files import text_of
 from s3search.search.conversation import NoiseSeeds
+from s3search.search.direction import Direction
 from s3search.search.ladder import DEFAULT_LADDER, LadderRung
 from s3search.search.questions import PolishLoss
 from s3search.study.file.held_out import held_out_images
@@ -66,6 +68,11 @@ class _OpenTable(BaseModel):
         return dict(self.model_extra or {})
 
 
+def _polish_loss(value: object) -> object:
+    """The loss under its name of today; it was a Fréchet distance when there was no other."""
+    return "metric" if value == "frechet" else value
+
+
 class StudyTable(_Table):
     """``[study]``: the name under which a study is found again, and its seed."""
 
@@ -100,11 +107,119 @@ class SpaceTable(_OpenTable):
         return tuple(sorted(nfe))
 
 
-class MetricTable(_OpenTable):
-    """``[metric]``: the feature extractor of the Fréchet distance, or a protocol that fixes it."""
+DISTANCES = {"frechet": None, "kernel": "inception", "cmmd": "clip", "mind": "inception"}
+"""The distances, each with the extractor that it has unless another is named."""
 
-    features: str
+Kind = Literal["frechet", "kernel", "cmmd", "mind", "score"]
+
+
+class MeasureTable(_OpenTable):
+    """What every metric's table says: a distance of features, or a score of single images."""
+
+    kind: Kind = "frechet"
+    features: str | None = None  # of a distance
+    score: str | None = None  # images (B, C, H, W) and what they were made for -> (B,)
+    direction: Direction | None = None  # None: as the score itself says; a distance is minimised
+    target: Target | None = None  # what a score compares images with
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_defaults(cls, data: Any) -> Any:
+        """A score says of what kind it is, and some distances have an extractor of their own."""
+        if not isinstance(data, Mapping):
+            return data
+        found = dict(data)
+        if found.get("score") is not None:
+            found.setdefault("kind", "score")
+        usual = DISTANCES.get(str(found.get("kind", "frechet")))
+        if usual is not None and found.get("features") is None:
+            found["features"] = usual
+        return found
+
+    @model_validator(mode="after")
+    def _names_one_thing(self) -> "MeasureTable":
+        if self.kind == "score":
+            if self.score is None:
+                raise ValueError(
+                    "kind = 'score' needs score: a name ("
+                    f"{', '.join(SCORES)}) or 'package.module:function'"
+                )
+            if self.features is not None:
+                raise ValueError("features: a score has none; leave the key out")
+            return self
+        if self.score is not None:
+            raise ValueError(
+                f"score: kind = {self.kind!r} is a distance of features; leave out one"
+            )
+        if self.features is None:
+            raise ValueError(
+                f"features: missing; an extractor's name ({', '.join(FEATURES)}) or "
+                "'package.module:function'"
+            )
+        for key in ("direction", "target"):
+            if getattr(self, key) is not None:
+                raise ValueError(f"{key}: is for kind = 'score'; a distance is always minimised")
+        return self
+
+    @property
+    def named(self) -> str:
+        """The extractor, or the score."""
+        return str(self.score if self.kind == "score" else self.features)
+
+    @property
+    def settled_direction(self) -> Direction:
+        """Whether more is better."""
+        if self.kind != "score" or self.score in MINIMIZED_SCORES:
+            return self.direction or Direction.MINIMIZE
+        return self.direction or Direction.MAXIMIZE
+
+    def spec(self, where: str) -> MetricSpec:
+        """What a worker needs; ``where`` is the table of the study file."""
+        return MetricSpec(
+            name=self.named,
+            options=self.options,
+            kind=self.kind,
+            direction=self.settled_direction,
+            target=self.target,
+            where=where,
+        )
+
+
+class GuardTable(MeasureTable):
+    """``[[metric.guard]]``: what may not get worse while the metric gets better, as a multiple of
+    what the best published solver has.
+    """
+
+    at_most: float | None = Field(default=None, gt=0)  # of what is minimised
+    at_least: float | None = Field(default=None, gt=0)  # of what is maximised
+
+    @model_validator(mode="after")
+    def _has_a_limit(self) -> "GuardTable":
+        is_minimized = self.settled_direction is Direction.MINIMIZE
+        right, wrong = ("at_most", "at_least") if is_minimized else ("at_least", "at_most")
+        if getattr(self, right) is None or getattr(self, wrong) is not None:
+            raise ValueError(
+                f"a guard that is {self.settled_direction.value}d needs {right}, how many times "
+                "the best published solver's value it may have, and nothing else"
+            )
+        return self
+
+
+class MetricTable(MeasureTable):
+    """``[metric]``: what everything is decided by, or a protocol that fixes it."""
+
     protocol: str | None = None
+    guard: tuple[GuardTable, ...] = ()
+
+    @property
+    def stored(self) -> dict[str, Any]:
+        """The table as it was before there were kinds, where it says no more."""
+        content = self.model_dump(mode="json")
+        usual = {"kind": "frechet", "guard": []}
+        for key in ("kind", "score", "direction", "target", "guard"):
+            if content[key] == usual.get(key):
+                del content[key]
+        return content
 
 
 class ReferenceTable(_OpenTable):
@@ -133,7 +248,7 @@ class SearchTable(_Table):
     batch: int = Field(default=16, ge=1)  # proposals under way at once
     ladder: tuple[LadderRung, ...] = DEFAULT_LADDER  # of s3
     keep_invariants: bool = False  # polished rows carry constants exactly
-    polish_loss: PolishLoss = "frechet"
+    polish_loss: Annotated[PolishLoss, BeforeValidator(_polish_loss)] = "metric"
     check: bool = True  # model, extractor and reference, by a few calls before anything is spent
 
     @model_validator(mode="after")
@@ -154,7 +269,7 @@ class ValidationTable(_Table):
     ] = "auto"
     finalists: int = Field(default=8, ge=1)
     baselines: bool = True  # the best published solvers beside them
-    metric: MetricTable | None = None  # a second extractor, which chooses nothing
+    metric: MetricTable | None = None  # a second one, which chooses nothing
 
 
 class StorageTable(_Table):
@@ -211,7 +326,7 @@ class StudyConfig(_Table):
     model: ModelTable
     space: SpaceTable
     metric: MetricTable
-    reference: ReferenceTable
+    reference: ReferenceTable | None = None  # a study of scores alone can do without
     statistics: StatisticsTable = StatisticsTable()
     search: SearchTable = SearchTable(evaluations=300)
     validation: ValidationTable = ValidationTable()
@@ -226,6 +341,32 @@ class StudyConfig(_Table):
                 "leave it out"
             )
         return self
+
+    @model_validator(mode="after")
+    def _has_a_reference(self) -> "StudyConfig":
+        distances = [own.kind for own in self.metrics if own.kind != "score"]
+        if self.reference is None and distances:
+            raise ValueError(
+                "reference: missing; a distance is one to real images or their statistics. See "
+                "`s3search demo` for a complete study file"
+            )
+        if self.metric.guard and not self.search.baselines:
+            raise ValueError(
+                "metric.guard: is measured by the best published solver, and search.baselines = "
+                "false leaves these out; take one of the two back"
+            )
+        return self
+
+    @property
+    def metrics(self) -> tuple[MeasureTable, ...]:
+        """All that the study measures by, the deciding one first."""
+        second = () if self.validation.metric is None else (self.validation.metric,)
+        return (self.metric, *self.metric.guard, *second)
+
+    @property
+    def direction(self) -> Direction:
+        """Whether more of the deciding metric is better."""
+        return self.metric.settled_direction
 
     @property
     def held_out_images(self) -> int:
@@ -263,16 +404,16 @@ class StudyConfig(_Table):
     @property
     def evaluator_spec(self) -> EvaluatorSpec:
         """What a worker needs."""
-        second = self.validation.metric
+        second, real = self.validation.metric, self.reference
+        guards = enumerate(self.metric.guard)
         return EvaluatorSpec(
             model=self.model.loader,
             model_options=self.model.options,
-            features=self.metric.features,
-            features_options=self.metric.options,
-            reference=self.reference.images,
-            reference_options=self.reference.options,
-            second_features=None if second is None else second.features,
-            second_options={} if second is None else second.options,
+            metric=self.metric.spec("metric"),
+            reference=None if real is None else real.images,
+            reference_options={} if real is None else real.options,
+            second=None if second is None else second.spec("validation.metric"),
+            guards=tuple(guard.spec(f"metric.guard[{i}]") for i, guard in guards),
             ems=self.statistics.ems,
             gaussian=self.statistics.gaussian,
             device=self._device,
@@ -291,8 +432,9 @@ class StudyConfig(_Table):
     @property
     def measuring_spec(self) -> EvaluatorSpec:
         """What a worker needs that measures its reference, whatever was measured before."""
-        options = {k: v for k, v in self.reference.options.items() if k != "statistics"}
-        return replace(self.evaluator_spec, reference_options=options)
+        spec = self.evaluator_spec
+        options = {k: v for k, v in spec.reference_options.items() if k != "statistics"}
+        return replace(spec, reference_options=options)
 
     @property
     def search_noise_seed(self) -> int:
@@ -419,7 +561,9 @@ def _sentence(error: ValidationError) -> str:
         case "missing":
             return f"{path}: missing; see `s3search demo` for a complete study file"
         case "value_error":
-            return f"{path}: {first['ctx']['error']}" if path else str(first["ctx"]["error"])
+            said = str(first["ctx"]["error"])
+            is_of_key = said.partition(":")[0] in MeasureTable.model_fields
+            return f"{path}{'.' if is_of_key else ': '}{said}" if path else said
         case "tuple_type":
             return f"{path}: needs a list, as in [1, 2], found {first['input']!r}"
         case _:

@@ -7,7 +7,7 @@ asked to make images say it before they do.
 from collections.abc import Mapping
 
 from s3search.evaluation.live import LIVE
-from s3search.evaluation.plugins import FEATURES, MODELS, REFERENCES
+from s3search.evaluation.plugins import FEATURES, MODELS, REFERENCES, SCORES
 from s3search.study.file.config import StudyConfig
 
 
@@ -15,12 +15,12 @@ def named_code(config: StudyConfig) -> list[str]:
     """The functions that a study names and that are not this program's own, with what they are
     for; where any is looked for last.
     """
-    second = config.validation.metric
+    spec = config.evaluator_spec
+    metrics = [own for own in (spec.metric, *spec.guards, spec.second) if own is not None]
     named = [
-        ("model.loader", config.model.loader, MODELS),
-        ("metric.features", config.metric.features, FEATURES),
-        ("reference.images", config.reference.images, REFERENCES),
-        ("validation.metric.features", second.features if second else "", FEATURES),
+        ("model.loader", spec.model, MODELS),
+        ("reference.images", spec.reference or "", REFERENCES),
+        *((own.key, own.name, SCORES if own.is_score else FEATURES) for own in metrics),
     ]
     found = [f"{key} = {name!r}" for key, name, known in named if _is_foreign(name, known)]
     folders = config.cluster.import_from

@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from s3search.search.direction import Direction
 from s3search.search.questions import Measurement, Rung
 from s3search.search.trial import Trial
 from s3search.study.database.retries import ridden_out
@@ -51,9 +52,17 @@ class OptunaMirror:
     disposed of.  ``begin`` opens the transactions that write.
     """
 
-    def __init__(self, engine: Engine, url: str, name: str, metric: str, begin: Begin) -> None:
+    def __init__(  # of a study, by its only maker
+        self,
+        engine: Engine,
+        url: str,
+        name: str,
+        metric: str,
+        direction: Direction,
+        begin: Begin,
+    ) -> None:
         self._engine, self._url, self._name, self._begin = engine, url, name, begin
-        self._metric_names = [metric, "NFE"]
+        self._metrics = {metric: direction, "NFE": Direction.MINIMIZE}
         self._optuna: _Optuna | None = None
         self._known: set[int] | None = None  # None: only the database knows
         self._pending: dict[int, FrozenTrial] = {}
@@ -130,7 +139,7 @@ class OptunaMirror:
 
     def _opened(self) -> _Optuna:
         if self._optuna is None:
-            self._optuna = _open(self._url, self._name, self._metric_names)
+            self._optuna = _open(self._url, self._name, self._metrics)
         return self._optuna
 
 
@@ -143,18 +152,18 @@ def _optuna_trial(number: int, trial: Trial, measured: Measurement) -> FrozenTri
         "n_images": measured.question.n_images,
     }
     values = None
-    if measured.distance is None:
+    if measured.estimate is None:
         state = TrialState.FAIL
         attributes["error"] = measured.error
     else:
         attributes["standard_error"] = measured.standard_error
-        if measured.rung is Rung.STOPPED:  # its distance is of fewer images than the others'
+        if measured.rung is Rung.STOPPED:  # its value is of fewer images than the others'
             state = TrialState.PRUNED
             attributes["n_images"] = measured.n_images
-            attributes["left_race_at"] = measured.distance
+            attributes["left_race_at"] = measured.estimate
         else:
             state = TrialState.COMPLETE
-            values = [measured.distance, float(trial.nfe)]
+            values = [measured.estimate, float(trial.nfe)]
     return create_trial(
         state=state,
         values=values,
@@ -164,19 +173,19 @@ def _optuna_trial(number: int, trial: Trial, measured: Measurement) -> FrozenTri
     )
 
 
-def _open(url: str, name: str, metrics: list[str]) -> _Optuna:
+def _open(url: str, name: str, metrics: Mapping[str, Direction]) -> _Optuna:
     storage = open_rdb(url)
     try:
         study = optuna.create_study(
             storage=storage,
             study_name=name,
-            directions=["minimize", "minimize"],
+            directions=[direction.value for direction in metrics.values()],
             load_if_exists=True,
         )
         if study.metric_names is None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
-                study.set_metric_names(metrics)
+                study.set_metric_names(list(metrics))
         return _Optuna(study, storage, storage.get_current_version())
     except BaseException:
         close_rdb(storage)

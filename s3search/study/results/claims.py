@@ -4,7 +4,9 @@
     b       what real images have at n images: the bias of the distance
 
 The verdict is that of the paired 95 % interval of P - F, and "beats" is only said where
-`s3search.study.results.coverage` finds enough of the published configurations measured.
+`s3search.study.results.coverage` finds enough of the published configurations measured.  Of a
+score, which has no bias, F and P are compared as they are: by their difference, of which more is
+better where the score is maximised.
 
 A Fréchet distance of n images is too large by about c / n.  So P / F depends on n and is nearer 1
 with fewer images, while P - F hardly depends on it.  Where the reference has images, b is the mean
@@ -27,6 +29,7 @@ from s3search.metrics.intervals import (
     shifted_ratio_interval,
 )
 from s3search.study.database.store import StudyStore
+from s3search.study.metric_words import MetricWords
 from s3search.study.results.coverage import Coverage, coverage_of, listed
 from s3search.study.results.exported import ExportedTrial, exported_trial
 from s3search.study.results.frame import HeldOut, Scored, best_of
@@ -52,8 +55,8 @@ class RealDistance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PairedDistances:
-    """Found and published on the same noise, in one extractor."""
+class PairedValues:
+    """Found and published on the same noise, by one metric."""
 
     found: HeldOut
     published: HeldOut
@@ -65,21 +68,28 @@ class PairedDistances:
         return relative(self.published, self.found)
 
     @property
-    def nearer(self) -> bool | None:
-        """Whether the found one is nearer to the real images; None where noise may decide."""
+    def is_better(self) -> bool | None:
+        """Whether the found one is better, nearer to the real images; None where noise may
+        decide.
+        """
         between = self.relative["difference_95"]
         if between is None or between[0] <= 0.0 <= between[1]:
             return None
-        return bool(between[0] > 0.0)
+        return bool(self.found.direction.loss(between[0]) > 0.0)
+
+    @property
+    def words(self) -> MetricWords:
+        """What people read of the metric."""
+        return self.found.words
 
     @property
     def less_real(self) -> dict[str, Any] | None:
         """Both distances less what real images have, and their ratio where there is one."""
-        if self.real is None:
+        if self.real is None or self.words.is_score:
             return None
         found, published = self.found, self.published
         ratio_95 = None
-        if self.nearer is not None and found.replicates and published.replicates:
+        if self.is_better is not None and found.replicates and published.replicates:
             ratio_95 = shifted_ratio_interval(
                 published.replicates, found.replicates, self.real.interval
             )
@@ -105,8 +115,8 @@ class Claim:
     verdict: Verdict
     found: Scored | None
     published: Scored | None
-    first: PairedDistances | None  # in the extractor of the search
-    second: PairedDistances | None
+    first: PairedValues | None  # by the metric of the search
+    second: PairedValues | None
     coverage: Coverage
     exported: ExportedTrial | None
 
@@ -125,12 +135,12 @@ class Claim:
             return None
         second = None
         if self.second is not None:
-            nearer = self.second.nearer
+            better = self.second.is_better
             second = {
                 "extractor": self.second.found.extractor,
-                "verdict": _VERDICTS[nearer].value,
+                "verdict": _VERDICTS[better].value,
                 **self.second.relative,
-                "agrees": nearer,
+                "agrees": better,
                 "less_real_images": self.second.less_real,
             }
         return {
@@ -162,7 +172,7 @@ class Claim:
             return f"no schedule that the search found is validated{best}"
         if self.first is None:
             return "no published schedule is validated: there is nothing to compare with"
-        return f"{_SAYS[self.verdict]} {self._best}: {_distances(self.first, self.n_images)}"
+        return f"{_SAYS[self.verdict]} {self._best}: {_values(self.first, self.n_images)}"
 
     @property
     def _best(self) -> str:
@@ -181,12 +191,13 @@ class Claim:
                 "stock solvers that are not listed, since they make the images of another one or "
                 f"never so many calls: {names}"
             )
-        yield _bias(self.first, self.n_images)
+        yield from _bias(self.first, self.n_images)
         if self.second is not None:
+            what = "score" if self.second.words.is_score else "extractor"
+            said = [_values(self.second, self.n_images), *_bias(self.second, self.n_images)]
             yield (
-                f"{self.second.found.extractor}, a second extractor that chose nothing, "
-                f"{_stands(self.second.nearer, self.first.nearer)}: "
-                f"{_distances(self.second, self.n_images)}; {_bias(self.second, self.n_images)}"
+                f"{self.second.found.extractor}, a second {what} that chose nothing, "
+                f"{_stands(self.second, self.first.is_better)}: {'; '.join(said)}"
             )
 
 
@@ -229,8 +240,8 @@ def claim_of(
         if found.second is not None and published.second is not None:
             second = _paired(found.second, published.second, real)
     verdict = Verdict.NOT_COVERED
-    if first is not None and not (first.nearer and coverage.gaps):
-        verdict = _VERDICTS[first.nearer]
+    if first is not None and not (first.is_better and coverage.gaps):
+        verdict = _VERDICTS[first.is_better]
     return Claim(
         nfe=scored[0].nfe,
         n_images=scored[0].n_images,
@@ -255,59 +266,73 @@ def floors(store: StudyStore) -> list[dict[str, Any]]:
 
 
 def relative(one: HeldOut, other: HeldOut) -> dict[str, Any]:
-    """Difference and ratio to ``other``, with intervals where both have replicates."""
+    """Difference and ratio to ``other``, with intervals where both have replicates; there is no
+    ratio of what is maximised, whose zero means nothing.
+    """
     a, b = one.replicates, other.replicates
     paired = a is not None and b is not None and len(a) == len(b)
+    has_ratio = one.words.is_minimized
     return {
         "difference": one.value - other.value,
         "difference_95": difference_interval(a, b) if a and b and paired else None,
-        "ratio": one.value / other.value if other.value > 0.0 else None,
-        "ratio_95": ratio_interval(a, b) if a and b and paired else None,
+        "ratio": one.value / other.value if has_ratio and other.value > 0.0 else None,
+        "ratio_95": ratio_interval(a, b) if has_ratio and a and b and paired else None,
     }
 
 
-def _paired(
-    found: HeldOut, published: HeldOut, real: Sequence[Mapping[str, Any]]
-) -> PairedDistances:
+def _paired(found: HeldOut, published: HeldOut, real: Sequence[Mapping[str, Any]]) -> PairedValues:
     values = next((each["values"] for each in real if each["extractor"] == found.extractor), None)
     drawn = None
     if values:
         drawn = RealDistance(value=sum(values) / len(values), interval=mean_interval(values))
-    return PairedDistances(found=found, published=published, real=drawn)
+    return PairedValues(found=found, published=published, real=drawn)
 
 
 def _less(interval: Interval | None, by: Interval) -> Interval | None:
     return None if interval is None else (interval[0] - by[1], interval[1] - by[0])
 
 
-def _stands(second: bool | None, first: bool | None) -> str:
+def _stands(pair: PairedValues, first: bool | None) -> str:
+    second = pair.is_better
     if second is None:
         return "cannot tell them apart"
     if second is first:
         return "agrees"
-    side = "nearer" if second else "farther"
+    side = pair.words.better if second else pair.words.worse
     return f"{'decides' if first is None else 'disagrees'}, the found schedule is {side}"
 
 
-def _distances(pair: PairedDistances, n_images: int) -> str:
-    between = pair.relative
+def _values(pair: PairedValues, n_images: int) -> str:
+    words, between = pair.words, pair.relative
+    apart, interval, which = (
+        between["difference"],
+        between["difference_95"],
+        "published less found",
+    )
+    if not words.is_minimized:
+        apart, which = -apart, "found less published"
+        interval = None if interval is None else (-interval[1], -interval[0])
     return (
-        f"distance {pair.found.value:.4f} against {pair.published.value:.4f} in "
+        f"{words.noun} {pair.found.value:.4f} against {pair.published.value:.4f} {words.by} "
         f"{pair.found.extractor} at {n_images:,} images, "
-        f"published less found {between['difference']:+.4f}{_between(between['difference_95'], 4)}"
+        f"{which} {apart:+.4f}{_between(interval, 4)}"
     )
 
 
-def _bias(pair: PairedDistances, n_images: int) -> str:
-    """The ratio less the bias, and the ratio that has it."""
+def _bias(pair: PairedValues, n_images: int) -> Iterator[str]:
+    """The ratio less the bias, and the ratio that has it; a score has no bias."""
     ratio = pair.relative["ratio"]
     whole = ""
     if ratio is not None:
         whole = f"published / found {ratio:.2f}{_between(pair.relative['ratio_95'], 2)}"
+    if pair.words.is_score:
+        yield from [whole] if whole else []
+        return
     less = pair.less_real
     if less is None:
         tail = f"; {whole} holds at so many images only" if whole else ""
-        return f"the bias of distances at {n_images:,} images is unknown here{tail}"
+        yield f"the bias of distances at {n_images:,} images is unknown here{tail}"
+        return
     said = (
         f"less what real images have at {n_images:,} images ({less['real_images']:.4f}): "
         f"{less['found']:.4f} against {less['published']:.4f}"
@@ -315,9 +340,11 @@ def _bias(pair: PairedDistances, n_images: int) -> str:
     if less["ratio"] is not None:
         said += f", published / found {less['ratio']:.2f}{_between(less['ratio_95'], 2)}"
     else:
-        may = "the difference" if pair.nearer is None else "what is left of the found schedule's"
+        may = (
+            "the difference" if pair.is_better is None else "what is left of the found schedule's"
+        )
         said += f", without a ratio, as {may} may be 0"
-    return said + (f"; with this bias in both, {whole}" if whole else "")
+    yield said + (f"; with this bias in both, {whole}" if whole else "")
 
 
 def _between(interval: Interval | None, digits: int) -> str:

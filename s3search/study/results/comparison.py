@@ -36,7 +36,8 @@ def comparison_of(store: StudyStore, frame: pd.DataFrame | None = None) -> dict[
     return {
         "study": store.name,
         "state": store.state,
-        "metric": "frechet",
+        "metric": store.config.metric.kind,
+        "direction": store.config.direction.value,
         "rows": rows,
         "against_published": [{"nfe": nfe, **each} for nfe, each in against if each is not None],
         "claims": [claim.to_dict() for claim in claims.values()],
@@ -65,6 +66,7 @@ def _row(row: Scored, winner: Scored) -> dict[str, Any]:
         "schedule_id": row.schedule_id,
         "name": row.name,
         "is_baseline": row.is_baseline,
+        "origin": row.origin.kind.value,
         "is_winner": row is winner,
         "nfe": row.nfe,
         "n_images": row.n_images,

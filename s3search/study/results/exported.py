@@ -90,14 +90,14 @@ def exported_trial(store: StudyStore, frame: pd.DataFrame, winner: Scored) -> Ex
 
 
 def ranked(frame: pd.DataFrame, nfe: int | None = None) -> pd.DataFrame:
-    """Every schedule that was measured whole on the search's noise and nobody vetoed, the nearest
+    """Every schedule that was measured whole on the search's noise and nobody vetoed, the best
     first, by number of calls.
     """
     is_it = (frame["state"] == "complete") & (frame["rung"] == Rung.SEARCH.value)
     is_it &= ~frame["vetoed"]
     if nfe is not None:
         is_it &= frame["nfe"] == nfe
-    return frame[is_it].sort_values(["nfe", "value", "id"])
+    return frame[is_it].sort_values(["nfe", "loss", "id"])
 
 
 def remarks_of(store: StudyStore, frame: pd.DataFrame) -> dict[str, str]:

@@ -11,11 +11,13 @@ from typing import Any
 import pandas as pd
 
 from s3search.metrics.intervals import interval_of
+from s3search.search.direction import Direction
 from s3search.search.finish import Candidate, choose_finalist
 from s3search.search.questions import Rung
 from s3search.search.trial import Origin
 from s3search.study.database.store import StudyStore
 from s3search.study.file.config import StudyConfig
+from s3search.study.metric_words import MetricWords
 from s3search.study.results.budget import budget_of
 from s3search.study.results.gains import gains_of
 from s3search.study.results.rungs import rung_rows
@@ -23,12 +25,13 @@ from s3search.study.vetoes import named_vetoes
 
 _BEST_BASELINES = 3  # besides each solver at its best spacing
 _OF_FINALISTS = [  # columns that `finalists` reads
-    *("id", "schedule_id", "rung", "state", "vetoed", "nfe", "value"),
+    *("id", "schedule_id", "rung", "state", "vetoed", "nfe", "loss"),
     *("is_baseline", "is_stock", "solver"),
 ]
 _OF_SCORED = [  # columns that `validated` reads
     *("id", "schedule_id", "rung", "state", "vetoed", "origin", "nfe", "n_images", "noise_seed"),
-    *("value", "standard_error", "replicates", "block_value", "extractor", "reference_digest"),
+    *("value", "loss", "standard_error", "replicates", "block_value", "extractor"),
+    *("reference_digest", "metric"),
 ]
 _FLAGS = ("is_baseline", "is_stock", "vetoed")
 _OF_PREDICTOR = ("predictor", "calibration")  # kinds of a search's notes
@@ -36,7 +39,7 @@ _OF_PREDICTOR = ("predictor", "calibration")  # kinds of a search's notes
 
 def evaluations_frame(store: StudyStore, *, of_validated: bool = False) -> pd.DataFrame:
     """One row per evaluation (``of_validated``: of the validated schedules), with its proposal's
-    number and origin, and whether its schedule is vetoed, as they came.
+    number and origin, its loss, and whether its schedule is vetoed, as they came.
     """
     vetoed, rows = store.vetoes(), []
     for row in store.rows(of_validated=of_validated):
@@ -45,6 +48,8 @@ def evaluations_frame(store: StudyStore, *, of_validated: bool = False) -> pd.Da
         rows.append((*row.values(), *own))
     frame = pd.DataFrame(rows, columns=[*store.row_names(), *_FLAGS, "solver"])
     frame["origin"] = frame["origin"].fillna("")
+    sign = store.config.direction.loss(1.0)  # rows of a second metric are never compared by loss
+    frame["loss"] = sign * frame["value"].astype(float)
     return frame.astype(dict.fromkeys(_FLAGS, bool))  # also where there is no row
 
 
@@ -55,14 +60,14 @@ def finalists(frame: pd.DataFrame, config: StudyConfig) -> list[str]:
     """
     frame = frame[_OF_FINALISTS]  # every row that is taken out copies all its columns
     measured = _at(frame, Rung.SEARCH)
-    again = _at(frame, Rung.FINALS).set_index("schedule_id")["value"].to_dict()
+    again = _at(frame, Rung.FINALS).set_index("schedule_id")["loss"].to_dict()
     measured = measured.assign(finals=measured["schedule_id"].map(again))
     chosen: list[str] = []
     for _, group in measured.groupby("nfe"):
-        ranked = group.sort_values(["finals", "value", "id"])  # those without finals last
+        ranked = group.sort_values(["finals", "loss", "id"])  # those without finals last
         found = ranked[~ranked["is_baseline"]].head(config.validation.finalists)
         is_peer = group["is_baseline"] & config.validation.baselines
-        baselines = group[is_peer].sort_values(["value", "id"])
+        baselines = group[is_peer].sort_values(["loss", "id"])
         best, each = baselines.head(_BEST_BASELINES), baselines.drop_duplicates("solver")
         peers = pd.concat([best, each, baselines[baselines["is_stock"]]])
         chosen += [*found["schedule_id"], *peers["schedule_id"].drop_duplicates()]
@@ -80,18 +85,25 @@ def most_validated(config: StudyConfig, solvers: Sequence[str | None]) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOut:
-    """A distance on held-out noise in one extractor, and what it could be on other noise."""
+    """What a metric gives on held-out noise, and what it could be on other noise."""
 
-    extractor: str
+    extractor: str  # or the score's name
     reference_digest: str
     value: float
     standard_error: float | None
     replicates: tuple[float, ...] | None  # none in rows of before they existed, or of few images
+    kind: str = "frechet"
+    direction: Direction = Direction.MINIMIZE
 
     @property
     def interval(self) -> tuple[float, float] | None:
         """95 % interval over other noise: of the replicates, else the normal one."""
         return interval_of(self.value, self.standard_error, self.replicates)
+
+    @property
+    def words(self) -> MetricWords:
+        """What people read of it."""
+        return MetricWords(kind=self.kind, direction=self.direction)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,8 +133,13 @@ class Scored:
 
     @property
     def value(self) -> float:
-        """The distance on held-out noise, in the extractor of the search."""
+        """What the study's metric gives on held-out noise."""
         return self.held_out.value
+
+    @property
+    def loss(self) -> float:
+        """The loss of `value`, the lower the better."""
+        return self.held_out.direction.loss(self.value)
 
     @property
     def standard_error(self) -> float | None:
@@ -131,8 +148,12 @@ class Scored:
 
     @property
     def optimism(self) -> float | None:
-        """By how much the search's score beats scores of as many images on held-out noise."""
-        return None if self.block_value is None else self.block_value - self.search_value
+        """By how much the search's value is better than those of as many images on held-out
+        noise.
+        """
+        if self.block_value is None:
+            return None
+        return self.held_out.direction.loss(self.block_value - self.search_value)
 
 
 def validated(frame: pd.DataFrame, config: StudyConfig, nfe: int | None = None) -> list[Scored]:
@@ -152,14 +173,18 @@ def validated(frame: pd.DataFrame, config: StudyConfig, nfe: int | None = None) 
     for row in kept.to_dict("records"):
         by_rung[row["rung"]].append(row)
     searched = {row["schedule_id"]: row for row in by_rung[Rung.SEARCH]}
-    finals = {row["schedule_id"]: row["value"] for row in by_rung[Rung.FINALS]}
+    finals = {row["schedule_id"]: row["loss"] for row in by_rung[Rung.FINALS]}
     size = config.held_out_images
     again = [row for row in by_rung[Rung.SECOND_METRIC] if row["n_images"] == size]
-    second = {row["schedule_id"]: _held_out(row) for row in again}
+    other = config.validation.metric
+    of_second = Direction.MINIMIZE if other is None else other.settled_direction
+    second = {row["schedule_id"]: _held_out(row, of_second) for row in again}
     held_out = [row for row in by_rung[Rung.VALIDATION] if row["n_images"] == size]
     scored = [
-        _scored(row, searched[row["schedule_id"]], second.get(row["schedule_id"]))
-        for row in sorted(held_out, key=itemgetter("nfe", "value", "id"))
+        _scored(
+            row, searched[row["schedule_id"]], second.get(row["schedule_id"]), config.direction
+        )
+        for row in sorted(held_out, key=itemgetter("nfe", "loss", "id"))
         if nfe is None or row["nfe"] == nfe
     ]
     for each in sorted({row.nfe for row in scored}):
@@ -169,13 +194,15 @@ def validated(frame: pd.DataFrame, config: StudyConfig, nfe: int | None = None) 
     return sorted(scored, key=lambda row: row.nfe)
 
 
-def _scored(row: dict[Any, Any], searched: dict[Any, Any], second: HeldOut | None) -> Scored:
+def _scored(
+    row: dict[Any, Any], searched: dict[Any, Any], second: HeldOut | None, direction: Direction
+) -> Scored:
     return Scored(
         schedule_id=row["schedule_id"],
         origin=Origin.of_text(row["origin"]),
         nfe=int(row["nfe"]),
         search_value=float(searched["value"]),
-        held_out=_held_out(row),
+        held_out=_held_out(row, direction),
         second=second,
         n_images=int(row["n_images"]),
         noise_seed=int(row["noise_seed"]),
@@ -184,7 +211,7 @@ def _scored(row: dict[Any, Any], searched: dict[Any, Any], second: HeldOut | Non
     )
 
 
-def _held_out(row: dict[Any, Any]) -> HeldOut:
+def _held_out(row: dict[Any, Any], direction: Direction) -> HeldOut:
     stored = row["replicates"]
     return HeldOut(
         extractor=row["extractor"],
@@ -192,6 +219,8 @@ def _held_out(row: dict[Any, Any]) -> HeldOut:
         value=float(row["value"]),
         standard_error=_number(row["standard_error"]),
         replicates=tuple(json.loads(stored)) if isinstance(stored, str) else None,
+        kind=row["metric"],
+        direction=direction,
     )
 
 
@@ -204,7 +233,7 @@ def _winner(scored: list[Scored], finals: dict[str, float], seed: int) -> Scored
     candidates = [
         Candidate(
             search_value=finals[row.schedule_id],
-            held_out_value=row.value,
+            held_out_value=row.loss,
             standard_error=row.standard_error or 0.0,
         )
         for row in known
@@ -237,13 +266,13 @@ def best_of(scored: Sequence[Scored]) -> tuple[Scored | None, Scored | None]:
     near and need not be what the study's target can express.
     """
     found = next((s for s in scored if not s.is_baseline), None)
-    return found, min((s for s in scored if s.is_baseline), key=lambda s: s.value, default=None)
+    return found, min((s for s in scored if s.is_baseline), key=lambda s: s.loss, default=None)
 
 
 def solvers_at_their_best(scored: Sequence[Scored]) -> list[Scored]:
     """Each baseline solver's best held-out row, best first."""
     best: dict[str | None, Scored] = {}
-    for row in sorted(scored, key=lambda row: row.value):
+    for row in sorted(scored, key=lambda row: row.loss):
         if row.is_baseline:
             best.setdefault(row.origin.solver, row)
     return list(best.values())
@@ -259,13 +288,14 @@ def status_of(store: StudyStore, frame: pd.DataFrame | None = None) -> dict[str,
     jobs, notes, budget = store.job_totals(), store.notes(), budget_of(store)
     made = frame[(frame["state"] == "complete") & (frame["rung"] != Rung.SECOND_METRIC.value)]
     best: dict[str, Any] = {}
+    direction = store.config.direction
     scored = validated(frame, store.config)
     for nfe in store.config.space.nfe:
         measured = _at(frame[frame["nfe"] == nfe], Rung.SEARCH)
         found, baseline = best_of([row for row in scored if row.nfe == nfe])
         best[str(nfe)] = {
-            "search": _minimum(measured[~measured["is_baseline"]]),
-            "search_baseline": _minimum(measured[measured["is_baseline"]]),
+            "search": direction.best(measured["value"][~measured["is_baseline"]]),
+            "search_baseline": direction.best(measured["value"][measured["is_baseline"]]),
             "held_out": None if found is None else found.value,
             "held_out_baseline": None if baseline is None else baseline.value,
         }
@@ -289,7 +319,7 @@ def status_of(store: StudyStore, frame: pd.DataFrame | None = None) -> dict[str,
         + round(_sum(jobs, "network_calls")),
         "ledger": _ledger(frame, jobs),
         "ladder": rung_rows(frame, notes, jobs),
-        "gains": gains_of(notes),
+        "gains": gains_of(notes, direction),
         "predictor": [{"kind": kind, **note} for kind, note in notes if kind in _OF_PREDICTOR],
         "images": int(made["n_images"].sum()),
         "worker_seconds": float(frame["seconds"].sum()) + _sum(jobs, "seconds"),
@@ -321,10 +351,6 @@ def _sum(jobs: dict[str, dict[str, float]], key: str) -> float:
 
 def _number(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else float(value)
-
-
-def _minimum(frame: pd.DataFrame) -> float | None:
-    return None if frame.empty else float(frame["value"].min())
 
 
 def _at(frame: pd.DataFrame, rung: Rung) -> pd.DataFrame:

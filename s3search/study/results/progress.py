@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from s3search.search.direction import Direction
 from s3search.search.questions import SEARCHING
 from s3search.search.trial import Origin, OriginKind
 from s3search.study.file.config import SearchTable
@@ -43,7 +44,7 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class RunToday:
-    """What somebody runs who has not searched, and its distance on the search's noise."""
+    """What somebody runs who has not searched, and how good it is on the search's noise."""
 
     name: str
     value: float
@@ -54,11 +55,11 @@ class RunToday:
         """A stock solver, which was measured."""
         return cls(origin.name, value, origin.kind is OriginKind.PIPELINE)
 
-    def better(self, other: "RunToday | None") -> "RunToday":
+    def better(self, other: "RunToday | None", direction: Direction) -> "RunToday":
         """The pipeline's own sampler, else the best of the libraries' as they are."""
         if other is None:
             return self
-        return min(other, self, key=lambda one: (not one.is_own, one.value))
+        return min(other, self, key=lambda one: (not one.is_own, direction.loss(one.value)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import func, select
 
+from s3search.search.direction import Direction
 from s3search.search.questions import SEARCHING, Rung
 from s3search.search.trial import BASELINE, Origin
 from s3search.study.database.store import StudyStore
@@ -101,7 +102,7 @@ def look(store: StudyStore) -> Watched:
         budget=budget.words,
         share=budget.share,
         warnings=warnings_of(store),
-        gains=gains_of(store.notes(GAINS)),
+        gains=gains_of(store.notes(GAINS), store.config.direction),
         whole=whole_share(budget.share, budget.images, n_validated * size, to_validate),
         today=today_of(store),
     )
@@ -115,7 +116,7 @@ def spend_of(store: StudyStore) -> dict[str, Spend]:
 
 
 def held_out_of(store: StudyStore) -> tuple[dict[int, float], dict[int, float]]:
-    """Held-out distances of the found winner and of the best baseline, by NFE."""
+    """Held-out values of the found winner and of the best baseline, by NFE."""
     scored = validated(evaluations_frame(store, of_validated=True), store.config)
     found: dict[int, float] = {}
     published: dict[int, float] = {}
@@ -206,13 +207,14 @@ def _stage(store: StudyStore, state: str, answers: Sequence[RecentAnswer]) -> st
 
 
 def bests_of(store: StudyStore) -> tuple[dict[int, float], dict[int, float]]:
-    """The least distance at the search rung by NFE, of what was found and of the baselines, but
-    for what is vetoed.
+    """The best value at the search rung by NFE, of what was found and of the baselines, but for
+    what is vetoed.
     """
 
     vetoed = list(store.vetoes())
+    best = func.min if store.config.direction is Direction.MINIMIZE else func.max
 
-    def minima(study: int) -> sa.Select[Any]:
+    def bests(study: int) -> sa.Select[Any]:
         baselines = select(PROPOSALS.c.schedule_id).where(
             PROPOSALS.c.study_id == study, PROPOSALS.c.origin.startswith(BASELINE)
         )
@@ -224,11 +226,11 @@ def bests_of(store: StudyStore) -> tuple[dict[int, float], dict[int, float]]:
             EVALUATIONS.c.schedule_id.not_in(vetoed),
         )
         each = rows.subquery()
-        least = select(each.c.nfe, each.c.side, func.min(each.c.value).label("value"))
-        return least.group_by(each.c.nfe, each.c.side)
+        found = select(each.c.nfe, each.c.side, best(each.c.value).label("value"))
+        return found.group_by(each.c.nfe, each.c.side)
 
     sides: tuple[dict[int, float], dict[int, float]] = ({}, {})
-    for row in store.read(minima):
+    for row in store.read(bests):
         sides[row["side"]][row["nfe"]] = row["value"]
     return sides
 
@@ -251,10 +253,11 @@ def today_of(store: StudyStore) -> dict[int, RunToday]:
         )
     )
     found: dict[int, RunToday] = {}
+    direction = store.config.direction
     for row in rows:
-        origin = Origin.of_text(row["origin"])
+        origin, nfe = Origin.of_text(row["origin"]), row["nfe"]
         if origin.is_stock:
-            found[row["nfe"]] = RunToday.of(origin, row["value"]).better(found.get(row["nfe"]))
+            found[nfe] = RunToday.of(origin, row["value"]).better(found.get(nfe), direction)
     return found
 
 

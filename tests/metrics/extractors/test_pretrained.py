@@ -12,7 +12,6 @@ from transformers import CLIPModel, Dinov2Model
 
 from s3search.errors import InvalidConfig
 from s3search.evaluation.evaluator import Evaluator
-from s3search.evaluation.spec import EvaluatorSpec
 from s3search.metrics.extractors import clip, dinov2
 from s3search.metrics.extractors.rgb import RgbFeatures
 from s3search.processes import edm
@@ -20,6 +19,7 @@ from s3search.schedules import published
 from s3search.search.questions import Polish, Rung, measure
 from s3search.search.trial import Trial, seeded
 from tests.metrics.extractors.models import save_clip, save_dinov2
+from tests.support.specs import evaluator_spec
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_schedules_are_measured_and_polished_with_them(dino: Path) -> None:
-    spec = EvaluatorSpec(
+    spec = evaluator_spec(
         model="digits",
         features="dinov2",
         features_options={"path": str(dino), "side": 28},

@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 
 from s3search.errors import InvalidConfig
 from s3search.evaluation.evaluator import Evaluator
-from s3search.evaluation.spec import EvaluatorSpec
 from s3search.models import edm
 from s3search.models.edm.denoiser import EdmDenoiser
 from s3search.models.edm.pickle_names import names_of_pickle
@@ -27,6 +26,7 @@ from tests.models.edm.pickled import (
     own_network,
     with_weights,
 )
+from tests.support.specs import evaluator_spec
 
 SONG = SongConfig(
     img_resolution=8,
@@ -314,7 +314,7 @@ def test_an_evaluation_runs_from_a_file_by_its_short_name(tmp_path: Path) -> Non
     edm.convert(dump(tmp_path / "net.pkl", {"ema": pickled}), tmp_path / "net.safetensors")
     images = torch.rand((8, 3, 8, 8), generator=torch.Generator().manual_seed(4))
     save_file({"images": images}, tmp_path / "images.safetensors")
-    spec = EvaluatorSpec(
+    spec = evaluator_spec(
         model="edm",
         model_options={"path": str(tmp_path / "net.safetensors")},
         features="tests.support.plugins:pixels",

@@ -93,7 +93,7 @@ def _measurement(question: Measure, n_images: int, value: float | None) -> Measu
         return Measurement(question=question, error=error, seconds=0.5, worker="here/1")
     return Measurement(
         question=question,
-        distance=value,
+        estimate=value,
         n_images=n_images,
         standard_error=0.01,
         metric="frechet",

@@ -1,0 +1,73 @@
+"""What people read of a metric: the one place for its names and for which way is better."""
+
+from dataclasses import dataclass
+
+from s3search.search.direction import Direction
+from s3search.study.file.config import MeasureTable
+
+_TITLES = {
+    "frechet": "Fréchet distance",
+    "kernel": "kernel distance (KID)",
+    "cmmd": "CMMD distance",
+    "mind": "MIND distance",
+    "score": "mean score",
+}
+_SHORT = {"frechet": "FD", "kernel": "KID", "cmmd": "CMMD", "mind": "MIND", "score": "score"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricWords:
+    """The words for a kind of metric that is minimised or maximised."""
+
+    kind: str = "frechet"
+    direction: Direction = Direction.MINIMIZE
+
+    @classmethod
+    def of(cls, table: MeasureTable) -> "MetricWords":
+        """Those for a table of a study."""
+        return cls(kind=table.kind, direction=table.settled_direction)
+
+    @property
+    def is_score(self) -> bool:
+        """Whether single images have a number, and none of it is a bias."""
+        return self.kind == "score"
+
+    @property
+    def noun(self) -> str:
+        """What a number is called: "distance" or "score"."""
+        return "score" if self.is_score else "distance"
+
+    @property
+    def title(self) -> str:
+        """The metric's name: "Fréchet distance", "mean score"."""
+        return _TITLES.get(self.kind, self.kind)
+
+    @property
+    def short(self) -> str:
+        """The metric's name where there is little room: "FD"."""
+        return _SHORT.get(self.kind, self.kind)
+
+    @property
+    def by(self) -> str:
+        """What stands between a number and the extractor's or score's name."""
+        return "of" if self.is_score else "in"
+
+    @property
+    def which_is_better(self) -> str:
+        """ "the lower the better" or "the higher the better"."""
+        return f"the {'lower' if self.is_minimized else 'higher'} the better"
+
+    @property
+    def is_minimized(self) -> bool:
+        """Whether less is better."""
+        return self.direction is Direction.MINIMIZE
+
+    @property
+    def better(self) -> str:
+        """What a better schedule's images are: "nearer" to the real ones, or "better"."""
+        return "better" if self.is_score else "nearer"
+
+    @property
+    def worse(self) -> str:
+        """What a worse schedule's images are."""
+        return "worse" if self.is_score else "farther"
