@@ -5,7 +5,7 @@
 There is nothing between the layers (dropout only in training), so the score is linear in x.
 
 Source: christophschuhmann/improved-aesthetic-predictor, `sac+logos+ava1-l14-linearMSE.pth`.  Its
-authors ran CLIP in float16 on a GPU, here it is float32: differences of some hundredths.  A score
+authors ran CLIP in float16 on a GPU, here it is float32, so the last digits differ.  A score
 above 6.5 or so is rare among photographs; a search that raises it far beyond finds pictures that
 this network likes, not people.
 """

@@ -13,11 +13,11 @@ which, because a and b sum to 1, is the sum of  a_kc (1 - l_kc) + b_kc (1 - s_kc
             replaced by L2 pooling: sqrt(hann(3 x 3) * f^2), stride 2
     a, b    weights >= 0 fitted to people's judgements, whose sum is 1; c1 = c2 = 1e-6
 
-Source: arXiv:2004.07728, eqs. 4-7; the authors' package `DISTS_pytorch`.
+Source: arXiv:2004.07728; the authors' package `DISTS_pytorch`.
 
 The second form is computed: nothing cancels in it, and equal images are at 0 exactly.  The
 authors, piq and torchmetrics subtract from 1, and for the covariance the product of means from a
-mean product, which leaves an error of 1e-6 or so in float32; piq also leaves out that a and b sum
+mean product, which leaves rounding errors in float32; piq also leaves out that a and b sum
 to 1, which they do but for the last digits.  The paper resizes pictures to 256 pixels on the
 shorter side.  piq does so where they are greater; the authors' package and torchmetrics do not,
 nor does this without ``side``.

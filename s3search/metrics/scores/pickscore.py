@@ -5,7 +5,7 @@
 Published scores lie at about 18 to 24; a difference d says that the better image is picked with
 probability 1 / (1 + exp(-d)).
 
-Source: arXiv:2305.01569, eq. 1; weights yuvalkirstain/PickScore_v1.  Its authors take the
+Source: arXiv:2305.01569; weights yuvalkirstain/PickScore_v1.  Its authors take the
 tokenizer of the model that was tuned.  Some codes leave the scale out and some divide by 26 or so
 to come near [0, 1]: such numbers are this score over a constant.
 """
