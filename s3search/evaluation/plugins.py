@@ -1,9 +1,8 @@
-"""Models, extractors and references by name or by import path.
+"""Models, extractors, scores and references by name or by import path.
 
-A study file's ``loader``, ``features`` and ``images`` name a function: a short name from the
-tables below, or
-``"package.module:function"``.  It is called with the table's remaining keys.  A study of objects
-that the program had says "live" there (`s3search.evaluation.live`).
+A study file's ``loader``, ``features``, ``score`` and ``images`` name a function: a short name
+from the tables below, or ``"package.module:function"``.  It is called with the table's remaining
+keys.  A study of objects that the program had says "live" there (`s3search.evaluation.live`).
 
 Modules are looked for where Python looks, then in the study's folders (`importable_from`): last,
 so that a file beside a study file never stands in for a library's.
@@ -32,8 +31,17 @@ FEATURES = {
     "dinov2": "s3search.metrics.extractors.dinov2:load",
     "clip": "s3search.metrics.extractors.clip:load",
 }
-SCORES: dict[str, str] = {
+SCORES = {
     "clip": "s3search.metrics.scores.clip:load",
+    "pickscore": "s3search.metrics.scores.pickscore:load",
+    "hpsv2.1": "s3search.metrics.scores.hpsv2:load",
+    "imagereward": "s3search.metrics.scores.imagereward:load",
+    "aesthetic": "s3search.metrics.scores.aesthetic:load",
+    "mse": "s3search.metrics.scores.pixels:load_mse",
+    "psnr": "s3search.metrics.scores.pixels:load_psnr",
+    "ssim": "s3search.metrics.scores.ssim:load",
+    "lpips": "s3search.metrics.scores.lpips:load",
+    "dists": "s3search.metrics.scores.dists:load",
 }
 MINIMIZED_SCORES = ("mse", "lpips", "dists")  # unless a study says otherwise
 REFERENCES = {

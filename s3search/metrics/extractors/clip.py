@@ -16,8 +16,8 @@ from s3search.metrics.extractors.pretrained import pretrained, tokenizer
 from s3search.metrics.extractors.rgb import BATCH, RgbFeatures, normalised
 
 PATH = "openai/clip-vit-large-patch14"
-_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_STD = (0.26862954, 0.26130258, 0.27577711)
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class Clip(nn.Module):
@@ -30,7 +30,7 @@ class Clip(nn.Module):
 
     def forward(self, seen: Tensor) -> Tensor:
         """Image features (B, d), not normalised."""
-        pixels = normalised(seen, self._side, _MEAN, _STD, crop=True)
+        pixels = normalised(seen, self._side, MEAN, STD, crop=True)
         pooled = self.model.vision_model(pixel_values=pixels).pooler_output
         found: Tensor = self.model.visual_projection(pooled)
         return found

@@ -67,6 +67,6 @@ def _transformers(field: str) -> Any:
         return importlib.import_module("transformers")
     except ImportError as error:
         raise InvalidConfig(
-            f"{field}: this extractor needs transformers ({error}); "
+            f"{field}: these weights need transformers ({error}); "
             "install it with pip install transformers"
         ) from error

@@ -56,7 +56,7 @@ def test_clip_gives_the_features_of_images_and_texts(clip_folder: Path) -> None:
     features, texts = clip.load_with_texts(str(clip_folder), device=torch.device("cpu"))
     model: Any = CLIPModel.from_pretrained(clip_folder).eval()
     levels = _bytes(28)
-    mean, std = torch.tensor(clip._MEAN), torch.tensor(clip._STD)
+    mean, std = torch.tensor(clip.MEAN), torch.tensor(clip.STD)
     pixels = (levels / 255 - mean.view(3, 1, 1)) / std.view(3, 1, 1)
     ids = texts._tokens(["digit zero"], return_tensors="pt")
     with torch.inference_mode():
