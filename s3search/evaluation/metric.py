@@ -103,6 +103,7 @@ class Metric:
         seen, asked = self.view.seen_in_batches(images, batch_size), question.n_images
         values = self.statistic.resampled(seen, asked, seed=question.seed)
         return RealImageBaseline(
+            metric=self.kind,
             extractor=self.view.name,
             reference_digest=self.statistic.digest,
             reference_n=len(seen),

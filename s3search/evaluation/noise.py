@@ -47,14 +47,15 @@ class NoiseBank:
         max_bytes: int | None = None,
         fine_solve: Callable[[Tensor, dict[str, Tensor]], Tensor] | None = None,
     ) -> None:
-        """``fine_solve`` makes targets (b, C, H, W) of noise and condition, in the place of the
-        model's own.
+        """``fine_solve`` makes targets (b, C, H, W) of noise and condition, where the model draws
+        none itself.
         """
         self._denoiser, self._fine_solve = denoiser, fine_solve
         self.device = device
         self._max_bytes = room_on(device) if max_bytes is None else max_bytes
         self._kept: dict[tuple[int, int, bool], Drawn] = {}
         self._kept_bytes = 0
+        self.n_solved = 0  # images, finely
         condition = getattr(denoiser, "condition", None)
         self._knows_held_out = condition is not None and (
             "held_out" in inspect.signature(condition).parameters
@@ -80,13 +81,19 @@ class NoiseBank:
         for edge in sorted({n for n in cuts if 0 < n < n_images} | {n_images}):
             while start < edge:
                 stop = min(edge, start + batch_size)
-                noise, given = self._span(seed, start, stop, held_out and self._knows_held_out)
-                yield noise, given if with_targets else for_network(given)
+                key = seed, held_out and self._knows_held_out
+                yield self._span(*key, start, stop, with_targets=with_targets)
                 start = stop
 
-    def _span(self, seed: int, start: int, stop: int, held_out: bool) -> Drawn:
+    def _span(
+        self, seed: int, held_out: bool, start: int, stop: int, *, with_targets: bool
+    ) -> Drawn:
         first, last = start // BLOCK, -(-stop // BLOCK)
         drawn = [self._block(seed, block, held_out) for block in range(first, last)]
+        if with_targets:
+            drawn = [self._with_target(each) for each in drawn]
+        else:
+            drawn = [(noise, for_network(condition)) for noise, condition in drawn]
         inside = slice(start - first * BLOCK, stop - first * BLOCK)
         noise = torch.cat([noise for noise, _ in drawn])[inside]
         return noise, {key: torch.cat([c[key] for _, c in drawn])[inside] for key in drawn[0][1]}
@@ -101,11 +108,23 @@ class NoiseBank:
         if hasattr(self._denoiser, "condition"):
             which = {"held_out": held_out} if self._knows_held_out else {}
             condition = self._denoiser.condition(BLOCK, generator, **which)
-        condition = {key: value.to(self.device) for key, value in condition.items()}
-        drawn = (noise.to(self.device), condition)
-        if self._fine_solve is not None:
-            condition[TARGET] = self._fine_solve(drawn[0], for_network(condition))
+        drawn = (
+            noise.to(self.device),
+            {key: value.to(self.device) for key, value in condition.items()},
+        )
         self._keep((seed, block, held_out), drawn)
+        return drawn
+
+    def _with_target(self, drawn: Drawn) -> Drawn:
+        """The block with what its images are compared with, which is solved once where it is
+        kept.
+        """
+        noise, condition = drawn
+        if self._fine_solve is not None and TARGET not in condition:
+            condition[TARGET] = self._fine_solve(noise, condition)
+            self.n_solved += len(noise)
+            if any(kept is drawn for kept in self._kept.values()):
+                self._kept_bytes += bytes_of(condition[TARGET])
         return drawn
 
     def _keep(self, key: tuple[int, int, bool], drawn: Drawn) -> None:

@@ -132,10 +132,11 @@ class PolishReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RealImageBaseline:
-    """The distance of real images, drawn with replacement, in one extractor: the metric's own
-    bias at so many images, which no schedule should be expected to beat by much.
+    """What a metric gives real images, drawn with replacement, in one extractor: its own bias at
+    so many images, which no schedule should be expected to beat by much.
     """
 
+    metric: str  # its kind
     extractor: str
     reference_digest: str
     reference_n: int

@@ -184,6 +184,12 @@ def load_view(
     own = spec.options["object"] if spec.name == LIVE else getattr(function, "name", spec.name)
     given = {"where": spec.key, "name": own, "function": function, "device": device}
     if spec.is_score:
+        natural = getattr(function, "direction", spec.direction.value)
+        if natural != spec.direction.value:
+            raise InvalidConfig(
+                f"{spec.where}.direction: {own!r} is to be {natural}d, and the study says "
+                f"{spec.direction.value!r}; set direction = {natural!r}"
+            )
         fits = BatchSize(_LARGEST_BATCH, "scoring images")
         return Scorer(**given, fits=fits, captions=captions)
     return Extractor(**given, fits=BatchSize(_LARGEST_BATCH, "extracting features"))

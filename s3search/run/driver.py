@@ -21,6 +21,7 @@ from s3search.run.tally import Tally
 from s3search.run.validation import Validation
 from s3search.schedules.schedule import Schedule
 from s3search.search.conversation import Answers, Ask, Conversation, Note
+from s3search.search.guards import guarded
 from s3search.search.questions import Answer, Job, Measure, Measurement, RealImages, Rung
 from s3search.search.trial import Trial
 from s3search.study.database.store import StudyStore
@@ -74,7 +75,8 @@ class Driver:
         try:
             self._store.set_state("searching")
             self._note_baselines()
-            self._converse(self._start.search.run())
+            guards, search = self._store.config.guards, self._start.search.run()
+            self._converse(guarded(search, guards) if guards else search)
             extends = self._start.extends
             known = self._start.baselines if extends else ()
             validation = Validation(

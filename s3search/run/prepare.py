@@ -19,12 +19,14 @@ from s3search.run.baselines import (
 )
 from s3search.schedules.schedule import Schedule
 from s3search.search.conversation import Search, Setup
+from s3search.search.early_stopping import SCORE_SHARES, SHARES
 from s3search.search.space import Problem, SpaceConfig
 from s3search.search.space.targets import narrowed
 from s3search.search.trial import Trial, distinct, seeded
 from s3search.study.database.store import stored_study
 from s3search.study.extensions import Extension
 from s3search.study.file.config import StudyConfig
+from s3search.study.metric_words import MetricWords
 from s3search.study.results.coverage import BASELINES
 
 
@@ -88,6 +90,9 @@ def prepare(
         ladder=config.search.ladder,
         keep_invariants=config.search.keep_invariants,
         polish_loss=config.search.polish_loss,
+        fine_targets=config.metric.target == "fine",
+        metric=MetricWords.of(config.metric).short,
+        shares=SCORE_SHARES if config.metric.kind == "score" else SHARES,
     )
     return Prepared(
         description=description,

@@ -23,7 +23,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from s3search.search.early_stopping import checkpoints
+from s3search.search.early_stopping import SHARES, checkpoints
 from s3search.search.ladder import DEFAULT_LADDER, LadderRung
 from s3search.search.questions import (
     Answer,
@@ -137,6 +137,14 @@ class Setup:
     ladder: tuple[LadderRung, ...] = DEFAULT_LADDER
     keep_invariants: bool = False  # polished rows carry constants exactly
     polish_loss: PolishLoss = "metric"
+    fine_targets: bool = False  # the metric compares images with fine solves
+    metric: str = "FD"  # its short name
+    shares: tuple[float, ...] = SHARES  # of a whole measurement, at which one may be stopped
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """The numbers of images at which a measurement may be stopped."""
+        return checkpoints(self.n_images, self.shares)
 
     def measure(self, trial: Trial, thresholds: Thresholds = ()) -> Measure:
         """The question how good a trial is, on the noise that all of the search share."""
@@ -186,7 +194,7 @@ class Setup:
     @property
     def trajectory_images(self) -> int:
         """Images of a trajectory's error: never more than at the first look of early stopping."""
-        first = next(iter(checkpoints(self.n_images)), self.n_images)
+        first = next(iter(self.looks), self.n_images)
         return min(_MOST_TRAJECTORY_IMAGES, first)
 
 

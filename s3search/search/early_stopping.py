@@ -18,30 +18,41 @@ import numpy as np
 
 from s3search.search.questions import Measurement, Thresholds
 
-_SHARES = (0.125, 0.25, 0.5)  # of a whole measurement
+SHARES = (0.125, 0.25, 0.5)
+"""Of a whole measurement: where a distance is looked at, most of whose value for fewer images is
+bias."""
+
+SCORE_SHARES = (1 / 32, 1 / 16, *SHARES)
+"""Where the mean of scores is looked at: it has no bias, and two schedules' images are paired."""
+
+_LEAST_IMAGES = 16  # of a look that is earlier than the first of a distance
 _LUCKY = 0.1
 _LEAST_KNOWN = 6  # whole measurements before anything is stopped
 _NEVER = float("inf")
 
 
-def checkpoints(n_images: int) -> tuple[int, ...]:
+def checkpoints(n_images: int, shares: Sequence[float] = SHARES) -> tuple[int, ...]:
     """The numbers of images at which a schedule may be stopped."""
-    return tuple(sorted({n for n in (round(n_images * s) for s in _SHARES) if n >= 2}))
+    found = {round(n_images * s) for s in shares if s >= SHARES[0]}
+    found |= {n for s in shares if (n := round(n_images * s)) >= _LEAST_IMAGES}
+    return tuple(sorted(n for n in found if n >= 2))
 
 
-def never(n_images: int) -> Thresholds:
+def never(looks: Sequence[int]) -> Thresholds:
     """Thresholds that stop nothing, for the losses on the way."""
-    return tuple((n, _NEVER) for n in checkpoints(n_images))
+    return tuple((n, _NEVER) for n in looks)
 
 
-def thresholds_for(threshold: float, known: Sequence[Measurement], n_images: int) -> Thresholds:
+def thresholds_for(
+    threshold: float, known: Sequence[Measurement], looks: Sequence[int]
+) -> Thresholds:
     """The thresholds on the way to ``threshold``, the loss of a whole measurement, by what is
     known of earlier schedules.
     """
     whole = [(m.loss, m.losses) for m in known if m.loss is not None]
     whole.sort(key=lambda each: each[0])
     better = whole[: max(_LEAST_KNOWN, len(whole) // 2)]
-    return tuple((n, _highest(threshold, better, n)) for n in checkpoints(n_images))
+    return tuple((n, _highest(threshold, better, n)) for n in looks)
 
 
 def _highest(

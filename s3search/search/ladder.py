@@ -11,7 +11,7 @@ class LadderRung(StrEnum):
     TRAJECTORY = "trajectory"  # the distance to a fine solve of a few noises
     RACE = "race"  # fewer images on the search's noise, the poor leave early
     PREDICTOR = "predictor"  # what the others say, learned from what was measured
-    POLISH = "polish"  # gradient descent on the distance itself
+    POLISH = "polish"  # gradient descent on the metric itself
 
 
 DEFAULT_LADDER = tuple(rung for rung in LadderRung if rung is not LadderRung.TRAJECTORY)

@@ -28,14 +28,14 @@ STAGES = {
     "search": _BREEDING,
     "evolution": _BREEDING,
     "polish": StageWords(
-        "fine-tuning the best", "levels and weights go down the distance's gradient"
+        "fine-tuning the best", "levels and weights follow the metric's gradient"
     ),
     "finals": StageWords("second look at the best", "on other noise, so that luck does not win"),
     "validation": StageWords(
         "final check on unseen noise", "the best found beside the best published"
     ),
     "witness": StageWords("check by a second metric", "the final images, as it sees them"),
-    "floor": StageWords("real against real images", "the least distance to be expected"),
+    "floor": StageWords("real against real images", "the best to be expected"),
     "measured": StageWords(
         "measuring schedules", "published and bred ones, on the search's noise"
     ),

@@ -29,8 +29,13 @@ class MetricWords:
 
     @property
     def is_score(self) -> bool:
-        """Whether single images have a number, and none of it is a bias."""
+        """Whether single images have a number."""
         return self.kind == "score"
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether the number depends on how many images there are, as most distances do."""
+        return self.kind not in ("score", "kernel")
 
     @property
     def noun(self) -> str:

@@ -131,7 +131,7 @@ def test_either_loss_of_the_polish_costs_the_same(tmp_path: Path) -> None:
         asked: list[Request] = []
         config = study_config(tmp_path, f"study.name={loss}", f"search.polish_loss={loss}")
         setup = _setup(n_images=30, polish_loss=loss)
-        iterations = _paid_iterations(setup.polish_loss, 50, 3)
+        iterations = _paid_iterations(setup, 50, 3)
         question = setup.polish(TRIALS[0], iterations=iterations, n_images=40, seed=0)
         with _asking(config, asked) as driver:
             (answer,) = driver.answers(question)

@@ -52,7 +52,7 @@ def test_the_looks_of_early_stopping_are_a_ladder() -> None:
     ]
     question = measured(ddim(edm(), nfe=5), None).question
     known.append(Measurement(question=question, estimate=7.0, n_images=10, path={10: 7.0}))
-    rungs = ladder_of([*early_columns(known, (10, 20)), whole_column(known, 80)])
+    rungs = ladder_of([*early_columns(known, (10, 20), "FD"), whole_column(known, 80, "FD")])
     assert [(r["rung"], r["images"], r["next"], r["n"]) for r in rungs] == [
         ("FD@10", 10, "FD@20", 3),
         ("FD@20", 20, "FD@80", 3),

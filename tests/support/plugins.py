@@ -6,11 +6,12 @@ import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from s3search.models import digits
 from s3search.models.gaussian import GaussianDenoiser
 from s3search.processes import edm
 
@@ -171,3 +172,37 @@ def raising() -> Any:
             raise ZeroDivisionError("by nothing")
 
     return Raising()
+
+
+def asked_digit(network: Literal["a", "b"] = "b") -> Any:
+    """How sure a classifier of digits is of the digit that was asked for: a score."""
+    judge = digits.features(network)
+
+    def log_probability(images: Tensor, labels: Tensor) -> Tensor:
+        found = judge.logits(images).log_softmax(dim=1)
+        return found.gather(1, labels[:, None])[:, 0]
+
+    return log_probability
+
+
+class _Restoring:
+    """A Gaussian denoiser whose condition hands over what its images should be."""
+
+    def __init__(self) -> None:
+        self._gaussian = gaussian()
+        self.process, self.sample_shape = self._gaussian.process, self._gaussian.sample_shape
+        self.target_seen = False
+
+    def condition(self, n: int, generator: torch.Generator) -> dict[str, Tensor]:
+        target = torch.randn((n, *self.sample_shape), generator=generator).clamp(-1, 1)
+        return {"target": target, "strength": torch.ones(n)}
+
+    def __call__(self, x: Tensor, t: Tensor, strength: Tensor, **others: Tensor) -> Tensor:
+        self.target_seen |= "target" in others
+        found: Tensor = self._gaussian(x, t)
+        return found
+
+
+def restoring() -> Any:
+    """A model that knows what its images should be, and whose network does not."""
+    return _Restoring()

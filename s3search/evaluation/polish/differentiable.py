@@ -36,7 +36,7 @@ class DifferentiableDenoiser:
         self.network_calls = 0  # images times network batches, forward and backward
         self._denoiser, self._nfe, self._recompute = denoiser, nfe, recompute
         self._kept_bytes = math.inf  # by one call for one image, once known
-        self._batches_per_call = getattr(denoiser, "network_batches_per_call", 1)
+        self._batches_per_call = int(getattr(denoiser, "network_batches_per_call", 1))
 
     def __call__(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         """D (B, C, H, W); raises `EvaluationFailed` where it has no derivative in ``x``."""
@@ -68,6 +68,10 @@ class DifferentiableDenoiser:
     def kept_bytes(self) -> float:
         """What all calls keep of one image; infinite where it is unknown or calls keep nothing."""
         return math.inf if self._recompute else self._kept_bytes * self._nfe
+
+    def calls_of(self, nfe: int) -> int:
+        """Network batches of so many calls."""
+        return nfe * self._batches_per_call
 
     def count(self, n_images: int) -> None:
         """Counts one call of so many images."""

@@ -126,7 +126,7 @@ def polish(
     """
     if schedule.model_patch is not None:
         raise InvalidSchedule("model_patch: a patched network is not polished; remove the patch")
-    numbers = coefficient_table(schedule)
+    numbers, solved_before = coefficient_table(schedule), noise.n_solved
     check_process(denoiser, compile_plan(schedule))
     with ExitStack() as stack:
         still = () if settings.by_differences else (frozen(denoiser), frozen(view.function))
@@ -151,7 +151,8 @@ def polish(
         made = table.moved_schedule(_provenance(schedule, settings))
     return PolishReply(
         made=PolishResult(schedule=made, losses=tuple(values)),
-        network_calls=gradient.denoiser.network_calls,
+        network_calls=gradient.denoiser.network_calls
+        + (noise.n_solved - solved_before) * gradient.denoiser.calls_of(settings.fine_nfe),
     )
 
 

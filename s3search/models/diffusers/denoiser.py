@@ -18,6 +18,7 @@ from s3search.errors import EvaluationFailed
 from s3search.models.diffusers.conditions import Given, Nothing, Source
 from s3search.models.diffusers.guidance import Guidance
 from s3search.models.diffusers.memory import Parts
+from s3search.models.diffusers.prompts import Prompts
 from s3search.models.diffusers.scheduler_config import OwnSampler, PipelineModel
 from s3search.models.outputs import Output
 
@@ -94,6 +95,11 @@ class PipelineDenoiser(nn.Module):
     ) -> dict[str, Tensor]:
         """What ``n`` images are conditioned on; prompts of the search, or the held-out ones."""
         return self._source.condition(n, generator, held_out=held_out, device=self._device)
+
+    @property
+    def captions(self) -> Callable[..., list[str]] | None:
+        """From a condition to the texts that images were asked for by; None without prompts."""
+        return self._source.texts if isinstance(self._source, Prompts) else None
 
     def with_guidance(self, scales: Sequence[float]) -> "GuidedCalls":
         """This network for one trajectory, its call j guided with ``scales[j]``; raises

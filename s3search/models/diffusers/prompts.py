@@ -153,6 +153,10 @@ class Prompts:
             self._embeddings(drawn.tolist(), negative, device)
         return {"prompts": drawn}
 
+    def texts(self, prompts: Tensor) -> list[str]:
+        """The prompts of these numbers (n,)."""
+        return [self._prompts[i].text for i in prompts.tolist()]
+
     def given(self, drawn: Given, *, negative: bool, device: torch.device) -> dict[str, Tensor]:
         """Embeddings, on ``device``; the latest are kept there for the next call."""
         numbers = drawn["prompts"].tolist()

@@ -46,7 +46,6 @@ from s3search.search.questions import (
     FINE_NFE,
     TRAJECTORY_TARGETS,
     Measurement,
-    PolishLoss,
     Thresholds,
     polish_checks,
 )
@@ -193,7 +192,7 @@ class _OneNfe:
         others = [seed for seed in ranked if seed not in stock and seed not in given]
         n_others = max(_LEAST_CALIBRATED, n_first - len(given) - len(stock))
         first = [*stock, *given, *_spread(others, n_others)]
-        yield from self._measure(first, never(n_whole))
+        yield from self._measure(first, never(self.setup.looks))
         rest = yield from self._ordered([seed for seed in seeds if seed not in first])
         rest = variants_first(self.known, rest)
         self.surrogate.note_ladder("seeds", self.known)
@@ -261,7 +260,7 @@ class _OneNfe:
     def _thresholds(self) -> Thresholds:
         if LadderRung.RACE not in self.setup.ladder:
             return ()
-        return thresholds_for(self._threshold(), self._standing, self.setup.n_images)
+        return thresholds_for(self._threshold(), self._standing, self.setup.looks)
 
     def _threshold(self) -> float:
         """The value of rank `_RANK` among what the winner may be, infinite while there are
@@ -308,7 +307,7 @@ class _OneNfe:
         self, starts: Sequence[Trial], images: float, seed: int
     ) -> Conversation[list[Measurement]]:
         iterations, n_images = polish_size(images)
-        n = _paid_iterations(self.setup.polish_loss, iterations, self.nfe)
+        n = _paid_iterations(self.setup, iterations, self.nfe)
         questions = [
             self.setup.polish(start, iterations=n, n_images=n_images, seed=seed)
             for start in starts
@@ -319,7 +318,7 @@ class _OneNfe:
         self.spent += 2.0 * (iterations + polish_checks(iterations)) * n_images * len(made)
         origin = searched(f"polish {seed + 1}")
         wanted = {start.id: Trial.of(value.schedule, origin, (start.id,)) for start, value in made}
-        found = yield from self._measure(list(wanted.values()), never(self.setup.n_images))
+        found = yield from self._measure(list(wanted.values()), never(self.setup.looks))
         if seed > 0:
             self.polished = [*ranked_of(found), *self.polished]
         by_start = dict(zip(wanted, found, strict=True))
@@ -367,11 +366,11 @@ def _breeder(setup: Setup) -> Evolution:
     return Evolution(replace(setup, seeds=()))
 
 
-def _paid_iterations(loss: PolishLoss, iterations: int, nfe: int) -> int:
-    """A trajectory's fine solves are paid for with iterations, so that either loss costs the
-    same.
+def _paid_iterations(setup: Setup, iterations: int, nfe: int) -> int:
+    """Fine solves, of a trajectory's loss or of a metric's targets, are paid for with iterations,
+    so that any loss costs the same.
     """
-    if loss != "trajectory":
+    if setup.polish_loss != "trajectory" and not setup.fine_targets:
         return iterations
     solves = TRAJECTORY_TARGETS * FINE_NFE / nfe
     return max(1, round(iterations - solves / 2))  # forward and backward are two

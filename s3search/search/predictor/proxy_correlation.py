@@ -69,21 +69,23 @@ def ladder_of(columns: Sequence[Column]) -> list[dict[str, object]]:
     return [asdict(correlation_of(a, b)) for a, b in pairwise(columns)]
 
 
-def early_columns(known: Iterable[Measurement], looks: Sequence[int]) -> list[Column]:
-    """The distances at the looks of early stopping."""
+def early_columns(known: Iterable[Measurement], looks: Sequence[int], metric: str) -> list[Column]:
+    """The losses at the looks of early stopping, by the short name of their metric."""
     paths = {m.trial.id: m.losses for m in known}
-    return [(fd(n), n, {i: path[n] for i, path in paths.items() if n in path}) for n in looks]
+    return [
+        (at(metric, n), n, {i: path[n] for i, path in paths.items() if n in path}) for n in looks
+    ]
 
 
-def whole_column(known: Iterable[Measurement], n_images: int) -> Column:
-    """The distances measured whole."""
-    values = {m.trial.id: m.loss for m in known if m.loss is not None}
-    return fd(n_images), n_images, values
+def whole_column(known: Iterable[Measurement], n_images: int, metric: str) -> Column:
+    """The losses measured whole."""
+    losses = {m.trial.id: m.loss for m in known if m.loss is not None}
+    return at(metric, n_images), n_images, losses
 
 
-def fd(n_images: int) -> str:
-    """The name of a distance of so many images."""
-    return f"FD@{n_images}"
+def at(metric: str, n_images: int) -> str:
+    """The name of a metric of so many images: "FD@1000"."""
+    return f"{metric}@{n_images}"
 
 
 def signal_per_image(correlation: float, n_images: float) -> float:

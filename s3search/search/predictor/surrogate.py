@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from s3search.search.conversation import Conversation, Setup, Talk
-from s3search.search.early_stopping import checkpoints
 from s3search.search.ladder import PROXIES, LadderRung
 from s3search.search.predictor.acquire import acquire, places
 from s3search.search.predictor.base import Example, Forecast
@@ -166,8 +165,8 @@ class Surrogate:
             images = float(self._setup.trajectory_images)
             columns.append((LadderRung.TRAJECTORY, images, self._trajectory.errors))
         if LadderRung.RACE in self._setup.ladder:
-            columns += early_columns(known, checkpoints(n_whole))
-        whole = whole_column(known, n_whole)
+            columns += early_columns(known, self._setup.looks, self._setup.metric)
+        whole = whole_column(known, n_whole, self._setup.metric)
         proxies = [column for column in columns if column[0] in PROXIES]
         columns += [whole, *finals]
         content = {

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from s3search.search.conversation import Conversation, Setup, Talk, scored
-from s3search.search.early_stopping import checkpoints
 from s3search.search.ladder import LadderRung
 from s3search.search.predictor.proxy_correlation import signal_per_image
 from s3search.search.predictor.ranks import best_share, rank_correlation
@@ -65,7 +64,7 @@ class TrajectoryFilter:
         self.errors |= {trial.id: score for trial, score in zip(new, scores, strict=True)}
 
     def _is_worth_it(self, whole: Sequence[Measurement]) -> bool:
-        first = next(iter(checkpoints(self._setup.n_images)), None)
+        first = next(iter(self._setup.looks), None)
         rows = [
             (self.errors[m.trial.id], m.losses[first], m.loss)
             for m in whole

@@ -45,8 +45,8 @@ def comparison_table(found: dict[str, Any]) -> RenderableType:
             style = "" if row["is_baseline"] else "bold green"
             parts += [Text(_name(row), style=style), _cells(_numbers(row, second), style=style)]
     if found["floor"]:
-        value = {each["extractor"]: f"{each['value']:.4f}" for each in found["floor"]}
-        own = [value.get(first["extractor"], ""), "", "", "", value.get(second, "")]
+        other = next((row["witness"] for row in rows if row["witness"]), None)
+        own = [_of_real(found, first), "", "", "", _of_real(found, other)]
         parts += [Text(_FLOOR, style="dim"), _cells(own, style="dim")]
     return Group(*parts)
 
@@ -93,6 +93,15 @@ def _shown(rows: list[dict[str, Any]], nfe: int) -> list[dict[str, Any]]:
 
 def _name(row: dict[str, Any]) -> str:
     return str(row["name"]) if row["is_baseline"] else f"s3search ({row['schedule_id'][:8]})"
+
+
+def _of_real(found: Mapping[str, Any], row: Mapping[str, Any] | None) -> str:
+    """What the metric of a row gives real images; nothing where that is not known."""
+    wanted = None if row is None else (row["metric"], row["extractor"])
+    each = ((own.get("metric", "frechet"), own) for own in found["floor"])
+    return next(
+        (f"{own['value']:.4f}" for kind, own in each if (kind, own["extractor"]) == wanted), ""
+    )
 
 
 def _cells(cells: Sequence[str], style: str) -> Table:

@@ -63,8 +63,8 @@ class StudyStore(StudyReader):
         self._url = url
         table, n_images = self.config.metric, self.config.search.n_images
         metric = f"{MetricWords.of(table).short}@{n_images} ({table.named})"
-        direction = self.config.direction
-        self.mirror = OptunaMirror(engine, url, self.name, metric, direction, self._write)
+        which = self.config.direction, self.config.guards
+        self.mirror = OptunaMirror(engine, url, self.name, metric, *which, self._write)
         self._lease: Lease | None = None
         self._stored: set[str] = set()  # schedules that need not be added again
 

@@ -29,6 +29,7 @@ from s3search.evaluation.spec import EvaluatorSpec, MetricSpec, Precision, Targe
 from s3search.files import text_of
 from s3search.search.conversation import NoiseSeeds
 from s3search.search.direction import Direction
+from s3search.search.guards import Guard
 from s3search.search.ladder import DEFAULT_LADDER, LadderRung
 from s3search.search.questions import PolishLoss
 from s3search.study.file.held_out import held_out_images
@@ -193,6 +194,14 @@ class GuardTable(MeasureTable):
     at_most: float | None = Field(default=None, gt=0)  # of what is minimised
     at_least: float | None = Field(default=None, gt=0)  # of what is maximised
 
+    @property
+    def guard(self) -> Guard:
+        """As a search knows it."""
+        times = self.at_most if self.at_least is None else self.at_least
+        assert times is not None  # checked below
+        name = str(self.options.get("object", self.named))
+        return Guard(name=name, direction=self.settled_direction, times=times)
+
     @model_validator(mode="after")
     def _has_a_limit(self) -> "GuardTable":
         is_minimized = self.settled_direction is Direction.MINIMIZE
@@ -350,11 +359,12 @@ class StudyConfig(_Table):
                 "reference: missing; a distance is one to real images or their statistics. See "
                 "`s3search demo` for a complete study file"
             )
-        if self.metric.guard and not self.search.baselines:
-            raise ValueError(
-                "metric.guard: is measured by the best published solver, and search.baselines = "
-                "false leaves these out; take one of the two back"
-            )
+        for table in ("search", "validation") if self.metric.guard else ():
+            if not getattr(self, table).baselines:
+                raise ValueError(
+                    "metric.guard: is measured by the best published solver, and "
+                    f"{table}.baselines = false leaves these out; take one of the two back"
+                )
         return self
 
     @property
@@ -367,6 +377,11 @@ class StudyConfig(_Table):
     def direction(self) -> Direction:
         """Whether more of the deciding metric is better."""
         return self.metric.settled_direction
+
+    @property
+    def guards(self) -> tuple[Guard, ...]:
+        """What may not get worse, as a search knows it."""
+        return tuple(each.guard for each in self.metric.guard)
 
     @property
     def held_out_images(self) -> int:

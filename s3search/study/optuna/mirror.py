@@ -23,6 +23,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from s3search.search.direction import Direction
+from s3search.search.guards import Guard, GuardLimits
 from s3search.search.questions import Measurement, Rung
 from s3search.search.trial import Trial
 from s3search.study.database.retries import ridden_out
@@ -30,7 +31,7 @@ from s3search.study.optuna import tables as optuna_tables
 from s3search.study.optuna.marks import write_marks
 from s3search.study.optuna.storage import close_rdb, open_rdb
 from s3search.study.optuna.summary import DISTRIBUTIONS, summary
-from s3search.study.optuna.tables import NUMBER_ATTRIBUTE
+from s3search.study.optuna.tables import CONSTRAINTS, NUMBER_ATTRIBUTE
 
 DATABASE_ERRORS = (DBAPIError, StorageInternalError)
 
@@ -59,10 +60,12 @@ class OptunaMirror:
         name: str,
         metric: str,
         direction: Direction,
+        guards: tuple[Guard, ...],
         begin: Begin,
     ) -> None:
         self._engine, self._url, self._name, self._begin = engine, url, name, begin
         self._metrics = {metric: direction, "NFE": Direction.MINIMIZE}
+        self._limits = GuardLimits(guards)
         self._optuna: _Optuna | None = None
         self._known: set[int] | None = None  # None: only the database knows
         self._pending: dict[int, FrozenTrial] = {}
@@ -83,9 +86,11 @@ class OptunaMirror:
         """Adds what was measured on the search's noise as one trial, unless it has one; the number
         and the origin are those of the first trial that named this schedule.
         """
+        self._limits.learn(measured)
         if number in self._pending or number in self._written():
             return
-        self._pending[number] = _optuna_trial(number, trial, measured)
+        broken = self._limits.excesses(measured)
+        self._pending[number] = _optuna_trial(number, trial, measured, broken)
         is_late = time.monotonic() - self._flushed_at >= _SECONDS
         if is_late or len(self._pending) >= _TRIALS:
             self.flush()
@@ -143,7 +148,12 @@ class OptunaMirror:
         return self._optuna
 
 
-def _optuna_trial(number: int, trial: Trial, measured: Measurement) -> FrozenTrial:
+def _optuna_trial(
+    number: int, trial: Trial, measured: Measurement, broken: Sequence[float]
+) -> FrozenTrial:
+    """One trial; ``broken`` says by how much it breaks each guard, which Optuna calls a
+    constraint: it is feasible where none is above 0.
+    """
     attributes: dict[str, Any] = {
         NUMBER_ATTRIBUTE: number,
         "origin": trial.origin.text,
@@ -170,6 +180,7 @@ def _optuna_trial(number: int, trial: Trial, measured: Measurement) -> FrozenTri
         params=summary(trial.schedule, is_baseline=trial.origin.is_baseline),
         distributions=DISTRIBUTIONS,
         user_attrs=attributes,
+        system_attrs={CONSTRAINTS: list(broken)} if broken else {},
     )
 
 

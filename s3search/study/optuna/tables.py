@@ -33,6 +33,9 @@ ATTRIBUTES: Any = models.TrialUserAttributeModel.__table__
 SYSTEM_ATTRIBUTES: Any = models.TrialSystemAttributeModel.__table__
 INTERMEDIATE_VALUES: Any = models.TrialIntermediateValueModel.__table__
 
+CONSTRAINTS = "constraints"
+"""The system attribute of a trial that says by how much it breaks each constraint."""
+
 _FINITE = models.TrialValueModel.TrialValueType.FINITE  # only what is finite stands in a number
 
 
@@ -89,7 +92,17 @@ def insert_trials(
         for i, trial in numbered
         for key, value in trial.user_attrs.items()
     ]
-    for table, rows in ((VALUES, values), (PARAMETERS, parameters), (ATTRIBUTES, attributes)):
+    of_system = [
+        {"trial_id": i, "key": key, "value_json": json.dumps(value)}
+        for i, trial in numbered
+        for key, value in trial.system_attrs.items()
+    ]
+    for table, rows in (
+        (VALUES, values),
+        (PARAMETERS, parameters),
+        (ATTRIBUTES, attributes),
+        (SYSTEM_ATTRIBUTES, of_system),
+    ):
         if rows:
             connection.execute(table.insert(), rows)
 

@@ -4,8 +4,8 @@
     b       what real images have at n images: the bias of the distance
 
 The verdict is that of the paired 95 % interval of P - F, and "beats" is only said where
-`s3search.study.results.coverage` finds enough of the published configurations measured.  Of a
-score, which has no bias, F and P are compared as they are: by their difference, of which more is
+`s3search.study.results.coverage` finds enough of the published configurations measured.  Of
+what has no bias, as a score or the kernel distance, F and P are compared as they are: by their difference, of which more is
 better where the score is maximised.
 
 A Fréchet distance of n images is too large by about c / n.  So P / F depends on n and is nearer 1
@@ -16,7 +16,7 @@ whose images are far from the real ones b is only about their bias.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -28,6 +28,7 @@ from s3search.metrics.intervals import (
     ratio_interval,
     shifted_ratio_interval,
 )
+from s3search.search.guards import Guard
 from s3search.study.database.store import StudyStore
 from s3search.study.metric_words import MetricWords
 from s3search.study.results.coverage import Coverage, coverage_of, listed
@@ -85,7 +86,7 @@ class PairedValues:
     @property
     def less_real(self) -> dict[str, Any] | None:
         """Both distances less what real images have, and their ratio where there is one."""
-        if self.real is None or self.words.is_score:
+        if self.real is None or not self.words.has_bias:
             return None
         found, published = self.found, self.published
         ratio_95 = None
@@ -119,6 +120,7 @@ class Claim:
     second: PairedValues | None
     coverage: Coverage
     exported: ExportedTrial | None
+    guards: tuple[str, ...] = ()  # how the found one stands to each, in words
 
     @property
     def says(self) -> tuple[str, ...]:
@@ -192,6 +194,7 @@ class Claim:
                 f"never so many calls: {names}"
             )
         yield from _bias(self.first, self.n_images)
+        yield from self.guards
         if self.second is not None:
             what = "score" if self.second.words.is_score else "extractor"
             said = [_values(self.second, self.n_images), *_bias(self.second, self.n_images)]
@@ -220,8 +223,17 @@ def claims_of(
         of_nfe = [row for row in scored if row.nfe == nfe]
         coverage = coverage_of(store, frame, of_nfe, nfe)
         exported = exported_trial(store, frame, of_nfe[0])
-        found[nfe] = claim_of(of_nfe, coverage, real, exported)
+        claim = claim_of(of_nfe, coverage, real, exported)
+        found[nfe] = replace(claim, guards=_guard_sentences(store.config.guards, claim))
     return found
+
+
+def _guard_sentences(guards: Sequence[Guard], claim: Claim) -> tuple[str, ...]:
+    """How what was found stands to each guard, beside the best published schedule."""
+    if claim.found is None or claim.published is None:
+        return ()
+    each = zip(guards, claim.found.guards, claim.published.guards, strict=False)
+    return tuple(guard.says(value, published) for guard, value, published in each)
 
 
 def claim_of(
@@ -281,11 +293,19 @@ def relative(one: HeldOut, other: HeldOut) -> dict[str, Any]:
 
 
 def _paired(found: HeldOut, published: HeldOut, real: Sequence[Mapping[str, Any]]) -> PairedValues:
-    values = next((each["values"] for each in real if each["extractor"] == found.extractor), None)
+    wanted = found.extractor, found.kind
+    values = next(
+        (each["values"] for each in real if (each["extractor"], _kind(each)) == wanted), None
+    )
     drawn = None
     if values:
         drawn = RealDistance(value=sum(values) / len(values), interval=mean_interval(values))
     return PairedValues(found=found, published=published, real=drawn)
+
+
+def _kind(real: Mapping[str, Any]) -> str:
+    """The metric that real images were measured by; rows of before there were others have none."""
+    return str(real.get("metric", "frechet"))
 
 
 def _less(interval: Interval | None, by: Interval) -> Interval | None:
@@ -320,12 +340,12 @@ def _values(pair: PairedValues, n_images: int) -> str:
 
 
 def _bias(pair: PairedValues, n_images: int) -> Iterator[str]:
-    """The ratio less the bias, and the ratio that has it; a score has no bias."""
+    """The ratio less the bias, and the ratio that has it; the ratio alone of what has none."""
     ratio = pair.relative["ratio"]
     whole = ""
     if ratio is not None:
         whole = f"published / found {ratio:.2f}{_between(pair.relative['ratio_95'], 2)}"
-    if pair.words.is_score:
+    if not pair.words.has_bias:
         yield from [whole] if whole else []
         return
     less = pair.less_real

@@ -77,12 +77,15 @@ def _row(row: Scored, winner: Scored) -> dict[str, Any]:
         "search_n_images": row.search_n_images,
         "block_value": row.block_value,
         "optimism": row.optimism,
+        "guards": list(row.guards),
+        "broken": list(row.broken),
         "witness": second,
     }
 
 
 def _measured(one: HeldOut) -> dict[str, Any]:
     return {
+        "metric": one.kind,
         "extractor": one.extractor,
         "reference_digest": one.reference_digest,
         "value": one.value,

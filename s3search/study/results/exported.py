@@ -59,12 +59,14 @@ class ExportedTrial:
 
 def exported_first(store: StudyStore, scored: Sequence[Scored]) -> list[Scored]:
     """Validated schedules, of each number of calls first the one that is exported: the first that
-    the study's target can express, or that there is.
+    the study's target can express and that breaks no guard, or that there is.
     """
     runtime, solver = runtime_of(store.space.get("target")), store.space.get("solver")
 
     def runs(row: Scored) -> bool:
-        return objection(runtime, store.schedule(row.schedule_id), solver) is None
+        return (
+            not row.broken and objection(runtime, store.schedule(row.schedule_id), solver) is None
+        )
 
     found: list[Scored] = []
     for nfe in sorted({row.nfe for row in scored}):
@@ -77,6 +79,8 @@ def exported_first(store: StudyStore, scored: Sequence[Scored]) -> list[Scored]:
 def exported_trial(store: StudyStore, frame: pd.DataFrame, winner: Scored) -> ExportedTrial:
     """What is exported of the winner's number of calls."""
     ids = ranked(frame, winner.nfe)["schedule_id"].tolist()
+    if winner.schedule_id not in ids:  # it breaks a guard on the search's noise alone
+        ids.append(winner.schedule_id)
     numbers = store.trial_numbers([winner.schedule_id, ids[0]])
     return ExportedTrial(
         nfe=winner.nfe,
@@ -90,11 +94,11 @@ def exported_trial(store: StudyStore, frame: pd.DataFrame, winner: Scored) -> Ex
 
 
 def ranked(frame: pd.DataFrame, nfe: int | None = None) -> pd.DataFrame:
-    """Every schedule that was measured whole on the search's noise and nobody vetoed, the best
-    first, by number of calls.
+    """Every schedule that was measured whole on the search's noise, breaks no guard and nobody
+    vetoed, the best first, by number of calls.
     """
     is_it = (frame["state"] == "complete") & (frame["rung"] == Rung.SEARCH.value)
-    is_it &= ~frame["vetoed"]
+    is_it &= ~frame["vetoed"] & (frame["is_baseline"] | ~frame["breaks_guard"])
     if nfe is not None:
         is_it &= frame["nfe"] == nfe
     return frame[is_it].sort_values(["nfe", "loss", "id"])

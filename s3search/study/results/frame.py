@@ -13,6 +13,7 @@ import pandas as pd
 from s3search.metrics.intervals import interval_of
 from s3search.search.direction import Direction
 from s3search.search.finish import Candidate, choose_finalist
+from s3search.search.guards import Guard, broken_of, excesses
 from s3search.search.questions import Rung
 from s3search.search.trial import Origin
 from s3search.study.database.store import StudyStore
@@ -26,12 +27,12 @@ from s3search.study.vetoes import named_vetoes
 _BEST_BASELINES = 3  # besides each solver at its best spacing
 _OF_FINALISTS = [  # columns that `finalists` reads
     *("id", "schedule_id", "rung", "state", "vetoed", "nfe", "loss"),
-    *("is_baseline", "is_stock", "solver"),
+    *("is_baseline", "is_stock", "solver", "breaks_guard"),
 ]
 _OF_SCORED = [  # columns that `validated` reads
     *("id", "schedule_id", "rung", "state", "vetoed", "origin", "nfe", "n_images", "noise_seed"),
     *("value", "loss", "standard_error", "replicates", "block_value", "extractor"),
-    *("reference_digest", "metric"),
+    *("reference_digest", "metric", "guards", "broken"),
 ]
 _FLAGS = ("is_baseline", "is_stock", "vetoed")
 _OF_PREDICTOR = ("predictor", "calibration")  # kinds of a search's notes
@@ -50,13 +51,35 @@ def evaluations_frame(store: StudyStore, *, of_validated: bool = False) -> pd.Da
     frame["origin"] = frame["origin"].fillna("")
     sign = store.config.direction.loss(1.0)  # rows of a second metric are never compared by loss
     frame["loss"] = sign * frame["value"].astype(float)
+    broken = _broken(frame, store.config.guards)
+    frame["broken"] = pd.Series(broken, dtype=object)
+    frame["breaks_guard"] = pd.Series([bool(each) for each in broken], dtype=bool)
     return frame.astype(dict.fromkeys(_FLAGS, bool))  # also where there is no row
 
 
+def _broken(frame: pd.DataFrame, guards: Sequence[Guard]) -> list[tuple[str, ...]]:
+    """The guards that each row breaks, beside the best published one of its images and noise."""
+    if not guards:
+        return [()] * len(frame)
+    best: dict[tuple[Any, ...], tuple[float, list[float]]] = {}
+    keys = list(
+        frame[["nfe", "rung", "n_images", "noise_seed"]].itertuples(index=False, name=None)
+    )
+    values = [json.loads(each) if isinstance(each, str) else None for each in frame["guards"]]
+    rows = zip(keys, values, frame["loss"], frame["is_baseline"], strict=True)
+    for key, own, loss, is_baseline in rows:
+        if is_baseline and own and (key not in best or loss < best[key][0]):
+            best[key] = loss, own
+    return [
+        broken_of(guards, excesses(guards, own, best[key][1])) if own and key in best else ()
+        for key, own in zip(keys, values, strict=True)
+    ]
+
+
 def finalists(frame: pd.DataFrame, config: StudyConfig) -> list[str]:
-    """Ids of the schedules to validate, best first: the best found (as the finals rank them, where
-    there were any), the best baselines, each baseline solver's best, all that are stock; nothing
-    that is vetoed.
+    """Ids of the schedules to validate, best first: the best found that keep the guards (as the
+    finals rank them, where there were any), the best baselines, each baseline solver's best, all
+    that are stock; nothing that is vetoed.
     """
     frame = frame[_OF_FINALISTS]  # every row that is taken out copies all its columns
     measured = _at(frame, Rung.SEARCH)
@@ -65,7 +88,8 @@ def finalists(frame: pd.DataFrame, config: StudyConfig) -> list[str]:
     chosen: list[str] = []
     for _, group in measured.groupby("nfe"):
         ranked = group.sort_values(["finals", "loss", "id"])  # those without finals last
-        found = ranked[~ranked["is_baseline"]].head(config.validation.finalists)
+        may_win = ~ranked["is_baseline"] & ~ranked["breaks_guard"]
+        found = ranked[may_win].head(config.validation.finalists)
         is_peer = group["is_baseline"] & config.validation.baselines
         baselines = group[is_peer].sort_values(["loss", "id"])
         best, each = baselines.head(_BEST_BASELINES), baselines.drop_duplicates("solver")
@@ -120,6 +144,8 @@ class Scored:
     noise_seed: int
     search_n_images: int
     block_value: float | None
+    guards: tuple[float, ...] = ()  # what each guard gives on held-out noise
+    broken: tuple[str, ...] = ()  # the guards that it breaks there
 
     @property
     def name(self) -> str:
@@ -188,7 +214,9 @@ def validated(frame: pd.DataFrame, config: StudyConfig, nfe: int | None = None) 
         if nfe is None or row["nfe"] == nfe
     ]
     for each in sorted({row.nfe for row in scored}):
-        winner = _winner([row for row in scored if row.nfe == each], finals, config.study.seed)
+        of_nfe = [row for row in scored if row.nfe == each]
+        of_nfe = [row for row in of_nfe if not row.broken] or of_nfe
+        winner = _winner(of_nfe, finals, config.study.seed)
         scored.remove(winner)
         scored.insert(next((i for i, row in enumerate(scored) if row.nfe == each), 0), winner)
     return sorted(scored, key=lambda row: row.nfe)
@@ -208,6 +236,8 @@ def _scored(
         noise_seed=int(row["noise_seed"]),
         search_n_images=int(searched["n_images"]),
         block_value=_number(row["block_value"]),
+        guards=tuple(json.loads(row["guards"])) if isinstance(row["guards"], str) else (),
+        broken=row["broken"],
     )
 
 
@@ -262,10 +292,10 @@ def why_nothing(store: StudyStore, frame: pd.DataFrame, nfe: int | None = None) 
 
 
 def best_of(scored: Sequence[Scored]) -> tuple[Scored | None, Scored | None]:
-    """The found schedule that comes first, and the nearest baseline, which is chosen for being
-    near and need not be what the study's target can express.
+    """The found schedule that comes first of those that keep the guards, and the best baseline,
+    which is chosen for being good and need not be what the study's target can express.
     """
-    found = next((s for s in scored if not s.is_baseline), None)
+    found = next((s for s in scored if not s.is_baseline and not s.broken), None)
     return found, min((s for s in scored if s.is_baseline), key=lambda s: s.loss, default=None)
 
 
@@ -292,9 +322,10 @@ def status_of(store: StudyStore, frame: pd.DataFrame | None = None) -> dict[str,
     scored = validated(frame, store.config)
     for nfe in store.config.space.nfe:
         measured = _at(frame[frame["nfe"] == nfe], Rung.SEARCH)
+        may_win = ~measured["is_baseline"] & ~measured["breaks_guard"]
         found, baseline = best_of([row for row in scored if row.nfe == nfe])
         best[str(nfe)] = {
-            "search": direction.best(measured["value"][~measured["is_baseline"]]),
+            "search": direction.best(measured["value"][may_win]),
             "search_baseline": direction.best(measured["value"][measured["is_baseline"]]),
             "held_out": None if found is None else found.value,
             "held_out_baseline": None if baseline is None else baseline.value,

@@ -59,7 +59,7 @@ def _row(
 ) -> dict[str, Any]:
     name, images = rung["rung"], rung["images"]
     seconds = proxy_seconds.get(name)
-    if name.startswith("FD@"):
+    if "@" in name:  # a measurement of so many images
         searching = frame[frame["rung"].isin(SEARCHING) & (frame["state"] == "complete")]
         n_images = float(searching["n_images"].sum())
         seconds = float(searching["seconds"].sum()) / n_images * images if n_images else None

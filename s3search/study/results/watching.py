@@ -18,6 +18,7 @@ from s3search.search.trial import BASELINE, Origin
 from s3search.study.database.store import StudyStore
 from s3search.study.database.tables import EVALUATIONS, PROPOSALS, SCHEDULES, STUDIES
 from s3search.study.results.budget import budget_of
+from s3search.study.results.exported import ranked
 from s3search.study.results.frame import best_of, evaluations_frame, most_validated, validated
 from s3search.study.results.gains import GAINS, gain_warnings, gains_of
 from s3search.study.results.progress import (
@@ -211,6 +212,8 @@ def bests_of(store: StudyStore) -> tuple[dict[int, float], dict[int, float]]:
     what is vetoed.
     """
 
+    if store.config.guards:
+        return _feasible_bests(store)
     vetoed = list(store.vetoes())
     best = func.min if store.config.direction is Direction.MINIMIZE else func.max
 
@@ -232,6 +235,19 @@ def bests_of(store: StudyStore) -> tuple[dict[int, float], dict[int, float]]:
     sides: tuple[dict[int, float], dict[int, float]] = ({}, {})
     for row in store.read(bests):
         sides[row["side"]][row["nfe"]] = row["value"]
+    return sides
+
+
+def _feasible_bests(store: StudyStore) -> tuple[dict[int, float], dict[int, float]]:
+    """As `bests_of`, of what keeps the study's guards, which no query knows."""
+    rows, direction = ranked(evaluations_frame(store)), store.config.direction
+    sides: tuple[dict[int, float], dict[int, float]] = ({}, {})
+    for nfe in sorted(set(rows["nfe"])):
+        of_nfe = rows[rows["nfe"] == nfe]
+        for side in (0, 1):
+            best = direction.best(of_nfe["value"][of_nfe["is_baseline"] == bool(side)])
+            if best is not None:
+                sides[side][int(nfe)] = float(best)
     return sides
 
 

@@ -1,0 +1,110 @@
+"""What may not get worse while the metric gets better.
+
+A guard is another metric of the same images, and a schedule keeps it where its value is at most
+``times`` that of the best published solver (at least, of what is maximised).  Values may be
+negative, so the limit is taken as a distance from that value v:
+
+    limit = v + (times - 1) |v|        minimised, times >= 1 allows more
+    limit = v - (1 - times) |v|        maximised, times <= 1 allows less
+
+The best published solver is the best by the metric itself, of what was measured until then at the
+same number of calls.  What breaks a guard counts as what did not work: it is no parent, no
+threshold, and nothing that a predictor learns from; it is kept in the database as it is.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from s3search.search.conversation import Answers, Conversation
+from s3search.search.direction import Direction
+from s3search.search.questions import Measurement
+
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guard:
+    """One guard: what people call it, which way is better, and how far it may go."""
+
+    name: str
+    direction: Direction
+    times: float
+
+    def limit(self, published: float) -> float:
+        """The worst value that keeps it, beside the best published solver's."""
+        return published + (self.times - 1.0) * abs(published)
+
+    def excess(self, value: float, published: float) -> float:
+        """By how much the limit is broken, above 0, or kept, below."""
+        loss, limit = self.direction.loss(value), self.direction.loss(self.limit(published))
+        return loss - limit - _ROUNDING * abs(limit)
+
+    def says(self, value: float, published: float) -> str:
+        """How a schedule stands to it."""
+        bound = "at most" if self.direction is Direction.MINIMIZE else "at least"
+        kept = "kept" if self.excess(value, published) <= 0.0 else "broken"
+        return (
+            f"guard {self.name}: {value:.4g} beside {published:.4g} of the best published, "
+            f"{bound} {self.limit(published):.4g}: {kept}"
+        )
+
+
+@dataclass
+class GuardLimits:
+    """The guards of a study, and the best published solver by number of calls so far."""
+
+    guards: tuple[Guard, ...]
+    _published: dict[int, tuple[float, tuple[float, ...]]] = field(default_factory=dict)
+
+    def learn(self, measured: Measurement) -> None:
+        """Looks whether this is the best published solver until now."""
+        nfe, loss = measured.trial.nfe, measured.loss
+        if loss is None or not measured.guards or not measured.trial.origin.is_baseline:
+            return
+        if nfe not in self._published or loss < self._published[nfe][0]:
+            self._published[nfe] = loss, measured.guards
+
+    def excesses(self, measured: Measurement) -> tuple[float, ...]:
+        """By how much each guard is broken, above 0; none where nothing tells yet."""
+        published = self._published.get(measured.trial.nfe)
+        if published is None or not measured.guards:
+            return ()
+        return excesses(self.guards, measured.guards, published[1])
+
+    def judged(self, measured: Measurement) -> Measurement:
+        """The measurement, or, where it breaks a guard, one that did not work."""
+        self.learn(measured)
+        broken = broken_of(self.guards, self.excesses(measured))
+        if not broken:
+            return measured
+        error = f"breaks {', '.join(broken)}"
+        return replace(measured, estimate=None, error=error, path={})
+
+
+def excesses(
+    guards: Sequence[Guard], values: Sequence[float], published: Sequence[float]
+) -> tuple[float, ...]:
+    """By how much each guard is broken, above 0, by what has these values of them."""
+    each = zip(guards, values, published, strict=True)
+    return tuple(guard.excess(value, best) for guard, value, best in each)
+
+
+def broken_of(guards: Sequence[Guard], found: Iterable[float]) -> tuple[str, ...]:
+    """The names of the guards that are broken."""
+    return tuple(guard.name for guard, excess in zip(guards, found, strict=False) if excess > 0.0)
+
+
+def guarded(search: Conversation[None], guards: Sequence[Guard]) -> Conversation[None]:
+    """A search that hears of what breaks a guard as of what did not work."""
+    limits = GuardLimits(tuple(guards))
+    try:
+        ask = next(search)
+        while True:
+            answers = yield ask
+            given = tuple(
+                limits.judged(each) if isinstance(each, Measurement) else each
+                for each in answers.given
+            )
+            ask = search.send(Answers(given=given, outside=answers.outside))
+    except StopIteration:
+        return

@@ -1,0 +1,395 @@
+"""Searches by a score, a pair and other distances than Fréchet's; guards, second metrics."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+import s3search
+from s3search.errors import InvalidConfig
+from s3search.evaluation.evaluator import Evaluator
+from s3search.evaluation.record import CheckRequest, Population
+from s3search.evaluation.spec import EvaluatorSpec, MetricSpec
+from s3search.models import digits
+from s3search.processes import edm
+from s3search.run.found import SearchResult
+from s3search.schedules import published
+from s3search.search.direction import Direction
+from s3search.search.questions import Measure, Measurement, Polish, Rung, measure
+from s3search.search.trial import Trial, seeded
+from s3search.study.database.store import open_study
+from s3search.study.file.config import StudyConfig, parse_config
+from s3search.study.results.frame import evaluations_frame, validated
+from tests.metrics.extractors.models import save_clip
+from tests.suites.pool_suite import start_ray
+from tests.support import pipelines
+from tests.support.live import small_search
+
+ASKED = {"score": "tests.support.plugins:asked_digit"}
+SCORE = MetricSpec(name=ASKED["score"], kind="score", direction=Direction.MAXIMIZE)
+SCHEDULES = [published.ddim(edm(), nfe=4), published.unipc(edm(), nfe=4)]
+SMALL: dict[str, Any] = {
+    "nfe": 4,
+    "evaluations": 12,
+    "n_images": 80,
+    "algorithm": "evolution",
+    "search": {"batch": 4},
+    "validation": {"n_images": 120, "finalists": 2},
+    "progress": False,
+}
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A database for the module's studies."""
+    return f"sqlite:///{tmp_path_factory.mktemp('studies')}/study.db"
+
+
+def _search(url: str, **changes: Any) -> SearchResult:
+    asked = {
+        **SMALL,
+        "storage": url,
+        "name": "asked digit",
+        "metric": {**ASKED, "guard": [{"features": "digits", "at_most": 1.02}]},
+        "reference": "digits",
+        "validation_metric": {"kind": "mind", "features": "digits"},
+    }
+    return s3search.search("digits", **{**asked, **changes})
+
+
+@pytest.fixture(scope="module")
+def found(url: str) -> SearchResult:
+    """A search for the digit that was asked for, which may not leave the real ones."""
+    return _search(url)
+
+
+def _questions(n_images: int = 60, thresholds: Any = ()) -> tuple[Measure, ...]:
+    return tuple(
+        measure(s, rung=Rung.SEARCH, n_images=n_images, noise_seed=3, thresholds=thresholds)
+        for s in SCHEDULES
+    )
+
+
+# -- a score that is maximised ---------------------------------------------------------------
+
+
+def test_the_best_is_the_one_with_the_most(found: SearchResult, url: str) -> None:
+    with open_study(url, "asked digit") as store:
+        frame = evaluations_frame(store)
+        scored = validated(frame, store.config)
+    whole = frame[frame["rung"] == "search"]
+    assert (whole["value"] < 0.0).all()  # logarithms of probabilities, as they are
+    assert (whole["metric"] == "score").all()
+    kept = whole[~whole["breaks_guard"] & ~whole["is_baseline"]]
+    assert found.status["best"]["4"]["search"] == kept["value"].max() if len(kept) else True
+    published_ones = [row for row in scored if row.is_baseline]
+    (against,) = found.comparison["against_published"]
+    best = max(published_ones, key=lambda row: row.value)
+    assert against["published"] == best.name
+    assert against["ratio"] is None
+    assert found.comparison["direction"] == "maximize"
+
+
+def test_what_breaks_a_guard_neither_wins_nor_is_validated(found: SearchResult, url: str) -> None:
+    with open_study(url, "asked digit") as store:
+        frame = evaluations_frame(store)
+        scored = validated(frame, store.config)
+        says = [line for claim in found.comparison["claims"] for line in claim["says"]]
+    whole = frame[frame["rung"] == "search"]
+    broken = whole[whole["breaks_guard"] & ~whole["is_baseline"]]
+    assert len(broken)  # it was tight enough to be broken
+    at_the_end = frame[frame["rung"] == "validation"]
+    assert not set(broken["schedule_id"]) & set(at_the_end["schedule_id"])
+    assert not scored[0].broken
+    assert any(line.startswith("guard digits: ") and line.endswith("kept") for line in says)
+    values = [json.loads(row) for row in whole["guards"]]
+    assert all(len(own) == 1 and own[0] > 0.0 for own in values)
+
+
+def test_optuna_maximises_it_and_knows_what_is_infeasible(found: SearchResult, url: str) -> None:
+    study = optuna.load_study(study_name="asked digit", storage=url)
+    assert [each.name for each in study.directions] == ["MAXIMIZE", "MINIMIZE"]
+    assert study.metric_names == ["score@80 (tests.support.plugins:asked_digit)", "NFE"]
+    constraints = [trial.system_attrs.get("constraints") for trial in study.trials]
+    is_broken = [own is not None and own[0] > 0.0 for own in constraints]
+    assert any(is_broken) and not all(is_broken)
+    feasible = {trial.number for trial in study.best_trials}
+    assert not feasible & {i for i, broken in enumerate(is_broken) if broken}
+
+
+def test_the_second_metric_is_of_another_kind(found: SearchResult) -> None:
+    (against,) = found.comparison["against_published"]
+    assert against["witness"]["extractor"] == "digits-a"
+    kinds = {row["witness"]["metric"] for row in found.comparison["rows"] if row["witness"]}
+    assert kinds == {"mind"}
+    real = {each["metric"] for each in found.comparison["floor"]}
+    assert real == {"frechet", "mind"}  # nobody can say what real images were asked for
+
+
+def test_it_goes_on_where_it_was(found: SearchResult, url: str) -> None:
+    again = _search(url)
+    assert again.schedule.id == found.schedule.id
+    pd.testing.assert_frame_equal(again.table, found.table)
+
+
+@pytest.mark.cluster
+def test_two_ray_workers_find_what_this_process_finds() -> None:
+    """With a function of the program, and one that the workers import."""
+    start_ray()
+
+    def brightest(images: Tensor) -> Tensor:
+        return -(images.mean(dim=(1, 2, 3)) - 0.1).abs()
+
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    own = {**SMALL, "evaluations": 6, "reference": None, "features": None}
+    try:
+        alone = small_search("digits", **own, metric=brightest)
+    finally:
+        torch.set_num_threads(n_threads)
+    workers = {"workers": "local", "cluster": {"workers": 2}}
+    together = small_search("digits", **own, metric=brightest, **workers)
+    pd.testing.assert_frame_equal(together.table, alone.table)
+    named = small_search("digits", **own, metric=ASKED["score"], **workers)
+    assert named.table["extractor"].unique().tolist() == [ASKED["score"]]
+
+
+# -- on a worker -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["frechet", "kernel", "cmmd", "mind", "score"])
+def test_a_population_is_measured_as_each_alone(kind: str) -> None:
+    metric = SCORE if kind == "score" else MetricSpec(name="digits", kind=kind)
+    guard = MetricSpec(name="digits", kind="kernel", where="metric.guard[0]")
+    spec = EvaluatorSpec(model="digits", metric=metric, reference="digits", guards=(guard,))
+    questions = _questions()
+    together = Evaluator(spec)(Population(questions=questions))
+    assert isinstance(together, tuple)
+    for each, question in zip(together, questions, strict=True):
+        assert isinstance(each, Measurement)
+        alone = Evaluator(spec).evaluate(question)
+        assert each.estimate == pytest.approx(alone.estimate, rel=1e-5)
+        assert each.guards == pytest.approx(alone.guards, rel=1e-4)
+        assert (each.metric, each.direction) == (kind, metric.direction)
+
+
+def test_a_score_is_stopped_where_its_loss_is_above_the_threshold() -> None:
+    evaluator = Evaluator(EvaluatorSpec(model="digits", metric=SCORE))
+    whole = evaluator.evaluate(_questions(60, ((20, np.inf),))[0])
+    assert whole.loss == -whole.estimate
+    assert whole.losses == {20: -whole.path[20]}
+    stopped = evaluator.evaluate(_questions(60, ((20, whole.losses[20] - 1e-6),))[0])
+    assert (stopped.n_images, stopped.value, stopped.estimate) == (20, None, whole.path[20])
+    passed = evaluator.evaluate(_questions(60, ((20, whole.losses[20] + 1e-6),))[0])
+    assert passed.value == whole.value
+
+
+def _polished(metric: MetricSpec, **changes: Any) -> tuple[float, float]:
+    """The losses of a schedule on fresh noise before and after a short polish."""
+    evaluator = Evaluator(EvaluatorSpec(model="digits", metric=metric, **changes))
+    start = Trial.of(published.ddim(edm(), nfe=3), seeded("start"))
+    request = Polish(trial=start, iterations=12, n_images=60, seed=0, noise_seed=11)
+    made = evaluator.polish(request).made.schedule
+    losses = [
+        evaluator.evaluate(measure(s, rung=Rung.USER, n_images=300, noise_seed=5)).loss
+        for s in (start.schedule, made)
+    ]
+    assert losses[0] is not None and losses[1] is not None
+    return losses[0], losses[1]
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        SCORE,
+        MetricSpec(name="psnr", kind="score", direction=Direction.MAXIMIZE, target="fine"),
+        MetricSpec(name="digits", kind="kernel"),
+        MetricSpec(name="digits", kind="mind"),
+    ],
+    ids=lambda metric: f"{metric.kind} {metric.name}",
+)
+def test_the_polish_follows_the_gradient_of_any_metric(metric: MetricSpec) -> None:
+    before, after = _polished(metric, reference="digits")
+    assert after < before
+
+
+def test_fine_targets_are_solved_once_for_each_noise() -> None:
+    metric = MetricSpec(name="mse", kind="score", target="fine")
+    evaluator = Evaluator(EvaluatorSpec(model="digits", metric=metric, batch_size=70))
+    for question in _questions(150):
+        assert evaluator.evaluate(question).value > 0.0
+    assert evaluator.noise.n_solved == 200  # whole blocks of noise
+    evaluator.images(SCHEDULES[0], 10, 99)
+    assert evaluator.noise.n_solved == 200  # whoever compares nothing pays nothing
+    fine = published.dpmpp_2m(edm(), nfe=32, end=published.End(rule=published.EndRule.DENOISE))
+    question = measure(fine, rung=Rung.SEARCH, n_images=150, noise_seed=3)
+    assert evaluator.evaluate(question).value == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_network_never_sees_a_target_that_the_condition_hands_over() -> None:
+    metric = MetricSpec(name="mse", kind="score", target="given")
+    spec = EvaluatorSpec(model="tests.support.plugins:restoring", metric=metric)
+    evaluator = Evaluator(spec)
+    schedule = published.ddim(evaluator.denoiser.process, nfe=3)
+    question = measure(schedule, rung=Rung.USER, n_images=40, noise_seed=0)
+    found = evaluator.evaluate(question)
+    noise = next(evaluator.noise.batches(0, 40, 40, with_targets=True))
+    images = evaluator.images(schedule, 40, 0)
+    by_hand = (images.clamp(-1, 1) - noise[1]["target"]).square().mean()
+    assert found.value == pytest.approx(float(by_hand), rel=1e-5)
+    evaluator.polish(
+        Polish(
+            trial=Trial.of(schedule, seeded("s")), iterations=2, n_images=8, seed=0, noise_seed=1
+        )
+    )
+    assert not evaluator.denoiser.target_seen
+
+
+def test_the_check_looks_at_a_score_too() -> None:
+    found = Evaluator(EvaluatorSpec(model="digits", metric=SCORE))(CheckRequest())
+    by_name = {each.check: each for each in found}
+    assert by_name["score"].status.value == "ok"
+    assert "to be maximized" in by_name["score"].message
+    needy = MetricSpec(name="clip", kind="score", direction=Direction.MAXIMIZE)
+    with pytest.raises(InvalidConfig, match=r"metric"):
+        Evaluator(EvaluatorSpec(model="digits", metric=needy))
+
+
+# -- text to image ---------------------------------------------------------------------------
+
+PROMPTS = [f"a {colour} {thing}" for colour in ("red", "blue") for thing in "abcdefghij"]
+
+
+def _pictures(folder: Path, clip: Path) -> StudyConfig:
+    model = {"path": str(pipelines.stable_diffusion(folder / "sd")), "prompts": PROMPTS}
+    return pipelines.study(
+        folder,
+        {**model, "held_out": 0.4},
+        metric={
+            "features": None,
+            "score": "clip",
+            "path": str(clip),
+            "guard": [{"features": "tests.support.pipelines:pooled", "at_most": 1.5}],
+        },
+        search={"baselines": True, "evaluations": 2},
+    )
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning:diffusers.*", "ignore::DeprecationWarning")
+def test_pictures_of_texts_are_scored_by_their_own_texts(tmp_path: Path) -> None:
+    clip = save_clip(tmp_path / "clip")
+    (tmp_path / "sd").mkdir()
+    config = _pictures(tmp_path, clip)
+    found = s3search.search(config, progress=False)
+    with open_study(config.storage.url, "t") as store:
+        frame = evaluations_frame(store)
+    assert frame["extractor"].str.startswith("clip-").all()
+    assert (frame["metric"] == "score").all()
+    assert frame["guards"].notna().sum() == (frame["state"] == "complete").sum()
+    evaluator = Evaluator(config.evaluator_spec)
+    question = frame[frame["rung"] == "validation"].iloc[0]
+    with open_study(config.storage.url, "t") as store:
+        schedule = store.schedule(question["schedule_id"])
+    asked = measure(
+        schedule, rung=Rung.VALIDATION, n_images=14, noise_seed=config.validation_noise_seed
+    )
+    assert evaluator.evaluate(asked).value == pytest.approx(question["value"], rel=1e-5)
+    assert found.schedule.nfe == 3
+    texts = {}
+    for held_out in (False, True):
+        drawn = evaluator.noise.batches(1, 14, 14, held_out=held_out)
+        texts[held_out] = set(evaluator.denoiser.captions(**next(drawn)[1]))
+    assert not texts[True] & texts[False]
+
+
+# -- what cannot be --------------------------------------------------------------------------
+
+TABLES: dict[str, Any] = {
+    "study": {"name": "t"},
+    "model": {"loader": "digits"},
+    "space": {"nfe": [4]},
+    "metric": {"features": "digits"},
+    "reference": {"images": "digits"},
+}
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        ({"kind": "score"}, r"metric: kind = 'score' needs score"),
+        ({"kind": "mean", "features": "digits"}, r"metric\.kind: .*'score'"),
+        ({"score": "psnr", "features": "digits"}, r"metric\.features: a score has none"),
+        ({"kind": "kernel", "score": "psnr"}, r"metric\.score: kind = 'kernel' is a distance"),
+        ({"features": "digits", "direction": "maximize"}, r"metric\.direction: is for kind"),
+        ({"features": "digits", "target": "fine"}, r"metric\.target: is for kind"),
+        ({"score": "psnr", "target": "rough"}, r"metric\.target: .*'fine' or 'given'"),
+        ({"score": "psnr", "guard": [{"features": "digits"}]}, r"guard.*needs at_most"),
+        (
+            {"score": "psnr", "guard": [{"score": "psnr", "at_most": 1.1}]},
+            r"guard.*maximized needs at_least",
+        ),
+    ],
+)
+def test_a_metric_that_cannot_be_is_refused(metric: Any, words: str) -> None:
+    with pytest.raises(InvalidConfig, match=words):
+        parse_config({**TABLES, "metric": metric})
+
+
+def test_what_is_missing_beside_it_is_refused() -> None:
+    without = {key: table for key, table in TABLES.items() if key != "reference"}
+    with pytest.raises(InvalidConfig, match=r"reference: missing; a distance"):
+        parse_config(without)
+    assert parse_config({**without, "metric": {"score": "psnr"}}).reference is None
+    guarded = {"score": "psnr", "guard": [{"features": "digits", "at_most": 1.1}]}
+    with pytest.raises(InvalidConfig, match=r"search\.baselines = false"):
+        parse_config(
+            {**TABLES, "metric": guarded, "search": {"evaluations": 1, "baselines": False}}
+        )
+
+
+def test_usual_extractors_and_directions_are_filled_in() -> None:
+    for kind, features in {"cmmd": "clip", "mind": "inception", "kernel": "inception"}.items():
+        assert parse_config({**TABLES, "metric": {"kind": kind}}).metric.features == features
+    for score, direction in {"lpips": "minimize", "psnr": "maximize", "a:b": "maximize"}.items():
+        config = parse_config({**TABLES, "metric": {"score": score}})
+        assert (config.metric.kind, config.direction.value) == ("score", direction)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "words"),
+    [
+        ({"metric": "psnr", "features": "digits"}, "features: a score of images has none"),
+        ({"metric": 3}, r"metric: needs a score .*psnr.*found 3"),
+        ({"metric": {"score": "psnr", "guard": "digits"}}, r"metric\.guard: needs a list"),
+        ({"score": "psnr"}, "score: unknown keyword; here it is metric"),
+        (
+            {"metric": "kernal", "reference": "digits"},
+            r"metric\.score: no built-in is called 'kernal'",
+        ),
+    ],
+)
+def test_keywords_that_do_not_fit_are_refused(keywords: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidConfig, match=words):
+        s3search.search("digits", nfe=3, evaluations=1, progress=False, **keywords)
+
+
+def test_a_schedule_is_evaluated_by_any_metric() -> None:
+    judge = digits.features("b")
+
+    def sure(images: Tensor) -> Tensor:
+        return judge.logits(images).softmax(dim=1).amax(dim=1)
+
+    found = s3search.evaluate(SCHEDULES[0], "digits", metric=sure, n_images=100)
+    assert 0.0 < found.value < 1.0
+    assert found.metric == "score"
+    assert found.interval is not None and found.interval[0] < found.value < found.interval[1]
+    distance = s3search.evaluate(
+        SCHEDULES[0], "digits", metric="kernel", features="digits", reference="digits", n_images=60
+    )
+    assert distance.metric == "kernel"

@@ -1,0 +1,83 @@
+"""What may not get worse while the metric gets better."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from s3search.processes import edm
+from s3search.schedules import published
+from s3search.search.conversation import Answers, Ask, Conversation, Outside
+from s3search.search.direction import Direction
+from s3search.search.guards import Guard, GuardLimits, guarded
+from s3search.search.questions import Measure, Measurement, Rung
+from s3search.search.trial import Trial, published_as, searched
+
+FEWER = Guard(name="distance", direction=Direction.MINIMIZE, times=1.1)
+MORE = Guard(name="score", direction=Direction.MAXIMIZE, times=0.9)
+SCHEDULES = list(published.baselines(edm(), 4).values())[:6]
+
+
+def _measured(
+    i: int, value: float, guards: Sequence[float], *, is_published: bool = False
+) -> Measurement:
+    origin = published_as(f"solver {i}") if is_published else searched("mutation")
+    question = Measure(
+        trial=Trial.of(SCHEDULES[i], origin), rung=Rung.SEARCH, n_images=10, noise_seed=0
+    )
+    return Measurement(question=question, estimate=value, n_images=10, guards=tuple(guards))
+
+
+@pytest.mark.parametrize(
+    ("guard", "published_value", "limit", "kept", "broken"),
+    [
+        (FEWER, 2.0, 2.2, 2.19, 2.21),
+        (FEWER, -2.0, -1.8, -1.81, -1.79),  # an unbiased distance may be negative
+        (MORE, 10.0, 9.0, 9.01, 8.99),
+        (MORE, -10.0, -11.0, -10.99, -11.01),  # a log-probability is
+    ],
+)
+def test_a_limit_allows_more_of_any_sign(
+    guard: Guard, published_value: float, limit: float, kept: float, broken: float
+) -> None:
+    assert guard.limit(published_value) == pytest.approx(limit)
+    assert guard.excess(kept, published_value) < 0.0 < guard.excess(broken, published_value)
+    assert guard.excess(published_value, published_value) < 0.0
+    assert guard.says(kept, published_value).endswith("kept")
+    assert guard.says(broken, published_value).endswith("broken")
+
+
+def test_the_limit_is_that_of_the_best_published_by_the_metric_so_far() -> None:
+    limits = GuardLimits((FEWER,))
+    assert limits.excesses(_measured(3, 0.1, [9.0])) == ()  # nothing published is known yet
+    limits.learn(_measured(0, 1.0, [5.0], is_published=True))
+    limits.learn(_measured(1, 2.0, [1.0], is_published=True))  # worse by the metric
+    limits.learn(_measured(2, 0.5, [0.1]))  # found
+    assert limits.excesses(_measured(3, 0.1, [5.4]))[0] < 0.0
+    assert limits.excesses(_measured(3, 0.1, [5.6]))[0] > 0.0
+    limits.learn(_measured(4, 0.9, [4.0], is_published=True))
+    assert limits.excesses(_measured(3, 0.1, [5.4]))[0] > 0.0
+
+
+def test_a_search_hears_of_what_breaks_a_guard_as_of_what_did_not_work() -> None:
+    heard: list[Measurement] = []
+
+    def search() -> Conversation[None]:
+        for _ in range(3):
+            answers = yield Ask()
+            heard.extend(answers.given)
+
+    conversation, outside = guarded(search(), [FEWER, MORE]), Outside(budget=1.0)
+    best = _measured(0, 1.0, [2.0, 10.0], is_published=True)
+    kept = _measured(1, 0.5, [2.1, 9.5])
+    broken = replace(_measured(2, 0.1, [2.1, 8.0]), path={5: 0.2})
+    stopped = replace(_measured(3, 0.4, []), n_images=5)
+    next(conversation)
+    conversation.send(Answers(given=(best, kept), outside=outside))
+    conversation.send(Answers(given=(broken,), outside=outside))
+    with pytest.raises(StopIteration):
+        conversation.send(Answers(given=(stopped,), outside=outside))
+    assert [each.loss for each in heard] == [1.0, 0.5, None, None]
+    assert heard[2].error == "breaks score"
+    assert (heard[2].losses, heard[2].cost) == ({}, broken.cost)
+    assert heard[3] is stopped
