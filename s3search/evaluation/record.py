@@ -47,6 +47,7 @@ class Status(StrEnum):
     """What one check came to."""
 
     OK = "ok"
+    ABSENT = "absent"  # it does not work here, which makes no measurement wrong
     WARNING = "warning"  # it looks bad, and may be so
     ERROR = "error"  # every measurement would be wrong
 

@@ -30,6 +30,7 @@ from s3search.study.results.coverage import BASELINES
 from s3search.study.results.exported import mark_exported
 from s3search.study.results.forecast import HearsForecast
 from s3search.study.results.progress import Report
+from s3search.study.results.rungs import parts_of
 from s3search.study.results.watching import spend_of
 
 T = TypeVar("T")
@@ -148,7 +149,8 @@ class Driver:
             return
         self._is_foretold = True
         spent = sum(each.network_calls for each in spend_of(store).values())
-        report.begins(forecast_of(store.config, start, self._pool, spent=spent))
+        rungs = parts_of(store.notes())
+        report.begins(forecast_of(store.config, start, self._pool, spent=spent, rungs=rungs))
 
     def _is_all(self, ask: Ask, unknown: Sequence[Measure | Job] = ()) -> bool:
         """Whether a turn waits for all that is under way."""

@@ -9,6 +9,7 @@ that they can be.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from s3search.cluster.asking import Pool, measured_by
 from s3search.errors import EvaluationFailed
@@ -25,9 +26,16 @@ _MOST_TRIED = 256  # images of the batch that is timed
 
 
 def forecast_of(
-    config: StudyConfig, start: Prepared, pool: Pool, *, spent: int = 0
+    config: StudyConfig,
+    start: Prepared,
+    pool: Pool,
+    *,
+    spent: int = 0,
+    rungs: Sequence[Mapping[str, Any]] = (),
 ) -> CostForecast:
-    """The cost of a study that is prepared, of which ``spent`` network calls were made before."""
+    """The cost of a study that is prepared, of which ``spent`` network calls were made before;
+    ``rungs`` says which parts of the search work (`s3search.study.results.rungs.parts_of`).
+    """
     description, place = start.description, pool.place
     validated = to_validate(config, start.seeds)
     searched = config.space.nfe if start.extension is None else start.extension.nfe
@@ -46,6 +54,7 @@ def forecast_of(
         spent=spent,
         n_workers=place.n_workers,
         notes=(idle,) if idle else (),
+        rungs=tuple(rungs),
     )
 
 

@@ -27,7 +27,7 @@ from s3search.study.database.store import StudyStore, create_or_resume, stored_s
 from s3search.study.extensions import extension_of, extension_row
 from s3search.study.file.config import StudyConfig
 from s3search.study.results.forecast import CostForecast
-from s3search.study.results.progress import WARNINGS, Report
+from s3search.study.results.progress import RUNGS, WARNINGS, Report
 from s3search.study.results.watching import spend_of
 
 
@@ -71,12 +71,14 @@ def launch_on(
     space = aimed(config, space, description)
     extension = extension_of(config, space)
     start = prepare(config, space, description, extension)
-    warnings = checked(config, pool)
+    found = checked(config, pool)
     content = {**space.model_dump(mode="json"), "statistics": start.description.statistics}
     row = extension_row(extension) if extension is not None and extension.is_new else None
     with create_or_resume(config, content, takeover=takeover, extension=row) as store:
-        if warnings:
-            store.add_note(WARNINGS, {"messages": list(warnings)})
+        if found.warnings:
+            store.add_note(WARNINGS, {"messages": list(found.warnings)})
+        if found.rungs:
+            store.add_note(RUNGS, found.note)
         Driver(store, pool, start, report, meanwhile).run()
 
 

@@ -217,6 +217,7 @@ def test_a_good_model_passes_without_a_word(spec: dict[str, Any]) -> None:
     found = findings(**spec)
     assert errors(found) + warned(found) == []
     checks = {"answers", "denoising", "determinism", "batches", "images", "features", "gradient"}
+    checks |= {"gaussian", "mixture", "race", "second metric", "real images"}
     assert {each.check for each in found} - {"noisy end"} == checks
 
 

@@ -6,7 +6,7 @@ since a small, badly trained or strongly guided model is still a model.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,9 +18,9 @@ from s3search.evaluation.metric import Metric
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.record import Finding, Status
 from s3search.evaluation.sanity.probe import LevelError, Probe, Remembered, asked
+from s3search.evaluation.sanity.rungs import Loaded, rungs_of
 from s3search.evaluation.sanity.slips import likeliest_slip
 
-GRADIENT = "gradient"  # the check that only a polish needs
 SEED = 2**63 - 25  # of the noise; no study draws from it
 _IMAGES, _MOST_IMAGES = 8, 64
 _NUMBERS = 2048  # in them at least, as far as that
@@ -34,24 +34,15 @@ _RARE = 0.02  # of the pixels lie beyond an end of the range
 _FEW_PIXELS = 2**20
 
 
-class Checked(Protocol):
+class Checked(Loaded, Protocol):
     """What a worker has loaded, as far as it is checked."""
 
     where: str  # how the study names the model
-    denoiser: Any
     noise: NoiseBank
-
-    @property
-    def reference_images(self) -> Tensor | None:
-        """Real ones (N, C, H, W)."""
 
     @property
     def batch_size(self) -> int:
         """Images through the network at once."""
-
-    @property
-    def gradient_problem(self) -> str | None:
-        """Why the metric has no gradient in the states of a schedule; None where it has."""
 
     @property
     def metrics(self) -> Sequence[Metric]:
@@ -75,7 +66,7 @@ def findings_of(checked: Checked) -> tuple[Finding, ...]:
     found += _agreement(checked.where, model, probe)
     found += _images(checked, model, probe)
     if not any(each.status is Status.ERROR for each in found):
-        found.append(_gradient(checked))
+        found += rungs_of(checked)
     return tuple(found)
 
 
@@ -236,17 +227,6 @@ def _seen(metric: Metric, made: Tensor, condition: Mapping[str, Tensor]) -> Find
         )
         return Finding(check=check, status=Status.ERROR, message=message)
     return _ok(check, f"{view.name}: {wanted}, as the reference has")
-
-
-def _gradient(checked: Checked) -> Finding:
-    problem = checked.gradient_problem
-    if problem is None:
-        return _ok(GRADIENT, "from the features back to the states of a schedule")
-    message = (
-        f"the best schedules are fine-tuned without the gradient, by differences, which reach "
-        f"less with as many calls: {problem}"
-    )
-    return Finding(check=GRADIENT, status=Status.WARNING, message=message)
 
 
 def _ok(check: str, message: str) -> Finding:

@@ -25,6 +25,7 @@ from s3search.show.report.samples import NoSamples, Samples
 from s3search.show.report.svg import svg_of
 from s3search.show.terminal.comparison import comparison_lines, row_order, words_of
 from s3search.show.terminal.gains import gain_lines
+from s3search.show.terminal.rungs import rung_lines
 from s3search.show.terminal.status import measured_words
 from s3search.study.results.claims import Verdict
 
@@ -81,6 +82,7 @@ def render(
         says=list(comparison_lines(dict(collected.comparison))),
         second=next((row["witness"]["extractor"] for row in rows if row["witness"]), None),
         rungs=collected.status["ladder"],
+        parts=list(rung_lines(collected.status["parts"])),
         gains=list(gain_lines(collected.status["gains"])),
         ladder=list(_ladders(collected)),
         calibration=list(_calibrations(collected)),

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from s3search.search.stages import stage_words
 from s3search.show.terminal.numbers import duration, rounded
+from s3search.show.terminal.rungs import rung_lines
 from s3search.study.results.forecast import CostForecast
 
 
@@ -38,3 +39,4 @@ def forecast_lines(found: CostForecast) -> Iterator[str]:
             f"{', '.join(each)}"
         )
     yield from found.notes
+    yield from rung_lines(found.rungs)

@@ -4,9 +4,9 @@
     b       what real images have at n images: the bias of the distance
 
 The verdict is that of the paired 95 % interval of P - F, and "beats" is only said where
-`s3search.study.results.coverage` finds enough of the published configurations measured.  Of
-what has no bias, as a score or the kernel distance, F and P are compared as they are: by their difference, of which more is
-better where the score is maximised.
+`s3search.study.results.coverage` finds enough of the published configurations measured.  Of what
+has no bias, as a score or the kernel distance, F and P are compared as they are: by their
+difference, of which more is better where the score is maximised.
 
 A Fréchet distance of n images is too large by about c / n.  So P / F depends on n and is nearer 1
 with fewer images, while P - F hardly depends on it.  Where the reference has images, b is the mean

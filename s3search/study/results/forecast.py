@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +21,7 @@ class CostForecast:
     spent: int = 0  # network calls that the study has made before
     n_workers: int = 1
     notes: tuple[str, ...] = ()  # what to know beside the cost
+    rungs: tuple[Mapping[str, Any], ...] = ()  # which parts of the search work, and why not
     seconds: Mapping[str, float] | None = None
 
     @property

@@ -21,7 +21,7 @@ from s3search.study.file.config import StudyConfig
 from s3search.study.metric_words import MetricWords
 from s3search.study.results.budget import budget_of
 from s3search.study.results.gains import gains_of
-from s3search.study.results.rungs import rung_rows
+from s3search.study.results.rungs import parts_of, rung_rows
 from s3search.study.vetoes import named_vetoes
 
 _BEST_BASELINES = 3  # besides each solver at its best spacing
@@ -350,6 +350,7 @@ def status_of(store: StudyStore, frame: pd.DataFrame | None = None) -> dict[str,
         + round(_sum(jobs, "network_calls")),
         "ledger": _ledger(frame, jobs),
         "ladder": rung_rows(frame, notes, jobs),
+        "parts": parts_of(notes),
         "gains": gains_of(notes, direction),
         "predictor": [{"kind": kind, **note} for kind, note in notes if kind in _OF_PREDICTOR],
         "images": int(made["n_images"].sum()),

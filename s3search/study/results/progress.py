@@ -18,6 +18,7 @@ RECENT_RESULTS = 8  # fewer in the last minute: the window of the rate reaches b
 
 _SAMPLE_SECONDS = 1.0
 
+RUNGS = "rungs"  # kind of the note that keeps which parts of a search work for model and metric
 WARNINGS = "check"  # kind of the note that keeps what the check before a search warned of
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from s3search.search.predictor.proxy_correlation import Column, correlation_of
 from s3search.search.questions import SEARCHING, Rung
+from s3search.study.results.progress import RUNGS
 
 _WHENS = ("seeds", "end")
 _WORTH = ("n", "correlation", "n_top", "top_correlation")
@@ -42,6 +43,15 @@ def rung_rows(
                 row["used"] = rung["rung"] != "trajectory" or by_when[when]["trajectory_used"]
         rows += [*own.values(), *_held_out(nfe, of_nfe)]
     return rows
+
+
+def parts_of(notes: Notes) -> list[dict[str, Any]]:
+    """Which parts of a search work for model and metric, as the check before it found: "rung",
+    whether it "works", and what it does or why it does not, "says"; empty where nothing was
+    checked.
+    """
+    found = [content["rungs"] for kind, content in notes if kind == RUNGS]
+    return list(found[-1]) if found else []
 
 
 def _scored(latest: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> dict[str, int]:
