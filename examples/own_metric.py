@@ -1,8 +1,9 @@
 """Search with a metric of your own, and let a second one look at the same images.
 
-A metric is a feature extractor: any callable from images (B, C, H, W) in [-1, 1] to features
+Here it is a feature extractor: any callable from images (B, C, H, W) in [-1, 1] to features
 (B, d), between which the Fréchet distance is taken.  It should be made of torch operations alone,
-so that the polish can follow its gradient.
+so that the polish can follow its gradient.  A score of single images is given by ``metric=`` in
+its place (docs/how-to/own-metric.md).
 
     python examples/own_metric.py
 """
