@@ -10,6 +10,7 @@ import typer
 from pydantic import BaseModel
 
 import s3search
+from docs.site.generate import table_of
 from s3search.cli import app
 from s3search.evaluation.plugins import FEATURES, REFERENCES
 from s3search.metrics.references import ImageSource
@@ -46,8 +47,7 @@ def _commands() -> list[str]:
 
 
 def _tables() -> dict[str, type[BaseModel]]:
-    fields = StudyConfig.model_fields.items()
-    return {name: f.annotation for name, f in fields if isinstance(f.annotation, type)}
+    return {name: table_of(f.annotation) for name, f in StudyConfig.model_fields.items()}
 
 
 def _documented_keys(text: str, table: str) -> set[str]:
@@ -56,6 +56,7 @@ def _documented_keys(text: str, table: str) -> set[str]:
     for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL):
         for section in re.findall(rf"^\[{table}\]\n(.*?)(?=^\[|\Z)", block, re.DOTALL | re.M):
             keys |= set(re.findall(r"\w+", section))
+        keys |= set(re.findall(rf"^\[\[{table}\.(\w+)\]\]", block, re.M))
     for line in text.splitlines():  # | `[search]` | `evaluations`, `n_images` ... |
         if line.startswith("|") and f"`[{table}]`" in line:
             keys |= set(re.findall(r"`(\w+)`", line))

@@ -11,7 +11,8 @@ import re
 import tokenize
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 import typer
 import typer.main
@@ -52,9 +53,7 @@ def study_keys(page: str | None = None) -> str:
     schema = StudyConfig.model_json_schema()
     parts = []
     for name, field in StudyConfig.model_fields.items():
-        own = field.annotation
-        assert isinstance(own, type)
-        assert issubclass(own, BaseModel)
+        own = table_of(field.annotation)
         defined = schema["$defs"][own.__name__]
         parts.append(f"## `[{name}]`\n\n{_sentence(own.__doc__, drop=f'``[{name}]``: ')}")
         if field.is_required():
@@ -71,6 +70,13 @@ def study_keys(page: str | None = None) -> str:
             rows.append((f"`{key}`", _value(described, schema["$defs"]), default, meaning))
         parts.append(_table(("key", "value", "default", "meaning"), rows))
     return "\n\n".join(parts)
+
+
+def table_of(annotation: Any) -> type[BaseModel]:
+    """The type of a table, which a study may be able to do without."""
+    (own,) = (each for each in get_args(annotation) or (annotation,) if each is not NoneType)
+    assert issubclass(own, BaseModel)
+    return own
 
 
 def comments_of(page: str) -> dict[str, str]:
@@ -101,6 +107,8 @@ def _value(described: Mapping[str, Any], defined: Mapping[str, Any]) -> str:
         return ", ".join(f'`"{each}"`' for each in described["enum"])
     if "const" in described:
         return f'`"{described["const"]}"`'
+    if "properties" in described:
+        return _WORDS["object"]
     if "anyOf" in described:
         words = [_value(each, defined) for each in described["anyOf"]]
         return " or ".join(word for word in words if word)

@@ -8,8 +8,9 @@ negative, so the limit is taken as a distance from that value v:
     limit = v - (1 - times) |v|        maximised, times <= 1 allows less
 
 The best published solver is the best by the metric itself, of what was measured until then at the
-same number of calls.  What breaks a guard counts as what did not work: it is no parent, no
-threshold, and nothing that a predictor learns from; it is kept in the database as it is.
+same number of calls.  What a search makes that breaks a guard counts as what did not work: it is
+no parent, no threshold, and nothing that a predictor learns from; it is kept in the database as it
+is.  Other published solvers, none better by the metric, are heard of as they are.
 """
 
 from collections.abc import Iterable, Sequence
@@ -72,8 +73,12 @@ class GuardLimits:
         return excesses(self.guards, measured.guards, published[1])
 
     def judged(self, measured: Measurement) -> Measurement:
-        """The measurement, or, where it breaks a guard, one that did not work."""
+        """The measurement, or, where it is no published solver and breaks a guard, one that did
+        not work.
+        """
         self.learn(measured)
+        if measured.trial.origin.is_baseline:
+            return measured
         broken = broken_of(self.guards, self.excesses(measured))
         if not broken:
             return measured

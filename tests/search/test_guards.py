@@ -61,6 +61,7 @@ def test_the_limit_is_that_of_the_best_published_by_the_metric_so_far() -> None:
 
 def test_a_search_hears_of_what_breaks_a_guard_as_of_what_did_not_work() -> None:
     heard: list[Measurement] = []
+    other = _measured(4, 2.0, [9.0, 9.0], is_published=True)  # breaks one, and is no news
 
     def search() -> Conversation[None]:
         for _ in range(3):
@@ -74,10 +75,10 @@ def test_a_search_hears_of_what_breaks_a_guard_as_of_what_did_not_work() -> None
     stopped = replace(_measured(3, 0.4, []), n_images=5)
     next(conversation)
     conversation.send(Answers(given=(best, kept), outside=outside))
-    conversation.send(Answers(given=(broken,), outside=outside))
+    conversation.send(Answers(given=(broken, other), outside=outside))
     with pytest.raises(StopIteration):
         conversation.send(Answers(given=(stopped,), outside=outside))
-    assert [each.loss for each in heard] == [1.0, 0.5, None, None]
+    assert [each.loss for each in heard] == [1.0, 0.5, None, 2.0, None]
     assert heard[2].error == "breaks score"
     assert (heard[2].losses, heard[2].cost) == ({}, broken.cost)
-    assert heard[3] is stopped
+    assert heard[4] is stopped

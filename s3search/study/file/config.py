@@ -561,7 +561,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
 _TABLES: dict[str, type[BaseModel]] = {
     name: field.annotation
     for name, field in StudyConfig.model_fields.items()
-    if isinstance(field.annotation, type)
+    if isinstance(field.annotation, type)  # others take any key
 }
 
 
