@@ -13,17 +13,25 @@ import pandas as pd
 
 from s3search.search.predictor.proxy_correlation import Column, correlation_of
 from s3search.search.questions import SEARCHING, Rung
+from s3search.study.metric_words import FRECHET, MetricWords
 
 _WHENS = ("seeds", "end")
+_METRIC = "FD@"  # and a number of images: a rung that is the metric itself
 _WORTH = ("n", "correlation", "n_top", "top_correlation")
 
 Notes = Sequence[tuple[str, Mapping[str, Any]]]
 
 
 def rung_rows(
-    frame: pd.DataFrame, notes: Notes, jobs: Mapping[str, Mapping[str, float]]
+    frame: pd.DataFrame,
+    notes: Notes,
+    jobs: Mapping[str, Mapping[str, float]],
+    words: MetricWords = FRECHET,
 ) -> list[dict[str, Any]]:
-    """The rows, in the ladder's order; none before the first schedules are measured."""
+    """The rows, in the ladder's order; none before the first schedules are measured.
+
+    A rung of few images is called by the study's metric: "FD@25", "score@25".
+    """
     latest: dict[int, dict[str, Mapping[str, Any]]] = {}
     for kind, content in notes:
         if kind == "ladder":
@@ -41,7 +49,18 @@ def rung_rows(
                 row[when] = {key: rung[key] for key in _WORTH}
                 row["used"] = rung["rung"] != "trajectory" or by_when[when]["trajectory_used"]
         rows += [*own.values(), *_held_out(nfe, of_nfe)]
-    return rows
+    return [
+        {**row, "rung": rung_name(row["rung"], words), "next": rung_name(row["next"], words)}
+        for row in rows
+    ]
+
+
+def rung_name(name: str | None, words: MetricWords) -> str | None:
+    """What people read of a rung, which a search calls by the Fréchet distance where it is the
+    metric of fewer images.
+    """
+    is_metric = name is not None and name.startswith(_METRIC)
+    return f"{words.short}@{name.removeprefix(_METRIC)}" if name and is_metric else name
 
 
 def _scored(latest: Mapping[int, Mapping[str, Mapping[str, Any]]]) -> dict[str, int]:
@@ -59,7 +78,7 @@ def _row(
 ) -> dict[str, Any]:
     name, images = rung["rung"], rung["images"]
     seconds = proxy_seconds.get(name)
-    if name.startswith("FD@"):
+    if name.startswith(_METRIC):
         searching = frame[frame["rung"].isin(SEARCHING) & (frame["state"] == "complete")]
         n_images = float(searching["n_images"].sum())
         seconds = float(searching["seconds"].sum()) / n_images * images if n_images else None
@@ -73,7 +92,7 @@ def _held_out(nfe: int, frame: pd.DataFrame) -> list[dict[str, Any]]:
     done = frame[frame["state"] == "complete"]
     found = {rung: done[done["rung"] == rung.value] for rung in (Rung.FINALS, Rung.VALIDATION)}
     columns: list[Column] = [
-        (rung.value, _newest_size(rows), _values(rows)) for rung, rows in found.items()
+        (rung.value, _newest_size(rows), _losses(rows)) for rung, rows in found.items()
     ]
     forecasts = [correlation_of(columns[0], columns[1]), None]
     held_out = []
@@ -104,6 +123,6 @@ def _newest_size(rows: pd.DataFrame) -> int:
     return 0 if rows.empty else int(rows["n_images"].iloc[-1])
 
 
-def _values(rows: pd.DataFrame) -> dict[str, float]:
+def _losses(rows: pd.DataFrame) -> dict[str, float]:
     newest = rows[rows["n_images"] == _newest_size(rows)]
-    return dict(zip(newest["schedule_id"], newest["value"].astype(float), strict=True))
+    return dict(zip(newest["schedule_id"], newest["loss"].astype(float), strict=True))
