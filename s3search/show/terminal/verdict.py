@@ -12,7 +12,7 @@ _VERDICTS = {
     "beats": "better than every published sampler measured, {} the best of them",
     "loses": "a published sampler is better, {}",
     "undecided": "as good as the best published sampler, {}, as far as noise lets one tell",
-    "not covered": "better than {}, but too few published samplers were measured for more",
+    "not covered": "{better} than {}, but too few published samplers were measured for more",
 }
 
 
@@ -21,12 +21,13 @@ def verdict_lines(found: dict[str, Any]) -> Iterator[str]:
     `s3search.study.results.comparison.comparison_of`.
     """
     published = {each["nfe"]: each["published"] for each in found["against_published"]}
-    direction = MetricWords.said_by(found).direction
+    metric = MetricWords.said_by(found)
+    direction = metric.direction
     for claim in found["claims"]:
         nfe = claim["nfe"]
         words = claim["says"][0]
         if nfe in published:
-            words = _VERDICTS[claim["verdict"]].format(published[nfe])
+            words = _VERDICTS[claim["verdict"]].format(published[nfe], better=metric.better)
         yield f"verdict for {nfe} calls: {words}"
         rows = [row for row in found["rows"] if row["nfe"] == nfe]
         today = _today(rows, direction)
