@@ -57,6 +57,16 @@ class MetricWords:
         """What a number is by: an "extractor" of features, or a "score"."""
         return "score" if self.is_score else "extractor"
 
+    @property
+    def second_judge(self) -> str:
+        """What the numbers of a second metric are by."""
+        return f"second {self.judge}, chose nothing"
+
+    @property
+    def compared(self) -> str:
+        """What names that with which images are compared."""
+        return "compared with" if self.is_score else "reference digest"
+
     def judged(self, name: str, digest: str) -> str:
         """What a number is by and what it compares with: "extractor inception, reference 1a2b"."""
         return f"{self.judge} {name}, {'' if self.is_score else 'reference '}{digest}"

@@ -84,19 +84,19 @@ def _metric(collected: Collected) -> str:
 
 def _table(collected: Collected) -> Iterator[str]:
     words = collected.words
-    against_published = ["found less the best published"]
-    if words.is_minimized:
-        against_published = ["ratio to the best found"]
+    held_out, published_value = f"held-out {words.noun}", f"its {words.noun}"
+    is_ratio = words.is_minimized
+    apart = ["ratio to the best found" if is_ratio else "found less the best published"]
     if not words.is_score:
-        against_published.append("ratio less what real images have")
+        apart.append("ratio less what real images have")
     heads = (
         "NFE",
         "exported",
-        f"held-out {words.noun}",
+        held_out,
         "95 %",
         "best published measured",
-        f"its {words.noun}",
-        *against_published,
+        published_value,
+        *apart,
         "images",
         "optimism",
     )

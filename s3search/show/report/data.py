@@ -293,13 +293,10 @@ def _provenance(
     named: dict[str, Iterable[Any]] = {
         "model": [config.model.loader],
         "model fingerprint": done["model_fingerprint"],
-        "metric": done["metric"],
-        **({} if words == FRECHET else {"which is better": [words.which_is_better]}),
+        "metric": done["metric"].map(lambda kind: _metric(kind, words)),
         words.judge: done[~of_second]["extractor"],
-        f"second {(other or words).judge}, chose nothing": done[of_second]["extractor"],
-        "what it compares with" if words.is_score else "reference digest": done[~of_second][
-            "reference_digest"
-        ],
+        (other or words).second_judge: done[of_second]["extractor"],
+        words.compared: done[~of_second]["reference_digest"],
         "reference images": done["reference_n"].dropna().map(lambda n: f"{int(n):,}"),
         "search": [f"{config.search.algorithm}, seed {config.study.seed}"],
         "space": [config.space.preset],
@@ -319,6 +316,12 @@ def _provenance(
     }
     texts = {key: ", ".join(dict.fromkeys(map(str, values))) for key, values in named.items()}
     return {key: text for key, text in texts.items() if text}
+
+
+def _metric(kind: str, words: MetricWords) -> str:
+    """A kind of metric, and which way is better where that is no matter of course."""
+    is_told = kind == words.kind and words != FRECHET
+    return f"{kind} ({words.which_is_better})" if is_told else kind
 
 
 def _complete(frame: pd.DataFrame) -> pd.DataFrame:
