@@ -12,9 +12,11 @@ from s3search.errors import InvalidConfig, StudyConflict, nearest
 from s3search.formats.exporters import Exported, ExportRequest, export_schedule
 from s3search.metrics.intervals import interval_of
 from s3search.schedules.schedule import Schedule
+from s3search.search.direction import Direction
 from s3search.search.questions import Measurement
 from s3search.study.database.engine import redacted
 from s3search.study.database.store import StudyStore
+from s3search.study.metric_words import MetricWords
 from s3search.study.results.comparison import comparison_of
 from s3search.study.results.export import best_schedule
 from s3search.study.results.exported import exported_first
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SHOWN = (
-    *("nfe", "name", "is_winner", "distance", "low", "high", "n_images", "times_winner"),
-    "second_distance",
+    *("nfe", "name", "is_winner", "distance", "score", "low", "high", "n_images"),
+    *("times_winner", "second_distance", "second_score"),
 )
 
 
@@ -62,7 +64,7 @@ class SearchResult:
                 nfe: best_schedule(store, nfe, frame)[0]
                 for nfe in sorted({row.nfe for row in scored})
             },
-            table=validated_table(scored),
+            table=validated_table(scored, MetricWords.of(store.config.metric)),
             comparison=comparison_of(store, frame),
             status=status_of(store, frame),
             warnings=warnings_of(store),
@@ -107,16 +109,17 @@ class SearchResult:
         return export_schedule(form, request)
 
     def plot(self, nfe: int | None = None) -> "Figure":
-        """A matplotlib figure: the winner's noise levels and steps, and held-out distances with
-        their intervals.
+        """A matplotlib figure: the winner's noise levels and steps, and held-out values with their
+        intervals.
         """
         from s3search.show.pictures.held_out import found_figure  # noqa: PLC0415  # slow to import
 
         schedule = self._of(nfe)
-        return found_figure(schedule, self.table, f"{self.name}: NFE {schedule.nfe}")
+        words = MetricWords.said_by(self.comparison)
+        return found_figure(schedule, self.table, f"{self.name}: NFE {schedule.nfe}", words)
 
     def __repr__(self) -> str:
-        """For each number of network calls the winner's distance, and what may be claimed."""
+        """For each number of network calls the winner's value, and what may be claimed."""
         if not self.schedules:
             return f"SearchResult of {self.name!r}: {self._reason}"
         lines = [f"  NFE {nfe}: {_said(own)}" for nfe, own in self.schedules.items()]
@@ -125,7 +128,8 @@ class SearchResult:
 
     def _repr_html_(self) -> str:
         """For notebooks: the same lines, and the table's main columns."""
-        shown = self.table[[each for each in _SHOWN if not self.table[each].isna().all()]]
+        known = [each for each in _SHOWN if each in self.table]
+        shown = self.table[[each for each in known if not self.table[each].isna().all()]]
         table = shown.to_html(index=False, float_format="{:.4f}".format, border=0)
         return f"<pre>{escape(repr(self))}</pre>{table}"
 
@@ -141,13 +145,15 @@ class SearchResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """What `s3search.evaluate` returns: a distance, and all that it means nothing without."""
+    """What `s3search.evaluate` returns: a distance or a score, and all that it means nothing
+    without.
+    """
 
     value: float
     standard_error: float | None  # over other noise; None where it costs too much
     interval: tuple[float, float] | None  # 95 %, over other noise
     metric: str  # "frechet"
-    extractor: str
+    extractor: str  # or the score's name
     n_images: int
     noise_seed: int
     reference_digest: str
@@ -157,16 +163,18 @@ class Evaluation:
     nfe: int
     network_calls: int  # of all images together
     measurement: Measurement = field(repr=False)  # with seconds, device, code version
+    direction: Direction = Direction.MINIMIZE  # of the metric
 
     @classmethod
     def of(cls, found: Measurement) -> Self:
-        """The measurement in short; it must have a distance."""
+        """The measurement in short; it must have a value."""
         assert found.estimate is not None
         return cls(
             value=found.estimate,
             standard_error=found.standard_error,
             interval=interval_of(found.estimate, found.standard_error, found.replicates),
             metric=str(found.metric),
+            direction=found.direction,
             extractor=str(found.extractor),
             n_images=found.n_images,
             noise_seed=found.question.noise_seed,
@@ -181,9 +189,10 @@ class Evaluation:
 
 
 def _said(schedule: Schedule) -> str:
-    """The distance of a winner, and what may be claimed of it, from its provenance."""
+    """The value of a winner, and what may be claimed of it, from its provenance."""
     held_out = schedule.provenance["held_out"]
     between = held_out["interval_95"]
     spread = "" if between is None else f" ({between[0]:.4f} to {between[1]:.4f})"
-    said = f"distance {held_out['value']:.4f}{spread} of {held_out['n_images']:,} held-out images"
+    noun = MetricWords.said_by(schedule.provenance).noun
+    said = f"{noun} {held_out['value']:.4f}{spread} of {held_out['n_images']:,} held-out images"
     return "\n    ".join([said, *schedule.provenance["claim"]["says"]])

@@ -10,6 +10,7 @@ from s3search.search.questions import Answer, Measurement, Rung
 from s3search.study.database.store import StudyStore
 from s3search.study.file.config import SearchTable
 from s3search.study.log import Log
+from s3search.study.metric_words import MetricWords
 from s3search.study.results.budget import budget_words, share_of
 from s3search.study.results.gains import GAINS, gains_of, in_values
 from s3search.study.results.progress import (
@@ -160,6 +161,7 @@ class Tally:
             gains=tuple(self._gains),
             whole=whole_share(share, self._spent, checked, waiting),
             today=dict(self._today),
+            words=MetricWords.of(self._store.config.metric),
         )
 
     def _ranked(self, answer: Measurement) -> str:

@@ -1,6 +1,8 @@
 """What people read of a metric: the one place for its names and for which way is better."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from s3search.search.direction import Direction
 from s3search.study.file.config import MeasureTable
@@ -27,6 +29,14 @@ class MetricWords:
         """Those for a table of a study."""
         return cls(kind=table.kind, direction=table.settled_direction)
 
+    @classmethod
+    def said_by(cls, content: Mapping[str, Any]) -> "MetricWords":
+        """Those for plain data with the keys ``metric`` and ``direction``; what earlier releases
+        wrote has neither, and is of Fréchet distances.
+        """
+        direction = Direction(content.get("direction", Direction.MINIMIZE))
+        return cls(kind=content.get("metric", "frechet"), direction=direction)
+
     @property
     def is_score(self) -> bool:
         """Whether single images have a number."""
@@ -41,6 +51,30 @@ class MetricWords:
     def noun(self) -> str:
         """What a number is called: "distance" or "score"."""
         return "score" if self.is_score else "distance"
+
+    @property
+    def named(self) -> str:
+        """What a number of this kind is called: "frechet distance", "score"."""
+        return self.noun if self.is_score else f"{self.kind} {self.noun}"
+
+    @property
+    def judge(self) -> str:
+        """What a number is by: an "extractor" of features, or a "score"."""
+        return "score" if self.is_score else "extractor"
+
+    @property
+    def second_judge(self) -> str:
+        """What the numbers of a second metric are by."""
+        return f"second {self.judge}, chose nothing"
+
+    @property
+    def compared(self) -> str:
+        """What names that with which images are compared."""
+        return "compared with" if self.is_score else "reference digest"
+
+    def judged(self, name: str, digest: str) -> str:
+        """What a number is by and what it compares with: "extractor inception, reference 1a2b"."""
+        return f"{self.judge} {name}, {'' if self.is_score else 'reference '}{digest}"
 
     @property
     def title(self) -> str:
@@ -63,6 +97,11 @@ class MetricWords:
         return f"the {'lower' if self.is_minimized else 'higher'} the better"
 
     @property
+    def better_are(self) -> str:
+        """ "lower distances are better" or "higher scores are better"."""
+        return f"{'lower' if self.is_minimized else 'higher'} {self.noun}s are better"
+
+    @property
     def is_minimized(self) -> bool:
         """Whether less is better."""
         return self.direction is Direction.MINIMIZE
@@ -76,3 +115,13 @@ class MetricWords:
     def worse(self) -> str:
         """What a worse schedule's images are."""
         return "worse" if self.is_score else "farther"
+
+    def is_logarithmic(self, values: Iterable[float]) -> bool:
+        """Whether an axis of these values is logarithmic: where less is better and all are above
+        zero, so that it is their ratios that count.
+        """
+        return self.is_minimized and all(value > 0.0 for value in values)
+
+
+FRECHET = MetricWords()
+"""The words of a study that says nothing of its metric."""

@@ -7,7 +7,8 @@ spacings are measured with few images on a noise seed of their own, the best `FI
 full on the schedules' noise, and the best of these counts.  A choice among results is kind to the
 published side, so what holds, holds against that.
 
-A schedule holds if the paired 95 % interval of its distance over the published one's lies below 1.
+A schedule holds if the paired 95 % interval of its distance over the published one's lies below 1;
+by a score that is maximised, if that of its score less the published one's lies above 0.
 """
 
 import math
@@ -20,7 +21,7 @@ from typing import Any
 from s3search.cluster.asking import Pool, described, measured_by
 from s3search.errors import EvaluationFailed, InvalidSchedule
 from s3search.evaluation.record import Description, statistics_problem
-from s3search.metrics.intervals import interval, ratio_interval
+from s3search.metrics.intervals import difference_interval, interval, ratio_interval
 from s3search.run.baselines import known_baselines
 from s3search.run.launching import workers
 from s3search.schedules.published import End, EndRule
@@ -28,12 +29,14 @@ from s3search.schedules.schedule import Schedule
 from s3search.search.questions import Measure, Measurement, Rung, measure
 from s3search.search.trial import distinct
 from s3search.study.file.config import StudyConfig
+from s3search.study.metric_words import MetricWords
 
 FINALISTS = 3
 _ENDS = (End(rule=EndRule.STOP), End(rule=EndRule.DENOISE))
 _LEAST_IMAGES, _SHARE = 100, 20  # of a variant's images, that a published solver is chosen by
 _CHOICE_SEED = 2**66  # of the noise that chooses; no other seed is so large
 
+Interval = tuple[float, float]
 Report = Callable[[str], None]
 
 
@@ -146,12 +149,12 @@ def _best_published(
         pool,
         [Measure(trial=trial, rung=Rung.USER, n_images=n_few, noise_seed=seed) for trial in known],
     )
-    order = sorted(range(len(few)), key=lambda i: _value(few[i]))
-    chosen = [known[i] for i in order if math.isfinite(_value(few[i]))][:FINALISTS]
+    order = sorted(range(len(few)), key=lambda i: _loss(few[i]))
+    chosen = [known[i] for i in order if math.isfinite(_loss(few[i]))][:FINALISTS]
     whole = measured_by(
         pool, [_question(trial.schedule, n_images, variant.seed) for trial in chosen]
     )
-    ranked = sorted(zip(chosen, whole, strict=True), key=lambda pair: _value(pair[1]))
+    ranked = sorted(zip(chosen, whole, strict=True), key=lambda pair: _loss(pair[1]))
     for trial, measured in ranked[:1]:
         if measured.value is not None:
             label = trial.origin.label
@@ -167,8 +170,8 @@ def _question(schedule: Schedule, n_images: int, seed: int) -> Measure:
     return measure(schedule, rung=Rung.VALIDATION, n_images=n_images, noise_seed=seed)
 
 
-def _value(found: Measurement) -> float:
-    return math.inf if found.value is None else found.value
+def _loss(found: Measurement) -> float:
+    return math.inf if found.loss is None else found.loss
 
 
 def _row(
@@ -177,10 +180,15 @@ def _row(
     found: Measurement,
     published: _Published,
 ) -> dict[str, Any]:
-    own, best, against = found.value, _value(published.measured), published.measured
-    ratio_95 = None
+    own, against = found.value, published.measured
+    best = against.value
+    assert best is not None
+    words = MetricWords(kind=str(against.metric), direction=against.direction)
+    difference_95 = ratio_95 = None
     if found.replicates is not None and against.replicates is not None:
-        ratio_95 = ratio_interval(found.replicates, against.replicates)
+        pair = found.replicates, against.replicates
+        difference_95 = difference_interval(*pair)
+        ratio_95 = ratio_interval(*pair) if words.is_minimized else None
     return {
         "variant": variant.label,
         "noise_seed": variant.seed,
@@ -188,6 +196,8 @@ def _row(
         "schedule_id": each.schedule.id,
         "nfe": each.schedule.nfe,
         "guides_itself": _guides_itself(each.schedule),
+        "metric": words.kind,
+        "direction": words.direction.value,
         "extractor": against.extractor,
         "reference_digest": against.reference_digest,
         "model_fingerprint": against.model_fingerprint,
@@ -201,9 +211,11 @@ def _row(
             "interval_95": _interval(against),
             "n_tried": published.n_tried,
         },
-        "ratio": own / best if own is not None and best > 0.0 else None,
+        "difference": None if own is None else own - best,
+        "difference_95": difference_95,
+        "ratio": own / best if own is not None and best > 0.0 and words.is_minimized else None,
         "ratio_95": ratio_95,
-        "verdict": _verdict(ratio_95, has_failed=own is None).value,
+        "verdict": _verdict(difference_95, ratio_95, words, has_failed=own is None).value,
     }
 
 
@@ -211,12 +223,20 @@ def _interval(measured: Measurement) -> tuple[float, float] | None:
     return None if measured.replicates is None else interval(measured.replicates)
 
 
-def _verdict(ratio_95: tuple[float, float] | None, *, has_failed: bool) -> Held:
+def _verdict(
+    difference_95: Interval | None,
+    ratio_95: Interval | None,
+    words: MetricWords,
+    *,
+    has_failed: bool,
+) -> Held:
+    """By the ratio; by the difference of what is maximised, whose zero means nothing."""
     if has_failed:
         return Held.FAILS
-    if ratio_95 is None or ratio_95[0] <= 1.0 <= ratio_95[1]:
+    between, even = (ratio_95, 1.0) if words.is_minimized else (difference_95, 0.0)
+    if between is None or between[0] <= even <= between[1]:
         return Held.UNDECIDED
-    return Held.HOLDS if ratio_95[1] < 1.0 else Held.FAILS
+    return Held.HOLDS if words.direction.is_better(between[0], even) else Held.FAILS
 
 
 def _summary(each: Carried, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

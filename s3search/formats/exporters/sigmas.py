@@ -126,9 +126,12 @@ def _usage(schedule: Schedule, solver: ListedSolver) -> str:
     source = schedule.provenance
     held_out = source.get("held_out")
     if held_out is not None:
+        is_score = source["metric"] == "score"
+        named = "score" if is_score else f"{source['metric']} distance"
         lines.append(
-            f"study {source['study']}: {source['metric']} distance {held_out['value']:.4f} of "
-            f"{held_out['n_images']} held-out images, extractor {source['extractor']}"
+            f"study {source['study']}: {named} {held_out['value']:.4f} of "
+            f"{held_out['n_images']} held-out images, "
+            f"{'score' if is_score else 'extractor'} {source['extractor']}"
         )
     own = _in_diffusers(schedule, solver)
     if own is not None:

@@ -1,4 +1,4 @@
-"""Schedules beside each other: their noise levels, steps and samples, and which one is nearer."""
+"""Schedules beside each other: their noise levels, steps and samples, and which one is better."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from s3search.show.pictures.comparing import differing_steps
 from s3search.show.report.graphs import levels_figure
 from s3search.show.report.svg import SERIES, svg_of
 from s3search.study.database.store import StudyStore
+from s3search.study.metric_words import MetricWords
 from s3search.study.results.claims import relative
 from s3search.study.results.exported import ranked, remarks_of
 from s3search.study.results.frame import Scored, validated
@@ -46,6 +47,7 @@ class SideBySide:
     verdicts: tuple[str, ...]
     drawing: Markup
     steps: tuple[tuple[bool, tuple[TimeLine | None, ...]], ...]  # differs; a line of each
+    words: MetricWords
 
 
 def side_by_side(
@@ -86,6 +88,7 @@ def side_by_side(
         verdicts=tuple(_verdict(sides[0], other, scored) for other in sides[1:]),
         drawing=Markup(drawing),
         steps=tuple((i in differing, own) for i, own in enumerate(lines)),
+        words=MetricWords.of(store.config.metric),
     )
 
 
@@ -98,7 +101,7 @@ def _whole(prefix: str, known: Mapping[str, str]) -> str:
 
 
 def _verdict(first: Side, other: Side, scored: Mapping[str, Scored]) -> str:
-    """Which of the two is nearer to the real images, as far as that is known."""
+    """Which of the two is better, nearer to the real images, as far as that is known."""
     a, b = first.schedule.id[:8], other.schedule.id[:8]
     if first.schedule.nfe != other.schedule.nfe:
         return f"{a} and {b} make {first.schedule.nfe} and {other.schedule.nfe} network calls."
@@ -114,7 +117,8 @@ def _verdict(first: Side, other: Side, scored: Mapping[str, Scored]) -> str:
         said, interval = "without an interval nothing is decided", ""
     else:
         low, high = between
-        said = f"{a} is nearer" if low > 0.0 else f"{b} is nearer"
+        words = one.held_out.words
+        said = f"{a if words.direction.loss(low) > 0.0 else b} is {words.better}"
         said = "noise may decide" if low <= 0.0 <= high else said
         said = "they make the same images" if low == high == 0.0 else said
         interval = f" (95 % {low:+.4f} to {high:+.4f})"

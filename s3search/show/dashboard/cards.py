@@ -17,6 +17,7 @@ from s3search.show.pictures import time_lines
 from s3search.show.report.data import Calibrated, Collected, Cost, Pick, Proxied, SearchCurve
 from s3search.show.report.graphs import row_name
 from s3search.show.report.svg import MUTED, SERIES
+from s3search.study.metric_words import FRECHET, MetricWords
 
 _DASHES = ("dash", "dashdot", "dot")
 _MOST_COMPARED = 12  # rows of a comparison, the best
@@ -27,13 +28,13 @@ def cards_of(collected: Collected, choices: Sequence[Choices]) -> dict[str, go.F
     """All cards of a study by their id."""
     cards = {"s3search-cost": cost_card(collected.costs)}
     if len(collected.best) > 1:
-        cards["s3search-front"] = front_card(collected.comparison["rows"])
+        cards["s3search-front"] = front_card(collected.comparison["rows"], collected.words)
     for progress in collected.progress:
         cards[f"s3search-progress-nfe{progress.nfe}"] = progress_card(progress)
     for nfe, picks in collected.picks.items():
         cards[f"s3search-times-nfe{nfe}"] = times_card(nfe, picks)
         rows = [row for row in collected.comparison["rows"] if row["nfe"] == nfe]
-        cards[f"s3search-compared-nfe{nfe}"] = comparison_card(nfe, rows)
+        cards[f"s3search-compared-nfe{nfe}"] = comparison_card(nfe, rows, collected.words)
         batches = [each for each in collected.calibration if each.nfe == nfe and each.ranks]
         if batches:
             cards[f"s3search-predictor-nfe{nfe}"] = calibration_card(nfe, batches)
@@ -67,16 +68,19 @@ def progress_card(progress: SearchCurve) -> go.Figure:
         lines,
         f"NFE {progress.nfe}: best so far",
         x={"title": {"text": "network calls of the search (images x calls)"}},
-        y=_log_axis(
-            f"distance of {progress.n_images:,} images",
-            [value for _, value in (*progress.found, *progress.published)],
+        y=_axis(
+            f"{progress.words.noun} of {progress.n_images:,} images",
+            progress.values,
+            words=progress.words,
         ),
     )
 
 
-def comparison_card(nfe: int, rows: Sequence[Mapping[str, Any]]) -> go.Figure:
-    """Held-out distance and 95 % interval of found and published, the nearest on top."""
-    shown = sorted(rows, key=lambda row: row["value"])[:_MOST_COMPARED]
+def comparison_card(
+    nfe: int, rows: Sequence[Mapping[str, Any]], words: MetricWords = FRECHET
+) -> go.Figure:
+    """Held-out value and 95 % interval of found and published, the best on top."""
+    shown = sorted(rows, key=lambda row: words.direction.loss(row["value"]))[:_MOST_COMPARED]
     points = []
     for is_baseline in (False, True):
         own = [row for row in shown if row["is_baseline"] is is_baseline]
@@ -94,26 +98,26 @@ def comparison_card(nfe: int, rows: Sequence[Mapping[str, Any]]) -> go.Figure:
     order = {"categoryorder": "array", "categoryarray": names, "automargin": True}
     return _figure(
         points,
-        f"NFE {nfe}: distance on held-out noise, 95 % interval",
-        x=_log_axis(
-            "distance",
+        f"NFE {nfe}: {words.noun} on held-out noise, 95 % interval",
+        x=_axis(
+            words.noun,
             [row["value"] for row in shown],
             [row["interval_95"][0] for row in shown if row["interval_95"]],
+            words=words,
             is_whole=True,
         ),
         y={"type": "category", **order},
     )
 
 
-def front_card(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
-    """Held-out distance of the best found and the best published schedule against their calls."""
+def front_card(rows: Sequence[Mapping[str, Any]], words: MetricWords) -> go.Figure:
+    """Held-out value of the best found and the best published schedule against their calls."""
     lines = []
     for is_baseline, name in ((False, "found"), (True, "best published")):
         of_kind = [row for row in rows if row["is_baseline"] is is_baseline]
-        nearest = {
-            row["nfe"]: row for row in sorted(of_kind, key=lambda row: (row["nfe"], -row["value"]))
-        }
-        best = list(nearest.values())
+        worst_first = sorted(of_kind, key=lambda row: -words.direction.loss(row["value"]))
+        by_nfe = {row["nfe"]: row for row in worst_first}
+        best = [by_nfe[nfe] for nfe in sorted(by_nfe)]
         lines.append(
             _scatter(
                 "lines+markers",
@@ -127,9 +131,9 @@ def front_card(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
         )
     return _figure(
         lines,
-        "Distance against network calls, on held-out noise, 95 % interval",
+        f"{words.noun.capitalize()} against network calls, on held-out noise, 95 % interval",
         x={"title": {"text": "network calls per image (NFE)"}, "dtick": 1},
-        y=_log_axis("distance", [row["value"] for row in rows], is_whole=True),
+        y=_axis(words.noun, [row["value"] for row in rows], words=words, is_whole=True),
     )
 
 
@@ -177,16 +181,19 @@ def calibration_card(nfe: int, batches: Sequence[Calibrated]) -> go.Figure:
 
 
 def proxy_card(proxied: Proxied) -> go.Figure:
-    """What a proxy said of schedules against their distance at the search rung."""
+    """What a proxy said of schedules against their value at the search rung."""
+    noun = proxied.words.noun
     x, y = (_short([pair[k] for pair in proxied.pairs]) for k in (0, 1))
     marks = _scatter("markers", proxied.proxy, x, y, marker={"color": SERIES[0]})
     ranks = "" if proxied.correlation is None else f", rank correlation {proxied.correlation:.2f}"
     return _figure(
         [marks],
-        f"NFE {proxied.nfe}: proxy {proxied.proxy} against distance{ranks}",
-        x=_log_axis(f"what {proxied.proxy} says", [said for said, _ in proxied.pairs]),
-        y=_log_axis(
-            f"distance of {proxied.n_images:,} images", [value for _, value in proxied.pairs]
+        f"NFE {proxied.nfe}: proxy {proxied.proxy} against {noun}{ranks}",
+        x=_axis(f"what {proxied.proxy} says", [said for said, _ in proxied.pairs]),
+        y=_axis(
+            f"{noun} of {proxied.n_images:,} images",
+            [value for _, value in proxied.pairs],
+            words=proxied.words,
         ),
     )
 
@@ -279,12 +286,20 @@ def _figure(
     return go.Figure(data=list(traces), layout=layout)
 
 
-def _log_axis(
-    title: str, values: Sequence[float], lower: Sequence[float] = (), *, is_whole: bool = False
+def _axis(
+    title: str,
+    values: Sequence[float],
+    lower: Sequence[float] = (),
+    *,
+    words: MetricWords = FRECHET,
+    is_whole: bool = False,
 ) -> dict[str, Any]:
-    """A logarithmic axis that begins below the ``lower`` ends of intervals, but for those near
-    zero, and unless it is whole is not squeezed by a single poor value.
+    """A linear axis; where `MetricWords.is_logarithmic`, a logarithmic one that begins below the
+    ``lower`` ends of intervals, but for those near zero, and unless it is whole is not squeezed by
+    a single poor value.
     """
+    if not words.is_logarithmic(values):
+        return {"title": {"text": title}}
     axis: dict[str, Any] = {"title": {"text": title}, "type": "log"}
     known = [value for value in values if value > 0]
     if known and max(known) > _SHOWN * min(known):

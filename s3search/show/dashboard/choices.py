@@ -36,7 +36,7 @@ def choices_of(store: StudyStore, frame: pd.DataFrame, nfe: int) -> Choices | No
         & (frame["nfe"] == nfe)
         & ~frame["is_baseline"]
         & ~frame["vetoed"]
-    ].sort_values(["value", "id"])
+    ].sort_values(["loss", "id"])
     if found.empty:
         return None
     n_best = min(max(_LEAST, math.ceil(_SHARE * len(found))), _MOST, len(found))

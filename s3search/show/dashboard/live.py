@@ -22,6 +22,7 @@ from s3search.show.report.data import progress_of
 from s3search.show.report.graphs import progress_figure
 from s3search.show.report.svg import svg_of
 from s3search.study.database.store import StudyStore
+from s3search.study.metric_words import MetricWords
 from s3search.study.results.exported import remarks_of
 from s3search.study.results.watching import Watched, look
 
@@ -49,15 +50,16 @@ class Curve:
 def curves_of(store: StudyStore, frame: pd.DataFrame, artifacts: Path | None) -> list[Curve]:
     """What the results so far show; matplotlib draws."""
     jobs, config = store.job_costs(), store.config
+    words = MetricWords.of(config.metric)
     ranked = ranking(frame, config.held_out_images, remarks_of(store, frame))
     found = []
     for nfe, rows in sorted(ranked.items()):
-        curve = progress_of(frame, jobs, nfe)
+        curve = progress_of(frame, jobs, nfe, words)
         best = f"{rows[0].value:.4g}, {rows[0].origin}"
         drawing = svg_of(
             functools.partial(progress_figure, curve),
             f"live-{nfe}",
-            f"Best distance so far against network calls at NFE {nfe}: {best}.",
+            f"Best {words.noun} so far against network calls at NFE {nfe}: {best}.",
         )
         shown = tuple(rows_of(store.schedule, rows[:_SHOWN], artifacts, store.name))
         sampled = next((row for row in shown if row.samples is not None), None)

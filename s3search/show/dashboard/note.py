@@ -14,6 +14,7 @@ from s3search.show.report.data import Collected
 from s3search.show.report.page import number
 from s3search.show.terminal.comparison import comparison_lines
 from s3search.show.terminal.status import measured_words
+from s3search.study.metric_words import MetricWords
 
 _MARKUP = re.compile(r"([\\`*_\[\]<>|~$&!#:@]|(?<=www)\.)")  # what begins a markup or a link
 _OURS_ENDS = (
@@ -62,9 +63,8 @@ def _heading(collected: Collected) -> Iterator[str]:
     yield f"# {plain(status['study'])}"
     yield (
         f"Schedules of {calls} network calls for the model {plain(where['model'])}, searched by "
-        f"{plain(where['search'])}; the study is {plain(status['state'])}. Distances are Fréchet "
-        f"distances in the features of {plain(where['extractor'])}; a trial's is that of the "
-        "search's own noise and few images, and only ranks."
+        f"{plain(where['search'])}; the study is {plain(status['state'])}. {_metric(collected)}; "
+        "a trial's is that of the search's own noise and few images, and only ranks."
     )
     yield (
         f"Served by `s3search dashboard`, this study also has [its own page]"
@@ -72,23 +72,40 @@ def _heading(collected: Collected) -> Iterator[str]:
     )
 
 
+def _metric(collected: Collected) -> str:
+    """What numbers are, and which scores are better."""
+    words = collected.words
+    judge = plain(collected.provenance[words.judge])
+    if words.is_score:
+        return f"Scores are means of {judge} over the images, {words.which_is_better}"
+    titles = words.title.replace("distance", "distances")
+    return f"Distances are {titles} in the features of {judge}"
+
+
 def _table(collected: Collected) -> Iterator[str]:
+    words = collected.words
+    held_out, published_value = f"held-out {words.noun}", f"its {words.noun}"
+    is_ratio = words.is_minimized
+    apart = ["ratio to the best found" if is_ratio else "found less the best published"]
+    if not words.is_score:
+        apart.append("ratio less what real images have")
     heads = (
         "NFE",
         "exported",
-        "held-out distance",
+        held_out,
         "95 %",
         "best published measured",
-        "its distance",
-        "ratio to the best found",
-        "ratio less what real images have",
+        published_value,
+        *apart,
         "images",
         "optimism",
     )
     against = {each["nfe"]: each for each in collected.comparison["against_published"]}
     published = {
         row["nfe"]: row
-        for row in sorted(collected.comparison["rows"], key=lambda row: -row["value"])
+        for row in sorted(
+            collected.comparison["rows"], key=lambda row: -words.direction.loss(row["value"])
+        )
         if row["is_baseline"]
     }
     lines = []
@@ -103,8 +120,7 @@ def _table(collected: Collected) -> Iterator[str]:
                 _between(best.held_out.interval, 4),
                 "-" if rival is None else plain(rival["name"]),
                 "-" if rival is None else number(rival["value"]),
-                _ratio(far),
-                _ratio(None if far is None else far["less_real_images"]),
+                *_apart(far, words),
                 f"{best.n_images:,}",
                 number(best.optimism),
             )
@@ -139,6 +155,20 @@ def _commands(collected: Collected) -> Iterator[str]:
 def _rows(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     for cells in (heads, ("---",) * len(heads), *rows):
         yield f"| {' | '.join(cells)} |"
+
+
+def _apart(far: Mapping[str, Any] | None, words: MetricWords) -> Iterator[str]:
+    """How far found and published are apart: ratios, or the difference of what is maximised."""
+    if words.is_minimized:
+        yield _ratio(far)
+    elif far is None:
+        yield "-"
+    else:
+        less = far["difference_95"]
+        between = None if less is None else (-less[1], -less[0])
+        yield f"{-far['difference']:+.4f} {_between(between, 4)}"
+    if not words.is_score:
+        yield _ratio(None if far is None else far["less_real_images"])
 
 
 def _ratio(numbers: Mapping[str, Any] | None) -> str:

@@ -4,7 +4,7 @@
     /studies/NAME             a study while it runs, which follows it; then its report, with the
                               samples that its artifacts have
     /live/NAME?known=         the parts of that page whose digests are not known, as JSON
-    /ranking/NAME?nfe=&from=  its schedules by distance, a hundred at a time; &kind= and &text=
+    /ranking/NAME?nfe=&from=  its schedules by their metric, a hundred at a time; &kind= and &text=
     /compare/NAME?id=&id=     schedules beside each other; the first letters of an id do
     /schedules/ID             one schedule
     /schedules/ID.json, .png  to keep
@@ -44,6 +44,7 @@ from s3search.show.report.page import hash_of, number, render, script, style_she
 from s3search.show.terminal.numbers import duration
 from s3search.show.terminal.status import measured_words
 from s3search.study.database.store import StudyStore, open_study, study_names
+from s3search.study.metric_words import MetricWords
 from s3search.study.results.exported import remarks_of
 from s3search.study.results.frame import evaluations_frame, status_of
 from s3search.study.vetoes import Veto
@@ -78,6 +79,7 @@ class Pages:
             lstrip_blocks=True,
         )
         self._environment.filters |= {
+            "capitalized": lambda text: text[:1].upper() + text[1:],
             "count": lambda value: f"{value:,}",
             "duration": duration,
             "measured": measured_words,
@@ -126,7 +128,10 @@ class Pages:
             }
             for each in study_names(self._url)
         ]
-        return self._page("studies", "Studies", studies=studies)
+        words = {each["name"]: MetricWords.said_by(each["status"]) for each in studies}
+        said = list(dict.fromkeys(f"{each.better_are}." for each in words.values()))
+        better = " ".join(f"{each[:1].upper()}{each[1:]}" for each in said)
+        return self._page("studies", "Studies", studies=studies, words=words, better=better)
 
     def _study(self, name: str) -> Answer:
         def report(store: StudyStore, frame: pd.DataFrame) -> str:
@@ -213,7 +218,7 @@ class Pages:
         with open_study(self._url, name) as store:
             shown = rows[start : start + PAGE_SIZE]
             drawn = list(rows_of(store.schedule, shown, self._artifacts, name))
-            is_final = store.state == "done"
+            is_final, words = store.state == "done", MetricWords.of(store.config.metric)
         asked = {"nfe": nfe, "kind": kind, "text": text}
         return self._page(
             "ranking",
@@ -225,6 +230,7 @@ class Pages:
             total=len(by_nfe[nfe]),
             n_shown=len(rows),
             n_images=n_images,
+            words=words,
             vetoed=vetoed,
             is_final=is_final,
             address=_address("ranking", name),

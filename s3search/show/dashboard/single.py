@@ -13,6 +13,7 @@ from s3search.show.dashboard.rows import data_url
 from s3search.show.dashboard.views import measurements
 from s3search.show.pictures import schedule_figure, time_lines
 from s3search.show.report.svg import svg_of
+from s3search.study.metric_words import MetricWords
 
 _WIDEST = 1200  # pixels of samples
 
@@ -33,12 +34,16 @@ def shown_of(
         "schedule",
         f"Drawing of schedule {schedule.id[:8]}; the table below has its steps.",
     )
+    nouns = {MetricWords(kind=row["metric"]).noun for row in measured if row["metric"]}
+    is_score = "score" in nouns
     remarks = {name: remarks_of(name).get(schedule.id) for name in studies}
     return {
         "schedule": schedule,
         "drawing": Markup(drawing),
         "lines": time_lines(schedule),
         "measured": measured,
+        "noun": " or ".join(sorted(nouns)) or "distance",
+        "judged": "judged by" if is_score else "in the features of",
         "remarks": {name: remark for name, remark in remarks.items() if remark},
         "samples": [data_url(each, _WIDEST) for each in samples_of(artifacts, studies, schedule)],
     }

@@ -103,7 +103,7 @@ class Ranked:
 def ranking(
     frame: pd.DataFrame, n_validation: int, remarks: Mapping[str, str]
 ) -> dict[int, list[Ranked]]:
-    """By NFE every schedule that was measured whole and not vetoed, the nearest first; ``remarks``
+    """By NFE every schedule that was measured whole and not vetoed, the best first; ``remarks``
     by schedule id say what is exported.
     """
     done = frame[(frame["state"] == "complete") & ~frame["vetoed"]]

@@ -52,7 +52,7 @@ def draw_comparison(store: StudyStore, pool: Pool, path: Path) -> list[str]:
     labelled = [
         (
             f"{label}, NFE {row.nfe}\n{row.name if row.is_baseline else row.schedule_id[:8]}\n"
-            f"distance {row.value:.3f}",
+            f"{row.held_out.words.noun} {row.value:.3f}",
             store.schedule(row.schedule_id),
         )
         for label, row in rows

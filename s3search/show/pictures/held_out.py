@@ -1,4 +1,4 @@
-"""What a search found, as one figure: the winner, and its distance among the others."""
+"""What a search found, as one figure: the winner, and its value among the others."""
 
 import io
 from typing import Any
@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from s3search.schedules.schedule import Schedule
 from s3search.show.pictures.figures import draw_schedule_on
+from s3search.study.metric_words import FRECHET, MetricWords
 
 _FOUND, _PUBLISHED = "#2a6f97", "#999999"
 _MOST_ROWS = 12
@@ -23,12 +24,15 @@ class NotebookFigure(Figure):
         return content.getvalue()
 
 
-def found_figure(schedule: Schedule, table: pd.DataFrame, title: str) -> NotebookFigure:
-    """The schedule above, the held-out distances of all that were validated at its NFE below.
+def found_figure(
+    schedule: Schedule, table: pd.DataFrame, title: str, words: MetricWords = FRECHET
+) -> NotebookFigure:
+    """The schedule above, the held-out values of all that were validated at its NFE below.
 
     ``table`` is `s3search.study.results.table.validated_table`; lines are 95 % intervals.
     """
-    rows = table[table["nfe"] == schedule.nfe].sort_values("distance").head(_MOST_ROWS)
+    rows = table[table["nfe"] == schedule.nfe]
+    rows = rows.sort_values(words.noun, ascending=words.is_minimized).head(_MOST_ROWS)
     heights = (4.6, 0.8 + 0.28 * len(rows))  # inches
     figure = NotebookFigure(figsize=(8.0, sum(heights)), layout="constrained")
     parts: Any = figure.subfigures(2, 1, height_ratios=heights)
@@ -37,13 +41,13 @@ def found_figure(schedule: Schedule, table: pd.DataFrame, title: str) -> Noteboo
     axes = below.subplots()
     for place, row in enumerate(rows.to_dict("records")):
         colour = _PUBLISHED if row["is_baseline"] else _FOUND
-        axes.plot(row["distance"], place, "o", color=colour)
+        axes.plot(row[words.noun], place, "o", color=colour)
         if not pd.isna(row["low"]):
             axes.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=2.0)
     axes.set_yticks(range(len(rows)), [_name(row) for row in rows.to_dict("records")])
     axes.invert_yaxis()
     sizes = ", ".join(f"{n:,}" for n in rows["n_images"].unique())
-    axes.set_xlabel(f"distance of {sizes} images on held-out noise, 95 % intervals")
+    axes.set_xlabel(f"{words.noun} of {sizes} images on held-out noise, 95 % intervals")
     axes.grid(visible=True, axis="x", alpha=0.25)
     return figure
 

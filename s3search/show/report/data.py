@@ -16,7 +16,9 @@ from s3search.search.predictor.ranks import rank_correlation
 from s3search.search.questions import Rung
 from s3search.search.space.targets import ANY
 from s3search.show.report.study_file import study_toml
+from s3search.show.terminal.comparison import words_of
 from s3search.study.database.store import StudyStore
+from s3search.study.metric_words import FRECHET, MetricWords
 from s3search.study.results.comparison import comparison_of
 from s3search.study.results.export import best_schedule
 from s3search.study.results.exported import exported_first
@@ -37,13 +39,19 @@ _AFTER_SEARCH = (Rung.VALIDATION.value, Rung.SECOND_METRIC.value, Rung.USER.valu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchCurve:
-    """The best distance at the search rung against the network calls of the whole search."""
+    """The best value at the search rung against the network calls of the whole search."""
 
     nfe: int
     n_images: int
-    found: tuple[tuple[int, float], ...]  # (calls, distance) where it improved, and the end
+    found: tuple[tuple[int, float], ...]  # (calls, value) where it improved, and the end
     published: tuple[tuple[str, float], ...]  # each solver at its best, best first
     total_calls: int
+    words: MetricWords = FRECHET
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """All that is shown."""
+        return tuple(value for _, value in (*self.found, *self.published))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,13 +69,14 @@ class Calibrated:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proxied:
-    """What one proxy said of schedules, and their distance at the search rung."""
+    """What one proxy said of schedules, and their value at the search rung."""
 
     nfe: int
     proxy: str
     n_images: int
     pairs: tuple[tuple[float, float], ...]  # (said, measured)
-    correlation: float | None  # of ranks, over these pairs
+    correlation: float | None  # of ranks of losses, over these pairs
+    words: MetricWords = FRECHET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +89,7 @@ class Pick:
     value: float  # on held-out noise
     is_baseline: bool
     is_winner: bool
+    words: MetricWords = FRECHET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +121,11 @@ class Collected:
     code_version: str  # that measured the last evaluation
     study_file: str
 
+    @property
+    def words(self) -> MetricWords:
+        """What people read of the metric."""
+        return words_of(self.comparison)
+
 
 def collect(store: StudyStore, frame: pd.DataFrame | None = None) -> Collected:
     """Everything that the database says; raises `StudyConflict` before validation."""
@@ -118,7 +133,7 @@ def collect(store: StudyStore, frame: pd.DataFrame | None = None) -> Collected:
     scored = exported_first(store, validated(frame, store.config))
     if not scored:
         raise StudyConflict(f"a report is about validated schedules: {why_nothing(store, frame)}")
-    status = status_of(store, frame)
+    status, words = status_of(store, frame), MetricWords.of(store.config.metric)
     known = sorted({row.nfe for row in scored})
     jobs = store.job_costs()
     best = {nfe: best_schedule(store, nfe, frame) for nfe in known}
@@ -127,9 +142,9 @@ def collect(store: StudyStore, frame: pd.DataFrame | None = None) -> Collected:
         comparison=comparison_of(store, frame),
         best=best,
         picks={nfe: _picks(store, [row for row in scored if row.nfe == nfe]) for nfe in known},
-        progress=tuple(progress_of(frame, jobs, nfe) for nfe in known),
+        progress=tuple(progress_of(frame, jobs, nfe, words) for nfe in known),
         calibration=calibration_of(store.notes("calibration")),
-        proxies=proxies_of(store.notes("ladder"), store.config.search.n_images),
+        proxies=proxies_of(store.notes("ladder"), store.config.search.n_images, words),
         costs=costs_of(status["ledger"]),
         errors=_errors(frame),
         provenance=_provenance(store, frame, best),
@@ -138,7 +153,12 @@ def collect(store: StudyStore, frame: pd.DataFrame | None = None) -> Collected:
     )
 
 
-def progress_of(frame: pd.DataFrame, jobs: Sequence[Mapping[str, Any]], nfe: int) -> SearchCurve:
+def progress_of(
+    frame: pd.DataFrame,
+    jobs: Sequence[Mapping[str, Any]],
+    nfe: int,
+    words: MetricWords = FRECHET,
+) -> SearchCurve:
     """The search at one NFE; its calls are those of all NFE, polishing and proxies included, in
     the order in which they were spent.
     """
@@ -158,11 +178,12 @@ def progress_of(frame: pd.DataFrame, jobs: Sequence[Mapping[str, Any]], nfe: int
     found: list[tuple[int, float]] = []
     own = rows[~rows["is_baseline"]]
     for row_id, value in zip(own["id"], own["value"], strict=True):
-        if not found or value < found[-1][1]:
+        if not found or words.direction.is_better(value, found[-1][1]):
             found.append((int(calls_at[row_id]), float(value)))
     if found:
         found.append((total, found[-1][1]))
-    published = rows[rows["is_baseline"]].sort_values("value").drop_duplicates("solver")
+    published = rows[rows["is_baseline"]].sort_values("value", ascending=words.is_minimized)
+    published = published.drop_duplicates("solver")
     return SearchCurve(
         nfe=nfe,
         n_images=int(rows["n_images"].max()) if len(rows) else 0,
@@ -171,6 +192,7 @@ def progress_of(frame: pd.DataFrame, jobs: Sequence[Mapping[str, Any]], nfe: int
             zip(published["solver"][:_LINES], published["value"][:_LINES].map(float), strict=True)
         ),
         total_calls=total,
+        words=words,
     )
 
 
@@ -192,17 +214,21 @@ def calibration_of(notes: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[Cali
 
 
 def proxies_of(
-    notes: Sequence[tuple[str, Mapping[str, Any]]], n_images: int
+    notes: Sequence[tuple[str, Mapping[str, Any]]], n_images: int, words: MetricWords
 ) -> tuple[Proxied, ...]:
-    """The latest notes of kind `ladder`, by NFE; those of older studies have no pairs."""
+    """The latest notes of kind `ladder`, by NFE; those of older studies have no pairs.
+
+    What was measured they know as a loss, and it becomes a value of the metric.
+    """
     latest = {note["nfe"]: note.get("against_whole", {}) for _, note in notes}
     return tuple(
         Proxied(
             nfe=nfe,
             proxy=proxy,
             n_images=n_images,
-            pairs=tuple((pair[0], pair[1]) for pair in pairs),
+            pairs=tuple((pair[0], words.direction.loss(pair[1])) for pair in pairs),
             correlation=number(rank_correlation(*np.array(pairs).T)),
+            words=words,
         )
         for nfe, by_proxy in sorted(latest.items())
         for proxy, pairs in by_proxy.items()
@@ -241,6 +267,7 @@ def _picks(store: StudyStore, scored: list[Scored]) -> tuple[Pick, ...]:
             value=row.value,
             is_baseline=row.is_baseline,
             is_winner=row is winner,
+            words=row.held_out.words,
         )
         for row in sorted(shown, key=scored.index)
     )
@@ -260,15 +287,16 @@ def _errors(frame: pd.DataFrame) -> tuple[tuple[str, int], ...]:
 def _provenance(
     store: StudyStore, frame: pd.DataFrame, best: Mapping[int, tuple[Schedule, Scored]]
 ) -> dict[str, str]:
-    config, done = store.config, _complete(frame)
+    config, done, words = store.config, _complete(frame), MetricWords.of(store.config.metric)
+    other = None if config.validation.metric is None else MetricWords.of(config.validation.metric)
     of_second = done["rung"] == Rung.SECOND_METRIC.value
     named: dict[str, Iterable[Any]] = {
         "model": [config.model.loader],
         "model fingerprint": done["model_fingerprint"],
-        "metric": done["metric"],
-        "extractor": done[~of_second]["extractor"],
-        "second extractor, chose nothing": done[of_second]["extractor"],
-        "reference digest": done[~of_second]["reference_digest"],
+        "metric": done["metric"].map(lambda kind: _metric(kind, words)),
+        words.judge: done[~of_second]["extractor"],
+        (other or words).second_judge: done[of_second]["extractor"],
+        words.compared: done[~of_second]["reference_digest"],
         "reference images": done["reference_n"].dropna().map(lambda n: f"{int(n):,}"),
         "search": [f"{config.search.algorithm}, seed {config.study.seed}"],
         "space": [config.space.preset],
@@ -288,6 +316,12 @@ def _provenance(
     }
     texts = {key: ", ".join(dict.fromkeys(map(str, values))) for key, values in named.items()}
     return {key: text for key, text in texts.items() if text}
+
+
+def _metric(kind: str, words: MetricWords) -> str:
+    """A kind of metric, and which way is better where that is no matter of course."""
+    is_told = kind == words.kind and words != FRECHET
+    return f"{kind} ({words.which_is_better})" if is_told else kind
 
 
 def _complete(frame: pd.DataFrame) -> pd.DataFrame:

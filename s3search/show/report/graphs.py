@@ -13,6 +13,7 @@ from s3search.schedules.schedule import Schedule
 from s3search.show.pictures import time_lines
 from s3search.show.report.data import Calibrated, Pick, SearchCurve
 from s3search.show.report.svg import GRID, MUTED, SERIES
+from s3search.study.metric_words import FRECHET, MetricWords
 
 _WIDTH = 4.9  # inches: what a telephone still shows with readable letters
 _MARKERS = "os^Dv*"
@@ -34,10 +35,10 @@ def progress_figure(progress: SearchCurve) -> Figure:
         label = f"found, {values[-1]:.4g}"
         axes.step(calls, values, where="post", color=SERIES[0], linewidth=2.2, label=label)
         axes.plot(calls[:-1], values[:-1], "o", color=SERIES[0], markersize=4)
-    levels = [value for _, value in (*progress.found, *progress.published) if value > 0]
-    axes.set_yscale("log")
     axes.set_xlim(0, 1.02 * total)
-    _decades(axes, levels)
+    if progress.words.is_logarithmic(progress.values):
+        axes.set_yscale("log")
+        _decades(axes, progress.values)
     handles, labels = axes.get_legend_handles_labels()
     legend = figure.legend(
         handles, labels, loc="outside upper left", ncols=2, fontsize=8, frameon=False
@@ -47,13 +48,13 @@ def progress_figure(progress: SearchCurve) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: counted(value)))
     axes.set_xlabel("network calls of the search (images x calls)")
-    axes.set_ylabel(f"distance of {progress.n_images:,} images")
+    axes.set_ylabel(f"{progress.words.noun} of {progress.n_images:,} images")
     return figure
 
 
-def comparison_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    """Held-out distance and 95 % interval of each row of one NFE, the nearest on top."""
-    ordered = sorted(rows, key=lambda row: row["value"])
+def comparison_figure(rows: Sequence[Mapping[str, Any]], words: MetricWords = FRECHET) -> Figure:
+    """Held-out value and 95 % interval of each row of one NFE, the best on top."""
+    ordered = sorted(rows, key=lambda row: words.direction.loss(row["value"]))
     figure, axes = _new(0.9 + 0.4 * len(ordered))
     for place, row in enumerate(ordered):
         colour = SERIES[1] if row["is_baseline"] else SERIES[0]
@@ -64,10 +65,11 @@ def comparison_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     names = ["\n".join(textwrap.wrap(row_name(row), _WRAPPED)) for row in ordered]
     axes.set_yticks(range(len(ordered)), names, fontsize=8, parse_math=False)
     axes.set_ylim(len(ordered) - 0.5, -0.5)
-    axes.set_xscale("log")
-    ends = [x for row in ordered for x in (row["value"], *(row["interval_95"] or ())) if x > 0]
-    _decades(axes, ends, axis="x")
-    axes.set_xlabel("distance on held-out noise, 95 % interval")
+    if words.is_logarithmic(row["value"] for row in ordered):
+        axes.set_xscale("log")
+        ends = [x for row in ordered for x in (row["value"], *(row["interval_95"] or ())) if x > 0]
+        _decades(axes, ends, axis="x")
+    axes.set_xlabel(f"{words.noun} on held-out noise, 95 % interval")
     return figure
 
 

@@ -23,7 +23,7 @@ from s3search.show.report import graphs
 from s3search.show.report.data import Collected, Pick
 from s3search.show.report.samples import NoSamples, Samples
 from s3search.show.report.svg import svg_of
-from s3search.show.terminal.comparison import comparison_lines, row_order, words_of
+from s3search.show.terminal.comparison import comparison_lines, row_order
 from s3search.show.terminal.gains import gain_lines
 from s3search.show.terminal.rungs import rung_lines
 from s3search.show.terminal.status import measured_words
@@ -77,6 +77,7 @@ def render(
     rows = collected.comparison["rows"]
     return template.render(
         c=collected,
+        words=collected.words,
         study=collected.status["study"],
         sections=[_section(collected, nfe) for nfe in collected.best],
         says=list(comparison_lines(dict(collected.comparison))),
@@ -102,16 +103,16 @@ def _two_of(collected: Collected) -> Markup:
     """The found and the best published schedule of the first number of calls, for the top of the
     page.
     """
-    nfe = next(iter(collected.best))
+    nfe, words = next(iter(collected.best)), collected.words
     rows = [row for row in collected.comparison["rows"] if row["nfe"] == nfe]
     shown = []
     for is_baseline in (False, True):
         own = [row for row in rows if row["is_baseline"] is is_baseline]
-        shown += sorted(own, key=lambda row: row["value"])[:1]
+        shown += sorted(own, key=lambda row: words.direction.loss(row["value"]))[:1]
     return _svg(
-        lambda: graphs.comparison_figure(shown),
+        lambda: graphs.comparison_figure(shown, words),
         "verdict",
-        f"Distances at NFE {nfe} with 95 % intervals: "
+        f"{words.noun.capitalize()}s at NFE {nfe} with 95 % intervals: "
         + "; ".join(f"{graphs.row_name(row)} {row['value']:.4f}" for row in shown)
         + ".",
     )
@@ -120,7 +121,7 @@ def _two_of(collected: Collected) -> Markup:
 def _section(collected: Collected, nfe: int) -> dict[str, Any]:
     """What the page shows of one number of calls."""
     rows = [row for row in collected.comparison["rows"] if row["nfe"] == nfe]
-    words = words_of(collected.comparison)
+    words = collected.words
     schedule, best = collected.best[nfe]
     progress = next(each for each in collected.progress if each.nfe == nfe)
     picks = collected.picks[nfe]
@@ -128,7 +129,7 @@ def _section(collected: Collected, nfe: int) -> dict[str, Any]:
     shown = [("The winner", schedule, best.name if best.is_baseline else "found")]
     if published is not None and published.schedule.id != schedule.id:
         shown.append(("The best published", published.schedule, published.name))
-    found = "nothing" if not progress.found else f"a distance of {progress.found[-1][1]:.4g}"
+    found = "nothing" if not progress.found else f"a {words.noun} of {progress.found[-1][1]:.4g}"
     return {
         "nfe": nfe,
         "rows": sorted(rows, key=partial(row_order, words.direction)),
@@ -137,14 +138,14 @@ def _section(collected: Collected, nfe: int) -> dict[str, Any]:
         "schedule": schedule,
         "file": _data_url(json.dumps(schedule.to_dict(), indent=1)),
         "comparison": _svg(
-            lambda: graphs.comparison_figure(rows),
+            lambda: graphs.comparison_figure(rows, words),
             f"comparison-{nfe}",
-            f"Held-out distances at NFE {nfe} with 95 % intervals; the table has the numbers.",
+            f"Held-out {words.noun}s at NFE {nfe} with 95 % intervals; the table has the numbers.",
         ),
         "progress": _svg(
             lambda: graphs.progress_figure(progress),
             f"progress-{nfe}",
-            f"Best distance so far against network calls at NFE {nfe}: after "
+            f"Best {words.noun} so far against network calls at NFE {nfe}: after "
             f"{progress.total_calls:,} calls the search had found {found}.",
         ),
         "times": _svg(

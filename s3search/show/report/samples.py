@@ -133,7 +133,7 @@ def image_grid(label: str, images: Tensor) -> ImageGrid:  # (n, C, H, W) in [-1,
 
 def label_of(pick: Pick) -> str:
     """What stands below samples of a schedule."""
-    return f"{pick.label}, distance {pick.value:.3f}"
+    return f"{pick.label}, {pick.words.noun} {pick.value:.3f}"
 
 
 def two_of(picks: Sequence[Pick]) -> Iterator[Pick]:

@@ -18,6 +18,8 @@ def study_toml(config: StudyConfig) -> str:
     content = config.model_dump(mode="json", exclude={"storage"})
     blocks = []
     for name, table in content.items():
+        if table is None:  # a study without a reference
+            continue
         lines = [f"{_key(key)} = {_value(key, v)}" for key, v in table.items() if v is not None]
         blocks += [f"[{name}]\n" + "".join(f"{line}\n" for line in lines)] if lines else []
     return "".join(blocks)

@@ -15,6 +15,7 @@ from s3search.search.direction import Direction
 from s3search.study.metric_words import MetricWords
 
 _WIDTHS = (15, 17, 17, 10, 15)  # so that the table fits 80 columns
+_WITHOUT_RATIO = (19, 21, 10, 19)
 _NAMES_SHOWN = 10  # published solvers of each NFE
 _FLOOR = "real images, resampled"
 
@@ -28,7 +29,9 @@ def comparison_table(found: dict[str, Any]) -> RenderableType:
     rows, words = found["rows"], words_of(found)
     first = rows[0]
     second = next((row["witness"]["extractor"] for row in rows if row["witness"]), None)
-    heads = [first["extractor"], "less winner", "of winner", "search"]
+    ratio = ["of winner"] if words.is_minimized else []
+    heads = [first["extractor"], "less winner", *ratio, "search"]
+    cells = partial(_cells, _WIDTHS if words.is_minimized else _WITHOUT_RATIO)
     parts: list[RenderableType] = [
         Text(
             f"{words.title[0].upper()}{words.title[1:]} of {first['n_images']:,} images, held-out "
@@ -37,17 +40,19 @@ def comparison_table(found: dict[str, Any]) -> RenderableType:
             f"{words.which_is_better}",
             style="italic",
         ),
-        _cells(heads if second is None else [*heads, f"{second}\n(second)"], style="bold"),
+        cells(heads if second is None else [*heads, f"{second}\n(second)"], style="bold"),
     ]
     for nfe in sorted({row["nfe"] for row in rows}):
         parts += ["", Text(f"NFE {nfe}", style="bold")]
         for row in sorted(_shown(rows, nfe), key=partial(row_order, words.direction)):
             style = "" if row["is_baseline"] else "bold green"
-            parts += [Text(_name(row), style=style), _cells(_numbers(row, second), style=style)]
+            numbers = _numbers(row, second, has_ratio=words.is_minimized)
+            parts += [Text(_name(row), style=style), cells(numbers, style=style)]
     if found["floor"]:
         other = next((row["witness"] for row in rows if row["witness"]), None)
-        own = [_of_real(found, first), "", "", "", _of_real(found, other)]
-        parts += [Text(_FLOOR, style="dim"), _cells(own, style="dim")]
+        between = [""] * (len(heads) - 1)
+        own = [_of_real(found, first), *between, _of_real(found, other)]
+        parts += [Text(_FLOOR, style="dim"), cells(own, style="dim")]
     return Group(*parts)
 
 
@@ -75,7 +80,7 @@ def remark_lines(found: dict[str, Any]) -> Iterator[str]:
 
 def words_of(found: Mapping[str, Any]) -> MetricWords:
     """What people read of the metric that a comparison is by."""
-    return MetricWords(kind=found["metric"], direction=Direction(found["direction"]))
+    return MetricWords.said_by(found)
 
 
 def row_order(direction: Direction, row: dict[str, Any]) -> tuple[bool, float]:
@@ -97,31 +102,32 @@ def _name(row: dict[str, Any]) -> str:
 
 def _of_real(found: Mapping[str, Any], row: Mapping[str, Any] | None) -> str:
     """What the metric of a row gives real images; nothing where that is not known."""
-    wanted = None if row is None else (row["metric"], row["extractor"])
+    wanted = None if row is None else (row.get("metric", "frechet"), row["extractor"])
     each = ((own.get("metric", "frechet"), own) for own in found["floor"])
     return next(
         (f"{own['value']:.4f}" for kind, own in each if (kind, own["extractor"]) == wanted), ""
     )
 
 
-def _cells(cells: Sequence[str], style: str) -> Table:
+def _cells(widths: Sequence[int], cells: Sequence[str], style: str) -> Table:
     """A line of the table, below the name of what it is about."""
     table = Table.grid(padding=(0, 1, 0, 0))
-    for width in _WIDTHS[: len(cells)]:
+    for width in widths[: len(cells)]:
         table.add_column(width=width, justify="right", overflow="fold")
     table.add_row(*cells, style=style)
     return table
 
 
-def _numbers(row: dict[str, Any], second: str | None) -> list[str]:
+def _numbers(row: dict[str, Any], second: str | None, *, has_ratio: bool) -> list[str]:
     cells = [_with_interval(row)]
     if row["is_winner"]:
-        cells += ["exported", "1.00x"]
+        cells.append("exported")
     else:
-        difference = _range(row["difference_95"], sign="+")
+        cells.append(f"{row['difference']:+.4f}{_range(row['difference_95'], sign='+')}")
+    if has_ratio:
         ratio = "" if row["ratio"] is None else f"{row['ratio']:.2f}x"
         between = _range(row["ratio_95"], decimals=2)
-        cells += [f"{row['difference']:+.4f}{difference}", ratio + between]
+        cells.append("1.00x" if row["is_winner"] else ratio + between)
     cells.append(f"{row['search_value']:.4f}")
     if second is not None:
         cells.append(_with_interval(row["witness"]) if row["witness"] else "-")

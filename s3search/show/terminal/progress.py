@@ -19,6 +19,7 @@ from s3search.show.terminal.escaping import SafeConsole
 from s3search.show.terminal.forecast import forecast_lines
 from s3search.show.terminal.gains import gain_words
 from s3search.show.terminal.numbers import duration, number
+from s3search.study.metric_words import MetricWords
 from s3search.study.results.forecast import CostForecast
 from s3search.study.results.progress import Progress, Report
 
@@ -98,7 +99,7 @@ def _plain_lines(console: Console) -> Report:
         is_end = now.total is not None and now.done >= now.total
         if now.stage not in last:
             words = stage_words(now.stage)
-            console.print(f"{words.title}: {words.about}", highlight=False, soft_wrap=True)
+            console.print(f"{words.title}: {_about(now)}", highlight=False, soft_wrap=True)
         if is_end or time.monotonic() - last.get(now.stage, -_PLAIN_SECONDS) >= _PLAIN_SECONDS:
             last[now.stage] = time.monotonic()
             console.print(progress_line(now), highlight=False, soft_wrap=True)
@@ -136,7 +137,8 @@ def progress_table(now: Progress, study: str = "") -> RenderableType:
     )
     bar.add_row(whole, ", ".join(_how_far(now)))
     name = f"{study}: " if study else ""
-    title = Text.assemble((f"{name}{words.title}", "bold"), words.about and f": {words.about}")
+    about = _about(now)
+    title = Text.assemble((f"{name}{words.title}", "bold"), about and f": {about}")
     paces = Text(", ".join(_pace(now)), style="dim")
     warnings = [Text(f"warning: {each}", style="yellow") for each in now.warnings]
     return Group(title, bar, paces, *_bests(now), *warnings)
@@ -157,16 +159,32 @@ def _bests(now: Progress) -> Iterator[RenderableType]:
         best, today = now.best.get(nfe), now.today.get(nfe)
         cells = [number(best)]
         if now.today:
-            ratio = f"{today.value / best:.2f}x" if today and best else "-"
-            cells += [number(today.value if today else None), ratio]
+            before = today.value if today else None
+            cells += [number(before), _better(best, before, now.words)]
         cells.append(number(now.best_baseline.get(nfe)))
         if is_checked:
             cells += [number(now.held_out.get(nfe)), number(now.held_out_baseline.get(nfe))]
         table.add_row(str(nfe), *cells)
     yield table
     names = dict.fromkeys(each.name for each in now.today.values())
-    said = "distances, the lower the better"
+    said = f"{now.words.noun}s, {now.words.which_is_better}"
     yield Text(f"today: {', '.join(names)}; {said}" if names else said, style="dim")
+
+
+def _better(best: float | None, before: float | None, words: MetricWords) -> str:
+    """How many times lower the best is than what runs today; of what is maximised, how much
+    higher.
+    """
+    if best is None or before is None:
+        return "-"
+    if not words.is_minimized:
+        return f"{best - before:+.4f}"
+    return f"{before / best:.2f}x" if best > 0.0 else "-"
+
+
+def _about(now: Progress) -> str:
+    """What goes on now; what the search calls a distance is named as the metric's values are."""
+    return stage_words(now.stage).about.replace("distance", now.words.noun)
 
 
 def _numbers_of_calls(now: Progress) -> list[int]:

@@ -6,6 +6,7 @@ from typing import Any
 from s3search.search.questions import Measurement
 from s3search.search.stages import stage_words
 from s3search.search.trial import Origin
+from s3search.study.metric_words import MetricWords
 
 
 def best_lines(
@@ -24,11 +25,13 @@ def best_lines(
             yield f"  to run in: {row['target']}"
         for each in row["tied_to"]:
             yield f"  tied to {each}"
+        words = MetricWords.said_by(row)
         yield (
-            f"  {row['metric']} distance {held_out['value']:.4f}{shown}: "
+            f"  {words.named} {held_out['value']:.4f}{shown}: "
             f"{held_out['n_images']:,} images, "
-            f"held-out noise seed {held_out['noise_seed']}, extractor {row['extractor']}, "
-            f"reference {row['reference_digest']}, model {row['model_fingerprint']}"
+            f"held-out noise seed {held_out['noise_seed']}, "
+            f"{words.judged(row['extractor'], row['reference_digest'])}, "
+            f"model {row['model_fingerprint']}"
         )
         ranked = (
             f"  ranked in the search by {search['value']:.4f} "
@@ -56,11 +59,12 @@ def evaluation_line(evaluation: Measurement, between: tuple[float, float] | None
     said = [] if error is None else [f"standard error {error:.4f}"]
     said += [] if between is None else [f"95 % {between[0]:.4f} to {between[1]:.4f}"]
     spread = f" ({', '.join(said)})" if said else ""
+    words = MetricWords(kind=str(evaluation.metric), direction=evaluation.direction)
+    judged = words.judged(str(evaluation.extractor), str(evaluation.reference_digest))
     return (
-        f"{evaluation.metric} distance {evaluation.value:.4f}{spread}: "
+        f"{words.named} {evaluation.value:.4f}{spread}: "
         f"{evaluation.n_images:,} images, noise seed {question.noise_seed}, "
-        f"NFE {evaluation.trial.nfe}, extractor {evaluation.extractor}, "
-        f"reference {evaluation.reference_digest}, model {evaluation.model_fingerprint}, "
+        f"NFE {evaluation.trial.nfe}, {judged}, model {evaluation.model_fingerprint}, "
         f"{evaluation.seconds:.2f} s on {evaluation.device}"
     )
 

@@ -6,15 +6,21 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from s3search.study.metric_words import MetricWords
+
+_DIFFERENCE = ("less", "difference", 4)  # heading, key and digits of what is maximised
 _STYLES = {"holds": "bold green", "fails": "red", "undecided": ""}
 
 
 def robustness_table(found: dict[str, Any]) -> Table:
     """A row per variant and schedule; ``found`` is `s3search.tasks.robustness.robustness`."""
     rows = found["rows"]
+    words = MetricWords.said_by(rows[0])
+    versus = "the ratio is to" if words.is_minimized else "'less' is less"
     table = Table(
-        title=f"Fréchet distance of {found['n_images']:,} images in {rows[0]['extractor']}, the "
-        "same noise in a variant, 95 % intervals over other noise below; the ratio is to the best "
+        title=f"{words.title[0].upper()}{words.title[1:]} of {found['n_images']:,} images "
+        f"{words.by} {rows[0]['extractor']}, the "
+        f"same noise in a variant, 95 % intervals over other noise below; {versus} the best "
         "published solver there",
         title_justify="left",
         box=box.SIMPLE,
@@ -24,21 +30,22 @@ def robustness_table(found: dict[str, Any]) -> Table:
     )
     for heading in ("variant", "schedule"):
         table.add_column(heading, overflow="fold")
-    for heading in ("NFE", "distance", "published", "ratio", ""):
+    apart, key, decimals = ("ratio", "ratio", 2) if words.is_minimized else _DIFFERENCE
+    for heading in ("NFE", words.noun, "published", apart, ""):
         table.add_column(heading, justify="right", overflow="fold")
     seeds = {row["noise_seed"] for row in rows}
     for row in rows:
         label = row["variant"] + (f"\nseed {row['noise_seed']}" if len(seeds) > 1 else "")
         own = "failed" if row["value"] is None else _number(row["value"], row["interval_95"])
         published = row["published"]
-        ratio = "-" if row["ratio"] is None else _number(row["ratio"], row["ratio_95"], 2)
+        between = "-" if row[key] is None else _number(row[key], row[f"{key}_95"], decimals)
         table.add_row(
             label,
             row["schedule"],
             str(row["nfe"]),
             own,
             _number(published["value"], published["interval_95"]),
-            ratio,
+            between,
             row["verdict"],
             style=_STYLES[row["verdict"]],
         )

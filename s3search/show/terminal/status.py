@@ -7,6 +7,7 @@ from s3search.search.stages import stage_words
 from s3search.show.terminal.gains import gain_lines
 from s3search.show.terminal.numbers import number, spent_words
 from s3search.show.terminal.rungs import rung_lines
+from s3search.study.metric_words import FRECHET, MetricWords
 
 
 def status_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
@@ -19,6 +20,9 @@ def status_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
             f"{row['pending']} in flight, {row['validated']} validated; "
             f"{row['network_calls']:,} network calls, {row['worker_seconds']:.0f} worker seconds"
         )
+        words = MetricWords.said_by(row)
+        if words != FRECHET:
+            yield f"  by the {words.title}, {words.which_is_better}"
         for nfe, best in row["best"].items():
             yield (
                 f"  NFE {nfe}: best found {number(best['search'])} "

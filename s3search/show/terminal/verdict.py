@@ -6,12 +6,13 @@ from typing import Any
 
 from s3search.search.direction import Direction
 from s3search.search.trial import OriginKind
+from s3search.study.metric_words import MetricWords
 
 _VERDICTS = {
     "beats": "better than every published sampler measured, {} the best of them",
     "loses": "a published sampler is better, {}",
     "undecided": "as good as the best published sampler, {}, as far as noise lets one tell",
-    "not covered": "better than {}, but too few published samplers were measured for more",
+    "not covered": "{better} than {}, but too few published samplers were measured for more",
 }
 
 
@@ -20,12 +21,13 @@ def verdict_lines(found: dict[str, Any]) -> Iterator[str]:
     `s3search.study.results.comparison.comparison_of`.
     """
     published = {each["nfe"]: each["published"] for each in found["against_published"]}
-    direction = Direction(found["direction"])
+    metric = MetricWords.said_by(found)
+    direction = metric.direction
     for claim in found["claims"]:
         nfe = claim["nfe"]
         words = claim["says"][0]
         if nfe in published:
-            words = _VERDICTS[claim["verdict"]].format(published[nfe])
+            words = _VERDICTS[claim["verdict"]].format(published[nfe], better=metric.better)
         yield f"verdict for {nfe} calls: {words}"
         rows = [row for row in found["rows"] if row["nfe"] == nfe]
         today = _today(rows, direction)
@@ -34,7 +36,7 @@ def verdict_lines(found: dict[str, Any]) -> Iterator[str]:
             continue
         yield (
             f"  against what runs today, {today['name']}: {best['value']:.4f} to its "
-            f"{today['value']:.4f}{_times(today, best, direction)}"
+            f"{today['value']:.4f}{_better_by(today, best, direction)}"
         )
 
 
@@ -56,10 +58,17 @@ def _today(rows: list[dict[str, Any]], direction: Direction) -> dict[str, Any] |
     )
 
 
-def _times(today: dict[str, Any], best: dict[str, Any], direction: Direction) -> str:
-    """How many times lower it is; with an interval where that is known, of the winner."""
-    is_ratio = direction is Direction.MINIMIZE
-    if not is_ratio or today["value"] <= best["value"] or best["value"] <= 0.0:
+def _better_by(today: dict[str, Any], best: dict[str, Any], direction: Direction) -> str:
+    """How many times lower it is, or how much higher where more is better; with an interval where
+    that is known, of the winner.
+    """
+    if not direction.is_better(best["value"], today["value"]):
+        return ""
+    if direction is Direction.MAXIMIZE:
+        apart = today["difference_95"] if best["is_winner"] else None
+        interval = f" (95 % {-apart[1]:.4f} to {-apart[0]:.4f})" if apart else ""
+        return f", {best['value'] - today['value']:.4f} higher{interval}"
+    if best["value"] <= 0.0:
         return ""
     between = today["ratio_95"] if best["is_winner"] else None
     interval = f" (95 % {between[0]:.2f} to {between[1]:.2f})" if between else ""

@@ -15,7 +15,7 @@ from s3search.show.terminal.progress import in_words, progress_line, progress_ta
 from s3search.study.results.progress import RECENT_SECONDS, Progress
 from s3search.study.results.watching import Watched
 
-_SEEN = ("whole", "today")  # what is there for eyes alone
+_SEEN = ("whole", "today", "words")  # what is there for eyes alone
 
 Show = Callable[[Sequence[Watched]], None]
 
@@ -66,6 +66,8 @@ def watched_json(seen: Watched) -> dict[str, Any]:
     return {
         "study": seen.study,
         "state": seen.state,
+        "metric": progress.words.kind,
+        "direction": progress.words.direction.value,
         **{key: value for key, value in asdict(progress).items() if key not in _SEEN},
         **sums,
         "measured": progress.measured,

@@ -16,7 +16,7 @@ from s3search.study.results.frame import Scored, best_of, evaluations_frame, val
 def best_schedule(
     store: StudyStore, nfe: int | None = None, frame: pd.DataFrame | None = None
 ) -> tuple[Schedule, Scored]:
-    """The validated schedule with the lowest held-out value at ``nfe``, found or published, that
+    """The validated schedule with the best held-out value at ``nfe``, found or published, that
     the study's target can express and nobody vetoed.
 
     Raises `InvalidConfig` for an NFE that the study does not search and `StudyConflict` before
@@ -46,7 +46,7 @@ def best_schedule(
 def _provenance(
     store: StudyStore, frame: pd.DataFrame, best: Scored, scored: list[Scored]
 ) -> dict[str, Any]:
-    """Where a schedule comes from and how good it is, in plain data; a distance names all it
+    """Where a schedule comes from and how good it is, in plain data; a value names all it
     needs.
     """
     row = frame[
@@ -58,6 +58,7 @@ def _provenance(
         "study": store.name,
         "origin": best.name,
         "metric": row["metric"],
+        "direction": store.config.direction.value,
         "extractor": row["extractor"],
         "reference_digest": row["reference_digest"],
         "model_fingerprint": row["model_fingerprint"],

@@ -333,6 +333,8 @@ def status_of(store: StudyStore, frame: pd.DataFrame | None = None) -> dict[str,
     return {
         "study": store.name,
         "state": store.state,
+        "metric": store.config.metric.kind,
+        "direction": store.config.direction.value,
         "evaluations": int((~search["is_baseline"]).sum()),
         "budget": store.config.search.evaluations,
         "budget_words": budget.words,

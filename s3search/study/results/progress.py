@@ -12,6 +12,7 @@ from s3search.search.direction import Direction
 from s3search.search.questions import SEARCHING
 from s3search.search.trial import Origin, OriginKind
 from s3search.study.file.config import SearchTable
+from s3search.study.metric_words import FRECHET, MetricWords
 
 RECENT_SECONDS = 60.0
 RECENT_RESULTS = 8  # fewer in the last minute: the window of the rate reaches back to so many
@@ -87,6 +88,7 @@ class Progress:
     gains: Sequence[Mapping[str, Any]] = ()  # of numbers of calls that are through
     whole: float | None = None  # of all images, those of the validation too, 0 to 1
     today: Mapping[int, RunToday] = field(default_factory=dict)
+    words: MetricWords = FRECHET  # for what all these values are
 
     @property
     def measured(self) -> int:

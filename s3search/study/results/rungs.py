@@ -22,9 +22,14 @@ Notes = Sequence[tuple[str, Mapping[str, Any]]]
 
 
 def rung_rows(
-    frame: pd.DataFrame, notes: Notes, jobs: Mapping[str, Mapping[str, float]]
+    frame: pd.DataFrame,
+    notes: Notes,
+    jobs: Mapping[str, Mapping[str, float]],
 ) -> list[dict[str, Any]]:
-    """The rows, in the ladder's order; none before the first schedules are measured."""
+    """The rows, in the ladder's order; none before the first schedules are measured.
+
+    A rung of few images is called by the study's metric: "FD@25", "score@25".
+    """
     latest: dict[int, dict[str, Mapping[str, Any]]] = {}
     for kind, content in notes:
         if kind == "ladder":
@@ -83,7 +88,7 @@ def _held_out(nfe: int, frame: pd.DataFrame) -> list[dict[str, Any]]:
     done = frame[frame["state"] == "complete"]
     found = {rung: done[done["rung"] == rung.value] for rung in (Rung.FINALS, Rung.VALIDATION)}
     columns: list[Column] = [
-        (rung.value, _newest_size(rows), _values(rows)) for rung, rows in found.items()
+        (rung.value, _newest_size(rows), _losses(rows)) for rung, rows in found.items()
     ]
     forecasts = [correlation_of(columns[0], columns[1]), None]
     held_out = []
@@ -114,6 +119,6 @@ def _newest_size(rows: pd.DataFrame) -> int:
     return 0 if rows.empty else int(rows["n_images"].iloc[-1])
 
 
-def _values(rows: pd.DataFrame) -> dict[str, float]:
+def _losses(rows: pd.DataFrame) -> dict[str, float]:
     newest = rows[rows["n_images"] == _newest_size(rows)]
-    return dict(zip(newest["schedule_id"], newest["value"].astype(float), strict=True))
+    return dict(zip(newest["schedule_id"], newest["loss"].astype(float), strict=True))

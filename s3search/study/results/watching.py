@@ -17,6 +17,7 @@ from s3search.search.questions import SEARCHING, Rung
 from s3search.search.trial import BASELINE, Origin
 from s3search.study.database.store import StudyStore
 from s3search.study.database.tables import EVALUATIONS, PROPOSALS, SCHEDULES, STUDIES
+from s3search.study.metric_words import MetricWords
 from s3search.study.results.budget import budget_of
 from s3search.study.results.exported import ranked
 from s3search.study.results.frame import best_of, evaluations_frame, most_validated, validated
@@ -106,6 +107,7 @@ def look(store: StudyStore) -> Watched:
         gains=gains_of(store.notes(GAINS), store.config.direction),
         whole=whole_share(budget.share, budget.images, n_validated * size, to_validate),
         today=today_of(store),
+        words=MetricWords.of(store.config.metric),
     )
     silent = None if newest is None else (now - newest).total_seconds()
     return Watched(study=store.name, state=state, progress=progress, silent_seconds=silent)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from s3search.search.trial import BASELINE, Origin
 from s3search.show.terminal.comparison import comparison_lines, comparison_table
 from s3search.show.terminal.verdict import next_lines, verdict_lines
 from s3search.study.results.claims import Verdict
@@ -30,6 +31,7 @@ def _row(name: str, value: float, *, is_baseline: bool = True) -> dict[str, Any]
         **_measured("digits-a", value),
         "schedule_id": "0123456789abcdef",
         "name": name,
+        "origin": Origin.of_text(BASELINE + name if is_baseline else name).kind.value,
         "is_baseline": is_baseline,
         "is_winner": not is_baseline,
         "nfe": 5,
