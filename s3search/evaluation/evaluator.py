@@ -2,24 +2,24 @@
 
 import functools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from s3search.evaluation.code_version import CODE_VERSION
-from s3search.evaluation.decoding import images_of, network_batches, patched
-from s3search.evaluation.fine import fine_plan
+from s3search.evaluation.decoding import network_batches, patched
+from s3search.evaluation.fine import fine_solver
 from s3search.evaluation.live import LIVE, check_answer
 from s3search.evaluation.measurement import Observed
 from s3search.evaluation.memory import BatchSize
 from s3search.evaluation.metric import Loading, Metric, needs_fine_targets
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.polish.differentiable import gradient_problem
+from s3search.evaluation.polish.guarding import GuardedBy
 from s3search.evaluation.polish.polishing import PolishSettings, polish
 from s3search.evaluation.population import Measuring, measure_population
 from s3search.evaluation.proxies import ProxyScorer
@@ -35,7 +35,7 @@ from s3search.evaluation.record import (
     Request,
 )
 from s3search.evaluation.reference import load_reference
-from s3search.evaluation.sampling import Condition, Sampler, batch_that_fits
+from s3search.evaluation.sampling import Sampler, batch_that_fits
 from s3search.evaluation.sanity.checking import findings_of
 from s3search.evaluation.spec import (
     PRECISIONS,
@@ -59,7 +59,6 @@ from s3search.search.questions import (
     Rung,
     Score,
 )
-from s3search.solvers.sample import sample
 
 _BATCH_ELEMENTS = 2**20  # numbers in one batch of states, when no batch size is given
 _LARGEST_BATCH = 1000
@@ -84,7 +83,7 @@ class Evaluator:
         self.noise = NoiseBank(
             self.denoiser,
             self.device,
-            fine_solve=self._fine_solve if needs_fine_targets(spec) else None,
+            fine_solve=fine_solver(self.denoiser, automatic) if needs_fine_targets(spec) else None,
         )
         self.where = "model" if spec.model == LIVE else f"model.loader: {spec.model!r}"
         if spec.model == LIVE:
@@ -136,15 +135,16 @@ class Evaluator:
 
     def describe(self, *, layers: bool = False) -> Description:
         """What is loaded here; ``layers``: with the network's blocks."""
+        shape = tuple(self.denoiser.sample_shape)
         return Description(
             process=self.denoiser.process,
-            sample_shape=tuple(self.denoiser.sample_shape),
+            sample_shape=shape,
             extractor=self.metric.view.name,
             reference_digest=self.metric.statistic.digest,
             reference_n=self.metric.statistic.n,
             model_fingerprint=self.model_fingerprint,
             second_metric=None if self.second is None else self.second.names,
-            mean_image=self._mean_image,
+            mean_image=None if self.real is None else self.real.mean_image(shape),
             device=str(self.device),
             batch_size=self.batch_size,
             ems=None if self._ems is None else self._ems.nodes,
@@ -278,16 +278,20 @@ class Evaluator:
             fine_targets=self.metric.fine_targets,
             target="pixels" if self.metric.kind == "score" else "features",
         )
+        guarded_by = None
+        if request.beside is not None:
+            published = self._sampler.plan(request.beside.schedule)
+            guarded_by = GuardedBy(guards=request.guards, metrics=self.guards, published=published)
         return self._gradients.fitting(
             lambda batch_size: polish(
                 self.denoiser,
-                self.metric.view,
-                self.metric.statistic,
+                self.metric,
                 request.schedule,
                 settings,
                 noise=self.noise,
                 noise_seed=request.noise_seed,
                 batch_size=batch_size,
+                guarded_by=guarded_by,
             ),
             request.n_images,
         )
@@ -307,20 +311,3 @@ class Evaluator:
     @cached_property
     def _proxies(self) -> ProxyScorer:
         return ProxyScorer.of(self.denoiser, self.metric, self.reference_images, self.noise)
-
-    @cached_property
-    def _mean_image(self) -> Any:
-        images = self.reference_images
-        if images is None or images.shape[1:] != tuple(self.denoiser.sample_shape):
-            return None
-        return images.double().mean(dim=0).tolist()
-
-    @torch.inference_mode()
-    def _fine_solve(self, noise: Tensor, condition: Condition) -> Tensor:
-        """What many calls make of the noise (b, C, H, W)."""
-        plan = fine_plan(self.denoiser.process)
-
-        def made(noise: Tensor, given: Mapping[str, Tensor]) -> Tensor:
-            return images_of(self.denoiser, sample(self.denoiser, plan, noise, **given))
-
-        return BatchSize(self.batch_size, "solving finely").over(made, noise, condition)

@@ -33,6 +33,14 @@ class RealSide:
         """That of an image source."""
         return None if self.source is None else self.source.digest
 
+    def mean_image(self, shape: tuple[int, ...]) -> list[Any] | None:
+        """The mean of the images that are kept, as nested lists; None of any other ``shape``."""
+        images = self.images
+        if images is None or tuple(images.shape[1:]) != shape:
+            return None
+        found: list[Any] = images.double().mean(dim=0).tolist()
+        return found
+
     def statistics(self, extractor: Extractor, batch_size: int) -> FrechetReference:
         """Mean and covariance of all images' features: of the file, of the source's own file, or
         taken now; raises `InvalidConfig`.

@@ -52,7 +52,7 @@ class View(Protocol):
         """What counts of each image (B, d), float64, on the CPU."""
 
     def differentiable(self, images: Tensor, condition: Condition) -> Tensor:
-        """The same on the images' device, with the gradient that there is."""
+        """What `seen` gives (B, d), on the images' device and with the gradient that there is."""
 
 
 @dataclass(frozen=True, kw_only=True)

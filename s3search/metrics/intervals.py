@@ -114,7 +114,7 @@ class LeftOut:
     without: Array  # (B,)
 
     def times(self, scale: float) -> "LeftOut":
-        """The same in another unit."""
+        """All of it in another unit, ``scale`` times as large."""
         return LeftOut(scale * self.value, scale * self.without)
 
     def estimate(self) -> Estimate:

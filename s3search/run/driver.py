@@ -21,7 +21,7 @@ from s3search.run.tally import Tally
 from s3search.run.validation import Validation
 from s3search.schedules.schedule import Schedule
 from s3search.search.conversation import Answers, Ask, Conversation, Note
-from s3search.search.guards import guarded
+from s3search.search.guarding import guarded
 from s3search.search.questions import Answer, Job, Measure, Measurement, RealImages, Rung
 from s3search.search.trial import Trial
 from s3search.study.database.store import StudyStore

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from s3search.search.conversation import Note, Outside
-from s3search.search.guards import GuardLimits
+from s3search.search.guarding import GuardLimits
 from s3search.search.questions import Answer, Measurement, Rung
 from s3search.study.database.store import StudyStore
 from s3search.study.file.config import SearchTable

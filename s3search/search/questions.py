@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from s3search.schedules.schedule import Schedule
 from s3search.search.direction import Direction
+from s3search.search.guard import Guard
 from s3search.search.trial import Trial, seeded
 from s3search.solvers.trainable import Freedom
 
@@ -291,6 +292,8 @@ class Polish:
     fixed: tuple[Freedom, ...] = ()  # what of its table does not move
     keeps_steps: bool = False  # levels alone move, and the steps follow by their own rules
     whole_steps: bool = False  # the levels are whole training steps in the end
+    guards: tuple[Guard, ...] = ()  # that the end must keep
+    beside: Trial | None = None  # what the guards are measured by
 
     kind = "polish"
 
@@ -308,6 +311,8 @@ class Polish:
             asked = (*asked, self.loss)
         if self.fixed or self.keeps_steps:
             asked = (*asked, *self.fixed, self.keeps_steps, self.whole_steps)
+        if self.beside is not None:
+            asked = (*asked, self.beside.id, *(guard.times for guard in self.guards))
         return _digest("polish", self.trial.id, *asked)
 
     @property

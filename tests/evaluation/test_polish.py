@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from s3search.errors import EvaluationFailed, InvalidConfig, InvalidSchedule
+from s3search.evaluation.metric import Metric
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.polish.adam import RecoveringAdam
 from s3search.evaluation.polish.polishing import PolishSettings, polish
@@ -24,6 +25,7 @@ from s3search.schedules.schedule import (
     StatisticsReference,
     Step,
 )
+from s3search.search.direction import Direction
 from s3search.solvers.coefficients import coefficient_table
 from s3search.solvers.plan import compile_plan, compile_plans
 from s3search.solvers.sample import sample
@@ -63,8 +65,12 @@ def _polish(
     }
     given |= changes
     features, reference = given.pop("features"), given.pop("reference")
-    metric = extractor_of(features), FrechetStatistic(reference)
-    return polish(denoiser, *metric, schedule, settings, **given)
+    metric = Metric(
+        view=extractor_of(features),
+        statistic=FrechetStatistic(reference),
+        direction=Direction.MINIMIZE,
+    )
+    return polish(denoiser, metric, schedule, settings, **given)
 
 
 @_EACH

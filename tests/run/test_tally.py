@@ -127,7 +127,7 @@ def test_an_early_stop_never_looks_at_fewer_images_than_the_trajectory(tmp_path:
 
 def test_either_loss_of_the_polish_costs_the_same(tmp_path: Path) -> None:
     spent, made = {}, {}
-    for loss in ("frechet", "trajectory"):
+    for loss in ("metric", "trajectory"):
         asked: list[Request] = []
         config = study_config(tmp_path, f"study.name={loss}", f"search.polish_loss={loss}")
         setup = _setup(n_images=30, polish_loss=loss)
@@ -139,10 +139,10 @@ def test_either_loss_of_the_polish_costs_the_same(tmp_path: Path) -> None:
         assert [r.loss for r in asked if isinstance(r, Polish)] == [loss]
         assert isinstance(answer.value, PolishResult)
         made[loss] = answer.value.schedule
-    assert spent["trajectory"] == pytest.approx(spent["frechet"], rel=0.03)
+    assert spent["trajectory"] == pytest.approx(spent["metric"], rel=0.03)
     paid = 2 * (50 + polish_checks(50)) * 40  # forward and backward
-    assert spent["frechet"] == pytest.approx(paid, rel=0.03)
-    assert made["frechet"] != made["trajectory"]
+    assert spent["metric"] == pytest.approx(paid, rel=0.03)
+    assert made["metric"] != made["trajectory"]
 
 
 # -- budgets of seconds --------------------------------------------------------------------

@@ -9,7 +9,8 @@ from s3search.processes import edm
 from s3search.schedules import published
 from s3search.search.conversation import Answers, Ask, Conversation, Outside
 from s3search.search.direction import Direction
-from s3search.search.guards import Guard, GuardLimits, guarded
+from s3search.search.guard import Guard
+from s3search.search.guarding import GuardLimits, guarded
 from s3search.search.questions import Measure, Measurement, Rung
 from s3search.search.trial import Trial, published_as, searched
 

@@ -8,6 +8,7 @@ import pytest
 
 from s3search.errors import EvaluationFailed
 from s3search.run.launching import launch
+from s3search.search.direction import Direction
 from s3search.search.trial import of_library, of_pipeline
 from s3search.study.database.store import open_study
 from s3search.study.results.frame import status_of
@@ -101,8 +102,10 @@ def test_the_seeds_come_on_top_of_the_budget_of_other_searches(url: str, tmp_pat
 def test_what_runs_today_is_the_pipelines_own_sampler_whatever_is_nearer() -> None:
     own = RunToday.of(of_pipeline("EulerDiscreteScheduler"), 3.0)
     euler, heun = (RunToday.of(of_library("k-diffusion", name), v) for name, v in _STOCK)
-    assert euler.better(heun) == heun.better(euler) == heun.better(None) == heun
-    assert heun.better(own) == own.better(heun) == own
+    less, more = Direction.MINIMIZE, Direction.MAXIMIZE
+    assert euler.better(heun, less) == heun.better(euler, less) == heun.better(None, less) == heun
+    assert euler.better(heun, more) == heun.better(euler, more) == euler
+    assert heun.better(own, less) == own.better(heun, more) == own
 
 
 def test_the_whole_is_of_the_images_of_search_and_validation() -> None:

@@ -25,10 +25,10 @@ def write_new_databases_at_once_in(patch: pytest.MonkeyPatch) -> None:
         scripts = {table: _script(file) for table, file in (("s3search", own), ("", optunas))}
     migrate, make = opening._bring_up_to_date, RDBStorage.__init__
 
-    def migrated(engine: Engine, url: str, *, create: bool) -> None:
+    def migrated(engine: Engine, url: str, *, create: bool, may_be_older: bool) -> None:
         if create:
             _write(scripts["s3search"], url, "s3search_alembic_version")
-        migrate(engine, url, create=create)
+        migrate(engine, url, create=create, may_be_older=may_be_older)
 
     def made(storage: RDBStorage, url: str, *arguments: Any, **others: Any) -> None:
         _write(scripts[""], url, "version_info")

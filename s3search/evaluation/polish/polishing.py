@@ -10,6 +10,7 @@ the targets of a trajectory's loss.
 """
 
 import math
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,12 +20,14 @@ import torch
 from s3search.errors import InvalidConfig, InvalidSchedule
 from s3search.evaluation.decoding import images_of
 from s3search.evaluation.fine import fine_plan
+from s3search.evaluation.metric import Metric
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.polish import losses
 from s3search.evaluation.polish.adam import RecoveringAdam, copied, put_back
 from s3search.evaluation.polish.differences import PlanDifferences
 from s3search.evaluation.polish.differentiable import DifferentiableDenoiser, frozen
 from s3search.evaluation.polish.gradient import PlanGradient, Seen
+from s3search.evaluation.polish.guarding import GuardedBy
 from s3search.evaluation.record import PolishReply
 from s3search.evaluation.views import View
 from s3search.metrics.statistic import Statistic
@@ -107,18 +110,17 @@ class PolishSettings:
 
 def polish(
     denoiser: Any,
-    view: View,
-    statistic: Statistic,
+    metric: Metric,
     schedule: Schedule,
     settings: PolishSettings,
     *,
     noise: NoiseBank,
     noise_seed: int,
     batch_size: int,
+    guarded_by: GuardedBy | None = None,
 ) -> PolishReply:
-    """``schedule`` after ``settings.iterations`` steps of Adam down the loss of ``statistic``,
-    which is of what ``view`` sees of images (n, d): as many calls, free steps unless the settings
-    keep its own.
+    """``schedule`` after ``settings.iterations`` steps of Adam down the loss of ``metric``: as
+    many calls, free steps unless the settings keep its own.
 
     Raises `InvalidSchedule` for what has no table of numbers (DPM-Solver-v3's steps, patches of
     the network), `EvaluationFailed` where network or extractor cannot be differentiated, unless
@@ -129,25 +131,33 @@ def polish(
     numbers, solved_before = coefficient_table(schedule), noise.n_solved
     check_process(denoiser, compile_plan(schedule))
     with ExitStack() as stack:
-        still = () if settings.by_differences else (frozen(denoiser), frozen(view.function))
+        still = () if settings.by_differences else (frozen(denoiser), frozen(metric.view.function))
         for each in (torch.inference_mode(False), torch.enable_grad(), *still):
             stack.enter_context(each)
         table = _trainable(schedule, numbers, settings, trained_range(denoiser.process))
         kind = PlanDifferences if settings.by_differences else PlanGradient
         gradient = kind(
             denoiser=DifferentiableDenoiser(denoiser, numbers.nfe, recompute=settings.recompute),
-            seen=_compared(denoiser, view, settings),
+            seen=_compared(denoiser, metric.view, settings),
             table=table,
             noise=noise,
             batch_size=batch_size,
         )
-        lowered = _lowered(gradient, statistic, settings, noise_seed)
+        lowered = _lowered(gradient, metric.statistic, settings, noise_seed)
+
+        def settled() -> bool:
+            if guarded_by is not None:
+                seed = losses.iteration_seed(noise_seed, settings.iterations)
+                n_images = polish_checks(settings.iterations) * settings.n_images
+                guarded_by.keep(gradient, seed, n_images)
+            return _keeps_the_better(gradient, lowered, settings)
+
         if isinstance(gradient, PlanDifferences):
             # an iteration of a gradient runs an image forward and backward
             values = gradient.run(lowered, 2.0 * settings.iterations * settings.n_images)
-            _keeps_the_better(gradient, lowered, settings)
+            settled()
         else:
-            values = _descended(gradient, lowered, settings)
+            values = _descended(gradient, lowered, settings, settled)
         made = table.moved_schedule(_provenance(schedule, settings))
     return PolishReply(
         made=PolishResult(schedule=made, losses=tuple(values)),
@@ -157,16 +167,19 @@ def polish(
 
 
 def _descended(
-    gradient: PlanGradient, lowered: losses.Lowered, settings: PolishSettings
+    gradient: PlanGradient,
+    lowered: losses.Lowered,
+    settings: PolishSettings,
+    settled: Callable[[], bool],
 ) -> list[float]:
     """The losses of Adam's iterations, after which the better of end and start is kept."""
     table, n = gradient.table, settings.iterations
     rate = settings.learning_rate or _rate(table.table.nfe, n)
     adam = RecoveringAdam(table.moves, table.project, rate)
     values = adam.run(lambda i: gradient(*lowered(i, settings.n_images)), n)
-    if not _keeps_the_better(gradient, lowered, settings):
+    if not settled():
         adam.restore()
-        _keeps_the_better(gradient, lowered, settings)
+        settled()
     return values
 
 

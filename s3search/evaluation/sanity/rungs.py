@@ -60,7 +60,9 @@ def rungs_of(loaded: Loaded) -> Iterator[Finding]:
         )
     yield _finding(LadderRung.GAUSSIAN, "a closed form scores schedules", without_images)
     is_score = isinstance(loaded.metric.view, Scorer)
-    without_features = "a score has no features; only a distance can be taken of the mixture's"
+    without_features = (
+        "a score has no features, by which a mixture's images could be compared with real ones"
+    )
     why = without_features if is_score else without_images
     yield _finding(LadderRung.MIXTURE, "a mixture of Gaussians scores schedules", why)
     yield _finding(LadderRung.RACE, "schedules that are poor after a few images stop there", None)

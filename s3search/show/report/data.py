@@ -320,8 +320,8 @@ def _provenance(
 
 def _metric(kind: str, words: MetricWords) -> str:
     """A kind of metric, and which way is better where that is no matter of course."""
-    is_told = kind == words.kind and words != FRECHET
-    return f"{kind} ({words.which_is_better})" if is_told else kind
+    is_said = kind == words.kind and words != FRECHET
+    return f"{kind} ({words.which_is_better})" if is_said else kind
 
 
 def _complete(frame: pd.DataFrame) -> pd.DataFrame:

@@ -32,7 +32,7 @@ def status_lines(rows: list[dict[str, Any]]) -> Iterator[str]:
         for veto in row["vetoed"]:
             reason = veto["reason"] or "no reason was given"
             yield f"  vetoed: trial {veto['trial']}, schedule {veto['schedule_id'][:8]}: {reason}"
-        yield from (f"  {line}" for line in rung_lines(row["parts"]))
+        yield from (f"  {line}" for line in rung_lines(row.get("parts", ())))
         yield from _ledger_lines(row["ledger"])
         yield from _ladder_lines(row["ladder"])
         yield from (f"  {line}" for line in gain_lines(row["gains"]))

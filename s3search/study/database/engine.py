@@ -50,17 +50,18 @@ _SECRET = re.compile(  # up to the next key: a value that was not encoded may ho
 _USER = re.compile(r"([^:/@]*):(.*)@", re.DOTALL)  # to the last "@": the password may have some
 
 
-def open_engine(url: str, *, create: bool) -> Engine:
+def open_engine(url: str, *, create: bool, may_be_older: bool = False) -> Engine:
     """An engine on ``url`` whose schema is this release's.
 
     With ``create`` a missing or older schema is made or upgraded; without it a database that holds
-    no study is an error, and nothing is written.  Raises `InvalidConfig` for a URL that leads
+    no study is an error, and nothing is written.  An older schema that ``may_be`` is left as it
+    is: who reads it asks for no column that came later.  Raises `InvalidConfig` for a URL that leads
     nowhere and `StudyConflict` for another version.
     """
     engine = _engine(url, create=create)
     try:
         with _said_where(url):
-            _bring_up_to_date(engine, url, create=create)
+            _bring_up_to_date(engine, url, create=create, may_be_older=may_be_older)
     except BaseException:
         engine.dispose()
         raise
@@ -259,13 +260,13 @@ def reading_url(parsed: URL) -> URL:
     return parsed.set(database=f"file:{quote(str(file))}", query=query)
 
 
-def _bring_up_to_date(engine: Engine, url: str, *, create: bool) -> None:
+def _bring_up_to_date(engine: Engine, url: str, *, create: bool, may_be_older: bool) -> None:
     head, *older = _revisions()
     with engine.begin() as connection:
         if create and engine.dialect.name == "postgresql":  # SQLite has one writer anyway
             connection.execute(select(sa.func.pg_advisory_xact_lock(_MAKING_TABLES)))
         current = _current(connection)
-        if current == head:
+        if current == head or (may_be_older and current in older):
             return
         if current is not None and current not in older:
             raise StudyConflict(

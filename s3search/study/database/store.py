@@ -48,7 +48,7 @@ from s3search.study.database.tables import (
 from s3search.study.file.config import StudyConfig
 from s3search.study.metric_words import MetricWords
 from s3search.study.optuna.copying import n_trials
-from s3search.study.optuna.mirror import DATABASE_ERRORS, OptunaMirror
+from s3search.study.optuna.mirror import DATABASE_ERRORS, Objective, OptunaMirror
 from s3search.study.vetoes import Veto, keep_vetoes, vetoes_of
 
 _FOUND_LATER = ("mean_image", "ems", "jump", "layers")  # unset in spaces of earlier releases
@@ -62,9 +62,12 @@ class StudyStore(StudyReader):
         super().__init__(engine, url, row)
         self._url = url
         table, n_images = self.config.metric, self.config.search.n_images
-        metric = f"{MetricWords.of(table).short}@{n_images} ({table.named})"
-        which = self.config.direction, self.config.guards
-        self.mirror = OptunaMirror(engine, url, self.name, metric, *which, self._write)
+        objective = Objective(
+            name=f"{MetricWords.of(table).short}@{n_images} ({table.named})",
+            direction=self.config.direction,
+            guards=self.config.guards,
+        )
+        self.mirror = OptunaMirror(engine, url, self.name, objective, self._write)
         self._lease: Lease | None = None
         self._stored: set[str] = set()  # schedules that need not be added again
 
@@ -264,11 +267,11 @@ def create_or_resume(
     return store
 
 
-def open_study(url: str, name: str) -> StudyStore:
+def open_study(url: str, name: str, *, may_be_older: bool = False) -> StudyStore:
     """An existing study, for reading; raises `InvalidConfig` or `StudyConflict` if it is not
-    there.
+    there.  ``may_be_older``: in a database of an older schema, too.
     """
-    engine = open_engine(url, create=False)
+    engine = open_engine(url, create=False, may_be_older=may_be_older)
     try:
         with engine.begin() as connection:
             row = _row(connection, name)
@@ -288,10 +291,11 @@ def open_study(url: str, name: str) -> StudyStore:
 def stored_study(url: str, name: str) -> Iterator[StudyStore | None]:
     """The study as it is stored, before it is opened to write; None where there is none to read.
 
-    It may be new, of an older schema or not readable: what is wrong is told when it is opened.
+    It may be new or not readable: what is wrong is told when it is opened.  Of an older schema it
+    has its file, its space, its notes, and what was measured with what.
     """
     try:
-        store = open_study(url, name)
+        store = open_study(url, name, may_be_older=True)
     except S3SearchError:
         yield None
         return

@@ -29,7 +29,7 @@ from s3search.evaluation.spec import EvaluatorSpec, MetricSpec, Precision, Targe
 from s3search.files import text_of
 from s3search.search.conversation import NoiseSeeds
 from s3search.search.direction import Direction
-from s3search.search.guards import Guard
+from s3search.search.guard import Guard
 from s3search.search.ladder import DEFAULT_LADDER, LadderRung
 from s3search.search.questions import PolishLoss
 from s3search.study.file.held_out import held_out_images

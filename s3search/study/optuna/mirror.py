@@ -23,7 +23,8 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from s3search.search.direction import Direction
-from s3search.search.guards import Guard, GuardLimits
+from s3search.search.guard import Guard
+from s3search.search.guarding import GuardLimits
 from s3search.search.questions import Measurement, Rung
 from s3search.search.trial import Trial
 from s3search.study.database.retries import ridden_out
@@ -48,24 +49,26 @@ class _Optuna:
     schema: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """What a study is judged by, as Optuna shows it: a name, a direction, and constraints."""
+
+    name: str
+    direction: Direction = Direction.MINIMIZE
+    guards: tuple[Guard, ...] = ()
+
+
 class OptunaMirror:
     """The Optuna study ``name``, made when it is first asked for; flush it before the engine is
     disposed of.  ``begin`` opens the transactions that write.
     """
 
-    def __init__(  # of a study, by its only maker
-        self,
-        engine: Engine,
-        url: str,
-        name: str,
-        metric: str,
-        direction: Direction,
-        guards: tuple[Guard, ...],
-        begin: Begin,
+    def __init__(
+        self, engine: Engine, url: str, name: str, objective: Objective, begin: Begin
     ) -> None:
         self._engine, self._url, self._name, self._begin = engine, url, name, begin
-        self._metrics = {metric: direction, "NFE": Direction.MINIMIZE}
-        self._limits = GuardLimits(guards)
+        self._metrics = {objective.name: objective.direction, "NFE": Direction.MINIMIZE}
+        self._limits = GuardLimits(objective.guards)
         self._optuna: _Optuna | None = None
         self._known: set[int] | None = None  # None: only the database knows
         self._pending: dict[int, FrozenTrial] = {}
@@ -149,7 +152,7 @@ class OptunaMirror:
 
 
 def _optuna_trial(
-    number: int, trial: Trial, measured: Measurement, broken: Sequence[float]
+    number: int, trial: Trial, measured: Measurement, broken: Sequence[float] = ()
 ) -> FrozenTrial:
     """One trial; ``broken`` says by how much it breaks each guard, which Optuna calls a
     constraint: it is feasible where none is above 0.

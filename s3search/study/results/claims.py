@@ -28,7 +28,7 @@ from s3search.metrics.intervals import (
     ratio_interval,
     shifted_ratio_interval,
 )
-from s3search.search.guards import Guard
+from s3search.search.guard import Guard
 from s3search.study.database.store import StudyStore
 from s3search.study.metric_words import MetricWords
 from s3search.study.results.coverage import Coverage, coverage_of, listed

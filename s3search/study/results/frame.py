@@ -13,7 +13,7 @@ import pandas as pd
 from s3search.metrics.intervals import interval_of
 from s3search.search.direction import Direction
 from s3search.search.finish import Candidate, choose_finalist
-from s3search.search.guards import Guard, broken_of, excesses
+from s3search.search.guard import Guard, broken_of, excesses
 from s3search.search.questions import Rung
 from s3search.search.trial import Origin
 from s3search.study.database.store import StudyStore

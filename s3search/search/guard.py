@@ -14,11 +14,9 @@ is.  Other published solvers, none better by the metric, are heard of as they ar
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
-from s3search.search.conversation import Answers, Conversation
 from s3search.search.direction import Direction
-from s3search.search.questions import Measurement
 
 _ROUNDING = 1e-9
 
@@ -50,42 +48,6 @@ class Guard:
         )
 
 
-@dataclass
-class GuardLimits:
-    """The guards of a study, and the best published solver by number of calls so far."""
-
-    guards: tuple[Guard, ...]
-    _published: dict[int, tuple[float, tuple[float, ...]]] = field(default_factory=dict)
-
-    def learn(self, measured: Measurement) -> None:
-        """Looks whether this is the best published solver until now."""
-        nfe, loss = measured.trial.nfe, measured.loss
-        if loss is None or not measured.guards or not measured.trial.origin.is_baseline:
-            return
-        if nfe not in self._published or loss < self._published[nfe][0]:
-            self._published[nfe] = loss, measured.guards
-
-    def excesses(self, measured: Measurement) -> tuple[float, ...]:
-        """By how much each guard is broken, above 0; none where nothing tells yet."""
-        published = self._published.get(measured.trial.nfe)
-        if published is None or not measured.guards:
-            return ()
-        return excesses(self.guards, measured.guards, published[1])
-
-    def judged(self, measured: Measurement) -> Measurement:
-        """The measurement, or, where it is no published solver and breaks a guard, one that did
-        not work.
-        """
-        self.learn(measured)
-        if measured.trial.origin.is_baseline:
-            return measured
-        broken = broken_of(self.guards, self.excesses(measured))
-        if not broken:
-            return measured
-        error = f"breaks {', '.join(broken)}"
-        return replace(measured, estimate=None, error=error, path={})
-
-
 def excesses(
     guards: Sequence[Guard], values: Sequence[float], published: Sequence[float]
 ) -> tuple[float, ...]:
@@ -97,19 +59,3 @@ def excesses(
 def broken_of(guards: Sequence[Guard], found: Iterable[float]) -> tuple[str, ...]:
     """The names of the guards that are broken."""
     return tuple(guard.name for guard, excess in zip(guards, found, strict=False) if excess > 0.0)
-
-
-def guarded(search: Conversation[None], guards: Sequence[Guard]) -> Conversation[None]:
-    """A search that hears of what breaks a guard as of what did not work."""
-    limits = GuardLimits(tuple(guards))
-    try:
-        ask = next(search)
-        while True:
-            answers = yield ask
-            given = tuple(
-                limits.judged(each) if isinstance(each, Measurement) else each
-                for each in answers.given
-            )
-            ask = search.send(Answers(given=given, outside=answers.outside))
-    except StopIteration:
-        return

@@ -1,0 +1,78 @@
+"""A search that hears of what breaks a guard as of what did not work (`s3search.search.guard`).
+
+What it has polished is held to the guards too, as far as it was known then which published solver
+is the best: a polish goes back on its way until it keeps them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from s3search.search.conversation import Answers, Ask, Conversation
+from s3search.search.guard import Guard, broken_of, excesses
+from s3search.search.questions import Measurement, Polish, Question
+
+
+@dataclass
+class GuardLimits:
+    """The guards of a study, and the best published solver by number of calls so far."""
+
+    guards: tuple[Guard, ...]
+    _published: dict[int, Measurement] = field(default_factory=dict)
+
+    def learn(self, measured: Measurement) -> None:
+        """Looks whether this is the best published solver until now."""
+        nfe, loss = measured.trial.nfe, measured.loss
+        if loss is None or not measured.guards or not measured.trial.origin.is_baseline:
+            return
+        known = self._published.get(nfe)
+        if known is None or known.loss is None or loss < known.loss:
+            self._published[nfe] = measured
+
+    def excesses(self, measured: Measurement) -> tuple[float, ...]:
+        """By how much each guard is broken, above 0; none where nothing tells yet."""
+        published = self._published.get(measured.trial.nfe)
+        if published is None or not measured.guards:
+            return ()
+        return excesses(self.guards, measured.guards, published.guards)
+
+    def held(self, question: Question) -> Question:
+        """The question; a polish with the guards and the best published solver beside it."""
+        if not isinstance(question, Polish) or question.nfe not in self._published:
+            return question
+        beside = self._published[question.nfe].trial
+        return replace(question, guards=self.guards, beside=beside)
+
+    def judged(self, measured: Measurement) -> Measurement:
+        """The measurement, or, where it is no published solver and breaks a guard, one that did
+        not work.
+        """
+        self.learn(measured)
+        if measured.trial.origin.is_baseline:
+            return measured
+        broken = broken_of(self.guards, self.excesses(measured))
+        if not broken:
+            return measured
+        error = f"breaks {', '.join(broken)}"
+        return replace(measured, estimate=None, error=error, path={})
+
+
+def guarded(search: Conversation[None], guards: Sequence[Guard]) -> Conversation[None]:
+    """A search that hears of what breaks a guard as of what did not work."""
+    limits = GuardLimits(tuple(guards))
+    try:
+        ask = next(search)
+        while True:
+            answers = yield _held_to(limits, ask)
+            given = tuple(
+                limits.judged(each) if isinstance(each, Measurement) else each
+                for each in answers.given
+            )
+            ask = search.send(Answers(given=given, outside=answers.outside))
+    except StopIteration:
+        return
+
+
+def _held_to(limits: GuardLimits, ask: Ask) -> Ask:
+    """What is asked, with polishes that know the guards."""
+    begin, wait = (tuple(map(limits.held, each)) for each in (ask.begin, ask.wait))
+    return replace(ask, begin=begin, wait=wait)
