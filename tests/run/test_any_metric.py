@@ -1,6 +1,7 @@
 """Searches by a score, a pair and other distances than Fréchet's; guards, second metrics."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from s3search.models import digits
 from s3search.processes import edm
 from s3search.run.found import SearchResult
 from s3search.schedules import published
+from s3search.schedules.schedule import Schedule
 from s3search.search.direction import Direction
+from s3search.search.guard import Guard
 from s3search.search.questions import Measure, Measurement, Polish, Rung, measure
 from s3search.search.trial import Trial, seeded
 from s3search.study.database.store import open_study
@@ -217,6 +220,34 @@ def _polished(metric: MetricSpec, **changes: Any) -> tuple[float, float]:
 def test_the_polish_follows_the_gradient_of_any_metric(metric: MetricSpec) -> None:
     before, after = _polished(metric, reference="digits")
     assert after < before
+
+
+def test_a_polish_goes_back_until_it_keeps_its_guards() -> None:
+    guard = MetricSpec(name="digits", where="metric.guard[0]")
+    spec = EvaluatorSpec(model="digits", metric=SCORE, reference="digits", guards=(guard,))
+    evaluator, start = Evaluator(spec), published.dpmpp_2m(edm(), nfe=4)
+    request = Polish(
+        trial=Trial.of(start, seeded("start")), iterations=16, n_images=80, seed=0, noise_seed=3
+    )
+
+    def seen(schedule: Schedule) -> tuple[float, float]:
+        asked = measure(schedule, rung=Rung.SEARCH, n_images=800, noise_seed=9)
+        found = evaluator.evaluate(asked)
+        assert found.loss is not None
+        return found.loss, found.guards[0]
+
+    before, free = seen(start), seen(evaluator.polish(request).made.schedule)
+    assert free[0] < before[0]
+    assert free[1] > 1.1 * before[1]  # without a guard it leaves the real images
+    limit = Guard(name="digits", direction=Direction.MINIMIZE, times=1.1)
+    held = replace(request, guards=(limit,), beside=request.trial)
+    assert held.key != request.key
+    kept = seen(evaluator.polish(held).made.schedule)
+    assert kept[1] < 1.1 * before[1]
+    assert free[0] < kept[0] < before[0]
+    strict = replace(limit, times=1e-6)
+    none = evaluator.polish(replace(held, guards=(strict,))).made.schedule
+    assert seen(none) == pytest.approx(before, rel=1e-6)
 
 
 def test_fine_targets_are_solved_once_for_each_noise() -> None:

@@ -11,7 +11,7 @@ from s3search.search.conversation import Answers, Ask, Conversation, Outside
 from s3search.search.direction import Direction
 from s3search.search.guard import Guard
 from s3search.search.guarding import GuardLimits, guarded
-from s3search.search.questions import Measure, Measurement, Rung
+from s3search.search.questions import Measure, Measurement, Polish, Rung
 from s3search.search.trial import Trial, published_as, searched
 
 FEWER = Guard(name="distance", direction=Direction.MINIMIZE, times=1.1)
@@ -64,9 +64,17 @@ def test_a_search_hears_of_what_breaks_a_guard_as_of_what_did_not_work() -> None
     heard: list[Measurement] = []
     other = _measured(4, 2.0, [9.0, 9.0], is_published=True)  # breaks one, and is no news
 
+    polish = Polish(
+        trial=Trial.of(SCHEDULES[1], searched("mutation")),
+        iterations=1,
+        n_images=4,
+        seed=0,
+        noise_seed=0,
+    )
+
     def search() -> Conversation[None]:
         for _ in range(3):
-            answers = yield Ask()
+            answers = yield Ask(begin=(polish,), wait=(polish,))
             heard.extend(answers.given)
 
     conversation, outside = guarded(search(), [FEWER, MORE]), Outside(budget=1.0)
@@ -74,8 +82,10 @@ def test_a_search_hears_of_what_breaks_a_guard_as_of_what_did_not_work() -> None
     kept = _measured(1, 0.5, [2.1, 9.5])
     broken = replace(_measured(2, 0.1, [2.1, 8.0]), path={5: 0.2})
     stopped = replace(_measured(3, 0.4, []), n_images=5)
-    next(conversation)
-    conversation.send(Answers(given=(best, kept), outside=outside))
+    assert next(conversation).wait == (polish,)  # nothing tells of a limit yet
+    ask = conversation.send(Answers(given=(best, kept), outside=outside))
+    held = replace(polish, guards=(FEWER, MORE), beside=best.trial)
+    assert ask.begin == ask.wait == (held,)
     conversation.send(Answers(given=(broken, other), outside=outside))
     with pytest.raises(StopIteration):
         conversation.send(Answers(given=(stopped,), outside=outside))

@@ -55,8 +55,8 @@ def open_engine(url: str, *, create: bool, may_be_older: bool = False) -> Engine
 
     With ``create`` a missing or older schema is made or upgraded; without it a database that holds
     no study is an error, and nothing is written.  An older schema that ``may_be`` is left as it
-    is: who reads it asks for no column that came later.  Raises `InvalidConfig` for a URL that leads
-    nowhere and `StudyConflict` for another version.
+    is: who reads it asks for no column that came later.  Raises `InvalidConfig` for a URL that
+    leads nowhere and `StudyConflict` for another version.
     """
     engine = _engine(url, create=create)
     try:
