@@ -23,7 +23,7 @@ from s3search.show.report import graphs
 from s3search.show.report.data import Collected, Pick
 from s3search.show.report.samples import NoSamples, Samples
 from s3search.show.report.svg import svg_of
-from s3search.show.terminal.comparison import comparison_lines, row_order
+from s3search.show.terminal.comparison import comparison_lines, real_images_of, row_order
 from s3search.show.terminal.gains import gain_lines
 from s3search.show.terminal.rungs import rung_lines
 from s3search.show.terminal.status import measured_words
@@ -82,6 +82,7 @@ def render(
         sections=[_section(collected, nfe) for nfe in collected.best],
         says=list(comparison_lines(dict(collected.comparison))),
         second=next((row["witness"]["extractor"] for row in rows if row["witness"]), None),
+        real_images=real_images_of(collected.comparison),
         rungs=collected.status["ladder"],
         parts=list(rung_lines(collected.status["parts"])),
         gains=list(gain_lines(collected.status["gains"])),

@@ -5,7 +5,7 @@ beside a fine solve of it and real images.
 import base64
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from s3search.study.file.config import StudyConfig
 
 REFERENCE_CALLS = 100
 _COLUMNS = 6
+_LOOKED_AT = 8  # times as many images as are shown, among which those with the best scores are
 _LARGEST_SIDE = 192  # pixels of an image on the page
 _LOSSLESS_SIDE = 64  # smaller images are shown pixel by pixel
 _QUALITY = 88
@@ -47,6 +48,8 @@ class Samples:
     noise_seed: int
     grids: Mapping[int, tuple[ImageGrid, ...]]
     real: ImageGrid | None
+    best_scores: Mapping[int, tuple[ImageGrid, ...]] = field(default_factory=dict)  # of a score
+    n_looked_at: int = 0  # images that these are the best of
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ def make_samples(
     if n_images == 0:
         return NoSamples("They were not asked for.")
     try:
-        evaluator = Evaluator(replace(config.evaluator_spec, second=None))
+        evaluator = Evaluator(replace(config.evaluator_spec, second=None, guards=()))
         return _samples(config, evaluator, picks, n_images)
     except S3SearchError as error:
         return NoSamples(f"The model could not be run on this machine: {error}")
@@ -100,6 +103,33 @@ def _samples(
         real=None
         if real is None or len(real) == 0
         else image_grid("real images", real[_spread(len(real), n_images)]),
+        best_scores={}
+        if not config.evaluator_spec.metric.is_score
+        else {nfe: _of_best_scores(evaluator, own, n_images, seed) for nfe, own in picks.items()},
+        n_looked_at=_LOOKED_AT * n_images,
+    )
+
+
+def _of_best_scores(
+    evaluator: Evaluator, picks: Sequence[Pick], n_images: int, seed: int
+) -> tuple[ImageGrid, ...]:
+    """The images of the best found schedule to which the study's score is kindest, and what the
+    best published one makes of the same noises: what a search by this score makes more of.
+    """
+    shown = list(two_of(picks))
+    found = next((pick for pick in shown if not pick.is_baseline), None)
+    if found is None:
+        return ()
+    metric, losses = evaluator.metric, []
+    batches = evaluator.batches(found.schedule, _LOOKED_AT * n_images, seed, with_targets=True)
+    for images, condition in batches:
+        losses += [metric.direction.loss(own) for own in metric.seen(images, condition)[:, 0]]
+    best = torch.as_tensor(np.argsort(losses, kind="stable")[:n_images].copy())
+    return tuple(
+        image_grid(
+            label_of(pick), evaluator.images(pick.schedule, _LOOKED_AT * n_images, seed)[best]
+        )
+        for pick in shown
     )
 
 

@@ -48,10 +48,9 @@ def comparison_table(found: dict[str, Any]) -> RenderableType:
             style = "" if row["is_baseline"] else "bold green"
             numbers = _numbers(row, second, has_ratio=words.is_minimized)
             parts += [Text(_name(row), style=style), cells(numbers, style=style)]
-    if found["floor"]:
-        other = next((row["witness"] for row in rows if row["witness"]), None)
-        between = [""] * (len(heads) - 1)
-        own = [_of_real(found, first), *between, _of_real(found, other)]
+    of_real, of_second = real_images_of(found)
+    if of_real or of_second:
+        own = [of_real, *[""] * (len(heads) - 1), of_second]
         parts += [Text(_FLOOR, style="dim"), cells(own, style="dim")]
     return Group(*parts)
 
@@ -65,7 +64,7 @@ def comparison_lines(found: dict[str, Any]) -> Iterator[str]:
 
 def remark_lines(found: dict[str, Any]) -> Iterator[str]:
     """What real images get, and what a person left out."""
-    if found["floor"]:
+    if any(real_images_of(found)):
         yield (
             f"{_FLOOR.capitalize()}, are as many draws of the reference images themselves: the "
             "distance's own bias at so many images, which no schedule should be expected to beat "
@@ -98,6 +97,15 @@ def _shown(rows: list[dict[str, Any]], nfe: int) -> list[dict[str, Any]]:
 
 def _name(row: dict[str, Any]) -> str:
     return str(row["name"]) if row["is_baseline"] else f"s3search ({row['schedule_id'][:8]})"
+
+
+def real_images_of(found: Mapping[str, Any]) -> tuple[str, str]:
+    """What real images get by the first and by the second metric; empty where that is not
+    known.
+    """
+    rows = found["rows"]
+    second = next((row["witness"] for row in rows if row["witness"]), None)
+    return _of_real(found, rows[0] if rows else None), _of_real(found, second)
 
 
 def _of_real(found: Mapping[str, Any], row: Mapping[str, Any] | None) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+import s3search
 from s3search.cli import run
 from s3search.errors import EvaluationFailed, StudyConflict
 from s3search.run.launching import launch
@@ -285,3 +286,32 @@ def test_the_command_writes_the_page_and_says_where(
     assert capsys.readouterr().out.startswith(f"wrote {path}: ")
     monkeypatch.setattr("sys.argv", [*words[:-1], str(tmp_path / "none" / "page.html")])
     assert run() == 2
+
+
+def test_the_best_scores_of_a_study_by_a_score_are_shown_beside_the_published(
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    s3search.search(
+        "digits",
+        metric="tests.support.plugins:asked_digit",
+        nfe=3,
+        evaluations=2,
+        n_images=40,
+        algorithm="random",
+        validation={"n_images": 60, "finalists": 1},
+        progress=False,
+        storage=url,
+        name="scores",
+    )
+    with open_study(url, "scores") as store:
+        collected = collect(store)
+        samples = make_samples(store.config, collected.picks, 4)
+    assert isinstance(samples, Samples)
+    published, found = samples.best_scores[3]
+    assert published.label.startswith("best published") and found.label.startswith("found")
+    assert published.source != found.source
+    assert found.source not in [grid.source for grid in samples.grids[3]]  # not the first four
+    page = render(collected, samples)
+    assert "NFE 3: the best scores" in page
+    assert "Of the first 32 images" in page
