@@ -202,7 +202,7 @@ def _size(images: int) -> tuple[int, int]:
 
 def _evaluator(folder: Path, name: str) -> Evaluator:
     member = load(folder, name)
-    live = LiveObjects(model=member.denoiser, features=member.features, reference=member.images)
+    live = LiveObjects(model=member.denoiser, metric=member.features, reference=member.images)
     return Evaluator(
         evaluator_spec(
             model=LIVE,

@@ -79,7 +79,7 @@ def test_slopes_are_the_gradients(process: NoiseProcess) -> None:
         value, exact = gradient(batches, loss)
         before = [move.detach().clone() for move in table.moves]
         with torch.no_grad():
-            features, slopes, places = differences._linear(batches)
+            features, slopes, places = differences._linear(batches, 100)
         assert all(torch.equal(a, b) for a, b in zip(before, table.moves, strict=True))
         moves = torch.zeros(len(places), dtype=torch.float64, requires_grad=True)
         at = loss(features + torch.tensordot(moves, slopes, dims=1))
@@ -100,12 +100,35 @@ def test_a_number_costs_the_calls_behind_it_alone() -> None:
     )
     _, differences = _both(schedule, table)
     # row 1: noise and one weight, 2 of 3 calls; row 2: three numbers, 1 call; row 3: none
-    assert differences.runs_of_round() == pytest.approx(2 + 2 * 2 / 3 + 3 * 1 / 3)
+    assert differences.runs_of_round() == pytest.approx(16 + 2 * 2 / 3 + 3 * 1 / 3)
     before = differences.denoiser.network_calls
     with torch.no_grad():
-        differences._linear(differences.batches(0, 10))
+        differences._linear(differences.batches(0, 80), 10)
     spent = differences.denoiser.network_calls - before
-    assert spent == pytest.approx(10 * 3 * (differences.runs_of_round() - 1))
+    assert spent == pytest.approx(10 * 3 * (differences.runs_of_round() - 8))
+
+
+def test_few_moved_images_tell_the_slopes_of_many() -> None:
+    """Of features that are what they are moved to, least squares know the slopes of the others."""
+    schedule = published.ddim(edm(), nfe=3)
+    table = TrainableTable(
+        coefficient_table(schedule),
+        carries=False,
+        free=frozenset([Freedom.COEFFICIENTS]),
+        trained=trained_range(edm()),
+    )
+    _, differences = _both(schedule, table)
+    batches = differences.batches(0, 400)
+    with torch.no_grad():
+        features, slopes, places = differences._linear(batches, 100)
+        exact = differences._linear(batches, 400)
+    torch.testing.assert_close(features, exact[0])
+    assert places == exact[2]
+    torch.testing.assert_close(slopes[:, :100], exact[1][:, :100])
+    mean_off = (slopes.mean(1) - exact[1].mean(1)).norm() / exact[1].mean(1).norm()
+    products = [torch.einsum("knd,ne->kde", own, features) for own in (slopes, exact[1])]
+    assert mean_off < 0.05
+    assert (products[0] - products[1]).norm() < 0.05 * products[1].norm()
 
 
 @_EACH

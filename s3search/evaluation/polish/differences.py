@@ -8,9 +8,14 @@ last row costs no network call at all.  With the slopes of the features of every
     features(moves) ~ features + sum_c moves_c (features_c - features) / step
 
 the loss of that, which costs no call, is lowered within a box (Gauss-Newton's model of the
-features, under any loss; Levenberg 1944), by L-BFGS-B; then the loss is looked at as it is, on the
-same images, and a step that does not lower it is taken back.  The box shrinks and the images grow
-from round to round, as what there is to gain comes near to what so many images can tell.
+features, under any loss; Levenberg 1944), by L-BFGS-B.  Numbers are moved on few images, and eight
+times as many are looked at as they are: what a distance of few images is off by hardly depends on
+the moves, so most of its noise is gone for little.  The slopes of the others are what least squares
+make of their features, which keeps the means of slopes and of their products with features.
+
+Then the loss is looked at as it is, on the same images, and a step that does not lower it is taken
+back.  The box shrinks and the images grow from round to round, as what there is to gain comes near
+to what so many images can tell.
 `python -m tests.benchmarks.bench_polish` has it beside the gradient, CMA-ES and SPSA.
 """
 
@@ -33,7 +38,9 @@ from s3search.solvers.sample import run_plan
 from s3search.solvers.tensor_plan import TensorPlan
 
 _ROUNDS = (1, 1, 2, 3, 3)  # images of each, relative to each other
-_FEWEST = 20  # images of a round
+_FEWEST = 20  # images of a round on which numbers are moved
+_STILL = 8  # times as many images are looked at without
+_RIDGE = 1e-3
 _BOX, _SHRINKS = 0.1, 0.6  # half a side of the first round's box, and by what it shrinks
 _STEP = 0.01  # of a difference; moves are of the size of the data
 _SAME = 1e-12
@@ -62,10 +69,10 @@ class PlanDifferences(PlanGradient):
         shared among the rounds.
         """
         losses: list[float] = []
-        box, images = _BOX, runs / self.runs_of_round() / sum(_ROUNDS)
+        box, moved = _BOX, max(_FEWEST, round(runs / self.runs_of_round() / sum(_ROUNDS)))
         for i, share in enumerate(_ROUNDS):
-            batches, loss_of = lowered(i, max(_FEWEST, round(share * images)))
-            features, slopes, places = self._linear(batches)
+            batches, loss_of = lowered(i, round(share * moved * _STILL))
+            features, slopes, places = self._linear(batches, round(share * moved))
             if not (torch.isfinite(features).all() and torch.isfinite(slopes).all()):
                 if not losses:
                     raise EvaluationFailed(
@@ -87,26 +94,34 @@ class PlanDifferences(PlanGradient):
 
     @torch.no_grad()
     def runs_of_round(self) -> float:
-        """Runs of the whole schedule that a round costs for each image."""
+        """Runs of the whole schedule that a round costs for each image on which numbers are
+        moved.
+        """
         n = self.table.table.nfe
-        return 2.0 + sum((n - each.n_known) / n for each in self.moved_plans())
+        return 2.0 * _STILL + sum((n - each.n_known) / n for each in self.moved_plans())
 
-    def _linear(self, batches: Sequence[Drawn]) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
-        """Features (n, d), their slopes in each number (k, n, d), and where these numbers are."""
+    def _linear(
+        self, batches: Sequence[Drawn], n_moved: int
+    ) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
+        """Features (n, d), their slopes in each number (k, n, d), and where these numbers are;
+        numbers are moved on the first ``n_moved`` images.
+        """
         base, moved = self.table.plan(), list(self.moved_plans())
         features: list[Tensor] = []
         slopes: list[Tensor] = []
-        for batch in batches:
-            answers: list[Tensor] = []
-            own = self._seen(batch, base, answers)
-            there = [self._seen(batch, each.plan, answers[: each.n_known]) for each in moved]
+        for noise, condition in batches:
+            k, answers = max(0, n_moved - sum(map(len, features))), list[Tensor]()
+            own = self._seen((noise, condition), base, answers)
             features.append(own)
-            pairs = zip(there, moved, strict=True)
-            slopes.append(own.new_zeros((0, *own.shape)))
-            if moved:
-                slopes[-1] = torch.stack([(other - own) / each.step for other, each in pairs])
+            few = noise[:k], {key: value[:k] for key, value in condition.items()}
+            known = [answer[:k] for answer in answers]
+            slopes.append(own.new_zeros((len(moved), *own[:k].shape)))
+            for i, each in enumerate(moved if k else ()):
+                there = self._seen(few, each.plan, known[: each.n_known])
+                slopes[-1][i] = (there - own[:k]) / each.step
         places = [(each.leaf, each.place) for each in moved]
-        return torch.cat(features), torch.cat(slopes, dim=1), places
+        seen, known_slopes = torch.cat(features), torch.cat(slopes, dim=1)
+        return seen, _of_all(seen, known_slopes), places
 
     def _seen(self, batch: Drawn, plan: TensorPlan, answers: list[Tensor]) -> Tensor:
         """The features of a plan's images (b, d), its first calls answered by ``answers``, to
@@ -143,6 +158,25 @@ class PlanDifferences(PlanGradient):
                     if known is not None:
                         yield Moved(i, place, step, plan, known)
                     break
+
+
+def _of_all(features: Tensor, slopes: Tensor) -> Tensor:
+    """Slopes (k, n, d) for all features (n, d) from those of the first (k, m, d): the others have
+    what least squares make of their features.
+    """
+    k, m, d = slopes.shape
+    n = len(features)
+    if m == n or not k:
+        return slopes
+    mean, scale = features.mean(0), features.std(0).clamp(min=1e-12)
+    inputs = torch.cat([torch.ones_like(features[:, :1]), (features - mean) / scale], dim=1)
+    few = inputs[:m]
+    ridge = _RIDGE * m * torch.eye(d + 1, dtype=few.dtype, device=few.device)
+    ridge[0, 0] = 0.0
+    targets = slopes.permute(1, 0, 2).reshape(m, k * d)
+    weights = torch.linalg.solve(few.T @ few + ridge, few.T @ targets)
+    others = (inputs[m:] @ weights).reshape(n - m, k, d).permute(1, 0, 2)
+    return torch.cat([slopes, others], dim=1)
 
 
 def _lowest(
