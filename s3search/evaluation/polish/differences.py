@@ -10,8 +10,9 @@ last row costs no network call at all.  With the slopes of the features of every
 the loss of that, which costs no call, is lowered within a box (Gauss-Newton's model of the
 features, under any loss; Levenberg 1944), by L-BFGS-B.  Numbers are moved on few images, and eight
 times as many are looked at as they are: what a distance of few images is off by hardly depends on
-the moves, so most of its noise is gone for little.  The slopes of the others are what least squares
-make of their features, which keeps the means of slopes and of their products with features.
+the moves, so most of its noise is gone for little.  The slopes of the others are what least
+squares make of their features, which keeps the means of slopes and of their products with
+features.
 
 Then the loss is looked at as it is, on the same images, and a step that does not lower it is taken
 back.  The box shrinks and the images grow from round to round, as what there is to gain comes near
