@@ -23,7 +23,7 @@ from s3search.metrics.references.source import check_images
 from s3search.models.diffusers.loading import denoiser_of, is_pipeline
 from s3search.models.given import given_denoiser
 from s3search.processes import NOISE_PROCESSES, NoiseProcess
-from s3search.study.file.config import DISTANCES
+from s3search.study.file.metric_tables import DISTANCES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

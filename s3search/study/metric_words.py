@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from s3search.search.direction import Direction
-from s3search.study.file.config import MeasureTable
+from s3search.study.file.metric_tables import MeasureTable
 
 _TITLES = {
     "frechet": "Fréchet distance",

@@ -384,6 +384,12 @@ def test_what_is_missing_beside_it_is_refused() -> None:
         )
 
 
+def test_a_second_metric_has_no_guards() -> None:
+    second = {"features": "digits", "network": "b", "guard": [{"score": "mse", "at_most": 2.0}]}
+    with pytest.raises(InvalidConfig, match=r"validation\.metric\.guard: a second metric chooses"):
+        parse_config({**TABLES, "validation": {"metric": second}})
+
+
 def test_usual_extractors_and_directions_are_filled_in() -> None:
     for kind, features in {"cmmd": "clip", "mind": "inception", "kernel": "inception"}.items():
         assert parse_config({**TABLES, "metric": {"kind": kind}}).metric.features == features

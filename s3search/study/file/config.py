@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
@@ -24,8 +23,7 @@ from pydantic import (
 
 from s3search.errors import InvalidConfig, nearest
 from s3search.evaluation.limits import MOST_IMAGES
-from s3search.evaluation.plugins import FEATURES, MINIMIZED_SCORES, SCORES
-from s3search.evaluation.spec import EvaluatorSpec, MetricSpec, Precision, Target
+from s3search.evaluation.spec import EvaluatorSpec, Precision
 from s3search.files import text_of
 from s3search.search.conversation import NoiseSeeds
 from s3search.search.direction import Direction
@@ -33,7 +31,9 @@ from s3search.search.guard import Guard
 from s3search.search.ladder import DEFAULT_LADDER, LadderRung
 from s3search.search.questions import PolishLoss
 from s3search.study.file.held_out import held_out_images
+from s3search.study.file.metric_tables import MeasureTable, MetricTable
 from s3search.study.file.protocols import with_protocol
+from s3search.study.file.table import OpenTable, Table
 
 DEFAULT_STORAGE = "sqlite:///s3search.db"
 
@@ -54,27 +54,12 @@ def _whole(least: int, of_what: str, auto: str, most: int | None = None) -> Befo
     return BeforeValidator(checked)
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class _OpenTable(BaseModel):
-    """A table whose remaining keys go to the function that it names."""
-
-    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The remaining keys."""
-        return dict(self.model_extra or {})
-
-
 def _polish_loss(value: object) -> object:
     """The loss under its name of today; it was a Fréchet distance when there was no other."""
     return "metric" if value == "frechet" else value
 
 
-class StudyTable(_Table):
+class StudyTable(Table):
     """``[study]``: the name under which a study is found again, and its seed."""
 
     name: str = Field(min_length=1, max_length=200)
@@ -88,13 +73,13 @@ class StudyTable(_Table):
         return name
 
 
-class ModelTable(_OpenTable):
+class ModelTable(OpenTable):
     """``[model]``: a loader and its keys."""
 
     loader: str
 
 
-class SpaceTable(_OpenTable):
+class SpaceTable(OpenTable):
     """``[space]``: a preset, the numbers of network calls, and any field of the preset."""
 
     preset: str = "usf"
@@ -108,143 +93,20 @@ class SpaceTable(_OpenTable):
         return tuple(sorted(nfe))
 
 
-DISTANCES = {"frechet": None, "kernel": "inception", "cmmd": "clip", "mind": "inception"}
-"""The distances, each with the extractor that it has unless another is named."""
-
-Kind = Literal["frechet", "kernel", "cmmd", "mind", "score"]
-
-
-class MeasureTable(_OpenTable):
-    """What every metric's table says: a distance of features, or a score of single images."""
-
-    kind: Kind = "frechet"
-    features: str | None = None  # of a distance
-    score: str | None = None  # images (B, C, H, W) and what they were made for -> (B,)
-    direction: Direction | None = None  # None: as the score itself says; a distance is minimised
-    target: Target | None = None  # what a score compares images with
-
-    @model_validator(mode="before")
-    @classmethod
-    def _with_defaults(cls, data: Any) -> Any:
-        """A score says of what kind it is, and some distances have an extractor of their own."""
-        if not isinstance(data, Mapping):
-            return data
-        found = dict(data)
-        if found.get("score") is not None:
-            found.setdefault("kind", "score")
-        usual = DISTANCES.get(str(found.get("kind", "frechet")))
-        if usual is not None and found.get("features") is None:
-            found["features"] = usual
-        return found
-
-    @model_validator(mode="after")
-    def _names_one_thing(self) -> "MeasureTable":
-        if self.kind == "score":
-            if self.score is None:
-                raise ValueError(
-                    "kind = 'score' needs score: a name ("
-                    f"{', '.join(SCORES)}) or 'package.module:function'"
-                )
-            if self.features is not None:
-                raise ValueError("features: a score has none; leave the key out")
-            return self
-        if self.score is not None:
-            raise ValueError(
-                f"score: kind = {self.kind!r} is a distance of features; leave out one"
-            )
-        if self.features is None:
-            raise ValueError(
-                f"features: missing; an extractor's name ({', '.join(FEATURES)}) or "
-                "'package.module:function'"
-            )
-        for key in ("direction", "target"):
-            if getattr(self, key) is not None:
-                raise ValueError(f"{key}: is for kind = 'score'; a distance is always minimised")
-        return self
-
-    @property
-    def named(self) -> str:
-        """The extractor, or the score."""
-        return str(self.score if self.kind == "score" else self.features)
-
-    @property
-    def settled_direction(self) -> Direction:
-        """Whether more is better."""
-        if self.kind != "score" or self.score in MINIMIZED_SCORES:
-            return self.direction or Direction.MINIMIZE
-        return self.direction or Direction.MAXIMIZE
-
-    def spec(self, where: str) -> MetricSpec:
-        """What a worker needs; ``where`` is the table of the study file."""
-        return MetricSpec(
-            name=self.named,
-            options=self.options,
-            kind=self.kind,
-            direction=self.settled_direction,
-            target=self.target,
-            where=where,
-        )
-
-
-class GuardTable(MeasureTable):
-    """``[[metric.guard]]``: what may not get worse while the metric gets better, as a multiple of
-    what the best published solver has.
-    """
-
-    at_most: float | None = Field(default=None, gt=0)  # of what is minimised
-    at_least: float | None = Field(default=None, gt=0)  # of what is maximised
-
-    @property
-    def guard(self) -> Guard:
-        """As a search knows it."""
-        times = self.at_most if self.at_least is None else self.at_least
-        assert times is not None  # checked below
-        name = str(self.options.get("object", self.named))
-        return Guard(name=name, direction=self.settled_direction, times=times)
-
-    @model_validator(mode="after")
-    def _has_a_limit(self) -> "GuardTable":
-        is_minimized = self.settled_direction is Direction.MINIMIZE
-        right, wrong = ("at_most", "at_least") if is_minimized else ("at_least", "at_most")
-        if getattr(self, right) is None or getattr(self, wrong) is not None:
-            raise ValueError(
-                f"a guard that is {self.settled_direction.value}d needs {right}, how many times "
-                "the best published solver's value it may have, and nothing else"
-            )
-        return self
-
-
-class MetricTable(MeasureTable):
-    """``[metric]``: what everything is decided by, or a protocol that fixes it."""
-
-    protocol: str | None = None
-    guard: tuple[GuardTable, ...] = ()
-
-    @property
-    def stored(self) -> dict[str, Any]:
-        """The table as it was before there were kinds, where it says no more."""
-        content = self.model_dump(mode="json")
-        usual = {"kind": "frechet", "guard": []}
-        for key in ("kind", "score", "direction", "target", "guard"):
-            if content[key] == usual.get(key):
-                del content[key]
-        return content
-
-
-class ReferenceTable(_OpenTable):
+class ReferenceTable(OpenTable):
     """``[reference]``: real images or their statistics."""
 
     images: str
 
 
-class StatisticsTable(_Table):
+class StatisticsTable(Table):
     """``[statistics]``: files that `s3search tools statistics` wrote for this model."""
 
     ems: str | None = None
     gaussian: str | None = None
 
 
-class SearchTable(_Table):
+class SearchTable(Table):
     """``[search]``: how long, how fine, and by which algorithm."""
 
     algorithm: str = "s3"  # "evolution", "usf", "autodiffusion", "random", "optuna:tpe", ...
@@ -267,7 +129,7 @@ class SearchTable(_Table):
         return self
 
 
-class ValidationTable(_Table):
+class ValidationTable(Table):
     """``[validation]``: how the finalists are re-scored on noise that the search never saw."""
 
     n_images: Annotated[
@@ -281,14 +143,14 @@ class ValidationTable(_Table):
     metric: MetricTable | None = None  # a second one, which chooses nothing
 
 
-class StorageTable(_Table):
+class StorageTable(Table):
     """``[storage]``: the database, and a folder for what the dashboard shows beside it."""
 
     url: str = DEFAULT_STORAGE
     artifacts: str | None = None  # None: beside an SQLite file, else none are written
 
 
-class ClusterTable(_Table):
+class ClusterTable(Table):
     """``[cluster]``: where schedules are evaluated."""
 
     address: str = "local"
@@ -328,7 +190,7 @@ class ClusterTable(_Table):
         return self
 
 
-class StudyConfig(_Table):
+class StudyConfig(Table):
     """A whole study file."""
 
     study: StudyTable
@@ -358,6 +220,11 @@ class StudyConfig(_Table):
             raise ValueError(
                 "reference: missing; a distance is one to real images or their statistics. See "
                 "`s3search demo` for a complete study file"
+            )
+        if self.validation.metric is not None and self.validation.metric.guard:
+            raise ValueError(
+                "validation.metric.guard: a second metric chooses nothing, so nothing can be "
+                "guarded from it; write [[metric.guard]]"
             )
         for table in ("search", "validation") if self.metric.guard else ():
             if not getattr(self, table).baselines:
