@@ -250,6 +250,27 @@ def test_a_polish_goes_back_until_it_keeps_its_guards() -> None:
     assert seen(none) == pytest.approx(before, rel=1e-6)
 
 
+def test_a_polish_solves_finely_for_its_guards_alone_what_these_see() -> None:
+    """Not the fresh images of every iteration, of which the loss needs no target."""
+    guard = MetricSpec(
+        name="psnr",
+        kind="score",
+        direction=Direction.MAXIMIZE,
+        target="fine",
+        where="metric.guard[0]",
+    )
+    spec = EvaluatorSpec(model="digits", metric=SCORE, reference="digits", guards=(guard,))
+    evaluator, start = Evaluator(spec), Trial.of(published.dpmpp_2m(edm(), nfe=4), seeded("start"))
+    limit = Guard(name="psnr", direction=Direction.MAXIMIZE, times=0.9)
+    polish = Polish(trial=start, iterations=16, n_images=80, seed=0, noise_seed=3)
+    assert evaluator.gradient_problem is None
+    before = evaluator.noise.n_solved
+    evaluator.polish(polish)
+    assert evaluator.noise.n_solved == before
+    evaluator.polish(replace(polish, guards=(limit,), beside=start))
+    assert evaluator.noise.n_solved == before + 200  # whole blocks of 2 checks of 80 images
+
+
 def test_fine_targets_are_solved_once_for_each_noise() -> None:
     metric = MetricSpec(name="mse", kind="score", target="fine")
     evaluator = Evaluator(EvaluatorSpec(model="digits", metric=metric, batch_size=70))

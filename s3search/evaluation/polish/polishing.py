@@ -142,6 +142,7 @@ def polish(
             table=table,
             noise=noise,
             batch_size=batch_size,
+            fine_targets=settings.fine_targets,
         )
         lowered = _lowered(gradient, metric.statistic, settings, noise_seed)
 
