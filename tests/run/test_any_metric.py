@@ -431,6 +431,20 @@ def test_keywords_that_do_not_fit_are_refused(keywords: dict[str, Any], words: s
         s3search.search("digits", nfe=3, evaluations=1, progress=False, **keywords)
 
 
+@pytest.mark.parametrize(
+    ("score", "words"),
+    [
+        (lambda images: [1.0] * len(images), "returned list"),
+        (lambda images, captions: images.mean(dim=(1, 2, 3)), "needs captions"),
+    ],
+)
+def test_no_remedy_is_named_that_is_none(score: Any, words: str) -> None:
+    """Without the check all of its measurements would fail."""
+    with pytest.raises(InvalidConfig, match=words) as raised:
+        s3search.search("digits", metric=score, nfe=3, evaluations=1, progress=False)
+    assert "search.check" not in str(raised.value)
+
+
 def test_a_schedule_is_evaluated_by_any_metric() -> None:
     judge = digits.features("b")
 
