@@ -60,7 +60,7 @@ class GuardLimits:
         broken = broken_of(self.guards, self.excesses(measured))
         if not broken:
             return measured
-        error = f"breaks {', '.join(broken)}"
+        error = f"breaks the guard{'s' * (len(broken) > 1)} {', '.join(broken)}"
         return replace(measured, estimate=None, error=error, path={})
 
 

@@ -115,6 +115,23 @@ def test_what_breaks_a_guard_neither_wins_nor_is_validated(found: SearchResult, 
     assert all(len(own) == 1 and own[0] > 0.0 for own in values)
 
 
+def test_where_nothing_keeps_the_guards_that_is_what_is_said() -> None:
+    """And not that nothing was validated, which would leave people to guess why."""
+    strict = {"features": "digits", "at_most": 0.01}
+    found = s3search.search(
+        "digits",
+        **SMALL,
+        metric={"score": "psnr", "target": "fine", "guard": [strict]},
+        reference="digits",
+    )
+    (claim,) = found.comparison["claims"]
+    said = claim["says"][0]
+    assert said.startswith("no schedule that the search found keeps the guards (digits): ")
+    assert "break one on the search's noise; allow more, or raise the budget; " in said
+    assert "; the best published is " in said
+    assert set(found.table["breaks"]) == {"digits"}  # also what is published: none is so near
+
+
 def test_optuna_maximises_it_and_knows_what_is_infeasible(found: SearchResult, url: str) -> None:
     study = optuna.load_study(study_name="asked digit", storage=url)
     assert [each.name for each in study.directions] == ["MAXIMIZE", "MINIMIZE"]

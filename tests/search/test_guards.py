@@ -105,6 +105,6 @@ def test_a_search_hears_of_what_breaks_a_guard_as_of_what_did_not_work() -> None
     with pytest.raises(StopIteration):
         conversation.send(Answers(given=(stopped,), outside=outside))
     assert [each.loss for each in heard] == [1.0, 0.5, None, 2.0, None]
-    assert heard[2].error == "breaks score"
+    assert heard[2].error == "breaks the guard score"
     assert (heard[2].losses, heard[2].cost) == ({}, broken.cost)
     assert heard[4] is stopped
