@@ -274,7 +274,7 @@ class Evaluator:
         """A schedule after gradient descent on the metric itself, or on the trajectory's error."""
         settings = PolishSettings.of(
             request,
-            by_differences=True if self.gradient_problem is not None else None,
+            by_differences=self.gradient_problem is not None,
             fine_targets=self.metric.fine_targets,
             target="pixels" if self.metric.kind == "score" else "features",
         )

@@ -70,29 +70,30 @@ class NoiseBank:
         *,
         held_out: bool = False,
         with_targets: bool = False,
+        solves: bool = True,
     ) -> Iterator[Drawn]:
         """Noise (b, C, H, W) and condition, in batches of at most ``batch_size``, ``n_images`` in
         all; a batch ends at every number of images in ``cuts``.
 
         With ``held_out`` the conditions are those that the model keeps for validation, if any;
-        ``with_targets`` their targets are among them, if there are any.
+        ``with_targets`` their targets are among them, if there are any; those that nobody has yet
+        only if it ``solves``.
         """
         start = 0
         for edge in sorted({n for n in cuts if 0 < n < n_images} | {n_images}):
             while start < edge:
                 stop = min(edge, start + batch_size)
                 key = seed, held_out and self._knows_held_out
-                yield self._span(*key, start, stop, with_targets=with_targets)
+                span = self._span(*key, start, stop, solves=with_targets and solves)
+                yield span if with_targets else (span[0], for_network(span[1]))
                 start = stop
 
-    def _span(
-        self, seed: int, held_out: bool, start: int, stop: int, *, with_targets: bool
-    ) -> Drawn:
+    def _span(self, seed: int, held_out: bool, start: int, stop: int, *, solves: bool) -> Drawn:
         first, last = start // BLOCK, -(-stop // BLOCK)
         drawn = [self._block(seed, block, held_out) for block in range(first, last)]
-        if with_targets:
+        if solves:
             drawn = [self._with_target(each) for each in drawn]
-        else:
+        elif any(TARGET not in condition for _, condition in drawn):  # some blocks have theirs
             drawn = [(noise, for_network(condition)) for noise, condition in drawn]
         inside = slice(start - first * BLOCK, stop - first * BLOCK)
         noise = torch.cat([noise for noise, _ in drawn])[inside]

@@ -7,6 +7,7 @@ from typing import Any
 from s3search.cluster.asking import Pool, findings_by
 from s3search.errors import InvalidConfig
 from s3search.evaluation.record import Finding, Status
+from s3search.evaluation.sanity.checking import FEATURES, SCORE
 from s3search.evaluation.sanity.rungs import GRADIENT, GUARDS, REAL, SECOND
 from s3search.search.ladder import LadderRung
 from s3search.study.database.store import stored_study
@@ -44,9 +45,11 @@ def checked(config: StudyConfig, pool: Pool) -> Checked:
         if store is not None and store.measured_with() is not None:
             return Checked()
     findings = [each for each in findings_by(pool) if _is_asked(config, each)]
-    errors = [each.message for each in findings if each.status is Status.ERROR]
+    errors = [each for each in findings if each.status is Status.ERROR]
     if errors:
-        raise InvalidConfig("; ".join(errors) + "; search.check = false searches it as it is")
+        may_work = any(each.check not in (FEATURES, SCORE) for each in errors)
+        remedy = ["search.check = false searches it as it is"] if may_work else []
+        raise InvalidConfig("; ".join([*(each.message for each in errors), *remedy]))
     return Checked(
         warnings=tuple(each.message for each in findings if each.status is Status.WARNING),
         rungs=tuple(_rungs(findings)),

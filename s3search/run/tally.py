@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from s3search.search.conversation import Note, Outside
-from s3search.search.guarding import GuardLimits
 from s3search.search.questions import Answer, Measurement, Rung
 from s3search.study.database.store import StudyStore
 from s3search.study.file.config import SearchTable
@@ -59,7 +58,6 @@ class Tally:
         self._failed = 0
         self._spend = spend_of(store)  # by rung and kind of job
         self._spent = store.images_spent()  # of the search, earlier runs included
-        self._limits = GuardLimits(store.config.guards)
         self._look_at_bests()
         self._predictor = predictor_of(store)  # by NFE
         self._warnings = warnings_of(store)
@@ -171,8 +169,7 @@ class Tally:
             return rung.value
         first = self._log.trial(answer.trial.id) or answer.trial
         is_baseline = first.origin.is_baseline
-        self._limits.learn(answer)
-        breaks = any(excess > 0.0 for excess in self._limits.excesses(answer))
+        breaks = any(excess > 0.0 for excess in self._log.limits.excesses(answer))
         is_out = (breaks and not is_baseline) or answer.trial.id in self._vetoes()
         if value is not None and not is_out:
             side = self._best_baseline if is_baseline else self._best

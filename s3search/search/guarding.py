@@ -9,38 +9,46 @@ from dataclasses import dataclass, field, replace
 
 from s3search.search.conversation import Answers, Ask, Conversation
 from s3search.search.guard import Guard, broken_of, excesses
-from s3search.search.questions import Measurement, Polish, Question
+from s3search.search.questions import Measurement, Polish, Question, Rung
+
+_Images = tuple[int, Rung, int, int]
+"""Calls, rung, number of images, and the seed of their noise."""
 
 
 @dataclass
 class GuardLimits:
-    """The guards of a study, and the best published solver by number of calls so far."""
+    """The guards of a study, and the best published solver so far, by number of calls and by the
+    images that it made: values of other noise, or of other numbers of images, tell no limit.
+    """
 
     guards: tuple[Guard, ...]
-    _published: dict[int, Measurement] = field(default_factory=dict)
+    _published: dict[_Images, Measurement] = field(default_factory=dict)
 
     def learn(self, measured: Measurement) -> None:
         """Looks whether this is the best published solver until now."""
-        nfe, loss = measured.trial.nfe, measured.loss
+        images, loss = _images_of(measured), measured.loss
         if loss is None or not measured.guards or not measured.trial.origin.is_baseline:
             return
-        known = self._published.get(nfe)
+        known = self._published.get(images)
         if known is None or known.loss is None or loss < known.loss:
-            self._published[nfe] = measured
+            self._published[images] = measured
 
     def excesses(self, measured: Measurement) -> tuple[float, ...]:
         """By how much each guard is broken, above 0; none where nothing tells yet."""
-        published = self._published.get(measured.trial.nfe)
+        published = self._published.get(_images_of(measured))
         if published is None or not measured.guards:
             return ()
         return excesses(self.guards, measured.guards, published.guards)
 
     def held(self, question: Question) -> Question:
         """The question; a polish with the guards and the best published solver beside it."""
-        if not isinstance(question, Polish) or question.nfe not in self._published:
+        if not isinstance(question, Polish):
             return question
-        beside = self._published[question.nfe].trial
-        return replace(question, guards=self.guards, beside=beside)
+        known = self._published.items()
+        best = [m for (nfe, rung, *_), m in known if (nfe, rung) == (question.nfe, Rung.SEARCH)]
+        if not best:
+            return question
+        return replace(question, guards=self.guards, beside=best[0].trial)
 
     def judged(self, measured: Measurement) -> Measurement:
         """The measurement, or, where it is no published solver and breaks a guard, one that did
@@ -52,7 +60,7 @@ class GuardLimits:
         broken = broken_of(self.guards, self.excesses(measured))
         if not broken:
             return measured
-        error = f"breaks {', '.join(broken)}"
+        error = f"breaks the guard{'s' * (len(broken) > 1)} {', '.join(broken)}"
         return replace(measured, estimate=None, error=error, path={})
 
 
@@ -70,6 +78,11 @@ def guarded(search: Conversation[None], guards: Sequence[Guard]) -> Conversation
             ask = search.send(Answers(given=given, outside=answers.outside))
     except StopIteration:
         return
+
+
+def _images_of(measured: Measurement) -> _Images:
+    question = measured.question
+    return measured.trial.nfe, question.rung, question.n_images, question.noise_seed
 
 
 def _held_to(limits: GuardLimits, ask: Ask) -> Ask:

@@ -20,6 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 from s3search.search.conversation import DECISION, Answers, Ask, Note, Outside
+from s3search.search.guarding import GuardLimits
 from s3search.search.questions import (
     SEARCHING,
     Answer,
@@ -56,13 +57,14 @@ class Log:
         self._trials: dict[int, Trial] = {}  # by number
         self._first: dict[str, Trial] = {}  # the first of each schedule, by id
         self._measured: dict[str, Any] = {}  # by question key: a row until it is asked for
+        self.limits = GuardLimits(store.config.guards)  # by all that was measured, also before
         self._seconds: set[str] = set()  # keys of validations that a second metric saw
         self._jobs: dict[str, Answer] = {}  # of the present turn
         for trial in store.trials():
             self._keep_trial(trial)
         # of this version of the space, what an earlier run proposed and this one has not yet
         self._ahead = {n for n in self._trials if n >= first_number}
-        self._decisions = self._stored_decisions()
+        self._decisions = _stored_decisions(store, first_number)
         self._events: dict[tuple[str, str], dict[str, Any]] = {}  # by point and limits
         self._vetoed_at: dict[str, list[str]] = {}  # by point, under whatever limits
         self._read_events()
@@ -123,7 +125,8 @@ class Log:
             first = self._first[answer.trial.id]
             assert first.number is not None
             named = Trial.of(answer.trial.schedule, first.origin, number=first.number)
-            self._store.mirror.add(first.number, named, answer)
+            self.limits.learn(answer)
+            self._store.mirror.add(first.number, named, answer, self.limits.excesses(answer))
         question = answer.question
         asked = (question.rung, answer.trial.id, question.n_images, question.noise_seed)
         _keep(self._measured, answer, asked, is_stopped=answer.rung is Rung.STOPPED)
@@ -226,17 +229,15 @@ class Log:
             asked = (rung, row.schedule_id, n, row.noise_seed)
             _keep(self._measured, row, asked, is_stopped=row.rung == Rung.STOPPED)
             first = self._first.get(row.schedule_id)
-            if searching and first is not None and first.number not in mirrored:
-                assert first.number is not None  # a kill cut it off
+            if not searching or first is None:
+                continue
+            assert first.number is not None
+            if row.guards or first.number not in mirrored:  # a kill cut it off
                 question = searched_question(first, self._store.config)
-                mirror.add(first.number, first, measurement_of(row, question, self._direction))
+                found = measurement_of(row, question, self._direction)
+                self.limits.learn(found)
+                mirror.add(first.number, first, found, self.limits.excesses(found))
         mirror.flush()
-
-    def _stored_decisions(self) -> dict[tuple[str, str], Mapping[str, Any]]:
-        """By key and point; all but the last one, which may have been followed by nothing."""
-        notes = [content for _, content in self._store.notes(DECISION)]
-        own = [note for note in notes if note["first_number"] == self._offset]
-        return {(note["key"], note["point"]): note for note in own[:-1]}
 
     # -- what is told of the outside -------------------------------------------------------
 
@@ -292,6 +293,15 @@ class Log:
             "limits": outside.limits,
         }
         self._store.add_note(_OUTSIDE, content)
+
+
+def _stored_decisions(
+    store: StudyStore, first_number: int
+) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """By key and point; all but the last one, which may have been followed by nothing."""
+    notes = [content for _, content in store.notes(DECISION)]
+    own = [note for note in notes if note["first_number"] == first_number]
+    return {(note["key"], note["point"]): note for note in own[:-1]}
 
 
 def _keep(

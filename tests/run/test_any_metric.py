@@ -115,6 +115,23 @@ def test_what_breaks_a_guard_neither_wins_nor_is_validated(found: SearchResult, 
     assert all(len(own) == 1 and own[0] > 0.0 for own in values)
 
 
+def test_where_nothing_keeps_the_guards_that_is_what_is_said() -> None:
+    """And not that nothing was validated, which would leave people to guess why."""
+    strict = {"features": "digits", "at_most": 0.01}
+    found = s3search.search(
+        "digits",
+        **SMALL,
+        metric={"score": "psnr", "target": "fine", "guard": [strict]},
+        reference="digits",
+    )
+    (claim,) = found.comparison["claims"]
+    said = claim["says"][0]
+    assert said.startswith("no schedule that the search found keeps the guards (digits): ")
+    assert "break one on the search's noise; allow more, or raise the budget; " in said
+    assert "; the best published is " in said
+    assert set(found.table["breaks"]) == {"digits"}  # also what is published: none is so near
+
+
 def test_optuna_maximises_it_and_knows_what_is_infeasible(found: SearchResult, url: str) -> None:
     study = optuna.load_study(study_name="asked digit", storage=url)
     assert [each.name for each in study.directions] == ["MAXIMIZE", "MINIMIZE"]
@@ -248,6 +265,27 @@ def test_a_polish_goes_back_until_it_keeps_its_guards() -> None:
     strict = replace(limit, times=1e-6)
     none = evaluator.polish(replace(held, guards=(strict,))).made.schedule
     assert seen(none) == pytest.approx(before, rel=1e-6)
+
+
+def test_a_polish_solves_finely_for_its_guards_alone_what_these_see() -> None:
+    """Not the fresh images of every iteration, of which the loss needs no target."""
+    guard = MetricSpec(
+        name="psnr",
+        kind="score",
+        direction=Direction.MAXIMIZE,
+        target="fine",
+        where="metric.guard[0]",
+    )
+    spec = EvaluatorSpec(model="digits", metric=SCORE, reference="digits", guards=(guard,))
+    evaluator, start = Evaluator(spec), Trial.of(published.dpmpp_2m(edm(), nfe=4), seeded("start"))
+    limit = Guard(name="psnr", direction=Direction.MAXIMIZE, times=0.9)
+    polish = Polish(trial=start, iterations=16, n_images=80, seed=0, noise_seed=3)
+    assert evaluator.gradient_problem is None
+    before = evaluator.noise.n_solved
+    evaluator.polish(polish)
+    assert evaluator.noise.n_solved == before
+    evaluator.polish(replace(polish, guards=(limit,), beside=start))
+    assert evaluator.noise.n_solved == before + 200  # whole blocks of 2 checks of 80 images
 
 
 def test_fine_targets_are_solved_once_for_each_noise() -> None:
@@ -414,6 +452,20 @@ def test_usual_extractors_and_directions_are_filled_in() -> None:
 def test_keywords_that_do_not_fit_are_refused(keywords: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidConfig, match=words):
         s3search.search("digits", nfe=3, evaluations=1, progress=False, **keywords)
+
+
+@pytest.mark.parametrize(
+    ("score", "words"),
+    [
+        (lambda images: [1.0] * len(images), "returned list"),
+        (lambda images, captions: images.mean(dim=(1, 2, 3)), "needs captions"),
+    ],
+)
+def test_no_remedy_is_named_that_is_none(score: Any, words: str) -> None:
+    """Without the check all of its measurements would fail."""
+    with pytest.raises(InvalidConfig, match=words) as raised:
+        s3search.search("digits", metric=score, nfe=3, evaluations=1, progress=False)
+    assert "search.check" not in str(raised.value)
 
 
 def test_a_schedule_is_evaluated_by_any_metric() -> None:

@@ -60,6 +60,21 @@ def test_the_limit_is_that_of_the_best_published_by_the_metric_so_far() -> None:
     assert limits.excesses(_measured(3, 0.1, [5.4]))[0] > 0.0
 
 
+def test_a_limit_holds_for_the_images_that_told_it() -> None:
+    """Distances of other numbers of images have another bias, and other noise other values."""
+    limits = GuardLimits((FEWER,))
+    limits.learn(_measured(0, 1.0, [5.0], is_published=True))
+    again = _measured(3, 0.1, [9.0])
+    for rung, n_images, noise_seed in (
+        (Rung.FINALS, 50, 7),
+        (Rung.SEARCH, 10, 7),
+        (Rung.SEARCH, 50, 0),
+    ):
+        asked = replace(again.question, rung=rung, n_images=n_images, noise_seed=noise_seed)
+        assert limits.excesses(replace(again, question=asked, n_images=n_images)) == ()
+    assert limits.judged(again).estimate is None
+
+
 def test_a_search_hears_of_what_breaks_a_guard_as_of_what_did_not_work() -> None:
     heard: list[Measurement] = []
     other = _measured(4, 2.0, [9.0, 9.0], is_published=True)  # breaks one, and is no news
@@ -90,6 +105,6 @@ def test_a_search_hears_of_what_breaks_a_guard_as_of_what_did_not_work() -> None
     with pytest.raises(StopIteration):
         conversation.send(Answers(given=(stopped,), outside=outside))
     assert [each.loss for each in heard] == [1.0, 0.5, None, 2.0, None]
-    assert heard[2].error == "breaks score"
+    assert heard[2].error == "breaks the guard score"
     assert (heard[2].losses, heard[2].cost) == ({}, broken.cost)
     assert heard[4] is stopped

@@ -11,6 +11,7 @@ import optuna
 import pytest
 
 from s3search.run.launching import launch
+from s3search.search.direction import Direction
 from s3search.search.trial import Origin
 from s3search.study.database.engine import connect_arguments
 from s3search.study.database.store import open_study
@@ -340,9 +341,21 @@ def test_without_anything_to_compare_with_nothing_is_claimed() -> None:
     assert "there is nothing to compare with" in alone.says[0]
     nothing = claim_of([_scored("published", 0.05)], ALL)
     assert nothing.says == (
-        "no schedule that the search found is validated; the best of UniPC, the best of 31 "
-        "published configurations measured (86 known)",
+        "no schedule that the search found is validated; the best published is UniPC, the best "
+        "of 31 published configurations measured (86 known)",
     )
+
+
+def test_no_difference_has_no_sign() -> None:
+    rows = [_scored("found", 0.5), _scored("published", 0.5)]
+    for each in rows:
+        assert each.held_out.replicates is not None
+    maximized = [
+        replace(row, held_out=replace(row.held_out, kind="score", direction=Direction.MAXIMIZE))
+        for row in rows
+    ]
+    said = claim_of(maximized, ALL).says[0]
+    assert "found less published +0.0000 (95 % 0.0000 to 0.0000)" in said
 
 
 def test_without_replicates_nothing_is_decided() -> None:

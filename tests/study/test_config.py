@@ -189,3 +189,19 @@ def test_a_population_is_a_number_or_auto(population: str, tmp_path: Path) -> No
         load_config(_file(tmp_path), [f"cluster.population={population}"])
     found = load_config(_file(tmp_path), ["cluster.population=auto"])
     assert found.cluster.population == "auto"
+
+
+def test_guards_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    guards = [
+        {"features": "digits", "at_most": 1.1},
+        {"features": "digits", "network": "b", "at_most": 1.1},
+        {"kind": "mind", "features": "digits", "at_most": 1.1},
+    ]
+    config = load_config(_file(tmp_path))
+    metric = {"features": "digits", "guard": guards}
+    config = parse_config({**config.model_dump(exclude={"metric"}), "metric": metric})
+    assert [guard.name for guard in config.guards] == [
+        "digits (guard 1)",
+        "digits (guard 2)",
+        "mind in digits",
+    ]

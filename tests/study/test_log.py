@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 
 from s3search.cluster import InlinePool
@@ -34,7 +35,7 @@ from s3search.search.questions import (
     Score,
 )
 from s3search.search.space import load_space
-from s3search.search.trial import Trial, distinct, searched
+from s3search.search.trial import Trial, distinct, published_as, searched
 from s3search.study.database.store import StudyStore, create_or_resume
 from s3search.study.file.config import StudyConfig
 from s3search.study.log import Log
@@ -144,6 +145,25 @@ def test_what_has_an_answer_is_not_asked_again_and_what_has_none_is(tmp_path: Pa
             assert (found.value, found.cost) == (expected.value, expected.cost)
     with _run(config) as done:
         assert done.turn(*questions, *unanswered)[0] == []
+
+
+def test_the_limits_of_guards_are_known_again(tmp_path: Path) -> None:
+    """Else what is measured after a kill would be no trial that is infeasible in Optuna."""
+    guard = 'metric.guard=[{features = "digits", at_most = 1.1}]'
+    config, best = study_config(tmp_path, guard), Trial.of(FIRST.schedule, published_as("DDIM"))
+    with _run(config) as first:
+        first.log.begin(Ask(begin=(_measure(best),)))
+        first.log.add(replace(_answer(_measure(best)), guards=(1.0,)))
+    broken = replace(_answer(_measure(SECOND)), guards=(2.0,))
+    with create_or_resume(config, {}) as store:
+        resumed = _Run(store)
+        assert resumed.log.limits.excesses(broken)[0] > 0.0
+        resumed.log.begin(Ask(begin=(_measure(SECOND),)))
+        resumed.log.add(broken)
+        resumed.log.flush()
+    trials = optuna.load_study(study_name=config.study.name, storage=config.storage.url).trials
+    said = [each.system_attrs["constraints"][0] > 0.0 for each in trials]
+    assert said == [False, True]
 
 
 def test_what_failed_or_stopped_early_is_known_as_it_was(tmp_path: Path) -> None:

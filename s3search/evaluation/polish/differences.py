@@ -42,8 +42,6 @@ _ROUNDS = (1, 1, 2, 3, 3)  # images of each, relative to each other
 _FEWEST = 20  # images of a round on which numbers are moved
 _STILL = 8  # times as many images are looked at without
 _RIDGE = 1e-3
-_IMAGES_OF_FEATURE = 0.5  # on which numbers are moved, for each feature
-_MOST_NUMBERS = 2**28  # of slopes at once: 2 GiB
 _BOX, _SHRINKS = 0.1, 0.6  # half a side of the first round's box, and by what it shrinks
 _STEP = 0.01  # of a difference; moves are of the size of the data
 _SAME = 1e-12
@@ -72,7 +70,7 @@ class PlanDifferences(PlanGradient):
         shared among the rounds.
         """
         losses: list[float] = []
-        box, moved = _BOX, max(_FEWEST, self.n_moved(runs))
+        box, moved = _BOX, max(_FEWEST, round(runs / self.runs_of_round() / sum(_ROUNDS)))
         for i, share in enumerate(_ROUNDS):
             batches, loss_of = lowered(i, round(share * moved * _STILL))
             features, slopes, places = self._linear(batches, round(share * moved))
@@ -94,20 +92,6 @@ class PlanDifferences(PlanGradient):
             losses.append(began)
             box *= _SHRINKS
         return losses
-
-    def n_moved(self, runs: float) -> int:
-        """On how many images numbers are moved in the first round, of so many runs in all."""
-        return round(runs / self.runs_of_round() / sum(_ROUNDS))
-
-    @torch.no_grad()
-    def suits(self, runs: float, n_features: int) -> bool:
-        """Whether so many runs are enough for features (n, d) of this many numbers: with fewer
-        images than half as many least squares know little, and slopes must fit in memory.
-        """
-        moved, n_numbers = self.n_moved(runs), sum(1 for _ in self.moved_plans())
-        numbers = n_numbers * max(_ROUNDS) * moved * _STILL * n_features
-        least = max(_FEWEST, _IMAGES_OF_FEATURE * n_features)
-        return moved >= least and numbers <= _MOST_NUMBERS
 
     @torch.no_grad()
     def runs_of_round(self) -> float:

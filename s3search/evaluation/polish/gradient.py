@@ -41,12 +41,19 @@ class PlanGradient:
     table: TrainableTable | TrainableTimes
     noise: NoiseBank
     batch_size: int
+    fine_targets: bool = True  # whether the loss needs what must be solved finely
     _feature_bytes: float = math.inf  # that the features of one image keep, once known
     _together: dict[int, bool] = field(default_factory=dict)  # whether so many images fit
 
-    def batches(self, seed: int, n_images: int) -> list[Drawn]:
-        """Noise and condition, as tensors that autograd takes."""
-        drawn = self.noise.batches(seed, n_images, self.batch_size, with_targets=True)
+    def batches(
+        self, seed: int, n_images: int, *, fine_targets: bool | None = None
+    ) -> list[Drawn]:
+        """Noise and condition, as tensors that autograd takes; ``fine_targets`` as the loss needs
+        them, unless it is said.
+        """
+        solves = self.fine_targets if fine_targets is None else fine_targets
+        given = seed, n_images, self.batch_size
+        drawn = self.noise.batches(*given, with_targets=True, solves=solves)
         return [(usable(n), {key: usable(c) for key, c in given.items()}) for n, given in drawn]
 
     def features_of(self, batch: Drawn, plan: AnyPlan | None = None) -> Tensor:

@@ -52,7 +52,8 @@ class GuardedBy:
     ) -> list[float]:
         """What each guard gives the images of a plan; infinite where they are not finite."""
         seen: list[list[np.ndarray]] = [[] for _ in self.metrics]
-        for noise, condition in gradient.batches(noise_seed, n_images):
+        fine = any(metric.fine_targets for metric in self.metrics)
+        for noise, condition in gradient.batches(noise_seed, n_images, fine_targets=fine):
             states = sample(gradient.denoiser, plan, noise, **for_network(condition))
             images = images_of(gradient.denoiser, states)
             if not torch.isfinite(images).all():

@@ -3,9 +3,8 @@
 A schedule is written as a table over x_0 and its calls (`s3search.solvers.coefficients`), whose
 coefficients, levels, network times and start then follow the gradient of a loss through all
 network calls: full-matrix Adam with a short warm-up and a cosine decay.  Where network or
-extractor carry no gradient, and where there are images enough for the features that there are,
-differences take its place at the same cost, and reach further
-(`s3search.evaluation.polish.differences`; docs/robust.md has the numbers).  What came of it is
+extractor carry no gradient, differences take its place at the same cost
+(`s3search.evaluation.polish.differences`).  What came of it is
 compared with the start, which is kept where it is no worse: on noise that no iteration had, or on
 the targets of a trajectory's loss.
 """
@@ -67,21 +66,14 @@ class PolishSettings:
     target_batches: int = TRAJECTORY_TARGETS  # sets of n_images whose fine solves take turns
     fine_targets: bool = False  # the metric compares images with fine solves
     fine_nfe: int = FINE_NFE  # calls of the fine solve, DPM-Solver++(2M)
-    by_differences: bool | None = False  # None: where they reach further than the gradient
-
-    @property
-    def runs(self) -> float:
-        """Runs of the whole schedule by an image that all iterations come to: an image of one
-        goes forward and backward.
-        """
-        return 2.0 * self.iterations * self.n_images
+    by_differences: bool = False  # network or extractor carry no gradient
 
     @classmethod
     def of(
         cls,
         request: Polish,
         *,
-        by_differences: bool | None,
+        by_differences: bool,
         fine_targets: bool,
         target: Literal["features", "pixels"],
     ) -> "PolishSettings":
@@ -143,18 +135,15 @@ def polish(
         for each in (torch.inference_mode(False), torch.enable_grad(), *still):
             stack.enter_context(each)
         table = _trainable(schedule, numbers, settings, trained_range(denoiser.process))
-        own: dict[str, Any] = {
-            "denoiser": DifferentiableDenoiser(
-                denoiser, numbers.nfe, recompute=settings.recompute
-            ),
-            "seen": _compared(denoiser, metric.view, settings),
-            "table": table,
-            "noise": noise,
-            "batch_size": batch_size,
-        }
-        differences = PlanDifferences(**own)
-        goes_by_them = _goes_by(differences, metric, settings)
-        gradient = differences if goes_by_them else PlanGradient(**own)
+        kind = PlanDifferences if settings.by_differences else PlanGradient
+        gradient = kind(
+            denoiser=DifferentiableDenoiser(denoiser, numbers.nfe, recompute=settings.recompute),
+            seen=_compared(denoiser, metric.view, settings),
+            table=table,
+            noise=noise,
+            batch_size=batch_size,
+            fine_targets=settings.fine_targets,
+        )
         lowered = _lowered(gradient, metric.statistic, settings, noise_seed)
 
         def settled() -> bool:
@@ -164,14 +153,13 @@ def polish(
                 guarded_by.keep(gradient, seed, n_images)
             return _keeps_the_better(gradient, lowered, settings)
 
-        if goes_by_them:
-            values = differences.run(lowered, settings.runs)
+        if isinstance(gradient, PlanDifferences):
+            # an iteration of a gradient runs an image forward and backward
+            values = gradient.run(lowered, 2.0 * settings.iterations * settings.n_images)
             settled()
         else:
             values = _descended(gradient, lowered, settings, settled)
-        by = {"polished_by": "differences"} if goes_by_them else {}
-        source = {**schedule.provenance, "polished_from": schedule.id, **by}
-        made = table.moved_schedule(source)
+        made = table.moved_schedule(_provenance(schedule, settings))
     return PolishReply(
         made=PolishResult(schedule=made, losses=tuple(values)),
         network_calls=gradient.denoiser.network_calls
@@ -196,13 +184,9 @@ def _descended(
     return values
 
 
-def _goes_by(differences: PlanDifferences, metric: Metric, settings: PolishSettings) -> bool:
-    """Whether a polish goes by differences: where it must, or where they reach further."""
-    if settings.by_differences is not None:
-        return settings.by_differences
-    if settings.loss != "metric" or settings.keeps_steps:
-        return False
-    return differences.suits(settings.runs, metric.statistic.dimensions or 1)
+def _provenance(schedule: Schedule, settings: PolishSettings) -> dict[str, Any]:
+    by = {"polished_by": "differences"} if settings.by_differences else {}
+    return {**schedule.provenance, "polished_from": schedule.id, **by}
 
 
 def _rate(nfe: int, iterations: int) -> float:

@@ -21,6 +21,9 @@ from s3search.evaluation.sanity.probe import LevelError, Probe, Remembered, aske
 from s3search.evaluation.sanity.rungs import Loaded, rungs_of
 from s3search.evaluation.sanity.slips import likeliest_slip
 
+FEATURES, SCORE = "features", "score"
+"""The checks of what metrics make of images; what fails there fails in every measurement."""
+
 SEED = 2**63 - 25  # of the noise; no study draws from it
 _IMAGES, _MOST_IMAGES = 8, 64
 _NUMBERS = 2048  # in them at least, as far as that
@@ -203,11 +206,14 @@ def _ends(images: Tensor) -> tuple[float, float]:
 
 
 def _seen(metric: Metric, made: Tensor, condition: Mapping[str, Tensor]) -> Finding:
-    view, check = metric.view, "score" if metric.kind == "score" else "features"
+    view, check = metric.view, SCORE if metric.kind == "score" else FEATURES
     try:
         seen = metric.seen(made, condition)
-    except (InvalidConfig, EvaluationFailed) as error:
+    except InvalidConfig as error:
         return Finding(check=check, status=Status.ERROR, message=str(error))
+    except EvaluationFailed as error:
+        message = f"{error}; where other images have such, search.check = false goes on"
+        return Finding(check=check, status=Status.ERROR, message=message)
     except Exception as error:  # the user's code may raise anything; say where it came from
         message = (
             f"{view.where}: {view.name!r} failed on the model's images "

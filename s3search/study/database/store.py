@@ -65,7 +65,6 @@ class StudyStore(StudyReader):
         objective = Objective(
             name=f"{MetricWords.of(table).short}@{n_images} ({table.named})",
             direction=self.config.direction,
-            guards=self.config.guards,
         )
         self.mirror = OptunaMirror(engine, url, self.name, objective, self._write)
         self._lease: Lease | None = None

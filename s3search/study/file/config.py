@@ -7,6 +7,7 @@ Unknown keys are errors that name the nearest right key; every table but ``[stud
 import math
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -247,8 +248,14 @@ class StudyConfig(Table):
 
     @property
     def guards(self) -> tuple[Guard, ...]:
-        """What may not get worse, as a search knows it."""
-        return tuple(each.guard for each in self.metric.guard)
+        """What may not get worse, as a search knows it; several of one name have their number."""
+        found = [each.guard for each in self.metric.guard]
+        names = Counter(each.name for each in found)
+        numbered = (f"{each.name} (guard {i})" for i, each in enumerate(found, start=1))
+        return tuple(
+            each if names[each.name] == 1 else replace(each, name=name)
+            for each, name in zip(found, numbered, strict=True)
+        )
 
     @property
     def held_out_images(self) -> int:

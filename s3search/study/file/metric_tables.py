@@ -103,6 +103,8 @@ class GuardTable(MeasureTable):
         times = self.at_most if self.at_least is None else self.at_least
         assert times is not None  # checked below
         name = str(self.options.get("object", self.named))
+        if self.kind not in ("frechet", "score"):
+            name = f"{self.kind} in {name}"
         return Guard(name=name, direction=self.settled_direction, times=times)
 
     @model_validator(mode="after")

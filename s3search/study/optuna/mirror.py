@@ -23,8 +23,6 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from s3search.search.direction import Direction
-from s3search.search.guard import Guard
-from s3search.search.guarding import GuardLimits
 from s3search.search.questions import Measurement, Rung
 from s3search.search.trial import Trial
 from s3search.study.database.retries import ridden_out
@@ -51,11 +49,10 @@ class _Optuna:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
-    """What a study is judged by, as Optuna shows it: a name, a direction, and constraints."""
+    """What a study is judged by, as Optuna shows it: a name and a direction."""
 
     name: str
     direction: Direction = Direction.MINIMIZE
-    guards: tuple[Guard, ...] = ()
 
 
 class OptunaMirror:
@@ -68,7 +65,6 @@ class OptunaMirror:
     ) -> None:
         self._engine, self._url, self._name, self._begin = engine, url, name, begin
         self._metrics = {objective.name: objective.direction, "NFE": Direction.MINIMIZE}
-        self._limits = GuardLimits(objective.guards)
         self._optuna: _Optuna | None = None
         self._known: set[int] | None = None  # None: only the database knows
         self._pending: dict[int, FrozenTrial] = {}
@@ -85,14 +81,15 @@ class OptunaMirror:
         return self._written() | self._pending.keys()
 
     @ridden_out
-    def add(self, number: int, trial: Trial, measured: Measurement) -> None:
+    def add(
+        self, number: int, trial: Trial, measured: Measurement, broken: Sequence[float] = ()
+    ) -> None:
         """Adds what was measured on the search's noise as one trial, unless it has one; the number
-        and the origin are those of the first trial that named this schedule.
+        and the origin are those of the first trial that named this schedule, and ``broken`` says
+        by how much it breaks each guard.
         """
-        self._limits.learn(measured)
         if number in self._pending or number in self._written():
             return
-        broken = self._limits.excesses(measured)
         self._pending[number] = _optuna_trial(number, trial, measured, broken)
         is_late = time.monotonic() - self._flushed_at >= _SECONDS
         if is_late or len(self._pending) >= _TRIALS:

@@ -29,6 +29,7 @@ from s3search.metrics.intervals import (
     shifted_ratio_interval,
 )
 from s3search.search.guard import Guard
+from s3search.search.questions import Rung
 from s3search.study.database.store import StudyStore
 from s3search.study.metric_words import MetricWords
 from s3search.study.results.coverage import Coverage, coverage_of, listed
@@ -121,6 +122,7 @@ class Claim:
     coverage: Coverage
     exported: ExportedTrial | None
     guards: tuple[str, ...] = ()  # how the found one stands to each, in words
+    unkept: str = ""  # that nothing which was found keeps them, in words
 
     @property
     def says(self) -> tuple[str, ...]:
@@ -170,8 +172,9 @@ class Claim:
     @property
     def _headline(self) -> str:
         if self.found is None:
-            best = "" if self.published is None else f"; the best of {self._best}"
-            return f"no schedule that the search found is validated{best}"
+            nothing = self.unkept or "no schedule that the search found is validated"
+            best = "" if self.published is None else f"; the best published is {self._best}"
+            return f"{nothing}{best}"
         if self.first is None:
             return "no published schedule is validated: there is nothing to compare with"
         return f"{_SAYS[self.verdict]} {self._best}: {_values(self.first, self.n_images)}"
@@ -224,8 +227,31 @@ def claims_of(
         coverage = coverage_of(store, frame, of_nfe, nfe)
         exported = exported_trial(store, frame, of_nfe[0])
         claim = claim_of(of_nfe, coverage, real, exported)
-        found[nfe] = replace(claim, guards=_guard_sentences(store.config.guards, claim))
+        guards, unkept = _guard_sentences(store.config.guards, claim), ""
+        if claim.found is None:
+            unkept = _unkept(frame[frame["nfe"] == nfe], of_nfe)
+        found[nfe] = replace(claim, guards=guards, unkept=unkept)
     return found
+
+
+def _unkept(frame: pd.DataFrame, scored: Sequence[Scored]) -> str:
+    """That nothing which was found keeps the guards; empty where that is not why nothing is
+    validated.
+    """
+    is_own = (frame["rung"] == Rung.SEARCH.value) & (frame["state"] == "complete")
+    own = frame[is_own & ~frame["is_baseline"] & ~frame["vetoed"]]
+    broken = own["broken"][own["breaks_guard"]].tolist()
+    held_out = [row.broken for row in scored if not row.is_baseline]
+    if not held_out and not 0 < len(broken) == len(own):
+        return ""
+    names = sorted({name for each in (*broken, *held_out) for name in each})
+    tried = f"{len(broken)} of {len(own)} break one on the search's noise"
+    if held_out:
+        tried += f", and {len(held_out)} of {len(held_out)} validated ones on held-out noise"
+    return (
+        f"no schedule that the search found keeps the guards ({', '.join(names)}): {tried}; "
+        "allow more, or raise the budget"
+    )
 
 
 def _guard_sentences(guards: Sequence[Guard], claim: Claim) -> tuple[str, ...]:
@@ -330,8 +356,8 @@ def _values(pair: PairedValues, n_images: int) -> str:
         "published less found",
     )
     if not words.is_minimized:
-        apart, which = -apart, "found less published"
-        interval = None if interval is None else (-interval[1], -interval[0])
+        apart, which = 0.0 - apart, "found less published"  # a zero has no sign
+        interval = None if interval is None else (0.0 - interval[1], 0.0 - interval[0])
     return (
         f"{words.noun} {pair.found.value:.4f} against {pair.published.value:.4f} {words.by} "
         f"{pair.found.extractor} at {n_images:,} images, "

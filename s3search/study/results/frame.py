@@ -58,7 +58,9 @@ def evaluations_frame(store: StudyStore, *, of_validated: bool = False) -> pd.Da
 
 
 def _broken(frame: pd.DataFrame, guards: Sequence[Guard]) -> list[tuple[str, ...]]:
-    """The guards that each row breaks, beside the best published one of its images and noise."""
+    """The guards that each row breaks, beside the best published one of its images and noise that
+    nobody vetoed.
+    """
     if not guards:
         return [()] * len(frame)
     best: dict[tuple[Any, ...], tuple[float, list[float]]] = {}
@@ -66,9 +68,9 @@ def _broken(frame: pd.DataFrame, guards: Sequence[Guard]) -> list[tuple[str, ...
         frame[["nfe", "rung", "n_images", "noise_seed"]].itertuples(index=False, name=None)
     )
     values = [json.loads(each) if isinstance(each, str) else None for each in frame["guards"]]
-    rows = zip(keys, values, frame["loss"], frame["is_baseline"], strict=True)
-    for key, own, loss, is_baseline in rows:
-        if is_baseline and own and (key not in best or loss < best[key][0]):
+    may_tell = frame["is_baseline"] & ~frame["vetoed"]
+    for key, own, loss, tells in zip(keys, values, frame["loss"], may_tell, strict=True):
+        if tells and own and (key not in best or loss < best[key][0]):
             best[key] = loss, own
     return [
         broken_of(guards, excesses(guards, own, best[key][1])) if own and key in best else ()
@@ -186,7 +188,8 @@ def validated(frame: pd.DataFrame, config: StudyConfig, nfe: int | None = None) 
     """Every validated schedule that nobody vetoed by its held-out value, but of each NFE the
     winner first.
 
-    Where finals were held, the winner is the one that they prefer unless held-out noise clearly
+    What breaks a guard is no winner, and where everything does the best published one is.  Where
+    finals were held, the winner is the one that they prefer unless held-out noise clearly
     contradicts (`s3search.search.finish.choose_finalist`), so that its held-out value was not
     chosen for being low.
     """
@@ -215,7 +218,8 @@ def validated(frame: pd.DataFrame, config: StudyConfig, nfe: int | None = None) 
     ]
     for each in sorted({row.nfe for row in scored}):
         of_nfe = [row for row in scored if row.nfe == each]
-        of_nfe = [row for row in of_nfe if not row.broken] or of_nfe
+        unbroken = [row for row in of_nfe if not row.broken]
+        of_nfe = unbroken or [row for row in of_nfe if row.is_baseline] or of_nfe
         winner = _winner(of_nfe, finals, config.study.seed)
         scored.remove(winner)
         scored.insert(next((i for i, row in enumerate(scored) if row.nfe == each), 0), winner)

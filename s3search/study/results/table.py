@@ -29,7 +29,8 @@ def validated_table(scored: list[Scored], words: MetricWords = FRECHET) -> pd.Da
     is the ratio to the winner's on the same noise, with the bias of ``n_images`` images in both;
     ``second_*`` are of the second extractor.  By a score, ``score`` and ``search_score`` stand for
     ``distance`` and ``search_distance``; ``second_score`` where the second metric is one.  What
-    was not measured is missing, and so is the ratio of what is maximised.
+    was not measured is missing, and so is the ratio of what is maximised.  Where there are guards,
+    ``breaks`` names those that a schedule breaks, beside the best published one.
     """
     winners: dict[int, Scored] = {}
     for row in scored:
@@ -37,7 +38,10 @@ def validated_table(scored: list[Scored], words: MetricWords = FRECHET) -> pd.Da
     second = next((row.second.words.noun for row in scored if row.second), words.noun)
     names = columns_of(words.noun, second)
     rows = [_row(row, winners[row.nfe], words.noun, second) for row in scored]
-    return pd.DataFrame(rows, columns=list(names))
+    table = pd.DataFrame(rows, columns=list(names))
+    if any(row.guards for row in scored):
+        table["breaks"] = [", ".join(row.broken) for row in scored]
+    return table
 
 
 def _row(row: Scored, winner: Scored, first_noun: str, second_noun: str) -> dict[str, object]:
