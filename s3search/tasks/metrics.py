@@ -99,7 +99,7 @@ def measure_quality(
         if texts is not None:
             texts.add(images, condition)
     seen: list[Array] = [np.concatenate(own) for own in parts]
-    found = [_by(*each) for each in zip(evaluator.metrics, seen, strict=True)]
+    found = [_by(*each) for each in zip(evaluator.metrics, seen, _roles(evaluator), strict=True)]
     found += _by_images(evaluator, seen[0])
     found += _trajectory(evaluator, schedule, n_trajectory, noise_seed)
     if texts is not None:
@@ -129,7 +129,13 @@ def _check(schedule: Schedule, evaluator: Evaluator) -> None:
         raise InvalidSchedule(problem)
 
 
-def _by(metric: Metric, seen: Array) -> Measured:
+def _roles(evaluator: Evaluator) -> list[str]:
+    """What each of the study's metrics is there for."""
+    guards = [f"guard {i}" for i in range(1, len(evaluator.guards) + 1)]
+    return ["decides", *guards, *(["second metric"] if evaluator.second is not None else [])]
+
+
+def _by(metric: Metric, seen: Array, role: str) -> Measured:
     """What one of the study's own metrics gives."""
     estimate = metric.statistic.estimate(seen)
     return Measured(
@@ -139,6 +145,7 @@ def _by(metric: Metric, seen: Array) -> Measured:
         extractor=metric.view.name,
         n_images=len(seen),
         n_real=metric.statistic.n,
+        settings={"role": role},
     )
 
 

@@ -434,6 +434,8 @@ def test_usual_extractors_and_directions_are_filled_in() -> None:
     for score, direction in {"lpips": "minimize", "psnr": "maximize", "a:b": "maximize"}.items():
         config = parse_config({**TABLES, "metric": {"score": score}})
         assert (config.metric.kind, config.direction.value) == ("score", direction)
+        said = parse_config({**TABLES, "metric": {"score": score, "direction": direction}})
+        assert said.identity == config.identity  # to say what is usual changes no study
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,11 @@ DISTANCES = {"frechet": None, "kernel": "inception", "cmmd": "clip", "mind": "in
 Kind = Literal["frechet", "kernel", "cmmd", "mind", "score"]
 
 
+def usual_direction(score: object) -> Direction:
+    """That of a score of which nothing is said: its own, and of the user's more is better."""
+    return Direction.MINIMIZE if score in MINIMIZED_SCORES else Direction.MAXIMIZE
+
+
 class MeasureTable(OpenTable):
     """What every metric's table says: a distance of features, or a score of single images."""
 
@@ -29,7 +34,9 @@ class MeasureTable(OpenTable):
     @model_validator(mode="before")
     @classmethod
     def _with_defaults(cls, data: Any) -> Any:
-        """A score says of what kind it is, and some distances have an extractor of their own."""
+        """A score says of what kind it is, and some distances have an extractor of their own; a
+        direction that is the usual one need not be said, and is the same study either way.
+        """
         if not isinstance(data, Mapping):
             return data
         found = dict(data)
@@ -38,6 +45,9 @@ class MeasureTable(OpenTable):
         usual = DISTANCES.get(str(found.get("kind", "frechet")))
         if usual is not None and found.get("features") is None:
             found["features"] = usual
+        is_usual = found.get("direction") == usual_direction(found.get("score")).value
+        if found.get("kind") == "score" and is_usual:
+            del found["direction"]
         return found
 
     @model_validator(mode="after")
@@ -73,9 +83,9 @@ class MeasureTable(OpenTable):
     @property
     def settled_direction(self) -> Direction:
         """Whether more is better."""
-        if self.kind != "score" or self.score in MINIMIZED_SCORES:
-            return self.direction or Direction.MINIMIZE
-        return self.direction or Direction.MAXIMIZE
+        if self.kind != "score":
+            return Direction.MINIMIZE
+        return self.direction or usual_direction(self.score)
 
     def spec(self, where: str) -> MetricSpec:
         """What a worker needs; ``where`` is the table of the study file."""
