@@ -14,6 +14,7 @@ from s3search.metrics.intervals import interval_of
 from s3search.schedules.schedule import Schedule
 from s3search.search.direction import Direction
 from s3search.search.questions import Measurement
+from s3search.show.terminal.rungs import lacking_lines
 from s3search.study.database.engine import redacted
 from s3search.study.database.store import StudyStore
 from s3search.study.metric_words import MetricWords
@@ -123,7 +124,8 @@ class SearchResult:
         if not self.schedules:
             return f"SearchResult of {self.name!r}: {self._reason}"
         lines = [f"  NFE {nfe}: {_said(own)}" for nfe, own in self.schedules.items()]
-        warnings = [f"  warning: {each}" for each in self.warnings]
+        warnings = [f"  {each}" for each in lacking_lines(self.status["parts"])]
+        warnings += [f"  warning: {each}" for each in self.warnings]
         return "\n".join([f"SearchResult of {self.name!r}", *lines, *warnings])
 
     def _repr_html_(self) -> str:

@@ -148,6 +148,7 @@ def test_the_second_metric_is_of_another_kind(found: SearchResult) -> None:
     assert against["witness"]["extractor"] == "digits-a"
     kinds = {row["witness"]["metric"] for row in found.comparison["rows"] if row["witness"]}
     assert kinds == {"mind"}
+    assert "does not: real images: a score is of what was asked for" in repr(found)
     real = {each["metric"] for each in found.comparison["floor"]}
     assert real == {"frechet", "mind"}  # nobody can say what real images were asked for
 

@@ -16,6 +16,11 @@ def rung_lines(rungs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     works = [rung_name(own["rung"]) for own in rungs if own["works"]]
     if works:
         yield f"works with this model and metric: {', '.join(works)}"
+    yield from lacking_lines(rungs)
+
+
+def lacking_lines(rungs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A line for each part that does not work, with the reason."""
     for own in rungs:
         if not own["works"]:
             yield f"does not: {rung_name(own['rung'])}: {own['says']}"
