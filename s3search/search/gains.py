@@ -24,6 +24,7 @@ class StageGain:
     n_polished: int = 0  # that gradient descent was asked for
     failed: int = 0  # of both
     failed_polishings: int = 0
+    broken: int = 0  # measured, and break a guard: they have not failed
     by_differences: int = 0  # polished without a gradient
     network_calls: float = 0.0  # image-calls, forward and backward
     seconds: float = 0.0  # of workers
@@ -47,6 +48,8 @@ class StageGain:
     @property
     def warning(self) -> str | None:
         """What is to be said aloud of a stage that came to nothing."""
+        if self.n and self.broken == self.n:
+            return f"{self.stage}: all {self.n} measured break a guard"
         of, failed = self.n, self.failed
         if self.n_polished:
             of, failed = self.n_polished, self.failed_polishings
@@ -108,9 +111,10 @@ class Gains:
     def _add_measurement(self, answer: Measurement) -> None:
         is_stock = self._now == SEEDS and answer.trial.origin.is_stock
         stage = self._stage(STOCK if is_stock else self._now)
-        failed = answer.estimate is None
+        failed = answer.estimate is None and not answer.broken
         # a stored measurement does not say how many calls an image took
         stage.add(answer, answer.cost * answer.trial.nfe, failed=failed)
+        stage.broken += bool(answer.broken)
         if answer.loss is not None and answer.question.rung is Rung.SEARCH:
             is_published = answer.trial.origin.is_baseline
             self._values.append((stage.stage, answer.trial.id, answer.loss, is_published))

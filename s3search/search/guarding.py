@@ -61,7 +61,7 @@ class GuardLimits:
         if not broken:
             return measured
         error = f"breaks the guard{'s' * (len(broken) > 1)} {', '.join(broken)}"
-        return replace(measured, estimate=None, error=error, path={})
+        return replace(measured, estimate=None, error=error, path={}, broken=broken)
 
 
 def guarded(search: Conversation[None], guards: Sequence[Guard]) -> Conversation[None]:

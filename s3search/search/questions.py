@@ -138,6 +138,7 @@ class Measurement:
     block_value: float | None = None  # mean estimate of blocks of `question.block_images`
     replicates: tuple[float, ...] | None = None  # see `s3search.metrics.intervals`
     guards: tuple[float, ...] = ()  # what each guard gives the same images; none if stopped early
+    broken: tuple[str, ...] = ()  # guards for which a search takes it for what did not work
     second: "Measurement | None" = None  # the same images by the second metric
     of_second: bool = False  # whether this is one of the second metric
     metric: str | None = None  # its kind: "frechet", "kernel", "score", ...

@@ -9,10 +9,13 @@ from s3search.processes import edm
 from s3search.schedules import published
 from s3search.search.conversation import Answers, Ask, Conversation, Outside
 from s3search.search.direction import Direction
+from s3search.search.gains import Gains
 from s3search.search.guard import Guard
 from s3search.search.guarding import GuardLimits, guarded
 from s3search.search.questions import Measure, Measurement, Polish, Rung
 from s3search.search.trial import Trial, published_as, searched
+from s3search.show.terminal.gains import gain_lines
+from s3search.study.results.gains import in_values
 
 FEWER = Guard(name="distance", direction=Direction.MINIMIZE, times=1.1)
 MORE = Guard(name="score", direction=Direction.MAXIMIZE, times=0.9)
@@ -108,3 +111,18 @@ def test_a_search_hears_of_what_breaks_a_guard_as_of_what_did_not_work() -> None
     assert heard[2].error == "breaks the guard score"
     assert (heard[2].losses, heard[2].cost) == ({}, broken.cost)
     assert heard[4] is stopped
+
+
+def test_what_breaks_a_guard_has_not_failed() -> None:
+    gains = Gains(4)
+    broken = replace(_measured(1, 0.1, [9.0]), estimate=None, error="x", broken=("distance",))
+    failed = replace(_measured(2, 0.1, []), estimate=None, error="out of memory")
+    gains.add([_measured(0, 1.0, [2.0]), broken, failed], "evolution")
+    (stage,) = gains.content({})["stages"]
+    assert (stage["n"], stage["broken"], stage["failed"]) == (3, 1, 1)
+    assert stage["error"] == "out of memory"
+    (_, line) = gain_lines([in_values(gains.content({}), Direction.MINIMIZE)])
+    assert "3 measured, 1 break a guard, 1 failed" in line
+    alone = Gains(4)
+    alone.add([broken, broken], "evolution")
+    assert alone.content({})["warnings"] == ["NFE 4: evolution: all 2 measured break a guard"]

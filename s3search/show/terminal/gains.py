@@ -32,6 +32,8 @@ def _stage_line(stage: Mapping[str, Any], calls: float) -> str:
     how = " by differences" if stage.get("by_differences") else ""
     counts = [f"{stage['n_polished']} polishings{how}"] if stage["n_polished"] else []
     counts.append(f"{stage['n']} measured")
+    if stage.get("broken"):
+        counts.append(f"{stage['broken']} break a guard")
     if stage["failed"]:
         counts.append(f"{stage['failed']} failed")
     share = 100 * stage["network_calls"] / calls if calls else 0.0
