@@ -66,7 +66,7 @@ def search(  # noqa: PLR0913  # the keys of a study file, each by its name
     are real images (N, C, H, W) in [-1, 1], a folder, a .npz of statistics or a loader's name;
     ``features`` maps images to (B, d), or is a name, and images are judged by their Fréchet
     distance there; or by ``metric``: another distance of features ("kernel", "cmmd", "mind"), a
-    score (images, **given) -> (B,), or the table [metric] of a study file.  Raises
+    score ``(images, **given) -> (B,)``, or the table [metric] of a study file.  Raises
     `InvalidConfig` for wrong input, and `StudyConflict` where ``storage`` has another study of
     that ``name``, which else goes on.
 
