@@ -23,7 +23,7 @@ from s3search.models.guided_diffusion.settings import AdmConfig, ClassifierConfi
 from s3search.run.launching import space_of
 from s3search.search.space import preset_folder
 from s3search.study.file.config import config_from_text
-from s3search.study.file.presets import study_preset, study_presets
+from s3search.study.file.presets import study_preset, study_presets, unfilled
 from s3search.study.file.protocols import PROTOCOLS
 from tests.models.edm.pickled import with_weights
 from tests.support import pipelines
@@ -125,6 +125,23 @@ def test_the_readme_beside_them_has_a_row_for_each() -> None:
     assert folder is not None
     text = (folder / "studies" / "README.md").read_text("utf-8")
     assert tuple(sorted(re.findall(r"^\| `([\w-]+)` \|", text, re.MULTILINE))) == NAMES
+
+
+def test_nothing_is_unfilled_in_a_study_without_a_reference() -> None:
+    text = """
+        [study]
+        name = "scored"
+        [space]
+        preset = "usf"
+        nfe = [4]
+        [model]
+        loader = "digits"
+        [metric]
+        kind = "score"
+        score = "tests.support.plugins:asked_digit"
+        direction = "maximize"
+    """
+    assert unfilled(config_from_text(text, "scored.toml")) == {}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -59,7 +59,7 @@ def unfilled(config: StudyConfig) -> dict[str, str]:
     }
     found = {}
     for name, table in config.model_dump(mode="json").items():
-        for key, value in table.items():
+        for key, value in (table or {}).items():
             path = f"{name}.{key}"
             if not isinstance(value, str) or is_there(value):
                 continue
