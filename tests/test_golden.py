@@ -13,6 +13,7 @@ from torch import Tensor
 from s3search.errors import InvalidSchedule
 from s3search.solvers.plan import Plan, compile_plan
 from s3search.solvers.sample import check_process, run_plan
+from s3search.solvers.step_noise import Draws, given
 from tests.support.golden.cases import Case, Problem, case_files, problem_of, tensor
 from tests.support.helpers import NoSchedule, Waits
 
@@ -41,7 +42,8 @@ def test_golden_case(path: Path) -> None:
         plan = compile_plan(problem.schedule, problem.statistics)
         assert plan.nfe == problem.schedule.nfe
     assert plan is not None
-    end, calls = _run(problem, plan, problem.start_scale * tensor(case["x_start"]))
+    draws = given(_noises(case, problem), plan.noisy_rows)
+    end, calls = _run(problem, plan, problem.start_scale * tensor(case["x_start"]), draws)
     expected = tensor(case["x_end"])
     deviation = float((end - expected).abs().max() / expected.abs().max())
     tolerance = case.get("tolerance_exact_integral", case["tolerance"]["relative"])
@@ -56,7 +58,14 @@ def test_golden_folder_holds_cases() -> None:
     assert _FILES
 
 
-def _run(problem: Problem, plan: Plan, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+def _noises(case: Case, problem: Problem) -> list[Tensor]:
+    """The draws that the published code used, in its order."""
+    draws = case.get("noises", ())
+    used = [i for i, draw in enumerate(draws) if draw["first_seen"] is not None and draw["weight"]]
+    return [tensor(draws[i]["values"]) for i in used if i not in problem.unused_draws]
+
+
+def _run(problem: Problem, plan: Plan, x: Tensor, draws: Draws) -> tuple[Tensor, list[Tensor]]:
     """The final state, and the state at every call really made."""
     check_process(problem.denoiser, plan)
     calls: list[Tensor] = []
@@ -65,7 +74,7 @@ def _run(problem: Problem, plan: Plan, x: Tensor) -> tuple[Tensor, list[Tensor]]
         calls.append(at.clone())
         return problem.denoiser(at, t)
 
-    return run_plan(network, plan, x), calls
+    return run_plan(network, plan, x, draws), calls
 
 
 def _first_difference(case: Case, plan: Plan, calls: list[Tensor]) -> str:

@@ -2,8 +2,9 @@
 
 Noise is drawn in blocks of `BLOCK` images, each from its own generator, always on the CPU: the
 first n images of a larger evaluation are those of a smaller one, whatever the batch size or
-device.  Conditions are drawn with the noise, so another seed has other labels; a model that keeps
-prompts for validation is asked for them by ``condition(n, generator, held_out=True)``.
+device. So is the noise that steps draw, by row too (`s3search.solvers.step_noise`). Conditions are
+drawn with the noise, so another seed has other labels; a model that keeps prompts for validation
+is asked for them by ``condition(n, generator, held_out=True)``.
 
 What images are compared with one by one comes under the name `TARGET`, to those who ask for it:
 what the model's ``condition`` draws under this name, or a fine solve of the noise, which is made
@@ -14,25 +15,17 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from s3search.evaluation.memory import bytes_of, room_on
-
-BLOCK = 100
+from s3search.solvers.step_noise import BLOCK, Draws, block_generator, block_noise
 
 TARGET = "target"
 """The name of what images are compared with (b, C, H, W), among the conditions."""
 
 Drawn = tuple[Tensor, dict[str, Tensor]]
 """Noise (b, C, H, W) and what each image is conditioned on (b, ...)."""
-
-
-def block_generator(seed: int, block: int) -> torch.Generator:
-    """The generator of one block of images; distinct for every (seed, block)."""
-    state = np.random.SeedSequence([seed, block]).generate_state(1, dtype=np.uint64)[0]
-    return torch.Generator().manual_seed(int(state) & (2**63 - 1))
 
 
 class NoiseBank:
@@ -54,6 +47,7 @@ class NoiseBank:
         self.device = device
         self._max_bytes = room_on(device) if max_bytes is None else max_bytes
         self._kept: dict[tuple[int, int, bool], Drawn] = {}
+        self._kept_steps: dict[tuple[int, int, int], Tensor] = {}
         self._kept_bytes = 0
         self.n_solved = 0  # images, finely
         condition = getattr(denoiser, "condition", None)
@@ -87,6 +81,32 @@ class NoiseBank:
                 span = self._span(*key, start, stop, solves=with_targets and solves)
                 yield span if with_targets else (span[0], for_network(span[1]))
                 start = stop
+
+    def step_noise(self, seed: int, first: int) -> Draws:
+        """What the steps of the images from the ``first`` on draw; of every seed other noise."""
+
+        def draw(row: int, like: Tensor) -> Tensor:
+            stop = first + len(like)
+            blocks = range(first // BLOCK, -(-stop // BLOCK))
+            drawn = torch.cat([self._steps(seed, block, row) for block in blocks])
+            return drawn[first - blocks.start * BLOCK :][: len(like)].to(like)
+
+        return draw
+
+    def _steps(self, seed: int, block: int, row: int) -> Tensor:
+        """What a row draws for one block of images."""
+        key = seed, block, row
+        found = self._kept_steps.get(key)
+        if found is None:
+            found = block_noise(seed, block, row, self._denoiser.sample_shape).to(self.device)
+            size = bytes_of(found)
+            others = [k for k in self._kept_steps if k[0] != seed]
+            while others and self._kept_bytes + size > self._max_bytes:
+                self._kept_bytes -= bytes_of(self._kept_steps.pop(others.pop(0)))
+            if self._kept_bytes + size <= self._max_bytes:
+                self._kept_steps[key] = found
+                self._kept_bytes += size
+        return found
 
     def _span(self, seed: int, held_out: bool, start: int, stop: int, *, solves: bool) -> Drawn:
         first, last = start // BLOCK, -(-stop // BLOCK)

@@ -40,7 +40,7 @@ from s3search.evaluation.denoiser_cache import DenoiserCache
 from s3search.evaluation.fine import fine_plan
 from s3search.evaluation.memory import BatchSize
 from s3search.evaluation.metric import Metric
-from s3search.evaluation.noise import NoiseBank, block_generator
+from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.record import ProxyScores
 from s3search.metrics.paired import Pairing, paired_distance
 from s3search.models.mixture import MixtureSampler, fit_mixture
@@ -49,6 +49,7 @@ from s3search.schedules.schedule import Schedule
 from s3search.search.questions import FINE_NFE, Score
 from s3search.solvers.plan import Plan, PlanBatch, compile_plan
 from s3search.solvers.sample import check_process, sample
+from s3search.solvers.step_noise import block_generator
 
 Array = npt.NDArray[np.float64]
 
@@ -179,7 +180,9 @@ class ProxyScorer:
         the fine solve itself is not finite.
         """
         scores = np.full(len(schedules), np.nan)
-        plans = {b: p for b, p in self._plans(schedules).items() if not p.pixel_rows}
+        plans = {
+            b: p for b, p in self._plans(schedules).items() if not (p.pixel_rows or p.noisy_rows)
+        }
         if not plans:
             return scores
         fine = self._fine_solve(n_images, noise_seed, in_pixels)
@@ -292,4 +295,4 @@ def _finite(rows: Tensor) -> Array | None:
 
 def _is_plain(plan: Plan) -> bool:
     """Whether the plan is numbers alone, without weights per pixel or a map of its start."""
-    return not plan.pixel_rows and plan.start_map is None
+    return not plan.pixel_rows and not plan.noisy_rows and plan.start_map is None

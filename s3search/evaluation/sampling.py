@@ -154,8 +154,9 @@ class Sampler:
             cache = None if is_patched else self._cache
             try:
                 given = for_network(few.condition)
+                draws = self._noise.step_noise(few.source[0], few.first)
                 samples = sample_population(
-                    self._network(denoiser), own, few.noise, cache, few.name, **given
+                    self._network(denoiser), own, few.noise, cache, few.name, draws, **given
                 )
                 return list(images_of(self._denoiser, joined(samples)).chunk(len(own)))
             except torch.cuda.OutOfMemoryError:

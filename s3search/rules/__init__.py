@@ -18,6 +18,7 @@ from s3search.rules.bidirectional import Bidirectional
 from s3search.rules.ems import EmsNodes, EmsStatistics
 from s3search.rules.free import Free
 from s3search.rules.momentum import Momentum, MomentumKind
+from s3search.rules.noise import NoiseKind, StepNoise
 from s3search.rules.points import (
     LINEAR_PREDICTIONS,
     Index,
@@ -63,6 +64,7 @@ __all__ = [
     "Momentum",
     "MomentumKind",
     "MultistepRule",
+    "NoiseKind",
     "NoisePath",
     "Number",
     "Objection",
@@ -76,6 +78,7 @@ __all__ = [
     "SearchedRule",
     "Slope",
     "SlopeTerm",
+    "StepNoise",
     "Taylor",
     "TaylorForm",
     "UniPC",

@@ -97,6 +97,11 @@ class RuleModel(Part):
         return True
 
     @property
+    def draws_noise(self) -> bool:
+        """Whether its rows hold fresh noise of their own, as those of an SDE's integrator do."""
+        return False
+
+    @property
     def mixes_predictions(self) -> bool:
         """Whether it extrapolates a mixture of D and eps, which a network time tells apart."""
         return False

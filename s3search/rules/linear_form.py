@@ -6,6 +6,7 @@ coefficients that a plan stores.  A form is a sum of coefficients times symbols:
 
     state(k)   x_k, the k-th state of the trajectory
     data(j)    D_j, the result of the j-th network call
+    noise(r)   xi_r, the unit noise that row r drew; FRESH is that of the row being computed
     CONSTANT   the schedule's constant image (the mean image of an analytic start)
     OFFSET     the number 1: a term without state, prediction or image
 
@@ -25,6 +26,7 @@ Coefficient: TypeAlias = "float | npt.NDArray[np.float64]"
 
 CONSTANT: Symbol = -1
 OFFSET: Symbol = -3
+FRESH: Symbol = -2
 
 
 def state(k: int) -> Symbol:
@@ -35,6 +37,11 @@ def state(k: int) -> Symbol:
 def data(j: int) -> Symbol:
     """The symbol of D_j."""
     return 2 * j + 1
+
+
+def noise(r: int) -> Symbol:
+    """The symbol of xi_r, r > 0: row 0 is noise itself and draws none."""
+    return -2 * r - 2
 
 
 class LinearForm:

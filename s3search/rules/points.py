@@ -56,7 +56,8 @@ class Point:
 
     ``state`` is where a step starts from, ``evaluated_at`` is what the network was given: they
     differ after a pseudo corrector, which moves the state and keeps the call.  ``called_at`` is
-    the level of the network time, None where that is the point's own.
+    the level of the network time, None where that is the point's own.  ``noise`` is the unit noise
+    that the step to it drew, None where it drew none.
     """
 
     level: Level
@@ -64,6 +65,7 @@ class Point:
     evaluated_at: LinearForm
     data: LinearForm
     called_at: Level | None = None
+    noise: LinearForm | None = None
 
     def predicted(self, prediction: Prediction) -> LinearForm:
         """D, or eps = (x - alpha D) / sigma at the level of the network time."""

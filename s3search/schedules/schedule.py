@@ -7,7 +7,8 @@
     wanted, a corrector
 
 A free step may stay at its level (t_{i+1} = t_i, a corrector's row) if only free steps follow: the
-other rules divide by the distances of their points.
+other rules divide by the distances of their points.  A time rises only where noise is added from a
+time below both, as in a restart (`s3search.rules.noise`).
 
 A schedule is frozen and valid by construction: what exists can be compiled.  Sources: USF / S3
 (arXiv:2312.07243); its decisions map one to one onto the fields here.
@@ -35,7 +36,7 @@ from pydantic import (
 from s3search.errors import InvalidConfig, InvalidSchedule, nearest
 from s3search.files import text_of, write_text
 from s3search.processes import NoiseProcess
-from s3search.rules import AnyRule, Free, Index, Number, level
+from s3search.rules import AnyRule, Free, Index, Level, NoiseKind, Number, StepNoise, level
 from s3search.rules.compensation import AnyCompensation
 from s3search.schedules.in_words import InWords
 from s3search.schedules.jump import GaussianJump
@@ -44,7 +45,9 @@ MOST_STEPS = 2000  # twice what the models with the most training steps can be s
 _LEAST_GAP = 1e-6  # in lam; differences of neighbours keep ten digits, and no search needs less
 
 FORMAT = "s3search.schedule"
-VERSION = 1
+VERSION = 2
+"""That of schedules with noise in their steps; those without are written as version 1, which every
+release reads."""
 
 
 class _Frozen(BaseModel):
@@ -88,7 +91,8 @@ class Start(_Frozen):
     ``jump`` makes the state at times[0] from noise at an earlier time, in closed form.
     ``noise_scale`` is what unit noise is multiplied by to make the state at times[0], where that
     is not the noise of its level, sigma: pipelines whose first level is not the noisiest one begin
-    with unit noise all the same.
+    with unit noise all the same.  ``noise`` is added to a first state that is made with less of
+    it (churn at the first step).
     """
 
     kind: StartKind = StartKind.NETWORK
@@ -96,8 +100,9 @@ class Start(_Frozen):
     network_time: Number | None = None
     jump: GaussianJump | None = None
     noise_scale: Annotated[Number, Field(gt=0.0)] | None = None
+    noise: StepNoise | None = None
 
-    _later_fields: ClassVar = frozenset({"network_time", "jump", "noise_scale"})
+    _later_fields: ClassVar = frozenset({"network_time", "jump", "noise_scale", "noise"})
 
     @model_validator(mode="after")
     def _image_fits(self) -> "Start":
@@ -107,6 +112,10 @@ class Start(_Frozen):
             raise ValueError(f"start {self.kind.value!r} {verb} image")
         if self.network_time is not None and self.kind is not StartKind.NETWORK:
             raise ValueError(f"start {self.kind.value!r} makes no call that takes network_time")
+        if self.noise is not None and (
+            self.kind is not StartKind.NETWORK or self.jump or self.noise_scale
+        ):
+            raise ValueError("noise: only a start 'network' without jump and noise_scale takes it")
         if self.noise_scale is not None and self.jump is not None:
             raise ValueError("noise_scale: a jump has its own scale of noise; give one of the two")
         if self.image is not None:
@@ -137,15 +146,33 @@ class Step(_Frozen):
 
     ``network_time`` is the time of the network call at the new point, where it is not the point's
     own (LD3, arXiv:2405.15506; TS-DPM, arXiv:2305.15583).  ``compensation`` replaces the
-    newest prediction before the predictor uses it (DC-Solver, DualFast).
+    newest prediction before the predictor uses it (DC-Solver, DualFast).  ``noise`` is fresh: the
+    rules go below the target, and it brings the state up (ancestral steps, DDIM's eta, LCM).
     """
 
     predictor: AnyRule
     corrector: Corrector | None = None
     network_time: Number | None = None
     compensation: AnyCompensation | None = None
+    noise: StepNoise | None = None
 
-    _later_fields: ClassVar = frozenset({"network_time", "compensation"})
+    _later_fields: ClassVar = frozenset({"network_time", "compensation", "noise"})
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether it draws noise."""
+        return self.noise is not None or self.predictor.draws_noise
+
+    def rule_target(self, process: NoiseProcess, past: Sequence[Level], to: Level) -> Level:
+        """Where its rules go after points at levels ``past``: below ``to`` where noise follows."""
+        if self.noise is None:
+            return to
+        return self.noise.below(process, self.starting_level(past), to)
+
+    def starting_level(self, past: Sequence[Level]) -> Level:
+        """That of the point it begins at; of the newest where there is no such point."""
+        begins = self.predictor.begins_at
+        return past[begins] if -len(past) <= begins < 0 else past[-1]
 
     @property
     def mixes_predictions(self) -> bool:
@@ -228,11 +255,13 @@ class Schedule(InWords, _Frozen):
                 raise InvalidSchedule(
                     f"times[{i}]: {reason}; this is a {self.process.type!r} schedule"
                 )
+            if i and self._rises(i):
+                continue
             may_stay = i > first_free
             if i and not (t < self.times[i - 1] or (may_stay and t == self.times[i - 1])):
                 raise InvalidSchedule(
                     f"times[{i}]: times must fall at every step, from the noise to the image, "
-                    f"found {t} after {self.times[i - 1]}"
+                    f"unless noise of kind 'time' raises them; found {t} after {self.times[i - 1]}"
                 )
             gap = self.process.lam(t) - self.process.lam(self.times[i - 1]) if i else math.inf
             if gap < _LEAST_GAP and not may_stay:
@@ -244,11 +273,26 @@ class Schedule(InWords, _Frozen):
                 raise InvalidSchedule(f"times[{i}]: only the last time may be the clean end {t}")
         return self
 
+    def _rises(self, i: int) -> bool:
+        """Whether time i is not below the one before it, by noise that is added there."""
+        noise = self.steps[i - 1].noise
+        is_added = noise is not None and noise.kind is NoiseKind.TIME
+        return is_added and self.times[i] >= self.times[i - 1]
+
     @model_validator(mode="after")
     def _steps_are_possible(self) -> "Schedule":
         levels = [level(self.process, t) for t in self.times]
+        if self.start.noise is not None:
+            problem = self.start.noise.problem(self.process, None, levels[0])
+            if problem is not None:
+                raise InvalidSchedule(f"start.noise.{problem.field}: {problem.message}")
+        first = 0  # of the points that a rule may use: a rise begins them anew
         for i, step in enumerate(self.steps):
-            past, to = levels[: i + 1], levels[i + 1]
+            first = i if i and self._rises(i) else first
+            past, to = levels[first : i + 1], levels[i + 1]
+            if step.noise is not None:
+                _check_noise(i, step, self.process, past, to)
+                to = step.rule_target(self.process, past, to)
             problem = step.predictor.problem(past, to)
             if problem is not None:
                 raise InvalidSchedule(f"steps[{i}].predictor.{problem.field}: {problem.message}")
@@ -265,7 +309,7 @@ class Schedule(InWords, _Frozen):
                     f"steps[{i}].corrector: the network has no value at the clean end; "
                     "remove the last corrector"
                 )
-            problem = step.corrector.rule.problem([*past, to], to)
+            problem = step.corrector.rule.problem([*past, levels[i + 1]], to)
             if problem is not None:
                 raise InvalidSchedule(
                     f"steps[{i}].corrector.rule.{problem.field}: {problem.message}"
@@ -359,6 +403,11 @@ class Schedule(InWords, _Frozen):
         return len(self.steps)
 
     @property
+    def is_stochastic(self) -> bool:
+        """Whether a step draws noise."""
+        return self.start.noise is not None or any(step.is_stochastic for step in self.steps)
+
+    @property
     def has_network_times(self) -> bool:
         """Whether a call has a network time apart from the time of its state."""
         times = (self.start.network_time, *(step.network_time for step in self.steps))
@@ -386,7 +435,7 @@ class Schedule(InWords, _Frozen):
         `s3search.formats.exporters.schedule_json`)."""
         return {
             "format": FORMAT,
-            "version": VERSION,
+            "version": VERSION if self.is_stochastic else 1,
             **self.model_dump(mode="json"),
             "nfe": self.nfe,
         }
@@ -402,9 +451,9 @@ class Schedule(InWords, _Frozen):
         if wire.pop("format", None) != FORMAT:
             raise InvalidSchedule(f"format: expected {FORMAT!r}, found {data.get('format')!r}")
         version = wire.pop("version", None)
-        if type(version) is not int or version != VERSION:
+        if type(version) is not int or not 1 <= version <= VERSION:
             raise InvalidSchedule(
-                f"version: this release reads version {VERSION}, found {version!r}"
+                f"version: this release reads versions 1 to {VERSION}, found {version!r}"
             )
         nfe, _table = wire.pop("nfe", None), wire.pop("plan", None)
         unknown = [key for key in wire if key not in Schedule.model_fields]
@@ -412,6 +461,8 @@ class Schedule(InWords, _Frozen):
             hint = nearest(unknown[0], Schedule.model_fields)
             raise InvalidSchedule(f"{unknown[0]}: unknown key; {hint}")
         schedule = Schedule(**wire)
+        if version == 1 and schedule.is_stochastic:
+            raise InvalidSchedule("version: noise in steps came with version 2, found 1")
         if nfe is not None and nfe != schedule.nfe:
             raise InvalidSchedule(
                 f"nfe: the steps make {schedule.nfe} network calls, found {nfe!r}"
@@ -443,6 +494,22 @@ class Schedule(InWords, _Frozen):
             raise InvalidSchedule(f"{path}: {error}") from error
 
 
+def _check_noise(
+    i: int, step: Step, process: NoiseProcess, past: Sequence[Level], to: Level
+) -> None:
+    """Raises `InvalidSchedule` for noise that step i, from ``past`` to ``to``, cannot add."""
+    assert step.noise is not None
+    rules = (step.predictor, *(() if step.corrector is None else (step.corrector.rule,)))
+    if any(rule.draws_noise or rule.needs_ems or isinstance(rule, Free) for rule in rules):
+        raise InvalidSchedule(
+            f"steps[{i}].noise: {step.predictor.rule!r} steps have their own noise or none; "
+            "remove it or take another rule"
+        )
+    problem = step.noise.problem(process, step.starting_level(past), to)
+    if problem is not None:
+        raise InvalidSchedule(f"steps[{i}].noise.{problem.field}: {problem.message}")
+
+
 def n_calls(steps: Sequence[Step], start: Start) -> int:
     """Network calls that steps make after such a start."""
     correctors = [step.corrector for step in steps[:-1] if step.corrector is not None]
@@ -468,7 +535,7 @@ def json_schema() -> dict[str, Any]:
     schema["title"] = FORMAT
     schema["properties"] = {
         "format": {"const": FORMAT},
-        "version": {"const": VERSION},
+        "version": {"enum": [*range(1, VERSION + 1)]},
         **schema["properties"],
         "nfe": {"type": "integer", "minimum": 0},
         "plan": {"type": ["object", "null"], "description": "the compiled table, optional"},

@@ -228,6 +228,8 @@ def plan_key(plan: Plan) -> bytes:
         tables += [scales, own.offset, own.gains, own.directions]
     elif plan.noise_scale != plan.levels[0].sigma:
         tables.append(np.array([plan.noise_scale]))
+    if plan.noise.any():
+        tables.append(plan.noise)
     for r, row in plan.pixel_rows.items():
         tables += [np.array([r, *row.p, -1, *row.q]), *row.p.values(), *row.q.values(), row.offset]
     for table in tables:

@@ -82,6 +82,8 @@ def coefficient_table(schedule: Schedule) -> CoefficientTable:
     needing = needs_ems(schedule.steps)
     if needing is not None:
         raise InvalidSchedule(f"{needing}: v3 steps weigh every pixel apart; no free step can")
+    if schedule.is_stochastic:
+        raise InvalidSchedule("noise: free steps draw none; a stochastic schedule stays as it is")
     plan = compile_plan(schedule)
     rows = [*plan.evaluated, plan.n_rows - 1]
     p0, q, constant = np.zeros(plan.n_rows), np.zeros_like(plan.q), np.zeros(plan.n_rows)

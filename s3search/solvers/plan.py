@@ -3,10 +3,11 @@
 A plan computes states x_0 .. x_{R-1}, one row each, and calls the network on some of them:
 
     x_0 = noise_scale noise, or what a Gaussian jump makes of noise (start_map.py)
-    x_r = sum_{k<r} p[r, k] x_k + sum_j q[r, j] D_j + r_const[r] c
+    x_r = sum_{k<r} p[r, k] x_k + sum_j q[r, j] D_j + r_const[r] c + noise[r] xi_r
     D_j = D(x_{evaluated[j]}, network_times[j])
 
-x_{R-1} is the image; c is the mean image of an analytic start, absent otherwise.  Which rows a
+x_{R-1} is the image; c is the mean image of an analytic start, absent otherwise; xi_r ~ N(0, I) is
+drawn for each noisy row anew (step_noise.py), and noise is 0 where nothing is drawn.  Which rows a
 schedule has, and what each of them carries, stands in trace.py.
 
 A row made with EMS statistics (DPM-Solver-v3) has weights that differ per pixel, and a term of its
@@ -29,6 +30,7 @@ from s3search.rules import INVARIANT_TOLERANCE, EmsStatistics, Level, level
 from s3search.rules.linear_form import CONSTANT, OFFSET, LinearForm, data
 from s3search.schedules.schedule import Schedule, StartKind
 from s3search.solvers.start_map import StartMap, jumped, noise_scale_of, start_map_of
+from s3search.solvers.step_noise import Draws, nothing
 from s3search.solvers.trace import Trace, analytic_prediction
 
 Array = npt.NDArray[np.float64]
@@ -68,6 +70,7 @@ class Plan:
     p: Array  # (R, R), strictly lower triangular
     q: Array  # (R, E)
     constant: Array  # (R,)
+    noise: Array  # (R,)
     image: Array | None  # (C, H, W)
     evaluated: tuple[int, ...]  # (E,) the row each call sees
     network_times: tuple[float, ...]  # (E,)
@@ -91,6 +94,11 @@ class Plan:
         return len(self.levels)
 
     @property
+    def noisy_rows(self) -> tuple[int, ...]:
+        """The rows that draw noise, in the order in which they do."""
+        return tuple(np.flatnonzero(self.noise).tolist())
+
+    @property
     def pixel_shape(self) -> tuple[int, ...] | None:
         """(C, H, W) of the images that the plan is for, None if it is for any."""
         shapes = [row.offset.shape for row in self.pixel_rows.values()]
@@ -100,7 +108,9 @@ class Plan:
         """x_0 (B, C, H, W) of ``noise`` ~ N(0, I), in its dtype."""
         return jumped(self.start_map, noise * self.noise_scale)
 
-    def next_state(self, states: Sequence[Tensor], predictions: Sequence[Tensor]) -> Tensor:
+    def next_state(
+        self, states: Sequence[Tensor], predictions: Sequence[Tensor], draws: Draws = nothing
+    ) -> Tensor:
         """x (B, C, H, W) of the first row that is not in ``states``; zero weights cost nothing."""
         row, total = len(states), None
         weights = (*self.p[row, :row].tolist(), *self.q[row, : len(predictions)].tolist())
@@ -114,6 +124,8 @@ class Plan:
         if self.image is not None and self.constant[row]:
             image = torch.as_tensor(self.image, dtype=total.dtype, device=total.device)
             total = total + float(self.constant[row]) * image
+        if weight := float(self.noise[row]):
+            total = total + weight * draws(row, total)
         return total
 
     def call_times(self, call: int, x: Tensor) -> Tensor:
@@ -124,7 +136,7 @@ class Plan:
         """The portable table: per row its weights, and the time of the call on it (or null).
 
         A weight that differs per pixel is a nested list (C, H, W) in the place of a number, and
-        its row has an "offset" (C, H, W) to add.
+        its row has an "offset" (C, H, W) to add.  A row that draws noise has its weight, "noise".
         """
         calls = dict(zip(self.evaluated, self.network_times, strict=True))
         rows: list[dict[str, Any]] = [
@@ -136,6 +148,8 @@ class Plan:
             }
             for r in range(self.n_rows)
         ]
+        for r in self.noisy_rows:
+            rows[r]["noise"] = float(self.noise[r])
         for r, pixels in self.pixel_rows.items():
             for name, weights in (("p", pixels.p), ("q", pixels.q)):
                 for k, weight in weights.items():
@@ -164,7 +178,7 @@ def compile_plan(schedule: Schedule, statistics: EmsStatistics | None = None) ->
     calls = trace.evaluated[analytic:]
     p = np.zeros((len(rows), len(rows)))
     q = np.zeros((len(rows), len(calls)))
-    constant = np.zeros(len(rows))
+    constant, noise = np.zeros(len(rows)), np.zeros(len(rows))
     pixel_rows = {}
     for r, row in enumerate(rows):
         if OFFSET in row.terms:
@@ -173,6 +187,8 @@ def compile_plan(schedule: Schedule, statistics: EmsStatistics | None = None) ->
         for symbol, c in row.terms.items():
             if symbol == CONSTANT:
                 constant[r] = c
+            elif symbol < 0:
+                noise[r] = c
             elif symbol % 2:
                 q[r, symbol // 2 - analytic] = c
             else:
@@ -183,6 +199,7 @@ def compile_plan(schedule: Schedule, statistics: EmsStatistics | None = None) ->
         p=p,
         q=q,
         constant=constant,
+        noise=noise,
         image=None if start.image is None else np.array(start.image),
         evaluated=tuple(calls),
         network_times=tuple(at.t for at in trace.network_levels[analytic:]),
@@ -242,8 +259,8 @@ def compile_plans(schedules: Iterable[Schedule]) -> "PlanBatch":
 
 
 class PlanBatch(Sequence[Plan]):
-    """Plans beside their stacked tables: ``p`` (B, R, R), ``q`` (B, R, E), ``constant`` (B, R),
-    zero-padded *in front*.
+    """Plans beside their stacked tables: ``p`` (B, R, R), ``q`` (B, R, E), ``constant`` and
+    ``noise`` (B, R), zero-padded *in front*.
 
     Padding in front keeps the final state at row -1 for all; ``evaluated`` (B, E) is -1 where a
     plan has fewer calls.
@@ -261,6 +278,7 @@ class PlanBatch(Sequence[Plan]):
         self.p = np.zeros((len(plans), rows, rows))
         self.q = np.zeros((len(plans), rows, calls))
         self.constant = np.zeros((len(plans), rows))
+        self.noise = np.zeros((len(plans), rows))
         self.evaluated = np.full((len(plans), calls), -1)
         self.network_times = np.zeros((len(plans), calls))
         self.first_row = np.array([rows - plan.n_rows for plan in plans])
@@ -269,6 +287,7 @@ class PlanBatch(Sequence[Plan]):
             self.p[b, r:, r:] = plan.p
             self.q[b, r:, :e] = plan.q
             self.constant[b, r:] = plan.constant
+            self.noise[b, r:] = plan.noise
             self.evaluated[b, :e] = np.array(plan.evaluated, dtype=int) + r
             self.network_times[b, :e] = plan.network_times
 

@@ -1,8 +1,8 @@
 """What a plan has done before each of its network calls, as a key that plans alike up to it share.
 
-From the same noise such plans call the network with the same states at the same times, so that one
-prediction serves them all: with common noise most schedules, which start at one level, share their
-first call.
+From the same noise, step noise included (`s3search.solvers.step_noise`), such plans call the
+network with the same states at the same times, so that one prediction serves them all: with common
+noise most schedules, which start at one level, share their first call.
 """
 
 import hashlib
@@ -26,6 +26,8 @@ def call_keys(plan: Plan, images: str = "") -> tuple[str | None, ...]:  # (E,)
             return (*keys, *[None] * (plan.nfe - j))
         for r in range(max(1, done), row + 1):
             digest.update(plan.p[r, :r].tobytes() + plan.q[r, :j].tobytes())
+            if plan.noise[r]:
+                digest.update(b"noise" + plan.noise[r].tobytes())
             if plan.image is not None and plan.constant[r]:
                 digest.update(plan.constant[r].tobytes() + plan.image.tobytes())
         done = row + 1

@@ -12,6 +12,7 @@ Sampling runs a single trajectory.  So does polishing, of a plan whose weights h
 """
 
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Any, Protocol
 
 import torch
@@ -21,6 +22,7 @@ from s3search.errors import IncompatibleStatistics, InvalidSchedule
 from s3search.processes import NoiseProcess
 from s3search.solvers.plan import Plan
 from s3search.solvers.prefix import call_keys
+from s3search.solvers.step_noise import Draws, from_generator, given, nothing, of_seed
 from s3search.solvers.tensor_plan import TensorPlan
 
 AnyPlan = Plan | TensorPlan
@@ -28,6 +30,10 @@ AnyPlan = Plan | TensorPlan
 
 Network = Callable[[Tensor, Tensor], Tensor]
 """x (B, C, H, W) and times (B,) -> D (B, C, H, W)."""
+
+
+StepNoiseSource = Sequence[Tensor] | Tensor | torch.Generator | Draws | None
+"""Where the noise that steps draw comes from."""
 
 
 class Denoiser(Protocol):
@@ -50,15 +56,34 @@ class CallCache(Protocol):
         """Takes the prediction of the ``call``-th call of a plan."""
 
 
-def sample(denoiser: Denoiser, plan: AnyPlan, noise: Tensor, **condition: Any) -> Tensor:
+def sample(
+    denoiser: Denoiser,
+    plan: AnyPlan,
+    noise: Tensor,
+    *,
+    step_noise: StepNoiseSource = None,
+    **condition: Any,
+) -> Tensor:
     """The images (B, C, H, W) that ``plan`` makes of ``noise`` ~ N(0, I) of the same shape.
 
     States live in the noise's dtype and on its device; one network call per evaluated row.
-    ``condition`` goes to every call. Raises `InvalidSchedule` when the plan is for another process
-    than the denoiser's.
+    ``step_noise`` is what the steps of a stochastic plan draw: tensors like ``noise``, one for
+    each of ``plan.noisy_rows``, stacked or not; or a generator, which draws them in turn; by
+    default they are a function of image and row, the same in every call.  ``condition`` goes to
+    every call. Raises `InvalidSchedule` when the plan is for another process than the denoiser's,
+    or for another number of draws.
     """
     check_process(denoiser, plan)
-    return run_plan(lambda x, t: denoiser(x, t, **condition), plan, plan.first_state(noise))
+    draws = _draws_of(plan, step_noise)
+    return run_plan(lambda x, t: denoiser(x, t, **condition), plan, plan.first_state(noise), draws)
+
+
+def _draws_of(plan: AnyPlan, source: StepNoiseSource) -> Draws:
+    if source is None:
+        return of_seed(0)
+    if isinstance(source, torch.Generator):
+        return from_generator(source)
+    return source if callable(source) else given([*source], plan.noisy_rows)
 
 
 def sample_population(
@@ -67,6 +92,7 @@ def sample_population(
     noise: Tensor,
     cache: CallCache | None = None,
     images: str = "",
+    draws: Draws = nothing,
     /,
     **condition: Tensor,
 ) -> list[Tensor]:
@@ -74,7 +100,8 @@ def sample_population(
     up to rounding: a matrix product of more rows may add numbers up in another order.
 
     ``condition`` holds what each of the B images is conditioned on, (B, ...) each.  To the
-    ``cache`` noise and condition go by the name ``images``; others have another name.
+    ``cache`` noise, the steps' included, and condition go by the name ``images``; others have
+    another name.  ``draws`` is common to the plans: what one draws in a row, all do.
     """
     for plan in plans:
         check_process(denoiser, plan)
@@ -85,30 +112,43 @@ def sample_population(
 
     keys = (call_keys(plan, images) for plan in plans)
     starts = (plan.first_state(noise) for plan in plans)
-    return _ends(network, [*map(_Trajectory, plans, starts, keys)], cache)
+    shared = repeat(_remembering(draws))
+    return _ends(network, [*map(_Trajectory, plans, starts, keys, shared)], cache)
 
 
-def run_plan(network: Network, plan: AnyPlan, x: Tensor) -> Tensor:
+def _remembering(draws: Draws) -> Draws:
+    """The same draws, each made once for states of one batch."""
+    drawn: dict[int, Tensor] = {}
+
+    def draw(row: int, like: Tensor) -> Tensor:
+        if row not in drawn:
+            drawn[row] = draws(row, like)
+        return drawn[row]
+
+    return draw
+
+
+def run_plan(network: Network, plan: AnyPlan, x: Tensor, draws: Draws = nothing) -> Tensor:
     """The images (B, C, H, W) that ``plan`` makes of its initial state ``x``, which is already at
-    the first level's scale.
+    the first level's scale, and of what its steps draw.
     """
-    (images,) = _ends(network, [_Trajectory(plan, x)])
+    (images,) = _ends(network, [_Trajectory(plan, x, (), draws)])
     return images
 
 
 class _Trajectory:
     """The states and predictions of a plan so far: up to its next call, or to its end."""
 
-    def __init__(self, plan: AnyPlan, x: Tensor, keys: Sequence[str | None] = ()) -> None:
+    def __init__(self, plan: AnyPlan, x: Tensor, keys: Sequence[str | None], draws: Draws) -> None:
         """``keys`` tell which calls of others are the same; without any, none are."""
         _check_shape(plan, x)
-        self._plan, self._keys = plan, keys
+        self._plan, self._keys, self._draws = plan, keys, draws
         self._states: list[Tensor] = [x]
         self._predictions: list[Tensor] = []
         self._go_on()
 
     def _go_on(self) -> None:
-        advance(self._plan, self._states, self._predictions)
+        advance(self._plan, self._states, self._predictions, self._draws)
         self.state = self._states[-1]  # (B, C, H, W), where the plan stands
         self.n_calls = len(self._predictions)  # that were made
         self.is_over = self.n_calls == len(self._plan.evaluated)
@@ -168,12 +208,17 @@ def _next_calls(
     return [*calls.values()]
 
 
-def advance(plan: AnyPlan, states: list[Tensor], predictions: Sequence[Tensor]) -> None:
+def advance(
+    plan: AnyPlan,
+    states: list[Tensor],
+    predictions: Sequence[Tensor],
+    draws: Draws = nothing,
+) -> None:
     """Appends to ``states`` those up to the next call's, or to the last after the last call."""
     n = len(predictions)
     row = plan.evaluated[n] if n < len(plan.evaluated) else plan.n_rows - 1
     while len(states) <= row:
-        states.append(plan.next_state(states, predictions))
+        states.append(plan.next_state(states, predictions, draws))
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from s3search.processes import NoiseProcess
 from s3search.solvers.start_map import StartMap, jumped
+from s3search.solvers.step_noise import Draws, nothing
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -35,6 +36,11 @@ class TensorPlan:
         return range(self.is_analytic, self.n_rows - 1)
 
     @property
+    def noisy_rows(self) -> Sequence[int]:
+        """None: a table has no noise in its steps."""
+        return ()
+
+    @property
     def n_rows(self) -> int:
         """Number of states, x_0 included."""
         return len(self.times) + self.is_analytic
@@ -43,7 +49,9 @@ class TensorPlan:
         """x_0 (B, C, H, W) of ``noise`` ~ N(0, I), in its dtype."""
         return jumped(self.start_map, noise * self.noise_scale)
 
-    def next_state(self, states: Sequence[Tensor], predictions: Sequence[Tensor]) -> Tensor:
+    def next_state(
+        self, states: Sequence[Tensor], predictions: Sequence[Tensor], draws: Draws = nothing
+    ) -> Tensor:
         """The state (B, C, H, W) of the next call, or the image."""
         r = len(predictions)
         x = states[0] * self.p0[r]

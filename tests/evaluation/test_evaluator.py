@@ -9,7 +9,7 @@ import torch
 
 from s3search.errors import EvaluationFailed, InvalidConfig
 from s3search.evaluation.evaluator import Evaluator
-from s3search.evaluation.noise import BLOCK, NoiseBank
+from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.spec import EvaluatorSpec
 from s3search.metrics.frechet import FeatureStatistics, FrechetReference
 from s3search.metrics.intervals import replicates
@@ -18,6 +18,7 @@ from s3search.processes import edm
 from s3search.schedules import published
 from s3search.schedules.schedule import ModelPatch
 from s3search.search.questions import Measure, RealImages, Rung, measure
+from s3search.solvers.step_noise import BLOCK
 from tests.support import plugins
 from tests.support.specs import evaluator_spec
 

@@ -154,7 +154,7 @@ _REFUSED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     ),
     "format": (_set("format", "s3search.plan"), "format: expected 's3search.schedule'"),
     "no format": (lambda d: d.pop("format"), "format: .*found None"),
-    "version": (_set("version", 2), "version: this release reads version 1, found 2"),
+    "version": (_set("version", 3), "version: this release reads versions 1 to 2, found 3"),
     "no times": (lambda d: d.pop("times"), "times"),
     "no process": (lambda d: d.pop("process"), "process"),
     "process": (_set("process", {"type": "vpp"}), "process"),

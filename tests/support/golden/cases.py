@@ -36,6 +36,7 @@ from tests.support.golden import ems as golden_ems
 from tests.support.golden import inversion as golden_inversion
 from tests.support.golden import misc as golden_misc
 from tests.support.golden import slopes as golden_slopes
+from tests.support.golden import stochastic as golden_stochastic
 from tests.support.helpers import NoSchedule, Waits
 
 _REPOSITORY = Path(__file__).resolve().parents[3]
@@ -57,24 +58,32 @@ class Problem:
     unused_calls: int = 0  # that the published code makes after the last step
     start_scale: float = 1.0  # of the published state, in ours
     statistics: EmsStatistics | None = None
+    unused_draws: frozenset[int] = frozenset()  # numbers of those that the published code wasted
+
+
+def golden_folders() -> list[Path]:
+    """Those that $S3SEARCH_GOLDEN names, as a path list, else the full sets beside the repository
+    and the set inside it.
+    """
+    if "S3SEARCH_GOLDEN" in os.environ:
+        return [Path(name) for name in os.environ["S3SEARCH_GOLDEN"].split(os.pathsep) if name]
+    beside = _REPOSITORY.parent / "shared"
+    full = [folder for folder in (beside / "golden", beside / "golden2") if folder.is_dir()]
+    return [*full, _OWN_FOLDER]
 
 
 def golden_folder() -> Path:
-    """$S3SEARCH_GOLDEN, else the full set beside the repository, else the set inside it."""
-    if "S3SEARCH_GOLDEN" in os.environ:
-        return Path(os.environ["S3SEARCH_GOLDEN"])
-    beside = _REPOSITORY.parent / "shared" / "golden"
-    return beside if beside.is_dir() else _OWN_FOLDER
+    """The first of the folders with the analytic model, which all cases share."""
+    found = (folder for folder in golden_folders() if (folder / "mixture.json").is_file())
+    return next(found, _OWN_FOLDER)
 
 
 def case_files() -> dict[str, Path]:
     """Case id to file; every file in a family's folder is a case, listed in the index or not.
 
-    The set beside the repository does not replace the cases that only tests/golden has.
+    The sets beside the repository do not replace the cases that only tests/golden has.
     """
-    folders = [golden_folder()]
-    if "S3SEARCH_GOLDEN" not in os.environ:
-        folders.insert(0, _OWN_FOLDER)
+    folders = reversed(golden_folders())
     found = {path.stem: path for folder in folders for path in folder.glob("*/*.json")}
     return {name: found[name] for name in sorted(found)}
 
@@ -86,6 +95,10 @@ def problem_of(case: Case) -> Problem:
         return _diffusers(case)
     if family == "inversion":
         return _inversion(case)
+    if family in _NO_SOLVER:
+        raise Waits(_NO_SOLVER[family])
+    if family in golden_stochastic.FAMILIES:
+        return golden_stochastic.problem_of(case)
     if family not in _FAMILIES:
         raise ValueError(f"unknown family {family!r}; known: {sorted(_FAMILIES)}")
     _check_scaling(case["solver"])
@@ -450,6 +463,17 @@ def _time_shift(case: Case, process: NoiseProcess) -> Schedule:
     """The solver on the grid; where the case shifts, `golden_misc.wrapped` does so."""
     return golden_slopes.pndm(case, process, times_of(case, process))
 
+
+_NO_SOLVER = {
+    "ays": "published grids",
+    "dds": "conjugate gradients inside a step",
+    "dm_nonuniform": "a search of grids",
+    "gits": "a search of grids",
+    "lml": "steps that are not linear in the network's answers",
+    "oss": "a search of grids",
+    "sdm": "steps chosen by a curvature",
+}
+"""Families of the second set that are no solver, or not a linear one."""
 
 _FAMILIES: dict[str, _Adaptor] = {
     "bdia": _on_its_times(golden_slopes.bdia),

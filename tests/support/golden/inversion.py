@@ -119,6 +119,7 @@ def _ddim(case: Case, process: VpDiscrete) -> Plan:
         p=p,
         q=q,
         constant=np.zeros(n + 1),
+        noise=np.zeros(n + 1),
         image=None,
         evaluated=tuple(range(n)),
         network_times=tuple(indices),

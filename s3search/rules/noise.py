@@ -1,0 +1,116 @@
+r"""Noise in a step: a deterministic rule goes below the target, fresh noise brings the state up.
+
+In y = x / alpha and rho = sigma / alpha, from rho_s to rho_t through rho_d <= rho_t:
+
+    y_d = what the step's rule makes at rho_d,      y_t = y_d + scale sqrt(rho_t^2 - rho_d^2) xi
+
+xi ~ N(0, I).  With scale 1 the variance is that of the target, whatever rho_d.  Stochastic
+samplers of first order, and those of several calls per step, differ in rho_d alone:
+
+    eta        rho_d^2 = rho_t^2 - min(rho_t^2, eta^2 rho_t^2 (rho_s^2 - rho_t^2) / rho_s^2)
+               DDIM's eta (arXiv:2010.02502, eq. 16; 1 is DDPM), k-diffusion's ancestral steps
+    flow_eta   u_d = u_t (1 + (u_t / u_s - 1) eta) with u = sigma / (alpha + sigma), the time of a
+               flow: ancestral steps of ComfyUI and LTX-Video
+    gamma      rho_d = (1 - gamma) rho_t: 1 is LCM (arXiv:2310.04378), which goes to the clean end
+               and back; EDM's churn (arXiv:2206.00364, alg. 2) and AdaSDE have 1 / (1 - gamma) - 1
+               for their gamma
+    time       rho_d is that of a given time: restart intervals (arXiv:2306.14878), TCD's s
+               (arXiv:2402.19159, alg. 2).  Where that is the time the step begins at, the step
+               does nothing but add noise, and its time may rise
+
+A later step may use the same draw again (SA-Solver's corrector, SEEDS): see `Point.noise`.
+"""
+
+import math
+from enum import StrEnum
+
+from pydantic import Field, model_validator
+
+from s3search.processes import NoiseProcess
+from s3search.rules.base import Objection
+from s3search.rules.points import Level, Number, Part, level
+
+
+class NoiseKind(StrEnum):
+    """What a step's amount of noise is measured by."""
+
+    ETA = "eta"
+    FLOW_ETA = "flow_eta"
+    GAMMA = "gamma"
+    TIME = "time"
+
+
+class StepNoise(Part):
+    """How much of a step's target is fresh noise; the module's docstring has the formulas.
+
+    ``amount`` is eta >= 0, gamma in [0, 1] or a time; ``scale`` (s_noise) multiplies the noise.
+    """
+
+    kind: NoiseKind = NoiseKind.ETA
+    amount: Number = 1.0
+    scale: Number = Field(default=1.0, ge=0.0)
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> "StepNoise":
+        if self.kind is not NoiseKind.TIME and self.amount < 0.0:
+            raise ValueError(f"amount: {self.kind.value} is at least 0, found {self.amount}")
+        if self.kind is NoiseKind.GAMMA and self.amount > 1.0:
+            raise ValueError(f"amount: gamma is at most 1, found {self.amount}")
+        return self
+
+    @property
+    def keeps_variance(self) -> bool:
+        """Whether the state gets the variance of its level."""
+        return self.scale == 1.0
+
+    def below(self, process: NoiseProcess, start: Level | None, to: Level) -> Level:
+        """Where the rule of the step from ``start`` goes before the noise: with the signal of the
+        target and the noise of rho_d.
+        """
+        if self.kind is not NoiseKind.TIME and self.amount == 0.0:
+            return to
+        rho_d = to.alpha * self._ratio_below(process, start, to)
+        lam = math.log(to.alpha / rho_d) if rho_d > 0.0 else math.inf
+        t = process.time_of_lam(lam) if rho_d > 0.0 else process.clean_time
+        return Level(t, to.alpha, rho_d, lam)
+
+    def weight(self, down: Level, to: Level) -> float:
+        """What the fresh unit noise is multiplied by, on the way up from ``down``."""
+        return self.scale * math.sqrt(max(0.0, to.sigma**2 - down.sigma**2))
+
+    def problem(self, process: NoiseProcess, start: Level | None, to: Level) -> Objection | None:
+        """What makes it impossible in a step from ``start`` to ``to``, None at a run's start."""
+        if to.sigma == 0.0 or to.alpha == 0.0:
+            end = "the clean end (sigma = 0)" if to.sigma == 0.0 else "pure noise (alpha = 0)"
+            return Objection("kind", f"a step to {end} has no room for fresh noise; remove it")
+        if start is None and self.kind in (NoiseKind.ETA, NoiseKind.FLOW_ETA):
+            return Objection("kind", f"{self.kind.value} needs a step; use 'gamma' or 'time'")
+        if self.kind is not NoiseKind.TIME:
+            return None
+        reason = process.check_time(self.amount)
+        if reason is not None:
+            return Objection("amount", reason)
+        at = level(process, self.amount)
+        if at.lam < to.lam or (start is not None and at.lam < start.lam):
+            return Objection(
+                "amount",
+                f"noise is added from a time below both ends of the step, found {self.amount}",
+            )
+        return None
+
+    def _ratio_below(self, process: NoiseProcess, start: Level | None, to: Level) -> float:
+        """rho_d."""
+        rho = to.sigma / to.alpha
+        if self.kind is NoiseKind.GAMMA:
+            return (1.0 - self.amount) * rho
+        if self.kind is NoiseKind.TIME:
+            at = level(process, self.amount)
+            return min(rho, at.sigma / at.alpha)
+        assert start is not None
+        if self.kind is NoiseKind.ETA:
+            # (rho_s^2 - rho_t^2) / rho_s^2, which has a value from pure noise
+            fallen = 1.0 - (rho * start.alpha / start.sigma) ** 2
+            return rho * math.sqrt(1.0 - min(1.0, self.amount**2 * max(0.0, fallen)))
+        u_s, u_t = (at.sigma / (at.alpha + at.sigma) for at in (start, to))
+        u = max(0.0, u_t * (1.0 + (u_t / u_s - 1.0) * self.amount))
+        return u / (1.0 - u)
