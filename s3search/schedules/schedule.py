@@ -289,37 +289,13 @@ class Schedule(InWords, _Frozen):
         first = 0  # of the points that a rule may use: a rise begins them anew
         for i, step in enumerate(self.steps):
             first = i if i and self._rises(i) else first
-            past, to = levels[first : i + 1], levels[i + 1]
-            if step.noise is not None:
-                _check_noise(i, step, self.process, past, to)
-                to = step.rule_target(self.process, past, to)
-            problem = step.predictor.problem(past, to)
-            if problem is not None:
-                raise InvalidSchedule(f"steps[{i}].predictor.{problem.field}: {problem.message}")
-            if step.compensation is not None:
-                problem = step.compensation.problem(past)
-            if problem is not None:
-                raise InvalidSchedule(
-                    f"steps[{i}].compensation.{problem.field}: {problem.message}"
-                )
-            if step.corrector is None:
-                continue
-            if to.sigma == 0.0:
-                raise InvalidSchedule(
-                    f"steps[{i}].corrector: the network has no value at the clean end; "
-                    "remove the last corrector"
-                )
-            problem = step.corrector.rule.problem([*past, levels[i + 1]], to)
-            if problem is not None:
-                raise InvalidSchedule(
-                    f"steps[{i}].corrector.rule.{problem.field}: {problem.message}"
-                )
-            is_last = i == len(self.steps) - 1
-            if is_last and step.corrector.kind is CorrectorKind.IMPLICIT:
-                raise InvalidSchedule(
-                    f"steps[{i}].corrector.kind: nothing uses a call after the last step; "
-                    "make the last corrector 'pseudo' or remove it"
-                )
+            _check_step(i, step, self.process, levels[first : i + 1], levels[i + 1])
+        last = self.steps[-1].corrector
+        if last is not None and last.kind is CorrectorKind.IMPLICIT:
+            raise InvalidSchedule(
+                f"steps[{self.n_steps - 1}].corrector.kind: nothing uses a call after the last "
+                "step; make the last corrector 'pseudo' or remove it"
+            )
         if self.start.kind is StartKind.UNIT_NOISE and self.process.alpha(self.times[0]) == 0:
             raise InvalidSchedule("start.kind: 'unit_noise' needs alpha > 0 at times[0]")
         return self
@@ -492,6 +468,35 @@ class Schedule(InWords, _Frozen):
             return Schedule.from_dict(data)
         except InvalidSchedule as error:
             raise InvalidSchedule(f"{path}: {error}") from error
+
+
+def _check_step(
+    i: int, step: Step, process: NoiseProcess, past: Sequence[Level], to: Level
+) -> None:
+    """Raises `InvalidSchedule` if step i, from points at levels ``past`` to ``to``, is not
+    possible.
+    """
+    target = to
+    if step.noise is not None:
+        _check_noise(i, step, process, past, to)
+        target = step.rule_target(process, past, to)
+    problem = step.predictor.problem(past, target)
+    if problem is not None:
+        raise InvalidSchedule(f"steps[{i}].predictor.{problem.field}: {problem.message}")
+    if step.compensation is not None:
+        problem = step.compensation.problem(past)
+    if problem is not None:
+        raise InvalidSchedule(f"steps[{i}].compensation.{problem.field}: {problem.message}")
+    if step.corrector is None:
+        return
+    if target.sigma == 0.0:
+        raise InvalidSchedule(
+            f"steps[{i}].corrector: the network has no value at the clean end; "
+            "remove the last corrector"
+        )
+    problem = step.corrector.rule.problem([*past, to], target)
+    if problem is not None:
+        raise InvalidSchedule(f"steps[{i}].corrector.rule.{problem.field}: {problem.message}")
 
 
 def _check_noise(

@@ -31,7 +31,6 @@ AnyPlan = Plan | TensorPlan
 Network = Callable[[Tensor, Tensor], Tensor]
 """x (B, C, H, W) and times (B,) -> D (B, C, H, W)."""
 
-
 StepNoiseSource = Sequence[Tensor] | Tensor | torch.Generator | Draws | None
 """Where the noise that steps draw comes from."""
 
@@ -117,7 +116,7 @@ def sample_population(
 
 
 def _remembering(draws: Draws) -> Draws:
-    """The same draws, each made once for states of one batch."""
+    """``draws``, with each row drawn once and kept: for states of one batch."""
     drawn: dict[int, Tensor] = {}
 
     def draw(row: int, like: Tensor) -> Tensor:
