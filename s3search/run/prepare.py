@@ -91,6 +91,7 @@ def prepare(
         keep_invariants=config.search.keep_invariants,
         polish_loss=config.search.polish_loss,
         fine_targets=config.metric.target == "fine",
+        has_guards=bool(config.guards),
         metric=MetricWords.of(config.metric).short,
         shares=SCORE_SHARES if config.metric.kind == "score" else SHARES,
     )

@@ -138,6 +138,7 @@ class Setup:
     keep_invariants: bool = False  # polished rows carry constants exactly
     polish_loss: PolishLoss = "metric"
     fine_targets: bool = False  # the metric compares images with fine solves
+    has_guards: bool = False  # the finals measure the best published solver too
     metric: str = "FD"  # its short name
     shares: tuple[float, ...] = SHARES  # of a whole measurement, at which one may be stopped
 

@@ -38,12 +38,12 @@ class Guard:
         loss, limit = self.direction.loss(value), self.direction.loss(self.limit(published))
         return loss - limit - _ROUNDING * abs(limit)
 
-    def says(self, value: float, published: float) -> str:
-        """How a schedule stands to it."""
+    def says(self, value: float, published: float, beside: str) -> str:
+        """How a schedule stands to it; ``beside`` says which published one, and where measured."""
         bound = "at most" if self.direction is Direction.MINIMIZE else "at least"
         kept = "kept" if self.excess(value, published) <= 0.0 else "broken"
         return (
-            f"guard {self.name}: {value:.4g} beside {published:.4g} of the best published, "
+            f"guard {self.name}: {value:.4g} beside {published:.4g} of {beside}, "
             f"{bound} {self.limit(published):.4g}: {kept}"
         )
 

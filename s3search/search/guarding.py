@@ -1,7 +1,9 @@
 """A search that hears of what breaks a guard as of what did not work (`s3search.search.guard`).
 
 What it has polished is held to the guards too, as far as it was known then which published solver
-is the best: a polish goes back on its way until it keeps them.
+is the best: a polish goes back on its way until it keeps them.  In the finals the best published
+solver is measured beside the finalists, on their noise, since a limit holds for the images that
+told it: they are judged by a number that was measured there, and not by that of the search.
 """
 
 from collections.abc import Sequence
@@ -9,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from s3search.search.conversation import Answers, Ask, Conversation
 from s3search.search.guard import Guard, broken_of, excesses
-from s3search.search.questions import Measurement, Polish, Question, Rung
+from s3search.search.questions import Measure, Measurement, Polish, Question, Rung
 
 _Images = tuple[int, Rung, int, int]
 """Calls, rung, number of images, and the seed of their noise."""
@@ -44,17 +46,35 @@ class GuardLimits:
         """The question; a polish with the guards and the best published solver beside it."""
         if not isinstance(question, Polish):
             return question
-        known = self._published.items()
-        best = [m for (nfe, rung, *_), m in known if (nfe, rung) == (question.nfe, Rung.SEARCH)]
-        if not best:
+        best = self._best_at(question.nfe)
+        if best is None:
             return question
-        return replace(question, guards=self.guards, beside=best[0].trial)
+        return replace(question, guards=self.guards, beside=best.trial)
+
+    def also_asked(self, ask: Ask) -> tuple[Measure, ...]:
+        """The best published solver on the noise of the finals that begin, where nobody asks for
+        it: one question for each number of calls, rung and noise.
+        """
+        finals = [q for q in ask.begin if isinstance(q, Measure) and q.rung is Rung.FINALS]
+        asked = {question.key for question in finals}
+        found: dict[str, Measure] = {}
+        for question in finals:
+            best = self._best_at(question.trial.nfe)
+            if best is not None:
+                own = replace(question, trial=best.trial)
+                found[own.key] = own
+        return tuple(own for key, own in found.items() if key not in asked)
+
+    def _best_at(self, nfe: int) -> Measurement | None:
+        """The best published solver with so many calls, on the search's noise."""
+        known = self._published.items()
+        best = (m for (calls, rung, *_), m in known if (calls, rung) == (nfe, Rung.SEARCH))
+        return next(best, None)
 
     def judged(self, measured: Measurement) -> Measurement:
         """The measurement, or, where it is no published solver and breaks a guard, one that did
         not work.
         """
-        self.learn(measured)
         if measured.trial.origin.is_baseline:
             return measured
         broken = broken_of(self.guards, self.excesses(measured))
@@ -70,10 +90,14 @@ def guarded(search: Conversation[None], guards: Sequence[Guard]) -> Conversation
     try:
         ask = next(search)
         while True:
-            answers = yield _held_to(limits, ask)
+            also = limits.also_asked(ask)
+            answers = yield _held_to(limits, ask, also)
+            for each in answers.given:  # published ones tell the limits of those beside them
+                if isinstance(each, Measurement):
+                    limits.learn(each)
             given = tuple(
                 limits.judged(each) if isinstance(each, Measurement) else each
-                for each in answers.given
+                for each in answers.given[len(also) :]
             )
             ask = search.send(Answers(given=given, outside=answers.outside))
     except StopIteration:
@@ -85,7 +109,7 @@ def _images_of(measured: Measurement) -> _Images:
     return measured.trial.nfe, question.rung, question.n_images, question.noise_seed
 
 
-def _held_to(limits: GuardLimits, ask: Ask) -> Ask:
-    """What is asked, with polishes that know the guards."""
-    begin, wait = (tuple(map(limits.held, each)) for each in (ask.begin, ask.wait))
+def _held_to(limits: GuardLimits, ask: Ask, also: tuple[Measure, ...]) -> Ask:
+    """What is asked, with polishes that know the guards; ``also`` comes before it."""
+    begin, wait = ((*also, *map(limits.held, each)) for each in (ask.begin, ask.wait))
     return replace(ask, begin=begin, wait=wait)

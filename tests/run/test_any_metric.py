@@ -25,7 +25,7 @@ from s3search.schedules.schedule import Schedule
 from s3search.search.direction import Direction
 from s3search.search.guard import Guard
 from s3search.search.questions import Measure, Measurement, Polish, Rung, measure
-from s3search.search.trial import Trial, seeded
+from s3search.search.trial import Origin, Trial, seeded
 from s3search.study.database.store import open_study
 from s3search.study.file.config import StudyConfig, parse_config
 from s3search.study.results.frame import evaluations_frame, validated
@@ -130,6 +130,37 @@ def test_where_nothing_keeps_the_guards_that_is_what_is_said() -> None:
     assert "break one on the search's noise; allow more, or raise the budget; " in said
     assert "; the best published is " in said
     assert set(found.table["breaks"]) == {"digits"}  # also what is published: none is so near
+
+
+def test_the_finals_and_claims_measure_guards_beside_a_published_one(url: str) -> None:
+    """A limit that was only known on the search's noise would say nothing of other images."""
+    tight = {**ASKED, "guard": [{"features": "digits", "at_most": 1.02}]}
+    found = _search(url, name="finals", algorithm="s3", evaluations=24, metric=tight)
+    with open_study(url, "finals") as store:
+        frame = evaluations_frame(store)
+    of_search, finals, held_out = (
+        frame[frame["rung"] == rung] for rung in ("search", "finals", "validation")
+    )
+    is_before = of_search["id"] < finals["id"].min()  # more of them come before the validation
+    published_ones = of_search[of_search["is_baseline"] & is_before]
+    best = published_ones.loc[published_ones["value"].idxmax()]
+    beside = finals[finals["is_baseline"]]
+    assert list(beside["schedule_id"]) == [best["schedule_id"]]
+    assert best["schedule_id"] in set(held_out["schedule_id"])
+    (limit,) = (1.02 * value for value in json.loads(beside["guards"].iloc[0]))
+    again = finals[~finals["is_baseline"]]
+    values = again["guards"].map(lambda each: json.loads(each)[0])
+    assert ((values > limit) == again["breaks_guard"]).all()
+    out = set(again["schedule_id"][again["breaks_guard"]])
+    assert not out & set(held_out["schedule_id"])
+    (claim,) = found.comparison["claims"]
+    tallest = held_out[held_out["is_baseline"]].sort_values("value").iloc[-1]
+    told = json.loads(tallest["guards"])[0]
+    name = Origin.of_text(tallest["origin"]).name
+    said = [line for line in claim["says"] if line.startswith("guard digits: ")]
+    assert len(said) == 1 or claim["says"][0].startswith("no schedule that the search found keeps")
+    for line in said:
+        assert f"beside {told:.4g} of {name}, the best published, on the same held-out" in line
 
 
 def test_optuna_maximises_it_and_knows_what_is_infeasible(found: SearchResult, url: str) -> None:

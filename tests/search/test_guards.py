@@ -47,8 +47,8 @@ def test_a_limit_allows_more_of_any_sign(
     assert guard.limit(published_value) == pytest.approx(limit)
     assert guard.excess(kept, published_value) < 0.0 < guard.excess(broken, published_value)
     assert guard.excess(published_value, published_value) < 0.0
-    assert guard.says(kept, published_value).endswith("kept")
-    assert guard.says(broken, published_value).endswith("broken")
+    assert guard.says(kept, published_value, "DDIM").endswith("kept")
+    assert guard.says(broken, published_value, "DDIM").endswith("broken")
 
 
 def test_the_limit_is_that_of_the_best_published_by_the_metric_so_far() -> None:
@@ -111,6 +111,61 @@ def test_a_search_hears_of_what_breaks_a_guard_as_of_what_did_not_work() -> None
     assert heard[2].error == "breaks the guard score"
     assert (heard[2].losses, heard[2].cost) == ({}, broken.cost)
     assert heard[4] is stopped
+
+
+def _again(measured: Measurement, value: float, guard: float) -> Measurement:
+    """A trial measured on the noise of the finals."""
+    asked = replace(measured.question, rung=Rung.FINALS, n_images=50, noise_seed=7)
+    return replace(measured, question=asked, estimate=value, n_images=50, guards=(guard,))
+
+
+def test_the_finals_measure_the_best_published_solver_beside_the_finalists() -> None:
+    """A limit holds for the images that told it, so the finals have one of their own."""
+    seen: list[Answers] = []
+    best = _measured(0, 1.0, [5.0], is_published=True)
+    other = _measured(1, 2.0, [1.0], is_published=True)
+    finalist = _measured(2, 0.5, [5.1])
+    again = _again(finalist, 0.6, 5.0)  # within the search's limit, 5.5, and beyond that of here
+
+    def search() -> Conversation[None]:
+        asked = (best.question, other.question, finalist.question)
+        seen.append((yield Ask(begin=asked, wait=asked)))
+        seen.append((yield Ask(begin=(again.question,), wait=(again.question,))))
+
+    conversation, outside = guarded(search(), [FEWER]), Outside(budget=1.0)
+    assert len(next(conversation).begin) == 3
+    ask = conversation.send(Answers(given=(best, other, finalist), outside=outside))
+    beside = _again(best, 1.1, 4.0)
+    assert [q.trial.id for q in ask.begin] == [best.trial.id, finalist.trial.id]
+    assert ask.begin == ask.wait == (beside.question, again.question)
+    with pytest.raises(StopIteration):
+        conversation.send(Answers(given=(beside, again), outside=outside))
+    (heard,) = seen[1].given  # the search hears of what it asked for alone
+    assert heard.question == again.question
+    assert heard.broken == ("distance",)
+
+
+def test_a_published_finalist_is_not_measured_twice() -> None:
+    limits = GuardLimits((FEWER,))
+    best = _measured(0, 1.0, [5.0], is_published=True)
+    limits.learn(best)
+    question = _again(best, 1.1, 4.0).question
+    assert limits.also_asked(Ask(begin=(question,), wait=(question,))) == ()
+    assert limits.also_asked(Ask(begin=(best.question,), wait=())) == ()  # no finals
+
+
+def test_those_published_that_are_told_in_a_turn_hold_for_all_of_it() -> None:
+    heard: list[Answers] = []
+    first, best = _measured(0, 0.5, [9.0]), _measured(1, 1.0, [5.0], is_published=True)
+
+    def search() -> Conversation[None]:
+        heard.append((yield Ask(begin=(), wait=(first.question, best.question))))
+
+    conversation = guarded(search(), [FEWER])
+    next(conversation)
+    with pytest.raises(StopIteration):
+        conversation.send(Answers(given=(first, best), outside=Outside(budget=1.0)))
+    assert [each.loss for each in heard[0].given] == [None, 1.0]
 
 
 def test_what_breaks_a_guard_has_not_failed() -> None:

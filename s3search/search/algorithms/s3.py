@@ -344,7 +344,10 @@ class _OneNfe:
         images = _FINALS * self.budget
         least = _LEAST_IMAGES_PER_FINALIST * self.setup.n_images
         n = int(max(_LEAST_FINALISTS, min(_FINALISTS, images // least)))
-        n_images = int(max(2, min(_IMAGES_PER_FINALIST * self.setup.n_images, images // n)))
+        n_measured = n + self.setup.has_guards  # the best published one is measured beside them
+        n_images = int(
+            max(2, min(_IMAGES_PER_FINALIST * self.setup.n_images, images // n_measured))
+        )
         # half of the places at least for what was found by measuring alone
         best = [*best[: n - n // 2], *measured, *best]
         best = list({trial.id: trial for trial in best}.values())[:n]

@@ -241,11 +241,16 @@ def _unkept(frame: pd.DataFrame, scored: Sequence[Scored]) -> str:
     is_own = (frame["rung"] == Rung.SEARCH.value) & (frame["state"] == "complete")
     own = frame[is_own & ~frame["is_baseline"] & ~frame["vetoed"]]
     broken = own["broken"][own["breaks_guard"]].tolist()
+    kept = own["schedule_id"][~own["breaks_guard"]]
+    is_again = (frame["rung"] == Rung.FINALS.value) & frame["breaks_guard"]
+    again = frame["broken"][is_again & frame["schedule_id"].isin(kept)].tolist()
     held_out = [row.broken for row in scored if not row.is_baseline]
-    if not held_out and not 0 < len(broken) == len(own):
+    if not held_out and not 0 < len(broken) + len(again) == len(own):
         return ""
-    names = sorted({name for each in (*broken, *held_out) for name in each})
+    names = sorted({name for each in (*broken, *again, *held_out) for name in each})
     tried = f"{len(broken)} of {len(own)} break one on the search's noise"
+    if again:
+        tried += f", {len(again)} more on that of the finals"
     if held_out:
         tried += f", and {len(held_out)} of {len(held_out)} validated ones on held-out noise"
     return (
@@ -255,11 +260,14 @@ def _unkept(frame: pd.DataFrame, scored: Sequence[Scored]) -> str:
 
 
 def _guard_sentences(guards: Sequence[Guard], claim: Claim) -> tuple[str, ...]:
-    """How what was found stands to each guard, beside the best published schedule."""
+    """How what was found stands to each guard, beside the best published schedule: both as
+    measured on the same held-out noise.
+    """
     if claim.found is None or claim.published is None:
         return ()
+    beside = f"{claim.published.name}, the best published, on the same held-out noise"
     each = zip(guards, claim.found.guards, claim.published.guards, strict=False)
-    return tuple(guard.says(value, published) for guard, value, published in each)
+    return tuple(guard.says(value, published, beside) for guard, value, published in each)
 
 
 def claim_of(

@@ -85,12 +85,14 @@ def finalists(frame: pd.DataFrame, config: StudyConfig) -> list[str]:
     """
     frame = frame[_OF_FINALISTS]  # every row that is taken out copies all its columns
     measured = _at(frame, Rung.SEARCH)
-    again = _at(frame, Rung.FINALS).set_index("schedule_id")["loss"].to_dict()
+    finals = _at(frame, Rung.FINALS).set_index("schedule_id")
+    again, broke = finals["loss"].to_dict(), set(finals.index[finals["breaks_guard"]])
     measured = measured.assign(finals=measured["schedule_id"].map(again))
     chosen: list[str] = []
     for _, group in measured.groupby("nfe"):
         ranked = group.sort_values(["finals", "loss", "id"])  # those without finals last
-        may_win = ~ranked["is_baseline"] & ~ranked["breaks_guard"]
+        is_broken = ranked["breaks_guard"] | ranked["schedule_id"].isin(broke)
+        may_win = ~ranked["is_baseline"] & ~is_broken
         found = ranked[may_win].head(config.validation.finalists)
         is_peer = group["is_baseline"] & config.validation.baselines
         baselines = group[is_peer].sort_values(["loss", "id"])
@@ -259,8 +261,11 @@ def _held_out(row: dict[Any, Any], direction: Direction) -> HeldOut:
 
 
 def _winner(scored: list[Scored], finals: dict[str, float], seed: int) -> Scored:
-    """The first of ``scored``, sorted by value, or whom the finals prefer."""
-    known = [row for row in scored if row.schedule_id in finals and row.standard_error]
+    """The first of ``scored``, sorted by value, or whom the finals prefer: of published ones they
+    measure one at most, beside which guards hold.
+    """
+    found = [row for row in scored if not row.is_baseline and row.schedule_id in finals]
+    known = [row for row in found if row.standard_error]
     best = scored[0]
     if len(known) < 2 or best not in known:
         return best
