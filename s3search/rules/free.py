@@ -1,25 +1,27 @@
 r"""Steps whose coefficients are given as numbers: what an optimisation leaves behind.
 
-    x_t = sum_k p_k x_k + sum_j q_j D_j
+    x_t = sum_k p_k x_k + sum_j q_j D_j + noise xi            xi ~ N(0, I)
 
-    p   pairs (point, coefficient) of states; usually one, the oldest state x_0 or the newest
-    q   coefficients of the newest len(q) data predictions, oldest first
+    p       pairs (point, coefficient) of states; usually one, the oldest state x_0 or the newest
+    q       coefficients of the newest len(q) data predictions, oldest first
+    noise   weight of fresh unit noise; 0, the default, draws none
 
 The numbers are in native scale, so they belong to the levels they were made for.  A step that
-``carries`` keeps a constant noise and image, whatever the network answers beside them,
+``carries`` keeps a constant image and the noise of its level, whatever the network answers,
 
-    sum_k p_k sigma_k = sigma_t,      sum_k p_k alpha_k + sum_j q_j = alpha_t
+    (sum_k p_k sigma_k)^2 + noise^2 = sigma_t^2,      sum_k p_k alpha_k + sum_j q_j = alpha_t
 
-which ties it to the levels of its states and of its end; where the network time is another,
-D still counts as the constant image.  ``carries`` false says that the coefficients were optimised
-without these sums: then they have to be finite only.
+where without fresh noise the sum is sigma_t itself, with its sign.  That ties it to the levels of
+its states and of its end; where the network time is another, D still counts as the constant image.
+``carries`` false says that the coefficients were optimised without these sums, or that they
+combine states of which one has drawn what another has not: then they have to be finite only.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from s3search.rules.base import (
     INVARIANT_TOLERANCE,
@@ -29,7 +31,7 @@ from s3search.rules.base import (
     TaylorForm,
     missing_point,
 )
-from s3search.rules.linear_form import LinearForm, combine
+from s3search.rules.linear_form import FRESH, LinearForm, combine
 from s3search.rules.points import Index, Level, Number, Point, Prediction
 
 
@@ -39,9 +41,18 @@ class Free(RuleModel):
     rule: Literal["free"] = "free"
     p: tuple[tuple[Index, Number], ...] = ()
     q: tuple[Number, ...] = ()
+    noise: Number = 0.0
     carries: Annotated[bool, Field(strict=True)] = True
 
     family: ClassVar = "free"
+
+    @model_serializer(mode="wrap")
+    def _without_unused_noise(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Steps without noise keep the JSON that they had before there was any."""
+        data: dict[str, Any] = dump(self)
+        if data.get("noise") == 0.0:
+            del data["noise"]
+        return data
 
     @model_validator(mode="after")
     def _has_a_term(self) -> "Free":
@@ -53,6 +64,16 @@ class Free(RuleModel):
     def carries_constants(self) -> bool:
         """Whether it carries a constant image and noise, as the step itself says."""
         return self.carries
+
+    @property
+    def draws_noise(self) -> bool:
+        """Whether its own noise has a weight."""
+        return self.noise != 0.0
+
+    @property
+    def details(self) -> str:
+        """The weight of its noise, where it draws any."""
+        return f"noise {self.noise:.3g}" if self.draws_noise else ""
 
     @property
     def n_points(self) -> int:
@@ -97,9 +118,11 @@ class Free(RuleModel):
     def next_state(self, history: Sequence[Point], to: Level) -> LinearForm:
         """The state at ``to`` by the formula of the module's docstring."""
         newest = history[len(history) - len(self.q) :]
+        fresh = [(self.noise, LinearForm.of(FRESH))] if self.draws_noise else []
         return combine(
             [(c, history[point].state) for point, c in self.p]
             + [(c, point.data) for c, point in zip(self.q, newest, strict=True)]
+            + fresh
         )
 
     def renumbered(self, moved: Callable[[int], int]) -> Self:
@@ -119,6 +142,7 @@ class Free(RuleModel):
         return type(self)(
             p=tuple((point, c * to / points[point]) for point, c in self.p),
             q=tuple(c * to for c in self.q),
+            noise=self.noise * to,
             carries=self.carries,
         )
 
@@ -126,12 +150,14 @@ class Free(RuleModel):
         """The problem of a constant noise or image that does not arrive."""
         noises = [c * levels[point].sigma for point, c in self.p]
         images = [c * levels[point].alpha for point, c in self.p] + list(self.q)
-        slack = INVARIANT_TOLERANCE * (1.0 + sum(map(abs, noises + images)))
-        for field, what, terms, wanted in (
-            ("p", "noise", noises, to.sigma),
-            ("q", "image", images, to.alpha),
+        slack = INVARIANT_TOLERANCE * (1.0 + sum(map(abs, noises + images)) + abs(self.noise))
+        carried = math.fsum(noises)
+        noise = math.hypot(carried, self.noise) if self.draws_noise else carried
+        for field, what, found, wanted in (
+            ("p", "noise", noise, to.sigma),
+            ("q", "image", math.fsum(images), to.alpha),
         ):
-            error = math.fsum(terms) - wanted
+            error = found - wanted
             if not abs(error) <= slack:
                 return Objection(
                     field,

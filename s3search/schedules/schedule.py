@@ -8,7 +8,7 @@
 
 A free step may stay at its level (t_{i+1} = t_i, a corrector's row) if only free steps follow: the
 other rules divide by the distances of their points.  A time rises only where noise is added from a
-time below both, as in a restart (`s3search.rules.noise`).
+time below both, as in a restart (`s3search.rules.noise`), or by a free step with noise.
 
 A schedule is frozen and valid by construction: what exists can be compiled.  Sources: USF / S3
 (arXiv:2312.07243); its decisions map one to one onto the fields here.
@@ -163,6 +163,13 @@ class Step(_Frozen):
         """Whether it draws noise."""
         return self.noise is not None or self.predictor.draws_noise
 
+    @property
+    def may_rise(self) -> bool:
+        """Whether it may end at a time above the one where it begins."""
+        if isinstance(self.predictor, Free):
+            return self.predictor.draws_noise
+        return self.noise is not None and self.noise.kind is NoiseKind.TIME
+
     def rule_target(self, process: NoiseProcess, past: Sequence[Level], to: Level) -> Level:
         """Where its rules go after points at levels ``past``: below ``to`` where noise follows."""
         if self.noise is None:
@@ -275,9 +282,7 @@ class Schedule(InWords, _Frozen):
 
     def _rises(self, i: int) -> bool:
         """Whether time i is not below the one before it, by noise that is added there."""
-        noise = self.steps[i - 1].noise
-        is_added = noise is not None and noise.kind is NoiseKind.TIME
-        return is_added and self.times[i] >= self.times[i - 1]
+        return self.times[i] >= self.times[i - 1] and self.steps[i - 1].may_rise
 
     @model_validator(mode="after")
     def _steps_are_possible(self) -> "Schedule":
@@ -289,7 +294,8 @@ class Schedule(InWords, _Frozen):
         first = 0  # of the points that a rule may use: a rise begins them anew
         for i, step in enumerate(self.steps):
             first = i if i and self._rises(i) else first
-            _check_step(i, step, self.process, levels[first : i + 1], levels[i + 1])
+            begins = 0 if isinstance(step.predictor, Free) else first  # it divides by no distance
+            _check_step(i, step, self.process, levels[begins : i + 1], levels[i + 1])
         last = self.steps[-1].corrector
         if last is not None and last.kind is CorrectorKind.IMPLICIT:
             raise InvalidSchedule(

@@ -1,17 +1,19 @@
 """Any linear schedule by its coefficients alone: as arrays, and as a schedule of free steps.
 
-Every state is a linear combination of the first one, of the network's predictions and of the
-constant image of an analytic start.  With E calls, and row r the state of call r (row E: the
-image):
+Every state is a linear combination of the states that drew noise, of the network's predictions
+and of the constant image of an analytic start.  Without noise in its steps, a schedule has drawn
+some in its first state x_0 alone.  With E calls, and row r the state of call r (row E: the image):
 
-    x_r = p0[r] x_0 + sum_{j<r} q[r, j] D_j + constant[r] c        r = 0 .. E
+    x_r = p0[r] x_0 + sum_{k<r} p[r, k] x_k + sum_{j<r} q[r, j] D_j + constant[r] c + noise[r] xi_r
 
-Rows that no call sees (pseudo correctors) are written out in those that use them; a call that an
-implicit corrector replaces stays, as a further row at the same level.
+for r = 0 .. E, with p[r, k] = 0 unless row k draws, noise[k] != 0.  Rows that no call sees (pseudo
+correctors) and rows that draw nothing are written out in those that use them; a call that an
+implicit corrector replaces stays, as a further row at the same level.  A draw used again in a
+later row (`s3search.solvers.trace`) is in the states that it made.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +25,7 @@ from s3search.processes import NoiseProcess
 from s3search.rules import Free, Level, level
 from s3search.rules.linear_form import state
 from s3search.schedules.schedule import ModelPatch, Schedule, Start, StartKind, Step, needs_ems
-from s3search.solvers.plan import compile_plan
+from s3search.solvers.plan import Plan, compile_plan
 from s3search.solvers.trace import analytic_prediction
 
 Array = npt.NDArray[np.float64]
@@ -34,7 +36,8 @@ class CoefficientTable:
     """A schedule's coefficients over x_0 and its calls; the module's docstring has the legend.
 
     ``times[r]`` is the time of row r, ``network_times[j]`` the network time of call j.  Without an
-    analytic start, row 0 is x_0 itself: ``times[0]`` is ``first_time`` and ``p0[0]`` is 1.
+    analytic start, ``times[0]`` is ``first_time``, and row 0 is x_0 itself (``p0[0]`` is 1) unless
+    the start adds noise to it.
     """
 
     process: NoiseProcess
@@ -42,8 +45,10 @@ class CoefficientTable:
     first_time: float  # of x_0
     times: Array  # (E + 1,)
     p0: Array  # (E + 1,)
+    p: Array  # (E + 1, E + 1), zero from the diagonal on
     q: Array  # (E + 1, E), zero from the diagonal on
     constant: Array  # (E + 1,), zero unless the start is average_x0
+    noise: Array  # (E + 1,)
     network_times: Array  # (E,)
 
     @property
@@ -53,8 +58,18 @@ class CoefficientTable:
 
     @property
     def is_analytic(self) -> bool:
-        """Whether x_0 is not shown to the network."""
+        """Whether the first prediction is no call, so that row 0 comes of the first step."""
         return self.start.kind is not StartKind.NETWORK
+
+    @property
+    def hides_first(self) -> bool:
+        """Whether x_0 is not shown to the network, so that row 0 is another state."""
+        return self.is_analytic or self.start.noise is not None
+
+    @property
+    def rises(self) -> bool:
+        """Whether a time is above the one before it."""
+        return bool((np.diff([self.first_time, *self.times]) > 0.0).any())
 
 
 def as_coefficients(schedule: Schedule) -> Schedule:
@@ -77,32 +92,65 @@ def as_coefficients(schedule: Schedule) -> Schedule:
 def coefficient_table(schedule: Schedule) -> CoefficientTable:
     """The table of any linear schedule, whose inverse is `schedule_of_table`.
 
-    Raises `InvalidSchedule` for v3 steps, whose weights differ per pixel.
+    Raises `InvalidSchedule` for v3 steps, whose weights differ per pixel, and for a corrector that
+    draws noise of its own, in a state that no call sees.
     """
     needing = needs_ems(schedule.steps)
     if needing is not None:
         raise InvalidSchedule(f"{needing}: v3 steps weigh every pixel apart; no free step can")
-    if schedule.is_stochastic:
-        raise InvalidSchedule("noise: free steps draw none; a stochastic schedule stays as it is")
     plan = compile_plan(schedule)
     rows = [*plan.evaluated, plan.n_rows - 1]
-    p0, q, constant = np.zeros(plan.n_rows), np.zeros_like(plan.q), np.zeros(plan.n_rows)
-    p0[0] = 1.0
-    for r in range(1, plan.n_rows):
-        weights = plan.p[r, :r]
-        p0[r] = weights @ p0[:r]
-        q[r] = plan.q[r] + weights @ q[:r]
-        constant[r] = plan.constant[r] + weights @ constant[:r]
+    own = _rows_written_out(plan, rows)
     return CoefficientTable(
         process=schedule.process,
         start=schedule.start,
         first_time=schedule.times[0],
         times=np.array([plan.levels[r].t for r in rows]),
-        p0=p0[rows],
-        q=q[rows],
-        constant=constant[rows],
+        p0=own.p0[rows],
+        p=own.p[rows],
+        q=own.q[rows],
+        constant=own.constant[rows],
+        noise=plan.noise[rows],
         network_times=np.array(plan.network_times),
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rows:
+    """The coefficients of all R rows of a plan."""
+
+    p0: Array  # (R,)
+    p: Array  # (R, E + 1)
+    q: Array  # (R, E)
+    constant: Array  # (R,)
+
+
+def _rows_written_out(plan: Plan, rows: Sequence[int]) -> _Rows:
+    """A plan's rows over the states, of those in ``rows``, that drew noise."""
+    hidden = set(plan.noisy_rows) - set(rows)
+    if hidden:
+        raise InvalidSchedule(
+            f"noise: row {min(hidden)} of the plan draws some after its call; only a step's own "
+            "state can draw in a free step"
+        )
+    n = plan.n_rows
+    made, seen = (
+        _Rows(np.zeros(n), np.zeros((n, len(rows))), np.zeros_like(plan.q), np.zeros(n))
+        for _ in range(2)
+    )
+    made.p0[0] = seen.p0[0] = 1.0
+    for r in range(1, n):
+        weights = plan.p[r, :r]
+        made.p0[r] = weights @ seen.p0[:r]
+        made.p[r] = weights @ seen.p[:r]
+        made.q[r] = plan.q[r] + weights @ seen.q[:r]
+        made.constant[r] = plan.constant[r] + weights @ seen.constant[:r]
+        if plan.noise[r]:  # later rows have the state itself
+            seen.p[r, rows.index(r)] = 1.0
+        else:
+            seen.p0[r], seen.p[r], seen.q[r] = made.p0[r], made.p[r], made.q[r]
+            seen.constant[r] = made.constant[r]
+    return made
 
 
 def schedule_of_table(
@@ -149,41 +197,52 @@ def _free_step(table: CoefficientTable, r: int, past: list[Level], to: Level) ->
     """
     calls = table.q[r, :r].tolist()
     p, guess = float(table.p0[r]), float(table.constant[r])
+    others = [(k - r, float(table.p[r, k])) for k in np.flatnonzero(table.p[r, :r]).tolist()]
     own, q = p, calls
     if table.is_analytic:
-        own, shared = _shared(table, p, guess, math.fsum(calls), past[0], to)
+        image = math.fsum([*calls, *(c * past[point].alpha for point, c in others)])
+        own, shared = _shared(table, p, guess, image, past[0], to)
         q, calls = [shared, *calls], [guess, *calls]
-    carrying = _plain(own, q, past, carries=True)
+    noise = float(table.noise[r])
+    carrying = _plain([(-len(past), own), *others], q, noise, carries=True)
     if carrying.problem(past, to) is None:
         return carrying
-    return _plain(p, calls, past, carries=False)
+    return _plain([(-len(past), p), *others], calls, noise, carries=False)
 
 
 def _shared(
-    table: CoefficientTable, p: float, guess: float, calls: float, first: Level, to: Level
+    table: CoefficientTable, p: float, guess: float, others: float, first: Level, to: Level
 ) -> tuple[float, float]:
-    """The coefficients of x_0 and of the analytic prediction that may carry constants.
+    """The coefficients of x_0 and of the analytic prediction that may carry constants, beside
+    terms that carry the share ``others`` of an image.
 
     Where the prediction is k x_0 (k = 0 for `zero_x0`), those with p' + k q' = p and
-    p' alpha_0 + q' + sum of the calls' = alpha_t.
+    p' alpha_0 + q' + others = alpha_t.
     """
     if table.start.kind is StartKind.AVERAGE_X0:
         return p, guess
     k = float(analytic_prediction(table.start.kind, first).terms.get(state(0), 0.0))
-    image = to.alpha - calls
+    image = to.alpha - others
     own = (p - k * image) / (1.0 - k * first.alpha)
     return own, image - own * first.alpha
 
 
-def _plain(p: float, q: list[float], past: list[Level], *, carries: bool) -> Free:
-    """The step over x_0 and the newest predictions, without the zeros in front."""
+def _plain(p: list[tuple[int, float]], q: list[float], noise: float, *, carries: bool) -> Free:
+    """The step over states and the newest predictions, without states of weight 0 and without the
+    zeros in front of the predictions'.
+    """
     used = next((j for j, c in enumerate(q) if c), len(q) - 1)
-    return Free(p=((-len(past), p),) if p else (), q=tuple(q[used:]), carries=carries)
+    points = tuple((point, c) for point, c in p if c)
+    return Free(p=points, q=tuple(q[used:]), noise=noise, carries=carries)
 
 
 def _check_shapes(table: CoefficientTable) -> None:
     n = table.nfe
-    wanted = {"times": (n + 1,), "p0": (n + 1,), "q": (n + 1, n), "constant": (n + 1,)}
+    wanted: dict[str, tuple[int, ...]] = {
+        **dict.fromkeys(("times", "p0", "constant", "noise"), (n + 1,)),
+        "p": (n + 1, n + 1),
+        "q": (n + 1, n),
+    }
     for name, shape in wanted.items():
         found = getattr(table, name).shape
         if found != shape:
@@ -197,9 +256,13 @@ def _check_shapes(table: CoefficientTable) -> None:
             raise InvalidSchedule(f"{owner}: {reason}")
     if np.triu(table.q).any():
         raise InvalidSchedule("q: a row uses a call that is made at it or later")
-    if not table.is_analytic and (table.p0[0] != 1.0 or table.times[0] != table.first_time):
+    if np.triu(table.p).any():
+        raise InvalidSchedule("p: a row uses a state that is made at it or later")
+    if not table.is_analytic and table.times[0] != table.first_time:
+        raise InvalidSchedule("times: row 0 is at first_time unless the start is analytic")
+    if not table.hides_first and (table.p0[0] != 1.0 or table.noise[0]):
         raise InvalidSchedule(
-            "p0: row 0 is x_0 itself, at first_time, unless the start is analytic"
+            "p0: row 0 is x_0 itself, without a draw, unless the start is analytic or adds noise"
         )
     if table.start.kind is not StartKind.AVERAGE_X0 and table.constant.any():
         raise InvalidSchedule("constant: only a start 'average_x0' has a constant image")

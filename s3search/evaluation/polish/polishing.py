@@ -128,6 +128,8 @@ def polish(
     """
     if schedule.model_patch is not None:
         raise InvalidSchedule("model_patch: a patched network is not polished; remove the patch")
+    if schedule.is_stochastic:
+        raise InvalidSchedule("noise: a schedule whose steps draw noise stays as it is")
     numbers, solved_before = coefficient_table(schedule), noise.n_solved
     check_process(denoiser, compile_plan(schedule))
     with ExitStack() as stack:
