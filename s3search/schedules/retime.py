@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from s3search.errors import InvalidSchedule
 from s3search.processes import NoiseProcess
+from s3search.rules import NoiseKind, StepNoise
 from s3search.rules.compensation import Interpolation
 from s3search.schedules.schedule import Schedule, Start
 
@@ -46,7 +47,13 @@ def retime(schedule: Schedule, process: NoiseProcess) -> Schedule:
             rule = corrector.rule.scaled([*past, to], to)
             corrector = corrector.model_copy(update={"rule": rule})
         predictor = step.predictor.scaled(past, to)
-        update = {"network_time": network_time, "predictor": predictor, "corrector": corrector}
+        noise = _moved_noise(step.noise, moved, f"steps[{i}].noise.amount")
+        update = {
+            "network_time": network_time,
+            "predictor": predictor,
+            "corrector": corrector,
+            "noise": noise,
+        }
         steps.append(step.model_copy(update=update))
     start = _moved_start(schedule.start, moved, scales[0])
     return schedule.changed(process=process, times=times, start=start, steps=steps, provenance={})
@@ -66,8 +73,22 @@ def _moved_start(start: Start, moved: Callable[[float, str], float], scale: floa
         jump = jump.model_copy(update={"from_time": t})
     if noise_scale is not None:
         noise_scale *= scale
-    update = {"network_time": network_time, "jump": jump, "noise_scale": noise_scale}
+    update = {
+        "network_time": network_time,
+        "jump": jump,
+        "noise_scale": noise_scale,
+        "noise": _moved_noise(start.noise, moved, "start.noise.amount"),
+    }
     return start.model_copy(update=update)
+
+
+def _moved_noise(
+    noise: StepNoise | None, moved: Callable[[float, str], float], field: str
+) -> StepNoise | None:
+    """Noise whose amount is a time has that of equal lam; the other amounts are ratios."""
+    if noise is None or noise.kind is not NoiseKind.TIME:
+        return noise
+    return noise.model_copy(update={"amount": moved(noise.amount, field)})
 
 
 def _time_of_equal_lam(source: NoiseProcess, target: NoiseProcess, t: float, field: str) -> float:

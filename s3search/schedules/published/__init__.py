@@ -70,6 +70,13 @@ from s3search.schedules.published.runge_kutta import (
     runge_kutta_steps,
     s_pndm_steps,
 )
+from s3search.schedules.published.stochastic import (
+    Variance,
+    ddpm,
+    ddpm_steps,
+    euler_ancestral,
+    euler_ancestral_steps,
+)
 from s3search.schedules.published.unipc import unipc, unipc_steps
 from s3search.schedules.spacing import End, EndRule, Spacing
 
@@ -77,6 +84,7 @@ __all__ = [
     "End",
     "EndRule",
     "Spacing",
+    "Variance",
     "baselines",
     "bdia",
     "bdia_steps",
@@ -86,6 +94,8 @@ __all__ = [
     "ddim",
     "ddim_on",
     "ddim_steps",
+    "ddpm",
+    "ddpm_steps",
     "deis",
     "deis_steps",
     "dpm2",
@@ -100,6 +110,8 @@ __all__ = [
     "dpmpp_3s",
     "dualfast",
     "euler",
+    "euler_ancestral",
+    "euler_ancestral_steps",
     "euler_steps",
     "f_pndm_steps",
     "falling",

@@ -7,7 +7,7 @@ and quadratic VP time among them, and beside them those that can begin at pure n
 time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,6 +16,7 @@ from s3search.processes import Edm, Flow, NoiseProcess, usual_end_time
 from s3search.schedules.published.deis import deis, ipndm
 from s3search.schedules.published.dpm import ddim, dpmpp_2m, dpmpp_2s, dpmpp_3m, dpmpp_3s
 from s3search.schedules.published.edm import heun
+from s3search.schedules.published.noisy_families import NOISY_FAMILIES, Families
 from s3search.schedules.published.runge_kutta import dpm2
 from s3search.schedules.published.unipc import unipc
 from s3search.schedules.retime import retime
@@ -38,14 +39,18 @@ class PublishedSchedule:
 
 
 def published_solvers(
-    process: NoiseProcess, nfe: int, *, ends: Sequence[End] | None = None
+    process: NoiseProcess, nfe: int, *, ends: Sequence[End] | None = None, noise: bool = False
 ) -> list[PublishedSchedule]:
-    """Every published solver here, at every spacing and end, that makes exactly ``nfe`` calls.
+    """Every published solver here, at every spacing and end, that makes exactly ``nfe`` calls;
+    those that draw noise in their steps follow if ``noise`` asks for them.
 
     The default ends are those among which tuned samplers were found best; an end below the level
-    that the network was trained down to is left out.
+    that the network was trained down to is left out.  Samplers with noise end clean: an image
+    with fresh noise in it is none.
     """
-    return [*_published(process, nfe, ENDS if ends is None else tuple(ends))]
+    wanted = ENDS if ends is None else tuple(ends)
+    found = [*_published(process, nfe, wanted)]
+    return [*found, *_published_with_noise(process, nfe, wanted)] if noise else found
 
 
 @lru_cache(maxsize=64)
@@ -60,6 +65,19 @@ def _published(
         if not frame.is_own or isinstance(process, Flow):
             found += _built(frame, nfe, _FURTHER, usual)
     return tuple(found)
+
+
+@lru_cache(maxsize=64)
+def _published_with_noise(
+    process: NoiseProcess, nfe: int, each_end: tuple[End, ...]
+) -> tuple[PublishedSchedule, ...]:
+    """All that draw noise, made once, on the spacings of tuned samplers; in one call none does."""
+    clean = [end for end in each_end if end.rule is EndRule.DENOISE]
+    found: list[PublishedSchedule] = []
+    for frame in _frames(process):
+        ends = [end for end in clean if end.sigma is None] if frame.is_own else clean
+        found += _built(frame, nfe, TUNED_SPACINGS, ends, NOISY_FAMILIES)
+    return tuple(each for each in found if each.schedule.is_stochastic)
 
 
 def published_solvers_of_before(process: NoiseProcess, nfe: int) -> list[PublishedSchedule]:
@@ -95,9 +113,14 @@ def _frames(process: NoiseProcess) -> list[_Frame]:
 
 
 def _built(
-    frame: _Frame, nfe: int, spacings: Sequence[Spacing], ends: Sequence[End]
+    frame: _Frame,
+    nfe: int,
+    spacings: Sequence[Spacing],
+    ends: Sequence[End],
+    families: Families | None = None,
 ) -> list[PublishedSchedule]:
     process = frame.process
+    families = _FAMILIES if families is None else families
     lowest = usual_end_time(process)
     lowest_ratio = process.sigma(lowest) / process.alpha(lowest)
     found: list[PublishedSchedule] = []
@@ -109,7 +132,7 @@ def _built(
         sigma = None if is_lowest else end.sigma
         own = end.model_copy(update={"begin": frame.begin, "sigma": sigma})
         for spacing in spacings:
-            for name, make in _FAMILIES.items():
+            for name, make in families.items():
                 try:
                     schedule = retime(make(process, nfe, spacing, own), frame.target)
                 except InvalidSchedule:
@@ -132,7 +155,7 @@ def usual_variant(process: NoiseProcess) -> str:
 def baselines(
     process: NoiseProcess, nfe: int, *, ends: Sequence[End] | None = None
 ) -> dict[str, Schedule]:
-    """The `published_solvers` by their names."""
+    """The `published_solvers` without noise by their names."""
     return {each.name: each.schedule for each in published_solvers(process, nfe, ends=ends)}
 
 
@@ -157,7 +180,7 @@ ENDS = (
     End(rule=EndRule.DENOISE, sigma=0.01),
 )
 
-_FAMILIES: dict[str, Callable[[NoiseProcess, int, Spacing, End], Schedule]] = {
+_FAMILIES: Families = {
     "DDIM": lambda p, n, s, e: ddim(p, nfe=n, spacing=s, end=e),
     "DPM-Solver++(2M)": lambda p, n, s, e: dpmpp_2m(p, nfe=n, spacing=s, end=e),
     "DPM-Solver++(3M)": lambda p, n, s, e: dpmpp_3m(p, nfe=n, spacing=s, end=e),

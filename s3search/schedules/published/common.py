@@ -18,12 +18,12 @@ def on_times(
 ) -> Schedule:
     """Steps on times.
 
-    Where the last step reaches the clean end it is made first order, and where the first starts
-    from pure noise it loses its corrector: nothing else has a value there.
+    Where the last step reaches the clean end it is made first order, without noise, and where the
+    first starts from pure noise it loses its corrector: nothing else has a value there.
     """
     steps = list(steps)
     if process.alpha(times[0]) == 0.0:
-        steps[0] = Step(predictor=steps[0].predictor)
+        steps[0] = Step(predictor=steps[0].predictor, noise=steps[0].noise)
     if times[-1] == process.clean_time:
         steps[-1] = Step(predictor=Taylor(prediction=Prediction.DATA, order=1))
     return Schedule(

@@ -8,7 +8,14 @@ from collections.abc import Sequence
 
 from s3search.errors import InvalidSchedule
 from s3search.processes import NoiseProcess, VpDiscrete
-from s3search.rules import Derivative, Prediction, Relaxation, RelaxationKind, Taylor
+from s3search.rules import (
+    Derivative,
+    Prediction,
+    Relaxation,
+    RelaxationKind,
+    StepNoise,
+    Taylor,
+)
 from s3search.schedules.published.common import check_order, on_times, rising_orders
 from s3search.schedules.schedule import Schedule, Step
 from s3search.schedules.spacing import End, EndRule, Spacing, grid, spaced
@@ -19,15 +26,25 @@ _HALF = Relaxation(kind=RelaxationKind.SCALE, coefficient=0.5)
 
 
 def ddim(
-    process: NoiseProcess, *, nfe: int, spacing: Spacing | str = "uniform", end: End | None = None
+    process: NoiseProcess,
+    *,
+    nfe: int,
+    eta: float = 0.0,
+    spacing: Spacing | str = "uniform",
+    end: End | None = None,
 ) -> Schedule:
-    """DDIM: first order throughout."""
-    return on_times(process, grid(process, nfe, spacing, end), ddim_steps(nfe))
+    """DDIM: first order throughout; with ``eta`` > 0 every step but one to the clean end adds
+    noise, as much as that of DDPM at 1 (arXiv:2010.02502, eq. 12 and 16).
+    """
+    return on_times(process, grid(process, nfe, spacing, end), ddim_steps(nfe, eta))
 
 
-def ddim_steps(n: int) -> tuple[Step, ...]:
-    """n exponential Euler steps."""
-    return tuple(_taylor(Prediction.DATA, 1) for _ in range(n))
+def ddim_steps(n: int, eta: float = 0.0) -> tuple[Step, ...]:
+    """n exponential Euler steps, each with the noise of such an ``eta``."""
+    step = _taylor(Prediction.DATA, 1)
+    if eta != 0.0:
+        step = Step(predictor=step.predictor, noise=StepNoise(amount=eta))
+    return (step,) * n
 
 
 def ddim_on(process: VpDiscrete, timesteps: Sequence[int]) -> Schedule:

@@ -1,39 +1,74 @@
-"""Golden cases with noise in their steps, as schedules; their README is that of the second set."""
+"""Golden cases with noise in their steps, as schedules; their README is that of the second set.
+
+A sampler is an adaptor from a case to a schedule, or to a problem where the published code shows
+the network something else.  Each raises as `cases.problem_of` does.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from s3search.rules import Adams, StepNoise
-from s3search.schedules import published
-from s3search.schedules.schedule import Schedule, Step
-from tests.support.golden import cases
+from s3search.schedules.schedule import Schedule
+from tests.support.golden import ancestral, cases
 from tests.support.helpers import Waits
 
+Case = Mapping[str, Any]
+Adaptor = Callable[[Case], "Schedule | cases.Problem"]
 
-def problem_of(case: Mapping[str, Any]) -> "cases.Problem":
-    """The problem that a case states, in our terms; raises as `cases.problem_of`."""
-    schedule = FAMILIES[case["family"]](case)
-    return cases.Problem(schedule=schedule, denoiser=cases.mixture(schedule.process))
+_WAITING = (
+    "CosineDPMSolverMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSDEScheduler",
+    "SASolverScheduler",
+    "sample_dpmpp_2m_sde",
+    "sample_dpmpp_3m_sde",
+    "sample_dpmpp_sde",
+    "EDMEulerScheduler",
+    "EulerDiscreteScheduler",
+    "FlowMatchEulerDiscreteScheduler",
+    "FlowMatchLCMScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "LCMScheduler",
+    "LTXEulerAncestralRFScheduler",
+    "TCDScheduler",
+    "sample_dpm_2",
+    "sample_dpm_2_ancestral",
+    "sample_dpmpp_2s_ancestral",
+    "sample_euler",
+    "sample_euler_ancestral_RF",
+    "sample_heun",
+)
 
 
-def _k_diffusion(case: Mapping[str, Any]) -> Schedule:
-    solver, process = case["solver"], cases.process_of(case)
-    times = cases.times_of(case, process)
-    name = solver["name"].removeprefix("sample_")
-    if name != "euler_ancestral":
+def problem_of(case: Case) -> "cases.Problem":
+    """The problem that a case states, in our terms."""
+    found = FAMILIES[case["family"]](case)
+    if isinstance(found, Schedule):
+        return cases.Problem(schedule=found, denoiser=cases.mixture(found.process))
+    return found
+
+
+def _by_name(case: Case) -> "Schedule | cases.Problem":
+    name = case["solver"]["name"]
+    if name in _WAITING:
         raise Waits(name)
-    noise = StepNoise(amount=solver.get("eta", 1.0), scale=solver.get("s_noise", 1.0))
-    steps = [Step(predictor=Adams(), noise=noise if t > 0.0 else None) for t in times[1:]]
-    return published.on_times(process, times, steps)
+    if name not in SAMPLERS:
+        raise ValueError(f"unknown sampler {name!r}; known: {sorted(SAMPLERS)}")
+    return SAMPLERS[name](case)
 
 
-def _waits(case: Mapping[str, Any]) -> Schedule:
+def _waits(case: Case) -> Schedule:
     raise Waits(case["solver"]["name"])
 
 
-FAMILIES: dict[str, Callable[[Mapping[str, Any]], Schedule]] = {
-    "sde_k_diffusion": _k_diffusion,
-    **dict.fromkeys(
-        ("adasde", "er_sde", "restart", "sa_solver", "sde_diffusers", "sde_edm", "seeds"), _waits
-    ),
+SAMPLERS: dict[str, Adaptor] = {
+    "sample_euler_ancestral": ancestral.k_euler,
+    "EulerAncestralDiscreteScheduler": ancestral.euler,
+    "DDIMScheduler": ancestral.ddim,
+    "DDPMScheduler": ancestral.ddpm,
+}
+"""Samplers of k-diffusion and schedulers of diffusers by their names."""
+
+FAMILIES: dict[str, Adaptor] = {
+    **dict.fromkeys(("sde_diffusers", "sde_k_diffusion"), _by_name),
+    **dict.fromkeys(("adasde", "er_sde", "restart", "sa_solver", "sde_edm", "seeds"), _waits),
 }

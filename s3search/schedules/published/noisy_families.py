@@ -1,0 +1,24 @@
+"""The published samplers that draw noise in their steps, by the names that users know.
+
+Those whose steps are the same map are listed once: Euler ancestral, DDPM and DDIM with eta 1.
+"""
+
+from collections.abc import Callable, Mapping
+
+from s3search.processes import NoiseProcess
+from s3search.schedules.published.dpm import ddim
+from s3search.schedules.published.stochastic import Variance, ddpm, euler_ancestral
+from s3search.schedules.schedule import Schedule
+from s3search.schedules.spacing import End, Spacing
+
+Families = Mapping[str, Callable[[NoiseProcess, int, Spacing, End], Schedule]]
+"""Samplers by their names: a process, calls, spacing and end make a schedule, or raise
+`InvalidSchedule` where there is none."""
+
+NOISY_FAMILIES: Families = {
+    "Euler ancestral (DDPM)": lambda p, n, s, e: euler_ancestral(p, nfe=n, spacing=s, end=e),
+    "DDPM, large variance": lambda p, n, s, e: ddpm(
+        p, nfe=n, variance=Variance.FIXED_LARGE, spacing=s, end=e
+    ),
+    "DDIM eta 0.5": lambda p, n, s, e: ddim(p, nfe=n, eta=0.5, spacing=s, end=e),
+}

@@ -1,0 +1,163 @@
+"""Golden cases of ancestral samplers: k-diffusion's, and those of diffusers with DDIM and DDPM."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from s3search.processes import VpDiscrete, edm
+from s3search.schedules import published
+from s3search.schedules.schedule import Schedule
+from s3search.solvers.sample import Denoiser
+from tests.support.golden import cases
+from tests.support.helpers import NoSchedule
+
+Case = Mapping[str, Any]
+
+MODEL_KEYS = frozenset(
+    {
+        "beta_end",
+        "beta_schedule",
+        "beta_start",
+        "num_train_timesteps",
+        "prediction_type",
+        "steps_offset",
+        "timestep_spacing",
+        "trained_betas",
+    }
+)
+"""Of a scheduler's config: what a case's process and levels say already."""
+
+
+def check_config(case: Case, *known: str) -> Mapping[str, Any]:
+    """The config of a diffusers case; raises `ValueError` for a key that nobody has looked at."""
+    config: Mapping[str, Any] = case["solver"]["config"]
+    unknown = set(config) - MODEL_KEYS - set(known)
+    if unknown:
+        raise ValueError(f"{case['solver']['name']}: unknown settings {sorted(unknown)}")
+    return config
+
+
+def check_arguments(arguments: Mapping[str, Any], *known: str) -> Mapping[str, Any]:
+    """Arguments of a call; raises `ValueError` for one that nobody has looked at."""
+    unknown = set(arguments) - set(known)
+    if unknown:
+        raise ValueError(f"unknown arguments {sorted(unknown)}")
+    return arguments
+
+
+def sampler_arguments(case: Case, *known: str) -> Mapping[str, Any]:
+    """What a k-diffusion sampler was called with."""
+    given = {key: value for key, value in case["solver"].items() if key not in ("name", "sigmas")}
+    return check_arguments(given, *known)
+
+
+def sigmas_of(case: Case) -> list[float]:
+    """The noise levels of all calls and of the end, of a state that is kept at x / alpha."""
+    if case["solver"].get("state_scaling", "ve") != "ve":
+        raise ValueError(f"a state scaled as {case['solver']['state_scaling']!r}")
+    ratio = case["std_end"] / case["alpha_end"]
+    return [*case["sigmas"][: case["nfe"]], ratio]
+
+
+def k_euler(case: Case) -> Schedule:
+    """k-diffusion's sample_euler_ancestral."""
+    given = sampler_arguments(case, "eta", "s_noise")
+    times = case["timesteps"]
+    steps = published.euler_ancestral_steps(
+        len(times) - 1, given.get("eta", 1.0), given.get("s_noise", 1.0)
+    )
+    return published.on_times(cases.process_of(case), times, steps)
+
+
+def euler(case: Case) -> Schedule:
+    """diffusers' EulerAncestralDiscreteScheduler, which keeps its state at x / alpha."""
+    check_config(case, "rescale_betas_zero_snr")
+    check_arguments(case["solver"]["step"])
+    sigmas = sigmas_of(case)
+    return published.on_times(edm(), sigmas, published.euler_ancestral_steps(len(sigmas) - 1))
+
+
+def ddim(case: Case) -> "cases.Problem":
+    """diffusers' DDIMScheduler with eta."""
+    config = check_config(case, "set_alpha_to_one", "clip_sample", "clip_sample_range")
+    given = check_arguments(case["solver"]["step"], "eta", "use_clipped_model_output")
+    process, times = index_times(case)
+    _check_targets(case, times)
+    eta = given.get("eta", 0.0)
+    schedule = published.on_times(process, times, published.ddim_steps(len(times) - 1, eta))
+    denoiser: Denoiser = cases.mixture(process)
+    if config.get("clip_sample", True):
+        if not given.get("use_clipped_model_output"):
+            raise NoSchedule("x0 is clipped and the noise beside it is not")
+        denoiser = Clipped(denoiser, config.get("clip_sample_range", 1.0))
+    return cases.Problem(schedule=schedule, denoiser=denoiser)
+
+
+def ddpm(case: Case) -> "cases.Problem":
+    """diffusers' DDPMScheduler with a fixed variance."""
+    config = check_config(case, "clip_sample", "clip_sample_range", "variance_type")
+    check_arguments(case["solver"]["step"])
+    process, times = index_times(case)
+    variance = str(config.get("variance_type", "fixed_small"))
+    if variance == "fixed_large_log":
+        raise NoSchedule("published code gives NaN")
+    name = variance.removesuffix("_log")
+    wasted = _drawn_at_the_end(case, times)
+    if wasted and name == "fixed_large":
+        raise NoSchedule("noise is added to the clean image")
+    schedule = published.on_times(process, times, published.ddpm_steps(process, times, name))
+    denoiser: Denoiser = cases.mixture(process)
+    if config.get("clip_sample", True):
+        denoiser = Clipped(denoiser, config.get("clip_sample_range", 1.0))
+    return cases.Problem(schedule=schedule, denoiser=denoiser, unused_draws=wasted)
+
+
+def _drawn_at_the_end(case: Case, times: Sequence[float]) -> frozenset[int]:
+    """The number of the draw that a last step adds to the clean image: one of DDPM's that does
+    not begin at index 0, with a deviation of 1e-10 where the variance is small.
+    """
+    draws = len(case["noises"])
+    is_drawn = times[-2] > 0.0 and draws == len(times) - 1
+    return frozenset({draws - 1}) if is_drawn else frozenset()
+
+
+def index_times(case: Case) -> tuple[VpDiscrete, list[float]]:
+    """The process and the times of all calls and of the end, of a state of its scale."""
+    if case["solver"]["state_scaling"] != "vp":
+        raise ValueError(f"a state scaled as {case['solver']['state_scaling']!r}")
+    process = cases.process_of(case)
+    assert isinstance(process, VpDiscrete)
+    times = [float(t) for t in case["timesteps"][:-1]]
+    if case["std_end"] == 0.0:
+        return process, [*times, process.clean_time]
+    end = process.time_of_lam(_lam(case["alpha_end"], case["std_end"]))
+    return process, [*times, round(end, 6) + 0.0]
+
+
+def _lam(alpha: float, sigma: float) -> float:
+    return float(torch.log(torch.tensor(alpha / sigma, dtype=torch.float64)))
+
+
+def _check_targets(case: Case, times: Sequence[float]) -> None:
+    """Raises `NoSchedule` where a step ends at another level than the next one reads."""
+    stride = 1000 // case["solver"]["num_inference_steps"]
+    for t, target in pairwise(times[:-1]):
+        if t - stride != target:
+            raise NoSchedule(
+                "a step ends at the level of t - 1000 // n and the next one reads that state at "
+                "its own timestep's level: no constant image or noise is carried"
+            )
+
+
+class Clipped:
+    """x0 clamped to [-bound, bound]."""
+
+    def __init__(self, denoiser: Denoiser, bound: float) -> None:
+        self.process, self.sample_shape = denoiser.process, denoiser.sample_shape
+        self._denoiser, self._bound = denoiser, bound
+
+    def __call__(self, x: Tensor, t: Tensor, **condition: Any) -> Tensor:
+        return self._denoiser(x, t, **condition).clamp(-self._bound, self._bound)
