@@ -37,13 +37,16 @@ from s3search.rules.registry import (
     solvers,
 )
 from s3search.rules.relaxation import Relaxation, RelaxationKind
+from s3search.rules.sde import SdeTaylor
 from s3search.rules.searched import Limits, MultistepRule, Range, SearchedRule
 from s3search.rules.slope import Slope, SlopeTerm
 from s3search.rules.taylor import Derivative, Taylor
 from s3search.rules.unipc import UniPC, Variant
 from s3search.rules.velocity import Clock, NoisePath, Scale, Velocity
 
-register(Taylor, UniPC, Adams, AdamsTime, Slope, Momentum, Bidirectional, Velocity, Free)
+register(
+    Taylor, UniPC, Adams, AdamsTime, Slope, Momentum, Bidirectional, Velocity, Free, SdeTaylor
+)
 
 __all__ = [
     "INVARIANT_TOLERANCE",
@@ -75,6 +78,7 @@ __all__ = [
     "RelaxationKind",
     "RuleModel",
     "Scale",
+    "SdeTaylor",
     "SearchedRule",
     "Slope",
     "SlopeTerm",

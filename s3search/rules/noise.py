@@ -7,6 +7,9 @@ In y = x / alpha and rho = sigma / alpha, from rho_s to rho_t through rho_d <= r
 xi ~ N(0, I).  With scale 1 the variance is that of the target, whatever rho_d.  Stochastic
 samplers of first order, and those of several calls per step, differ in rho_d alone:
 
+    sde        rho_d = rho_t (rho_t / rho_s)^eta: the reverse SDE while D is held, with eta times
+               the usual squared diffusion (SDE-DPM-Solver++, arXiv:2211.01095, has 1; SA-Solver,
+               arXiv:2309.05019, calls it tau^2)
     eta        rho_d^2 = rho_t^2 - min(rho_t^2, eta^2 rho_t^2 (rho_s^2 - rho_t^2) / rho_s^2)
                DDIM's eta (arXiv:2010.02502, eq. 16; 1 is DDPM), k-diffusion's ancestral steps
     flow_eta   u_d = u_t (1 + (u_t / u_s - 1) eta) with u = sigma / (alpha + sigma), the time of a
@@ -34,6 +37,7 @@ from s3search.rules.points import Level, Number, Part, level
 class NoiseKind(StrEnum):
     """What a step's amount of noise is measured by."""
 
+    SDE = "sde"
     ETA = "eta"
     FLOW_ETA = "flow_eta"
     GAMMA = "gamma"
@@ -43,7 +47,8 @@ class NoiseKind(StrEnum):
 class StepNoise(Part):
     """How much of a step's target is fresh noise; the module's docstring has the formulas.
 
-    ``amount`` is eta >= 0, gamma in [0, 1] or a time; ``scale`` (s_noise) multiplies the noise.
+    ``amount`` is eta >= 0 (of kinds sde, eta and flow_eta), gamma in [0, 1] or a time; ``scale``
+    (s_noise) multiplies the noise.
     """
 
     kind: NoiseKind = NoiseKind.ETA
@@ -69,21 +74,39 @@ class StepNoise(Part):
         """
         if self.kind is not NoiseKind.TIME and self.amount == 0.0:
             return to
-        rho_d = to.alpha * self._ratio_below(process, start, to)
-        lam = math.log(to.alpha / rho_d) if rho_d > 0.0 else math.inf
+        if self.kind is NoiseKind.TIME:
+            at = level(process, self.amount)
+            rho_d = min(to.sigma / to.alpha, at.sigma / at.alpha)
+        else:
+            rho_d = self.ratio_below(start, to)
+        lam = -math.log(rho_d) if rho_d > 0.0 else math.inf
         t = process.time_of_lam(lam) if rho_d > 0.0 else process.clean_time
-        return Level(t, to.alpha, rho_d, lam)
+        return Level(t, to.alpha, to.alpha * rho_d, lam)
 
     def weight(self, down: Level, to: Level) -> float:
         """What the fresh unit noise is multiplied by, on the way up from ``down``."""
         return self.scale * math.sqrt(max(0.0, to.sigma**2 - down.sigma**2))
 
+    @property
+    def in_words(self) -> str:
+        """Kind and amount, such as "eta 0.5", and the scale where it is not 1."""
+        scale = "" if self.keeps_variance else f", s_noise {self.scale:.3g}"
+        return f"{self.kind.value.replace('_', ' ')} {self.amount:.3g}{scale}"
+
+    @staticmethod
+    def end_problem(to: Level) -> Objection | None:
+        """What makes it impossible to add noise on the way to ``to``."""
+        if to.sigma > 0.0 and to.alpha > 0.0:
+            return None
+        end = "the clean end (sigma = 0)" if to.sigma == 0.0 else "pure noise (alpha = 0)"
+        return Objection("kind", f"a step to {end} has no room for fresh noise; remove it")
+
     def problem(self, process: NoiseProcess, start: Level | None, to: Level) -> Objection | None:
         """What makes it impossible in a step from ``start`` to ``to``, None at a run's start."""
-        if to.sigma == 0.0 or to.alpha == 0.0:
-            end = "the clean end (sigma = 0)" if to.sigma == 0.0 else "pure noise (alpha = 0)"
-            return Objection("kind", f"a step to {end} has no room for fresh noise; remove it")
-        if start is None and self.kind in (NoiseKind.ETA, NoiseKind.FLOW_ETA):
+        found = self.end_problem(to)
+        if found is not None:
+            return found
+        if start is None and self.kind not in (NoiseKind.GAMMA, NoiseKind.TIME):
             return Objection("kind", f"{self.kind.value} needs a step; use 'gamma' or 'time'")
         if self.kind is not NoiseKind.TIME:
             return None
@@ -98,19 +121,18 @@ class StepNoise(Part):
             )
         return None
 
-    def _ratio_below(self, process: NoiseProcess, start: Level | None, to: Level) -> float:
-        """rho_d."""
+    def ratio_below(self, start: Level | None, to: Level) -> float:
+        """rho_d of a kind that is not measured in time; only gamma's needs no ``start``."""
         rho = to.sigma / to.alpha
         if self.kind is NoiseKind.GAMMA:
             return (1.0 - self.amount) * rho
-        if self.kind is NoiseKind.TIME:
-            at = level(process, self.amount)
-            return min(rho, at.sigma / at.alpha)
         assert start is not None
+        assert self.kind is not NoiseKind.TIME
+        fall = rho * start.alpha / start.sigma  # rho_t / rho_s, 0 from pure noise
+        if self.kind is NoiseKind.SDE:
+            return float(rho * fall**self.amount)
         if self.kind is NoiseKind.ETA:
-            # (rho_s^2 - rho_t^2) / rho_s^2, which has a value from pure noise
-            fallen = 1.0 - (rho * start.alpha / start.sigma) ** 2
-            return rho * math.sqrt(1.0 - min(1.0, self.amount**2 * max(0.0, fallen)))
+            return rho * math.sqrt(1.0 - min(1.0, self.amount**2 * max(0.0, 1.0 - fall**2)))
         u_s, u_t = (at.sigma / (at.alpha + at.sigma) for at in (start, to))
         u = max(0.0, u_t * (1.0 + (u_t / u_s - 1.0) * self.amount))
         return u / (1.0 - u)

@@ -53,6 +53,28 @@ class Derivative(Part):
     relaxation: Relaxation | None = None
 
 
+def with_full_estimates(values: Any) -> Any:
+    """The fields of a Taylor step; where they name no derivatives, each from all ``order - 1``
+    points before the start.
+    """
+    if not isinstance(values, dict) or "derivatives" in values:
+        return values
+    order, start = values.get("order"), values.get("start", -1)
+    if not isinstance(order, int) or not isinstance(start, int) or not 1 < order <= MAX_ORDER:
+        return values
+    points = tuple(range(start - order + 1, start))
+    return {**values, "derivatives": (Derivative(points=points),) * (order - 1)}
+
+
+def relaxations_in_words(derivatives: Sequence[Derivative]) -> list[str]:
+    """Each relaxation of these derivatives with its coefficient."""
+    factors = (each.relaxation for each in derivatives if each.relaxation is not None)
+    return [
+        factor.kind.value + ("" if factor.coefficient is None else f" {factor.coefficient:+.3g}")
+        for factor in factors
+    ]
+
+
 class Taylor(SearchedRule):
     """One Taylor step; without ``derivatives`` each is estimated from all ``order - 1`` points
     before the start.
@@ -72,13 +94,7 @@ class Taylor(SearchedRule):
     @model_validator(mode="before")
     @classmethod
     def _estimate_fully_by_default(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or "derivatives" in values:
-            return values
-        order, start = values.get("order"), values.get("start", -1)
-        if not isinstance(order, int) or not isinstance(start, int) or not 1 < order <= MAX_ORDER:
-            return values
-        points = tuple(range(start - order + 1, start))
-        return {**values, "derivatives": (Derivative(points=points),) * (order - 1)}
+        return with_full_estimates(values)
 
     @property
     def n_points(self) -> int:
@@ -93,12 +109,7 @@ class Taylor(SearchedRule):
     @property
     def details(self) -> str:
         """The relaxations of its derivatives."""
-        factors = [each.relaxation for each in self.derivatives if each.relaxation is not None]
-        return ", ".join(
-            factor.kind.value
-            + ("" if factor.coefficient is None else f" {factor.coefficient:+.3g}")
-            for factor in factors
-        )
+        return ", ".join(relaxations_in_words(self.derivatives))
 
     @property
     def is_plain(self) -> bool:

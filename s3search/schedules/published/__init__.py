@@ -70,6 +70,14 @@ from s3search.schedules.published.runge_kutta import (
     runge_kutta_steps,
     s_pndm_steps,
 )
+from s3search.schedules.published.sde import (
+    SdeVariant,
+    dpmpp_2m_sde,
+    dpmpp_3m_sde,
+    sde_dpm_solver,
+    sde_noise,
+    sde_steps,
+)
 from s3search.schedules.published.stochastic import (
     Variance,
     ddpm,
@@ -83,6 +91,7 @@ from s3search.schedules.spacing import End, EndRule, Spacing
 __all__ = [
     "End",
     "EndRule",
+    "SdeVariant",
     "Spacing",
     "Variance",
     "baselines",
@@ -105,8 +114,10 @@ __all__ = [
     "dpm_solver_v3",
     "dpm_solver_v3_steps",
     "dpmpp_2m",
+    "dpmpp_2m_sde",
     "dpmpp_2s",
     "dpmpp_3m",
+    "dpmpp_3m_sde",
     "dpmpp_3s",
     "dualfast",
     "euler",
@@ -135,6 +146,9 @@ __all__ = [
     "runge_kutta_on",
     "runge_kutta_steps",
     "s_pndm_steps",
+    "sde_dpm_solver",
+    "sde_noise",
+    "sde_steps",
     "singlestep_on",
     "singlestep_orders",
     "split_order",

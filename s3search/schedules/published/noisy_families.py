@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from s3search.processes import NoiseProcess
 from s3search.schedules.published.dpm import ddim
+from s3search.schedules.published.sde import dpmpp_2m_sde, dpmpp_3m_sde
 from s3search.schedules.published.stochastic import Variance, ddpm, euler_ancestral
 from s3search.schedules.schedule import Schedule
 from s3search.schedules.spacing import End, Spacing
@@ -20,5 +21,7 @@ NOISY_FAMILIES: Families = {
     "DDPM, large variance": lambda p, n, s, e: ddpm(
         p, nfe=n, variance=Variance.FIXED_LARGE, spacing=s, end=e
     ),
+    "SDE-DPM-Solver++(2M)": lambda p, n, s, e: dpmpp_2m_sde(p, nfe=n, spacing=s, end=e),
+    "SDE-DPM-Solver++(3M)": lambda p, n, s, e: dpmpp_3m_sde(p, nfe=n, spacing=s, end=e),
     "DDIM eta 0.5": lambda p, n, s, e: ddim(p, nfe=n, eta=0.5, spacing=s, end=e),
 }

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from s3search.schedules.schedule import Schedule
-from tests.support.golden import ancestral, cases
+from tests.support.golden import ancestral, cases, sde
 from tests.support.helpers import Waits
 
 Case = Mapping[str, Any]
@@ -19,8 +19,6 @@ _WAITING = (
     "DPMSolverMultistepScheduler",
     "DPMSolverSDEScheduler",
     "SASolverScheduler",
-    "sample_dpmpp_2m_sde",
-    "sample_dpmpp_3m_sde",
     "sample_dpmpp_sde",
     "EDMEulerScheduler",
     "EulerDiscreteScheduler",
@@ -65,6 +63,7 @@ SAMPLERS: dict[str, Adaptor] = {
     "EulerAncestralDiscreteScheduler": ancestral.euler,
     "DDIMScheduler": ancestral.ddim,
     "DDPMScheduler": ancestral.ddpm,
+    **sde.SAMPLERS,
 }
 """Samplers of k-diffusion and schedulers of diffusers by their names."""
 
