@@ -7,11 +7,14 @@ One iteration of the pipeline is one network call of the plan (plan.py has the l
 the pipeline hands back the state it was given and what the network answered, F_j; then
 
     D_j = a x + b F_j                  a, b by the network's parametrization and the level
-    x_r = sum_k p[r, k] x_k + sum_j q[r, j] D_j + r_const[r] c
+    x_r = sum_k p[r, k] x_k + sum_j q[r, j] D_j + r_const[r] c + noise[r] xi_r
 
-for all rows up to the next one the network must see; that one is returned. Sums are formed, and
-past states and predictions kept, in float32 where the pipeline runs in half precision: D carries
-the network's error times sigma / alpha, which half precision would round a second time.
+for all rows up to the next one the network must see; that one is returned. Each noisy row draws
+its xi_r from the pipeline's ``generator`` (one, or one for each image), as diffusers' schedulers
+do: on the network's device or the generator's, in the dtype of what the network answered. Sums
+are formed, and past states and predictions kept, in float32 where the pipeline runs in half
+precision: D carries the network's error times sigma / alpha, which half precision would round a
+second time.
 
 The pipeline's model decides the process. A schedule for another one is moved to the times of equal
 lam: every rule is a function of lam, so x / alpha is the same trajectory.
@@ -24,6 +27,10 @@ Where pipelines differ, and what is done about it:
   noise into that state, so a pipeline that never calls it (DDPM, SD3, Flux) is refused at its
   first step.
 - DiT passes the result of `scale_model_input` on to `step` as the state; it is recognised there.
+- Flow pipelines (SD3, Flux) pass no generator: their noise is from torch's own, as with any
+  stochastic scheduler.
+- Noise of a start is drawn with the first state by the pipeline, and an analytic start whose
+  first step draws is refused: `scale_model_input` is given no generator.
 - Image-to-image starts in mid-schedule: the remaining steps are compiled anew with the history
   they have, and those that need more become first order.
 
@@ -41,6 +48,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
 from diffusers.utils import logging
 from diffusers.utils.outputs import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from s3search.errors import InvalidSchedule
@@ -50,9 +58,11 @@ from s3search.models.diffusers.scheduler_config import PipelineModel, model_of
 from s3search.processes import Flow
 from s3search.rules import EmsStatistics, level
 from s3search.schedules.retime import retime
-from s3search.schedules.schedule import Schedule
+from s3search.schedules.schedule import Schedule, StartKind
+from s3search.schedules.start_noise import with_one_draw
 from s3search.solvers.image_to_image import image_to_image_start
 from s3search.solvers.plan import compile_plan
+from s3search.solvers.step_noise import Draws
 
 _log = logging.get_logger(__name__)
 
@@ -227,15 +237,17 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
         model_output: Tensor,
         timestep: float | Tensor,
         sample: Tensor,
-        generator: Any = None,  # pipelines pass it; nothing here is random
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
         return_dict: bool = True,
         *,
         eta: float = 0.0,
         use_clipped_model_output: bool | None = None,  # DDIMPipeline passes it
         **others: Any,
     ) -> S3SchedulerOutput | tuple[Tensor, ...]:
-        """The next state the network must see, or the image, from the answer at ``sample``; raises
-        `InvalidSchedule` for noise that is asked for (``eta``).
+        """The next state the network must see, or the image, from the answer at ``sample``.
+
+        Noisy steps draw from ``generator``, or from one for each image. Raises `InvalidSchedule`
+        for other noise than the schedule's (``eta``).
         """
         unknown = sorted(name for name, value in others.items() if value is not None)
         if unknown:
@@ -246,8 +258,8 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
             )
         if eta or use_clipped_model_output:
             raise InvalidSchedule(
-                f"step: {eta=}, {use_clipped_model_output=} were asked; a schedule is "
-                "deterministic and clips nothing; leave both at their defaults"
+                f"step: {eta=}, {use_clipped_model_output=} were asked; a schedule has the noise "
+                "of its own steps and clips nothing; leave both at their defaults"
             )
         if self._step_index is None:
             self._begin(timestep)
@@ -260,7 +272,7 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
         sample = replay.unscaled(sample, call)
         if call < 0:  # a level called twice, entered in the middle: its second call counts
             return _output(sample, None, return_dict=return_dict)
-        new, x0 = replay.taken(sample, model_output, call)
+        new, x0 = replay.taken(sample, model_output, call, _draws(generator, model_output))
         return _output(new, x0, return_dict=return_dict)
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
@@ -329,7 +341,28 @@ def _replayable(schedule: Schedule, model: PipelineModel) -> Schedule:
             "model_patch: the schedule was searched with a changed network, which a scheduler "
             "cannot replay; patch the network yourself or search without it"
         )
-    return retime(schedule, model.process)
+    draws_at_once = (
+        schedule.start.kind is not StartKind.NETWORK and schedule.steps[0].is_stochastic
+    )
+    if draws_at_once:
+        raise InvalidSchedule(
+            f"start.kind: {schedule.start.kind.value!r} before a step that draws noise makes the "
+            "first state in scale_model_input, which is given no generator; use a schedule whose "
+            "start is 'network'"
+        )
+    return retime(with_one_draw(schedule), model.process)
+
+
+def _draws(generator: Any, model_output: Tensor) -> Draws:
+    """Unit normals as diffusers' schedulers draw them."""
+
+    def draw(row: int, like: Tensor) -> Tensor:
+        drawn: Tensor = randn_tensor(
+            like.shape, generator=generator, device=model_output.device, dtype=model_output.dtype
+        )
+        return drawn.to(like)
+
+    return draw
 
 
 def _schedules_of(schedules: Any, model: Any) -> list[Schedule]:

@@ -15,6 +15,7 @@ from s3search.models.diffusers.scheduler_config import PipelineModel
 from s3search.solvers.plan import Plan
 from s3search.solvers.sample import advance
 from s3search.solvers.start_map import jumped
+from s3search.solvers.step_noise import Draws, nothing
 
 
 class Thresholding(StrEnum):
@@ -86,12 +87,14 @@ class Replay:
             )
         return scaled[0] if scaled is not None and sample is scaled[1] else sample
 
-    def taken(self, sample: Tensor, model_output: Tensor, call: int) -> tuple[Tensor, Tensor]:
+    def taken(
+        self, sample: Tensor, model_output: Tensor, call: int, draws: Draws = nothing
+    ) -> tuple[Tensor, Tensor]:
         """The next state that the network must see, or the image, and the prediction at
-        ``sample``.
+        ``sample``; ``draws`` is what noisy rows draw between the two.
         """
         self._take(sample, model_output, call)
-        advance(self.plan, self._states, self._predictions)
+        advance(self.plan, self._states, self._predictions, draws)
         new, x0 = self._states[-1], self._predictions[-1]
         if call == self.plan.nfe - 1:
             self._states, self._predictions = [], []

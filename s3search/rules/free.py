@@ -167,7 +167,10 @@ class Free(RuleModel):
         return None
 
 
-def euler(start: Level, to: Level) -> Free:
-    """DDIM's step from the newest point at ``start``; no step at all where ``to`` is the same."""
-    scale = to.sigma / start.sigma
-    return Free(p=((-1, scale),), q=(to.alpha - scale * start.alpha,))
+def euler(start: Level, to: Level, noise: float = 0.0) -> Free:
+    """DDIM's step from the newest point at ``start``, to below ``to`` where ``noise`` brings the
+    state up; no step at all where ``to`` is the same level.
+    """
+    scale = math.sqrt(max(0.0, to.sigma**2 - noise**2)) / start.sigma
+    q = (to.alpha - scale * start.alpha,)
+    return Free(p=((-1, scale),), q=q, noise=noise, carries=abs(noise) <= to.sigma)

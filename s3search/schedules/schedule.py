@@ -262,7 +262,7 @@ class Schedule(InWords, _Frozen):
                 raise InvalidSchedule(
                     f"times[{i}]: {reason}; this is a {self.process.type!r} schedule"
                 )
-            if i and self._rises(i):
+            if self.rises_to(i):
                 continue
             may_stay = i > first_free
             if i and not (t < self.times[i - 1] or (may_stay and t == self.times[i - 1])):
@@ -280,9 +280,9 @@ class Schedule(InWords, _Frozen):
                 raise InvalidSchedule(f"times[{i}]: only the last time may be the clean end {t}")
         return self
 
-    def _rises(self, i: int) -> bool:
-        """Whether time i is not below the one before it, by noise that is added there."""
-        return self.times[i] >= self.times[i - 1] and self.steps[i - 1].may_rise
+    def rises_to(self, i: int) -> bool:
+        """Whether noise raises time i: rules, but free ones, look no further back than to it."""
+        return i > 0 and self.times[i] >= self.times[i - 1] and self.steps[i - 1].may_rise
 
     @model_validator(mode="after")
     def _steps_are_possible(self) -> "Schedule":
@@ -293,7 +293,7 @@ class Schedule(InWords, _Frozen):
                 raise InvalidSchedule(f"start.noise.{problem.field}: {problem.message}")
         first = 0  # of the points that a rule may use: a rise begins them anew
         for i, step in enumerate(self.steps):
-            first = i if i and self._rises(i) else first
+            first = i if self.rises_to(i) else first
             begins = 0 if isinstance(step.predictor, Free) else first  # it divides by no distance
             _check_step(i, step, self.process, levels[begins : i + 1], levels[i + 1])
         last = self.steps[-1].corrector

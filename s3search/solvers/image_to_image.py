@@ -2,15 +2,16 @@
 
 Image-to-image begins at an inner time, where no call was made before.  A rule that looks back
 beyond it has nothing to look at: it becomes first order, and so does a free step, whose numbers
-were fitted to a history that is not there.  Correctors stay, so that the calls do.
+were fitted to a history that is not there.  Correctors stay, so that the calls do, and the noise
+of steps does.
 """
 
 from dataclasses import dataclass
 
 from s3search.errors import InvalidSchedule
-from s3search.rules import Free, Prediction, Taylor, UniPC, Variant, level
+from s3search.rules import AnyRule, Free, Level, Prediction, Taylor, UniPC, Variant, level
 from s3search.rules.free import euler
-from s3search.schedules.schedule import Corrector, Schedule, Start, Step, needs_ems
+from s3search.schedules.schedule import Corrector, Schedule, Start, needs_ems
 
 _FIRST_ORDER = Taylor(prediction=Prediction.DATA, order=1)
 _FIRST_CORRECTOR = UniPC(prediction=Prediction.DATA, variant=Variant.BH2, start=-2, points=(-1,))
@@ -40,21 +41,24 @@ def image_to_image_start(schedule: Schedule, t: float) -> ImageToImageStart:
     first = max(i for i, own in enumerate(schedule.times[:-1]) if own == t)
     times = schedule.times[first:]
     levels = [level(schedule.process, time) for time in times]
-    steps, lowered = [], []
+    steps, lowered, oldest = [], [], 0
     for i, step in enumerate(schedule.steps[first:]):
-        past, to = levels[: i + 1], levels[i + 1]
+        oldest = i if i and schedule.rises_to(first + i) else oldest
+        begin = 0 if isinstance(step.predictor, Free) else oldest
+        past, at = levels[begin : i + 1], levels[i + 1]
+        to = step.rule_target(schedule.process, past, at)
         predictor, corrector, compensation = step.predictor, step.corrector, step.compensation
         if predictor.problem(past, to) is not None:
-            is_free = isinstance(predictor, Free)  # which may stay at its level
-            predictor = euler(past[-1], to) if is_free else _FIRST_ORDER
+            predictor = _first_order(predictor, past[-1], to)
             lowered.append(f"steps[{first + i}].predictor")
-        if corrector is not None and corrector.rule.problem([*past, to], to) is not None:
+        if corrector is not None and corrector.rule.problem([*past, at], to) is not None:
             corrector = Corrector(kind=corrector.kind, rule=_FIRST_CORRECTOR)
             lowered.append(f"steps[{first + i}].corrector")
         if compensation is not None and compensation.problem(past) is not None:
             compensation = None  # the calls it looks back to were not made
             lowered.append(f"steps[{first + i}].compensation")
-        steps.append(Step(predictor=predictor, corrector=corrector, compensation=compensation))
+        changed = {"predictor": predictor, "corrector": corrector, "compensation": compensation}
+        steps.append(step.model_copy(update=changed))
     left = Schedule(
         process=schedule.process,
         times=times,
@@ -63,3 +67,10 @@ def image_to_image_start(schedule: Schedule, t: float) -> ImageToImageStart:
         statistics=schedule.statistics if needs_ems(steps) else None,
     )
     return ImageToImageStart(schedule=left, lowered=tuple(lowered))
+
+
+def _first_order(rule: AnyRule, begin: Level, to: Level) -> AnyRule:
+    """What stands in for a predictor that looks back too far; a free step may keep its level."""
+    if isinstance(rule, Free):
+        return euler(begin, to, rule.noise)
+    return _FIRST_ORDER

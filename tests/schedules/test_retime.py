@@ -4,10 +4,10 @@ import pytest
 
 from s3search import Schedule, compile_plan
 from s3search.processes import NoiseProcess, edm
-from s3search.rules import Free
+from s3search.rules import Free, NoiseKind, StepNoise
 from s3search.schedules import published
 from s3search.schedules.retime import retime
-from s3search.schedules.schedule import Corrector, CorrectorKind, Step
+from s3search.schedules.schedule import Corrector, CorrectorKind, Start, Step
 from s3search.solvers.coefficients import as_coefficients
 from s3search.solvers.sample import run_plan
 from tests.support.helpers import PROCESSES, gaussian, noise
@@ -44,3 +44,23 @@ def test_a_free_corrector_is_scaled_with_the_new_point() -> None:
         process=edm(), times=(10.0, 2.0), steps=(Step(predictor=ddim, corrector=corrector),)
     )
     assert _image(retime(schedule, PROCESSES["flow"])) == pytest.approx(_image(schedule), rel=1e-8)
+
+
+@pytest.mark.parametrize("name", _TARGETS)
+def test_noise_from_a_time_is_from_the_time_of_equal_lam(name: str) -> None:
+    restart = StepNoise(kind=NoiseKind.TIME, amount=1.0)
+    ddim = published.ddim_steps(1)[0]
+    schedule = Schedule(
+        process=edm(),
+        times=(9.0, 1.0, 4.0, 0.5),
+        start=Start(noise=StepNoise(kind=NoiseKind.TIME, amount=6.0)),
+        steps=(ddim, Step(predictor=ddim.predictor, noise=restart), ddim),
+    )
+    moved = retime(schedule, PROCESSES[name])
+    plan, own = compile_plan(moved), compile_plan(schedule)
+    assert plan.noisy_rows == own.noisy_rows == (1, 3)
+    for row in plan.noisy_rows:
+        scaled = plan.noise[row] / plan.levels[row].alpha
+        assert scaled == pytest.approx(own.noise[row], rel=1e-8)
+    assert moved.start.noise is not None
+    assert retime(moved, edm()).start.noise.amount == pytest.approx(6.0)  # type: ignore[union-attr]

@@ -1,9 +1,11 @@
 """Runs that begin in the middle of a schedule: what stays, what becomes first order, what not."""
 
+import math
+
 import pytest
 
 from s3search.errors import InvalidSchedule
-from s3search.rules import Free, Taylor, UniPC
+from s3search.rules import Free, NoiseKind, StepNoise, Taylor, UniPC
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule, Step
 from s3search.solvers.image_to_image import image_to_image_start
@@ -61,3 +63,38 @@ def test_times_told_apart_from_the_states_are_refused() -> None:
     told = published.with_network_times(base, [None, *(0.97 * t for t in base.times[1:-1])])
     with pytest.raises(InvalidSchedule, match="network_time: the noise that image-to-image adds"):
         image_to_image_start(told, told.times[1])
+
+
+def test_noise_of_steps_stays() -> None:
+    base, noise_ = published.dpmpp_2m(PROCESSES["edm"], nfe=6), StepNoise(amount=0.4)
+    steps = [step.model_copy(update={"noise": noise_}) for step in base.steps[:-1]]
+    schedule = base.changed(steps=(*steps, base.steps[-1]))
+    rest = image_to_image_start(schedule, schedule.times[3])
+    assert rest.lowered == ("steps[3].predictor",)
+    assert [step.noise for step in rest.schedule.steps] == [noise_, noise_, None]
+
+
+def test_nothing_looks_back_beyond_a_restart() -> None:
+    restart = StepNoise(kind=NoiseKind.TIME, amount=1.0)
+    ddim = published.ddim_steps(1)[0]
+    second = published.dpm_multistep_steps(2, order=2, lower_order_final=False)[1]
+    schedule = Schedule(
+        process=PROCESSES["edm"],
+        times=(40.0, 10.0, 1.0, 8.0, 1.5, 0.5, 0.1),
+        steps=(ddim, ddim, Step(predictor=ddim.predictor, noise=restart), ddim, second, second),
+    )
+    assert image_to_image_start(schedule, 10.0).schedule.steps == schedule.steps[1:]
+    rest = image_to_image_start(schedule, 1.5)
+    assert rest.lowered == ("steps[4].predictor",)
+
+
+def test_a_free_step_keeps_its_noise() -> None:
+    first = published.euler_steps(1)[0]
+    noisy = Step(predictor=Free(p=((-2, 0.1), (-1, 0.2)), q=(0.3,), noise=1.5, carries=False))
+    schedule = Schedule(
+        process=PROCESSES["edm"], times=(10.0, 5.0, 2.0, 1.0), steps=(first, noisy, first)
+    )
+    left = image_to_image_start(schedule, 5.0).schedule.steps[0].predictor
+    assert isinstance(left, Free)
+    assert left.noise == 1.5
+    assert left.carries and math.isclose(left.p[0][1] * 5.0, math.sqrt(2.0**2 - 1.5**2))

@@ -127,6 +127,8 @@ def refuse_unsayable(schedule: Schedule, form: str) -> None:
             f"start.jump: --format {form} has no place for a Gaussian jump, which mixes pixels "
             f'before the first call; {other}, or search with starts = ["network"]'
         )
+    if schedule.is_stochastic:
+        raise InvalidSchedule(f"noise: --format {form} draws none yet; {other}, which do")
     if schedule.statistics is not None:
         raise InvalidSchedule(
             f"statistics: --format {form} holds numbers, and DPM-Solver-v3 steps have weights per "

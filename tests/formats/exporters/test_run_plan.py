@@ -15,6 +15,7 @@ from hypothesis import given
 from s3search.formats.exporters.runtime import run_plan as module
 from s3search.formats.exporters.schedule_json import export_dict
 from s3search.processes import edm, vp_linear
+from s3search.rules import StepNoise
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import compile_plan
@@ -68,6 +69,42 @@ def test_lists_and_arrays_come_out_alike() -> None:
     assert np.allclose(array, nested, rtol=1e-12)
     assert _RUN(plan, model, 1.0) == pytest.approx(array[0, 0], rel=1e-12)
     assert np.allclose(array, torch.as_tensor(_RUN(plan, model, torch.tensor(start))), rtol=1e-12)
+
+
+def _stochastic() -> Schedule:
+    base = published.dpmpp_2m(edm(), nfe=4)
+    noise = StepNoise(amount=0.6, scale=1.01)
+    steps = [step.model_copy(update={"noise": noise}) for step in base.steps]
+    return base.changed(steps=(*steps[:-1], base.steps[-1]))
+
+
+def test_noise_of_steps_is_drawn_in_turn() -> None:
+    schedule = _stochastic()
+    plan, denoiser = compile_plan(schedule), gaussian(edm())
+    drawn = torch.randn((3, *noise().shape), generator=torch.Generator().manual_seed(2)).double()
+    found = _RUN(
+        _plan(schedule),
+        lambda x, t: denoiser(x, x.new_full((len(x),), t)),
+        noise(),
+        step_noise=drawn,
+    )
+    expected = sample(denoiser, plan, noise(), step_noise=drawn)
+    assert max_abs(found - expected) <= 1e-9 * (1 + max_abs(expected))
+    assert max_abs(expected - sample(denoiser, plan, noise(), step_noise=2 * drawn)) > 0.1
+    numbers = _RUN(_plan(schedule), lambda x, t: 0.5 * x, 1.0, step_noise=iter([0.1, -0.2, 2.0]))
+    lists = _RUN(
+        _plan(schedule),
+        lambda x, t: [0.5 * x[0]],
+        [1.0],
+        step_noise=([draw] for draw in (0.1, -0.2, 2.0)),
+    )
+    assert lists == [numbers]
+
+
+def test_noise_that_is_not_given_is_asked_for() -> None:
+    for given_noise in ((), [0.1, 0.2]):
+        with pytest.raises(ValueError, match="draws noise 3 times: pass step_noise"):
+            _RUN(_plan(_stochastic()), lambda x, t: 0.5 * x, 1.0, step_noise=given_noise)
 
 
 def test_what_it_cannot_run_is_refused() -> None:
