@@ -32,6 +32,15 @@ def is_there(path: Path | str) -> bool:
         return False
 
 
+def cache_folder() -> Path:
+    """Where things are kept that can be made again: ``$S3SEARCH_CACHE``, else s3search's folder
+    among the user's caches.
+    """
+    own = os.environ.get("S3SEARCH_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(own or f"{base}/s3search").expanduser()
+
+
 def text_of(path: Path | str) -> str:
     """The text of a file in UTF-8, without the byte order mark that some editors put first; raises
     `InvalidConfig` for one that cannot be read, is no text, or has more than `LARGEST_TEXT` bytes.

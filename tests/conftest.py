@@ -45,11 +45,12 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _done_once() -> Iterator[None]:
+def _done_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No schedule is drawn twice for the dashboard, no database's past is read twice, and tables
-    are made once.
+    are made once; nothing is kept where the user's own caches are.
     """
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("S3SEARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
         draw_once_in(patch)
         read_scripts_once_in(patch)
         write_new_databases_at_once_in(patch)

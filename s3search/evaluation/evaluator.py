@@ -12,7 +12,7 @@ from torch import Tensor
 
 from s3search.evaluation.code_version import CODE_VERSION
 from s3search.evaluation.decoding import network_batches, patched
-from s3search.evaluation.fine import fine_solver
+from s3search.evaluation.kept_solves import kept_solves
 from s3search.evaluation.live import LIVE, check_answer
 from s3search.evaluation.measurement import Observed
 from s3search.evaluation.memory import BatchSize
@@ -80,11 +80,11 @@ class Evaluator:
         self._gaussian = None if named is None else load_gaussian(named, tuple(shape))
         automatic = max(1, min(_LARGEST_BATCH, _BATCH_ELEMENTS // int(np.prod(shape))))
         self._gradients = BatchSize(spec.batch_size or automatic, "following a gradient")
-        self.noise = NoiseBank(
-            self.denoiser,
-            self.device,
-            fine_solve=fine_solver(self.denoiser, automatic) if needs_fine_targets(spec) else None,
-        )
+        self.model_fingerprint = fingerprint(spec, self.denoiser)
+        solves = None
+        if needs_fine_targets(spec):
+            solves = kept_solves(self.denoiser, self.device, self.model_fingerprint, automatic)
+        self.noise = NoiseBank(self.denoiser, self.device, fine_solve=solves)
         self.where = "model" if spec.model == LIVE else f"model.loader: {spec.model!r}"
         if spec.model == LIVE:
             check_answer(self.denoiser, *next(self.noise.batches(0, 2, 2)))
@@ -111,7 +111,6 @@ class Evaluator:
         self.second: Metric | None = None
         if spec.second is not None:
             self.second = loading.metric(spec.second, spec.live.second)
-        self.model_fingerprint = fingerprint(spec, self.denoiser)
 
     def __call__(self, request: Request) -> Reply:
         """Answers any request; raises `EvaluationFailed` with the reason where it cannot."""

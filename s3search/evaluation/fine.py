@@ -1,6 +1,6 @@
 """The fine solve of a noise: what a schedule of few calls should come near to."""
 
-from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,9 +14,6 @@ from s3search.search.questions import FINE_NFE
 from s3search.solvers.plan import Plan, compile_plan
 from s3search.solvers.sample import sample
 
-FineSolve = Callable[[Tensor, dict[str, Tensor]], Tensor]
-"""Noise (b, C, H, W) and conditions -> images (b, C, H, W)."""
-
 
 def fine_plan(process: NoiseProcess, nfe: int = FINE_NFE) -> Plan:
     """DPM-Solver++(2M) with many calls, which ends with the clean image."""
@@ -24,12 +21,32 @@ def fine_plan(process: NoiseProcess, nfe: int = FINE_NFE) -> Plan:
     return compile_plan(published.dpmpp_2m(process, nfe=nfe, end=end))
 
 
-def fine_solver(denoiser: Any, batch_size: int) -> FineSolve:
+@dataclass
+class FineSolver:
     """What many calls of a denoiser make of noise, in batches that the memory takes."""
-    plan, fits = fine_plan(denoiser.process), BatchSize(batch_size, "solving finely")
+
+    denoiser: Any
+    batch_size: int
+    nfe: int = FINE_NFE
+    n_solved: int = 0  # images
+    _fits: BatchSize = field(init=False)
+    _plan: Plan = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._fits = BatchSize(self.batch_size, "solving finely")
+        self._plan = fine_plan(self.denoiser.process, self.nfe)
+
+    @property
+    def name(self) -> str:
+        """Different for all solvers that make other images."""
+        return f"DPM-Solver++(2M), {self.nfe} calls, {self.denoiser.process!r}"
+
+    def __call__(self, noise: Tensor, condition: dict[str, Tensor]) -> Tensor:
+        """Images (b, C, H, W) of noise (b, C, H, W) and conditions (b, ...)."""
+        made = self._fits.over(self._solved, noise, condition)
+        self.n_solved += len(noise)
+        return made
 
     @torch.inference_mode()
-    def made(noise: Tensor, condition: dict[str, Tensor]) -> Tensor:
-        return images_of(denoiser, sample(denoiser, plan, noise, **condition))
-
-    return lambda noise, condition: fits.over(made, noise, condition)
+    def _solved(self, noise: Tensor, condition: dict[str, Tensor]) -> Tensor:
+        return images_of(self.denoiser, sample(self.denoiser, self._plan, noise, **condition))

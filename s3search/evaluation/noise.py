@@ -12,8 +12,8 @@ once.  The network never sees it.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +28,17 @@ Drawn = tuple[Tensor, dict[str, Tensor]]
 """Noise (b, C, H, W) and what each image is conditioned on (b, ...)."""
 
 
+class Solves(Protocol):
+    """Makes targets (b, C, H, W) of noise (b, C, H, W) and conditions, and counts them."""
+
+    @property
+    def n_solved(self) -> int:
+        """Images that were made, and not read from somewhere."""
+
+    def __call__(self, noise: Tensor, condition: dict[str, Tensor]) -> Tensor:
+        """The targets."""
+
+
 class NoiseBank:
     """Noise and conditions for one denoiser, kept on its device up to ``max_bytes``: of the seed
     that was asked for last as much as there is room for, then of others.
@@ -38,22 +49,24 @@ class NoiseBank:
         denoiser: Any,
         device: torch.device,
         max_bytes: int | None = None,
-        fine_solve: Callable[[Tensor, dict[str, Tensor]], Tensor] | None = None,
+        fine_solve: Solves | None = None,
     ) -> None:
-        """``fine_solve`` makes targets (b, C, H, W) of noise and condition, where the model draws
-        none itself.
-        """
+        """``fine_solve`` makes the targets where the model draws none itself."""
         self._denoiser, self._fine_solve = denoiser, fine_solve
         self.device = device
         self._max_bytes = room_on(device) if max_bytes is None else max_bytes
         self._kept: dict[tuple[int, int, bool], Drawn] = {}
         self._kept_steps: dict[tuple[int, int, int], Tensor] = {}
         self._kept_bytes = 0
-        self.n_solved = 0  # images, finely
         condition = getattr(denoiser, "condition", None)
         self._knows_held_out = condition is not None and (
             "held_out" in inspect.signature(condition).parameters
         )
+
+    @property
+    def n_solved(self) -> int:
+        """Images that were solved finely here."""
+        return 0 if self._fine_solve is None else self._fine_solve.n_solved
 
     def batches(
         self,
@@ -143,7 +156,6 @@ class NoiseBank:
         noise, condition = drawn
         if self._fine_solve is not None and TARGET not in condition:
             condition[TARGET] = self._fine_solve(noise, condition)
-            self.n_solved += len(noise)
             if any(kept is drawn for kept in self._kept.values()):
                 self._kept_bytes += bytes_of(condition[TARGET])
         return drawn

@@ -54,6 +54,12 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"sqlite:///{tmp_path_factory.mktemp('studies')}/study.db"
 
 
+@pytest.fixture
+def nothing_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No fine solves of other tests."""
+    monkeypatch.setenv("S3SEARCH_CACHE", str(tmp_path))
+
+
 def _search(url: str, **changes: Any) -> SearchResult:
     asked = {
         **SMALL,
@@ -299,6 +305,7 @@ def test_a_polish_goes_back_until_it_keeps_its_guards() -> None:
     assert seen(none) == pytest.approx(before, rel=1e-6)
 
 
+@pytest.mark.usefixtures("nothing_kept")
 def test_a_polish_solves_finely_for_its_guards_alone_what_these_see() -> None:
     """Not the fresh images of every iteration, of which the loss needs no target."""
     guard = MetricSpec(
@@ -320,6 +327,7 @@ def test_a_polish_solves_finely_for_its_guards_alone_what_these_see() -> None:
     assert evaluator.noise.n_solved == before + 200  # whole blocks of 2 checks of 80 images
 
 
+@pytest.mark.usefixtures("nothing_kept")
 def test_fine_targets_are_solved_once_for_each_noise() -> None:
     metric = MetricSpec(name="mse", kind="score", target="fine")
     evaluator = Evaluator(EvaluatorSpec(model="digits", metric=metric, batch_size=70))

@@ -5,7 +5,6 @@ import hashlib
 import importlib
 import inspect
 import json
-import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from torch import nn
 
 from s3search.errors import InvalidConfig, InvalidSchedule, nearest
+from s3search.files import cache_folder
 from s3search.models.diffusers import dit, stable_diffusion, transformers, unconditional
 from s3search.models.diffusers.denoiser import Pipeline, PipelineDenoiser
 from s3search.models.diffusers.guidance import parse_guidance
@@ -83,7 +83,7 @@ def load(  # noqa: PLR0913  # the keys of [model] in a study file
         classes=classes,
         height=height,
         width=width,
-        cache=str(_usual_cache()) if cache is None else cache,
+        cache=str(cache_folder()) if cache is None else cache,
     )
     denoiser.eval().requires_grad_(False)
     _cast(denoiser, DTYPES[dtype])
@@ -264,13 +264,6 @@ def _place(denoiser: PipelineDenoiser, *, channels_last: bool, compiled: bool | 
         denoiser.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if compiled:
         denoiser.network.compile(mode=None if compiled is True else compiled)
-
-
-def _usual_cache() -> Path:
-    """``$S3SEARCH_CACHE``, else s3search's folder among the user's caches."""
-    own = os.environ.get("S3SEARCH_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(own or f"{base}/s3search").expanduser()
 
 
 def _check_choice(field: str, value: Any, choices: Any) -> None:
