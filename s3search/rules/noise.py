@@ -33,6 +33,9 @@ from s3search.processes import NoiseProcess
 from s3search.rules.base import Objection
 from s3search.rules.points import Level, Number, Part, level
 
+_LEAST_FALL = 1e-9  # of rho^2, u or log rho, over a step whose noise is measured by its fall
+_LEAST_RATIO = 1e-12  # of rho_d to rho_t: what is less is all noise
+
 
 class NoiseKind(StrEnum):
     """What a step's amount of noise is measured by."""
@@ -121,6 +124,35 @@ class StepNoise(Part):
             )
         return None
 
+    def share(self, process: NoiseProcess, start: Level | None, to: Level) -> float:
+        """The part of the target's variance that is fresh, the square of its scale included."""
+        down = self.below(process, start, to)
+        return (self.weight(down, to) / to.sigma) ** 2
+
+    def of_kind(
+        self, kind: NoiseKind, process: NoiseProcess, start: Level, to: Level
+    ) -> "StepNoise":
+        """Noise by an amount of another kind, but for times, from as far below; of kind sde it is
+        none in a step from pure noise, where any amount of it is all noise.
+        """
+        if kind is self.kind:
+            return self
+        rho = to.sigma / to.alpha
+        left = self.below(process, start, to).sigma / to.sigma  # rho_d / rho_t
+        fall = rho * start.alpha / start.sigma
+        match kind:
+            case NoiseKind.GAMMA:
+                amount = 1.0 - left
+            case NoiseKind.ETA:
+                amount = math.sqrt((1.0 - left**2) / max(1.0 - fall**2, _LEAST_FALL))
+            case NoiseKind.SDE:
+                amount = _log(left) / min(_log(fall), -_LEAST_FALL) if fall > 0.0 else 0.0
+            case _:
+                u_t, u_d = rho / (1.0 + rho), left * rho / (1.0 + left * rho)
+                u_s = start.sigma / (start.alpha + start.sigma)
+                amount = (1.0 - u_d / u_t) / max(1.0 - u_t / u_s, _LEAST_FALL)
+        return StepNoise(kind=kind, amount=amount, scale=self.scale)
+
     def ratio_below(self, start: Level | None, to: Level) -> float:
         """rho_d of a kind that is not measured in time; only gamma's needs no ``start``."""
         rho = to.sigma / to.alpha
@@ -136,3 +168,7 @@ class StepNoise(Part):
         u_s, u_t = (at.sigma / (at.alpha + at.sigma) for at in (start, to))
         u = max(0.0, u_t * (1.0 + (u_t / u_s - 1.0) * self.amount))
         return u / (1.0 - u)
+
+
+def _log(ratio: float) -> float:
+    return math.log(max(ratio, _LEAST_RATIO))

@@ -68,6 +68,11 @@ SPACES: dict[str, SpaceConfig] = {
     "usf": load_space("usf"),
     "timesteps": load_space("timesteps"),
     "full": load_space("full"),
+    "noisy": load_space(
+        "full", {"noise": {"eta": [0, 1], "gamma": [0.1, 0.9], "s_noise": [0.9, 1.1]}}
+    ),
+    "gamma alone": load_space("usf", {"noise": {"gamma": [0, 1]}}),
+    "flow_eta": load_space("full", {"noise": {"flow_eta": [0, 1], "sde": [0, 1]}}),
     "full alone": load_space("full", {"families": [], "correctors": ["none", "implicit"]}),
     "no published steps": load_space("usf", {"families": [], "orders": [2, 3]}),
 }

@@ -15,7 +15,8 @@ the nearest Taylor choices, which stand in for it where it cannot be used or whe
 mutated.  So are the steps of the space's other solvers (`s3search.rules.searched`), which first
 give up points and order where they do not fit.  A free step is kept as long as it carries
 constants between the levels where it stands.  A corrector has no choices but its kind: its rule
-follows from the predictor.
+follows from the predictor.  A step that adds noise goes to a level below, so that its rules must
+be possible there.
 """
 
 from collections.abc import Sequence
@@ -26,17 +27,20 @@ from s3search.rules import (
     Adams,
     AnyRule,
     Derivative,
+    Free,
     Level,
     Prediction,
     Relaxation,
     RelaxationKind,
     SearchedRule,
+    StepNoise,
     Taylor,
 )
 from s3search.rules.compensation import AnyCompensation
 from s3search.schedules.schedule import Corrector, CorrectorKind, Step
 from s3search.search.edit.compensating import fitted_compensation
 from s3search.search.edit.network_time import Shift
+from s3search.search.edit.noising import fitted_noise
 from s3search.search.space import Problem, SpaceConfig
 
 _OLDEST_START = -3
@@ -59,6 +63,7 @@ class Choice:
     published: AnyRule | None = None
     start: int = -1
     compensation: AnyCompensation | None = None
+    noise: StepNoise | None = None
     shift: Shift | None = None
 
 
@@ -70,7 +75,7 @@ def choice_of(step: Step) -> Choice:
     """The choices that ``step`` was made from."""
     kind = None if step.corrector is None else step.corrector.kind
     choice = _choice_of_rule(step.predictor)
-    return replace(choice, corrector=kind, compensation=step.compensation)
+    return replace(choice, corrector=kind, compensation=step.compensation, noise=step.noise)
 
 
 def with_rule(choice: Choice, rule: AnyRule) -> Choice:
@@ -80,6 +85,7 @@ def with_rule(choice: Choice, rule: AnyRule) -> Choice:
         new,
         corrector=choice.corrector,
         compensation=choice.compensation,
+        noise=choice.noise,
         shift=choice.shift,
     )
 
@@ -91,7 +97,12 @@ def step_of(choice: Choice) -> Step:
     corrector = None
     if choice.corrector is not None:
         corrector = Corrector(kind=choice.corrector, rule=corrector_rule(rule))
-    return Step(predictor=rule, corrector=corrector, compensation=choice.compensation)
+    return Step(
+        predictor=rule,
+        corrector=corrector,
+        compensation=choice.compensation,
+        noise=choice.noise,
+    )
 
 
 def corrector_rule(predictor: AnyRule) -> AnyRule:
@@ -119,7 +130,7 @@ def possible(
     """
     if to.sigma == 0.0:
         return FINISH
-    choice = _predictor_possible(choice, problem, past, to)
+    choice, down = _noise_possible(choice, problem, past, to)
     compensation = fitted_compensation(problem, choice.compensation, len(past))
     if compensation != choice.compensation:
         choice = replace(choice, compensation=compensation)
@@ -128,9 +139,17 @@ def possible(
         return choice
     allowed = kind in problem.space.correctors and not (is_last and kind is CorrectorKind.IMPLICIT)
     rule = corrector_rule(choice.published or _taylor(choice))
-    if allowed and _works(rule, problem, [*past, to], to):
+    if allowed and _works(rule, problem, [*past, to], down):
         return choice
     return replace(choice, corrector=None)
+
+
+def takes_noise(choice: Choice) -> bool:
+    """Whether noise may be added to the step: not where it has noise of its own, optimised numbers
+    or statistics.
+    """
+    rule = choice.published or _taylor(choice)
+    return not (rule.draws_noise or rule.needs_ems or isinstance(rule, Free))
 
 
 def solver_of(rule: AnyRule | None) -> type[SearchedRule] | None:
@@ -220,12 +239,36 @@ def _choice_of_rule(rule: AnyRule) -> Choice:
     )
 
 
+def _noise_possible(
+    choice: Choice, problem: Problem, past: Sequence[Level], to: Level
+) -> tuple[Choice, Level]:
+    """``choice`` with a possible predictor, and the level to which its rules go: below ``to`` as
+    long as the noise can stay.
+    """
+    if choice.noise is not None:
+        noise = None
+        if takes_noise(choice):
+            at = step_of(choice).starting_level(past)
+            noise = fitted_noise(problem, choice.noise, at, to)
+        if noise != choice.noise:
+            choice = replace(choice, noise=noise)
+    if choice.noise is not None:
+        down = step_of(choice).rule_target(problem.process, past, to)
+        new = _predictor_possible(choice, problem, past, down)
+        rule = new.published or _taylor(new)
+        if takes_noise(new) and rule.problem(past, down) is None:
+            return new, step_of(new).rule_target(problem.process, past, to)
+        choice = replace(choice, noise=None)
+    return _predictor_possible(choice, problem, past, to), to
+
+
 def _predictor_possible(
     choice: Choice, problem: Problem, past: Sequence[Level], to: Level
 ) -> Choice:
     own = choice.published
     if own is not None:
         is_kept = own.family in problem.space.families and own.is_inheritable
+        is_kept = is_kept and (problem.space.noise.is_on or not own.draws_noise)
         if is_kept and _works(own, problem, past, to):
             return choice
         plain = replace(choice, published=None)

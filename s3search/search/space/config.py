@@ -11,7 +11,15 @@ Times are searched in lam = log(alpha / sigma).  The first time is always the pr
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from s3search.errors import nearest
 from s3search.rules import (
@@ -33,6 +41,7 @@ from s3search.search.space.choices import (
     RelaxationChoice,
     SolverName,
 )
+from s3search.search.space.noise_ranges import NoiseRanges, without_unused
 
 _RANGES = ("beta", "gamma", "dc_ratio", "dualfast_coefficient")  # that are fields of their own
 
@@ -62,6 +71,7 @@ class MutationRates(_Table):
     jump: Rate = 0.5  # to jump or not, and where to
     start: Rate = 0.5  # network or analytic first prediction
     end_rule: Rate = 0.5  # stop or denoise
+    noise: Rate = 1.0  # the noise of one step, at times of all
 
 
 CHOICES = (
@@ -115,6 +125,7 @@ class SpaceConfig(_Table):
     compensations: tuple[CompensationName, ...] = ()
     dc_ratio: Range = (0.5, 1.5)  # range of DC-Solver's ratio
     dualfast_coefficient: Range = (0.0, 0.5)  # range of DualFast's c
+    noise: NoiseRanges = NoiseRanges()  # that steps may add
     network_shift: float = Field(default=0.0, ge=0)  # largest |lam(network time) - lam(t)|
     # range of sigma / alpha at which a Gaussian jump may land; no range: no jumps
     jump_sigma: Range | None = None
@@ -193,6 +204,10 @@ class SpaceConfig(_Table):
                     f"[{least}, {most}]"
                 )
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_unused_fields(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_unused(dump(self), MutationRates.model_fields["noise"].default)
 
     @property
     def parameter_ranges(self) -> dict[str, Range]:

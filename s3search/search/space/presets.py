@@ -5,11 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from s3search.errors import InvalidConfig, nearest
 from s3search.files import is_there, text_of
 from s3search.search.space.config import MutationRates, SpaceConfig
+from s3search.search.space.noise_ranges import NoiseRanges
+
+_TABLES: dict[str, type[BaseModel]] = {"mutation": MutationRates, "noise": NoiseRanges}
+_WHOLE = ("noise",)  # tables that are replaced as a whole: what they do not name is off
 
 
 def load_space(
@@ -69,11 +73,13 @@ def _preset_path(name_or_path: str | Path) -> Path:
 
 
 def _merged(fields: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """``fields`` with ``overrides`` laid over them, tables within tables merged likewise."""
+    """``fields`` with ``overrides`` laid over them, tables within tables merged likewise but for
+    those that are one choice.
+    """
     merged = dict(fields)
     for key, value in overrides.items():
         old = merged.get(key)
-        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping) and key not in _WHOLE
         merged[key] = _merged(old, value) if both else value  # type: ignore[arg-type] # both are
     return merged
 
@@ -82,7 +88,7 @@ def _first_problem(error: ValidationError, source: str) -> str:
     first = error.errors()[0]
     path = ".".join([source, *(str(part) for part in first["loc"])])
     if first["type"] == "extra_forbidden":
-        inside = MutationRates if first["loc"][0] == "mutation" else SpaceConfig
+        inside = _TABLES.get(str(first["loc"][0]), SpaceConfig)
         return f"{path}: unknown key; {nearest(str(first['loc'][-1]), inside.model_fields)}"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] != "value_error":

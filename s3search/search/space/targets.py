@@ -22,6 +22,7 @@ from s3search.schedules.published.listed import listed_solver_of
 from s3search.schedules.schedule import ModelPatch, Schedule, StartKind
 from s3search.schedules.spacing import EndRule, begin_time, noisy_time
 from s3search.search.space.config import SpaceConfig
+from s3search.search.space.noise_ranges import NoiseRanges
 
 ANY, OWN_PIPELINE = "any", "pipeline"
 
@@ -216,6 +217,7 @@ _OF_LISTS: dict[str, Any] = {
     "solvers": (Taylor.solver,),
     "start_points": (-1,),
     "compensations": (),
+    "noise": NoiseRanges(),
 }
 """What is left to choose beside the levels: nothing, the steps are the program's solver's."""
 

@@ -12,6 +12,7 @@ from s3search.search.edit.compensating import random_compensation
 from s3search.search.edit.draft.finishing import finished
 from s3search.search.edit.draft.form import Draft, pick, random_end, random_first
 from s3search.search.edit.network_time import random_shift
+from s3search.search.edit.noising import random_noises
 from s3search.search.edit.recipe import Choice, possible_estimates, relaxation_of, with_rule
 from s3search.search.space import Problem, SpaceConfig
 
@@ -43,6 +44,10 @@ def random_schedule(problem: Problem, nfe: int, rng: np.random.Generator) -> Sch
             replace(choice, compensation=random_compensation(problem, i + 1, rng))
             for i, choice in enumerate(draft.choices)
         ]
+    noises = random_noises(problem, n, rng)
+    if noises is not None:
+        pairs = zip(draft.choices, noises, strict=True)
+        draft.choices = [replace(choice, noise=noise) for choice, noise in pairs]
     n_intervals = n - denoises
     if n_intervals:
         first, last = draft.lams()[0], random_end(problem, draft, rng)

@@ -112,7 +112,9 @@ class Draft:
 
 
 def draft_of(schedule: Schedule) -> Draft:
-    """The draft that ``schedule`` came from; its times are kept to the last bit."""
+    """The draft that ``schedule`` came from; its times are kept to the last bit, in falling order
+    even where a restart raises one.
+    """
     process, times = schedule.process, schedule.times
     listed = listed_solver_of(schedule)
     denoises = times[-1] == process.clean_time or listed is not None
@@ -124,7 +126,7 @@ def draft_of(schedule: Schedule) -> Draft:
         choices.append(choice)
     return Draft(
         process=process,
-        times=list(times[:-1] if denoises else times),
+        times=sorted(times[:-1] if denoises else times, reverse=True),
         denoises=denoises,
         start=schedule.start.kind,
         choices=choices,

@@ -42,6 +42,8 @@ def _frame_problem(problem: Problem, schedule: Schedule) -> str | None:
         return f"start.kind: {draft.start.value!r} is not one of {_words(space.starts)}"
     if schedule.start.image is not None and schedule.start.image != problem.mean_image:
         return "start.image: is not the space's mean image"
+    if schedule.start.noise is not None:
+        return "start.noise: is not a choice of the space"
     if schedule.model_patch is not None:
         return "model_patch: the space changes no network"
     if schedule.statistics is not None:
@@ -73,6 +75,8 @@ def _step_problem(problem: Problem, schedule: Schedule) -> str | None:
         allowed = possible(choice, problem, levels[: i + 1], levels[i + 1], is_last=is_last)
         if allowed.compensation != choice.compensation:
             return f"steps[{i}].compensation: is not a choice of the space"
+        if allowed.noise != choice.noise:
+            return f"steps[{i}].noise: is not a choice of the space"
         if draft.choices[i].shift != choice.shift:
             return f"steps[{i}].network_time: is not a choice of the space"
         if allowed == choice and written[i] == step:

@@ -18,6 +18,7 @@ from s3search.search.edit.variation.steps import (
     change_compensation,
     change_corrector,
     change_estimation,
+    change_noise,
     change_order,
     change_prediction,
     change_relaxation,
@@ -45,6 +46,7 @@ _BY_RATE: dict[str, Operator] = {
     "jump": change_jump,
     "start": change_start,
     "end_rule": change_end_rule,
+    "noise": change_noise,
 }
 
 assert set(_BY_RATE) == set(MutationRates.model_fields)
@@ -66,6 +68,7 @@ def operators_of(problem: Problem) -> tuple[list[Operator], list[float]]:
         "jump": problem.jump is None or space.jump_sigma is None,
         "start": len(space.starts) < 2,
         "end_rule": len(space.end_rules) < 2,
+        "noise": not space.noise.is_on,
     }
     chosen = [
         (operator, getattr(space.mutation, name))

@@ -1,4 +1,4 @@
-"""Changes of one step of a draft: its rule, its corrector, its compensation."""
+"""Changes of one step of a draft: its rule, its corrector, its compensation, its noise."""
 
 import math
 from collections.abc import Callable
@@ -9,6 +9,7 @@ import numpy as np
 from s3search.rules import Relaxation, RelaxationKind, SearchedRule
 from s3search.search.edit.compensating import moved_compensation
 from s3search.search.edit.draft import Draft, pick, random_coefficient, with_solver
+from s3search.search.edit.noising import moved_noise, random_noise
 from s3search.search.edit.recipe import (
     Choice,
     kind_of,
@@ -17,9 +18,12 @@ from s3search.search.edit.recipe import (
     relaxation_of,
     solver_of,
     strength_of,
+    takes_noise,
     with_rule,
 )
 from s3search.search.space import Problem
+
+_ALL_STEPS = 0.2  # of the changes of noise: half of these give all steps one, half take all away
 
 
 def change_prediction(problem: Problem, draft: Draft, rng: np.random.Generator) -> None:
@@ -186,6 +190,20 @@ def change_compensation(problem: Problem, draft: Draft, rng: np.random.Generator
     draft.choices[i] = replace(draft.choices[i], compensation=new)
     if new is not None:
         draft.forget_shifts()
+
+
+def change_noise(problem: Problem, draft: Draft, rng: np.random.Generator) -> None:
+    """Other noise at one step, or a small move of its amount or factor; at times one noise for all
+    steps that take it, or none for all.
+    """
+    draw = rng.random()
+    if draw >= _ALL_STEPS:
+        i = _some_step(draft, rng, takes_noise)
+        new = moved_noise(problem, draft.choices[i].noise, rng)
+        draft.choices[i] = replace(draft.choices[i], noise=new)
+        return
+    new = random_noise(problem, rng) if draw < _ALL_STEPS / 2 else None
+    draft.choices = [replace(choice, noise=new) for choice in draft.choices]
 
 
 def _some_step(

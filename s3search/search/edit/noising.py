@@ -1,0 +1,91 @@
+"""Noise that steps of a search add (`s3search.rules.noise`): drawn, moved, and made to fit.
+
+Whether a schedule has any is one decision, most have none; its steps then share one amount or have
+some of their own.  Small amounts are the likelier: few calls leave little time to take much noise
+away again.
+"""
+
+import numpy as np
+
+from s3search.rules import Level, Range, StepNoise
+from s3search.rules.searched import walked
+from s3search.search.space import Problem
+
+_NOISY = 0.25  # of the schedules that are drawn
+_COMMON = 0.5  # of these: one noise for all steps
+_NOISY_STEP = 0.5  # of the steps of the others
+_REMOVED, _REDRAWN = 0.25, 0.15  # of the noises that are moved
+_SCALED = 0.5  # of those that are drawn, and of the moves, where the factor has a range
+
+
+def fitted_noise(
+    problem: Problem, noise: StepNoise | None, start: Level, to: Level
+) -> StepNoise | None:
+    """``noise`` of a step between these levels by a kind of the space and within its ranges, None
+    where the space or the place has none.
+    """
+    ranges = problem.space.noise.ranges
+    if noise is None or not ranges or to.sigma == 0.0 or to.alpha == 0.0:
+        return None
+    kind = noise.kind if noise.kind in ranges else next(iter(ranges))
+    own = noise.of_kind(kind, problem.process, start, to)
+    amount = _clipped(own.amount, ranges[kind])
+    scale = _clipped(own.scale, problem.space.noise.scales)
+    if amount == 0.0:
+        return None
+    is_kept = own is noise and (amount, scale) == (noise.amount, noise.scale)
+    return noise if is_kept else StepNoise(kind=kind, amount=amount, scale=scale)
+
+
+def random_noise(problem: Problem, rng: np.random.Generator) -> StepNoise:
+    """A kind of the space, its amount towards the low end of the range."""
+    ranges = problem.space.noise.ranges
+    kind = tuple(ranges)[int(rng.integers(len(ranges)))]
+    low, high = ranges[kind]
+    amount = low + (high - low) * float(rng.uniform()) ** 2
+    return StepNoise(kind=kind, amount=amount, scale=_random_scale(problem, rng))
+
+
+def random_noises(
+    problem: Problem, n: int, rng: np.random.Generator
+) -> list[StepNoise | None] | None:
+    """Noise for the steps of a schedule, None for a schedule without."""
+    if not problem.space.noise.is_on or rng.random() >= _NOISY:
+        return None
+    if rng.random() < _COMMON:
+        return [random_noise(problem, rng)] * n
+    return [random_noise(problem, rng) if rng.random() < _NOISY_STEP else None for _ in range(n)]
+
+
+def moved_noise(
+    problem: Problem, noise: StepNoise | None, rng: np.random.Generator
+) -> StepNoise | None:
+    """``noise`` after a small move of its amount or factor; at times another one, or none."""
+    space, draw = problem.space.noise, rng.random()
+    if noise is None or _REMOVED <= draw < _REMOVED + _REDRAWN:
+        return random_noise(problem, rng)
+    if draw < _REMOVED:
+        return None
+    if noise.kind not in space.ranges:
+        return noise  # which fitting brings into the space
+    amount, scale = noise.amount, noise.scale
+    if _has_width(space.scales) and rng.random() < _SCALED:
+        scale = walked(scale, space.scales, rng)
+    else:
+        amount = walked(amount, space.ranges[noise.kind], rng)
+    return StepNoise(kind=noise.kind, amount=amount, scale=scale)
+
+
+def _random_scale(problem: Problem, rng: np.random.Generator) -> float:
+    low, high = problem.space.noise.scales
+    if _has_width((low, high)) and rng.random() < _SCALED:
+        return float(rng.uniform(low, high))
+    return _clipped(1.0, (low, high))
+
+
+def _has_width(limits: Range) -> bool:
+    return limits[0] < limits[1]
+
+
+def _clipped(value: float, limits: Range) -> float:
+    return min(max(value, limits[0]), limits[1])
