@@ -1,0 +1,102 @@
+"""Searches whose steps may add noise: from the first schedule to the validated winner."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import s3search
+from s3search.rules import StepNoise
+from s3search.run.launching import launch
+from s3search.study.database.store import open_study
+from s3search.study.file.config import StudyConfig
+from tests.support.live import Net, pixels, real_images, small_search
+from tests.support.studies import FEWER, assert_same, content, study_config
+
+NOISY = (
+    "space.nfe=[4]",
+    "space.noise={gamma = [0.1, 0.6]}",
+    "space.mutation={times = 1.0, noise = 20.0}",
+    "search.evaluations=24",
+    FEWER,
+)
+
+
+def _config(folder: Path, *overrides: str) -> StudyConfig:
+    folder.mkdir()
+    return study_config(folder, *NOISY, *overrides)
+
+
+def _noisy_trials(config: StudyConfig) -> list[str]:
+    with open_study(config.storage.url, config.study.name) as store:
+        return [trial.id for trial in store.trials() if trial.schedule.is_stochastic]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a search inside this process finds, one schedule after another."""
+    config = _config(tmp_path_factory.mktemp("noise") / "alone", "cluster.population=1")
+    launch(config, lambda _: None)
+    assert len(_noisy_trials(config)) > 3
+    return content(config)
+
+
+def test_a_space_with_noise_is_searched_from_python() -> None:
+    space = {"preset": "usf", "noise": {"eta": [0, 1], "gamma": [0, 1]}}
+    found = small_search(Net(), space=space, evaluations=20)
+    assert found.schedule.nfe == 5
+
+
+def test_another_seed_is_other_noise_in_the_steps() -> None:
+    plain = s3search.published.ddim(Net.process, nfe=4)
+    noise = StepNoise(amount=0.8)
+    steps = [plain.steps[0].model_copy(update={"noise": noise}), *plain.steps[1:]]
+    schedule = plain.changed(steps=steps)
+    values = [
+        s3search.evaluate(
+            schedule, Net(), reference=real_images(), features=pixels, n_images=200, seed=seed
+        ).value
+        for seed in (1, 1, 2)
+    ]
+    assert values[0] == values[1] != values[2]
+
+
+def test_a_killed_search_with_noise_goes_on_as_if_nothing_had_happened(
+    tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    config = _config(tmp_path / "killed", "cluster.population=1")
+    n_reports = 0
+
+    def interrupt(_: Any) -> None:
+        nonlocal n_reports
+        n_reports += 1
+        if n_reports == 12:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        launch(config, interrupt)
+    launch(config, lambda _: None)
+    assert content(config) == undisturbed
+
+
+def test_schedules_with_noise_together_find_what_they_find_alone(
+    tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    config = _config(tmp_path / "together", "cluster.population=4")
+    launch(config, lambda _: None)
+    assert_same(content(config), undisturbed)
+
+
+@pytest.mark.cluster
+def test_two_workers_find_what_one_finds(tmp_path: Path) -> None:
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as each of two workers on two cores has
+    try:
+        alone = _config(tmp_path / "alone")
+        launch(alone, lambda _: None)
+    finally:
+        torch.set_num_threads(n_threads)
+    both = _config(tmp_path / "both", "cluster.address=local", "cluster.workers=2")
+    launch(both, lambda _: None)
+    assert content(both) == content(alone)
