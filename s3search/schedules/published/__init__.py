@@ -9,6 +9,13 @@ a spacing and an end:
 
 from s3search.rules import clock_of
 from s3search.schedules.published.baselines import baselines
+from s3search.schedules.published.churn import (
+    Churn,
+    churn_on,
+    dpm_2_churn,
+    euler_churn,
+    heun_churn,
+)
 from s3search.schedules.published.common import on_times
 from s3search.schedules.published.compensated import (
     dc_solver,
@@ -61,6 +68,8 @@ from s3search.schedules.published.momentum import (
     split_order,
 )
 from s3search.schedules.published.network_times import with_network_times
+from s3search.schedules.published.raised import Method
+from s3search.schedules.published.restart import RestartInterval, restart, restart_on
 from s3search.schedules.published.runge_kutta import (
     dpm2,
     dpm2_on,
@@ -80,23 +89,32 @@ from s3search.schedules.published.sde import (
 )
 from s3search.schedules.published.stochastic import (
     Variance,
+    ancestral_on,
     ddpm,
     ddpm_steps,
+    dpm_2_ancestral,
+    dpmpp_2s_ancestral,
     euler_ancestral,
     euler_ancestral_steps,
+    heun_ancestral,
 )
 from s3search.schedules.published.unipc import unipc, unipc_steps
 from s3search.schedules.spacing import End, EndRule, Spacing
 
 __all__ = [
+    "Churn",
     "End",
     "EndRule",
+    "Method",
+    "RestartInterval",
     "SdeVariant",
     "Spacing",
     "Variance",
+    "ancestral_on",
     "baselines",
     "bdia",
     "bdia_steps",
+    "churn_on",
     "clock_of",
     "corrected_by_half",
     "dc_solver",
@@ -109,6 +127,8 @@ __all__ = [
     "deis_steps",
     "dpm2",
     "dpm2_on",
+    "dpm_2_ancestral",
+    "dpm_2_churn",
     "dpm_multistep_steps",
     "dpm_singlestep",
     "dpm_solver_v3",
@@ -116,6 +136,7 @@ __all__ = [
     "dpmpp_2m",
     "dpmpp_2m_sde",
     "dpmpp_2s",
+    "dpmpp_2s_ancestral",
     "dpmpp_3m",
     "dpmpp_3m_sde",
     "dpmpp_3s",
@@ -123,6 +144,7 @@ __all__ = [
     "euler",
     "euler_ancestral",
     "euler_ancestral_steps",
+    "euler_churn",
     "euler_steps",
     "f_pndm_steps",
     "falling",
@@ -133,6 +155,8 @@ __all__ = [
     "flow_steps",
     "guided_in_interval",
     "heun",
+    "heun_ancestral",
+    "heun_churn",
     "heun_steps",
     "ipndm",
     "ipndm_steps",
@@ -141,6 +165,8 @@ __all__ = [
     "momentum_steps",
     "on_times",
     "plms_steps",
+    "restart",
+    "restart_on",
     "rho_ab",
     "rho_ab_steps",
     "runge_kutta_on",

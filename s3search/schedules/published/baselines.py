@@ -45,8 +45,8 @@ def published_solvers(
     those that draw noise in their steps follow if ``noise`` asks for them.
 
     The default ends are those among which tuned samplers were found best; an end below the level
-    that the network was trained down to is left out.  Samplers with noise end clean: an image
-    with fresh noise in it is none.
+    that the network was trained down to is left out.  Samplers with noise end clean, or at the
+    usual end.
     """
     wanted = ENDS if ends is None else tuple(ends)
     found = [*_published(process, nfe, wanted)]
@@ -72,10 +72,10 @@ def _published_with_noise(
     process: NoiseProcess, nfe: int, each_end: tuple[End, ...]
 ) -> tuple[PublishedSchedule, ...]:
     """All that draw noise, made once, on the spacings of tuned samplers; in one call none does."""
-    clean = [end for end in each_end if end.rule is EndRule.DENOISE]
+    wanted = [end for end in each_end if end.rule is EndRule.DENOISE or end.sigma is None]
     found: list[PublishedSchedule] = []
     for frame in _frames(process):
-        ends = [end for end in clean if end.sigma is None] if frame.is_own else clean
+        ends = [end for end in wanted if end.sigma is None] if frame.is_own else wanted
         found += _built(frame, nfe, TUNED_SPACINGS, ends, NOISY_FAMILIES)
     return tuple(each for each in found if each.schedule.is_stochastic)
 

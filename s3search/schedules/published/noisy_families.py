@@ -6,9 +6,18 @@ Those whose steps are the same map are listed once: Euler ancestral, DDPM and DD
 from collections.abc import Callable, Mapping
 
 from s3search.processes import NoiseProcess
+from s3search.schedules.published.churn import dpm_2_churn, euler_churn, heun_churn
 from s3search.schedules.published.dpm import ddim
+from s3search.schedules.published.restart import restart
 from s3search.schedules.published.sde import dpmpp_2m_sde, dpmpp_3m_sde
-from s3search.schedules.published.stochastic import Variance, ddpm, euler_ancestral
+from s3search.schedules.published.stochastic import (
+    Variance,
+    ddpm,
+    dpm_2_ancestral,
+    dpmpp_2s_ancestral,
+    euler_ancestral,
+    heun_ancestral,
+)
 from s3search.schedules.schedule import Schedule
 from s3search.schedules.spacing import End, Spacing
 
@@ -24,4 +33,13 @@ NOISY_FAMILIES: Families = {
     "SDE-DPM-Solver++(2M)": lambda p, n, s, e: dpmpp_2m_sde(p, nfe=n, spacing=s, end=e),
     "SDE-DPM-Solver++(3M)": lambda p, n, s, e: dpmpp_3m_sde(p, nfe=n, spacing=s, end=e),
     "DDIM eta 0.5": lambda p, n, s, e: ddim(p, nfe=n, eta=0.5, spacing=s, end=e),
+    "Heun ancestral": lambda p, n, s, e: heun_ancestral(p, nfe=n, spacing=s, end=e),
+    "DPM-Solver-2 ancestral": lambda p, n, s, e: dpm_2_ancestral(p, nfe=n, spacing=s, end=e),
+    "DPM-Solver++(2S) ancestral": lambda p, n, s, e: dpmpp_2s_ancestral(
+        p, nfe=n, spacing=s, end=e
+    ),
+    "Euler churn": lambda p, n, s, e: euler_churn(p, nfe=n, spacing=s, end=e),
+    "EDM Heun churn": lambda p, n, s, e: heun_churn(p, nfe=n, spacing=s, end=e),
+    "DPM-Solver-2 churn": lambda p, n, s, e: dpm_2_churn(p, nfe=n, spacing=s, end=e),
+    "Restart": lambda p, n, s, e: restart(p, nfe=n, spacing=s, end=e),
 }

@@ -1,4 +1,4 @@
-"""Samplers with fresh noise in every step, one network call each: DDPM and Euler ancestral.
+"""Samplers with fresh noise in every step: DDPM and the ancestral ones.
 
 In y = x / alpha and rho = sigma / alpha, from rho_s to rho_t: a step of first order goes to
 rho_down, and fresh noise brings the state up to rho_t,
@@ -15,8 +15,9 @@ from enum import StrEnum
 from itertools import pairwise
 
 from s3search.processes import NoiseProcess
-from s3search.rules import Adams, Prediction, StepNoise, Taylor
-from s3search.schedules.published.common import on_times
+from s3search.rules import Adams, Prediction, StepNoise, Taylor, level, refuse_pure_noise
+from s3search.schedules.published.common import on_times, paired_calls
+from s3search.schedules.published.raised import Leg, Method, check_calls, raised_on
 from s3search.schedules.schedule import Schedule, Step
 from s3search.schedules.spacing import End, EndRule, Spacing, grid
 
@@ -78,6 +79,86 @@ def euler_ancestral_steps(n: int, eta: float = 1.0, s_noise: float = 1.0) -> tup
     """n steps of Euler with the noise of such an ``eta``, multiplied by ``s_noise``."""
     noise = StepNoise(amount=eta, scale=s_noise) if eta != 0.0 else None
     return (Step(predictor=Adams(), noise=noise),) * n
+
+
+def ancestral_on(
+    process: NoiseProcess,
+    times: Sequence[float],
+    method: Method | str,
+    *,
+    eta: float = 1.0,
+    s_noise: float = 1.0,
+) -> Schedule:
+    """A solver's ancestral steps on falling times; one that reaches the clean end before its
+    noise, as eta > 1 allows, is a step of one call.
+    """
+    noise, legs = StepNoise(amount=eta, scale=s_noise), []
+    for s, t in pairwise(times):
+        levels = level(process, s), level(process, t)
+        is_clean = t == process.clean_time
+        legs.append(Leg(t if is_clean else noise.below(process, *levels).t, t))
+    return raised_on(process, times[0], legs, method, s_noise=s_noise)
+
+
+def heun_ancestral(
+    process: NoiseProcess,
+    *,
+    nfe: int,
+    eta: float = 1.0,
+    s_noise: float = 1.0,
+    spacing: Spacing | str = "karras",
+    end: End | None = None,
+) -> Schedule:
+    """Heun's step (EDM, arXiv:2206.00364) to below the target and fresh noise: two calls per step,
+    one on a last step to the clean end; ``nfe`` is odd there and even for the `stop` end.
+    """
+    grid_of = _paired_grid(process, Method.HEUN, nfe, spacing, end)
+    return check_calls(ancestral_on(process, grid_of, Method.HEUN, eta=eta, s_noise=s_noise), nfe)
+
+
+def dpm_2_ancestral(
+    process: NoiseProcess,
+    *,
+    nfe: int,
+    eta: float = 1.0,
+    s_noise: float = 1.0,
+    spacing: Spacing | str = "karras",
+    end: End | None = None,
+) -> Schedule:
+    """DPM-Solver-2 to below the target and fresh noise (k-diffusion's sample_dpm_2_ancestral),
+    with the calls of `heun_ancestral`.
+
+    Where eta > 1 is capped the published code adds no noise; this does.
+    """
+    grid_of = _paired_grid(process, Method.DPM_2, nfe, spacing, end)
+    return check_calls(ancestral_on(process, grid_of, Method.DPM_2, eta=eta, s_noise=s_noise), nfe)
+
+
+def dpmpp_2s_ancestral(
+    process: NoiseProcess,
+    *,
+    nfe: int,
+    eta: float = 1.0,
+    s_noise: float = 1.0,
+    spacing: Spacing | str = "karras",
+    end: End | None = None,
+) -> Schedule:
+    """DPM-Solver++(2S) to below the target and fresh noise (k-diffusion's
+    sample_dpmpp_2s_ancestral), with the calls of `heun_ancestral`.
+    """
+    grid_of = _paired_grid(process, Method.DPMPP_2S, nfe, spacing, end)
+    return check_calls(
+        ancestral_on(process, grid_of, Method.DPMPP_2S, eta=eta, s_noise=s_noise), nfe
+    )
+
+
+def _paired_grid(
+    process: NoiseProcess, method: Method, nfe: int, spacing: Spacing | str, end: End | None
+) -> tuple[float, ...]:
+    """The times of a solver of two calls per step."""
+    end, clean = paired_calls(f"{method} ancestral", nfe, end)
+    refuse_pure_noise(process)
+    return grid(process, (nfe + clean) // 2, spacing, end)
 
 
 _FIRST_ORDER = Taylor(prediction=Prediction.DATA, order=1)

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from s3search.processes import VpDiscrete, edm
 from s3search.schedules import published
+from s3search.schedules.published.raised import Method
+from s3search.schedules.published.stochastic import ancestral_on
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.sample import Denoiser
 from tests.support.golden import cases
@@ -78,6 +80,23 @@ def euler(case: Case) -> Schedule:
     check_arguments(case["solver"]["step"])
     sigmas = sigmas_of(case)
     return published.on_times(edm(), sigmas, published.euler_ancestral_steps(len(sigmas) - 1))
+
+
+def k_two_calls(case: Case) -> Schedule:
+    """k-diffusion's sample_dpm_2_ancestral and sample_dpmpp_2s_ancestral."""
+    given = sampler_arguments(case, "eta", "s_noise")
+    method = case["solver"]["name"].removeprefix("sample_").removesuffix("_ancestral")
+    if method == Method.DPM_2 and case.get("upstream_defect"):
+        raise NoSchedule(case["upstream_defect"])
+    return ancestral_on(cases.process_of(case), case["timesteps"], method, **given)
+
+
+def kdpm_2(case: Case) -> Schedule:
+    """diffusers' KDPM2AncestralDiscreteScheduler: two calls per step, one on the last."""
+    check_config(case)
+    check_arguments(case["solver"]["step"])
+    sigmas = sigmas_of(case)
+    return ancestral_on(edm(), [*sigmas[:-1:2], sigmas[-1]], Method.DPM_2)
 
 
 def ddim(case: Case) -> "cases.Problem":

@@ -112,7 +112,7 @@ def k_dpm_2(process: NoiseProcess, times: Times) -> Schedule:
 
 def ablation(solver: Mapping[str, Any], process: NoiseProcess, times: Times) -> Schedule:
     """EDM's `ablation_sampler`: Euler or a two-stage step in the time of a path."""
-    path, alpha = _path(solver), solver.get("alpha", 1)
+    path, alpha = path_of(solver), solver.get("alpha", 1)
     kind = solver.get("solver", "heun")
     if kind not in ("euler", "heun"):
         raise ValueError(f"unknown solver {kind!r}")
@@ -129,13 +129,14 @@ def ablation(solver: Mapping[str, Any], process: NoiseProcess, times: Times) -> 
             step = Step(predictor=euler.predictor, corrector=corrector)
             visited, steps = [*visited, following], [*steps, step]
         else:
-            t, to = (_path_time(path, s) for s in (sigma, following))
+            t, to = (path_time(path, s) for s in (sigma, following))
             visited += [path.ratio(t + alpha * (to - t)), following]
             steps += [euler, Step(predictor=end)]
     return Schedule(process=process, times=visited, steps=steps)
 
 
-def _path(solver: Mapping[str, Any]) -> NoisePath:
+def path_of(solver: Mapping[str, Any]) -> NoisePath:
+    """The path in whose time EDM's `ablation_sampler` steps."""
     scale = {"none": Scale.NONE, "vp": Scale.VP}[solver.get("scaling", "none")]
     clock = Clock(solver.get("schedule", "linear"))
     if clock is not Clock.VP:
@@ -160,7 +161,8 @@ def _fitted_betas(low: float, high: float, first: float) -> tuple[float, float]:
     return 2.0 * half, slopes[1] - half
 
 
-def _path_time(path: NoisePath, sigma: float) -> float:
+def path_time(path: NoisePath, sigma: float) -> float:
+    """The time at which a path has this noise level."""
     return path.time(level(edm(), sigma))
 
 

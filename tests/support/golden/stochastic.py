@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from s3search.schedules.schedule import Schedule
-from tests.support.golden import ancestral, cases, sde
+from tests.support.golden import ancestral, cases, churn, sde
 from tests.support.helpers import Waits
 
 Case = Mapping[str, Any]
@@ -20,20 +20,12 @@ _WAITING = (
     "DPMSolverSDEScheduler",
     "SASolverScheduler",
     "sample_dpmpp_sde",
-    "EDMEulerScheduler",
-    "EulerDiscreteScheduler",
     "FlowMatchEulerDiscreteScheduler",
     "FlowMatchLCMScheduler",
-    "KDPM2AncestralDiscreteScheduler",
     "LCMScheduler",
     "LTXEulerAncestralRFScheduler",
     "TCDScheduler",
-    "sample_dpm_2",
-    "sample_dpm_2_ancestral",
-    "sample_dpmpp_2s_ancestral",
-    "sample_euler",
     "sample_euler_ancestral_RF",
-    "sample_heun",
 )
 
 
@@ -61,6 +53,14 @@ def _waits(case: Case) -> Schedule:
 SAMPLERS: dict[str, Adaptor] = {
     "sample_euler_ancestral": ancestral.k_euler,
     "EulerAncestralDiscreteScheduler": ancestral.euler,
+    "sample_dpm_2_ancestral": ancestral.k_two_calls,
+    "sample_dpmpp_2s_ancestral": ancestral.k_two_calls,
+    "KDPM2AncestralDiscreteScheduler": ancestral.kdpm_2,
+    "sample_euler": churn.k_diffusion,
+    "sample_heun": churn.k_diffusion,
+    "sample_dpm_2": churn.k_diffusion,
+    "EulerDiscreteScheduler": churn.diffusers_euler,
+    "EDMEulerScheduler": churn.diffusers_euler,
     "DDIMScheduler": ancestral.ddim,
     "DDPMScheduler": ancestral.ddpm,
     **sde.SAMPLERS,
@@ -69,5 +69,7 @@ SAMPLERS: dict[str, Adaptor] = {
 
 FAMILIES: dict[str, Adaptor] = {
     **dict.fromkeys(("sde_diffusers", "sde_k_diffusion"), _by_name),
-    **dict.fromkeys(("adasde", "er_sde", "restart", "sa_solver", "sde_edm", "seeds"), _waits),
+    "sde_edm": churn.nvlabs,
+    "restart": churn.restart,
+    **dict.fromkeys(("adasde", "er_sde", "sa_solver", "seeds"), _waits),
 }
