@@ -7,7 +7,12 @@ from typing import Any
 from s3search.errors import InvalidSchedule
 from s3search.files import write_text
 from s3search.formats.exporters.image_to_image import image_to_image_losses
-from s3search.formats.exporters.k_diffusion import exact_part, refused_part, start_scale
+from s3search.formats.exporters.k_diffusion import (
+    drawn_part,
+    exact_part,
+    refused_part,
+    start_scale,
+)
 from s3search.formats.exporters.measured import rounded_times
 from s3search.formats.exporters.plain import PlainSampler, plain_sampler
 from s3search.formats.exporters.python_file import python_file
@@ -20,7 +25,13 @@ from s3search.formats.exporters.runtime.comfy_node import (
     comfy_samplers,
     start_at_step,
 )
-from s3search.formats.exporters.runtime.k_sampler import end_of, is_near, sample_s3, table_of
+from s3search.formats.exporters.runtime.k_sampler import (
+    end_of,
+    is_near,
+    noise_like,
+    sample_s3,
+    table_of,
+)
 from s3search.formats.exporters.sigma_table import SigmaTable, sigma_tables
 from s3search.processes import Flow, VpDiscrete
 from s3search.schedules.schedule import Schedule
@@ -43,6 +54,7 @@ _ABOUT = (
 
 _IMPORTS = """\
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 import torch"""
@@ -62,7 +74,7 @@ def write_comfyui(request: ExportRequest) -> Exported:
     tables = sigma_tables(schedule, "comfyui")
     plain = plain_sampler(schedule, tables[0])
     report = LossReport(
-        exact=(exact_part(plain),),
+        exact=(exact_part(plain), *drawn_part(schedule)),
         approximated=(
             *_start(schedule),
             *_rounded(schedule),
@@ -85,7 +97,11 @@ def _text(
     node: type[S3Node]
     if plain is None:
         data = {"TABLES": [table.to_dict() for table in tables]}
-        code, node, n_starts = (sample_s3, table_of, end_of, is_near), S3Schedule, len(tables)
+        code, node, n_starts = (
+            (sample_s3, table_of, end_of, noise_like, is_near),
+            S3Schedule,
+            len(tables),
+        )
     else:
         data = {"SIGMAS": [*plain.sigmas], "SAMPLER": plain.name}
         code, node, n_starts = (), S3Sigmas, len(plain.sigmas) - 1

@@ -14,12 +14,17 @@ def image_to_image_losses(schedule: Schedule) -> tuple[Approximation, ...]:
             continue
         loss = inner_start_loss(schedule, inner)
         t, n = inner.schedule.times[0], len(inner.lowered)
+        distance = (
+            "from equal noise"
+            if schedule.is_stochastic
+            else "the distance to the exact images goes from "
+            f"{100 * loss.with_them:.3g} % to {100 * loss.without:.3g} %, and"
+        )
         found.append(
             Approximation(
                 what=f"image-to-image from t = {t:.6g} ({inner.schedule.nfe} calls): {n} of its "
                 f"rules look back further and become first order ({', '.join(inner.lowered)}); "
-                f"the distance to the exact images goes from {100 * loss.with_them:.3g} % to "
-                f"{100 * loss.without:.3g} %, and the images change by",
+                f"{distance} the images change by",
                 measured=100 * loss.change,
                 unit="% of Gaussian images",
             )

@@ -7,10 +7,17 @@ from s3search.formats.exporters.plain import PlainSampler, plain_sampler
 from s3search.formats.exporters.python_file import python_file
 from s3search.formats.exporters.report import Approximation, LossReport
 from s3search.formats.exporters.request import Exported, ExportRequest
-from s3search.formats.exporters.runtime.k_sampler import end_of, is_near, sample_s3, table_of
+from s3search.formats.exporters.runtime.k_sampler import (
+    end_of,
+    is_near,
+    noise_like,
+    sample_s3,
+    table_of,
+)
 from s3search.formats.exporters.sigma_table import sigma_tables
 from s3search.processes import Flow, VpDiscrete
 from s3search.schedules.schedule import Schedule
+from s3search.schedules.start_noise import with_one_draw
 from s3search.solvers.plan import compile_plan
 
 _PLAIN = """\
@@ -25,6 +32,16 @@ images = sample_s3(model, x, extra_args=...)
 model(x, sigma, **extra_args) is k-diffusion's denoiser. For image-to-image pass the sigmas from
 one of the next on: sample_s3(model, image + noise * sigmas[k], sigmas[k:])"""
 
+_STOCHASTIC = """\
+Its steps draw noise: pass noise_sampler(sigma, sigma_next), as to k-diffusion's samplers, or have
+torch.randn of the generator that extra_args["seed"] seeds, else of torch's own."""
+
+_IMPORTS = """\
+from collections.abc import Callable
+from typing import Any
+
+import torch"""
+
 _FLOW = """\
 This is a flow model's schedule: x = sigma * noise + (1 - sigma) * image."""
 
@@ -35,11 +52,13 @@ def write_k_diffusion(request: ExportRequest) -> Exported:
     tables = sigma_tables(schedule, "k-diffusion")
     plain = plain_sampler(schedule, tables[0])
     report = LossReport(
-        exact=(exact_part(plain), *_guidance(schedule)),
+        exact=(exact_part(plain), *drawn_part(schedule), *_guidance(schedule)),
         approximated=(*_time_of_sigma(schedule), *image_to_image_losses(schedule)),
         refused=refused_part(schedule, plain),
     )
     usage = _TABLE if plain is None else _PLAIN.format(name=plain.name)
+    if schedule.is_stochastic:
+        usage = f"{usage}\n{_STOCHASTIC}"
     if isinstance(schedule.process, Flow):
         usage = f"{usage}\n{_FLOW}"
     if plain is None:
@@ -47,9 +66,9 @@ def write_k_diffusion(request: ExportRequest) -> Exported:
             schedule,
             report,
             usage=usage,
-            imports="from typing import Any",
+            imports=_IMPORTS,
             data={"sigmas": [*tables[0].sigmas], "TABLES": [table.to_dict() for table in tables]},
-            code=(sample_s3, table_of, end_of, is_near),
+            code=(sample_s3, table_of, end_of, noise_like, is_near),
         )
     else:
         data = {"sigmas": [*plain.sigmas], "sampler": f"sample_{plain.name}"}
@@ -65,6 +84,14 @@ def exact_part(plain: PlainSampler | None) -> str:
     return f"levels and solver: the schedule is sample_{plain.name} on these sigmas"
 
 
+def drawn_part(schedule: Schedule) -> tuple[str, ...]:
+    """Where the noise of steps comes from."""
+    if not schedule.is_stochastic:
+        return ()
+    of_start = "" if schedule.start.noise is None else "; that of the start with the first state"
+    return (f"noise of the steps, drawn by the program's noise sampler{of_start}",)
+
+
 def refused_part(schedule: Schedule, plain: PlainSampler | None) -> tuple[str, ...]:
     """What the file will not do."""
     if plain is not None:
@@ -78,7 +105,7 @@ def refused_part(schedule: Schedule, plain: PlainSampler | None) -> tuple[str, .
 
 def start_scale(schedule: Schedule, factor: float, what: str) -> Approximation:
     """How much the images change where a runtime begins at ``factor`` times the right state."""
-    change = start_change(compile_plan(schedule), factor)
+    change = start_change(compile_plan(with_one_draw(schedule)), factor)
     return Approximation(what=what, measured=100 * change, unit="% of Gaussian images")
 
 

@@ -14,9 +14,11 @@ from torch import Tensor
 from s3search.models.gaussian import GaussianDenoiser
 from s3search.processes import VpDiscrete
 from s3search.schedules.schedule import Schedule
+from s3search.schedules.start_noise import with_one_draw
 from s3search.solvers.image_to_image import ImageToImageStart
 from s3search.solvers.plan import Plan, compile_plan
 from s3search.solvers.sample import advance, run_plan
+from s3search.solvers.step_noise import of_seed
 
 _SIDE = 8
 _N_IMAGES = 64
@@ -25,8 +27,8 @@ _N_IMAGES = 64
 def start_change(plan: Plan, factor: float) -> float:
     """By what part the images change if the first state is ``factor`` times what it should be."""
     denoiser = _gaussian(plan)
-    x = _noise(denoiser) * plan.noise_scale
-    right, other = run_plan(denoiser, plan, x), run_plan(denoiser, plan, factor * x)
+    x, draws = _noise(denoiser) * plan.noise_scale, of_seed(0)
+    right, other = (run_plan(denoiser, plan, scale * x, draws) for scale in (1.0, factor))
     return _relative(other - right, right)
 
 
@@ -35,7 +37,8 @@ class InnerStartLoss(NamedTuple):
     the distances to the exact images without those calls and with them.
 
     The change is the loss: a first-order step may err to the other side than the steps after it,
-    and the distance fall.
+    and the distance fall.  Where steps draw noise both runs draw the same, and neither distance
+    says anything: the images are others than those of the flow.
     """
 
     change: float
@@ -47,21 +50,22 @@ def inner_start_loss(schedule: Schedule, inner: ImageToImageStart) -> InnerStart
     """A run that begins at ``inner`` beside one that was given the exact states and calls before
     it, as if the whole schedule had been run.
     """
-    whole, plan = compile_plan(schedule), compile_plan(inner.schedule)
+    whole, plan = compile_plan(with_one_draw(schedule)), compile_plan(inner.schedule)
     denoiser, process = _gaussian(whole), whole.process
     begin, end = inner.schedule.times[0], inner.schedule.times[-1]
     spread = denoiser.eigenvalues.sqrt().reshape(denoiser.sample_shape)
     images = spread * _noise(denoiser, seed=1)
     x = process.alpha(begin) * images + process.sigma(begin) * _noise(denoiser)
     exact = denoiser.exact_flow(x, begin, end)
-    short = run_plan(denoiser, plan, x)
+    draws, later = of_seed(0), whole.n_rows - plan.n_rows  # the rows that are left draw the same
+    short = run_plan(denoiser, plan, x, lambda row, like: draws(row + later, like))
     last_exact = max(r for r, at in enumerate(whole.levels) if at.t == begin)
     states = [denoiser.exact_flow(x, begin, at.t) for at in whole.levels[: last_exact + 1]]
     predictions: list[Tensor] = []
     for call, row in enumerate(whole.evaluated):
-        advance(whole, states, predictions)
+        advance(whole, states, predictions, draws)
         predictions.append(denoiser(states[row], whole.call_times(call, x)))
-    advance(whole, states, predictions)
+    advance(whole, states, predictions, draws)
     return InnerStartLoss(
         change=_relative(short - states[-1], exact),
         without=_relative(short - exact, exact),

@@ -68,7 +68,7 @@ def _same(own: SigmaTable, table: SigmaTable) -> bool:
     if len(own.rows) != len(table.rows):
         return False
     for mine, other in zip(own.rows, table.rows, strict=True):
-        if (mine.call is None) != (other.call is None) or other.constant:
+        if (mine.call is None) != (other.call is None) or other.constant or other.noise:
             return False
         if mine.call and other.call and not _near(mine.call, other.call):
             return False

@@ -5,10 +5,12 @@ are kept as they are there, x = s noise + (1 - s) x_0, so that y = x and s = t. 
 (or 1 for a flow) of row r, and a = 1 for the last, which is the image itself:
 
     y_r = sum_k (p[r, k] a_k / a_r) y_k + sum_j (q[r, j] / a_r) D_j + r_const[r] / a_r c
+          + noise[r] / a_r noise_sampler(s, s_r)        s of the row before
     D_j = model(y_r a_r / a', s')        at the level (a', s') of the network time
 
-Nothing is approximated.  Sums over pixels (Gaussian jumps) and weights per pixel (DPM-Solver-v3)
-have no place in such a table.
+Nothing is approximated, but that noise of a start is drawn with the first state, which these
+programs make by themselves.  Sums over pixels (Gaussian jumps) and weights per pixel
+(DPM-Solver-v3) have no place in such a table.
 """
 
 import math
@@ -19,6 +21,7 @@ from s3search.errors import InvalidSchedule
 from s3search.processes import Flow
 from s3search.rules import Level
 from s3search.schedules.schedule import ModelPatch, Schedule
+from s3search.schedules.start_noise import with_one_draw
 from s3search.solvers.image_to_image import ImageToImageStart, image_to_image_start
 from s3search.solvers.plan import Plan, compile_plan
 
@@ -27,20 +30,23 @@ Weights = tuple[tuple[int, float], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigmaRow:
-    """One state: the weights that are not 0, by index, and the (scale, sigma) of a call on it."""
+    """One state: the weights that are not 0, by index, the (scale, sigma) of a call on it, and the
+    (weight, sigma, next sigma) of what it draws.
+    """
 
     p: Weights
     q: Weights
     constant: float
     call: tuple[float, float] | None
+    noise: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SigmaTable:
     """A plan in sigmas; the legend stands in the module's docstring.
 
-    ``sigmas`` names the levels from the first to the image, for which it says 0; ``guidance`` has
-    one scale per call where the schedule carries them.
+    ``sigmas`` names the levels from the noisiest to the image, for which it says 0, each once;
+    ``guidance`` has one scale per call where the schedule carries them.
     """
 
     sigmas: tuple[float, ...]
@@ -55,7 +61,13 @@ class SigmaTable:
         return {
             "sigmas": [*self.sigmas],
             "rows": [
-                {"p": row.p, "q": row.q, "constant": row.constant, "call": row.call}
+                {
+                    "p": row.p,
+                    "q": row.q,
+                    "constant": row.constant,
+                    "call": row.call,
+                    **({} if row.noise is None else {"noise": row.noise}),
+                }
                 for row in self.rows
             ],
             "image": self.image,
@@ -71,7 +83,7 @@ def sigma_tables(schedule: Schedule, form: str) -> tuple[SigmaTable, ...]:
     """
     refuse_unsayable(schedule, form)
     patch = schedule.model_patch or ModelPatch()
-    tables = [sigma_table(compile_plan(schedule), patch.guidance_scale)]
+    tables = [sigma_table(compile_plan(with_one_draw(schedule)), patch.guidance_scale)]
     for inner in inner_starts(schedule):
         plan = compile_plan(inner.schedule)
         scales = patch.guidance_scale
@@ -102,8 +114,12 @@ def sigma_table(plan: Plan, guidance: tuple[float, ...] | None = None) -> SigmaT
         if called_at is not None:
             call = scale[r] / _scale(plan, called_at), sigma_of(plan, called_at)
         constant = float(plan.constant[r]) / scale[r]
-        rows.append(SigmaRow(p=tuple(p), q=tuple(q), constant=constant, call=call))
-    levels = dict.fromkeys(sigma_of(plan, at) for at in plan.levels[:-1])
+        noise = None
+        if weight := float(plan.noise[r]):
+            before, after = (sigma_of(plan, at) for at in plan.levels[r - 1 : r + 1])
+            noise = (weight / scale[r], before, after)
+        rows.append(SigmaRow(p=tuple(p), q=tuple(q), constant=constant, call=call, noise=noise))
+    levels = sorted({sigma_of(plan, at) for at in plan.levels[:-1]}, reverse=True)
     end = sigma_of(plan, plan.levels[last])
     return SigmaTable(
         sigmas=(*(sigma for sigma in levels if sigma != end), 0.0),
@@ -127,8 +143,6 @@ def refuse_unsayable(schedule: Schedule, form: str) -> None:
             f"start.jump: --format {form} has no place for a Gaussian jump, which mixes pixels "
             f'before the first call; {other}, or search with starts = ["network"]'
         )
-    if schedule.is_stochastic:
-        raise InvalidSchedule(f"noise: --format {form} draws none yet; {other}, which do")
     if schedule.statistics is not None:
         raise InvalidSchedule(
             f"statistics: --format {form} holds numbers, and DPM-Solver-v3 steps have weights per "

@@ -18,11 +18,13 @@ from torch import Tensor
 
 from s3search.errors import InvalidSchedule
 from s3search.processes import Flow, NoiseProcess, edm, flow, vp_discrete
+from s3search.rules import StepNoise
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.image_to_image import image_to_image_start
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import run_plan
+from s3search.solvers.step_noise import from_generator
 from tests.formats.exporters.files import SigmaDenoiser, exported
 from tests.support.helpers import PROCESSES, gaussian, max_abs, noise
 
@@ -41,6 +43,7 @@ class _KSampler:
         seen: Any,
         *,
         adds_noise: bool = True,
+        seed: int = 41,
     ) -> Tensor:
         first, last = float(sigmas[0]), float(sigmas[-1])
         added = noise() if adds_noise else torch.zeros_like(noise())
@@ -50,7 +53,12 @@ class _KSampler:
             is_noisiest = first >= math.exp(-process.lam(process.time_range[1])) * (1 - 1e-5)
             x = added * (math.hypot(1.0, first) if is_noisiest else first) + latent
         found = self.function(
-            SigmaDenoiser(process), x, sigmas, extra_args={}, callback=seen, disable=True
+            SigmaDenoiser(process),
+            x,
+            sigmas,
+            extra_args={"model_options": {}, "seed": seed},
+            callback=seen,
+            disable=True,
         )
         return found / (1 - last) if isinstance(process, Flow) else found
 
@@ -128,6 +136,27 @@ def test_split_sigmas_run_on_two_models(
         plan = compile_plan(image_to_image_start(schedule, t).schedule)
         x = whole[k]["x"] * (1.0 if isinstance(process, Flow) else process.alpha(t))
         assert max_abs(found - run_plan(gaussian(process), plan, x)) < 1e-4
+
+
+@pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES.keys())
+def test_a_stochastic_node_draws_from_the_seed_as_comfyuis_samplers_do(
+    process: NoiseProcess, comfy: ModuleType, tmp_path: Path
+) -> None:
+    base = published.dpmpp_2m(process, nfe=5)
+    steps = [step.model_copy(update={"noise": StepNoise(amount=0.6)}) for step in base.steps[:-1]]
+    schedule = base.changed(steps=(*steps, base.steps[-1]))
+    node, report = _node(schedule, tmp_path)
+    sigmas, sampler = getattr(node, node.FUNCTION)(1)  # where the first state is the schedule's
+    latent = torch.full((4, 1, 2, 2), 0.3, dtype=torch.float64)
+    found = sampler.sample(process, sigmas, latent, None, seed=41)
+    again, other = (sampler.sample(process, sigmas, latent, None, seed=s) for s in (41, 42))
+    t = schedule.times[1]
+    plan = compile_plan(image_to_image_start(schedule, t).schedule)
+    x = process.alpha(t) * latent + process.sigma(t) * noise()
+    draws = from_generator(torch.Generator().manual_seed(42))  # the seed after it, on the CPU
+    assert max_abs(found - run_plan(gaussian(process), plan, x, draws)) < 1e-5
+    assert torch.equal(found, again) and max_abs(found - other) > 1e-3
+    assert any("noise sampler" in item for item in report.exact)
 
 
 def test_the_rounding_of_training_steps_is_measured(comfy: ModuleType, tmp_path: Path) -> None:

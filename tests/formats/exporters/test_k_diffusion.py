@@ -12,9 +12,10 @@ from s3search.errors import InvalidSchedule
 from s3search.formats.exporters.plain import plain_sampler
 from s3search.formats.exporters.sigma_table import sigma_tables
 from s3search.processes import Flow, NoiseProcess, edm, vp_linear
-from s3search.rules import Free
+from s3search.rules import Free, NoiseKind, StepNoise
 from s3search.schedules import published
 from s3search.schedules.schedule import CorrectorKind, ModelPatch, Schedule, Start, Step
+from s3search.schedules.spacing import End, EndRule
 from s3search.solvers.image_to_image import image_to_image_start
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import run_plan, sample
@@ -119,6 +120,106 @@ def test_a_run_may_end_at_any_sigma_and_another_go_on(
         inner = names["sample_s3"](model, first, sigmas[k : k + 2])
         assert torch.isfinite(rest).all()
         assert inner.shape == rest.shape
+
+
+def _noisy(process: NoiseProcess) -> Schedule:
+    """Two kinds of noise and a history; the step to the clean end draws none."""
+    base = published.dpmpp_2m(process, nfe=5, end=End(rule=EndRule.DENOISE))
+    eta = StepNoise(amount=0.7, scale=1.01)
+    noises = (eta, StepNoise(kind=NoiseKind.GAMMA, amount=0.3), None, eta, None)
+    steps = zip(base.steps, noises, strict=True)
+    return base.changed(steps=[step.model_copy(update={"noise": own}) for step, own in steps])
+
+
+class _Sampler:
+    """A noise sampler in the convention of k-diffusion, which remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.generator = torch.Generator().manual_seed(5)
+        self.asked: list[tuple[float, float]] = []
+        self.drawn: list[torch.Tensor] = []
+
+    def __call__(self, sigma: torch.Tensor, sigma_next: torch.Tensor) -> torch.Tensor:
+        self.asked.append((float(sigma), float(sigma_next)))
+        self.drawn.append(torch.randn(noise().shape, generator=self.generator).double())
+        return self.drawn[-1]
+
+
+@_EACH
+def test_noise_is_the_noise_samplers_once_for_each_noisy_row(
+    process: NoiseProcess, tmp_path: Path
+) -> None:
+    schedule, sampler = _noisy(process), _Sampler()
+    names, report = exported("k-diffusion", schedule, tmp_path)
+    start = noise() * names["sigmas"][0]
+    found = names["sample_s3"](SigmaDenoiser(process), start, noise_sampler=sampler)
+    plan = compile_plan(schedule)
+    expected = sample(gaussian(process), plan, noise(), step_noise=sampler.drawn)
+    assert max_abs(found - expected) < 1e-9
+    sigmas = names["sigmas"]
+    asked = [(sigmas[k], sigmas[k + 1]) for k in (0, 1, 3)]
+    assert sampler.asked == [pytest.approx(own) for own in asked]
+    assert any("noise sampler" in item for item in report.exact)
+    assert any("from equal noise" in item.what for item in report.approximated)
+
+
+@_EACH
+def test_image_to_image_keeps_the_noise_of_what_is_left(
+    process: NoiseProcess, tmp_path: Path
+) -> None:
+    schedule, sampler = _noisy(process), _Sampler()
+    names, _ = exported("k-diffusion", schedule, tmp_path)
+    t, s = schedule.times[3], names["sigmas"][3]
+    model = SigmaDenoiser(process)
+    found = names["sample_s3"](model, s * noise(), names["sigmas"][3:], noise_sampler=sampler)
+    plan = compile_plan(image_to_image_start(schedule, t).schedule)
+    expected = sample(gaussian(process), plan, noise(), step_noise=sampler.drawn)
+    assert max_abs(found - expected) < 1e-9
+
+
+def test_without_a_noise_sampler_noise_is_torchs_own_or_of_the_seed(tmp_path: Path) -> None:
+    names, _ = exported("k-diffusion", _noisy(edm()), tmp_path)
+    plan, start = compile_plan(_noisy(edm())), noise() * names["sigmas"][0]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(8)
+        found = names["sample_s3"](SigmaDenoiser(edm()), start)
+    generator = torch.Generator().manual_seed(8)
+    expected = sample(gaussian(edm()), plan, noise(), step_noise=generator)
+    assert max_abs(found - expected) < 1e-9
+    seeded = names["sample_s3"](SigmaDenoiser(edm()), start, extra_args={"seed": 7})
+    assert max_abs(seeded - found) == 0.0  # on the CPU ComfyUI takes the seed after it
+
+
+def test_a_restart_is_run_whole_by_the_part_that_reaches_its_lower_level(tmp_path: Path) -> None:
+    ddim = published.ddim_steps(1)[0]
+    restart = StepNoise(kind=NoiseKind.TIME, amount=1.0)
+    schedule = Schedule(
+        process=edm(),
+        times=(80.0, 1.0, 8.0, 1.0, 0.0),
+        steps=(ddim, Step(predictor=ddim.predictor, noise=restart), ddim, ddim),
+    )
+    names, _ = exported("k-diffusion", schedule, tmp_path)
+    assert names["sigmas"] == [80.0, 8.0, 1.0, 0.0]
+    model, sampler = SigmaDenoiser(edm()), _Sampler()
+    whole = names["sample_s3"](model, 80.0 * noise(), noise_sampler=sampler)
+    assert model.sigmas == [80.0, 1.0, 8.0, 1.0]
+    expected = sample(gaussian(edm()), compile_plan(schedule), noise(), step_noise=sampler.drawn)
+    assert max_abs(whole - expected) < 1e-9
+    again = _Sampler()
+    first = names["sample_s3"](model, 80.0 * noise(), names["sigmas"][:3], noise_sampler=again)
+    rest = names["sample_s3"](model, first, names["sigmas"][2:], noise_sampler=again)
+    assert model.sigmas[4:] == [80.0, 1.0, 8.0, 1.0]
+    assert max_abs(rest - whole) < 1e-12
+
+
+def test_noise_of_a_start_is_drawn_with_the_first_state(tmp_path: Path) -> None:
+    churn = Start(noise=StepNoise(kind=NoiseKind.GAMMA, amount=0.2))
+    base = _multistep(edm())
+    names, report = exported("k-diffusion", base.changed(start=churn), tmp_path)
+    found = names["sample_s3"](SigmaDenoiser(edm()), noise() * names["sigmas"][0])
+    expected = sample(gaussian(edm()), compile_plan(base), noise())
+    assert max_abs(found - expected) < 1e-9
+    assert any("that of the start with the first state" in item for item in report.exact)
 
 
 def test_other_sigmas_are_refused(tmp_path: Path) -> None:

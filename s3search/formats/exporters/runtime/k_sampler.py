@@ -4,7 +4,10 @@ behind their tables.
 A table (exporters/sigma_table.py has its legend) is of the states of a run, one row each.
 """
 
+from collections.abc import Callable
 from typing import Any
+
+import torch
 
 TABLES: list[dict[str, Any]] = []
 
@@ -16,15 +19,18 @@ def sample_s3(
     extra_args: dict[str, Any] | None = None,
     callback: Any = None,
     disable: bool | None = None,  # there is no progress bar to disable
+    *,
+    noise_sampler: Callable[[Any, Any], Any] | None = None,
 ) -> Any:
     """The state at sigmas[-1] from the state ``x`` at sigmas[0], by one call of model(x, sigma)
     per row that has one and lies before. ``sigmas`` are those of this file or some that follow
     one another in it: the first of them for one model, say, and the rest, from the last of those
-    on, for another.
+    on, for another. Steps that draw noise ask noise_sampler(sigma, sigma_next) for it.
     """
     table = table_of(sigmas)
     end = end_of(table, sigmas)
     given = dict(extra_args or {})
+    draw = noise_sampler or noise_like(x, given.get("seed"))
     if table["guidance"] and "cond_scale" not in given:
         raise ValueError(
             "this schedule sets the guidance scale of every call, and found no cond_scale in "
@@ -39,11 +45,14 @@ def sample_s3(
                 total = total + weight * states[k]
             for j, weight in row["q"]:
                 total = total + weight * answers[j]
+            if "noise" in row:
+                weight, *between = row["noise"]
+                total = total + weight * draw(*map(x.new_tensor, between))
             states.append(total)
+        if r == end:
+            break  # the rest is another run's
         if row["call"]:
             scale, sigma = row["call"]
-            if end is not None and is_near(sigma, end):
-                break  # the rest is another run's
             if table["guidance"]:
                 given["cond_scale"] = table["guidance"][len(answers)]
             levels = x.new_full((x.shape[0],), sigma)
@@ -72,17 +81,40 @@ def table_of(sigmas: Any) -> dict[str, Any]:
     )
 
 
-def end_of(table: dict[str, Any], sigmas: Any) -> float | None:
-    """The level where a run ends before the image does; None where it makes the image."""
+def end_of(table: dict[str, Any], sigmas: Any) -> int | None:
+    """The row where a run ends before the image does, the first after which no call is at a higher
+    level; None where it makes the image.
+    """
     if sigmas is None or len(sigmas) == len(table["sigmas"]):
         return None
-    end = float(sigmas[-1])
-    if not any(row["call"] and is_near(row["call"][1], end) for row in table["rows"]):
+    end, found = float(sigmas[-1]), None
+    for r, row in enumerate(table["rows"]):
+        if row["call"] and is_near(row["call"][1], end):
+            found = r if found is None else found
+        elif row["call"] and row["call"][1] > end:
+            found = None
+    if found is None:
         raise ValueError(
             f"sigmas: a run that ends at {end} was asked, and this schedule tells the network "
             "other levels than its states': it cannot be split between two models; pass all sigmas"
         )
-    return end
+    return found
+
+
+def noise_like(x: Any, seed: int | None) -> Callable[[Any, Any], Any]:
+    """Unit normals like ``x``, from torch's own generator or, with ComfyUI's ``seed``, from one on
+    the device of ``x`` as its samplers have it: of the next seed on the CPU, where the seed itself
+    has made the first state.
+    """
+    generator = None
+    if seed is not None:
+        is_cpu = x.device.type == "cpu"
+        generator = torch.Generator(device=x.device).manual_seed(seed + is_cpu)
+
+    def draw(sigma: Any, sigma_next: Any) -> Any:
+        return torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
+
+    return draw
 
 
 def is_near(own: float, asked: float) -> bool:
