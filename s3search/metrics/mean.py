@@ -12,7 +12,9 @@ over captions would be too uncertain; then images are taken as they are, and the
 noise alone: it holds for these captions.
 
 Scores of two schedules on common noise are paired: intervals of differences come from replicates
-whose blocks hold the same images, and of these whole captions.
+whose blocks hold the same images, and of these whole captions.  What is reported with an interval
+has the standard error of these blocks too (by the jackknife), since two errors of one number that
+are not of one source contradict each other: 20 blocks know an error to one part in six.
 """
 
 from collections.abc import Callable
@@ -26,7 +28,7 @@ from torch import Tensor
 
 from s3search.errors import EvaluationFailed
 from s3search.metrics.frechet import Estimate
-from s3search.metrics.intervals import N_BLOCKS, linear_replicates, without_blocks
+from s3search.metrics.intervals import N_BLOCKS, LeftOut, without_blocks
 from s3search.metrics.samples import Array
 
 _FEWEST = 2
@@ -57,17 +59,17 @@ class MeanStatistic:
 
     def replicates(self, seen: Array) -> Array | None:
         """See `s3search.metrics.intervals`; None with fewer than two images for each block."""
-        scores, groups = _scores(seen), _groups(seen)
-        if len(scores) < 2 * N_BLOCKS:
-            return None
-        block = groups * N_BLOCKS // (int(groups.max()) + 1)
-        blocks = [np.nonzero(block == k)[0] for k in range(N_BLOCKS)]
-        value = float(scores.mean())
-        return linear_replicates(value, without_blocks(value, scores - value, blocks))
+        found = _blocks_left_out(seen)
+        return None if found is None else found.replicates()
 
     def measured(self, seen: Array) -> tuple[Estimate, Array | None]:
-        """Estimate and replicates."""
-        return self.estimate(seen), self.replicates(seen)
+        """Estimate and replicates of one set of blocks, so that the interval is as wide as the
+        standard error says: 2.1 of it to each side, about.  Without replicates as `estimate`.
+        """
+        found = _blocks_left_out(seen)
+        if found is None:
+            return self.estimate(seen), None
+        return found.estimate(), found.replicates()
 
     def loss(self, device: torch.device) -> Callable[[Tensor], Tensor]:
         """The mean of scores (n, 1) as a loss, the lower the better."""
@@ -81,6 +83,19 @@ class MeanStatistic:
         scores, rng = _scores(seen), np.random.default_rng(seed)
         drawn = rng.integers(len(scores), size=(n_resamples, n_images))
         return [float(scores[row].mean()) for row in drawn]
+
+
+def _blocks_left_out(seen: Array) -> LeftOut | None:
+    """The mean, and what it is without each block of images, of whole captions where they are
+    many; None with fewer than two images for each block.
+    """
+    scores, groups = _scores(seen), _groups(seen)
+    if len(scores) < 2 * N_BLOCKS:
+        return None
+    block = groups * N_BLOCKS // (int(groups.max()) + 1)
+    blocks = [np.nonzero(block == k)[0] for k in range(N_BLOCKS)]
+    value = float(scores.mean())
+    return LeftOut(value, without_blocks(value, scores - value, blocks))
 
 
 def _scores(seen: Array) -> Array:

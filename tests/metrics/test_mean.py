@@ -88,6 +88,40 @@ def test_too_few_and_infinite_ones_are_refused(seen: np.ndarray) -> None:
             ask(seen)
 
 
+@pytest.mark.parametrize(("n_captions", "error"), [(None, 1 / 20), (5, 0.3 / 20), (40, 0.16)])
+def test_an_interval_is_as_wide_as_the_standard_error_beside_it_says(
+    n_captions: int | None, error: float
+) -> None:
+    """Student's t of 20 blocks, 2.09 errors to each side, but for the 200 drawn replicates.  Five
+    captions, of which every block has as many images, are no sample of captions: what is left is
+    the noise within them.
+    """
+    rng = np.random.default_rng(5)
+    widths, said = [], []
+    for _ in range(100):
+        scores = _scores(rng, 400, n_captions)
+        estimate, replicates = STATISTIC.measured(scores)
+        assert replicates is not None and estimate.standard_error is not None
+        low, high = interval(replicates)
+        assert low < estimate.value == STATISTIC.value(scores) < high
+        widths.append((high - low) / 2.0 / estimate.standard_error)
+        said.append(estimate.standard_error)
+    assert 1.7 < min(widths) <= max(widths) < 2.5
+    assert np.mean(widths) == pytest.approx(2.09, rel=0.05)
+    assert np.mean(said) == pytest.approx(error, rel=0.1)
+
+
+def test_of_a_known_case_error_and_interval_are_those_of_its_blocks() -> None:
+    """Block k of 20 has the scores k: the error of their mean is theirs over the root of 20."""
+    scores = np.repeat(np.arange(20.0), 5)[:, None]
+    estimate, replicates = STATISTIC.measured(scores)
+    assert estimate.value == 9.5
+    assert estimate.standard_error == pytest.approx(np.arange(20.0).std(ddof=1) / 20**0.5)
+    assert replicates is not None
+    low, high = interval(replicates)
+    assert (high - low) / 2.0 == pytest.approx(2.09 * estimate.standard_error, rel=0.15)
+
+
 def test_few_images_have_no_replicates() -> None:
     assert STATISTIC.replicates(np.arange(39.0)[:, None]) is None
     estimate, replicates = STATISTIC.measured(np.arange(40.0)[:, None])

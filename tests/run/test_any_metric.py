@@ -520,6 +520,9 @@ def test_a_schedule_is_evaluated_by_any_metric() -> None:
     assert 0.0 < found.value < 1.0
     assert found.metric == "score"
     assert found.interval is not None and found.interval[0] < found.value < found.interval[1]
+    half = (found.interval[1] - found.interval[0]) / 2.0
+    assert found.standard_error is not None
+    assert half == pytest.approx(2.09 * found.standard_error, rel=0.2)  # Student's t of 20 blocks
     distance = s3search.evaluate(
         SCHEDULES[0], "digits", metric="kernel", features="digits", reference="digits", n_images=60
     )
