@@ -77,6 +77,30 @@ def test_2m_and_3m_without_noise_are_dpm_solver_pp() -> None:
         assert [step.predictor.plain for step in own] == [step.predictor for step in plain]  # type: ignore[attr-defined]
 
 
+def test_dpmpp_sde_without_noise_is_dpm_solver_pp_2s() -> None:
+    process, outer = VpLinear(), (1.0, 0.6, 0.3, 0.1)
+    own = published.dpmpp_sde_on(process, outer, 0.0)
+    plain = published.singlestep_on(process, outer, (2, 2, 2), "logsnr")
+    np.testing.assert_allclose(own[0], plain[0], rtol=1e-12)
+    first, second = (
+        Schedule(process=process, times=own[0], steps=each[1]) for each in (own, plain)
+    )
+    assert _deviation(first, second) < 1e-12
+    assert not first.is_stochastic
+
+
+def test_dpmpp_sde_draws_for_each_of_its_two_calls() -> None:
+    schedule = published.dpmpp_sde(edm(), nfe=7, eta=0.6)
+    plan = compile_plan(schedule)
+    assert (schedule.nfe, plan.noisy_rows) == (7, (1, 2, 3, 4, 5, 6))
+    for r, weights in enumerate(sources(plan)):
+        assert np.linalg.norm(weights) == pytest.approx(plan.levels[r].sigma, rel=1e-9, abs=1e-12)
+    with pytest.raises(
+        InvalidSchedule, match="dpmpp_sde with end rule 'denoise' needs an odd nfe"
+    ):
+        published.dpmpp_sde(edm(), nfe=6)
+
+
 @pytest.mark.parametrize("process", _PROCESSES, ids=lambda process: process.type)
 @pytest.mark.parametrize("kind", _KINDS)
 @pytest.mark.parametrize("order", [1, 2, 3])

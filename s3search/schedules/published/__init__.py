@@ -83,8 +83,11 @@ from s3search.schedules.published.sde import (
     SdeVariant,
     dpmpp_2m_sde,
     dpmpp_3m_sde,
+    dpmpp_sde,
+    dpmpp_sde_on,
     sde_dpm_solver,
     sde_noise,
+    sde_step,
     sde_steps,
 )
 from s3search.schedules.published.stochastic import (
@@ -140,6 +143,8 @@ __all__ = [
     "dpmpp_3m",
     "dpmpp_3m_sde",
     "dpmpp_3s",
+    "dpmpp_sde",
+    "dpmpp_sde_on",
     "dualfast",
     "euler",
     "euler_ancestral",
@@ -174,6 +179,7 @@ __all__ = [
     "s_pndm_steps",
     "sde_dpm_solver",
     "sde_noise",
+    "sde_step",
     "sde_steps",
     "singlestep_on",
     "singlestep_orders",

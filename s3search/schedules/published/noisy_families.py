@@ -9,7 +9,7 @@ from s3search.processes import NoiseProcess
 from s3search.schedules.published.churn import dpm_2_churn, euler_churn, heun_churn
 from s3search.schedules.published.dpm import ddim
 from s3search.schedules.published.restart import restart
-from s3search.schedules.published.sde import dpmpp_2m_sde, dpmpp_3m_sde
+from s3search.schedules.published.sde import dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_sde
 from s3search.schedules.published.stochastic import (
     Variance,
     ddpm,
@@ -32,6 +32,7 @@ NOISY_FAMILIES: Families = {
     ),
     "SDE-DPM-Solver++(2M)": lambda p, n, s, e: dpmpp_2m_sde(p, nfe=n, spacing=s, end=e),
     "SDE-DPM-Solver++(3M)": lambda p, n, s, e: dpmpp_3m_sde(p, nfe=n, spacing=s, end=e),
+    "DPM-Solver++(SDE)": lambda p, n, s, e: dpmpp_sde(p, nfe=n, spacing=s, end=e),
     "DDIM eta 0.5": lambda p, n, s, e: ddim(p, nfe=n, eta=0.5, spacing=s, end=e),
     "Heun ancestral": lambda p, n, s, e: heun_ancestral(p, nfe=n, spacing=s, end=e),
     "DPM-Solver-2 ancestral": lambda p, n, s, e: dpm_2_ancestral(p, nfe=n, spacing=s, end=e),

@@ -6,6 +6,7 @@ the noise.  By default they end clean, with a step that draws nothing.
 
 from collections.abc import Sequence
 from enum import StrEnum
+from itertools import pairwise
 
 from s3search.processes import NoiseProcess
 from s3search.rules import (
@@ -16,8 +17,9 @@ from s3search.rules import (
     RelaxationKind,
     SdeTaylor,
     StepNoise,
+    Taylor,
 )
-from s3search.schedules.published.common import check_order, on_times, rising_orders
+from s3search.schedules.published.common import check_order, on_times, paired_calls, rising_orders
 from s3search.schedules.schedule import Schedule, Step
 from s3search.schedules.spacing import End, EndRule, Spacing, grid
 
@@ -25,6 +27,7 @@ CLEAN = End(rule=EndRule.DENOISE)
 """The end of solvers with noise unless another is asked for."""
 
 _HALF_BH2 = Relaxation(kind=RelaxationKind.DPMSOLVER_2)
+_EULER = Taylor(prediction=Prediction.DATA, order=1)
 _HALF = Relaxation(kind=RelaxationKind.SCALE, coefficient=0.5)
 
 
@@ -99,24 +102,80 @@ def sde_steps(
     lower_order_final: bool = False,
 ) -> tuple[Step, ...]:
     """Multistep steps of orders 1 to 3, with eta 1 unless ``noise`` says otherwise."""
-    check_order(order, 3)
     orders = rising_orders(n, order, lowers=lower_order_final)
-    noise, prediction = noise or sde_noise(), Prediction(prediction)
-    return tuple(
-        Step(predictor=_multistep(prediction, own, noise, SdeVariant(variant))) for own in orders
-    )
+    return tuple(sde_step(own, prediction, noise=noise, variant=variant) for own in orders)
 
 
-def _multistep(
-    prediction: Prediction, order: int, noise: StepNoise, variant: SdeVariant
-) -> SdeTaylor:
+def sde_step(
+    order: int,
+    prediction: Prediction | str = Prediction.DATA,
+    *,
+    noise: StepNoise | None = None,
+    variant: SdeVariant | str = SdeVariant.MIDPOINT,
+) -> Step:
+    """One multistep step; ``variant`` makes a difference at order 2 only."""
+    check_order(order, 3)
     derivatives: Sequence[Derivative] = ()
     if order == 2:
-        relaxation = _HALF_BH2 if variant is SdeVariant.MIDPOINT else None
+        relaxation = _HALF_BH2 if SdeVariant(variant) is SdeVariant.MIDPOINT else None
         derivatives = [Derivative(points=(-2,), relaxation=relaxation)]
     if order == 3:
         both = (-3, -2)
         derivatives = [Derivative(points=both), Derivative(points=both, relaxation=_HALF)]
-    return SdeTaylor(
-        prediction=prediction, order=order, derivatives=tuple(derivatives), noise=noise
+    rule = SdeTaylor(
+        prediction=Prediction(prediction),
+        order=order,
+        derivatives=tuple(derivatives),
+        noise=noise or sde_noise(),
     )
+    return Step(predictor=rule)
+
+
+def dpmpp_sde(
+    process: NoiseProcess,
+    *,
+    nfe: int,
+    eta: float = 1.0,
+    s_noise: float = 1.0,
+    r: float = 0.5,
+    spacing: Spacing | str = "karras",
+    end: End | None = None,
+) -> Schedule:
+    """DPM-Solver++(SDE) of k-diffusion and diffusers: two calls a step, the second at a part r of
+    it; by default with a last call that makes the clean image, for which ``nfe`` is odd.
+    """
+    end, clean = paired_calls("dpmpp_sde", nfe, end)
+    outer = grid(process, nfe // 2 + clean, spacing, end)
+    times, steps = dpmpp_sde_on(process, outer, eta, s_noise, r)
+    return on_times(process, times, steps)
+
+
+def dpmpp_sde_on(
+    process: NoiseProcess,
+    outer: Sequence[float],
+    eta: float = 1.0,
+    s_noise: float = 1.0,
+    r: float = 0.5,
+) -> tuple[tuple[float, ...], tuple[Step, ...]]:
+    """DPM-Solver++(SDE) between chosen times: the times with those of the inner calls, and steps.
+
+    Inner point and end are both reached by an ancestral step from its start with a draw of its
+    own; the one to the clean end is Euler's.
+    """
+    noise = StepNoise(amount=eta, scale=s_noise)
+    slope = (Derivative(points=(-1,), relaxation=_HALF_BH2),)
+    full = SdeTaylor(prediction=Prediction.DATA, order=2, start=-2, derivatives=slope, noise=noise)
+    inner = Step(predictor=_EULER, noise=noise if eta else None)
+    times, steps = [outer[0]], list[Step]()
+    for s, t in pairwise(outer):
+        if t == process.clean_time:
+            times, steps = [*times, t], [*steps, Step(predictor=_EULER)]
+            continue
+        times += [between(process, s, t, r), t]
+        steps += [inner, Step(predictor=full)]
+    return tuple(times), tuple(steps)
+
+
+def between(process: NoiseProcess, s: float, t: float, r: float) -> float:
+    """The time at a part ``r`` of the way from s to t in log(alpha / sigma)."""
+    return process.time_of_lam((1.0 - r) * process.lam(s) + r * process.lam(t))

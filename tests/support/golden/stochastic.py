@@ -15,11 +15,7 @@ Case = Mapping[str, Any]
 Adaptor = Callable[[Case], "Schedule | cases.Problem"]
 
 _WAITING = (
-    "CosineDPMSolverMultistepScheduler",
-    "DPMSolverMultistepScheduler",
-    "DPMSolverSDEScheduler",
     "SASolverScheduler",
-    "sample_dpmpp_sde",
     "FlowMatchEulerDiscreteScheduler",
     "FlowMatchLCMScheduler",
     "LCMScheduler",
