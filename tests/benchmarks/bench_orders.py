@@ -1,7 +1,7 @@
 """The measured orders of docs/solvers.md: ``python -m tests.benchmarks.bench_orders``.
 
 Slopes of the error on the closed-form flow of a Gaussian, from exact histories, as the convergence
-tests measure them; local slopes less one.
+tests measure them; local slopes less one.  Then weak orders of solvers with noise.
 """
 
 from collections.abc import Callable
@@ -20,6 +20,7 @@ from s3search.schedules import published
 from tests.solvers.test_convergence import local_order, v3_order
 from tests.solvers.test_convergence_slopes import local_order as slope_order
 from tests.solvers.test_convergence_slopes import momentum_order
+from tests.solvers.test_weak_orders import ancestral_order, dpmpp_sde_order, sde_order
 
 _UNEQUAL, _EQUAL = (0.0, 1.0, 2.3, 3.1), (0.0, 1.0, 2.0, 3.0)
 _ORDERS = (1, 2, 3, 4)
@@ -80,12 +81,27 @@ _METHODS: dict[str, tuple[tuple[int, ...], Callable[[int], float]]] = {
     ),
 }
 
+_WEAK: dict[str, tuple[tuple[int, ...], Callable[[int], float]]] = {
+    "DDPM, DDIM eta 1, Euler ancestral": ((1,), lambda _: ancestral_order()),
+    "DDIM eta 0.5": ((1,), lambda _: ancestral_order(0.5)),
+    "SDE-DPM-Solver++ (1, 2M, 3M)": ((1, 2, 3), sde_order),
+    "SDE-DPM-Solver++(2M), heun": ((2,), lambda p: sde_order(p, variant="heun")),
+    "SDE-DPM-Solver": ((1, 2), lambda p: sde_order(p, "noise")),
+    "DPM-Solver++(SDE)": ((2,), lambda _: dpmpp_sde_order()),
+}
+
 
 def main() -> None:
-    """Prints a Markdown table."""
-    print("| rule | p = 1 | p = 2 | p = 3 | p = 4 |")
+    """Prints two Markdown tables."""
+    _print("rule", _METHODS)
+    print()
+    _print("solver with noise, eta 1", _WEAK)
+
+
+def _print(head: str, methods: dict[str, tuple[tuple[int, ...], Callable[[int], float]]]) -> None:
+    print(f"| {head} | p = 1 | p = 2 | p = 3 | p = 4 |")
     print("|---|---|---|---|---|")
-    for name, (orders, measure) in _METHODS.items():
+    for name, (orders, measure) in methods.items():
         cells = [f"{measure(p):.2f}" if p in orders else "" for p in _ORDERS]
         print(f"| {name} | " + " | ".join(cells) + " |")
 

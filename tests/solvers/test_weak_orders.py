@@ -1,0 +1,102 @@
+"""Measured weak orders of solvers with noise: mean and covariance on a Gaussian, exactly.
+
+They are those of docs/solvers.md, which ``python -m tests.benchmarks.bench_orders`` prints.
+"""
+
+import numpy as np
+import pytest
+
+from s3search.processes import VpLinear, edm
+from s3search.rules import NoiseKind, StepNoise
+from s3search.schedules import published
+from s3search.schedules.schedule import Schedule, Step
+from s3search.schedules.spacing import grid
+from s3search.solvers.plan import compile_plan
+from s3search.solvers.sample import sample
+from tests.support.helpers import gaussian, noise
+from tests.support.weak import order_of_steps, weak_error, weak_order
+
+_TOLERANCE = 0.15
+
+
+def ancestral_order(eta: float = 1.0) -> float:
+    """DDIM's steps with eta, which at 1 are DDPM's and Euler's ancestral ones."""
+    return order_of_steps(lambda n: published.ddim_steps(n, eta), eta**2)
+
+
+def kind_order(kind: NoiseKind, amount: float) -> float:
+    """First-order steps with another kind of noise."""
+    steps = (Step(predictor=published.ddim_steps(1)[0].predictor, noise=_noise(kind, amount)),)
+    return order_of_steps(lambda n: steps * n)
+
+
+def _noise(kind: NoiseKind, amount: float) -> StepNoise:
+    return StepNoise(kind=kind, amount=amount)
+
+
+def sde_order(order: int, prediction: str = "data", variant: str = "midpoint") -> float:
+    """SDE-DPM-Solver(++) of an order, its first steps of lower order left out."""
+    if order == 3:
+        variant = "heun"
+    return order_of_steps(
+        lambda n: published.sde_steps(n, order=order, prediction=prediction, variant=variant),
+        n_exact=order - 1,
+    )
+
+
+def dpmpp_sde_order(eta: float = 1.0) -> float:
+    """DPM-Solver++(SDE), two calls a step."""
+
+    def make(times: tuple[float, ...]) -> Schedule:
+        visited, steps = published.dpmpp_sde_on(edm(), times[::2], eta)
+        return Schedule(process=edm(), times=visited, steps=steps)
+
+    return weak_order(make, eta)
+
+
+@pytest.mark.parametrize("eta", [0.5, 1.0])
+def test_ancestral_steps_have_weak_order_one(eta: float) -> None:
+    assert ancestral_order(eta) == pytest.approx(1.0, abs=_TOLERANCE)
+
+
+@pytest.mark.parametrize(("kind", "amount"), [(NoiseKind.SDE, 0.5), (NoiseKind.FLOW_ETA, 1.0)])
+def test_first_order_steps_with_other_noise_have_weak_order_one(
+    kind: NoiseKind, amount: float
+) -> None:
+    assert kind_order(kind, amount) == pytest.approx(1.0, abs=_TOLERANCE)
+
+
+@pytest.mark.parametrize("prediction", ["data", "noise"])
+def test_first_order_sde_steps_have_weak_order_one(prediction: str) -> None:
+    assert sde_order(1, prediction) == pytest.approx(1.0, abs=_TOLERANCE)
+
+
+@pytest.mark.parametrize("prediction", ["data", "noise"])
+@pytest.mark.parametrize("variant", ["midpoint", "heun"])
+def test_second_order_sde_steps_have_weak_order_two(prediction: str, variant: str) -> None:
+    assert sde_order(2, prediction, variant) == pytest.approx(2.0, abs=_TOLERANCE)
+
+
+def test_dpmpp_sde_has_weak_order_one_as_its_inner_draw_is_not_on_the_path() -> None:
+    assert dpmpp_sde_order() == pytest.approx(1.0, abs=_TOLERANCE)
+    assert dpmpp_sde_order(0.0) == pytest.approx(2.0, abs=_TOLERANCE)
+
+
+def test_moments_are_those_of_many_images() -> None:
+    """The matrix Gaussian of the other tests, sampled and compared with a much finer plan."""
+    process, denoiser = VpLinear(), gaussian(VpLinear())
+    times = grid(process, 40, "logsnr")
+    steps = published.sde_steps(40, order=2)
+    plan = compile_plan(Schedule(process=process, times=times, steps=steps))
+    images = sample(denoiser, plan, noise(4000)).flatten(1).numpy()
+    u, values = denoiser.eigenvectors, denoiser.eigenvalues
+    assert u is not None
+    exact = (u * values) @ u.T
+    assert np.abs(images.mean(axis=0) - denoiser.mean.numpy().ravel()).max() < 0.1
+    assert np.abs(np.cov(images.T) - exact.numpy()).max() < 0.1
+
+
+def test_a_plan_of_no_error_has_none() -> None:
+    times = (6.0, 3.0, 1.0)
+    schedule = Schedule(process=edm(), times=times, steps=published.sde_steps(2, order=1))
+    assert weak_error(compile_plan(schedule), 1.0, n_exact=2) < 1e-12
