@@ -8,18 +8,20 @@ old step did it: the old schedule's own rising orders.
 
 The first and the last level, the start and a last step to the clean end are kept exactly; all else
 is an approximation, and ``notes`` say which.  Numbers of a free step belong to its own levels, so
-free steps are not moved.
+free steps are not moved.  Noise goes with its step: an amount is kept, a time from which it is
+added stays as far below the level, in lam, as it was.  Levels that a restart raises are no curve.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from s3search.errors import InvalidSchedule
 from s3search.processes import NoiseProcess, usual_end_time
-from s3search.rules import Free, level
+from s3search.rules import Free, NoiseKind, StepNoise, level
 from s3search.schedules.schedule import (
     CorrectorKind,
     ModelPatch,
@@ -47,6 +49,7 @@ def with_nfe(schedule: Schedule, nfe: int) -> Stretched:
     if nfe == schedule.nfe:
         return Stretched(schedule=schedule, notes=())
     _refuse_free(schedule, f"for {nfe} calls")
+    _refuse_rises(schedule, f"for {nfe} calls")
     for n in range(1, nfe + 2):
         made = _with_steps(schedule, n, nfe)
         if made is not None:
@@ -88,6 +91,7 @@ def fitted(schedule: Schedule, process: NoiseProcess) -> Stretched:
     if (low, high) == (lams[0], lams[-1]):
         return Stretched(schedule=schedule, notes=())
     _refuse_free(schedule, f"for the levels of {process.type!r}")
+    _refuse_rises(schedule, f"for the levels of {process.type!r}")
     if not low < high or len(body) < 2:
         raise InvalidSchedule(
             f"--fit: the levels of this schedule and of {process.type!r} do not overlap; "
@@ -103,7 +107,7 @@ def fitted(schedule: Schedule, process: NoiseProcess) -> Stretched:
         f"to {old[1]:.4g}, the levels between moved linearly in log SNR"
     ]
     inner = schedule.steps[: len(times) - 1]
-    shifted = [_with_shift(schedule, step, i, times[i]) for i, step in enumerate(inner, start=1)]
+    shifted = [_with_times(schedule, step, i, times[i]) for i, step in enumerate(inner, start=1)]
     start = schedule.start
     if start.optional_fields:
         start = start.model_copy(update=dict.fromkeys(start.optional_fields))
@@ -129,7 +133,7 @@ def _with_steps(schedule: Schedule, n: int, nfe: int) -> Stretched | None:
     for i, source in enumerate(sources):
         step, used = _possible(schedule, times, steps, source)
         lowered += used != source
-        steps.append(_with_shift(schedule, step, used + 1, times[i + 1]))
+        steps.append(_with_times(schedule, step, used + 1, times[i + 1]))
     if steps[-1].corrector is None:  # and so the network is not called at the end
         steps[-1] = steps[-1].model_copy(update={"network_time": None})
     given_up = _give_up_calls(schedule, steps, nfe)
@@ -166,36 +170,56 @@ def _possible(
     levels = [level(schedule.process, t) for t in times]
     past, to, is_last = levels[: i + 1], levels[i + 1], i == len(times) - 2
     for used in range(source, -1, -1):
-        step = schedule.steps[used]
-        problem = step.predictor.problem(past, to)
+        step = _with_times(schedule, schedule.steps[used], used + 1, times[i + 1])
+        down = step.rule_target(schedule.process, past, to) if to.sigma > 0.0 else to
+        problem = step.predictor.problem(past, down)
         if problem is None and step.compensation is not None:
             problem = step.compensation.problem(past)
         corrector = step.corrector
         if problem is None and corrector is not None:
             if to.sigma == 0.0:
                 corrector = None
-            elif corrector.rule.problem([*past, to], to) is not None:
+            elif corrector.rule.problem([*past, to], down) is not None:
                 continue
             elif is_last and corrector.kind is CorrectorKind.IMPLICIT:
                 corrector = corrector.model_copy(update={"kind": CorrectorKind.PSEUDO})
         if problem is None:
-            return step.model_copy(update={"corrector": corrector}), used
+            own = schedule.steps[used]
+            noise = own.noise if to.sigma > 0.0 else None
+            return own.model_copy(update={"corrector": corrector, "noise": noise}), used
     raise InvalidSchedule(
         f"steps[{source}]: neither it nor a step before it can follow {i + 1} points; "
         "take a published solver on these levels (--solver)"
     )
 
 
-def _with_shift(schedule: Schedule, step: Step, point: int, t: float) -> Step:
-    """``step`` to ``t``, its network time as far from that, in lam, as from the old ``point``."""
-    old, process = step.network_time, schedule.process
-    if old is None:
-        return step
-    shifted = process.time_of_lam(
-        process.lam(t) + process.lam(old) - process.lam(schedule.times[point])
-    )
-    possible = process.check_time(shifted) is None
-    return step.model_copy(update={"network_time": shifted if possible else None})
+def _with_times(schedule: Schedule, step: Step, point: int, t: float) -> Step:
+    """``step`` to ``t``, its own times, of the network and of noise, as far from that, in lam, as
+    from the old ``point``.
+    """
+    process, at = schedule.process, schedule.times[point]
+    update: dict[str, float | StepNoise | None] = {}
+    if step.network_time is not None:
+        shifted = process.time_of_lam(
+            process.lam(t) + process.lam(step.network_time) - process.lam(at)
+        )
+        possible = process.check_time(shifted) is None
+        update["network_time"] = shifted if possible else None
+    noise = step.noise
+    if noise is not None and noise.kind is NoiseKind.TIME and process.sigma(t) > 0.0:
+        update["noise"] = noise.model_copy(
+            update={"amount": _as_far_below(process, noise.amount, at, t)}
+        )
+    return step.model_copy(update=update) if update else step
+
+
+def _as_far_below(process: NoiseProcess, time: float, at: float, t: float) -> float:
+    """The time below ``t`` that has the ratio of sigma / alpha to it that ``time`` has to ``at``;
+    the cleanest that there is where there is none.
+    """
+    lam = process.lam(t) + process.lam(time) - process.lam(at)
+    found = process.time_of_lam(lam) if math.isfinite(lam) else process.clean_time
+    return found if process.check_time(found) is None else process.clean_time
 
 
 def _give_up_calls(schedule: Schedule, steps: list[Step], nfe: int) -> int | None:
@@ -254,6 +278,15 @@ def _refuse_free(schedule: Schedule, why: str) -> None:
                 f"steps[{i}]: a free step is a row of numbers made for its own levels, which "
                 f"cannot be interpolated {why}; keep the levels and take a published solver on "
                 "them (--solver unipc), or search again"
+            )
+
+
+def _refuse_rises(schedule: Schedule, why: str) -> None:
+    for i, (before, t) in enumerate(pairwise(schedule.times)):
+        if t > before:
+            raise InvalidSchedule(
+                f"times[{i + 1}]: a restart raises it from {before} to {t}, and levels that rise "
+                f"cannot be interpolated {why}; take a published sampler with restarts"
             )
 
 

@@ -8,7 +8,7 @@ import pytest
 from s3search import compile_plan
 from s3search.errors import InvalidSchedule
 from s3search.processes import edm, vp_linear
-from s3search.rules import level
+from s3search.rules import NoiseKind, StepNoise, level
 from s3search.schedules import published
 from s3search.schedules.retime import retime
 from s3search.schedules.schedule import Schedule
@@ -137,3 +137,58 @@ def test_free_levels_are_not_fitted_and_those_inside_need_not_be() -> None:
         fitted(free, PROCESSES["vp_discrete"])
     inside = as_coefficients(published.unipc(edm(sigma_min=0.05, sigma_max=10.0), nfe=4))
     assert fitted(inside, PROCESSES["vp_discrete"]).schedule is inside
+
+
+# -- noise in steps ------------------------------------------------------------------------
+
+
+def _noisy(noise: StepNoise, nfe: int = 6) -> Schedule:
+    """DDIM that adds the noise at every step but the last."""
+    plain = published.ddim(vp_linear(), nfe=nfe, spacing="logsnr")
+    steps = [step.model_copy(update={"noise": noise}) for step in plain.steps[:-1]]
+    return plain.changed(steps=[*steps, plain.steps[-1]])
+
+
+@pytest.mark.parametrize("nfe", [4, 9])
+def test_an_amount_of_noise_is_kept(nfe: int) -> None:
+    noise = StepNoise(kind=NoiseKind.GAMMA, amount=0.3, scale=1.01)
+    made = with_nfe(_noisy(noise), nfe).schedule
+    added = [step.noise for step in made.steps]
+    assert added[: nfe - 2] == [noise] * (nfe - 2)
+    assert added[-1] is None
+    assert len(compile_plan(made).noisy_rows) >= nfe - 2
+
+
+def test_a_time_from_which_noise_is_added_stays_as_far_below() -> None:
+    process, made = vp_linear(), []
+    plain = published.ddim(process, nfe=6, spacing="logsnr")
+    times = [process.time_of_lam(process.lam(t) + 0.4) for t in plain.times[1:-1]]
+    noises = [StepNoise(kind=NoiseKind.TIME, amount=t) for t in times]
+    steps = [s.model_copy(update={"noise": n}) for s, n in zip(plain.steps, noises, strict=False)]
+    schedule = plain.changed(steps=[*steps, plain.steps[-1]])
+    made = [with_nfe(schedule, 9).schedule, fitted(schedule, edm(sigma_max=20.0)).schedule]
+    for each in made:
+        below = [
+            process.lam(step.noise.amount) - process.lam(t)
+            for step, t in zip(each.steps, each.times[1:], strict=True)
+            if step.noise is not None
+        ]
+        assert len(below) >= 5
+        assert below == pytest.approx([0.4] * len(below))
+
+
+def test_noise_from_the_clean_end_stays_there() -> None:
+    made = with_nfe(_noisy(StepNoise(kind=NoiseKind.TIME, amount=0.0)), 8).schedule
+    assert {step.noise.amount for step in made.steps if step.noise is not None} == {0.0}
+
+
+def test_levels_that_rise_are_refused() -> None:
+    times = (80.0, 1.0, 8.0, 1.0, 0.02)
+    restart = StepNoise(kind=NoiseKind.TIME, amount=1.0)
+    steps = list(published.ddim_steps(4))
+    steps[1] = steps[1].model_copy(update={"noise": restart})
+    schedule = Schedule(process=edm(), times=times, steps=steps)
+    with pytest.raises(InvalidSchedule, match=r"times\[2\]: a restart raises it from 1.0 to 8.0"):
+        with_nfe(schedule, 6)
+    with pytest.raises(InvalidSchedule, match=r"times\[2\]: a restart raises it"):
+        fitted(schedule, edm(sigma_max=20.0))

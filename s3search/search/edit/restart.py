@@ -8,7 +8,7 @@ level but hardly the first, hence the search tries several beginnings.
 import math
 
 from s3search.errors import InvalidSchedule
-from s3search.rules import Free
+from s3search.rules import Free, NoiseKind
 from s3search.schedules.schedule import Schedule
 
 _MOST_RATIO = 160.0  # sigma / alpha that stands for pure noise, about where VP processes begin
@@ -20,12 +20,15 @@ def begun_lower(schedule: Schedule, halvings: int) -> Schedule | None:
 
     None where that is not possible: free steps hold numbers for their levels, a jump and a noise
     scale hold for a first level, times that differ from their levels and steps of statistics are
-    left alone.
+    left alone; so is noise that a time gives the amount of, or that the start adds.
     """
     if halvings == 0:
         return schedule
     process, start = schedule.process, schedule.start
     if start.jump is not None or start.noise_scale is not None or schedule.has_network_times:
+        return None
+    noises = [step.noise for step in schedule.steps if step.noise is not None]
+    if start.noise is not None or any(noise.kind is NoiseKind.TIME for noise in noises):
         return None
     if schedule.statistics is not None or any(
         isinstance(step.predictor, Free) or step.compensation is not None
