@@ -55,6 +55,8 @@ def described(schedule: Schedule) -> str:
         lines.append(
             f"Start: noise times {schedule.start.noise_scale:.5g}, not its level's sigma."
         )
+    if schedule.start.noise is not None:
+        lines.append(f"Start: noise {schedule.start.noise.in_words} is added to the first state.")
     if name is None:
         pairs = zip(levels, [*levels[1:], "0"], schedule.steps, strict=False)
         lines += [f"  {s} to {t}: {step_sentence(step)}" for s, t, step in pairs]
@@ -141,10 +143,12 @@ def _corrected(step: Step) -> str:
 
 
 def _around(step: Step) -> str:
-    """What is done before a step, and what the network is told."""
+    """What is done before a step, what is added to it, and what the network is told."""
     text = ""
     if step.compensation is not None:
         text += f", after {step.compensation.sentence}"
+    if step.noise is not None:
+        text += f" + noise {step.noise.in_words}"
     if step.network_time is not None:
         text += f"; network told {step.network_time:.5g}"
     return text

@@ -148,6 +148,9 @@ def _is_wider(key: str, old: Any, new: Any) -> bool:
         return old is None or (new is not None and new[0] <= old[0] and old[1] <= new[1])
     if key in _LIMITS:
         return bool(_LIMITS[key] * (new - old) >= 0)
+    if key.startswith("noise."):
+        before = [1.0, 1.0] if old is None and key == "noise.s_noise" else old
+        return before is None or (new is not None and new[0] <= before[0] <= before[1] <= new[1])
     if key.startswith("ranges."):
         return bool(old is not None and new[0] <= old[0] and old[1] <= new[1])
     return key.startswith(_MOVES) or (key == "target" and new == ANY)

@@ -175,3 +175,34 @@ def test_a_copy_has_the_versions(tmp_path: Path) -> None:
         assert warm == expected
         assert warm
         assert all(isinstance(schedule, Schedule) for _, schedule in warm)
+
+
+@pytest.mark.parametrize(
+    ("noise", "is_wider"),
+    [
+        ("{eta=[0,1]}", True),
+        ("{eta=[0.0,0.5],gamma=[0,1]}", True),
+        ("{eta=[0.0,0.5],s_noise=[0.9,1.1]}", True),
+        ("{eta=[0.0,0.5],s_noise=[1.01,1.1]}", False),  # 1, which it was, is no choice any more
+        ("{gamma=[0,1]}", False),
+    ],
+)
+def test_noise_in_the_space_may_be_added_and_grow(
+    tmp_path: Path, noise: str, is_wider: bool
+) -> None:
+    small = ("search.algorithm=random", "search.evaluations=4", "search.baselines=false")
+    _run(study_config(tmp_path, *small, "space.noise={eta=[0.0,0.5]}"))
+    config = study_config(tmp_path, *small[::2], "space.noise=" + noise, _MORE)
+    assert (extension_of(config, _space(config)) is not None) is is_wider
+
+
+def test_a_study_of_before_noise_may_go_on_with_it(tmp_path: Path) -> None:
+    small = ("search.algorithm=random", "search.evaluations=4", "search.baselines=false")
+    _run(study_config(tmp_path, *small))
+    with open_study(study_config(tmp_path).storage.url, "t") as store:
+        assert "noise" not in store.space
+        assert "noise" not in store.space["mutation"]
+    same = study_config(tmp_path, *small)
+    assert extension_of(same, _space(same)) is None
+    config = study_config(tmp_path, *small[::2], "space.noise={eta=[0,1]}", _MORE)
+    assert _planned(config).nfe == (3,)

@@ -23,6 +23,7 @@ from s3search.rules import AnyRule, Prediction, RelaxationKind, SearchedRule, so
 from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind, Step
 from s3search.search.edit.recipe import choice_of, solver_of, strength_of
 from s3search.search.predictor.base import Array, Example, Mask
+from s3search.solvers.noise_shares import noise_shares
 
 _CLEAN, _NOISY = 1.0, 2.0  # in lam, beyond the finite levels
 _PLACES = 8  # rows of `flat`
@@ -35,7 +36,8 @@ _RELAXATIONS = tuple(RelaxationKind)
 _STARTS = tuple(StartKind)
 
 _ORDER, _DATA = 0, 1  # columns of `tokens`
-_CORRECTED = -8 - len(_STARTS)  # the first column after those of the rule
+_CORRECTED = -8 - len(_STARTS)
+_FRESH = _CORRECTED - 1  # the first column after those of the rule
 
 Solvers = tuple[type[SearchedRule], ...]
 
@@ -136,7 +138,7 @@ class _Known:
 
 
 def tokens(schedule: Schedule) -> Array:  # (n_steps, ...)
-    """One row per step: its rule and corrector, where it begins and ends, its network
+    """One row per step: its rule, noise and corrector, where it begins and ends, its network
     time there; the first row carries how the trajectory starts.
     """
     return _tokens(_Known(schedule.id, schedule), tuple(solvers().values()))
@@ -148,8 +150,10 @@ def flat(schedules: Sequence[Schedule]) -> Array:  # (n, ...)
     return np.array([_flat(_Known(schedule.id, schedule), drawn) for schedule in schedules])
 
 
-def compact(schedules: Sequence[Schedule]) -> Array:  # (n, 12)
-    """Where the trajectory ends, how its times are spread, and how often what is chosen."""
+def compact(schedules: Sequence[Schedule]) -> Array:  # (n, 13)
+    """Where the trajectory ends, how its times are spread, how often what is chosen, and how much
+    of its states is fresh noise.
+    """
     drawn = tuple(solvers().values())
     return np.array([_compact(_Known(schedule.id, schedule), drawn) for schedule in schedules])
 
@@ -157,12 +161,13 @@ def compact(schedules: Sequence[Schedule]) -> Array:  # (n, 12)
 @lru_cache(maxsize=_REMEMBERED)
 def _tokens(known: _Known, drawn: Solvers) -> Array:
     schedule = known.schedule
-    lams = _lams(schedule)
+    lams, shares = _lams(schedule), noise_shares(schedule)
     rows = []
     for i, step in enumerate(schedule.steps):
         t = step.network_time
         shift = 0.0 if t is None else schedule.process.lam(t) - lams[i + 1]
         place = (
+            shares[i],
             step.corrector is not None,
             step.corrector is not None and step.corrector.kind is CorrectorKind.IMPLICIT,
             step.compensation is not None,
@@ -206,6 +211,7 @@ def _compact(known: _Known, drawn: Solvers) -> Array:
         order[-1],
         data.mean(),
         corrected.mean(),
+        own[:, _FRESH].mean(),
     )
     return np.array(summaries, dtype=np.float64)
 

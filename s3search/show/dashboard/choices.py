@@ -69,4 +69,5 @@ def choice(step: Step) -> str:
     """A step in a few words, without its numbers."""
     title, extrapolated, _ = describe_rule(step.predictor)
     corrected = "" if step.corrector is None else f" + {step.corrector.kind.value}"
-    return f"{title}, {extrapolated}, {step.predictor.extent}{corrected}"
+    added = "" if step.noise is None else " + noise"
+    return f"{title}, {extrapolated}, {step.predictor.extent}{corrected}{added}"

@@ -159,6 +159,8 @@ def _draw_strip(axes: Axes, schedule: Schedule, framed: Sequence[int] = ()) -> N
         text = f"{title}\n{step.predictor.extent}"
         if step.corrector is not None:
             text += f"\n+ {step.corrector.kind.value}"
+        if step.noise is not None:
+            text += f"\n+ noise {step.noise.amount:.2g}"
         if has_words:
             axes.text(i + 0.5, 0.5, text, ha="center", va="center", color="white", fontsize=7)
     axes.set_ylim(0, 1)

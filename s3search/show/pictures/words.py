@@ -60,6 +60,8 @@ def headline(schedule: Schedule) -> str:
     ]
     if start.noise_scale is not None:
         parts.append(f"begun with noise times {start.noise_scale:.5g}")
+    if start.noise is not None:
+        parts.append(f"noise {start.noise.in_words} added to the first state")
     if start.network_time is not None:
         parts.append(f"network told {start.network_time:.5g} at first")
     if patch is not None and patch.skip_scale is not None:

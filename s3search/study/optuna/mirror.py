@@ -161,7 +161,7 @@ def _optuna_trial(
         "schedule": json.dumps(trial.schedule.to_dict()),
         "n_images": measured.question.n_images,
     }
-    values = None
+    values, params = None, summary(trial.schedule, is_baseline=trial.origin.is_baseline)
     if measured.estimate is None:
         state = TrialState.FAIL
         attributes["error"] = measured.error
@@ -177,8 +177,8 @@ def _optuna_trial(
     return create_trial(
         state=state,
         values=values,
-        params=summary(trial.schedule, is_baseline=trial.origin.is_baseline),
-        distributions=DISTRIBUTIONS,
+        params=params,
+        distributions={name: DISTRIBUTIONS[name] for name in params},
         user_attrs=attributes,
         system_attrs={CONSTRAINTS: list(broken)} if broken else {},
     )

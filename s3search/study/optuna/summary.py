@@ -1,4 +1,4 @@
-"""At most a dozen numbers about a schedule, as Optuna parameters: what plots of a study can say
+"""A dozen numbers about a schedule, as Optuna parameters: what plots of a study can say
 something about.
 """
 
@@ -14,6 +14,7 @@ from optuna.distributions import (
 
 from s3search.rules import Prediction, level
 from s3search.schedules.schedule import Schedule, StartKind
+from s3search.solvers.noise_shares import noise_shares
 
 _SIGMA = FloatDistribution(1e-6, 1e6, log=True)
 _SHARE = FloatDistribution(0.0, 1.0)
@@ -31,13 +32,18 @@ DISTRIBUTIONS: dict[str, BaseDistribution] = {
     "sigma_middle": _SIGMA,
     "sigma_last_call": _SIGMA,
     "sigma_end": _SIGMA,
+    "noise_share": FloatDistribution(0.0, 100.0),  # of schedules that draw noise in their steps
 }
 
 
 def summary(schedule: Schedule, *, is_baseline: bool) -> dict[str, Any]:
-    """The values of `DISTRIBUTIONS` for one schedule; sigma is the noise-to-signal ratio."""
+    """The values of `DISTRIBUTIONS` for one schedule, as far as it has them; sigma is the
+    noise-to-signal ratio.
+    """
     rules = [step.predictor for step in schedule.steps]
     ratios = [_ratio(schedule, t) for t in schedule.times]
+    shares = noise_shares(schedule)
+    drawn = {"noise_share": min(fmean(shares), 100.0)} if any(shares) else {}
     return {
         "is_baseline": is_baseline,
         "nfe": schedule.nfe,
@@ -50,6 +56,7 @@ def summary(schedule: Schedule, *, is_baseline: bool) -> dict[str, Any]:
         "sigma_middle": ratios[len(ratios) // 2],
         "sigma_last_call": ratios[-2],
         "sigma_end": ratios[-1],
+        **drawn,
     }
 
 
