@@ -247,6 +247,7 @@ class Evaluator:
             block_value=metric.block_mean(seen, question.block_images),
             replicates=replicates,
             guards=observed.by_guards,
+            guard_errors=observed.guard_errors,
             metric=metric.kind,
             extractor=metric.view.name,
             reference_digest=metric.statistic.digest,

@@ -9,7 +9,7 @@ from torch import Tensor
 from s3search.evaluation.metric import Metric
 from s3search.evaluation.views import Condition
 from s3search.metrics.samples import Array
-from s3search.search.questions import Measure
+from s3search.search.questions import Measure, Rung
 
 
 class Observed:
@@ -60,3 +60,12 @@ class Observed:
             return ()
         pairs = zip(self._guards, self._by_guards, strict=True)
         return tuple(guard.statistic.value(np.concatenate(seen)) for guard, seen in pairs)
+
+    @property
+    def guard_errors(self) -> tuple[float | None, ...]:
+        """The standard errors of `by_guards` where a person asks; a search needs none."""
+        if self.question.rung is not Rung.USER:
+            return ()
+        pairs = zip(self._guards, self._by_guards, strict=True)
+        found = (guard.statistic.estimate(np.concatenate(seen)) for guard, seen in pairs)
+        return tuple(each.standard_error for each in found)

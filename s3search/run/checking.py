@@ -9,6 +9,8 @@ from s3search.errors import InvalidConfig
 from s3search.evaluation.record import Finding, Status
 from s3search.evaluation.sanity.checking import FEATURES, SCORE
 from s3search.evaluation.sanity.rungs import GRADIENT, GUARDS, REAL, SECOND
+from s3search.processes import NoiseProcess
+from s3search.run.guard_check import guard_findings
 from s3search.search.ladder import LadderRung
 from s3search.study.database.store import stored_study
 from s3search.study.file.config import StudyConfig
@@ -35,7 +37,7 @@ class Checked:
         }
 
 
-def checked(config: StudyConfig, pool: Pool) -> Checked:
+def checked(config: StudyConfig, process: NoiseProcess, pool: Pool) -> Checked:
     """What a few calls tell of what the workers have loaded; raises `InvalidConfig` where every
     measurement would be wrong.  A study that has measured something is not checked again.
     """
@@ -45,6 +47,8 @@ def checked(config: StudyConfig, pool: Pool) -> Checked:
         if store is not None and store.measured_with() is not None:
             return Checked()
     findings = [each for each in findings_by(pool) if _is_asked(config, each)]
+    if not any(each.status is Status.ERROR for each in findings):
+        findings += guard_findings(config, process, pool)
     errors = [each for each in findings if each.status is Status.ERROR]
     if errors:
         may_work = any(each.check not in (FEATURES, SCORE) for each in errors)

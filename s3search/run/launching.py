@@ -71,7 +71,7 @@ def launch_on(
     space = aimed(config, space, description)
     extension = extension_of(config, space)
     start = prepare(config, space, description, extension)
-    found = checked(config, pool)
+    found = checked(config, description.process, pool)
     content = {**space.model_dump(mode="json"), "statistics": start.description.statistics}
     row = extension_row(extension) if extension is not None and extension.is_new else None
     with create_or_resume(config, content, takeover=takeover, extension=row) as store:

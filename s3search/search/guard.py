@@ -1,11 +1,15 @@
 """What may not get worse while the metric gets better.
 
 A guard is another metric of the same images, and a schedule keeps it where its value is at most
-``times`` that of the best published solver (at least, of what is maximised).  Values may be
-negative, so the limit is taken as a distance from that value v:
+``times`` that of the best published solver (at least, of what is maximised), or at most so much
+worse.  Values may be negative, so the limit is taken as a distance from that value v:
 
-    limit = v + (times - 1) |v|        minimised, times >= 1 allows more
-    limit = v - (1 - times) |v|        maximised, times <= 1 allows less
+    limit = v + (times - 1) |v| + worse_by        minimised, times >= 1 allows more
+    limit = v - (1 - times) |v| - worse_by        maximised, times <= 1 allows less
+
+Where v may be 0 a multiple of it is no limit: noise alone says which side of 0 it is on, and by
+how little.  What is said as a multiple of such a value is refused before a search
+(`s3search.run.guard_check`); ``worse_by`` needs no scale.
 
 The best published solver is the best by the metric itself, of what was measured until then at the
 same number of calls.  What a search makes that breaks a guard counts as what did not work: it is
@@ -27,11 +31,13 @@ class Guard:
 
     name: str
     direction: Direction
-    times: float
+    times: float = 1.0
+    worse_by: float = 0.0  # in the metric's own unit
 
     def limit(self, published: float) -> float:
         """The worst value that keeps it, beside the best published solver's."""
-        return published + (self.times - 1.0) * abs(published)
+        allowed = self.direction.loss(self.worse_by)
+        return published + (self.times - 1.0) * abs(published) + allowed
 
     def excess(self, value: float, published: float) -> float:
         """By how much the limit is broken, above 0, or kept, below."""

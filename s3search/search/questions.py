@@ -138,6 +138,7 @@ class Measurement:
     block_value: float | None = None  # mean estimate of blocks of `question.block_images`
     replicates: tuple[float, ...] | None = None  # see `s3search.metrics.intervals`
     guards: tuple[float, ...] = ()  # what each guard gives the same images; none if stopped early
+    guard_errors: tuple[float | None, ...] = ()  # of `guards`, of what a person asks for alone
     broken: tuple[str, ...] = ()  # guards for which a search takes it for what did not work
     second: "Measurement | None" = None  # the same images by the second metric
     of_second: bool = False  # whether this is one of the second metric
@@ -314,6 +315,8 @@ class Polish:
             asked = (*asked, *self.fixed, self.keeps_steps, self.whole_steps)
         if self.beside is not None:
             asked = (*asked, self.beside.id, *(guard.times for guard in self.guards))
+            apart = [guard.worse_by for guard in self.guards]
+            asked = (*asked, *apart) if any(apart) else asked
         return _digest("polish", self.trial.id, *asked)
 
     @property

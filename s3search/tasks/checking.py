@@ -6,6 +6,7 @@ from s3search.cluster import check_address
 from s3search.cluster.asking import described, findings_by
 from s3search.evaluation.record import Finding, Status
 from s3search.evaluation.spec import load_ems, load_gaussian
+from s3search.run.guard_check import guard_findings
 from s3search.run.launching import space_of, workers
 from s3search.run.prepare import prepare
 from s3search.run.targets import aimed, check_target
@@ -37,7 +38,10 @@ def check_study(config: StudyConfig, *, loads: bool = True) -> list[Finding]:
     with workers(_here(config)) as pool:
         description = described(pool, layers=space.cost is not None)
         prepare(config, aimed(config, space, description), description)
-        return list(findings_by(pool))
+        found = list(findings_by(pool))
+        if not any(each.status is Status.ERROR for each in found):
+            found += guard_findings(config, description.process, pool)
+        return found
 
 
 def _here(config: StudyConfig) -> StudyConfig:

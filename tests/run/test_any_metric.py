@@ -1,6 +1,7 @@
 """Searches by a score, a pair and other distances than Fréchet's; guards, second metrics."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor
 import s3search
 from s3search.errors import InvalidConfig
 from s3search.evaluation.evaluator import Evaluator
-from s3search.evaluation.record import CheckRequest, Population
+from s3search.evaluation.record import CheckRequest, Population, Status
 from s3search.evaluation.spec import EvaluatorSpec, MetricSpec
 from s3search.models import digits
 from s3search.processes import edm
@@ -29,6 +30,7 @@ from s3search.search.trial import Origin, Trial, seeded
 from s3search.study.database.store import open_study
 from s3search.study.file.config import StudyConfig, parse_config
 from s3search.study.results.frame import evaluations_frame, validated
+from s3search.tasks.checking import check_study
 from tests.metrics.extractors.models import save_clip
 from tests.suites.pool_suite import start_ray
 from tests.support import pipelines
@@ -443,11 +445,48 @@ TABLES: dict[str, Any] = {
             {"score": "psnr", "guard": [{"score": "psnr", "at_most": 1.1}]},
             r"guard.*maximized needs at_least",
         ),
+        (
+            {"score": "psnr", "guard": [{"score": "psnr", "at_least": 0.9, "worse_by": 1.0}]},
+            r"guard.*or worse_by, by how much it may be worse, and nothing else",
+        ),
     ],
 )
 def test_a_metric_that_cannot_be_is_refused(metric: Any, words: str) -> None:
     with pytest.raises(InvalidConfig, match=words):
         parse_config({**TABLES, "metric": metric})
+
+
+def test_a_guard_that_is_a_multiple_of_what_may_be_0_is_refused() -> None:
+    """A kernel distance is about 0 for good images, and 1.1 times that is no limit."""
+    kernel = {"kind": "kernel", "features": "digits"}
+
+    def searched(**limit: float) -> SearchResult:
+        metric = {**ASKED, "guard": [{"features": "digits", "at_most": 9.0}, {**kernel, **limit}]}
+        changes = {**SMALL, "nfe": 12, "evaluations": 1, "n_images": 40, "metric": metric}
+        return s3search.search("digits", **changes, reference="digits")
+
+    with pytest.raises(
+        InvalidConfig, match=r"metric\.guard\[1\]\.at_most: kernel in dig"
+    ) as raised:
+        searched(at_most=1.1)
+    said = str(raised.value)
+    between = re.search(r"\(95 % (\S+) to (\S+)\) of 40 images, and so many times what may", said)
+    assert between is not None and float(between[1]) <= 0.0 <= float(between[2])
+    worse_by = re.search(r"worse_by = (\S+),", said)
+    assert worse_by is not None
+    assert searched(worse_by=float(worse_by[1])).comparison["claims"]
+
+
+def test_a_guard_that_is_a_multiple_of_what_is_not_0_has_a_limit(tmp_path: Path) -> None:
+    """Few calls make images whose log-probability is far from 0, and it may be negative."""
+    guard = {**ASKED, "at_least": 0.9}
+    tables = {**TABLES, "metric": {"features": "digits", "guard": [guard]}}
+    config = parse_config(
+        {**tables, "search": {"evaluations": 1, "n_images": 60}, "cluster": {"address": "inline"}}
+    )
+    (found,) = [each for each in check_study(config) if each.check == "limits of guards"]
+    assert found.status is Status.OK
+    assert "gives DPM-Solver++(2M) with 4 calls -" in found.message
 
 
 def test_what_is_missing_beside_it_is_refused() -> None:

@@ -51,6 +51,25 @@ def test_a_limit_allows_more_of_any_sign(
     assert guard.says(broken, published_value, "DDIM").endswith("broken")
 
 
+@pytest.mark.parametrize("published_value", [3.0, 0.0, -2e-4])
+@pytest.mark.parametrize("direction", Direction)
+def test_a_limit_in_the_guards_own_unit_needs_no_scale(
+    direction: Direction, published_value: float
+) -> None:
+    guard = Guard(name="kernel", direction=direction, worse_by=0.5)
+    worse = direction.loss(1.0)
+    assert guard.limit(published_value) == pytest.approx(published_value + 0.5 * worse)
+    assert guard.excess(published_value + 0.49 * worse, published_value) < 0.0
+    assert guard.excess(published_value + 0.51 * worse, published_value) > 0.0
+
+
+def test_polishings_under_other_limits_are_other_questions() -> None:
+    trial = Trial.of(SCHEDULES[0], searched("mutation"))
+    polish = Polish(trial=trial, iterations=1, n_images=4, seed=0, noise_seed=0, beside=trial)
+    held = [replace(FEWER, times=1.0, worse_by=by) for by in (0.0, 0.1, 0.2)]
+    assert len({replace(polish, guards=(guard,)).key for guard in held}) == 3
+
+
 def test_the_limit_is_that_of_the_best_published_by_the_metric_so_far() -> None:
     limits = GuardLimits((FEWER,))
     assert limits.excesses(_measured(3, 0.1, [9.0])) == ()  # nothing published is known yet

@@ -101,30 +101,37 @@ class MeasureTable(OpenTable):
 
 class GuardTable(MeasureTable):
     """``[[metric.guard]]``: what may not get worse while the metric gets better, as a multiple of
-    what the best published solver has.
+    what the best published solver has, or as a distance from it.
     """
 
     at_most: float | None = Field(default=None, gt=0)  # of what is minimised
     at_least: float | None = Field(default=None, gt=0)  # of what is maximised
+    worse_by: float | None = Field(default=None, ge=0)  # of either, in its own unit
 
     @property
     def guard(self) -> Guard:
         """As a search knows it."""
         times = self.at_most if self.at_least is None else self.at_least
-        assert times is not None  # checked below
         name = str(self.options.get("object", self.named))
         if self.kind not in ("frechet", "score"):
             name = f"{self.kind} in {name}"
-        return Guard(name=name, direction=self.settled_direction, times=times)
+        return Guard(
+            name=name,
+            direction=self.settled_direction,
+            times=1.0 if times is None else times,
+            worse_by=self.worse_by or 0.0,
+        )
 
     @model_validator(mode="after")
     def _has_a_limit(self) -> "GuardTable":
         is_minimized = self.settled_direction is Direction.MINIMIZE
         right, wrong = ("at_most", "at_least") if is_minimized else ("at_least", "at_most")
-        if getattr(self, right) is None or getattr(self, wrong) is not None:
+        given = (getattr(self, right), self.worse_by)
+        if getattr(self, wrong) is not None or sum(each is not None for each in given) != 1:
             raise ValueError(
                 f"a guard that is {self.settled_direction.value}d needs {right}, how many times "
-                "the best published solver's value it may have, and nothing else"
+                "the best published solver's value it may have, or worse_by, by how much it may "
+                "be worse, and nothing else"
             )
         return self
 
