@@ -64,6 +64,9 @@ def make_diarist(diary: Path) -> Callable[[Any], Any]:
             os.kill(os.getpid(), signal.SIGSTOP)
         while what == "spin":  # never gives the interpreter's lock away
             re.match("(a*)*b", "a" * 40)
+        while what == "wait":  # until the test lets it go
+            what = "0" if go_file(diary).exists() else "wait"
+            time.sleep(0.02)
         if what == "hang once":
             what = "600" if len(starts(diary)) == 1 else "0"
         time.sleep(float(what))
@@ -75,6 +78,11 @@ def make_diarist(diary: Path) -> Callable[[Any], Any]:
 def die_while_loading() -> Callable[[Any], Any]:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("unreachable")
+
+
+def go_file(diary: Path) -> Path:
+    """What ends the wait of tasks that do."""
+    return diary.with_name("go")
 
 
 def starts(diary: Path) -> list[tuple[str, int]]:
@@ -100,7 +108,7 @@ def test_tasks_of_a_killed_worker_run_again_and_have_one_outcome_each(
     pool: AnyPool, diary: Path
 ) -> None:
     all_here(pool, diary)
-    tasks = diary_tasks(a="2", b="2", c="0.1", d="0.1", e="0.1")
+    tasks = diary_tasks(a="wait", b="wait", c="0.1", d="0.1", e="0.1")
     for task in tasks[:4]:
         pool.submit(task)
     outcomes = []
@@ -109,6 +117,7 @@ def test_tasks_of_a_killed_worker_run_again_and_have_one_outcome_each(
     assert outcomes == []
     killed, pid = starts(diary)[0]
     os.kill(pid, signal.SIGKILL)
+    go_file(diary).touch()
     results = {o.task_id: o for o in run_all_pending(pool)} | run_all(pool, tasks[4:])
     assert {name: o.reply for name, o in results.items()} == {t.id: t.id for t in tasks}
     n_starts = Counter(name for name, _ in starts(diary))
