@@ -8,6 +8,7 @@ a spacing and an end:
 """
 
 from s3search.rules import clock_of
+from s3search.schedules.published.ada_sde import InnerPoint, ada_sde
 from s3search.schedules.published.baselines import baselines
 from s3search.schedules.published.churn import (
     Churn,
@@ -58,6 +59,16 @@ from s3search.schedules.published.flow import (
     flow_heun_steps,
     flow_steps,
 )
+from s3search.schedules.published.flow_noise import (
+    Diffusion,
+    flow_2s_ancestral,
+    flow_2s_ancestral_on,
+    flow_ancestral,
+    flow_ancestral_steps,
+    full_diffusion,
+    interpolant_sde,
+    sit_diffusion,
+)
 from s3search.schedules.published.guided import guided_in_interval, with_guidance
 from s3search.schedules.published.jumps import with_jump
 from s3search.schedules.published.momentum import (
@@ -69,6 +80,15 @@ from s3search.schedules.published.momentum import (
 )
 from s3search.schedules.published.network_times import with_network_times
 from s3search.schedules.published.raised import Method
+from s3search.schedules.published.renoised import (
+    distilled_times,
+    lcm,
+    lcm_on,
+    renoised,
+    renoised_steps,
+    tcd,
+    tcd_on,
+)
 from s3search.schedules.published.restart import RestartInterval, restart, restart_on
 from s3search.schedules.published.runge_kutta import (
     dpm2,
@@ -106,13 +126,16 @@ from s3search.schedules.spacing import End, EndRule, Spacing
 
 __all__ = [
     "Churn",
+    "Diffusion",
     "End",
     "EndRule",
+    "InnerPoint",
     "Method",
     "RestartInterval",
     "SdeVariant",
     "Spacing",
     "Variance",
+    "ada_sde",
     "ancestral_on",
     "baselines",
     "bdia",
@@ -128,6 +151,7 @@ __all__ = [
     "ddpm_steps",
     "deis",
     "deis_steps",
+    "distilled_times",
     "dpm2",
     "dpm2_on",
     "dpm_2_ancestral",
@@ -154,22 +178,32 @@ __all__ = [
     "f_pndm_steps",
     "falling",
     "flow_2m",
+    "flow_2s_ancestral",
+    "flow_2s_ancestral_on",
+    "flow_ancestral",
+    "flow_ancestral_steps",
     "flow_euler",
     "flow_heun",
     "flow_heun_steps",
     "flow_steps",
+    "full_diffusion",
     "guided_in_interval",
     "heun",
     "heun_ancestral",
     "heun_churn",
     "heun_steps",
+    "interpolant_sde",
     "ipndm",
     "ipndm_steps",
+    "lcm",
+    "lcm_on",
     "lms",
     "momentum",
     "momentum_steps",
     "on_times",
     "plms_steps",
+    "renoised",
+    "renoised_steps",
     "restart",
     "restart_on",
     "rho_ab",
@@ -183,7 +217,10 @@ __all__ = [
     "sde_steps",
     "singlestep_on",
     "singlestep_orders",
+    "sit_diffusion",
     "split_order",
+    "tcd",
+    "tcd_on",
     "unipc",
     "unipc_steps",
     "with_guidance",

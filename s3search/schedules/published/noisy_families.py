@@ -8,6 +8,12 @@ from collections.abc import Callable, Mapping
 from s3search.processes import NoiseProcess
 from s3search.schedules.published.churn import dpm_2_churn, euler_churn, heun_churn
 from s3search.schedules.published.dpm import ddim
+from s3search.schedules.published.flow_noise import (
+    flow_ancestral,
+    interpolant_sde,
+    sit_diffusion,
+)
+from s3search.schedules.published.renoised import renoised, tcd_on
 from s3search.schedules.published.restart import restart
 from s3search.schedules.published.sde import dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_sde
 from s3search.schedules.published.stochastic import (
@@ -19,7 +25,7 @@ from s3search.schedules.published.stochastic import (
     heun_ancestral,
 )
 from s3search.schedules.schedule import Schedule
-from s3search.schedules.spacing import End, Spacing
+from s3search.schedules.spacing import End, Spacing, grid
 
 Families = Mapping[str, Callable[[NoiseProcess, int, Spacing, End], Schedule]]
 """Samplers by their names: a process, calls, spacing and end make a schedule, or raise
@@ -43,4 +49,10 @@ NOISY_FAMILIES: Families = {
     "EDM Heun churn": lambda p, n, s, e: heun_churn(p, nfe=n, spacing=s, end=e),
     "DPM-Solver-2 churn": lambda p, n, s, e: dpm_2_churn(p, nfe=n, spacing=s, end=e),
     "Restart": lambda p, n, s, e: restart(p, nfe=n, spacing=s, end=e),
+    "LCM (re-noising)": lambda p, n, s, e: renoised(p, nfe=n, spacing=s, end=e),
+    "TCD eta 0.3": lambda p, n, s, e: tcd_on(p, grid(p, n, s, e), 0.3),
+    "Flow ancestral": lambda p, n, s, e: flow_ancestral(p, nfe=n, spacing=s, end=e),
+    "SiT SDE": lambda p, n, s, e: interpolant_sde(
+        p, nfe=n, epsilon=sit_diffusion, spacing=s, end=e
+    ),
 }

@@ -8,21 +8,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from s3search.schedules.schedule import Schedule
-from tests.support.golden import ancestral, cases, churn, sde
+from tests.support.golden import ancestral, cases, churn, renoised, sde
 from tests.support.helpers import Waits
 
 Case = Mapping[str, Any]
 Adaptor = Callable[[Case], "Schedule | cases.Problem"]
 
-_WAITING = (
-    "SASolverScheduler",
-    "FlowMatchEulerDiscreteScheduler",
-    "FlowMatchLCMScheduler",
-    "LCMScheduler",
-    "LTXEulerAncestralRFScheduler",
-    "TCDScheduler",
-    "sample_euler_ancestral_RF",
-)
+_WAITING = ("SASolverScheduler",)
 
 
 def problem_of(case: Case) -> "cases.Problem":
@@ -57,6 +49,13 @@ SAMPLERS: dict[str, Adaptor] = {
     "sample_dpm_2": churn.k_diffusion,
     "EulerDiscreteScheduler": churn.diffusers_euler,
     "EDMEulerScheduler": churn.diffusers_euler,
+    "sample_euler_ancestral_RF": renoised.k_flow_euler,
+    "sample_dpmpp_2s_ancestral_RF": renoised.k_flow_2s,
+    "FlowMatchEulerDiscreteScheduler": renoised.flow_euler,
+    "FlowMatchLCMScheduler": renoised.flow_lcm,
+    "LTXEulerAncestralRFScheduler": renoised.ltx,
+    "LCMScheduler": renoised.lcm,
+    "TCDScheduler": renoised.tcd,
     "DDIMScheduler": ancestral.ddim,
     "DDPMScheduler": ancestral.ddpm,
     **sde.SAMPLERS,
@@ -66,6 +65,7 @@ SAMPLERS: dict[str, Adaptor] = {
 FAMILIES: dict[str, Adaptor] = {
     **dict.fromkeys(("sde_diffusers", "sde_k_diffusion"), _by_name),
     "sde_edm": churn.nvlabs,
+    "adasde": renoised.ada,
     "restart": churn.restart,
-    **dict.fromkeys(("adasde", "er_sde", "sa_solver", "seeds"), _waits),
+    **dict.fromkeys(("er_sde", "sa_solver", "seeds"), _waits),
 }
