@@ -6,6 +6,9 @@
     trajectory   the distance, in the metric's own features, between the schedule's images and
                  those of a fine solve from the same noises
 
+Noise in steps adds to the variances of the first, and is common to all schedules in the second,
+row by row; the third has no score for them, since noise leads away from a fine solve.
+
 Where the metric is a score of single images, which has no features, the mixture has nothing to
 say, and the trajectory's error is taken in pixels.  The first two make no network call.  Each
 ranks schedules on a scale of its own, and how far to trust one differs between models and must be
@@ -78,8 +81,8 @@ class ProxyScorer:
 
     A score is nan where there is none: for a schedule that needs statistics (DPM-Solver-v3),
     patches the network or makes numbers that are not finite; in the first two proxies also for a
-    Gaussian jump, and always if the reference has no images of the denoiser's shape, as for models
-    of latents.
+    Gaussian jump, in the third for noise in steps, and always if the reference has no images of
+    the denoiser's shape, as for models of latents.
 
     >>> proxies = ProxyScorer(denoiser, features, distance, images, noise)
     >>> proxies.mixture(schedules), proxies.trajectory(schedules, n_images=64, noise_seed=5)
@@ -140,13 +143,16 @@ class ProxyScorer:
         if self._axes is None or not plans:
             return scores
         rows = max(plan.n_rows for plan in plans.values())
-        size = max(1, _CHUNK_NUMBERS // (3 * rows * len(self._axes.modes)))
-        numbers = list(plans)
-        for first in range(0, len(numbers), size):
-            chunk = numbers[first : first + size]
-            batch = PlanBatch([plans[b] for b in chunk])
-            with np.errstate(over="ignore", invalid="ignore"):
-                scores[chunk] = principal_distance(batch, self._axes)
+        for noisy in (False, True):  # apart: draws are further columns
+            own = {b: plan for b, plan in plans.items() if bool(plan.noisy_rows) is noisy}
+            n_parts = 3 + max((len(plan.noisy_rows) for plan in own.values()), default=0)
+            size = max(1, _CHUNK_NUMBERS // (n_parts * rows * len(self._axes.modes)))
+            numbers = list(own)
+            for first in range(0, len(numbers), size):
+                chunk = numbers[first : first + size]
+                batch = PlanBatch([own[b] for b in chunk])
+                with np.errstate(over="ignore", invalid="ignore"):
+                    scores[chunk] = principal_distance(batch, self._axes)
         scores[~np.isfinite(scores)] = np.nan
         return scores
 
@@ -210,10 +216,13 @@ class ProxyScorer:
         denoiser = fit_mixture(axes, images, n_components=k, labels=self._fitted(self._labels))
         n = self._settings.mixture_images
         shape = (-(-n // 2), *self._denoiser.sample_shape)
-        half = torch.randn(shape, generator=block_generator(_MIXTURE_SEED, 0))
-        noise = torch.cat([half, -half])[:n]  # antithetic: ranks as well as twice as many
-        cache = DenoiserCache(_CACHE_BYTES)
-        return MixtureSampler(axes, denoiser, noise.to(self._noise.device), cache)
+
+        def drawn(row: int | None = None) -> Tensor:
+            half = torch.randn(shape, generator=block_generator(_MIXTURE_SEED, 0, row))
+            return torch.cat([half, -half])[:n]  # antithetic: ranks as well as twice as many
+
+        cache, device = DenoiserCache(_CACHE_BYTES), self._noise.device
+        return MixtureSampler(axes, denoiser, drawn().to(device), cache, step_noise=drawn)
 
     @property
     def _fitted_images(self) -> Tensor | None:
@@ -295,4 +304,4 @@ def _finite(rows: Tensor) -> Array | None:
 
 def _is_plain(plan: Plan) -> bool:
     """Whether the plan is numbers alone, without weights per pixel or a map of its start."""
-    return not plan.pixel_rows and not plan.noisy_rows and plan.start_map is None
+    return not plan.pixel_rows and plan.start_map is None

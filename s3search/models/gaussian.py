@@ -9,10 +9,11 @@ For data x_0 ~ N(mu, Sigma), Sigma = U diag(l) U^T, everything is exact, mode by
 The second line is the probability flow (arXiv:2412.09726 jumps along it).  Since D is affine and a
 plan is linear in states and predictions, a plan maps the initial unit noise z to
 
-    x_end = G_noise z + G_mean mu + G_image c,     all G diagonal in the basis U
+    x_end = G_noise z + G_mean mu + G_image c + sum_r G_r xi_r,     all G diagonal in the basis U
 
-(c: the plan's constant image), so that what it makes is again Gaussian, with standard deviation
-|G_noise| along each mode, and its Frechet distance to the data is a sum over modes.
+(c: the plan's constant image, xi_r: what row r draws), so that what it makes is again Gaussian,
+with variance G_noise^2 + sum_r G_r^2 along each mode, and its Frechet distance to the data is a
+sum over modes.
 
 Shapes: B samples or plans, M = C H W modes, K components.
 """
@@ -134,18 +135,28 @@ class GaussianMixture:
 
 class EigenmodeGains(NamedTuple):
     """Factors (B, M) by which plans carry unit noise, the data's mean and their constant image
-    into the final state.
+    into the final state, and those (B, K, M) of what their noisy rows draw, in turn; 0 where a
+    plan draws less often.
     """
 
     noise: Array
     mean: Array
     image: Array
+    draws: Array
+
+    @property
+    def deviation(self) -> Array:  # (B, M)
+        """The standard deviation of the final state."""
+        if not self.draws.shape[1]:
+            return np.abs(self.noise)
+        found: Array = np.sqrt(self.noise**2 + (self.draws**2).sum(1))
+        return found
 
 
 def eigenmode_gains(plans: PlanBatch | Plan, eigenvalues: Array) -> EigenmodeGains:
     """What each plan does to each eigenmode (M,) of Gaussian data, run with the exact denoiser.
 
-    One vectorised pass over the stacked tables: about R^2 B M operations, no network call.
+    One vectorised pass over the stacked tables: about R^2 B M (3 + K) operations, no network call.
     """
     batch = plans if isinstance(plans, PlanBatch) else PlanBatch([plans])
     if any(plan.start_map is not None for plan in batch):
@@ -158,8 +169,10 @@ def eigenmode_gains(plans: PlanBatch | Plan, eigenvalues: Array) -> EigenmodeGai
     alpha, sigma = _call_levels(batch)  # (B, E)
     shrink = alpha[..., None] * eigenvalues
     shrink = shrink / (alpha[..., None] * shrink + sigma[..., None] ** 2)  # (B, E, M): k
-    states = np.zeros((n_plans, n_rows, 3, n_modes))  # 3: noise, mean, image
-    answers = np.zeros((n_plans, batch.q.shape[2], 3, n_modes))
+    drawn = np.cumsum(batch.noise != 0.0, axis=1)  # (B, R): how often, up to each row
+    n_parts = 3 + int(drawn.max(initial=0))  # noise, mean, image, draws
+    states = np.zeros((n_plans, n_rows, n_parts, n_modes))
+    answers = np.zeros((n_plans, batch.q.shape[2], n_parts, n_modes))
     every = np.arange(n_plans)
     start = np.array([plan.noise_scale for plan in batch])
     for r in range(n_rows):
@@ -168,11 +181,14 @@ def eigenmode_gains(plans: PlanBatch | Plan, eigenvalues: Array) -> EigenmodeGai
         states[:, r, 2] += batch.constant[:, r, None]
         begins = every[batch.first_row == r]
         states[begins, r, 0] = start[begins, None]
+        noisy = np.flatnonzero(batch.noise[:, r])
+        states[noisy, r, 2 + drawn[noisy, r]] += batch.noise[noisy, r, None]
         b, e = np.nonzero(batch.evaluated == r)
         k = shrink[b, e]
         answers[b, e] = k[:, None] * states[b, r]
         answers[b, e, 1] += 1.0 - k * alpha[b, e, None]
-    return EigenmodeGains(*np.moveaxis(states[:, -1], 1, 0))
+    end = states[:, -1]
+    return EigenmodeGains(end[:, 0], end[:, 1], end[:, 2], end[:, 3:])
 
 
 def gaussian_distance(
@@ -184,7 +200,7 @@ def gaussian_distance(
     """Frechet distance between what each plan makes of N(mean, Sigma) data and that data.
 
     The two Gaussians share their eigenvectors, so it is
-    sum_m (|G_noise| - sqrt(l))^2 + |G_mean mu + G_image c - mu|^2.
+    sum_m (deviation - sqrt(l))^2 + |G_mean mu + G_image c - mu|^2.
     """
     batch = plans if isinstance(plans, PlanBatch) else PlanBatch([plans])
     gains = eigenmode_gains(batch, eigenvalues)
@@ -193,7 +209,7 @@ def gaussian_distance(
     for b, plan in enumerate(batch):
         if plan.image is not None:
             offsets[b] += gains.image[b] * _coordinates(plan.image, eigenvectors)
-    spread = np.abs(gains.noise) - np.sqrt(eigenvalues)
+    spread = gains.deviation - np.sqrt(eigenvalues)
     distances: Array = (spread**2 + offsets**2).sum(1)
     return distances
 
@@ -207,10 +223,10 @@ def _call_levels(batch: PlanBatch) -> tuple[Array, Array]:
     return alpha, sigma
 
 
-def _weighted(weights: Array, forms: Array) -> Array:  # (B, n), (B, n, 3, M)
-    n_plans, n, _, n_modes = forms.shape
-    flat = forms.reshape(n_plans, n, 3 * n_modes)
-    total: Array = np.matmul(weights[:, None, :], flat).reshape(n_plans, 3, n_modes)
+def _weighted(weights: Array, forms: Array) -> Array:  # (B, n), (B, n, parts, M)
+    n_plans, n, n_parts, n_modes = forms.shape
+    flat = forms.reshape(n_plans, n, n_parts * n_modes)
+    total: Array = np.matmul(weights[:, None, :], flat).reshape(n_plans, n_parts, n_modes)
     return total
 
 

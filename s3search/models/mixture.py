@@ -17,6 +17,8 @@ which is Tweedie's  (y + sigma^2 grad log p) / alpha, and valid at alpha = 0 too
 Shapes: N images, M = C H W pixels, P directions, K components, B states.
 """
 
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,9 +32,11 @@ from s3search.models.principal import PrincipalAxes
 from s3search.solvers.plan import Plan
 from s3search.solvers.prefix import call_keys
 from s3search.solvers.sample import CallCache, run_plan
+from s3search.solvers.step_noise import nothing
 
 _LLOYD_ROUNDS = 10  # ten times as many lower the spread of a cluster by 2 %
 _PRIOR_IMAGES = 0.1  # per coordinate: what the shared covariance weighs beside a component's own
+_ROWS_KEPT = 16  # of what rows draw: as many as the schedules of few calls have
 _SMALLEST_VARIANCE = 1e-6  # of the mean variance: keeps a density where a cluster has one value
 
 
@@ -146,6 +150,8 @@ class MixtureSampler:
     """Runs plans on an image mixture, always from the same noises; in the noises' dtype.
 
     A ``cache`` keeps the answers to calls that many plans have in common, as their first ones.
+    ``step_noise`` gives what a row draws, like ``noise`` (B, C, H, W) and the same whatever the
+    plan; without it plans draw nothing.
     """
 
     def __init__(
@@ -154,13 +160,16 @@ class MixtureSampler:
         denoiser: MixtureDenoiser,
         noise: Tensor,
         cache: CallCache | None = None,
+        *,
+        step_noise: Callable[[int], Tensor] | None = None,
     ) -> None:
         self._axes, self._cache = axes, cache
         self._denoiser = denoiser.to(noise.device, noise.dtype)
-        flat = noise.detach().double().cpu().flatten(1)
         self._directions = axes.directions.to(noise)
-        self._noise = (flat @ axes.directions).to(noise)  # (B, P)
-        self._outside = _Outside(axes.outside(flat).to(noise), axes.outside(axes.mean).to(noise))
+        self._noise, rest = self._divided(noise)
+        self._outside = _Outside(rest, axes.outside(axes.mean).to(noise))
+        self._step_noise = step_noise
+        self._drawn: OrderedDict[int, tuple[Tensor, Tensor]] = OrderedDict()  # by row
 
     def images(self, plan: Plan) -> Tensor:
         """The images (B, C, H, W) that a plan without weights per pixel or a jump makes."""
@@ -188,13 +197,33 @@ class MixtureSampler:
 
         if plan.image is not None:
             plan = replace(plan, image=plan.image.reshape(-1) @ self._axes.directions.numpy())
-        return run_plan(network, plan, self._noise * plan.noise_scale)
+        x = self._noise * plan.noise_scale
+        return run_plan(network, plan, x, lambda row, _: self._draw(row)[0])
 
     def _rest(self, plan: Plan) -> Tensor:
         gains = eigenmode_gains(plan, self._axes.modes[-1:])
-        noise, mean, image = (float(gain[0, 0]) for gain in gains)
+        noise, mean, image = (float(gain[0, 0]) for gain in gains[:3])
         rest = noise * self._outside.noise + mean * self._outside.mean
+        for k, row in enumerate(plan.noisy_rows):
+            rest = rest + float(gains.draws[0, k, 0]) * self._draw(row)[1]
         if plan.image is not None:
             own = self._axes.outside(torch.tensor(plan.image.reshape(-1)))
             rest = rest + image * own.to(rest)
         return rest
+
+    def _draw(self, row: int) -> tuple[Tensor, Tensor]:
+        """What a row draws, inside the P directions (B, P) and outside (B, M)."""
+        if row not in self._drawn:
+            noise = (
+                nothing(row, self._noise) if self._step_noise is None else self._step_noise(row)
+            )
+            self._drawn[row] = self._divided(noise)
+            if len(self._drawn) > _ROWS_KEPT:
+                self._drawn.popitem(last=False)
+        return self._drawn[row]
+
+    def _divided(self, noise: Tensor) -> tuple[Tensor, Tensor]:  # (B, C, H, W)
+        """Noise inside the P directions (B, P) and outside (B, M)."""
+        flat = noise.detach().double().cpu().flatten(1)
+        inside = (flat @ self._axes.directions).to(self._directions)
+        return inside, self._axes.outside(flat).to(self._directions)

@@ -81,7 +81,7 @@ def principal_distance(plans: PlanBatch | Plan, axes: PrincipalAxes) -> Array:  
     gains = eigenmode_gains(batch, axes.modes)
     n_rest = len(axes.mean) - len(axes.variances)
     multiplicity = np.append(np.ones(len(axes.variances)), n_rest)
-    spread = ((np.abs(gains.noise) - np.sqrt(axes.modes)) ** 2 * multiplicity).sum(1)
+    spread = ((gains.deviation - np.sqrt(axes.modes)) ** 2 * multiplicity).sum(1)
     mean = _parts(axes, axes.mean)
     offsets = np.empty(len(batch))
     for b, plan in enumerate(batch):

@@ -13,6 +13,7 @@ from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.record import Population
 from s3search.models import digits
 from s3search.processes import edm
+from s3search.rules import StepNoise
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
 from s3search.search.questions import Measure, Measurement, Rung, measure
@@ -107,6 +108,17 @@ def test_each_schedule_is_measured_as_alone_with_a_call_for_all(plain: Evaluator
         _assert_alike(found, plain.evaluate(question))
     tried = [4, 4, 8]  # whether it reads every time
     assert fresh.denoiser.sizes == [*tried, 120, 4 * 120, 3 * 120, 2 * 120]  # the first is alike
+
+
+def test_schedules_with_the_same_noise_so_far_share_their_calls(plain: Evaluator) -> None:
+    first = published.ddim(edm(), nfe=4, eta=0.5)
+    steps = [s.model_copy(update={"noise": StepNoise(amount=0.2)}) for s in first.steps[:3]]
+    later = first.changed(steps=[*first.steps[:2], steps[2], first.steps[3]])
+    other = first.changed(steps=[steps[0], *first.steps[1:]])
+    questions, fresh = _questions(first, later, other), _evaluator()
+    for found, question in zip(_measured(fresh, questions), questions, strict=True):
+        _assert_alike(found, plain.evaluate(question))
+    assert fresh.denoiser.sizes[3:] == [120, 2 * 120, 2 * 120, 3 * 120]
 
 
 def test_those_above_their_thresholds_leave_the_population_there(plain: Evaluator) -> None:

@@ -97,6 +97,23 @@ def test_mixture_of_one_approaches_the_closed_form(process: NoiseProcess) -> Non
 
 
 @_EACH
+def test_schedules_with_noise_have_the_scores_of_closed_forms(process: NoiseProcess) -> None:
+    """On Gaussian data, with the pixels as features; noise leads away from a fine solve."""
+    noisy = [
+        published.ddim(process, nfe=8, eta=1.0),
+        published.dpmpp_2m_sde(process, nfe=12),
+        published.ddim(process, nfe=8, eta=0.3),
+    ]
+    settings = ProxySettings(n_components=1, mixture_images=20_000)
+    proxies, together = _proxies(process, settings), [*_schedules(process), *noisy]
+    found, expected = proxies.mixture(noisy), proxies.gaussian(noisy)
+    np.testing.assert_allclose(found, expected, rtol=0.1, atol=2e-3)
+    np.testing.assert_array_equal(proxies.gaussian(together)[:4], proxies.gaussian(together[:4]))
+    np.testing.assert_allclose(proxies.gaussian(together)[4:], expected, rtol=1e-12)
+    assert np.isnan(proxies.trajectory(noisy, 4, 3)).all()
+
+
+@_EACH
 def test_every_proxy_ranks_a_bad_schedule_last(process: NoiseProcess) -> None:
     for name, scores in _scores(_proxies(process), _schedules(process)).items():
         assert scores[0] > 2 * scores[3], name

@@ -13,6 +13,7 @@ from s3search.models.gaussian import (
     gaussian_distance,
 )
 from s3search.processes import NoiseProcess, edm, flow, vp_linear
+from s3search.rules import NoiseKind, StepNoise
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import compile_plan, compile_plans
@@ -122,6 +123,46 @@ def test_distance_is_the_frechet_distance_of_samples(process: NoiseProcess) -> N
         cross = np.sqrt(np.linalg.eigvals(cov @ data).real.clip(0)).sum()
         expected = ((made[0] - mean) ** 2).sum() + np.trace(cov) + np.trace(data) - 2 * cross
         assert distance == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+def _noisy(process: NoiseProcess) -> list[Schedule]:
+    """Noise in every step but the last, in the rules themselves, in two steps alone, and none."""
+    gamma = StepNoise(kind=NoiseKind.GAMMA, amount=0.4, scale=1.05)
+    plain = published.dpmpp_2m(process, nfe=5)
+    some = [step.model_copy(update={"noise": gamma}) for step in plain.steps[:2]]
+    return [
+        published.ddim(process, nfe=6, eta=1.0),
+        published.dpmpp_2m_sde(process, nfe=5),
+        plain.changed(steps=[*some, *plain.steps[2:]]),
+        plain,
+    ]
+
+
+@_EACH
+def test_noise_in_steps_adds_to_the_covariance(process: NoiseProcess) -> None:
+    """Against the covariance of the plan's own linear map of all that it draws."""
+    denoiser = gaussian(process)
+    mean, values, vectors = _numpy(denoiser)
+    batch = compile_plans(_noisy(process))
+    distances = gaussian_distance(batch, mean, values, vectors)
+    gains = eigenmode_gains(batch, values)
+    zero = torch.zeros(4, 1, 2, 2, dtype=torch.float64)
+    ones = torch.eye(4, dtype=torch.float64).reshape(4, 1, 2, 2)
+    for b, plan in enumerate(batch):
+        n_draws = len(plan.noisy_rows)
+        centre = sample(denoiser, plan, zero, step_noise=[zero] * n_draws).flatten(1)
+        covariance = torch.zeros(4, 4, dtype=torch.float64)
+        for k in range(-1, n_draws):
+            draws = [ones if k == j else zero for j in range(n_draws)]
+            made = sample(denoiser, plan, ones if k < 0 else zero, step_noise=draws).flatten(1)
+            covariance += (made - centre).T @ (made - centre)
+        in_modes = vectors.T @ covariance.numpy() @ vectors
+        np.testing.assert_allclose(in_modes, np.diag(gains.deviation[b] ** 2), atol=1e-9)
+        offset = ((centre[0].numpy() - mean) ** 2).sum()
+        spread = ((np.sqrt(np.diag(in_modes)) - np.sqrt(values)) ** 2).sum()
+        assert distances[b] == pytest.approx(offset + spread, rel=1e-6, abs=1e-9)
+    alone = gaussian_distance(batch[3], mean, values, vectors)
+    assert alone[0] == pytest.approx(distances[3], rel=1e-12)
 
 
 def test_distance_falls_with_more_calls() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from s3search.errors import IncompatibleStatistics
+from s3search.errors import IncompatibleStatistics, InvalidSchedule
 from s3search.evaluation.denoiser_cache import DenoiserCache
 from s3search.models.gaussian import GaussianDenoiser
 from s3search.models.mixture import MixtureDenoiser, MixtureSampler, clusters, fit_mixture
@@ -120,6 +120,40 @@ def test_a_mixture_of_one_is_the_gaussian(process: NoiseProcess, n_directions: i
         plan = compile_plan(schedule)
         expected = sample(_gaussian(process, axes), plan, noise)
         assert max_abs(sampler.images(plan) - expected) < 1e-4  # a variance is floored at 1e-6
+
+
+@_EACH
+@pytest.mark.parametrize("n_directions", [4, 2])
+def test_what_rows_draw_is_common_to_all_schedules(
+    process: NoiseProcess, n_directions: int
+) -> None:
+    images, noise = _images(), _random(16, 1, 2, 2, seed=9)
+    axes = principal_axes(images, n_directions)
+    denoiser = fit_mixture(axes, images, n_components=1)
+
+    def drawn(row: int) -> Tensor:
+        return _random(16, 1, 2, 2, seed=100 + row)
+
+    cache = DenoiserCache(2**20)
+    sampler = MixtureSampler(axes, denoiser, noise, cache, step_noise=drawn)
+    for schedule in (
+        published.ddim(process, nfe=5, eta=0.6),
+        published.dpmpp_2m_sde(process, nfe=4),
+        published.ddim(process, nfe=4),
+        published.ddim(process, nfe=5, eta=0.3),
+    ):
+        plan = compile_plan(schedule)
+        draws = [drawn(row) for row in plan.noisy_rows]
+        expected = sample(_gaussian(process, axes), plan, noise, step_noise=draws)
+        assert max_abs(sampler.images(plan) - expected) < 1e-4  # a variance is floored at 1e-6
+
+
+def test_a_plan_that_draws_is_refused_without_step_noise() -> None:
+    images, noise = _images(), _random(4, 1, 2, 2)
+    axes = principal_axes(images, 4)
+    sampler = MixtureSampler(axes, fit_mixture(axes, images, n_components=2), noise)
+    with pytest.raises(InvalidSchedule, match="row 1 of the plan draws noise, and none was given"):
+        sampler.images(compile_plan(published.ddim(edm(), nfe=4, eta=1.0)))
 
 
 def test_a_cache_of_calls_changes_no_image() -> None:
