@@ -10,12 +10,15 @@ What moves, row by row, from a `CoefficientTable` with the values 0 in the super
 so that a move of a level alone keeps a constant noise and image where the row carried them, its
 cost in the image shared by the n_r calls before.  With ``carries`` every move does: noise_r is 0
 and the mean over j is taken out of weight_rj (an analytic start has one weight more to take it).
-All moves are of the size of the data, hence one learning rate serves them.
+All moves are of the size of the data, hence one learning rate serves them.  Where rows draw noise,
+they carry more or less of it by the state that they have most of, and the calls since that one
+share the cost in the image; what they draw, and for what, stands in trainable_noise.py.
 
 Times follow from lam by the process's own inverse, their derivative from alpha and sigma, so that
 every process that has these can be moved.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import StrEnum
@@ -31,8 +34,9 @@ from s3search.rules.linear_form import state
 from s3search.schedules.schedule import Schedule, StartKind
 from s3search.solvers.coefficients import Array, CoefficientTable, schedule_of_table
 from s3search.solvers.start_map import noise_scale_of, start_map_of
-from s3search.solvers.tensor_plan import TensorPlan
+from s3search.solvers.tensor_plan import DrawnColumns, TensorPlan
 from s3search.solvers.trace import analytic_prediction
+from s3search.solvers.trainable_noise import first_noise_level, trainable_noise
 
 _LEAST_TIME = 1e-3  # of the range of a continuous process: no network is trained at its clean end
 
@@ -44,6 +48,7 @@ class Freedom(StrEnum):
     TIMES = "times"  # the levels of the rows, the first aside
     NETWORK_TIMES = "network_times"  # of the calls, apart from their levels
     START = "start"  # the level of x_0, unless it is pure noise, analytic or behind a jump
+    NOISE = "noise"  # of the steps that draw some: how much is fresh, and its scale
 
 
 class TrainableTable:
@@ -64,8 +69,8 @@ class TrainableTable:
         process, n, start = table.process, table.nfe, table.start
         first = level(process, table.first_time)
         self._start_map = start_map_of(start.jump, process, first)
-        self._noise_scale = noise_scale_of(start, process, first)
-        self._begins_at_sigma = start.noise_scale is None and start.jump is None
+        self._noise_scale = noise_scale_of(start, process, first_noise_level(table))
+        self._begins_at_sigma = not (start.noise_scale or start.jump or start.noise)
         self._image = None if start.image is None else _wide(start.image)
         own = [level(process, t) for t in table.times.tolist()]
         self._alpha, self._sigma, self._lam = (
@@ -84,6 +89,11 @@ class TrainableTable:
         self._set_bounds(first.lam, trained)
         self.moves = [_leaf(n + 1), _leaf(n), _leaf(n + 1), _leaf(*self._slots.shape)]
         self._levels, self._shifts, self._noise, self._weights = self.moves
+        self._fresh = trainable_noise(table, is_free=Freedom.NOISE in free, carries=carries)
+        self._sharing = self._slots  # the calls that a change of noise has its cost in
+        if self._fresh is not None:
+            self.moves.extend(self._fresh.moves)
+            self._sharing = self._slots * self._fresh.since_main(self._slots.shape[1])
 
     def plan(self) -> TensorPlan:
         """The table at the present moves, with derivatives."""
@@ -95,7 +105,10 @@ class TrainableTable:
         alpha_0, sigma_0 = _wide(self._first_alpha), _wide(self._first_sigma)
         if not base.is_analytic:
             alpha_0, sigma_0 = alpha[0], sigma[0]
-        p, coefficients = self._coefficients(alpha, sigma, alpha_0, sigma_0)
+        p, others, coefficients = self._coefficients(alpha, sigma, alpha_0, sigma_0)
+        drawn = None
+        if self._fresh is not None:
+            drawn = DrawnColumns(rows=self._fresh.rows, p=others, noise=self._fresh.drawn(sigma))
         constant = torch.tensor(base.constant)
         if coefficients.shape[1] > base.nfe:
             constant = constant + coefficients[:, base.nfe]
@@ -104,12 +117,13 @@ class TrainableTable:
             noise_scale=sigma_0 if self._begins_at_sigma else self._noise_scale,
             start_map=self._start_map,
             image=self._image,
-            is_analytic=base.is_analytic,
+            hides_first=base.hides_first,
             times=times,
             p0=p,
             q=torch.tensor(base.q) + coefficients[:, : base.nfe],
             constant=constant,
             network_times=self._network_times(move, times),
+            drawn=drawn,
         )
 
     def project(self) -> None:
@@ -125,18 +139,26 @@ class TrainableTable:
             low, high = self._net_range
             shifts = torch.clamp(self._shifts, low - centre, high - centre)
             self._shifts.copy_(torch.where(self._shifts_free, shifts, 0.0))
+        if self._fresh is not None:
+            self._fresh.project()
 
     def moved_table(self) -> CoefficientTable:
         """The table at the present moves, as numbers."""
         with torch.no_grad():
             plan = self.plan()
-        times = np.minimum.accumulate(np.minimum(plan.times.numpy(), self.table.first_time))
-        first_time = self.table.first_time
+        times, first_time = plan.times.numpy(), self.table.first_time
+        if not self.table.rises:
+            most = first_time if self.table.is_analytic else math.inf
+            times = np.minimum.accumulate(np.minimum(times, most))
         if not self.table.is_analytic:
-            times = np.minimum.accumulate(plan.times.numpy())
             first_time = float(times[0])
+        p, noise = self.table.p, self.table.noise
+        if plan.drawn is not None:
+            p, noise = plan.drawn.p.numpy(), plan.drawn.noise.numpy()
         return replace(
             self.table,
+            p=p,
+            noise=noise,
             first_time=first_time,
             times=times,
             p0=plan.p0.numpy(),
@@ -152,13 +174,15 @@ class TrainableTable:
     def _set_free(self, free: frozenset[Freedom]) -> None:
         table, n = self.table, self.table.nfe
         self._is_level = torch.isfinite(self._lam)
-        self._levels_free = self._is_level & (Freedom.TIMES in free)
+        in_order = not table.rises  # levels that rise stay where they are
+        self._levels_free = self._is_level & (Freedom.TIMES in free and in_order)
         self._shifts_free = self._is_level[:-1] & (Freedom.NETWORK_TIMES in free)
         self._weights_free = self._slots * (Freedom.COEFFICIENTS in free)
         has_noise = Freedom.COEFFICIENTS in free and not self._carries
         self._noise_free = _wide([float(has_noise)] * (n + 1))
         if not table.is_analytic:
-            moves = Freedom.START in free and table.start.jump is None
+            fixed = table.start.jump is not None or table.start.noise is not None
+            moves = Freedom.START in free and in_order and not fixed
             self._levels_free[0] = self._is_level[0] & moves
             self._noise_free[0] = 0.0
 
@@ -176,15 +200,24 @@ class TrainableTable:
 
     def _coefficients(
         self, alpha: Tensor, sigma: Tensor, alpha_0: Tensor, sigma_0: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """p0 (E + 1,), and what is added to the coefficients of the calls (E + 1, E), with one
-        column more where the start has an image.
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """p0 (E + 1,), p (E + 1, E + 1), and what is added to the coefficients of the calls
+        (E + 1, E), with one column more where the start has an image.
         """
         base, n = self.table, self.table.nfe
         p_base = torch.tensor(base.p0)
-        p = (p_base * self._first_sigma + sigma - self._sigma) / sigma_0
-        image = alpha - self._alpha - (p * alpha_0 - p_base * self._first_alpha)
-        n_slots = self._slots.sum(1)
+        own, kept = p_base * self._first_sigma, self._noise * self._noise_free * self._alpha
+        others, in_others = torch.tensor(base.p), torch.zeros_like(sigma)
+        if self._fresh is None:
+            p = (own + sigma - self._sigma) / sigma_0
+        else:
+            more = self._fresh.carried_more(sigma)
+            p = (own + more * self._fresh.by_first) / sigma_0
+            others, kept_others = self._fresh.carried(sigma, more, kept)
+            in_others = (others * alpha).sum(1) - (torch.tensor(base.p) * self._alpha).sum(1)
+            others, kept = others + kept_others, kept * self._fresh.by_first
+        image = alpha - self._alpha - (p * alpha_0 - p_base * self._first_alpha) - in_others
+        n_slots, n_sharing = self._slots.sum(1), self._sharing.sum(1)
         weights = self._weights * self._weights_free
         if self._carries and not self._has_slack:
             mean = weights.sum(1) / n_slots.clamp(min=1.0)
@@ -193,14 +226,14 @@ class TrainableTable:
         if self._carries and self._has_slack:
             p = p - self._k * weights.sum(1)
         p = p + torch.where(n_slots == 0.0, self._k * image, torch.zeros_like(image))
-        p = p + self._noise * self._noise_free * self._alpha / sigma_0
-        shared = (image / n_slots.clamp(min=1.0))[:, None] * self._slots
+        p = p + kept / sigma_0
+        shared = (image / n_sharing.clamp(min=1.0))[:, None] * self._sharing
         coefficients = weights + shared
-        if not base.is_analytic:  # row 0 is x_0 itself
+        if not base.is_analytic:  # row 0 is x_0 itself, or x_0 with noise
             rest = torch.zeros(n, dtype=torch.float64)
-            p = torch.cat([torch.ones(1, dtype=torch.float64), p[1:]])
+            p = torch.cat([p_base[:1], p[1:]])
             coefficients = torch.cat([rest[None], coefficients[1:]]) if n else coefficients
-        return p, coefficients
+        return p, others, coefficients
 
     def _network_times(self, move: Tensor, times: Tensor) -> Tensor:
         base, is_call = self.table, self._is_level[:-1]

@@ -54,7 +54,7 @@ def _restarting(start: Start | None = None) -> Schedule:
     return Schedule(process=edm(), times=times, steps=steps, start=start or Start())
 
 
-_CASES = {
+STOCHASTIC = {
     **{f"every step, {n}": _multistep(p, *[_GAMMA] * 4, None) for n, p in PROCESSES.items()},
     "some steps": _multistep(edm(), None, StepNoise(amount=0.6), None, None, _GAMMA, None),
     "to the clean end and back": _first_order(*[StepNoise(kind=NoiseKind.GAMMA)] * 3, None),
@@ -80,7 +80,7 @@ def _images(schedule: Schedule, draws: list[torch.Tensor]) -> torch.Tensor:
         )
 
 
-@pytest.mark.parametrize("schedule", _CASES.values(), ids=list(_CASES))
+@pytest.mark.parametrize("schedule", STOCHASTIC.values(), ids=list(STOCHASTIC))
 def test_free_steps_with_noise_make_the_images_of_the_same_draws(schedule: Schedule) -> None:
     made = as_coefficients(schedule)
     assert made.is_stochastic and made.nfe == schedule.nfe
@@ -92,7 +92,7 @@ def test_free_steps_with_noise_make_the_images_of_the_same_draws(schedule: Sched
     assert max_abs(x - _images(made, draws)) < 1e-10 * max(1.0, max_abs(x))
 
 
-@pytest.mark.parametrize("schedule", _CASES.values(), ids=list(_CASES))
+@pytest.mark.parametrize("schedule", STOCHASTIC.values(), ids=list(STOCHASTIC))
 def test_the_table_of_a_stochastic_schedule_goes_there_and_back(schedule: Schedule) -> None:
     table = coefficient_table(schedule)
     again = coefficient_table(schedule_of_table(table))
@@ -104,7 +104,7 @@ def test_the_table_of_a_stochastic_schedule_goes_there_and_back(schedule: Schedu
             assert a == b, each.name
 
 
-@pytest.mark.parametrize("schedule", _CASES.values(), ids=list(_CASES))
+@pytest.mark.parametrize("schedule", STOCHASTIC.values(), ids=list(STOCHASTIC))
 def test_free_steps_with_noise_are_version_2_and_come_back(schedule: Schedule) -> None:
     made = as_coefficients(schedule)
     data = made.to_dict()
@@ -122,7 +122,7 @@ def test_a_free_step_without_noise_keeps_its_json() -> None:
 
 def test_a_row_is_written_over_the_last_state_that_drew() -> None:
     """A chain of states needs no other: nothing of x_0 is left after the first draw."""
-    table = coefficient_table(_CASES["every step, edm"])
+    table = coefficient_table(STOCHASTIC["every step, edm"])
     assert np.flatnonzero(table.noise).tolist() == [1, 2, 3, 4]
     assert np.flatnonzero(table.p0).tolist() == [0, 1]
     np.testing.assert_array_equal(np.nonzero(table.p), [[2, 3, 4, 5], [1, 2, 3, 4]])
@@ -135,13 +135,13 @@ def test_a_row_is_written_over_the_last_state_that_drew() -> None:
 def test_free_steps_say_whether_they_keep_the_variance_of_their_level(
     name: str, carries: bool
 ) -> None:
-    steps = as_coefficients(_CASES[name]).steps
+    steps = as_coefficients(STOCHASTIC[name]).steps
     assert {step.predictor.carries_constants for step in steps if step.is_stochastic} == {carries}
 
 
 @pytest.mark.parametrize("off", [0.99, 1.01])
 def test_a_free_step_that_carries_is_held_to_the_variance_of_its_level(off: float) -> None:
-    table = coefficient_table(_CASES["every step, edm"])
+    table = coefficient_table(STOCHASTIC["every step, edm"])
     made = schedule_of_table(table)
     step = made.steps[1]
     wrong = step.predictor.model_copy(update={"noise": off * step.predictor.noise})
