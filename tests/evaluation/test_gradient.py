@@ -129,7 +129,7 @@ def _gradient(process: NoiseProcess, batch_size: int, recompute: bool) -> tuple[
         noise=NoiseBank(denoiser, _CPU),
         batch_size=batch_size,
     )
-    batches = [(n.double(), given) for n, given in made.batches(5, 240)]
+    batches = [each._replace(noise=each.noise.double()) for each in made.batches(5, 240)]
     loss, gradient = made(batches, FrechetLoss(gaussian_reference(denoiser), _CPU))
     return (loss, torch.cat([g.flatten() for g in gradient])), made.denoiser.network_calls
 
@@ -153,7 +153,7 @@ def test_batches_that_fit_together_are_run_once(monkeypatch: pytest.MonkeyPatch)
         noise=NoiseBank(denoiser, _CPU),
         batch_size=100,
     )
-    batches = [(n.double(), given) for n, given in made.batches(5, 240)]
+    batches = [each._replace(noise=each.noise.double()) for each in made.batches(5, 240)]
     loss_of = FrechetLoss(gaussian_reference(denoiser), _CPU)
     found, paid = [], []
     room = [10**9]

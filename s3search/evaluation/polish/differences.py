@@ -31,9 +31,9 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from s3search.errors import EvaluationFailed
-from s3search.evaluation.noise import Drawn, for_network
+from s3search.evaluation.noise import for_network
 from s3search.evaluation.polish.adam import copied, put_back
-from s3search.evaluation.polish.gradient import PlanGradient
+from s3search.evaluation.polish.gradient import DrawnBatch, PlanGradient
 from s3search.evaluation.polish.losses import Lowered
 from s3search.solvers.sample import run_plan
 from s3search.solvers.tensor_plan import TensorPlan
@@ -102,7 +102,7 @@ class PlanDifferences(PlanGradient):
         return 2.0 * _STILL + sum((n - each.n_known) / n for each in self.moved_plans())
 
     def _linear(
-        self, batches: Sequence[Drawn], n_moved: int
+        self, batches: Sequence[DrawnBatch], n_moved: int
     ) -> tuple[Tensor, Tensor, list[tuple[int, int]]]:
         """Features (n, d), their slopes in each number (k, n, d), and where these numbers are;
         numbers are moved on the first ``n_moved`` images.
@@ -110,11 +110,11 @@ class PlanDifferences(PlanGradient):
         base, moved = self.table.plan(), list(self.moved_plans())
         features: list[Tensor] = []
         slopes: list[Tensor] = []
-        for noise, condition in batches:
+        for batch in batches:
             k, answers = max(0, n_moved - sum(map(len, features))), list[Tensor]()
-            own = self._seen((noise, condition), base, answers)
+            own = self._seen(batch, base, answers)
             features.append(own)
-            few = noise[:k], {key: value[:k] for key, value in condition.items()}
+            few = batch.first(k)
             known = [answer[:k] for answer in answers]
             slopes.append(own.new_zeros((len(moved), *own[:k].shape)))
             for i, each in enumerate(moved if k else ()):
@@ -124,11 +124,11 @@ class PlanDifferences(PlanGradient):
         seen, known_slopes = torch.cat(features), torch.cat(slopes, dim=1)
         return seen, _of_all(seen, known_slopes), places
 
-    def _seen(self, batch: Drawn, plan: TensorPlan, answers: list[Tensor]) -> Tensor:
+    def _seen(self, batch: DrawnBatch, plan: TensorPlan, answers: list[Tensor]) -> Tensor:
         """The features of a plan's images (b, d), its first calls answered by ``answers``, to
         which the others' are added.
         """
-        noise, condition = batch
+        noise, condition, draws = batch
         asked = 0
 
         def network(x: Tensor, t: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ class PlanDifferences(PlanGradient):
                 answers.append(self.denoiser(x, t, **for_network(condition)))
             return answers[asked - 1]
 
-        images = run_plan(network, plan, plan.first_state(noise))
+        images = run_plan(network, plan, plan.first_state(noise), draws)
         return self.seen(images, condition).to(torch.float64)
 
     def moved_plans(self) -> Iterator[Moved]:
@@ -213,6 +213,8 @@ def _n_known(base: TensorPlan, moved: TensorPlan) -> int | None:
     if not torch.equal(torch.as_tensor(base.noise_scale), torch.as_tensor(moved.noise_scale)):
         return 0
     rows = (base.p0 != moved.p0) | (base.q != moved.q).any(1) | (base.constant != moved.constant)
+    if base.drawn is not None and moved.drawn is not None:
+        rows |= (base.drawn.p != moved.drawn.p).any(1) | (base.drawn.noise != moved.drawn.noise)
     rows[:-1] |= base.network_times != moved.network_times
     changed = rows.nonzero()
     return int(changed[0]) if len(changed) else None

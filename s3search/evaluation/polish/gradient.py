@@ -10,12 +10,13 @@ and carries its share back to the table.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from s3search.errors import EvaluationFailed
-from s3search.evaluation.noise import Drawn, NoiseBank, for_network
+from s3search.evaluation.noise import NoiseBank, for_network
 from s3search.evaluation.polish.differentiable import (
     DifferentiableDenoiser,
     allowed_bytes,
@@ -23,8 +24,24 @@ from s3search.evaluation.polish.differentiable import (
     usable,
 )
 from s3search.solvers.sample import AnyPlan, sample
+from s3search.solvers.step_noise import Draws, nothing
 from s3search.solvers.trainable import TrainableTable
 from s3search.solvers.trainable_times import TrainableTimes
+
+
+class DrawnBatch(NamedTuple):
+    """What images are made of: noise (b, C, H, W), conditions (b, ...), and what steps draw."""
+
+    noise: Tensor
+    condition: dict[str, Tensor]
+    draws: Draws = nothing
+
+    def first(self, n: int) -> "DrawnBatch":
+        """The first ``n`` images of it, which draw what they do among all."""
+        return DrawnBatch(
+            self.noise[:n], {k: c[:n] for k, c in self.condition.items()}, self.draws
+        )
+
 
 Seen = Callable[[Tensor, dict[str, Tensor]], Tensor]
 """Images (b, C, H, W) and their conditions -> what a loss is of (b, d)."""
@@ -47,22 +64,29 @@ class PlanGradient:
 
     def batches(
         self, seed: int, n_images: int, *, fine_targets: bool | None = None
-    ) -> list[Drawn]:
-        """Noise and condition, as tensors that autograd takes; ``fine_targets`` as the loss needs
-        them, unless it is said.
+    ) -> list[DrawnBatch]:
+        """Noise and condition, as tensors that autograd takes, and the noise of steps, of this
+        seed; ``fine_targets`` as the loss needs them, unless it is said.
         """
         solves = self.fine_targets if fine_targets is None else fine_targets
         given = seed, n_images, self.batch_size
         drawn = self.noise.batches(*given, with_targets=True, solves=solves)
-        return [(usable(n), {key: usable(c) for key, c in given.items()}) for n, given in drawn]
+        made: list[DrawnBatch] = []
+        first = 0
+        for noise, condition in drawn:
+            own = {key: usable(c) for key, c in condition.items()}
+            made.append(DrawnBatch(usable(noise), own, self.noise.step_noise(seed, first)))
+            first += len(noise)
+        return made
 
-    def features_of(self, batch: Drawn, plan: AnyPlan | None = None) -> Tensor:
+    def features_of(self, batch: DrawnBatch, plan: AnyPlan | None = None) -> Tensor:
         """What the loss sees of one batch (b, d), float64: of the images of ``plan``, or else of
         the table at its present moves.
         """
-        noise, condition = batch
+        noise, condition, draws = batch
         given = for_network(condition)
-        images = sample(self.denoiser, plan or self.table.plan(), noise, **given)
+        plan = plan or self.table.plan()
+        images = sample(self.denoiser, plan, noise, step_noise=draws, **given)
         if math.isinf(self._feature_bytes) and images.requires_grad:
             found, kept = measured(lambda x: self.seen(x, condition), images)
             self._feature_bytes = kept / len(noise)
@@ -76,10 +100,10 @@ class PlanGradient:
         return found.to(torch.float64)
 
     def __call__(
-        self, batches: Sequence[Drawn], loss_of: Callable[[Tensor], Tensor]
+        self, batches: Sequence[DrawnBatch], loss_of: Callable[[Tensor], Tensor]
     ) -> tuple[float, list[Tensor]]:
         """The loss of the features (n, d) and its gradient; nan where that is not finite."""
-        sizes = [len(noise) for noise, _ in batches]
+        sizes = [len(noise) for noise, *_ in batches]
         at_once = len(batches) == 1 or self._fit_together(sum(sizes))
         with torch.set_grad_enabled(at_once):
             features = torch.cat([self.features_of(batch) for batch in batches])
@@ -98,7 +122,7 @@ class PlanGradient:
         return loss.item(), total
 
     @torch.no_grad()
-    def value(self, batches: Sequence[Drawn], loss_of: Callable[[Tensor], Tensor]) -> float:
+    def value(self, batches: Sequence[DrawnBatch], loss_of: Callable[[Tensor], Tensor]) -> float:
         """The loss of the features alone; nan where it is not finite."""
         features = torch.cat([self.features_of(batch) for batch in batches])
         return float(loss_of(features)) if torch.isfinite(features).all() else math.nan

@@ -53,8 +53,9 @@ class GuardedBy:
         """What each guard gives the images of a plan; infinite where they are not finite."""
         seen: list[list[np.ndarray]] = [[] for _ in self.metrics]
         fine = any(metric.fine_targets for metric in self.metrics)
-        for noise, condition in gradient.batches(noise_seed, n_images, fine_targets=fine):
-            states = sample(gradient.denoiser, plan, noise, **for_network(condition))
+        for noise, condition, draws in gradient.batches(noise_seed, n_images, fine_targets=fine):
+            given = for_network(condition)
+            states = sample(gradient.denoiser, plan, noise, step_noise=draws, **given)
             images = images_of(gradient.denoiser, states)
             if not torch.isfinite(images).all():
                 return [np.inf if m.direction == "minimize" else -np.inf for m in self.metrics]

@@ -7,8 +7,9 @@
     trajectory   the mean squared difference, in features or pixels, from a fine solve of the same
                  noises (LD3 arXiv:2405.15506, S4S arXiv:2502.17423, DC-Solver arXiv:2409.03755)
 
-Noise seeds are hashes of (noise_seed, iteration): no search or validation that numbers its seeds
-shares noise with them, and the same ``noise_seed`` gives the same polish.
+Noise seeds are hashes of (noise_seed, iteration), those of the noise that steps draw too: no
+search or validation that numbers its seeds shares noise with them, and the same ``noise_seed``
+gives the same polish.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,11 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s3search.evaluation.noise import Drawn
-from s3search.evaluation.polish.gradient import PlanGradient
+from s3search.evaluation.polish.gradient import DrawnBatch, PlanGradient
 from s3search.solvers.plan import Plan
 
-Lowered = Callable[[int, int], tuple[Sequence[Drawn], Callable[[Tensor], Tensor]]]
+Lowered = Callable[[int, int], tuple[Sequence[DrawnBatch], Callable[[Tensor], Tensor]]]
 """Iteration, images -> its batches, and the loss of their features (n, d)."""
 
 _SEED_TAG = 0x706F6C697368  # keeps the seeds apart from other hashes of the same numbers
@@ -35,7 +35,7 @@ def of_metric(
 ) -> Lowered:
     """A loss of fresh images at every iteration, or of ``n_sets`` sets of noises in turn."""
 
-    def lowered(i: int, n: int) -> tuple[Sequence[Drawn], Callable[[Tensor], Tensor]]:
+    def lowered(i: int, n: int) -> tuple[Sequence[DrawnBatch], Callable[[Tensor], Tensor]]:
         turn = i if n_sets is None else i % n_sets
         return gradient.batches(iteration_seed(noise_seed, turn), n), loss
 
@@ -48,7 +48,7 @@ def trajectory(gradient: PlanGradient, fine: Plan, noise_seed: int, n_sets: int)
     """
     targets: dict[tuple[int, int], Tensor] = {}
 
-    def lowered(i: int, n: int) -> tuple[Sequence[Drawn], Callable[[Tensor], Tensor]]:
+    def lowered(i: int, n: int) -> tuple[Sequence[DrawnBatch], Callable[[Tensor], Tensor]]:
         turn = i % n_sets
         batches = gradient.batches(iteration_seed(noise_seed, turn), n)
         if (turn, n) not in targets:

@@ -4,7 +4,8 @@ A schedule is written as a table over x_0 and its calls (`s3search.solvers.coeff
 coefficients, levels, network times and start then follow the gradient of a loss through all
 network calls: full-matrix Adam with a short warm-up and a cosine decay.  Where network or
 extractor carry no gradient, differences take its place at the same cost
-(`s3search.evaluation.polish.differences`).  What came of it is
+(`s3search.evaluation.polish.differences`).  Steps that draw noise draw other noise in every
+iteration, a function of seed and iteration, and how much they draw moves too.  What came of it is
 compared with the start, which is kept where it is no worse: on noise that no iteration had, or on
 the targets of a trajectory's loss.
 """
@@ -59,7 +60,7 @@ class PolishSettings:
     keep_invariants: bool = False  # every row carries a constant image and noise
     loss: PolishLoss = "metric"
     free: frozenset[Freedom] = frozenset(Freedom)
-    keeps_steps: bool = False  # levels alone move, whatever is free; the rules do the rest
+    keeps_steps: bool = False  # levels move, and amounts of noise that are free; rules do the rest
     whole_steps: bool = False  # these levels end at whole training steps
     recompute: bool | None = None  # what happens inside a call, when needed; None: as memory asks
     target: Literal["features", "pixels"] = "features"  # of the loss "trajectory"
@@ -128,8 +129,6 @@ def polish(
     """
     if schedule.model_patch is not None:
         raise InvalidSchedule("model_patch: a patched network is not polished; remove the patch")
-    if schedule.is_stochastic:
-        raise InvalidSchedule("noise: a schedule whose steps draw noise stays as it is")
     numbers, solved_before = coefficient_table(schedule), noise.n_solved
     check_process(denoiser, compile_plan(schedule))
     with ExitStack() as stack:
@@ -208,7 +207,12 @@ def _trainable(
     trained: tuple[float, float],
 ) -> TrainableTable | TrainableTimes:
     if settings.keeps_steps:
-        return TrainableTimes(schedule, trained=trained, rounds=settings.whole_steps)
+        return TrainableTimes(
+            schedule,
+            trained=trained,
+            rounds=settings.whole_steps,
+            moves_noise=Freedom.NOISE in settings.free,
+        )
     return TrainableTable(
         numbers, carries=settings.keep_invariants, free=settings.free, trained=trained
     )
