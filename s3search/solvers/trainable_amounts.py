@@ -1,13 +1,15 @@
 """The amounts of noise in a schedule's steps, as numbers that an optimiser may move.
 
-For each step whose noise has an amount above 0 of one of these kinds, a coordinate and a scale:
+For each step whose noise, or that of its rule, has an amount above 0, a coordinate and a scale:
 
-    eta, flow_eta   the amount itself, at most 1 or what it was
-    gamma           the angle with cos angle = 1 - gamma: in it, what a step draws is linear near 0
+    eta, flow_eta   the amount itself
+    sde             its root
+    gamma           the angle with cos angle = 1 - gamma
     scale           s_noise, a tenth up or down
 
-Times that noise is added from (`NoiseKind.TIME`) stay.  An amount never falls to 0, where the
-plan would have a draw less.
+In these coordinates what a step draws is linear near 0.  An amount is at most 1, or what it was,
+and never falls to 0, where the plan would have a draw less.  Times that noise is added from
+(`NoiseKind.TIME`) stay.  A corrector that draws as its predictor does moves with it.
 """
 
 import math
@@ -32,8 +34,8 @@ class TrainableAmounts:
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self._steps = tuple(steps)
-        self._where = [i for i, step in enumerate(steps) if _has_amount(step.noise)]
-        noises = [noise for step in steps if (noise := step.noise) and _has_amount(noise)]
+        self._where = [i for i, step in enumerate(steps) if _has_amount(_noise_of(step))]
+        noises = [noise for step in steps if (noise := _noise_of(step)) and _has_amount(noise)]
         amounts = [_coordinate(noise) for noise in noises]
         scales = np.array([noise.scale for noise in noises])
         most = [max(_most(noise), own) for noise, own in zip(noises, amounts, strict=True)]
@@ -47,13 +49,31 @@ class TrainableAmounts:
         steps, n = list(self._steps), len(self._where)
         changed = values != self.own
         for k, i in enumerate(self._where):
-            noise = steps[i].noise
+            noise = _noise_of(steps[i])
             assert noise is not None
             amount = _amount(noise, float(values[k])) if changed[k] else noise.amount
             scale = float(values[n + k]) if changed[n + k] else noise.scale
             own = StepNoise(kind=noise.kind, amount=amount, scale=scale)
-            steps[i] = steps[i].model_copy(update={"noise": own})
+            steps[i] = _with_noise(steps[i], own)
         return tuple(steps)
+
+
+def _noise_of(step: Step) -> StepNoise | None:
+    """What the step adds, or its rule does where that has an amount of its own."""
+    own = getattr(step.predictor, "noise", None)
+    return own if isinstance(own, StepNoise) else step.noise
+
+
+def _with_noise(step: Step, noise: StepNoise) -> Step:
+    old = _noise_of(step)
+    if old is step.noise:
+        return step.model_copy(update={"noise": noise})
+    predictor = step.predictor.model_copy(update={"noise": noise})
+    corrector = step.corrector
+    if corrector is not None and getattr(corrector.rule, "noise", None) == old:
+        rule = corrector.rule.model_copy(update={"noise": noise})
+        corrector = corrector.model_copy(update={"rule": rule})
+    return step.model_copy(update={"predictor": predictor, "corrector": corrector})
 
 
 def _has_amount(noise: StepNoise | None) -> bool:
@@ -65,8 +85,18 @@ def _most(noise: StepNoise) -> float:
 
 
 def _coordinate(noise: StepNoise) -> float:
-    return math.acos(1.0 - noise.amount) if noise.kind is NoiseKind.GAMMA else noise.amount
+    match noise.kind:
+        case NoiseKind.GAMMA:
+            return math.acos(1.0 - noise.amount)
+        case NoiseKind.SDE:
+            return math.sqrt(noise.amount)
+    return noise.amount
 
 
 def _amount(noise: StepNoise, coordinate: float) -> float:
-    return 1.0 - math.cos(coordinate) if noise.kind is NoiseKind.GAMMA else coordinate
+    match noise.kind:
+        case NoiseKind.GAMMA:
+            return 1.0 - math.cos(coordinate)
+        case NoiseKind.SDE:
+            return coordinate**2
+    return coordinate

@@ -10,6 +10,7 @@ import torch
 from s3search.errors import InvalidSchedule
 from s3search.processes import NoiseProcess, edm
 from s3search.rules import Derivative, Free, NoiseKind, Prediction, StepNoise, Taylor
+from s3search.schedules import published
 from s3search.schedules.schedule import Corrector, CorrectorKind, Schedule, Start, StartKind, Step
 from s3search.schedules.spacing import grid
 from s3search.solvers.coefficients import (
@@ -64,6 +65,10 @@ STOCHASTIC = {
     "analytic": _multistep(edm(), *[_GAMMA] * 3, None).changed(
         start=Start(kind=StartKind.ZERO_X0)
     ),
+    "SDE, second order": published.dpmpp_2m_sde(edm(), nfe=5),
+    "SDE, noise": published.sde_dpm_solver(PROCESSES["vp_linear"], nfe=5),
+    "inner points that draw": published.dpmpp_2s_ancestral(edm(), nfe=7),
+    "restarts": published.restart(edm(), nfe=21),
     **{
         f"corrected, {kind}": _multistep(
             edm(), *[_GAMMA] * 3, None, corrector=Corrector(kind=kind, rule=_CORRECTOR)
