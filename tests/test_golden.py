@@ -62,7 +62,8 @@ def _noises(case: Case, problem: Problem) -> list[Tensor]:
     """The draws that the published code used, in its order."""
     draws = case.get("noises", ())
     used = [i for i, draw in enumerate(draws) if draw["first_seen"] is not None and draw["weight"]]
-    return [tensor(draws[i]["values"]) for i in used if i not in problem.unused_draws]
+    sign = problem.sign_of_draws
+    return [sign * tensor(draws[i]["values"]) for i in used if i not in problem.unused_draws]
 
 
 def _run(problem: Problem, plan: Plan, x: Tensor, draws: Draws) -> tuple[Tensor, list[Tensor]]:

@@ -20,7 +20,12 @@ from s3search.schedules import published
 from tests.solvers.test_convergence import local_order, v3_order
 from tests.solvers.test_convergence_slopes import local_order as slope_order
 from tests.solvers.test_convergence_slopes import momentum_order
-from tests.solvers.test_weak_orders import ancestral_order, dpmpp_sde_order, sde_order
+from tests.solvers.test_weak_orders import (
+    ancestral_order,
+    dpmpp_sde_order,
+    sde_order,
+    seeds_order,
+)
 
 _UNEQUAL, _EQUAL = (0.0, 1.0, 2.3, 3.1), (0.0, 1.0, 2.0, 3.0)
 _ORDERS = (1, 2, 3, 4)
@@ -88,6 +93,8 @@ _WEAK: dict[str, tuple[tuple[int, ...], Callable[[int], float]]] = {
     "SDE-DPM-Solver++(2M), heun": ((2,), lambda p: sde_order(p, variant="heun")),
     "SDE-DPM-Solver": ((1, 2), lambda p: sde_order(p, "noise")),
     "DPM-Solver++(SDE)": ((2,), lambda _: dpmpp_sde_order()),
+    "SEEDS (1, 2, 3)": ((1, 2, 3), seeds_order),
+    "SEEDS, noise prediction": ((1, 2, 3), lambda p: seeds_order(p, "noise")),
 }
 
 

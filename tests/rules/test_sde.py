@@ -101,6 +101,39 @@ def test_dpmpp_sde_draws_for_each_of_its_two_calls() -> None:
         published.dpmpp_sde(edm(), nfe=6)
 
 
+@pytest.mark.parametrize("prediction", [Prediction.DATA, Prediction.NOISE])
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_seeds_without_noise_are_singlestep_dpm_solvers(
+    order: int, prediction: Prediction
+) -> None:
+    process, outer = VpLinear(), (1.0, 0.6, 0.3, 0.1)
+    noise = published.sde_noise(0.0)
+    own = published.seeds_on(process, outer, order, prediction=prediction, noise=noise)
+    plain = published.singlestep_on(process, outer, (order,) * 3, "logsnr", prediction=prediction)
+    np.testing.assert_allclose(own[0], plain[0], rtol=1e-12)
+    first, second = (
+        Schedule(process=process, times=own[0], steps=each[1]) for each in (own, plain)
+    )
+    assert _deviation(first, second) < 1e-12
+
+
+@pytest.mark.parametrize("process", _PROCESSES[:2], ids=lambda process: process.type)
+def test_seeds_keep_the_variance_of_every_level(process: NoiseProcess) -> None:
+    for schedule in (
+        published.seeds_2(process, nfe=9, eta=0.6, r=0.3),
+        published.seeds_3(process, nfe=10),
+    ):
+        plan = compile_plan(schedule)
+        assert len(plan.noisy_rows) == schedule.nfe - 1
+        for r, weights in enumerate(sources(plan)):
+            own = np.linalg.norm(weights)
+            assert own == pytest.approx(plan.levels[r].sigma, rel=1e-9, abs=1e-12)
+    with pytest.raises(
+        InvalidSchedule, match="SEEDS-3 makes 3 network calls a step and one more, a"
+    ):
+        published.seeds_3(process, nfe=9)
+
+
 @pytest.mark.parametrize("process", _PROCESSES, ids=lambda process: process.type)
 @pytest.mark.parametrize("kind", _KINDS)
 @pytest.mark.parametrize("order", [1, 2, 3])

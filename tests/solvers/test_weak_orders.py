@@ -48,10 +48,22 @@ def dpmpp_sde_order(eta: float = 1.0) -> float:
     """DPM-Solver++(SDE), two calls a step."""
 
     def make(times: tuple[float, ...]) -> Schedule:
-        visited, steps = published.dpmpp_sde_on(edm(), times[::2], eta)
+        visited, steps = published.dpmpp_sde_on(edm(), times, eta)
         return Schedule(process=edm(), times=visited, steps=steps)
 
-    return weak_order(make, eta)
+    return weak_order(make, eta, calls=2)
+
+
+def seeds_order(order: int, prediction: str = "data", variant: str = "midpoint") -> float:
+    """SEEDS of an order, as many calls a step."""
+
+    def make(times: tuple[float, ...]) -> Schedule:
+        visited, steps = published.seeds_on(
+            edm(), times, order, prediction=prediction, variant=variant
+        )
+        return Schedule(process=edm(), times=visited, steps=steps)
+
+    return weak_order(make, calls=order)
 
 
 @pytest.mark.parametrize("eta", [0.5, 1.0])
@@ -80,6 +92,11 @@ def test_second_order_sde_steps_have_weak_order_two(prediction: str, variant: st
 def test_dpmpp_sde_has_weak_order_one_as_its_inner_draw_is_not_on_the_path() -> None:
     assert dpmpp_sde_order() == pytest.approx(1.0, abs=_TOLERANCE)
     assert dpmpp_sde_order(0.0) == pytest.approx(2.0, abs=_TOLERANCE)
+
+
+@pytest.mark.parametrize(("order", "measured"), [(1, 1.0), (2, 2.0), (3, 2.0)])
+def test_seeds_has_weak_order_two_at_most(order: int, measured: float) -> None:
+    assert seeds_order(order) == pytest.approx(measured, abs=_TOLERANCE)
 
 
 def test_moments_are_those_of_many_images() -> None:

@@ -73,10 +73,16 @@ def weak_error(plan: Plan, eta: float = 0.0, n_exact: int = 0) -> float:
 
 
 def weak_order(
-    make: Callable[[tuple[float, ...]], Schedule], eta: float = 1.0, n_exact: int = 0
+    make: Callable[[tuple[float, ...]], Schedule],
+    eta: float = 1.0,
+    n_exact: int = 0,
+    calls: int = 1,
 ) -> float:
-    """The slope of the weak error of schedules on ever finer, unequal steps over one interval."""
-    errors = [weak_error(compile_plan(make(_times(n))), eta, n_exact) for n in _N_STEPS]
+    """The slope of the weak error of schedules on ever finer, unequal steps over one interval;
+    fewer where each makes more ``calls``.
+    """
+    grids = (_times(n // calls) for n in _N_STEPS)
+    errors = [weak_error(compile_plan(make(times)), eta, n_exact) for times in grids]
     return slope(errors, [1.0 / n for n in _N_STEPS])
 
 

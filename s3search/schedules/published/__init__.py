@@ -110,6 +110,7 @@ from s3search.schedules.published.sde import (
     sde_step,
     sde_steps,
 )
+from s3search.schedules.published.seeds import seeds_2, seeds_3, seeds_on
 from s3search.schedules.published.stochastic import (
     Variance,
     ancestral_on,
@@ -215,6 +216,9 @@ __all__ = [
     "sde_noise",
     "sde_step",
     "sde_steps",
+    "seeds_2",
+    "seeds_3",
+    "seeds_on",
     "singlestep_on",
     "singlestep_orders",
     "sit_diffusion",

@@ -16,6 +16,7 @@ from s3search.schedules.published.flow_noise import (
 from s3search.schedules.published.renoised import renoised, tcd_on
 from s3search.schedules.published.restart import restart
 from s3search.schedules.published.sde import dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_sde
+from s3search.schedules.published.seeds import seeds_2, seeds_3
 from s3search.schedules.published.stochastic import (
     Variance,
     ddpm,
@@ -39,6 +40,8 @@ NOISY_FAMILIES: Families = {
     "SDE-DPM-Solver++(2M)": lambda p, n, s, e: dpmpp_2m_sde(p, nfe=n, spacing=s, end=e),
     "SDE-DPM-Solver++(3M)": lambda p, n, s, e: dpmpp_3m_sde(p, nfe=n, spacing=s, end=e),
     "DPM-Solver++(SDE)": lambda p, n, s, e: dpmpp_sde(p, nfe=n, spacing=s, end=e),
+    "SEEDS-2": lambda p, n, s, e: seeds_2(p, nfe=n, spacing=s, end=e),
+    "SEEDS-3": lambda p, n, s, e: seeds_3(p, nfe=n, spacing=s, end=e),
     "DDIM eta 0.5": lambda p, n, s, e: ddim(p, nfe=n, eta=0.5, spacing=s, end=e),
     "Heun ancestral": lambda p, n, s, e: heun_ancestral(p, nfe=n, spacing=s, end=e),
     "DPM-Solver-2 ancestral": lambda p, n, s, e: dpm_2_ancestral(p, nfe=n, spacing=s, end=e),

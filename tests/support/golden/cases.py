@@ -59,6 +59,7 @@ class Problem:
     start_scale: float = 1.0  # of the published state, in ours
     statistics: EmsStatistics | None = None
     unused_draws: frozenset[int] = frozenset()  # numbers of those that the published code wasted
+    sign_of_draws: float = 1.0  # with which they enter there
 
 
 def golden_folders() -> list[Path]:

@@ -10,7 +10,7 @@ from s3search.schedules import published
 from s3search.schedules.published import sde_step
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.sample import Denoiser
-from tests.support.golden import cases
+from tests.support.golden import cases, seeds
 from tests.support.golden.ancestral import (
     check_arguments,
     check_config,
@@ -164,5 +164,6 @@ SAMPLERS: dict[str, Callable[[Case], "Schedule | cases.Problem"]] = {
     "CosineDPMSolverMultistepScheduler": cosine_multistep,
     "DPMSolverMultistepScheduler": dpm_multistep,
     "DPMSolverSDEScheduler": dpm_solver_sde,
+    **seeds.SAMPLERS,
 }
 """Samplers of k-diffusion and schedulers of diffusers by their names."""

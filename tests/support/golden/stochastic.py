@@ -63,9 +63,9 @@ SAMPLERS: dict[str, Adaptor] = {
 """Samplers of k-diffusion and schedulers of diffusers by their names."""
 
 FAMILIES: dict[str, Adaptor] = {
-    **dict.fromkeys(("sde_diffusers", "sde_k_diffusion"), _by_name),
+    **dict.fromkeys(("seeds", "sde_diffusers", "sde_k_diffusion"), _by_name),
     "sde_edm": churn.nvlabs,
     "adasde": renoised.ada,
     "restart": churn.restart,
-    **dict.fromkeys(("er_sde", "sa_solver", "seeds"), _waits),
+    **dict.fromkeys(("er_sde", "sa_solver"), _waits),
 }
