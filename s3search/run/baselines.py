@@ -17,7 +17,11 @@ from s3search.formats.importers.diffusers import adds_noise
 from s3search.models.diffusers.scheduler_config import OwnSampler
 from s3search.processes import Edm, Flow, NoiseProcess
 from s3search.run.own_baselines import own_flow_solvers, own_scheduler_of_before
-from s3search.run.schedulers import own_scheduler, schedulers_of
+from s3search.run.schedulers import (
+    own_scheduler,
+    own_scheduler_without_noise,
+    schedulers_of,
+)
 from s3search.schedules.published.baselines import (
     PublishedSchedule,
     published_solvers,
@@ -121,15 +125,16 @@ def known_baselines(
     said: int | None = None,
     *,
     ends: Sequence[End] | None = None,
+    noise: bool = False,
 ) -> KnownBaselines:
     """All baselines that make ``nfe`` calls; ``said``: the number of calls, where labels are to
-    say it; ``ends`` of the published ones.
+    say it; ``ends`` of the published ones; ``noise``: those with noise in their steps as well.
     """
-    stock, missing = stock_solvers(own, process, nfe, said)
+    stock, missing = stock_solvers(own, process, nfe, said, noise=noise)
     return KnownBaselines(
         nfe=nfe,
         stock=stock,
-        published=tuple(_published(own, process, nfe, said, ends)),
+        published=tuple(_published(own, process, nfe, said, ends=ends, noise=noise)),
         others=tuple(_trials(_variants(own, process, nfe, said))),
         missing=missing,
     )
@@ -146,12 +151,18 @@ def baselines_of_before(
 
 
 def stock_solvers(
-    own: OwnSampler | None, process: NoiseProcess, nfe: int, said: int | None = None
+    own: OwnSampler | None,
+    process: NoiseProcess,
+    nfe: int,
+    said: int | None = None,
+    *,
+    noise: bool = False,
 ) -> tuple[tuple[Trial, ...], dict[str, str]]:
     """The stock solvers alone, and why others of their names are not among them, which may be that
-    they make the images of one of these.
+    they make the images of one of these; with ``noise`` the pipeline's own as it is, too, where it
+    adds noise.
     """
-    made = list(_stock(own, process, nfe, said))
+    made = list(_stock(own, process, nfe, said, noise=noise))
     kept = distinct(_trials(made))
     names = {trial.key: trial.origin.label for trial in kept}
     missing = {origin.label: why for origin, why in made if isinstance(why, str)}
@@ -166,9 +177,11 @@ def _published(
     process: NoiseProcess,
     nfe: int,
     said: int | None,
+    *,
     ends: Sequence[End] | None,
+    noise: bool,
 ) -> list[Trial]:
-    made = published_solvers(process, nfe, ends=ends)
+    made = published_solvers(process, nfe, ends=ends, noise=noise)
     return [*_of_flow(own, process, nfe, said), *_trials_of(made, said)]
 
 
@@ -200,12 +213,17 @@ def _trials(made: Iterable[tuple[Origin, Schedule | str]]) -> list[Trial]:
     return [Trial.of(own, origin) for origin, own in made if isinstance(own, Schedule)]
 
 
-def _stock(own: OwnSampler | None, process: NoiseProcess, nfe: int, said: int | None) -> _Made:
+def _stock(
+    own: OwnSampler | None, process: NoiseProcess, nfe: int, said: int | None, *, noise: bool
+) -> _Made:
     """Every stock solver, or why there is none."""
     if own is not None:
-        variant = "without its noise" if adds_noise(own.scheduler, own.config) else ""
-        origin = of_pipeline(own.scheduler, variant, said)
-        yield origin, own_scheduler(own, process, nfe)
+        is_noisy = adds_noise(own.scheduler, own.config)
+        if noise or not is_noisy:
+            yield of_pipeline(own.scheduler, "", said), own_scheduler(own, process, nfe)
+        if is_noisy:
+            origin = of_pipeline(own.scheduler, "without its noise", said)
+            yield origin, own_scheduler_without_noise(own, process, nfe)
     if isinstance(process, Edm):
         for name in K_SAMPLERS:
             origin = of_library("k-diffusion", name, nfe=said)

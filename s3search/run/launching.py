@@ -132,7 +132,7 @@ def validate_schedulers(store: StudyStore, pool: Pool, report: Report) -> dict[s
     missing: dict[str, str] = {}
     for nfe in config.space.nfe:
         said = nfe if many else None
-        stock, without = stock_solvers(own, process, nfe, said)
+        stock, without = stock_solvers(own, process, nfe, said, noise=True)
         found += stock
         missing |= without
     start = Prepared(description=description)

@@ -49,6 +49,8 @@ def own_scheduler_of_before(
             schedule = schedule_of(sampler.scheduler, sampler.config, n).changed(start=Start())
         except (InvalidConfig, InvalidSchedule):
             continue
+        if schedule.is_stochastic:
+            return []
         if schedule.nfe == nfe and schedule.process.same_levels(process):
             return [Trial.of(schedule, of_pipeline(sampler.scheduler, nfe=said))]
     return []

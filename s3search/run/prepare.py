@@ -75,7 +75,8 @@ def prepare(
     importable_from(config.import_folders, (config.search.algorithm,))
     applied = config if extension is None else extension.applied(config)
     has_stock = begins_with_stock(config)
-    known = known_of(config, description, has_stock=has_stock)
+    noise = space.noise.is_on
+    known = known_of(config, description, has_stock=has_stock, noise=noise)
     seeds = seeds_of(config, description, known, extension)
     setup = Setup(
         problem=problem_of(space, description),
@@ -132,16 +133,18 @@ def problem_of(space: SpaceConfig, description: Description) -> Problem:
 
 
 def known_of(
-    config: StudyConfig, description: Description, *, has_stock: bool = True
+    config: StudyConfig, description: Description, *, has_stock: bool = True, noise: bool = False
 ) -> tuple[KnownBaselines, ...]:
-    """The baselines of every number of calls, where the study wants them; labels say the number
-    when it searches several.
+    """The baselines of every number of calls, where the study wants them, those with noise in
+    their steps where its space has noise; labels say the number when it searches several.
     """
     if not config.search.baselines:
         return ()
     own, process, many = description.own_sampler, description.process, len(config.space.nfe) > 1
-    known = known_baselines if has_stock else baselines_of_before
-    return tuple(known(own, process, nfe, nfe if many else None) for nfe in config.space.nfe)
+    said = [(nfe, nfe if many else None) for nfe in config.space.nfe]
+    if not has_stock:
+        return tuple(baselines_of_before(own, process, *each) for each in said)
+    return tuple(known_baselines(own, process, *each, noise=noise) for each in said)
 
 
 def seeds_of(

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from s3search.errors import InvalidConfig, InvalidSchedule
-from s3search.formats.importers.diffusers import SCHEDULERS, schedule_of, without_noise
+from s3search.formats.importers.diffusers import SCHEDULERS, SDE, schedule_of, without_noise
+from s3search.models.diffusers.scheduler_classes import CLASSES
 from s3search.models.diffusers.scheduler_config import OwnSampler
 from s3search.processes import Edm, Flow, NoiseProcess, VpCosine, VpDiscrete, VpLinear
 from s3search.schedules.retime import retime
@@ -31,8 +32,9 @@ Keys = Mapping[str, Any]
 def schedulers_of(
     own: OwnSampler | None, process: NoiseProcess, nfe: int, changes: Keys | None = None
 ) -> dict[str, Schedule | str]:
-    """Every known scheduler of this kind of process by its class: its schedule of exactly ``nfe``
-    calls, or why there is none; ``changes`` are keys of the config that are another here.
+    """Every known scheduler without noise of this kind of process by its class: its schedule of
+    exactly ``nfe`` calls, or why there is none; ``changes`` are keys of the config that are
+    another here.
     """
     config = {**_config(own, process), **(changes or {})}
     pipeline = None if own is None else own.pipeline
@@ -48,10 +50,22 @@ def _takes(name: str, process: NoiseProcess) -> bool:
 
 
 def own_scheduler(own: OwnSampler, process: NoiseProcess, nfe: int) -> Schedule | str:
-    """What the pipeline runs unless told otherwise, without the noise that it may add; or why
-    there is no such schedule.
+    """What the pipeline runs unless told otherwise, with the noise that it may add; or why there
+    is no such schedule.
     """
-    name, config = without_noise(own.scheduler, own.config)
+    return _with_calls(own.scheduler, {**own.config, **_sized(own)}, process, nfe, own.pipeline)
+
+
+def own_scheduler_without_noise(
+    own: OwnSampler, process: NoiseProcess, nfe: int
+) -> Schedule | str:
+    """What the pipeline runs on its own grid without the noise that it adds; or why there is no
+    such schedule.
+    """
+    quiet = without_noise(own.scheduler, own.config)
+    if quiet is None:
+        return "adds noise at every step, and there is no such scheduler without it"
+    name, config = quiet
     return _with_calls(name, config | _sized(own), process, nfe, own.pipeline)
 
 
@@ -94,7 +108,9 @@ def _config(own: OwnSampler | None, process: NoiseProcess) -> Keys:
     if own is not None:
         config = {key: value for key, value in own.config.items() if key not in own.left_out}
         config |= _sized(own)
-        return config
+        if str(config.get("algorithm_type")).startswith(SDE):
+            config["algorithm_type"] = str(config["algorithm_type"]).removeprefix(SDE)
+        return {**config, "stochastic_sampling": False, "eta": 0.0}
     match process:
         case Edm():
             return {"sigma_min": process.sigma_min, "sigma_max": process.sigma_max}
@@ -115,7 +131,7 @@ def _config(own: OwnSampler | None, process: NoiseProcess) -> Keys:
 
 def _names(process: NoiseProcess) -> Iterator[str]:
     for name in SCHEDULERS:
-        if name in _LIKE_DDIM:
+        if name in _LIKE_DDIM or CLASSES[name].adds_noise:
             continue
         of_edm, of_flows = name.startswith("EDM"), name.startswith("FlowMatch")
         match process:

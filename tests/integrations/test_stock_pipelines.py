@@ -3,6 +3,7 @@
 The networks are tiny and random.  An import that is not what the pipeline runs says so in a note.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,27 @@ ON_BETAS: dict[str, tuple[str, dict[str, Any]]] = {
     "kdpm2": ("KDPM2DiscreteScheduler", _TRAILING),
     "lms leading": ("LMSDiscreteScheduler", _LEADING),
     "lms": ("LMSDiscreteScheduler", _LINSPACE),
+    "ddpm leading": ("DDPMScheduler", {**_LEADING, **_NO_CLIP}),
+    "ddpm large": ("DDPMScheduler", {**_SD, **_NO_CLIP, "variance_type": "fixed_large"}),
+    "ddpm parallel": ("DDPMParallelScheduler", {**_TRAILING, **_NO_CLIP}),
+    "sde dpm": ("DPMSolverMultistepScheduler", {**_LEADING, "algorithm_type": "sde-dpmsolver++"}),
+    "sde dpm heun": (
+        "DPMSolverMultistepScheduler",
+        {**_TRAILING, "algorithm_type": "sde-dpmsolver++", "solver_type": "heun"},
+    ),
+    "sde of noise": (
+        "DPMSolverMultistepScheduler",
+        {**_LEADING, "algorithm_type": "sde-dpmsolver", "final_sigmas_type": "sigma_min"},
+    ),
+    "sde singlestep": (
+        "DPMSolverSinglestepScheduler",
+        {**_SD, "algorithm_type": "sde-dpmsolver++", "lower_order_final": True},
+    ),
+    "euler ancestral": ("EulerAncestralDiscreteScheduler", _LINSPACE),
+    "euler ancestral leading": ("EulerAncestralDiscreteScheduler", _LEADING),
+    "kdpm2 ancestral": ("KDPM2AncestralDiscreteScheduler", _TRAILING),
+    "lcm": ("LCMScheduler", _SD),
+    "edm sde": ("EDMDPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
     "edm euler": ("EDMEulerScheduler", {}),
     "edm euler v": ("EDMEulerScheduler", {"prediction_type": "v_prediction"}),
     "edm dpm": ("EDMDPMSolverMultistepScheduler", {}),
@@ -73,6 +95,8 @@ ON_FLOWS: dict[str, tuple[str, dict[str, Any]]] = {
     "schnell": ("FlowMatchEulerDiscreteScheduler", {"shift": 1.0}),
     "shifted": ("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}),
     "karras": ("FlowMatchEulerDiscreteScheduler", {"shift": 1.0, "use_karras_sigmas": True}),
+    "stochastic": ("FlowMatchEulerDiscreteScheduler", {"stochastic_sampling": True}),
+    "lcm": ("FlowMatchLCMScheduler", {"shift": 3.0}),
 }
 _TOLERANCE = 1e-4  # of the largest latent; float32 tables of sigma give 5e-5 in the worst case
 _NEAR = 0.1  # where a note says that the network is told other times
@@ -153,6 +177,34 @@ def test_flow_pipelines_make_the_latents_of_their_imports(
         assert not stock.notes_of(schedule)
 
 
+@pytest.mark.parametrize("eta", [0.3, 1.0])
+@pytest.mark.parametrize("name", ["DDIMScheduler", "TCDScheduler"])
+def test_an_eta_that_the_pipeline_passes_is_a_key_of_the_import(
+    sd: Any, name: str, eta: float, tmp_path: Path
+) -> None:
+    folder = stock.with_scheduler(sd, _scheduler(name, {**_LEADING, **_NO_CLIP}), tmp_path)
+    file = folder / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "eta": eta}))
+    for n in (1, 2, 4, 20):
+        schedule = stock.imported(folder, n)
+        theirs, ours = stock.both_runs(sd, schedule, n, _noise(1, 4, 8, 8), eta=eta, **_IMAGE)
+        assert stock.apart(theirs, ours) < _TOLERANCE, n
+        assert schedule.is_stochastic == (n > 1)
+
+
+def test_ltxs_ancestral_steps_are_its_own_with_the_shift_of_another_class(
+    sd3: Any, tmp_path: Path
+) -> None:
+    scheduler = diffusers.LTXEulerAncestralRFScheduler.from_config(
+        {"shift": 3.0, "eta": 0.6, "s_noise": 1.1, "num_train_timesteps": 1000}
+    )
+    folder = stock.with_scheduler(sd3, scheduler, tmp_path)
+    for n in (1, 2, 4, 20):
+        schedule = stock.imported(folder, n)
+        theirs, ours = stock.both_runs(sd3, schedule, n, _noise(1, 4, 8, 8), **_IMAGE)
+        assert stock.apart(theirs, ours) < 1e-5, n
+
+
 def test_flow_heun_makes_the_latents_of_its_import(sd3: Any, tmp_path: Path) -> None:
     folder = stock.with_scheduler(sd3, _scheduler("FlowMatchHeunDiscreteScheduler", {}), tmp_path)
     for n in (1, 2, 4, 20):
@@ -228,5 +280,9 @@ def test_the_baseline_of_the_pipeline_is_what_the_pipeline_runs(flux: Any, tmp_p
 
 def test_every_imported_class_is_run_against_a_stock_pipeline() -> None:
     run = {name for name, _ in (*ON_BETAS.values(), *ON_FLOWS.values())}
-    elsewhere = {"FlowMatchHeunDiscreteScheduler"}  # above
+    elsewhere = {  # above
+        "FlowMatchHeunDiscreteScheduler",
+        "LTXEulerAncestralRFScheduler",
+        "TCDScheduler",
+    }
     assert run | elsewhere == {n for n, own in CLASSES.items() if own.fate is Fate.IMPORTED}

@@ -88,6 +88,39 @@ def test_a_stochastic_algorithm_type_and_score_sdes_have_forms_without_noise() -
     assert first.schedule.times == pytest.approx((50.0, math.sqrt(0.5), 0.01, 0.0))
 
 
+@pytest.mark.parametrize(
+    ("scheduler", "keys", "is_quiet_too"),
+    [
+        ("DDPMScheduler", {}, True),
+        ("EulerAncestralDiscreteScheduler", {}, True),
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, True),
+        ("DDIMScheduler", {"eta": 0.5}, True),
+        ("LCMScheduler", {}, False),
+    ],
+)
+def test_a_stochastic_scheduler_is_measured_as_it_is_where_there_is_noise(
+    scheduler: str, keys: dict[str, Any], is_quiet_too: bool
+) -> None:
+    config = {**DDIM, **keys}
+    own, process = OwnSampler(scheduler=scheduler, config=config), process_of(DDIM)
+    stock, _ = stock_solvers(own, process, 4, noise=True)
+    mine = [trial for trial in stock if trial.origin.kind is OriginKind.PIPELINE]
+    assert mine[0].origin.label == f"{scheduler} of the pipeline"
+    assert mine[0].schedule.is_stochastic
+    assert [trial.schedule.is_stochastic for trial in mine[1:]] == [False] * is_quiet_too
+    assert not any(trial.schedule.is_stochastic for trial in stock[1:])
+    without, _ = stock_solvers(own, process, 4)
+    assert not any(trial.schedule.is_stochastic for trial in without)
+
+
+def test_a_space_with_noise_begins_with_published_samplers_that_have_it() -> None:
+    known = known_baselines(None, edm(), 5, noise=True)
+    noisy = {t.origin.solver for t in known.published if t.schedule.is_stochastic}
+    assert noisy and not any(
+        t.schedule.is_stochastic for t in known_baselines(None, edm(), 5).trials
+    )
+
+
 def test_a_scheduler_that_has_no_such_form_or_number_is_said_to_be_missing() -> None:
     own = OwnSampler(scheduler="LCMScheduler", config=DDIM)
     stock, missing = stock_solvers(own, process_of(DDIM), 4)

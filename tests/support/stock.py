@@ -11,6 +11,8 @@ from s3search.formats.importers import Request, import_schedule
 from s3search.integrations.diffusers import S3Scheduler
 from s3search.schedules.schedule import Schedule
 
+_SEED = 9
+
 
 def with_scheduler(pipe: Any, scheduler: Any, folder: Path) -> Path:
     """Puts the scheduler into the pipeline, and writes what `save_pretrained` does of both but
@@ -38,14 +40,20 @@ def notes_of(schedule: Schedule) -> tuple[str, ...]:
 
 
 def both_runs(
-    pipe: Any, schedule: Schedule, n: int, noise: Tensor, **arguments: Any
+    pipe: Any,
+    schedule: Schedule,
+    n: int,
+    noise: Tensor,
+    *,
+    eta: float | None = None,
+    **arguments: Any,
 ) -> tuple[Tensor, Tensor]:
-    """The latents that the pipeline ends with: by its own scheduler in n steps, and by the
-    schedule from the same noise.
+    """The latents that the pipeline ends with: by its own scheduler in n steps, with this ``eta``,
+    and by the schedule from the same noise, that of steps included.
     """
     stock = pipe.scheduler
     pipe.set_progress_bar_config(disable=True)
-    theirs = _latents(pipe, n, noise, arguments)
+    theirs = _latents(pipe, n, noise, arguments if eta is None else {**arguments, "eta": eta})
     pipe.scheduler = S3Scheduler.from_schedule(schedule, stock)
     ours = _latents(pipe, schedule.nfe, noise, arguments)
     pipe.scheduler = stock
@@ -53,9 +61,15 @@ def both_runs(
 
 
 def _latents(pipe: Any, n: int, noise: Tensor, arguments: dict[str, Any]) -> Tensor:
-    found: Tensor = pipe(
-        num_inference_steps=n, latents=noise.clone(), output_type="latent", **arguments
-    ).images
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)  # of those that pass no generator on
+        found: Tensor = pipe(
+            num_inference_steps=n,
+            latents=noise.clone(),
+            output_type="latent",
+            generator=torch.Generator().manual_seed(_SEED),
+            **arguments,
+        ).images
     return found
 
 

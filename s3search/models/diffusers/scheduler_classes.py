@@ -10,7 +10,7 @@ library.
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -38,12 +38,18 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulerClass:
-    """One class: its constructor's keys with their defaults, and what becomes of it and why."""
+    """One class: its constructor's keys with their defaults, and what becomes of it and why.
+
+    ``adds_noise`` tells those whose steps add noise whatever their config says; ``handed_on`` are
+    keys, with defaults, that it hands to the class that makes its levels.
+    """
 
     kind: Kind
     defaults: Mapping[str, Any]
     fate: Fate
     reason: str = ""  # why it is not imported
+    adds_noise: bool = False
+    handed_on: Mapping[str, Any] = field(default_factory=dict)
 
 
 _TABLE = {
@@ -114,8 +120,7 @@ _EDM = {
 }
 _KDPM2 = {**_TABLE, **_LDM_BETAS, **_LEVELS, **_SPACING}
 
-_NOISY = "adds noise at every step; schedules are deterministic"
-_DISTILLED_NETWORK = "adds noise at every step, for networks distilled to few steps"
+_NOISY = "adds noise at every step, in a way of its own"
 _RISES = "its times rise from image to noise; schedules fall"
 _TOKENS = "generates discrete tokens; there is no noise level to schedule"
 _OWN_BETAS = "its levels are a formula of its own that no config key tells"
@@ -125,8 +130,23 @@ def _imported(kind: Kind, defaults: Mapping[str, Any]) -> SchedulerClass:
     return SchedulerClass(kind=kind, defaults=defaults, fate=Fate.IMPORTED)
 
 
+def _noisy(
+    kind: Kind, defaults: Mapping[str, Any], handed_on: Mapping[str, Any] | None = None
+) -> SchedulerClass:
+    """An imported class whose steps add noise."""
+    return SchedulerClass(
+        kind=kind,
+        defaults=defaults,
+        fate=Fate.IMPORTED,
+        adds_noise=True,
+        handed_on=handed_on or {},
+    )
+
+
 def _replayed(kind: Kind, defaults: Mapping[str, Any], reason: str) -> SchedulerClass:
-    return SchedulerClass(kind=kind, defaults=defaults, fate=Fate.REPLAYED, reason=reason)
+    return SchedulerClass(
+        kind=kind, defaults=defaults, fate=Fate.REPLAYED, reason=reason, adds_noise=True
+    )
 
 
 def _refused(reason: str) -> SchedulerClass:
@@ -206,16 +226,16 @@ CLASSES: Mapping[str, SchedulerClass] = {
     "FlowMatchHeunDiscreteScheduler": _imported(
         Kind.FLOW, {"num_train_timesteps": 1000, "shift": 1.0}
     ),
-    "DDPMScheduler": _replayed(Kind.BETAS, _DDPM, _NOISY),
-    "DDPMParallelScheduler": _replayed(Kind.BETAS, _DDPM, _NOISY),
+    "DDPMScheduler": _noisy(Kind.BETAS, _DDPM),
+    "DDPMParallelScheduler": _noisy(Kind.BETAS, _DDPM),
     "CogVideoXDPMScheduler": _replayed(Kind.BETAS, _COGVIDEOX, _NOISY),
     "DPMSolverSDEScheduler": _replayed(
         Kind.BETAS, {**_KDPM2, "noise_sampler_seed": None}, _NOISY
     ),
-    "EulerAncestralDiscreteScheduler": _replayed(
-        Kind.BETAS, {**_TABLE, **_SPACING, **_ZERO_SNR}, _NOISY
+    "EulerAncestralDiscreteScheduler": _noisy(
+        Kind.BETAS, {**_TABLE, **_SPACING, **_ZERO_SNR}
     ),
-    "KDPM2AncestralDiscreteScheduler": _replayed(Kind.BETAS, _KDPM2, _NOISY),
+    "KDPM2AncestralDiscreteScheduler": _noisy(Kind.BETAS, _KDPM2),
     "SASolverScheduler": _replayed(
         Kind.BETAS,
         {
@@ -228,12 +248,10 @@ CLASSES: Mapping[str, SchedulerClass] = {
         },
         _NOISY,
     ),
-    "LCMScheduler": _replayed(Kind.BETAS, _DISTILLED, _DISTILLED_NETWORK),
-    "TCDScheduler": _replayed(Kind.BETAS, _DISTILLED, _DISTILLED_NETWORK),
-    "FlowMatchLCMScheduler": _replayed(
-        Kind.FLOW,
-        {**_FLOW, "scale_factors": None, "upscale_mode": "bicubic"},
-        _DISTILLED_NETWORK,
+    "LCMScheduler": _noisy(Kind.BETAS, _DISTILLED),
+    "TCDScheduler": _noisy(Kind.BETAS, _DISTILLED),
+    "FlowMatchLCMScheduler": _noisy(
+        Kind.FLOW, {**_FLOW, "scale_factors": None, "upscale_mode": "bicubic"}
     ),
     "ScoreSdeVeScheduler": SchedulerClass(
         kind=Kind.SCORE,
@@ -248,6 +266,7 @@ CLASSES: Mapping[str, SchedulerClass] = {
         fate=Fate.REFUSED,
         reason=f"{_NOISY} (a search reads its levels; its pipeline calls step_correct, which no "
         "schedule has)",
+        adds_noise=True,
     ),
     "CosineDPMSolverMultistepScheduler": _refused(
         "its network is told atan(sigma) (Stable Audio), which is no model here"
@@ -272,7 +291,9 @@ CLASSES: Mapping[str, SchedulerClass] = {
     ),
     "HeliosScheduler": _refused("runs a pyramid of sizes with noise between its stages"),
     "HeliosDMDScheduler": _refused("runs a pyramid of sizes with noise between its stages"),
-    "LTXEulerAncestralRFScheduler": _refused(_NOISY),
+    "LTXEulerAncestralRFScheduler": _noisy(
+        Kind.FLOW, {"num_train_timesteps": 1000, "eta": 1.0, "s_noise": 1.0}, handed_on=_FLOW
+    ),
     "MiniMaxH3Scheduler": _refused(
         "knows its levels from its pipeline alone; its config has a shift and nothing else"
     ),
@@ -306,9 +327,10 @@ def values_of(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """
     known = class_named(name)
     check_keys(config)
-    read = {*known.defaults, *ALSO_READ}
+    own = {**known.handed_on, **known.defaults}
+    read = {*own, *ALSO_READ}
     given = {key: value for key, value in config.items() if key in read and value is not None}
-    return {**known.defaults, **given}
+    return {**own, **given}
 
 
 def classes_that_fit(config: Mapping[str, Any]) -> tuple[str, ...]:

@@ -5,10 +5,10 @@ from typing import Any
 
 from s3search.errors import InvalidConfig, nearest
 
-ALSO_READ = ("sigma_min", "sigma_max", "lms_order", "mu")
+ALSO_READ = ("sigma_min", "sigma_max", "lms_order", "mu", "eta", "s_noise")
 """Keys that count though the constructor has them not: diffusers looks for the sigmas wherever
-levels are chosen between two of them, takes the order of LMS with every step, and mu with the
-number of steps."""
+levels are chosen between two of them, takes the order of LMS, eta and s_noise with every step, and
+mu with the number of steps."""
 
 WITHOUT_EFFECT = ("tensor_format", "timestep_values")
 """Keys of diffusers before 0.10 that changed no image."""
@@ -74,6 +74,8 @@ KEYS: Mapping[str, str] = {
     "dynamic_thresholding_ratio": "its quantile",
     "sample_max_value": "its largest value",
     "noise_sampler_seed": "seed of the noise that is added",
+    "eta": "how much noise a step adds, of DDIM, TCD and LTX's ancestral steps",
+    "s_noise": "multiplies the noise that a step adds",
     "original_inference_steps": "steps of the distilled network's teacher",
     "timestep_scaling": "boundary condition of a distilled network",
     "scale_factors": "sizes of the stages of a multi-scale sampler",

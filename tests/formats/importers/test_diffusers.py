@@ -164,14 +164,60 @@ _REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "only 'epsilon'",
     ),
     "DEIS": ({"_class_name": "DEISMultistepScheduler", "solver_order": 4}, "solver_order"),
-    "stochastic flow": (
-        {"_class_name": "FlowMatchEulerDiscreteScheduler", "stochastic_sampling": True},
-        "deterministic",
+    "noise of its own": ({"_class_name": "CogVideoXDPMScheduler"}, "in a way of its own"),
+    "learned variance": (
+        {"_class_name": "DDPMScheduler", "variance_type": "learned_range"},
+        "variance_type: 'learned_range' is an answer of the network",
     ),
-    "stochastic": ({"_class_name": "DDPMScheduler"}, "deterministic"),
-    "sde": (
-        {"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++"},
-        "deterministic",
+    "variance that is NaN": (
+        {"_class_name": "DDPMScheduler", "variance_type": "fixed_large_log"},
+        "gives NaN in diffusers",
+    ),
+    "noise upon the image": (
+        {
+            "_class_name": "DDPMScheduler",
+            "variance_type": "fixed_large",
+            "timestep_spacing": "trailing",
+        },
+        "adds noise to the image after the last timestep",
+    ),
+    "unknown variance": (
+        {"_class_name": "DDPMScheduler", "variance_type": "fixed_smal"},
+        "did you mean 'fixed_small'",
+    ),
+    "sde of third order": (
+        {
+            "_class_name": "DPMSolverMultistepScheduler",
+            "algorithm_type": "sde-dpmsolver",
+            "final_sigmas_type": "sigma_min",
+            "solver_order": 3,
+        },
+        "orders 1 and 2",
+    ),
+    "sde of the noise to the clean end": (
+        {"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver"},
+        "no value for algorithm_type 'sde-dpmsolver'; use 'sigma_min'",
+    ),
+    "sde of noise in one step": (
+        {
+            "_class_name": "DPMSolverSinglestepScheduler",
+            "algorithm_type": "sde-dpmsolver",
+            "final_sigmas_type": "sigma_min",
+        },
+        "has no singlestep form",
+    ),
+    "eta of TCD": ({"_class_name": "TCDScheduler", "eta": 1.5}, "between 0 and 1"),
+    "more steps than the teacher": (
+        {"_class_name": "LCMScheduler", "original_inference_steps": 2},
+        "have no 5 of their own",
+    ),
+    "stages of other sizes": (
+        {"_class_name": "FlowMatchLCMScheduler", "scale_factors": [0.5, 1.0]},
+        "scale_factors: a multi-scale sampler",
+    ),
+    "noise that is left out": (
+        {"_class_name": "LTXEulerAncestralRFScheduler", "s_noise": 0.0},
+        "set eta to 0",
     ),
     "noise to the clean end": (
         {"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver"},

@@ -48,7 +48,7 @@ def replay(case: Mapping[str, Any]) -> Replay:
     if arguments:
         raise ValueError(f"unknown arguments {sorted(arguments)}")
     if config.get("stochastic_sampling"):
-        raise NoSchedule("noise is added at every step; schedules are deterministic")
+        raise NoSchedule("noise is added at every step, and the case does not say which")
     n = solver["num_inference_steps"] or len(sigmas or ())
     schedule = schedule_of(solver["name"], config, n, timesteps, sigmas=sigmas)
     notes = schedule.provenance["notes"]

@@ -5,6 +5,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+SDE = "sde-"
+"""How the algorithm types that add noise begin."""
+
 
 class SchedulerConfig(BaseModel):
     """What the schedulers' configs say that matters here; their other fields are the model's."""
@@ -45,6 +48,12 @@ class SchedulerConfig(BaseModel):
     disable_corrector: tuple[int, ...] = ()
     solver_p: Any = None
     lms_order: int = Field(default=4, ge=1, le=4)  # diffusers takes it with every step
+    eta: float | None = Field(default=None, ge=0)  # that a pipeline hands to every step
+    s_noise: float = Field(default=1.0, ge=0)
+    variance_type: str | None = None
+    original_inference_steps: int = Field(default=50, ge=1)
+    timestep_scaling: float = 10.0
+    scale_factors: Any = None
     thresholding: bool = False
     clip_sample: bool = False
     rescale_betas_zero_snr: bool = False
@@ -58,6 +67,11 @@ class SchedulerConfig(BaseModel):
             or self.use_beta_sigmas
             or self.use_lu_lambdas
         )
+
+    @property
+    def is_sde(self) -> bool:
+        """Whether DPM-Solver's steps add noise."""
+        return self.algorithm_type.startswith(SDE)
 
     @property
     def ends_clean(self) -> bool:

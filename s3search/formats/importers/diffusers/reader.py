@@ -14,6 +14,8 @@ published solvers on the grids of grids.py, with their own rules for lowering th
     Heun, KDPM2, LMS                           trapezoid, midpoint at the geometric mean, Adams,
                                                all in sigma / alpha
     FlowMatchHeun                              trapezoid in the flow's own time
+    DDPM, EulerAncestral, KDPM2Ancestral, LCM, TCD, FlowMatchLCM, LTXEulerAncestralRF, sde- types,
+    eta of DDIM, stochastic_sampling           with noise in their steps (noisy.py)
 
 Schedulers evaluate the network at a whole timestep near the level they compute with (except
 Euler, Heun, FlowMatchHeun and KDPM2); ours is called at the level itself.
@@ -25,9 +27,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from s3search.errors import InvalidConfig, InvalidSchedule
-from s3search.formats.importers.diffusers import solvers
-from s3search.formats.importers.diffusers.config import SchedulerConfig
-from s3search.formats.importers.diffusers.solvers import Made, SolverRun
+from s3search.formats.importers.diffusers import noisy, solvers
+from s3search.formats.importers.diffusers.config import SDE, SchedulerConfig
+from s3search.formats.importers.diffusers.run import Made, SolverRun
 from s3search.formats.importers.diffusers.starts import network_times_off, noise_scale_of
 from s3search.formats.importers.request import Request, required
 from s3search.models.diffusers.pipeline_sigmas import (
@@ -169,21 +171,24 @@ def _with_network_times(steps: Sequence[Step], network_times: Sequence[float]) -
 
 def adds_noise(name: str, config: Mapping[str, Any]) -> bool:
     """Whether the scheduler ``name`` is stochastic with this config."""
-    is_sde = str(config.get("algorithm_type")).startswith(_SDE)
-    is_noisy = name in CLASSES and CLASSES[name].fate is not Fate.IMPORTED
-    return is_noisy or is_sde or bool(config.get("stochastic_sampling"))
+    is_sde = str(config.get("algorithm_type")).startswith(SDE)
+    is_noisy = name in CLASSES and CLASSES[name].adds_noise
+    has_eta = name in _WITH_ETA and bool(config.get("eta"))
+    return is_noisy or has_eta or is_sde or bool(config.get("stochastic_sampling"))
 
 
-def without_noise(name: str, config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def without_noise(name: str, config: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
     """A scheduler that visits the levels of ``name`` and adds no noise, and its config; the same
-    ones where it adds none, or where there is no such scheduler.
+    ones where it adds none, None where there is no such scheduler.
     """
     quiet = {**config, "stochastic_sampling": False}
+    quiet.pop("eta", None)
     if "algorithm_type" in config:
-        quiet["algorithm_type"] = str(config["algorithm_type"]).removeprefix(_SDE)
+        quiet["algorithm_type"] = str(config["algorithm_type"]).removeprefix(SDE)
     if name == "ScoreSdeVeScheduler":
         quiet["sigma_schedule"] = "exponential"
-    return _QUIET.get(name, name), quiet
+    found = _QUIET.get(name, name)
+    return None if found in CLASSES and CLASSES[found].adds_noise else (found, quiet)
 
 
 def _without_standing_still(run: SolverRun, times: Sequence[float], steps: Sequence[Step]) -> Made:
@@ -224,6 +229,14 @@ _MADE_BY: dict[str, Callable[[SolverRun], Made]] = {
     "LMSDiscreteScheduler": solvers.lms,
     "FlowMatchEulerDiscreteScheduler": solvers.flow_euler,
     "FlowMatchHeunDiscreteScheduler": solvers.flow_heun,
+    "DDPMScheduler": noisy.ddpm,
+    "DDPMParallelScheduler": noisy.ddpm,
+    "EulerAncestralDiscreteScheduler": noisy.euler_ancestral,
+    "KDPM2AncestralDiscreteScheduler": noisy.kdpm2_ancestral,
+    "LCMScheduler": noisy.lcm,
+    "TCDScheduler": noisy.tcd,
+    "FlowMatchLCMScheduler": noisy.flow_lcm,
+    "LTXEulerAncestralRFScheduler": noisy.flow_ancestral,
 }
 """The reader of each class that is imported."""
 
@@ -232,13 +245,16 @@ SCHEDULERS = names_of([Fate.IMPORTED])
 
 _SAME_SCALE = 1e-5  # float32 hides a difference in scale below this
 _SAME_TIME = 1e-6  # indices this near are one: they came through a logarithm
-_SDE = "sde-"  # how the algorithm types that add noise begin
+
+_WITH_ETA = ("DDIMScheduler", "DDIMParallelScheduler", "CogVideoXDDIMScheduler")
+"""Those whose steps add noise where an eta asks for it."""
 
 _QUIET = {
     "DDPMParallelScheduler": "DDIMScheduler",
     "DDPMScheduler": "DDIMScheduler",
     "EulerAncestralDiscreteScheduler": "EulerDiscreteScheduler",
     "KDPM2AncestralDiscreteScheduler": "KDPM2DiscreteScheduler",
+    "LTXEulerAncestralRFScheduler": "FlowMatchEulerDiscreteScheduler",
     "ScoreSdeVeScheduler": "EDMEulerScheduler",
 }
 """Who visits the same levels without noise."""

@@ -2,20 +2,39 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 
-from s3search.errors import InvalidConfig, InvalidSchedule, nearest
+from s3search.errors import InvalidSchedule, nearest
 from s3search.formats.importers.diffusers import grids
-from s3search.formats.importers.diffusers.config import SchedulerConfig
-from s3search.processes import Flow, NoiseProcess, VpDiscrete
-from s3search.rules import Adams, Derivative, Prediction, Relaxation, RelaxationKind, Taylor
+from s3search.formats.importers.diffusers.config import SDE, SchedulerConfig
+from s3search.formats.importers.diffusers.noisy import (
+    check_order,
+    flow_renoised_steps,
+    quiet_at_the_end,
+)
+from s3search.formats.importers.diffusers.run import (
+    INEXACT,
+    Made,
+    SolverRun,
+    check_flow,
+    clean_sampler_times,
+    discrete,
+)
+from s3search.processes import Flow
+from s3search.rules import (
+    Adams,
+    AnyRule,
+    Derivative,
+    Prediction,
+    Relaxation,
+    RelaxationKind,
+    SdeTaylor,
+    Taylor,
+)
 from s3search.schedules import published
+from s3search.schedules.published.sde import SdeVariant
 from s3search.schedules.schedule import Step
 from s3search.schedules.spacing import time_of_ratio
-
-INEXACT = "not exact"
-"""How a note begins that says the schedule is not the scheduler's."""
 
 _TAKES_NO_SIGMAS = (
     "the pipeline passes sigmas, which this scheduler's set_timesteps does not take: diffusers "
@@ -26,28 +45,14 @@ _SHORT_RUN = 15  # below this many steps diffusers lowers the order at the end
 _HALF = Relaxation(kind=RelaxationKind.DPMSOLVER_2)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SolverRun:
-    """One scheduler at work in n steps."""
-
-    config: SchedulerConfig
-    process: NoiseProcess
-    n: int
-    indices: tuple[int, ...] | None = None  # the user's own timesteps
-    sigmas: tuple[float, ...] | None = None  # levels of a flow that its pipeline passes
-    notes: list[str] = field(default_factory=list)
-
-
-Made = tuple[Sequence[float], Sequence[Step]]
-
-
 def ddim(run: SolverRun) -> Made:
     """First order on its own indices; a note where its steps do not lead from one to the next."""
     config = run.config
     indices = grids.ddim_indices(config, run.n) if run.indices is None else [*run.indices]
     stride = config.num_train_timesteps // len(indices)
     times = [*map(float, indices), _end_of_strides(run, indices, stride)]
-    return times, published.ddim_steps(len(indices))
+    steps = published.ddim_steps(len(indices), config.eta or 0.0)
+    return times, quiet_at_the_end(run.process, times, steps)
 
 
 def _end_of_strides(run: SolverRun, indices: Sequence[int], stride: int) -> float:
@@ -63,31 +68,47 @@ def _end_of_strides(run: SolverRun, indices: Sequence[int], stride: int) -> floa
         )
     if targets[-1] >= 0:
         return float(targets[-1])
-    return _discrete(run).clean_time if run.config.set_alpha_to_one else 0.0
+    return discrete(run).clean_time if run.config.set_alpha_to_one else 0.0
 
 
 def dpm_multistep(run: SolverRun) -> Made:
     """DPM-Solver(++) from the history."""
     times = _multistep_times(run, is_unipc=False)
-    return times, _multistep_steps(run.config, len(times) - 1)
+    return times, _multistep_steps(run, len(times) - 1)
 
 
 def edm_dpm(run: SolverRun) -> Made:
     """DPM-Solver++ from the history, on EDM's sigmas."""
     times = grids.edm_times(run.config, run.n)
-    return times, _multistep_steps(run.config, len(times) - 1)
+    return times, _multistep_steps(run, len(times) - 1)
 
 
-def _multistep_steps(config: SchedulerConfig, n: int) -> list[Step]:
-    prediction, halved = _prediction(config), _halves(config)
+def _multistep_steps(run: SolverRun, n: int) -> list[Step]:
+    config = run.config
     if config.solver_order > 3:
         raise InvalidSchedule(f"solver_order: 1 to 3, found {config.solver_order}")
+    _note_order(run)
     lowers = config.lower_order_final and n < _SHORT_RUN
-    steps: list[Step] = []
-    for i in range(n):
-        order = _multistep_order(config, i, n, lowers=lowers)
-        if i == n - 1 and (config.euler_at_final or config.ends_clean):
-            order = 1
+    orders = [_multistep_order(config, i, n, lowers=lowers) for i in range(n)]
+    if config.euler_at_final or config.ends_clean:
+        orders[-1] = 1
+    steps = [_multistep_step(config, order) for order in orders]
+    return [*steps[:-1], *published.ddim_steps(1)] if config.ends_clean else steps
+
+
+def _note_order(run: SolverRun) -> None:
+    note = check_order(run.config)
+    if note is not None:
+        run.notes.append(note)
+
+
+def _multistep_step(config: SchedulerConfig, order: int) -> Step:
+    """The step after so many points."""
+    prediction, halved = _prediction(config), _halves(config)
+    if config.is_sde:
+        variant = SdeVariant.MIDPOINT if halved else SdeVariant.HEUN
+        made = published.sde_steps(order, order=order, prediction=prediction, variant=variant)
+    else:
         made = published.dpm_multistep_steps(
             order,
             order=order,
@@ -95,8 +116,7 @@ def _multistep_steps(config: SchedulerConfig, n: int) -> list[Step]:
             taylor=not halved,
             lower_order_final=False,
         )
-        steps.append(made[-1])
-    return steps
+    return made[-1]
 
 
 def _multistep_order(config: SchedulerConfig, i: int, n: int, *, lowers: bool) -> int:
@@ -110,13 +130,29 @@ def dpm_singlestep(run: SolverRun) -> Made:
     if config.timestep_spacing != "linspace":  # it knows no other
         config = config.model_copy(update={"timestep_spacing": "linspace"})
     prediction, halved = _prediction(config), _halves(config)
+    if config.algorithm_type == "sde-dpmsolver":
+        raise InvalidSchedule("algorithm_type: 'sde-dpmsolver' has no singlestep form")
+    _note_order(run)
     times = _multistep_times(
         SolverRun(config=config, process=run.process, n=run.n, indices=run.indices), is_unipc=False
     )
-    return times, [
-        _singlestep(prediction, order, halved=halved)
-        for order in _singlestep_orders(config, len(times) - 1)
-    ]
+    orders = _singlestep_orders(config, len(times) - 1)
+    steps = [_singlestep(prediction, order, halved=halved) for order in orders]
+    if config.is_sde:
+        noisy = [Step(predictor=_with_noise(step.predictor)) for step in steps]
+        steps = [*noisy[:-1], steps[-1]] if config.ends_clean else noisy
+    return times, steps
+
+
+def _with_noise(rule: AnyRule) -> SdeTaylor:
+    """The step of the reverse SDE with the estimates of a Taylor step."""
+    assert isinstance(rule, Taylor)
+    return SdeTaylor(
+        prediction=rule.prediction,
+        order=rule.order,
+        start=rule.start,
+        derivatives=rule.derivatives,
+    )
 
 
 def _singlestep_orders(config: SchedulerConfig, n: int) -> list[int]:
@@ -186,7 +222,7 @@ def deis(run: SolverRun) -> Made:
     config = run.config.model_copy(update={"final_sigmas_type": "sigma_min"})
     if config.solver_order > 3:
         raise InvalidSchedule(f"solver_order: 1 to 3, found {config.solver_order}")
-    times = grids.multistep_times(config, _discrete(run), run.n, run.indices)
+    times = grids.multistep_times(config, discrete(run), run.n, run.indices)
     n = len(times) - 1
     lowers = config.lower_order_final and n < _SHORT_RUN
     return times, [_log_rho(_multistep_order(config, i, n, lowers=lowers)) for i in range(n)]
@@ -235,19 +271,19 @@ def pndm(run: SolverRun) -> Made:
 
 def euler(run: SolverRun) -> Made:
     """Euler in sigma / alpha."""
-    times = grids.sampler_times(run.config, _discrete(run), run.n)
+    times = grids.sampler_times(run.config, discrete(run), run.n)
     return times, published.euler_steps(len(times) - 1)
 
 
 def heun(run: SolverRun) -> Made:
     """Heun in sigma / alpha; two calls a step but the last."""
-    times = _clean_sampler_times(run)
+    times = clean_sampler_times(run)
     return times, published.heun_steps(len(times) - 1, ends_clean=True)
 
 
 def kdpm2(run: SolverRun) -> Made:
     """Euler to the geometric mean of two sigmas, then its slope over the whole step."""
-    process, times = run.process, _clean_sampler_times(run)
+    process, times = run.process, clean_sampler_times(run)
     visited, steps = [times[0]], []
     for s, t in pairwise(times[:-1]):
         lam = 0.5 * (process.lam(s) + process.lam(t))
@@ -258,36 +294,30 @@ def kdpm2(run: SolverRun) -> Made:
 
 def lms(run: SolverRun) -> Made:
     """Adams' steps of rising order, the last one to the clean end included."""
-    times = _clean_sampler_times(run)
+    times = clean_sampler_times(run)
     orders = [min(i + 1, run.config.lms_order) for i in range(len(times) - 1)]
     return times, [Step(predictor=Adams(points=tuple(range(-own, 0)))) for own in orders]
 
 
 def flow_euler(run: SolverRun) -> Made:
-    """Euler in a flow's time, which is DDIM."""
-    _check_flow(run)
-    if run.config.stochastic_sampling:
-        raise InvalidSchedule(
-            "stochastic_sampling: adds noise at every step; schedules are deterministic"
-        )
+    """Euler in a flow's time, which is DDIM; or noised again from the clean end at every step."""
+    check_flow(run)
     times = grids.flow_euler_times(run.config, run.n, run.sigmas)
-    return times, published.ddim_steps(len(times) - 1)
+    n = len(times) - 1
+    return times, flow_renoised_steps(
+        n
+    ) if run.config.stochastic_sampling else published.ddim_steps(n)
 
 
 def flow_heun(run: SolverRun) -> Made:
     """Heun in a flow's time, on the levels of `flow_euler`; two calls a step but the last."""
-    _check_flow(run)
+    check_flow(run)
     if run.sigmas is not None:
         raise InvalidSchedule(_TAKES_NO_SIGMAS)
     config = run.config  # of which it knows these two keys alone
     known = SchedulerConfig(num_train_timesteps=config.num_train_timesteps, shift=config.shift)
     times = grids.flow_euler_times(known, run.n)
     return times, published.flow_heun_steps(len(times) - 1)
-
-
-def _check_flow(run: SolverRun) -> None:
-    if not isinstance(run.process, Flow):
-        raise InvalidConfig(f"expected a flow's config, found one of {run.process.type!r}")
 
 
 def edm_euler(run: SolverRun) -> Made:
@@ -299,47 +329,28 @@ def edm_euler(run: SolverRun) -> Made:
 # --- what they share ---
 
 
-def _clean_sampler_times(run: SolverRun) -> list[float]:
-    """Of samplers that know no other end, whatever a config made for another one says."""
-    ends_clean = run.config.model_copy(update={"final_sigmas_type": "zero"})
-    return grids.sampler_times(ends_clean, _discrete(run), run.n)
-
-
 def _multistep_times(run: SolverRun, *, is_unipc: bool) -> list[float]:
     if isinstance(run.process, Flow):
         return grids.flow_multistep_times(run.config, run.n, is_unipc=is_unipc, sigmas=run.sigmas)
-    return grids.multistep_times(run.config, _discrete(run), run.n, run.indices)
-
-
-def _discrete(run: SolverRun) -> VpDiscrete:
-    if not isinstance(run.process, VpDiscrete):
-        raise InvalidSchedule(
-            f"this scheduler on a {run.process.type!r} model is not supported; "
-            "it takes a table of betas"
-        )
-    return run.process
+    return grids.multistep_times(run.config, discrete(run), run.n, run.indices)
 
 
 def _prediction(config: SchedulerConfig) -> Prediction:
     known = {"dpmsolver++": Prediction.DATA, "dpmsolver": Prediction.NOISE}
-    if config.algorithm_type.startswith("sde-"):
-        raise InvalidSchedule(
-            f"algorithm_type: {config.algorithm_type!r} adds noise at every step; "
-            "schedules are deterministic"
-        )
+    kind = config.algorithm_type.removeprefix(SDE)
     if config.algorithm_type == "deis":  # diffusers reads it as dpmsolver++
         return Prediction.DATA
-    if config.algorithm_type not in known:
+    if kind not in known:
         raise InvalidSchedule(
             f"algorithm_type: {config.algorithm_type!r} is not known; "
-            f"{nearest(config.algorithm_type, known)}"
+            f"{nearest(config.algorithm_type, [*known, *(SDE + name for name in known)])}"
         )
-    if known[config.algorithm_type] is Prediction.NOISE and config.ends_clean:
+    if known[kind] is Prediction.NOISE and config.ends_clean:
         raise InvalidSchedule(
-            "final_sigmas_type: 'zero' has no value for algorithm_type 'dpmsolver'; "
-            "use 'sigma_min'"
+            "final_sigmas_type: 'zero' has no value for algorithm_type "
+            f"{config.algorithm_type!r}; use 'sigma_min'"
         )
-    return known[config.algorithm_type]
+    return known[kind]
 
 
 def _halves(config: SchedulerConfig) -> bool:

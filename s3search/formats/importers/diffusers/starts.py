@@ -13,6 +13,8 @@ _OF_K_DIFFUSION = (
     "HeunDiscreteScheduler",
     "KDPM2DiscreteScheduler",
     "LMSDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
 )
 """Those that start from the highest sigma, unless the spacing is `leading`."""
 
