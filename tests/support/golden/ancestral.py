@@ -1,19 +1,21 @@
 """Golden cases of ancestral samplers: k-diffusion's, and those of diffusers with DDIM and DDPM."""
 
+import math
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from s3search.processes import VpDiscrete, edm
+from s3search.rules import Free, level
 from s3search.schedules import published
 from s3search.schedules.published.raised import Method
 from s3search.schedules.published.stochastic import ancestral_on
-from s3search.schedules.schedule import Schedule
+from s3search.schedules.schedule import Schedule, Step
 from s3search.solvers.sample import Denoiser
 from tests.support.golden import cases
+from tests.support.golden.diffusers import Thresholded
 from tests.support.helpers import NoSchedule
 
 Case = Mapping[str, Any]
@@ -28,6 +30,9 @@ MODEL_KEYS = frozenset(
         "steps_offset",
         "timestep_spacing",
         "trained_betas",
+        "use_beta_sigmas",
+        "use_exponential_sigmas",
+        "use_karras_sigmas",
     }
 )
 """Of a scheduler's config: what a case's process and levels say already."""
@@ -101,26 +106,30 @@ def kdpm_2(case: Case) -> Schedule:
 
 def ddim(case: Case) -> "cases.Problem":
     """diffusers' DDIMScheduler with eta."""
-    config = check_config(case, "set_alpha_to_one", "clip_sample", "clip_sample_range")
+    config = check_config(case, "set_alpha_to_one", *CHANGES)
     given = check_arguments(case["solver"]["step"], "eta", "use_clipped_model_output")
+    if _changes_data(config, clips=True) and not given.get("use_clipped_model_output"):
+        raise NoSchedule("x0 is changed and the noise beside it is not")
     process, times = index_times(case)
-    _check_targets(case, times)
-    eta = given.get("eta", 0.0)
-    schedule = published.on_times(process, times, published.ddim_steps(len(times) - 1, eta))
-    denoiser: Denoiser = cases.mixture(process)
-    if config.get("clip_sample", True):
-        if not given.get("use_clipped_model_output"):
-            raise NoSchedule("x0 is clipped and the noise beside it is not")
-        denoiser = Clipped(denoiser, config.get("clip_sample_range", 1.0))
-    return cases.Problem(schedule=schedule, denoiser=denoiser)
+    eta, targets = given.get("eta", 0.0), _targets(case, process, times)
+    if targets == times[1:]:
+        steps = published.ddim_steps(len(targets), eta)
+        schedule = published.on_times(process, times, steps)
+    else:
+        schedule = _ddim_beside(process, times, targets, eta)
+    return cases.Problem(
+        schedule=schedule, denoiser=changed(cases.mixture(process), config, clips=True)
+    )
 
 
 def ddpm(case: Case) -> "cases.Problem":
     """diffusers' DDPMScheduler with a fixed variance."""
-    config = check_config(case, "clip_sample", "clip_sample_range", "variance_type")
+    config = check_config(case, "variance_type", *CHANGES)
     check_arguments(case["solver"]["step"])
     process, times = index_times(case)
     variance = str(config.get("variance_type", "fixed_small"))
+    if variance.startswith("learned"):
+        raise NoSchedule("the network says the variance")
     if variance == "fixed_large_log":
         raise NoSchedule("published code gives NaN")
     name = variance.removesuffix("_log")
@@ -128,9 +137,7 @@ def ddpm(case: Case) -> "cases.Problem":
     if wasted and name == "fixed_large":
         raise NoSchedule("noise is added to the clean image")
     schedule = published.on_times(process, times, published.ddpm_steps(process, times, name))
-    denoiser: Denoiser = cases.mixture(process)
-    if config.get("clip_sample", True):
-        denoiser = Clipped(denoiser, config.get("clip_sample_range", 1.0))
+    denoiser = changed(cases.mixture(process), config, clips=True)
     return cases.Problem(schedule=schedule, denoiser=denoiser, unused_draws=wasted)
 
 
@@ -160,15 +167,53 @@ def _lam(alpha: float, sigma: float) -> float:
     return float(torch.log(torch.tensor(alpha / sigma, dtype=torch.float64)))
 
 
-def _check_targets(case: Case, times: Sequence[float]) -> None:
-    """Raises `NoSchedule` where a step ends at another level than the next one reads."""
-    stride = 1000 // case["solver"]["num_inference_steps"]
-    for t, target in pairwise(times[:-1]):
-        if t - stride != target:
-            raise NoSchedule(
-                "a step ends at the level of t - 1000 // n and the next one reads that state at "
-                "its own timestep's level: no constant image or noise is carried"
-            )
+def _targets(case: Case, process: VpDiscrete, times: Sequence[float]) -> list[float]:
+    """The level at which each step of DDIM ends: t - 1000 // n, clean below index 0, and the last
+    one that of the case.
+    """
+    stride = case["solver"]["config"].get("num_train_timesteps", 1000) // len(times[:-1])
+    below = [t - stride for t in times[:-2]]
+    return [*(t if t >= 0.0 else process.clean_time for t in below), times[-1]]
+
+
+def _ddim_beside(
+    process: VpDiscrete, times: Sequence[float], targets: Sequence[float], eta: float
+) -> Schedule:
+    """DDIM whose steps end beside the times that the next ones read their states at; what noise
+    and image a state has is not what its level says.
+    """
+    steps = []
+    for s, t in zip(times, targets, strict=False):
+        at, to = level(process, s), level(process, t)
+        beta = 1.0 - (at.alpha / to.alpha) ** 2
+        fresh = eta * to.sigma / at.sigma * math.sqrt(beta)
+        slope = math.sqrt(to.sigma**2 - fresh**2) / at.sigma  # of eps, in terms of x - alpha D
+        rule = Free(p=((-1, slope),), q=(to.alpha - slope * at.alpha,), noise=fresh, carries=False)
+        steps.append(Step(predictor=rule))
+    return Schedule(process=process, times=times, steps=steps)
+
+
+CHANGES = (
+    "clip_sample",
+    "clip_sample_range",
+    "dynamic_thresholding_ratio",
+    "sample_max_value",
+    "thresholding",
+)
+"""Settings by which a scheduler changes x0."""
+
+
+def _changes_data(config: Mapping[str, Any], *, clips: bool) -> bool:
+    return bool(config.get("thresholding") or config.get("clip_sample", clips))
+
+
+def changed(denoiser: Denoiser, config: Mapping[str, Any], *, clips: bool) -> Denoiser:
+    """The denoiser as a scheduler changes its answers; ``clips`` is what it does by itself."""
+    if config.get("thresholding"):
+        return Thresholded(denoiser, config)
+    if config.get("clip_sample", clips):
+        return Clipped(denoiser, config.get("clip_sample_range", 1.0))
+    return denoiser
 
 
 class Clipped:

@@ -11,7 +11,6 @@ from s3search.schedules.published.ada_sde import InnerPoint, ada_sde
 from s3search.schedules.published.flow_noise import flow_2s_ancestral_on, flow_ancestral_steps
 from s3search.schedules.published.renoised import lcm_on, renoised_steps, tcd_on
 from s3search.schedules.schedule import Schedule
-from s3search.solvers.sample import Denoiser
 from tests.support.golden import ancestral, cases
 from tests.support.helpers import NoSchedule
 
@@ -25,12 +24,10 @@ _FLOW_LEVELS = (
     "shift",
     "shift_terminal",
     "time_shift_type",
-    "use_beta_sigmas",
     "use_dynamic_shifting",
-    "use_exponential_sigmas",
-    "use_karras_sigmas",
 )
-_CLIPPING = ("clip_sample", "clip_sample_range", "set_alpha_to_one", "original_inference_steps")
+_DISTILLED = ("original_inference_steps", "set_alpha_to_one", "timestep_scaling")
+_UNUSED_CHURN = ("s_churn", "s_tmin", "s_tmax", "s_noise")  # of FlowMatchEuler, which ignores it
 
 
 def _flow_times(case: Case) -> list[float]:
@@ -43,7 +40,7 @@ def _flow_times(case: Case) -> list[float]:
 def flow_euler(case: Case) -> Schedule:
     """FlowMatchEulerDiscreteScheduler with stochastic_sampling."""
     config = ancestral.check_config(case, "stochastic_sampling", *_FLOW_LEVELS)
-    ancestral.check_arguments(case["solver"]["step"])
+    ancestral.check_arguments(case["solver"]["step"], *_UNUSED_CHURN)
     times = _flow_times(case)
     gamma = 1.0 if config.get("stochastic_sampling") else 0.0
     return published.on_times(flow(), times, renoised_steps(len(times) - 1, gamma))
@@ -84,22 +81,20 @@ def k_flow_2s(case: Case) -> Schedule:
 
 def lcm(case: Case) -> "cases.Problem":
     """diffusers' LCMScheduler."""
-    config = ancestral.check_config(case, "timestep_scaling", *_CLIPPING)
+    config = ancestral.check_config(case, *_DISTILLED, *ancestral.CHANGES)
     ancestral.check_arguments(case["solver"]["step"])
     process, times = ancestral.index_times(case)
     schedule = lcm_on(process, times, config.get("timestep_scaling", 10.0))
-    denoiser: Denoiser = cases.mixture(process)
-    if config.get("clip_sample"):
-        denoiser = ancestral.Clipped(denoiser, config.get("clip_sample_range", 1.0))
+    denoiser = ancestral.changed(cases.mixture(process), config, clips=False)
     return cases.Problem(schedule=schedule, denoiser=denoiser)
 
 
 def tcd(case: Case) -> Schedule:
     """diffusers' TCDScheduler."""
-    config = ancestral.check_config(case, *_CLIPPING)
+    config = ancestral.check_config(case, *_DISTILLED, *ancestral.CHANGES)
     given = ancestral.check_arguments(case["solver"]["step"], "eta")
-    if config.get("clip_sample"):
-        raise NoSchedule("x0 is clipped and the noise beside it is not")
+    if config.get("clip_sample") or config.get("thresholding"):
+        raise NoSchedule("x0 is changed and the noise beside it is not")
     process, times = ancestral.index_times(case)
     return tcd_on(process, times, given.get("eta", 0.3))
 
