@@ -75,11 +75,11 @@ def prepare(
     importable_from(config.import_folders, (config.search.algorithm,))
     applied = config if extension is None else extension.applied(config)
     has_stock = begins_with_stock(config)
-    noise = space.noise.is_on
-    known = known_of(config, description, has_stock=has_stock, noise=noise)
+    problem = problem_of(space, description)
+    known = known_of(config, description, has_stock=has_stock, noise=problem.space.noise.is_on)
     seeds = seeds_of(config, description, known, extension)
     setup = Setup(
-        problem=problem_of(space, description),
+        problem=problem,
         nfe=applied.space.nfe,
         seed=applied.study.seed,
         n_images=config.search.n_images,

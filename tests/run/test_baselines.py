@@ -94,6 +94,18 @@ def test_the_stock_solvers_come_before_all_others(
     }
 
 
+def test_samplers_with_noise_are_baselines_where_the_space_has_noise() -> None:
+    plain, noisy = (known_baselines(None, edm(), 5, noise=noise) for noise in (False, True))
+    assert not any(trial.schedule.is_stochastic for trial in plain.trials)
+    added = {t.origin.solver: t for t in noisy.usual if t.schedule.is_stochastic}
+    assert {"Euler ancestral (DDPM)", "SDE-DPM-Solver++(2M)"} <= added.keys()
+    assert all(trial.origin.is_baseline for trial in added.values())
+    assert [t.id for t in noisy.trials if not t.schedule.is_stochastic] == [
+        trial.id for trial in plain.trials
+    ]
+    assert set(added) <= set(noisy.note["solvers"])
+
+
 def test_one_of_every_published_solver_follows_the_stock_ones() -> None:
     known = known_baselines(None, vp_discrete(), 4)
     solvers = {trial.origin.solver for trial in known.published}

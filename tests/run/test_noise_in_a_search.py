@@ -48,6 +48,20 @@ def test_a_space_with_noise_is_searched_from_python() -> None:
     assert found.schedule.nfe == 5
 
 
+@pytest.mark.parametrize("is_on", [False, True], ids=["without", "with"])
+def test_samplers_with_noise_seed_a_search_and_are_beaten_where_the_space_has_noise(
+    tmp_path: Path, is_on: bool
+) -> None:
+    noise = "space.noise={eta = [0.0, 1.0]}" if is_on else "space.noise={}"
+    config = study_config(tmp_path, noise, "search.evaluations=20")
+    launch(config, lambda _: None)
+    with open_study(config.storage.url, config.study.name) as store:
+        noisy = [t for t in store.trials() if t.origin.is_baseline and t.schedule.is_stochastic]
+        validated = {row["schedule_id"] for row in store.rows() if row["rung"] == "validation"}
+    assert bool(noisy) is is_on
+    assert bool({trial.id for trial in noisy} & validated) is is_on
+
+
 def test_another_seed_is_other_noise_in_the_steps() -> None:
     plain = s3search.published.ddim(Net.process, nfe=4)
     noise = StepNoise(amount=0.8)
