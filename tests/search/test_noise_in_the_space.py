@@ -13,9 +13,10 @@ from s3search.rules import NoiseKind, Prediction, StepNoise, level
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule, Start, Step
 from s3search.search.edit.draft import draft_of, finished, misfit, random_schedule
+from s3search.search.edit.noising import seeded_with_noise
 from s3search.search.edit.variation import crossover, mutate
 from s3search.search.space import Problem, load_space
-from s3search.solvers.coefficients import coefficient_table, schedule_of_table
+from s3search.solvers.coefficients import as_coefficients, coefficient_table, schedule_of_table
 
 NOISE = {"eta": [0.0, 1.0], "gamma": [0.0, 0.5], "s_noise": [0.9, 1.1]}
 ONLY_NOISE = dict.fromkeys(load_space("usf").mutation.model_dump(), 0.0) | {"noise": 1.0}
@@ -231,3 +232,32 @@ def test_a_step_that_is_impossible_from_so_far_below_gives_up_its_noise() -> Non
     schedule = child.changed(steps=[*lcm, *child.steps[3:]])
     assert misfit(problem, schedule) is None
     assert schedule.steps[0].predictor.extrapolated is Prediction.DATA
+
+
+# -- a start for gradient descent ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("process", [edm(), vp_linear(), flow()], ids=lambda p: p.type)
+@pytest.mark.parametrize("kind", ["eta", "sde", "flow_eta", "gamma"])
+def test_a_polish_may_begin_with_a_little_noise_of_the_spaces_own_kind(
+    process: NoiseProcess, kind: str
+) -> None:
+    problem = Problem(load_space("usf", {"noise": {kind: [0.0, 1.0]}}), process)
+    plain = published.unipc(process, nfe=5)
+    made = seeded_with_noise(problem, plain)
+    assert made is not None
+    assert {own.kind for own in noises(made)} == {NoiseKind(kind)}
+    assert (made.times, made.nfe) == (plain.times, plain.nfe)
+    levels = [level(process, t) for t in made.times]
+    for i, step in enumerate(made.steps):
+        if step.noise is not None:
+            share = step.noise.share(process, levels[i], levels[i + 1])
+            assert share == pytest.approx(np.sin(0.2) ** 2, rel=1e-6)
+
+
+def test_no_noise_is_seeded_where_there_is_none_or_some_already() -> None:
+    plain, problem = published.ddim(edm(), nfe=4), problem_of()
+    assert seeded_with_noise(Problem(load_space("usf"), edm()), plain) is None
+    assert seeded_with_noise(problem, published.ddim(edm(), nfe=4, eta=0.5)) is None
+    assert seeded_with_noise(problem, as_coefficients(plain)) is None
+    assert seeded_with_noise(problem, published.ddim(edm(), nfe=1)) is None

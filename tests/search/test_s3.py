@@ -247,6 +247,30 @@ def test_polishings_begin_at_the_best_as_it_is_at_lower_levels_and_at_others() -
     assert len(short) > len(longer) >= len(last) == 1
 
 
+def test_a_polishing_begins_with_noise_too_where_the_space_has_any() -> None:
+    asked: list[list[Trial]] = []
+
+    def polished(
+        starts: Sequence[Trial], images: float, seed: int
+    ) -> Conversation[list[Measurement]]:
+        yield from ()
+        asked.append(list(starts))
+        return [_measured(setup.measure(start)) for start in starts]
+
+    setup = setup_of(load_space("usf", {"nfe": [4]}), PROCESS, nfe=[4], seeds=SEEDS)
+    ranked = [Trial.of(own, searched(name)) for name, own in SEEDS.items()]
+    noisy = Trial.of(ddim(PROCESS, nfe=4, eta=0.3), searched("noisy"))
+    for images, tried in ((200_000, True), (20_000, False)):
+        work = polish_in_rounds(
+            ranked, images, 1000, polished, lambda _: True, batch=16, seeded=lambda _: noisy
+        )
+        with pytest.raises(StopIteration, match="True"):
+            next(iter(work))
+        assert (noisy.id in {trial.id for trial in asked[0]}) == tried
+        assert asked[0][0] == ranked[0]
+        asked.clear()
+
+
 def test_polishing_grows_in_both_directions() -> None:
     assert polish_size(30_000) == (31, 433)
     small, large = polish_size(2_000), polish_size(200_000)

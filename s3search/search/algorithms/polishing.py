@@ -1,8 +1,9 @@
 """Which schedules are polished, and for how long: many a little, then the best of them longer.
 
-short    the best schedule so far as it is, begun at other noise levels, and the next best ones:
-         what gradient descent finds soon depends on the first level most of all, hardly moves
-         it, and no level serves every model
+short    the best schedule so far as it is, begun at other noise levels, with a little noise in
+         its steps where the space has any, and the next best ones: what gradient descent finds
+         soon depends on the first level most of all, hardly moves it, and no level serves every
+         model
 longer   the best of those go on, fewer and longer in every round (successive halving,
          arXiv:1502.07943); the last round has most of the images, for one long descent ends
          lower than several short ones
@@ -31,6 +32,9 @@ _HALVINGS = (0, 2, 1, 3)  # of the first noise level, in the order of trying
 Polished = Callable[[Sequence[Trial], float, int], Conversation[list[Measurement]]]
 """Polishes each of the trials for so many images, with noise of this number, and measures."""
 
+Varied = Callable[[Trial], Trial | None]
+"""A trial changed so that it may be another start, None where that is not possible."""
+
 Kept = Callable[[Trial], bool]
 """Whether a trial may still be polished: a person may have vetoed it in the meantime."""
 
@@ -44,18 +48,19 @@ def polish_in_rounds(
     *,
     batch: int,
     lowers: bool = True,
+    seeded: Varied = lambda _: None,
 ) -> Conversation[bool]:
     """Polishes some of ``ranked``, the best first, for ``images`` in all, measurements of
     ``n_images`` included, at most ``batch`` at a time; whether anything came of it.
 
-    ``lowers``: the first noise level may be another one.
+    ``lowers``: the first noise level may be another one; ``seeded`` adds noise to steps.
     """
     if not ranked:
         return False
     short = _SHARE_SHORT * images
     n = int(np.clip(short // ((_SHORT + 1) * n_images), _FEWEST, min(_MOST_SHORT, batch)))
     each = max(short / n - n_images, _LEAST)
-    tried = _starts(ranked, lowers=lowers)[: n - n // 3]
+    tried = _starts(ranked, seeded, lowers=lowers)[: n - n // 3]
     known = {trial.id for trial in (*tried, ranked[0])}
     others = [trial for trial in unlike(ranked, n + 2) if trial.id not in known and kept(trial)]
     starts = [*tried, *others][:n]
@@ -79,14 +84,16 @@ def polish_in_rounds(
     return True
 
 
-def _starts(ranked: Sequence[Trial], *, lowers: bool) -> list[Trial]:
-    """The best trial, and the best that can be begun at other noise levels at these, if
-    ``lowers``.
+def _starts(ranked: Sequence[Trial], seeded: Varied, *, lowers: bool) -> list[Trial]:
+    """The best trial, the best that can be begun at other noise levels at these, if ``lowers``,
+    and, third, the best with noise in its steps.
     """
     lowerable = [trial for trial in ranked if lowers and _begun(trial, 1) is not None]
     begun = [_begun(lowerable[0], halvings) for halvings in _HALVINGS] if lowerable else []
     tried = [ranked[0], *(trial for trial in begun if trial is not None)]
-    return list({trial.id: trial for trial in tried}.values())
+    found = list({trial.id: trial for trial in tried}.values())
+    noisy = seeded(ranked[0])
+    return found if noisy is None else [*found[:2], noisy, *found[2:]]
 
 
 def _begun(trial: Trial, halvings: int) -> Trial | None:

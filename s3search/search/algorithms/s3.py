@@ -30,6 +30,7 @@ twice, forward and backward.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -39,6 +40,7 @@ from s3search.search.algorithms.polishing import polish_in_rounds, polish_size, 
 from s3search.search.conversation import Conversation, Setup, Talk, unvalued
 from s3search.search.early_stopping import never, thresholds_for
 from s3search.search.edit.extend_nfe import extended
+from s3search.search.edit.noising import seeded_with_noise
 from s3search.search.gains import EVOLUTION, FINALS, Gains
 from s3search.search.ladder import LadderRung
 from s3search.search.predictor.surrogate import Surrogate
@@ -299,6 +301,7 @@ class _OneNfe:
             self._is_kept,
             batch=self.setup.batch,
             lowers=Freedom.START not in self.setup.problem.fixed_in_polish,
+            seeded=partial(_seeded_with_noise, self.setup),
         )
         if not came_to_something:
             yield from self._evolve(1.0 - _FINALS)  # nothing here has a gradient
@@ -367,6 +370,16 @@ class _OneNfe:
 def _breeder(setup: Setup) -> Evolution:
     """What breeds, empty."""
     return Evolution(replace(setup, seeds=()))
+
+
+def _seeded_with_noise(setup: Setup, trial: Trial) -> Trial | None:
+    """The trial with a little noise in its steps, where images have no targets: one of fresh noise
+    has none.
+    """
+    if setup.polish_loss == "trajectory" or setup.fine_targets:
+        return None
+    made = seeded_with_noise(setup.problem, trial.schedule)
+    return None if made is None else Trial.of(made, trial.origin)
 
 
 def _paid_iterations(setup: Setup, iterations: int, nfe: int) -> int:

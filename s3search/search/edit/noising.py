@@ -5,16 +5,22 @@ some of their own.  Small amounts are the likelier: few calls leave little time 
 away again.
 """
 
+import math
+
 import numpy as np
 
-from s3search.rules import Level, Range, StepNoise
+from s3search.errors import InvalidSchedule
+from s3search.rules import Free, Level, NoiseKind, Range, StepNoise, level
 from s3search.rules.searched import walked
+from s3search.schedules.schedule import Schedule
 from s3search.search.space import Problem
 
 _NOISY = 0.25  # of the schedules that are drawn
 _COMMON = 0.5  # of these: one noise for all steps
 _NOISY_STEP = 0.5  # of the steps of the others
 _REMOVED, _REDRAWN = 0.25, 0.15  # of the noises that are moved
+_SEED = StepNoise(kind=NoiseKind.GAMMA, amount=1.0 - math.cos(0.2))
+"""A fresh share of 4 % of a state's variance."""
 _SCALED = 0.5  # of those that are drawn, and of the moves, where the factor has a range
 
 
@@ -74,6 +80,28 @@ def moved_noise(
     else:
         amount = walked(amount, space.ranges[noise.kind], rng)
     return StepNoise(kind=noise.kind, amount=amount, scale=scale)
+
+
+def seeded_with_noise(problem: Problem, schedule: Schedule) -> Schedule | None:
+    """A schedule without noise with a little in every step that has room, but for the last, after
+    which no call takes it away: for gradient descent to go on from, since without any the expected
+    loss has no slope in it (`s3search.solvers.trainable_noise`).
+
+    None where the space or the schedule has no place for it, or there is some already.
+    """
+    if schedule.is_stochastic or not problem.space.noise.is_on:
+        return None
+    levels = [level(schedule.process, t) for t in schedule.times]
+    steps = []
+    for i, step in enumerate(schedule.steps[:-1]):
+        noise = fitted_noise(problem, _SEED, step.starting_level(levels[: i + 1]), levels[i + 1])
+        is_fixed = isinstance(step.predictor, Free) or step.predictor.needs_ems
+        steps.append(step if is_fixed else step.model_copy(update={"noise": noise}))
+    try:
+        made = schedule.changed(steps=[*steps, schedule.steps[-1]])
+    except InvalidSchedule:
+        return None
+    return made if made.is_stochastic else None
 
 
 def _random_scale(problem: Problem, rng: np.random.Generator) -> float:
