@@ -22,9 +22,11 @@ from tests.solvers.test_convergence_slopes import local_order as slope_order
 from tests.solvers.test_convergence_slopes import momentum_order
 from tests.solvers.test_weak_orders import (
     ancestral_order,
+    churn_order,
     dpmpp_sde_order,
     sde_order,
     seeds_order,
+    two_call_order,
 )
 
 _UNEQUAL, _EQUAL = (0.0, 1.0, 2.3, 3.1), (0.0, 1.0, 2.0, 3.0)
@@ -89,6 +91,10 @@ _METHODS: dict[str, tuple[tuple[int, ...], Callable[[int], float]]] = {
 _WEAK: dict[str, tuple[tuple[int, ...], Callable[[int], float]]] = {
     "DDPM, DDIM eta 1, Euler ancestral": ((1,), lambda _: ancestral_order()),
     "DDIM eta 0.5": ((1,), lambda _: ancestral_order(0.5)),
+    "Heun ancestral": ((2,), lambda _: two_call_order("heun")),
+    "DPM-Solver-2 ancestral": ((2,), lambda _: two_call_order("dpm_2")),
+    "DPM-Solver++(2S) ancestral": ((2,), lambda _: two_call_order("dpmpp_2s")),
+    "Euler churn, EDM Heun churn": ((1, 2), lambda p: churn_order(("euler", "heun")[p - 1])),
     "SDE-DPM-Solver++ (1, 2M, 3M)": ((1, 2, 3), sde_order),
     "SDE-DPM-Solver++(2M), heun": ((2,), lambda p: sde_order(p, variant="heun")),
     "SDE-DPM-Solver": ((1, 2), lambda p: sde_order(p, "noise")),

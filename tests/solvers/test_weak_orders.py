@@ -24,6 +24,25 @@ def ancestral_order(eta: float = 1.0) -> float:
     return order_of_steps(lambda n: published.ddim_steps(n, eta), eta**2)
 
 
+def two_call_order(method: str, eta: float = 1.0) -> float:
+    """Ancestral steps of two calls."""
+
+    def make(times: tuple[float, ...]) -> Schedule:
+        return published.ancestral_on(edm(), times, method, eta=eta)
+
+    return weak_order(make, eta, calls=2)
+
+
+def churn_order(method: str) -> float:
+    """Steps that begin at raised levels, with an S_churn that is shared out among all of them."""
+    churn = published.Churn(s_churn=2.0, s_min=0.0, s_noise=1.0)
+
+    def make(times: tuple[float, ...]) -> Schedule:
+        return published.churn_on(edm(), times, method, churn)
+
+    return weak_order(make, calls=published.Method(method).n_calls)
+
+
 def kind_order(kind: NoiseKind, amount: float) -> float:
     """First-order steps with another kind of noise."""
     steps = (Step(predictor=published.ddim_steps(1)[0].predictor, noise=_noise(kind, amount)),)
@@ -69,6 +88,18 @@ def seeds_order(order: int, prediction: str = "data", variant: str = "midpoint")
 @pytest.mark.parametrize("eta", [0.5, 1.0])
 def test_ancestral_steps_have_weak_order_one(eta: float) -> None:
     assert ancestral_order(eta) == pytest.approx(1.0, abs=_TOLERANCE)
+
+
+@pytest.mark.parametrize("method", ["heun", "dpm_2", "dpmpp_2s"])
+@pytest.mark.parametrize("eta", [0.5, 1.0])
+def test_ancestral_steps_of_two_calls_have_weak_order_two(method: str, eta: float) -> None:
+    """An exact step below and noise make exact marginals, so that the order is the solver's."""
+    assert two_call_order(method, eta) == pytest.approx(2.0, abs=_TOLERANCE)
+
+
+@pytest.mark.parametrize(("method", "order"), [("euler", 1.0), ("heun", 2.0), ("dpm_2", 2.0)])
+def test_churn_keeps_the_order_of_its_solver(method: str, order: float) -> None:
+    assert churn_order(method) == pytest.approx(order, abs=_TOLERANCE)
 
 
 @pytest.mark.parametrize(("kind", "amount"), [(NoiseKind.SDE, 0.5), (NoiseKind.FLOW_ETA, 1.0)])
