@@ -9,8 +9,19 @@ of steps does.
 from dataclasses import dataclass
 
 from s3search.errors import InvalidSchedule
-from s3search.rules import AnyRule, Free, Level, Prediction, Taylor, UniPC, Variant, level
+from s3search.rules import (
+    AnyRule,
+    Free,
+    Level,
+    Prediction,
+    SdeTaylor,
+    Taylor,
+    UniPC,
+    Variant,
+    level,
+)
 from s3search.rules.free import euler
+from s3search.rules.reverse_sde import ReverseSdeRule
 from s3search.schedules.schedule import Corrector, Schedule, Start, needs_ems
 
 _FIRST_ORDER = Taylor(prediction=Prediction.DATA, order=1)
@@ -52,7 +63,7 @@ def image_to_image_start(schedule: Schedule, t: float) -> ImageToImageStart:
             predictor = _first_order(predictor, past[-1], to)
             lowered.append(f"steps[{first + i}].predictor")
         if corrector is not None and corrector.rule.problem([*past, at], to) is not None:
-            corrector = Corrector(kind=corrector.kind, rule=_FIRST_CORRECTOR)
+            corrector = Corrector(kind=corrector.kind, rule=_first_corrector(predictor))
             lowered.append(f"steps[{first + i}].corrector")
         if compensation is not None and compensation.problem(past) is not None:
             compensation = None  # the calls it looks back to were not made
@@ -73,4 +84,14 @@ def _first_order(rule: AnyRule, begin: Level, to: Level) -> AnyRule:
     """What stands in for a predictor that looks back too far; a free step may keep its level."""
     if isinstance(rule, Free):
         return euler(begin, to, rule.noise)
+    if isinstance(rule, ReverseSdeRule):
+        return SdeTaylor(prediction=Prediction.DATA, order=1, noise=rule.noise)
     return _FIRST_ORDER
+
+
+def _first_corrector(predictor: AnyRule) -> AnyRule:
+    """What stands in for the corrector of such a predictor, with the draw of it."""
+    if isinstance(predictor, ReverseSdeRule):
+        first = SdeTaylor(prediction=Prediction.DATA, order=1, noise=predictor.noise)
+        return first.corrector()
+    return _FIRST_CORRECTOR

@@ -98,3 +98,13 @@ def test_a_free_step_keeps_its_noise() -> None:
     assert isinstance(left, Free)
     assert left.noise == 1.5
     assert left.carries and math.isclose(left.p[0][1] * 5.0, math.sqrt(2.0**2 - 1.5**2))
+
+
+def test_a_step_of_the_sde_that_looks_back_keeps_its_noise() -> None:
+    schedule = published.dpmpp_2m_sde(PROCESSES["edm"], nfe=6, eta=0.6, s_noise=1.01)
+    rest = image_to_image_start(schedule, schedule.times[3])
+    assert rest.lowered == ("steps[3].predictor",)
+    plan, whole = compile_plan(rest.schedule), compile_plan(schedule)
+    assert plan.noisy_rows == (1, 2)  # of three steps, the last of which ends clean
+    assert plan.noise[1:3].tolist() == pytest.approx(whole.noise[4:6].tolist(), rel=1e-12)
+    assert plan.p[1, 0] == pytest.approx(whole.p[4, 3], rel=1e-12)

@@ -229,9 +229,7 @@ CLASSES: Mapping[str, SchedulerClass] = {
     "DDPMScheduler": _noisy(Kind.BETAS, _DDPM),
     "DDPMParallelScheduler": _noisy(Kind.BETAS, _DDPM),
     "CogVideoXDPMScheduler": _replayed(Kind.BETAS, _COGVIDEOX, _NOISY),
-    "DPMSolverSDEScheduler": _replayed(
-        Kind.BETAS, {**_KDPM2, "noise_sampler_seed": None}, _NOISY
-    ),
+    "DPMSolverSDEScheduler": _noisy(Kind.BETAS, {**_KDPM2, "noise_sampler_seed": None}),
     "EulerAncestralDiscreteScheduler": _noisy(
         Kind.BETAS, {**_TABLE, **_SPACING, **_ZERO_SNR}
     ),

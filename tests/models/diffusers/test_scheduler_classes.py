@@ -158,6 +158,8 @@ def test_a_shift_is_of_the_key_that_the_class_reads() -> None:
 
 @pytest.mark.parametrize("name", [n for n, o in CLASSES.items() if o.fate is Fate.IMPORTED])
 def test_a_config_that_says_nothing_is_the_constructors(name: str) -> None:
+    if name == "DPMSolverSDEScheduler":
+        pytest.importorskip("torchsde", reason="this scheduler needs torchsde")
     full = dict(getattr(diffusers, name)().config)
     read, silent = values_of(name, full), values_of(name, {})
     assert {k: v or None for k, v in read.items()} == {k: v or None for k, v in silent.items()}

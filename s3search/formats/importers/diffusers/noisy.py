@@ -81,6 +81,12 @@ def kdpm2_ancestral(run: SolverRun) -> Made:
     return made.times, made.steps
 
 
+def dpm_sde(run: SolverRun) -> Made:
+    """DPM-Solver++ (SDE) with its inner call in the middle of each step but the last."""
+    times = clean_sampler_times(run)
+    return published.dpmpp_sde_on(run.process, times, 1.0, run.config.s_noise)
+
+
 def lcm(run: SolverRun) -> Made:
     """To the clean end and back, on the timesteps of the distillation."""
     process, indices = discrete(run), _distilled(run)
@@ -139,7 +145,9 @@ def flow_lcm(run: SolverRun) -> Made:
 
 
 def flow_ancestral(run: SolverRun) -> Made:
-    """Euler's ancestral steps in a flow's time (LTX), on the levels of `flow_euler`."""
+    """Euler's ancestral steps in a flow's time (LTX), on the levels of `flow_euler`, or between
+    levels that are handed to it, the last one included.
+    """
     check_flow(run)
     config = run.config
     eta = 1.0 if config.eta is None else config.eta
@@ -150,7 +158,7 @@ def flow_ancestral(run: SolverRun) -> Made:
     noise = None
     if eta > 0.0:
         noise = StepNoise(kind=NoiseKind.FLOW_ETA, amount=eta, scale=config.s_noise)
-    times = grids.flow_euler_times(config, run.n, run.sigmas)
+    times = [*run.sigmas] if run.sigmas else grids.flow_euler_times(config, run.n)
     step = _FIRST_ORDER.model_copy(update={"noise": noise})
     return times, quiet_at_the_end(run.process, times, [step] * (len(times) - 1))
 

@@ -14,8 +14,8 @@ published solvers on the grids of grids.py, with their own rules for lowering th
     Heun, KDPM2, LMS                           trapezoid, midpoint at the geometric mean, Adams,
                                                all in sigma / alpha
     FlowMatchHeun                              trapezoid in the flow's own time
-    DDPM, EulerAncestral, KDPM2Ancestral, LCM, TCD, FlowMatchLCM, LTXEulerAncestralRF, sde- types,
-    eta of DDIM, stochastic_sampling           with noise in their steps (noisy.py)
+    DDPM, EulerAncestral, KDPM2Ancestral, DPMSolverSDE, LCM, TCD, FlowMatchLCM,
+    LTXEulerAncestralRF; sde- types, eta of DDIM, stochastic_sampling: noise in their steps
 
 Schedulers evaluate the network at a whole timestep near the level they compute with (except
 Euler, Heun, FlowMatchHeun and KDPM2); ours is called at the level itself.
@@ -233,6 +233,7 @@ _MADE_BY: dict[str, Callable[[SolverRun], Made]] = {
     "DDPMParallelScheduler": noisy.ddpm,
     "EulerAncestralDiscreteScheduler": noisy.euler_ancestral,
     "KDPM2AncestralDiscreteScheduler": noisy.kdpm2_ancestral,
+    "DPMSolverSDEScheduler": noisy.dpm_sde,
     "LCMScheduler": noisy.lcm,
     "TCDScheduler": noisy.tcd,
     "FlowMatchLCMScheduler": noisy.flow_lcm,

@@ -15,6 +15,7 @@ _OF_K_DIFFUSION = (
     "LMSDiscreteScheduler",
     "EulerAncestralDiscreteScheduler",
     "KDPM2AncestralDiscreteScheduler",
+    "DPMSolverSDEScheduler",
 )
 """Those that start from the highest sigma, unless the spacing is `leading`."""
 
