@@ -37,6 +37,7 @@ from s3search.rules.registry import (
     solvers,
 )
 from s3search.rules.relaxation import Relaxation, RelaxationKind
+from s3search.rules.sa_solver import StochasticAdams
 from s3search.rules.sde import SdeTaylor
 from s3search.rules.searched import Limits, MultistepRule, Range, SearchedRule
 from s3search.rules.slope import Slope, SlopeTerm
@@ -45,7 +46,8 @@ from s3search.rules.unipc import UniPC, Variant
 from s3search.rules.velocity import Clock, NoisePath, Scale, Velocity
 
 register(
-    Taylor, UniPC, Adams, AdamsTime, Slope, Momentum, Bidirectional, Velocity, Free, SdeTaylor
+    *(Taylor, UniPC, Adams, AdamsTime, Slope, Momentum, Bidirectional, Velocity, Free),
+    *(SdeTaylor, StochasticAdams),
 )
 
 __all__ = [
@@ -83,6 +85,7 @@ __all__ = [
     "Slope",
     "SlopeTerm",
     "StepNoise",
+    "StochasticAdams",
     "Taylor",
     "TaylorForm",
     "UniPC",

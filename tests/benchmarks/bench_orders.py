@@ -24,6 +24,7 @@ from tests.solvers.test_weak_orders import (
     ancestral_order,
     churn_order,
     dpmpp_sde_order,
+    sa_order,
     sde_order,
     seeds_order,
     two_call_order,
@@ -99,6 +100,9 @@ _WEAK: dict[str, tuple[tuple[int, ...], Callable[[int], float]]] = {
     "SDE-DPM-Solver++(2M), heun": ((2,), lambda p: sde_order(p, variant="heun")),
     "SDE-DPM-Solver": ((1, 2), lambda p: sde_order(p, "noise")),
     "DPM-Solver++(SDE)": ((2,), lambda _: dpmpp_sde_order()),
+    "SA-Solver, predictor": ((1, 2, 3), sa_order),
+    "SA-Solver, predictor, tau 0": ((1, 2, 3), lambda p: sa_order(p, tau=0.0)),
+    "SA-Solver, corrector of order p + 1": ((1, 2, 3), lambda p: sa_order(p, p + 1)),
     "SEEDS (1, 2, 3)": ((1, 2, 3), seeds_order),
     "SEEDS, noise prediction": ((1, 2, 3), lambda p: seeds_order(p, "noise")),
 }

@@ -30,7 +30,7 @@ def _schedule(process: NoiseProcess, steps: tuple[Step, ...]) -> Schedule:
     return published.on_times(process, times, steps)
 
 
-def _deviation(schedule: Schedule, plain: Schedule) -> float:
+def deviation(schedule: Schedule, plain: Schedule) -> float:
     """The largest difference of a coefficient, of the size of the coefficients."""
     own, other = compile_plan(schedule), compile_plan(plain)
     size = max(float(np.abs(other.p).max()), float(np.abs(other.q).max()))
@@ -63,7 +63,7 @@ def test_without_noise_it_is_the_deterministic_solver(
         rules = [step.predictor for step in steps]
         plain = [Step(predictor=rule.plain) for rule in rules if isinstance(rule, SdeTaylor)]
         own, other = (_schedule(process, tuple(each)) for each in (steps, plain))
-        assert _deviation(own, other) < 1e-12
+        assert deviation(own, other) < 1e-12
         assert own.is_stochastic == (eta > 0.0)
 
 
@@ -85,7 +85,7 @@ def test_dpmpp_sde_without_noise_is_dpm_solver_pp_2s() -> None:
     first, second = (
         Schedule(process=process, times=own[0], steps=each[1]) for each in (own, plain)
     )
-    assert _deviation(first, second) < 1e-12
+    assert deviation(first, second) < 1e-12
     assert not first.is_stochastic
 
 
@@ -114,7 +114,7 @@ def test_seeds_without_noise_are_singlestep_dpm_solvers(
     first, second = (
         Schedule(process=process, times=own[0], steps=each[1]) for each in (own, plain)
     )
-    assert _deviation(first, second) < 1e-12
+    assert deviation(first, second) < 1e-12
 
 
 @pytest.mark.parametrize("process", _PROCESSES[:2], ids=lambda process: process.type)
@@ -151,7 +151,7 @@ def test_a_first_order_step_is_ddim_with_its_noise() -> None:
     process, noise = edm(), published.sde_noise(0.7, 1.01)
     own = published.sde_steps(5, order=1, noise=noise)
     plain = [Step(predictor=step.predictor, noise=noise) for step in published.ddim_steps(5)]
-    assert _deviation(_schedule(process, own), _schedule(process, tuple(plain))) < 1e-12
+    assert deviation(_schedule(process, own), _schedule(process, tuple(plain))) < 1e-12
     plans = [compile_plan(_schedule(process, tuple(each))) for each in (own, plain)]
     np.testing.assert_allclose(plans[0].noise, plans[1].noise, rtol=1e-12)
 

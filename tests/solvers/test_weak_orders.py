@@ -85,6 +85,18 @@ def seeds_order(order: int, prediction: str = "data", variant: str = "midpoint")
     return weak_order(make, calls=order)
 
 
+def sa_order(predictor: int, corrector: int = 0, tau: float = 1.0) -> float:
+    """SA-Solver with such orders, the same in all steps but the first."""
+
+    def steps(n: int) -> tuple[Step, ...]:
+        orders = [(min(predictor, i + 1), min(corrector, i + 2)) for i in range(n)]
+        own = [published.sa_step(each, tau, rescaled=False) for each in orders[:-1]]
+        return (*own, published.sa_step((orders[-1][0], 0), tau, rescaled=False))
+
+    n_exact = max(predictor, corrector) - 1
+    return order_of_steps(steps, tau * tau, n_exact if corrector == 0 else 0)
+
+
 @pytest.mark.parametrize("eta", [0.5, 1.0])
 def test_ancestral_steps_have_weak_order_one(eta: float) -> None:
     assert ancestral_order(eta) == pytest.approx(1.0, abs=_TOLERANCE)
@@ -128,6 +140,20 @@ def test_dpmpp_sde_has_weak_order_one_as_its_inner_draw_is_not_on_the_path() -> 
 @pytest.mark.parametrize(("order", "measured"), [(1, 1.0), (2, 2.0), (3, 2.0)])
 def test_seeds_has_weak_order_two_at_most(order: int, measured: float) -> None:
     assert seeds_order(order) == pytest.approx(measured, abs=_TOLERANCE)
+
+
+@pytest.mark.parametrize(("order", "measured"), [(1, 1.0), (2, 2.0), (3, 2.2)])
+def test_sa_predictors_have_weak_order_two_at_most(order: int, measured: float) -> None:
+    assert sa_order(order) == pytest.approx(measured, abs=_TOLERANCE)
+
+
+@pytest.mark.parametrize(("order", "measured"), [(1, 1.0), (2, 2.0), (3, 3.0)])
+def test_sa_predictors_without_noise_have_their_order(order: int, measured: float) -> None:
+    assert sa_order(order, tau=0.0) == pytest.approx(measured, abs=_TOLERANCE)
+
+
+def test_a_corrector_raises_the_weak_order_to_two() -> None:
+    assert sa_order(1, 2) == pytest.approx(2.0, abs=_TOLERANCE)
 
 
 def test_moments_are_those_of_many_images() -> None:

@@ -99,6 +99,7 @@ from s3search.schedules.published.runge_kutta import (
     runge_kutta_steps,
     s_pndm_steps,
 )
+from s3search.schedules.published.sa_solver import sa_solver, sa_solver_steps, sa_step
 from s3search.schedules.published.sde import (
     SdeVariant,
     dpmpp_2m_sde,
@@ -212,6 +213,9 @@ __all__ = [
     "runge_kutta_on",
     "runge_kutta_steps",
     "s_pndm_steps",
+    "sa_solver",
+    "sa_solver_steps",
+    "sa_step",
     "sde_dpm_solver",
     "sde_noise",
     "sde_step",

@@ -15,6 +15,7 @@ from s3search.schedules.published.flow_noise import (
 )
 from s3search.schedules.published.renoised import renoised, tcd_on
 from s3search.schedules.published.restart import restart
+from s3search.schedules.published.sa_solver import sa_solver
 from s3search.schedules.published.sde import dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_sde
 from s3search.schedules.published.seeds import seeds_2, seeds_3
 from s3search.schedules.published.stochastic import (
@@ -40,6 +41,7 @@ NOISY_FAMILIES: Families = {
     "SDE-DPM-Solver++(2M)": lambda p, n, s, e: dpmpp_2m_sde(p, nfe=n, spacing=s, end=e),
     "SDE-DPM-Solver++(3M)": lambda p, n, s, e: dpmpp_3m_sde(p, nfe=n, spacing=s, end=e),
     "DPM-Solver++(SDE)": lambda p, n, s, e: dpmpp_sde(p, nfe=n, spacing=s, end=e),
+    "SA-Solver": lambda p, n, s, e: sa_solver(p, nfe=n, spacing=s, end=e),
     "SEEDS-2": lambda p, n, s, e: seeds_2(p, nfe=n, spacing=s, end=e),
     "SEEDS-3": lambda p, n, s, e: seeds_3(p, nfe=n, spacing=s, end=e),
     "DDIM eta 0.5": lambda p, n, s, e: ddim(p, nfe=n, eta=0.5, spacing=s, end=e),

@@ -1,16 +1,15 @@
 """Golden cases of the multistep and multistage solvers of the reverse SDE."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from s3search.processes import Flow, NoiseProcess, VpDiscrete, edm
+from s3search.processes import NoiseProcess, edm
 from s3search.rules import Prediction
 from s3search.schedules import published
 from s3search.schedules.published import sde_step
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.sample import Denoiser
-from tests.support.golden import cases, seeds
+from tests.support.golden import cases, sa_solver, seeds
 from tests.support.golden.ancestral import (
     check_arguments,
     check_config,
@@ -18,22 +17,13 @@ from tests.support.golden.ancestral import (
     sigmas_of,
 )
 from tests.support.golden.diffusers import Thresholded
+from tests.support.golden.levels import FLOW_KEYS, KARRAS_KEYS, THRESHOLDING_KEYS, level_times
 from tests.support.helpers import NoSchedule
 
 Case = Mapping[str, Any]
 
 _SHORT_RUN = 15
 
-KARRAS_KEYS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
-"""Of a config: what the levels say already, with those of `FLOW_KEYS`."""
-
-FLOW_KEYS = (
-    "use_flow_sigmas",
-    "flow_shift",
-    "use_lu_lambdas",
-    "lambda_min_clipped",
-    "rescale_betas_zero_snr",
-)
 MULTISTEP_KEYS = (
     "algorithm_type",
     "solver_order",
@@ -42,7 +32,6 @@ MULTISTEP_KEYS = (
     "euler_at_final",
     "final_sigmas_type",
 )
-THRESHOLDING_KEYS = ("thresholding", "dynamic_thresholding_ratio", "sample_max_value")
 
 
 def dpmpp_2m_sde(case: Case) -> Schedule:
@@ -141,22 +130,6 @@ def multistep_orders(n: int, config: Mapping[str, Any]) -> list[int]:
     return orders
 
 
-def level_times(case: Case) -> list[float]:
-    """The times of all calls and of the end, from the levels: names of timesteps are rounded."""
-    scaling = {"vp": VpDiscrete, "flow": Flow}.get(case["solver"]["state_scaling"])
-    process = cases.process_of(case)
-    if scaling is None or not isinstance(process, scaling):
-        raise ValueError(f"a state scaled as {case['solver']['state_scaling']!r}")
-    ends = (*zip(case["alphas"], case["stds"], strict=True),)[: case["nfe"]]
-    levels = [*ends, (case["alpha_end"], case["std_end"])]
-    if isinstance(process, Flow):
-        return [std for _, std in levels]
-    return [
-        process.time_of_lam(math.log(alpha / std)) if std else process.clean_time
-        for alpha, std in levels
-    ]
-
-
 SAMPLERS: dict[str, Callable[[Case], "Schedule | cases.Problem"]] = {
     "sample_dpmpp_2m_sde": dpmpp_2m_sde,
     "sample_dpmpp_3m_sde": dpmpp_3m_sde,
@@ -165,5 +138,6 @@ SAMPLERS: dict[str, Callable[[Case], "Schedule | cases.Problem"]] = {
     "DPMSolverMultistepScheduler": dpm_multistep,
     "DPMSolverSDEScheduler": dpm_solver_sde,
     **seeds.SAMPLERS,
+    **sa_solver.SAMPLERS,
 }
 """Samplers of k-diffusion and schedulers of diffusers by their names."""

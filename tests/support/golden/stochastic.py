@@ -14,7 +14,7 @@ from tests.support.helpers import Waits
 Case = Mapping[str, Any]
 Adaptor = Callable[[Case], "Schedule | cases.Problem"]
 
-_WAITING = ("SASolverScheduler",)
+_WAITING: tuple[str, ...] = ()
 
 
 def problem_of(case: Case) -> "cases.Problem":
@@ -63,9 +63,9 @@ SAMPLERS: dict[str, Adaptor] = {
 """Samplers of k-diffusion and schedulers of diffusers by their names."""
 
 FAMILIES: dict[str, Adaptor] = {
-    **dict.fromkeys(("seeds", "sde_diffusers", "sde_k_diffusion"), _by_name),
+    **dict.fromkeys(("sa_solver", "seeds", "sde_diffusers", "sde_k_diffusion"), _by_name),
     "sde_edm": churn.nvlabs,
     "adasde": renoised.ada,
     "restart": churn.restart,
-    **dict.fromkeys(("er_sde", "sa_solver"), _waits),
+    **dict.fromkeys(("er_sde",), _waits),
 }
