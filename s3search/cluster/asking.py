@@ -28,6 +28,7 @@ from s3search.evaluation.record import (
     ProxyScores,
     Reply,
     Request,
+    SolvesReply,
 )
 from s3search.schedules.schedule import Schedule
 from s3search.search.questions import Answer, Job, Measure, Measurement
@@ -244,6 +245,8 @@ def _answer(question: Asked, outcome: Outcome[Reply]) -> Answered:
         case ProxyScores(scores=value, network_calls=calls):
             pass
         case PolishReply(made=value, network_calls=calls):
+            pass
+        case SolvesReply(n_solved=value, network_calls=calls):
             pass
         case tuple() as found:
             value = tuple(asdict(each) for each in found if not isinstance(each, Measurement))

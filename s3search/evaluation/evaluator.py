@@ -12,11 +12,12 @@ from torch import Tensor
 
 from s3search.evaluation.code_version import CODE_VERSION
 from s3search.evaluation.decoding import network_batches, patched
+from s3search.evaluation.fine import solved_ahead
 from s3search.evaluation.kept_solves import kept_solves
 from s3search.evaluation.live import LIVE, check_answer
 from s3search.evaluation.measurement import Observed
 from s3search.evaluation.memory import BatchSize
-from s3search.evaluation.metric import Loading, Metric, needs_fine_targets
+from s3search.evaluation.metric import Loading, Metric, compares_finely, needs_fine_targets
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.polish.differentiable import gradient_problem
 from s3search.evaluation.polish.guarding import GuardedBy
@@ -52,6 +53,7 @@ from s3search.metrics.statistic import FrechetStatistic
 from s3search.models.layer_skip import layers_of
 from s3search.schedules.schedule import Schedule
 from s3search.search.questions import (
+    FineSolves,
     Measure,
     Measurement,
     Polish,
@@ -125,6 +127,8 @@ class Evaluator:
                 return self._proxies.scores(request)
             case Polish():
                 return self.polish(request)
+            case FineSolves():
+                return solved_ahead(self.denoiser, self.noise, request)
             case RealImages():
                 return self.real_images(request)
             case DescribeRequest():
@@ -196,7 +200,8 @@ class Evaluator:
         second = self.second if question.rung is Rung.VALIDATION else None
         also = None if second is None else Observed(replace(question, thresholds=()), second)
         observed = Observed(question, self.metric, self.guards)
-        for images, condition, seconds in self._sampler.timed(question):
+        solves = compares_finely(self.metric, *self.guards, second)
+        for images, condition, seconds in self._sampler.timed(question, solves=solves):
             sampling += seconds
             observed.sees(images, condition)
             if also is not None:
@@ -305,8 +310,8 @@ class Evaluator:
     @cached_property
     def gradient_problem(self) -> str | None:
         """Why the metric has no gradient in the states of a schedule; None where it has."""
-        (batch,) = self.noise.batches(0, 2, 2, with_targets=True)
-        return gradient_problem(self.denoiser, self.metric.view, batch)
+        (batch,) = self.noise.batches(0, 2, 2, with_targets=True, solves=False)
+        return gradient_problem(self.denoiser, self.metric.view, batch, self.metric.with_stand_in)
 
     @cached_property
     def _proxies(self) -> ProxyScorer:

@@ -8,9 +8,11 @@ from torch import Tensor
 
 from s3search.evaluation.decoding import images_of
 from s3search.evaluation.memory import BatchSize
+from s3search.evaluation.noise import NoiseBank
+from s3search.evaluation.record import SolvesReply
 from s3search.processes import NoiseProcess
 from s3search.schedules import published
-from s3search.search.questions import FINE_NFE
+from s3search.search.questions import FINE_NFE, FineSolves
 from s3search.solvers.plan import Plan, compile_plan
 from s3search.solvers.sample import sample
 
@@ -50,3 +52,10 @@ class FineSolver:
     @torch.inference_mode()
     def _solved(self, noise: Tensor, condition: dict[str, Tensor]) -> Tensor:
         return images_of(self.denoiser, sample(self.denoiser, self._plan, noise, **condition))
+
+
+def solved_ahead(denoiser: Any, noise: NoiseBank, asked: FineSolves) -> SolvesReply:
+    """Makes what images will be compared with, as far as it is not kept."""
+    made = noise.solve(asked.noise_seed, asked.first, asked.n_images, held_out=asked.held_out)
+    calls = made * FINE_NFE * int(getattr(denoiser, "network_batches_per_call", 1))
+    return SolvesReply(n_solved=made, network_calls=calls)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from s3search.errors import InvalidConfig
 from s3search.evaluation.code_version import CODE_VERSION
+from s3search.evaluation.noise import TARGET
 from s3search.evaluation.record import RealImageBaseline
 from s3search.evaluation.reference import RealSide
 from s3search.evaluation.spec import EvaluatorSpec, MetricSpec
@@ -63,6 +64,14 @@ class Metric:
     def seen(self, images: Tensor, condition: Condition) -> Array:
         """What counts of each image (b, d)."""
         return self.view.seen(images, condition)
+
+    def with_stand_in(self, images: Tensor, condition: Condition) -> Condition:
+        """Conditions with a grey image in the place of each fine solve that the metric needs, to
+        try it by without a solve.
+        """
+        if not self.fine_targets or TARGET in condition:
+            return condition
+        return {**condition, TARGET: torch.zeros_like(images)}
 
     def loss_so_far(self, seen: Array) -> float:
         """The loss of what was seen until now, the lower the better."""
@@ -169,3 +178,8 @@ def needs_fine_targets(spec: EvaluatorSpec) -> bool:
     """Whether any metric of a study compares images with fine solves of their noises."""
     metrics = (spec.metric, spec.second, *spec.guards)
     return any(each is not None and each.target == "fine" for each in metrics)
+
+
+def compares_finely(*metrics: Metric | None) -> bool:
+    """Whether any of some metrics compares images with fine solves of their noises."""
+    return any(each is not None and each.fine_targets for each in metrics)

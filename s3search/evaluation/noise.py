@@ -95,6 +95,16 @@ class NoiseBank:
                 yield span if with_targets else (span[0], for_network(span[1]))
                 start = stop
 
+    def solve(self, seed: int, first: int, n_images: int, *, held_out: bool) -> int:
+        """Makes the targets of so many images from the ``first`` on, a block at a time; how many
+        had to be solved finely.
+        """
+        before, stop = self.n_solved, first + n_images
+        key = seed, held_out and self._knows_held_out
+        for start in range(first - first % BLOCK, stop, BLOCK):
+            self._span(*key, start, min(stop, start + BLOCK), solves=True)
+        return self.n_solved - before
+
     def step_noise(self, seed: int, first: int) -> Draws:
         """What the steps of the images from the ``first`` on draw; of every seed other noise."""
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from s3search.errors import EvaluationFailed, Failure, S3SearchError, failure_from_exception
 from s3search.evaluation.measurement import Observed
-from s3search.evaluation.metric import Metric
+from s3search.evaluation.metric import Metric, compares_finely
 from s3search.evaluation.sampling import Sampler
 from s3search.metrics.samples import Array
 from s3search.search.questions import Measure, Measurement, Rung
@@ -139,8 +139,9 @@ def _measured_together(stack: dict[int, _Stacked], measuring: Measuring) -> dict
     each = list(stack.values())
     question = each[0].observed.question
     cuts = sorted({n for one in each for n, _ in one.observed.question.thresholds})
+    solves = compares_finely(measuring.metric, *measuring.guards)
     batches = measuring.sampler.batches(
-        question.n_images, question.noise_seed, cuts, with_targets=True
+        question.n_images, question.noise_seed, cuts, with_targets=True, solves=solves
     )
     for batch in batches:
         active = [one for one in each if one.is_under_way]

@@ -13,6 +13,7 @@ from s3search.rules import EmsNodes
 from s3search.schedules.layers import Layers
 from s3search.schedules.schedule import Schedule
 from s3search.search.questions import (
+    FineSolves,
     Measure,
     Measurement,
     Polish,
@@ -132,6 +133,14 @@ class PolishReply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SolvesReply:
+    """How many images were solved finely, and the image-calls that they took."""
+
+    n_solved: int
+    network_calls: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RealImageBaseline:
     """What a metric gives real images, drawn with replacement, in one extractor: its own bias at
     so many images, which no schedule should be expected to beat by much.
@@ -157,6 +166,7 @@ Request = (
     | Score
     | Polish
     | RealImages
+    | FineSolves
 )
 Reply = (
     Measurement
@@ -165,6 +175,7 @@ Reply = (
     | Tensor
     | ProxyScores
     | PolishReply
+    | SolvesReply
     | tuple[RealImageBaseline, ...]
     | tuple[Finding, ...]
 )

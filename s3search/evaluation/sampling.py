@@ -94,11 +94,14 @@ class Sampler:
         *,
         held_out: bool = False,
         with_targets: bool = False,
+        solves: bool = True,
     ) -> Iterator[Batch]:
         """The noise of all images and what these are conditioned on, and compared with if
-        ``with_targets``; a batch ends at each cut.
+        ``with_targets``, which are solved finely where need be only if it ``solves``; a batch ends
+        at each cut.
         """
         size, which = self.batch_size, {"held_out": held_out, "with_targets": with_targets}
+        which["solves"] = solves
         drawn = self._noise.batches(noise_seed, n_images, size, cuts, **which)
         first = 0
         for noise, condition in drawn:
@@ -116,7 +119,9 @@ class Sampler:
                 raise EvaluationFailed("the images are not finite")
             yield images, batch.condition
 
-    def timed(self, question: Measure) -> Iterator[tuple[Tensor, Condition, float]]:
+    def timed(
+        self, question: Measure, *, solves: bool = True
+    ) -> Iterator[tuple[Tensor, Condition, float]]:
         """Images (b, C, H, W) of a question, their conditions and targets, and the seconds that
         they took.
         """
@@ -127,6 +132,7 @@ class Sampler:
             cuts,
             held_out=question.rung is Rung.VALIDATION,
             with_targets=True,
+            solves=solves,
         )
         images, device = self.images(question.schedule, batches), self._noise.device
         while True:

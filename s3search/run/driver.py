@@ -15,6 +15,7 @@ from typing import TypeVar
 from s3search.cluster.asking import Asker, Pool, PopulationSize
 from s3search.errors import EvaluationFailed, LeaseLost, S3SearchError, StudyConflict
 from s3search.evaluation.record import Description
+from s3search.run.fine_targets import noises_of
 from s3search.run.forecast import forecast_of, to_validate
 from s3search.run.prepare import Prepared
 from s3search.run.tally import Tally
@@ -23,6 +24,7 @@ from s3search.schedules.schedule import Schedule
 from s3search.search.conversation import Answers, Ask, Conversation, Note
 from s3search.search.guarding import guarded
 from s3search.search.questions import Answer, Job, Measure, Measurement, RealImages, Rung
+from s3search.search.solving import solved_first
 from s3search.search.trial import Trial
 from s3search.study.database.store import StudyStore
 from s3search.study.log import Log
@@ -77,7 +79,8 @@ class Driver:
             self._store.set_state("searching")
             self._note_baselines()
             guards, search = self._store.config.guards, self._start.search.run()
-            self._converse(guarded(search, guards) if guards else search)
+            noises = noises_of(self._store.config)
+            self._converse(solved_first(guarded(search, guards) if guards else search, noises))
             extends = self._start.extends
             known = self._start.baselines if extends else ()
             validation = Validation(
@@ -86,7 +89,7 @@ class Driver:
                 all_levels=self._start.counts_images,
                 extends=extends,
             )
-            self._converse(validation.prepare())
+            self._converse(solved_first(validation.prepare(), noises))
             self._log.flush()
             self._store.set_state("validating")
             self._validate(validation)
@@ -115,7 +118,7 @@ class Driver:
 
     def _validate(self, validation: Validation) -> None:
         self._validation = validation
-        self._converse(validation.run())
+        self._converse(solved_first(validation.run(), noises_of(self._store.config)))
         mark_exported(self._store)
 
     def _converse(self, conversation: Conversation[T]) -> T:

@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from s3search.cluster.asking import Pool, measured_by
+from s3search.cluster.asking import Pool, answers_to, measured_by
 from s3search.errors import EvaluationFailed
+from s3search.run.fine_targets import noises_of, solves_foretold
 from s3search.run.prepare import Prepared
 from s3search.schedules.published.baselines import published_solvers
+from s3search.search.conversation import Ask
 from s3search.search.questions import Measure, Measurement, Rung, measure
 from s3search.search.trial import Trial
 from s3search.study.file.config import StudyConfig
@@ -41,6 +43,8 @@ def forecast_of(
     searched = config.space.nfe if start.extension is None else start.extension.nfe
     mean_nfe = sum(searched) / len(searched)
     calls = {name: n * mean_nfe for name, n in _images_by_stage(config, start).items()}
+    solves = solves_foretold(config)
+    calls = {**{name: own for name, own in solves.items() if name not in calls}, **calls}
     calls["validation"] = config.held_out_images * sum(nfe * n for nfe, n in validated.items())
     idle = place.idle_note(description.device)
     return CostForecast(
@@ -76,10 +80,12 @@ def timed(
     nfe = config.space.nfe[0]
     n = max(2, min(config.search.n_images, start.description.batch_size, _MOST_TRIED))
     schedule = published_solvers(start.description.process, nfe)[0].schedule
-    _, one, two = (
-        _measured(pool, measure(schedule, rung=Rung.USER, n_images=size, noise_seed=seed))
+    asked = [
+        measure(schedule, rung=Rung.USER, n_images=size, noise_seed=seed)
         for seed, size in enumerate((n, n, 2 * n))
-    )
+    ]
+    list(answers_to(pool, noises_of(config).missing(Ask(begin=tuple(asked)))))  # not timed
+    _, one, two = (_measured(pool, question) for question in asked)
     image = max((two.seconds - one.seconds) / n, two.seconds / (4 * n))
     statistics = max(0.0, one.seconds - n * image)  # of the features of one evaluation
     calls_of_image = two.network_calls / (2 * n)

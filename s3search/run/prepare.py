@@ -92,6 +92,7 @@ def prepare(
         keep_invariants=config.search.keep_invariants,
         polish_loss=config.search.polish_loss,
         fine_targets=config.metric.target == "fine",
+        solves=any(own.target == "fine" for own in (config.metric, *config.metric.guard)),
         has_guards=bool(config.guards),
         metric=MetricWords.of(config.metric).short,
         shares=SCORE_SHARES if config.metric.kind == "score" else SHARES,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from s3search.search.conversation import Note, Outside
-from s3search.search.questions import Answer, Measurement, Rung
+from s3search.search.questions import HELD_OUT_SOLVES, Answer, Measurement, Rung
 from s3search.study.database.store import StudyStore
 from s3search.study.file.config import SearchTable
 from s3search.study.log import Log
@@ -73,7 +73,8 @@ class Tally:
         """Counts one answer; the stage that it belongs to."""
         if isinstance(answer, Answer):
             self._images += answer.images
-            self._spent += answer.images
+            if answer.question.kind != HELD_OUT_SOLVES:
+                self._spent += answer.images
             self._count(answer.question.kind, answer.network_calls, answer.seconds)
             return answer.question.kind
         self._images += answer.cost

@@ -37,6 +37,7 @@ from s3search.search.questions import (
     Rung,
     Score,
     Thresholds,
+    solve_calls,
 )
 from s3search.search.space import Problem
 from s3search.search.trial import Trial
@@ -138,6 +139,7 @@ class Setup:
     keep_invariants: bool = False  # polished rows carry constants exactly
     polish_loss: PolishLoss = "metric"
     fine_targets: bool = False  # the metric compares images with fine solves
+    solves: bool = False  # the metric or a guard does, which costs calls for every noise
     has_guards: bool = False  # the finals measure the best published solver too
     metric: str = "FD"  # its short name
     shares: tuple[float, ...] = SHARES  # of a whole measurement, at which one may be stopped
@@ -146,6 +148,13 @@ class Setup:
     def looks(self) -> tuple[int, ...]:
         """The numbers of images at which a measurement may be stopped."""
         return checkpoints(self.n_images, self.shares)
+
+    @property
+    def solved_images(self) -> float:
+        """What the fine solves of the search's noise cost, in images of the fewest calls; 0
+        where nothing is compared with them.
+        """
+        return solve_calls(self.n_images) / min(self.nfe) if self.solves else 0.0
 
     def measure(self, trial: Trial, thresholds: Thresholds = ()) -> Measure:
         """The question how good a trial is, on the noise that all of the search share."""

@@ -4,6 +4,7 @@
     Score       how good are these schedules by a proxy?                -> Answer of floats
     Polish      what does gradient descent make of this schedule?       -> Answer of a schedule
     RealImages  what does the metric give real images?                  -> Answer of baselines
+    FineSolves  what do many calls make of these noises?                -> Answer of a number
     Recall      what was decided here before?                           -> Decision, or None
 
 A question is known by its ``key``.  Whoever keeps a log answers from it what was asked before, so
@@ -22,10 +23,14 @@ from s3search.schedules.schedule import Schedule
 from s3search.search.direction import Direction
 from s3search.search.guard import Guard
 from s3search.search.trial import Trial, seeded
+from s3search.solvers.step_noise import BLOCK
 from s3search.solvers.trainable import Freedom
 
 PolishLoss = Literal["metric", "trajectory"]
 """What gradient descent lowers (`s3search.evaluation.polish`)."""
+
+SOLVES, HELD_OUT_SOLVES = "solves", "held_out_solves"
+"""Kinds of fine solves: of a search's noises, and of those of a validation."""
 
 FINE_NFE = 32
 """Calls of the fine solve, DPM-Solver++(2M), that a trajectory's error is taken from."""
@@ -327,13 +332,16 @@ class Polish:
     @staticmethod
     def to_json(value: Any) -> Any:
         """The schedule and the losses on the way."""
-        return {"schedule": value.schedule.to_dict(), "losses": list(value.losses)}
+        found = {"schedule": value.schedule.to_dict(), "losses": list(value.losses)}
+        return found | ({"guard_images": value.guard_images} if value.guard_images else {})
 
     @staticmethod
     def of_json(content: Any) -> "PolishResult":
         """The schedule and the losses of a dictionary."""
         schedule = Schedule.from_dict(content["schedule"])
-        return PolishResult(schedule=schedule, losses=tuple(content["losses"]))
+        images = content.get("guard_images", 0)
+        losses = tuple(content["losses"])
+        return PolishResult(schedule=schedule, losses=losses, guard_images=images)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -342,6 +350,7 @@ class PolishResult:
 
     schedule: Schedule
     losses: tuple[float, ...]
+    guard_images: int = 0  # that its guards looked at, fine solves by their calls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -393,7 +402,45 @@ class Decision:
     content: Mapping[str, Any] = field(default_factory=dict)
 
 
-Job = Score | Polish | RealImages
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FineSolves:
+    """The fine solves of the noises of some images, made before anything is compared with them;
+    the value is how many had to be made, and were not kept from before.
+    """
+
+    first: int  # of the images
+    n_images: int
+    noise_seed: int
+    held_out: bool  # of the conditions that a model keeps for validation, which a search never has
+    nfe: int  # calls of the schedules that are compared with them: an image is so many
+
+    @property
+    def kind(self) -> str:
+        """Where it counts: within the search's budget, or beside it."""
+        return HELD_OUT_SOLVES if self.held_out else SOLVES
+
+    @property
+    def key(self) -> str:
+        """A digest of the noises."""
+        return _digest(self.kind, self.first, self.n_images, self.noise_seed)
+
+    @staticmethod
+    def to_json(value: Any) -> Any:
+        """The number."""
+        return value
+
+    @staticmethod
+    def of_json(content: Any) -> int:
+        """The number."""
+        return int(content)
+
+
+def solve_calls(n_images: int) -> int:
+    """Image-calls of the fine solves of so many images: those of whole blocks of noise."""
+    return -(-n_images // BLOCK) * BLOCK * FINE_NFE
+
+
+Job = Score | Polish | RealImages | FineSolves
 """What workers are asked beside measurements."""
 
 Question = Measure | Job | Recall

@@ -42,10 +42,16 @@ STAGES = {
     "race": StageWords("stopped early", "poor after a few images, and measured no further"),
     "gaussian": StageWords("scoring by a Gaussian", "a formula, without a network call"),
     "mixture": StageWords("scoring by a mixture", "of Gaussians, without a network call"),
+    "solves": StageWords("solving noises finely", "what images are compared with, once for each"),
+    "held_out_solves": StageWords(
+        "solving unseen noises finely", "what the final images are compared with"
+    ),
     "trajectory": StageWords("scoring by fine solves", "a few noises, followed closely"),
 }
 
-_WITHIN = frozenset(("gaussian", "mixture", "trajectory", "race", "witness", "floor"))
+_WITHIN = frozenset(
+    ("solves", "held_out_solves", "gaussian", "mixture", "trajectory", "race", "witness", "floor")
+)
 
 
 def stage_words(name: str) -> StageWords:

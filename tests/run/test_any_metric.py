@@ -325,14 +325,21 @@ def test_a_polish_solves_finely_for_its_guards_alone_what_these_see() -> None:
     before = evaluator.noise.n_solved
     evaluator.polish(polish)
     assert evaluator.noise.n_solved == before
-    evaluator.polish(replace(polish, guards=(limit,), beside=start))
+    reply = evaluator.polish(replace(polish, guards=(limit,), beside=start))
     assert evaluator.noise.n_solved == before + 200  # whole blocks of 2 checks of 80 images
+    made = reply.made
+    looks, rest = divmod(made.guard_images - 200 * 32 // 4, 160)
+    assert (looks >= 2, rest) == (True, 0)  # the published one and the polished one at least
+    assert reply.network_calls >= 16 * 80 * 4 * 2 + made.guard_images * 4
+    assert Polish.of_json(Polish.to_json(made)) == made
 
 
 @pytest.mark.usefixtures("nothing_kept")
 def test_fine_targets_are_solved_once_for_each_noise() -> None:
     metric = MetricSpec(name="mse", kind="score", target="fine")
     evaluator = Evaluator(EvaluatorSpec(model="digits", metric=metric, batch_size=70))
+    assert all(each.status is not Status.ERROR for each in evaluator(CheckRequest()))
+    assert evaluator.noise.n_solved == 0  # a check makes none
     for question in _questions(150):
         assert evaluator.evaluate(question).value > 0.0
     assert evaluator.noise.n_solved == 200  # whole blocks of noise

@@ -17,6 +17,7 @@ from s3search.search.space import load_space
 from s3search.search.trial import Trial, distinct, published_as
 from s3search.show.terminal.forecast import forecast_lines
 from s3search.study.database.store import open_study
+from s3search.study.file.config import StudyConfig, parse_config
 from s3search.study.results.forecast import CostForecast
 from s3search.study.results.frame import evaluations_frame, finalists, status_of
 from s3search.study.results.progress import Progress
@@ -114,6 +115,70 @@ def test_what_is_foretold_is_what_it_costs(tmp_path: Path) -> None:
     known = again.heard[0]
     assert isinstance(known, CostForecast)
     assert (known.spent, known.held_out_images) == (status["network_calls"], 330)
+
+
+def _fine(tmp_path: Path) -> StudyConfig:
+    """A study of 200 images whose metric compares them with fine solves."""
+    changes = (*S3, "search.n_images=200", "validation.n_images=210")
+    tables = study_config(tmp_path, *changes).model_dump()
+    return parse_config({**tables, "metric": {"score": "psnr", "target": "fine"}})
+
+
+def test_fine_solves_are_foretold_and_paid_once_for_each_noise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("S3SEARCH_CACHE", str(tmp_path / "cache"))
+    config, listener = _fine(tmp_path), _Listener()
+    launch(config, listener)
+    told = listener.heard[0]
+    assert isinstance(told, CostForecast)
+    with open_study(config.storage.url, "t") as store:
+        status, frame = status_of(store), evaluations_frame(store)
+    spent = {name: own["network_calls"] for name, own in status["ledger"].items()}
+    finals = int(frame["n_images"][frame["rung"] == "finals"].iloc[0])
+    blocks = 2 + -(-finals // 100)  # of the search's noise and of that of the finals
+    assert spent["solves"] == told.network_calls["solves"] == blocks * 100 * 32
+    assert spent["held_out_solves"] == told.network_calls["held_out_solves"] == 300 * 32
+    within = [name for name in spent if name not in ("validation", "held_out_solves")]
+    assert sum(spent[name] for name in within) == pytest.approx(120 * 200 * 3, rel=0.1)
+    assert status["network_calls"] == sum(spent.values())
+    lines = list(forecast_lines(told))
+    assert "solving noises finely" in lines[0] and "solving unseen noises finely" in lines[0]
+    again = _Listener()
+    launch(config, again)
+    assert again.heard == []  # their answers are in the database
+
+
+def test_solves_that_are_kept_cost_nothing_and_change_no_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("S3SEARCH_CACHE", str(tmp_path / "cache"))
+    found = []
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        config = _fine(tmp_path / folder)
+        launch(config, lambda _: None)
+        with open_study(config.storage.url, "t") as store:
+            found.append((status_of(store)["ledger"], evaluations_frame(store)))
+    (first, one), (second, two) = found
+    assert first["solves"]["network_calls"] > 0
+    assert second["solves"]["network_calls"] == second["held_out_solves"]["network_calls"] == 0
+    assert list(one["schedule_id"]) == list(two["schedule_id"])
+    assert list(one["value"]) == list(two["value"])
+
+
+def test_a_second_metric_alone_needs_no_solve_of_a_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("S3SEARCH_CACHE", str(tmp_path / "cache"))
+    second = 'validation.metric={score = "psnr", target = "fine"}'
+    config = study_config(tmp_path, second, "search.check=false")
+    launch(config, lambda _: None)
+    with open_study(config.storage.url, "t") as store:
+        ledger = status_of(store)["ledger"]
+    assert "solves" not in ledger
+    assert ledger["held_out_solves"]["network_calls"] == 100 * 32
+    assert len(list((tmp_path / "cache" / "solves").iterdir())) == 1
 
 
 def test_the_time_left_is_that_of_everything_still_to_come(tmp_path: Path) -> None:

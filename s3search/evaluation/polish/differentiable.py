@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from s3search.errors import EvaluationFailed
 from s3search.evaluation.decoding import images_of
 from s3search.evaluation.noise import Drawn, for_network
-from s3search.evaluation.views import View
+from s3search.evaluation.views import Condition, View
 
 _LEAST_KEPT_BYTES = 2**30  # that calls may keep for their derivatives, on a CPU
 _KEPT_SHARE_OF_MACHINE = 1 / 8  # on a larger CPU: of its memory, which workers share
@@ -78,10 +78,15 @@ class DifferentiableDenoiser:
         self.network_calls += n_images * self._batches_per_call
 
 
-def gradient_problem(denoiser: Any, view: View, batch: Drawn) -> str | None:
+def gradient_problem(
+    denoiser: Any,
+    view: View,
+    batch: Drawn,
+    given_to: Callable[[Tensor, Condition], Condition] = lambda _, condition: condition,
+) -> str | None:
     """Why no gradient comes from what a metric sees of an image back to the state that it is made
     of, by one call for the noises and conditions of ``batch``; None where one does, or memory
-    lacks.
+    lacks.  The metric is given what ``given_to`` makes of images and conditions.
     """
     noise, condition = batch
     t = denoiser.process.time_of_lam(0.0)
@@ -96,7 +101,8 @@ def gradient_problem(denoiser: Any, view: View, batch: Drawn) -> str | None:
             given = {key: usable(value) for key, value in condition.items()}
             own = DifferentiableDenoiser(denoiser, 1, recompute=False)
             prediction = own(x, x.new_full((len(x),), t), **for_network(given))
-            found = view.differentiable(images_of(denoiser, prediction), given)
+            images = images_of(denoiser, prediction)
+            found = view.differentiable(images, given_to(images, given))
             if found.requires_grad:
                 (slope,) = torch.autograd.grad(found.sum(), x, allow_unused=True)
             if not found.requires_grad or slope is None:

@@ -18,6 +18,7 @@ from s3search.evaluation.noise import for_network
 from s3search.evaluation.polish.adam import copied, put_back
 from s3search.evaluation.polish.gradient import PlanGradient
 from s3search.search.guard import Guard
+from s3search.search.questions import solve_calls
 from s3search.solvers.plan import Plan
 from s3search.solvers.sample import AnyPlan, sample
 
@@ -34,18 +35,24 @@ class GuardedBy:
     published: Plan
 
     @torch.no_grad()
-    def keep(self, gradient: PlanGradient, noise_seed: int, n_images: int) -> None:
-        """Scales the moves down until every guard is kept; takes them all back where none is."""
+    def keep(self, gradient: PlanGradient, noise_seed: int, n_images: int) -> int:
+        """Scales the moves down until every guard is kept; takes them all back where none is.
+        Returns the images that it took to know, fine solves by their calls.
+        """
+        n_solved = 0
+        if any(metric.fine_targets for metric in self.metrics):
+            n_solved = round(solve_calls(n_images) / gradient.table.table.nfe)
         moves = gradient.table.moves
         moved = copied(moves)
         limits = self._values(gradient, self.published, noise_seed, n_images)
-        for share in _SHARES:
+        for tried, share in enumerate(_SHARES, start=1):
             put_back(moves, [share * move for move in moved])
             gradient.table.project()
             values = self._values(gradient, gradient.table.plan(), noise_seed, n_images)
             if all(map(_is_kept, self.guards, values, limits)):
-                return
+                return n_solved + (1 + tried) * n_images
         put_back(moves, [torch.zeros_like(move) for move in moved])
+        return n_solved + (1 + len(_SHARES)) * n_images
 
     def _values(
         self, gradient: PlanGradient, plan: AnyPlan, noise_seed: int, n_images: int

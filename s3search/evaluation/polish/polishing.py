@@ -146,12 +146,13 @@ def polish(
             fine_targets=settings.fine_targets,
         )
         lowered = _lowered(gradient, metric.statistic, settings, noise_seed)
+        guard_images: list[int] = []
 
         def settled() -> bool:
             if guarded_by is not None:
                 seed = losses.iteration_seed(noise_seed, settings.iterations)
                 n_images = polish_checks(settings.iterations) * settings.n_images
-                guarded_by.keep(gradient, seed, n_images)
+                guard_images.append(guarded_by.keep(gradient, seed, n_images))
             return _keeps_the_better(gradient, lowered, settings)
 
         if isinstance(gradient, PlanDifferences):
@@ -162,7 +163,7 @@ def polish(
             values = _descended(gradient, lowered, settings, settled)
         made = table.moved_schedule(_provenance(schedule, settings))
     return PolishReply(
-        made=PolishResult(schedule=made, losses=tuple(values)),
+        made=PolishResult(schedule=made, losses=tuple(values), guard_images=sum(guard_images)),
         network_calls=gradient.denoiser.network_calls
         + (noise.n_solved - solved_before) * gradient.denoiser.calls_of(settings.fine_nfe),
     )

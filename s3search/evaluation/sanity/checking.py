@@ -172,9 +172,10 @@ def _images(checked: Checked, model: Remembered, probe: Probe) -> Iterator[Findi
     answer = probe.answer(model, probe.times(model.process)[0])
     made = images_of(checked.denoiser, answer)
     yield _of_kind(checked.where, made, checked.reference_images)
-    (batch,) = checked.noise.batches(SEED, len(made), len(made), with_targets=True)
+    n = len(made)
+    (batch,) = checked.noise.batches(SEED, n, n, with_targets=True, solves=False)
     for metric in checked.metrics:
-        yield _seen(metric, made, batch[1])
+        yield _seen(metric, made, metric.with_stand_in(made, batch[1]))
 
 
 def _of_kind(where: str, made: Tensor, real: Tensor | None) -> Finding:

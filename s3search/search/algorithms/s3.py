@@ -46,10 +46,12 @@ from s3search.search.ladder import LadderRung
 from s3search.search.predictor.surrogate import Surrogate
 from s3search.search.questions import (
     FINE_NFE,
+    SOLVES,
     TRAJECTORY_TARGETS,
     Measurement,
     Thresholds,
     polish_checks,
+    solve_calls,
 )
 from s3search.search.stock import variants_first
 from s3search.search.trial import OriginKind, Trial, schedule_key, searched, seeded
@@ -80,7 +82,7 @@ class S3:
     def images_by_stage(self, budget: float) -> Mapping[str, float]:
         """The images that each stage may spend of a budget, of all numbers of calls together."""
         setup, found = self._setup, dict.fromkeys(("baselines", "search", "polish", "finals"), 0.0)
-        own = budget / len(setup.nfe)
+        own, found[SOLVES] = net_budget(setup, budget) / len(setup.nfe), setup.solved_images
         polishes = LadderRung.POLISH in setup.ladder
         for nfe in setup.nfe:
             given = [seed for seed in setup.seeds if seed.nfe == nfe]
@@ -88,6 +90,10 @@ class S3:
             share = baseline_share(own / setup.n_images, n_stock=n_stock, n_baselines=len(given))
             seeds = share * own
             finals = min(_FINALS * own, _FINALISTS * _IMAGES_PER_FINALIST * setup.n_images)
+            if setup.solves:
+                n_finalists, n_images = finals_size(setup, nfe, _FINALS * own)
+                finals = float(n_finalists * n_images)
+                found[SOLVES] += solve_calls(n_images) / nfe
             until = _SEEDS + _EVOLUTION if polishes else 1.0 - _FINALS
             bred = max(_LEAST_EVOLUTION * own if polishes else 0.0, until * own - seeds)
             bred = max(0.0, min(bred, (1.0 - _FINALS) * own - seeds))
@@ -95,7 +101,7 @@ class S3:
             found["search"] += bred
             found["polish"] += max(0.0, (1.0 - _FINALS) * own - seeds - bred) if polishes else 0.0
             found["finals"] += finals
-        return found
+        return {name: images for name, images in found.items() if images or name != SOLVES}
 
     def run(self) -> Conversation[None]:
         """Searches every number of calls in turn."""
@@ -153,7 +159,7 @@ class _OneNfe:
     @property
     def budget(self) -> float:
         """Images for this number of calls; where the budget is time, by the rate so far."""
-        return self.talk.outside.budget / len(self.setup.nfe)
+        return net_budget(self.setup, self.talk.outside.budget) / len(self.setup.nfe)
 
     def _rng(self, *path: int) -> np.random.Generator:
         """A generator for one place of the search."""
@@ -319,6 +325,7 @@ class _OneNfe:
         self.gains.add(answers, f"polish {seed + 1}")
         made = [(start, a.value) for start, a in zip(starts, answers, strict=True) if a.value]
         self.spent += 2.0 * (iterations + polish_checks(iterations)) * n_images * len(made)
+        self.spent += sum(value.guard_images for _, value in made)
         origin = searched(f"polish {seed + 1}")
         wanted = {start.id: Trial.of(value.schedule, origin, (start.id,)) for start, value in made}
         found = yield from self._measure(list(wanted.values()), never(self.setup.looks))
@@ -344,13 +351,7 @@ class _OneNfe:
         best = [*polished, *(trial for trial in measured if trial.id not in known)]
         if not best:
             return None
-        images = _FINALS * self.budget
-        least = _LEAST_IMAGES_PER_FINALIST * self.setup.n_images
-        n = int(max(_LEAST_FINALISTS, min(_FINALISTS, images // least)))
-        n_measured = n + self.setup.has_guards  # the best published one is measured beside them
-        n_images = int(
-            max(2, min(_IMAGES_PER_FINALIST * self.setup.n_images, images // n_measured))
-        )
+        n, n_images = finals_size(self.setup, self.nfe, _FINALS * self.budget)
         # half of the places at least for what was found by measuring alone
         best = [*best[: n - n // 2], *measured, *best]
         best = list({trial.id: trial for trial in best}.values())[:n]
@@ -404,6 +405,24 @@ def baseline_share(evaluations: float, *, n_stock: int, n_baselines: int) -> flo
     """
     n_others = max(_LEAST_CALIBRATED, _n_calibrated(evaluations) - n_stock, _SEEDS * evaluations)
     return min(n_baselines, n_stock + n_others) / max(evaluations, 1.0)
+
+
+def net_budget(setup: Setup, images: float) -> float:
+    """What fine solves leave of a budget of images: half of it at least, so that a small one is
+    exceeded.
+    """
+    return max(images / 2.0, images - setup.solved_images)
+
+
+def finals_size(setup: Setup, nfe: int, images: float) -> tuple[int, int]:
+    """How many finalists there are, and how many images of each, for so many images in all; what
+    stands beside them (the best published solver, fine solves) takes its part.
+    """
+    least = _LEAST_IMAGES_PER_FINALIST * setup.n_images
+    n = int(max(_LEAST_FINALISTS, min(_FINALISTS, images // least)))
+    beside = setup.has_guards + (FINE_NFE / nfe if setup.solves else 0.0)
+    most = _IMAGES_PER_FINALIST * setup.n_images
+    return n, int(max(2, min(most, images // (n + beside))))
 
 
 def _n_calibrated(budget: float, n_whole: int = 1) -> int:

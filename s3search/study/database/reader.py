@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.engine import Engine
 
 from s3search.schedules.schedule import Schedule
-from s3search.search.questions import SEARCHING, Answer, Job, Rung
+from s3search.search.questions import HELD_OUT_SOLVES, SEARCHING, Answer, Job, Rung
 from s3search.search.trial import Trial
 from s3search.study.database.retries import ridden_out
 from s3search.study.database.rows import answer_of, trial_of
@@ -188,11 +188,12 @@ class StudyReader:
 
     @ridden_out
     def images_spent(self) -> float:
-        """Images of all evaluations but the validation's, and of all jobs, which do not say their
-        numbers of calls; failed ones too.
+        """Images of all evaluations and jobs but the validation's; jobs do not say their numbers
+        of calls.  Failed ones too.
         """
         nfe = sum(self.config.space.nfe) / len(self.config.space.nfe)
-        jobs = sum(each["network_calls"] for each in self.job_totals().values())
+        totals = self.job_totals().items()
+        jobs = sum(own["network_calls"] for kind, own in totals if kind != HELD_OUT_SOLVES)
         rungs = (*SEARCHING, Rung.FINALS.value)
         query = select(sa.func.coalesce(sa.func.sum(EVALUATIONS.c.n_images), 0)).where(
             EVALUATIONS.c.study_id == self._id, EVALUATIONS.c.rung.in_(rungs)
