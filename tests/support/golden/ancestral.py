@@ -111,6 +111,8 @@ def ddim(case: Case) -> "cases.Problem":
     if _changes_data(config, clips=True) and not given.get("use_clipped_model_output"):
         raise NoSchedule("x0 is changed and the noise beside it is not")
     process, times = index_times(case)
+    unused_calls = int(times[-1] >= times[-2])  # set_alpha_to_one false: from index 0 to itself
+    times = times[: len(times) - unused_calls]
     eta, targets = given.get("eta", 0.0), _targets(case, process, times)
     if targets == times[1:]:
         steps = published.ddim_steps(len(targets), eta)
@@ -118,7 +120,9 @@ def ddim(case: Case) -> "cases.Problem":
     else:
         schedule = _ddim_beside(process, times, targets, eta)
     return cases.Problem(
-        schedule=schedule, denoiser=changed(cases.mixture(process), config, clips=True)
+        schedule=schedule,
+        denoiser=changed(cases.mixture(process), config, clips=True),
+        unused_calls=unused_calls,
     )
 
 
@@ -171,7 +175,8 @@ def _targets(case: Case, process: VpDiscrete, times: Sequence[float]) -> list[fl
     """The level at which each step of DDIM ends: t - 1000 // n, clean below index 0, and the last
     one that of the case.
     """
-    stride = case["solver"]["config"].get("num_train_timesteps", 1000) // len(times[:-1])
+    training_steps = case["solver"]["config"].get("num_train_timesteps", 1000)
+    stride = training_steps // case["solver"]["num_inference_steps"]
     below = [t - stride for t in times[:-2]]
     return [*(t if t >= 0.0 else process.clean_time for t in below), times[-1]]
 
