@@ -64,7 +64,7 @@ def import_(  # noqa: PLR0913, PLR0917 (one parameter per option)
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Number of steps.")] = None,
     solver: Annotated[
         str | None,
-        typer.Option("--solver", help="ddim, euler, heun, dpmpp_2m, dpmpp_3m or unipc."),
+        typer.Option("--solver", help="unipc, dpmpp_2m, euler_ancestral, dpmpp_2m_sde, ..."),
     ] = None,
     index: Annotated[
         int | None, typer.Option("--index", min=0, help="Which of several results, from 0.")
@@ -78,6 +78,12 @@ def import_(  # noqa: PLR0913, PLR0917 (one parameter per option)
     ] = None,
     stop: Annotated[
         bool | None, typer.Option("--stop", help="End at the last entry, not the clean end.")
+    ] = None,
+    eta: Annotated[
+        float | None, typer.Option("--eta", min=0.0, help="How much noise a sampler adds.")
+    ] = None,
+    s_noise: Annotated[
+        float | None, typer.Option("--s-noise", min=0.0, help="Multiplies that noise.")
     ] = None,
     compat: Annotated[
         bool | None, typer.Option("--compat", help="As the published code acts, not its paper.")
@@ -98,6 +104,8 @@ def import_(  # noqa: PLR0913, PLR0917 (one parameter per option)
         mean_image=mean_image,
         ems=ems,
         stop=stop,
+        eta=eta,
+        s_noise=s_noise,
         compat=compat,
     )
     schedule = import_schedule(form, request)

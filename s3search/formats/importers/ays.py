@@ -11,7 +11,7 @@ import numpy as np
 
 from s3search.errors import InvalidConfig, nearest
 from s3search.formats.importers.request import PROCESSES, Request, time_of_sigma
-from s3search.formats.importers.solvers import solved, solver_of
+from s3search.formats.importers.solvers import amounts_of, solved, solver_of
 from s3search.processes import edm
 from s3search.schedules.schedule import Schedule
 
@@ -38,7 +38,13 @@ def read(request: Request) -> Schedule:
     times = [min(time_of_sigma(process, sigma), high) for sigma in sigmas]
     if not request.stop:
         times[-1] = low
-    return solved(process, times, solver_of(request, "dpmpp_2m"), table=request.source)
+    return solved(
+        process,
+        times,
+        solver_of(request, "dpmpp_2m"),
+        amounts=amounts_of(request),
+        table=request.source,
+    )
 
 
 def _interpolated(levels: tuple[float, ...], n: int) -> list[float]:

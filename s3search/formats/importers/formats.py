@@ -20,6 +20,8 @@ class ImportFormat:
     summary: str
 
 
+_AMOUNTS = ("eta", "s_noise")  # of noise, for samplers that add some
+
 FORMATS: dict[str, ImportFormat] = {
     "usf": ImportFormat(
         read=usf.read,
@@ -33,27 +35,27 @@ FORMATS: dict[str, ImportFormat] = {
     ),
     "diffusers": ImportFormat(
         read=diffusers.read,
-        options=("steps",),
+        options=("steps", *_AMOUNTS),
         summary="a scheduler_config.json of diffusers",
     ),
     "sigmas": ImportFormat(
         read=lists.read_sigmas,
-        options=("process", "solver", "stop"),
+        options=("process", "solver", "stop", *_AMOUNTS),
         summary="noise levels sigma / alpha, JSON or text",
     ),
     "timesteps": ImportFormat(
         read=lists.read_timesteps,
-        options=("process", "solver", "stop"),
+        options=("process", "solver", "stop", *_AMOUNTS),
         summary="times in the process's unit, JSON or text",
     ),
     "ays": ImportFormat(
         read=ays.read,
-        options=("process", "solver", "steps", "stop"),
+        options=("process", "solver", "steps", "stop", *_AMOUNTS),
         summary="Align Your Steps: sd15, sdxl or svd instead of a file",
     ),
     "gits": ImportFormat(
         read=lists.read_gits,
-        options=("process", "solver", "index"),
+        options=("process", "solver", "index", *_AMOUNTS),
         summary="sigmas printed by GITS",
     ),
     "ld3": ImportFormat(

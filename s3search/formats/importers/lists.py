@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from s3search.errors import InvalidConfig
 from s3search.formats.importers.request import Request, chosen, required, time_of_sigma
-from s3search.formats.importers.solvers import ended, solved, solver_of
+from s3search.formats.importers.solvers import amounts_of, ended, solved, solver_of
 from s3search.formats.importers.text_lists import read_lists, read_numbers
 from s3search.processes import Flow, NoiseProcess, VpDiscrete, edm
 from s3search.schedules.schedule import Schedule
@@ -30,7 +30,9 @@ def read_sigmas(request: Request) -> Schedule:
     times = [time_of_sigma(process, sigma) for sigma in levels]
     times = _below_the_end(process, times)
     times = ended(request, process, times)
-    return solved(process, times, solver_of(request, _MULTISTEP), notes=(unit,))
+    return solved(
+        process, times, solver_of(request, _MULTISTEP), amounts=amounts_of(request), notes=(unit,)
+    )
 
 
 def read_timesteps(request: Request) -> Schedule:
@@ -39,7 +41,9 @@ def read_timesteps(request: Request) -> Schedule:
     usual = "training indices" if isinstance(process, VpDiscrete) else "the process's times"
     found, unit = _in_unit(request, process, _some(request, "timesteps"), usual)
     times = ended(request, process, found)
-    return solved(process, times, solver_of(request, _MULTISTEP), notes=(unit,))
+    return solved(
+        process, times, solver_of(request, _MULTISTEP), amounts=amounts_of(request), notes=(unit,)
+    )
 
 
 def read_gits(request: Request) -> Schedule:
@@ -53,7 +57,9 @@ def read_gits(request: Request) -> Schedule:
     times = [time_of_sigma(process, sigma) for sigma in chosen(request, found)]
     times = _below_the_end(process, times)
     unit = "unit: sigma / alpha, as GITS prints it"
-    return solved(process, times, solver_of(request, _MULTISTEP), notes=(unit,))
+    return solved(
+        process, times, solver_of(request, _MULTISTEP), amounts=amounts_of(request), notes=(unit,)
+    )
 
 
 def _are_indices(found: list[float]) -> bool:

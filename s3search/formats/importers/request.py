@@ -47,6 +47,8 @@ class Request:
     mean_image: Path | None = None
     ems: Path | None = None  # EMS statistics of the model, for v3 steps
     stop: bool | None = None  # end at the last entry instead of the clean end
+    eta: float | None = None  # how much noise a sampler adds
+    s_noise: float | None = None  # what it multiplies its noise by
     compat: bool | None = None  # what the published code does, where it differs from its paper
 
 

@@ -206,10 +206,10 @@ _REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         },
         "has no singlestep form",
     ),
-    "eta of TCD": ({"_class_name": "TCDScheduler", "eta": 1.5}, "between 0 and 1"),
+    "eta of TCD": ({"_class_name": "TCDScheduler", "eta": 1.5}, "eta: a share of the next time"),
     "more steps than the teacher": (
         {"_class_name": "LCMScheduler", "original_inference_steps": 2},
-        "have no 5 of their own",
+        "asked for 5",
     ),
     "stages of other sizes": (
         {"_class_name": "FlowMatchLCMScheduler", "scale_factors": [0.5, 1.0]},

@@ -8,6 +8,7 @@ import torch
 
 from s3search.errors import InvalidConfig, InvalidSchedule
 from s3search.formats.importers import FORMATS, PROCESSES, Request, import_schedule
+from s3search.formats.importers.solvers import SOLVERS
 from s3search.processes import edm, flow
 from s3search.schedules import published
 from s3search.schedules.schedule import ModelPatch, Schedule
@@ -53,6 +54,44 @@ def test_timesteps_run_under_every_solver(tmp_path: Path, solver: str) -> None:
     schedule = _imported("timesteps", source, process=SD, solver=solver)
     assert schedule.times == (999.0, 500.0, 100.0, -1.0)
     assert compile_plan(schedule).nfe == schedule.nfe == (5 if solver == "heun" else 3)
+
+
+_TWICE = ("dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde", "seeds_2")
+
+
+@pytest.mark.parametrize("solver", SOLVERS[6:])
+def test_timesteps_run_under_every_sampler_with_noise(tmp_path: Path, solver: str) -> None:
+    source = text_file(tmp_path, "999 500 20")
+    schedule = _imported("timesteps", source, process=SD, solver=f"sample_{solver}_gpu")
+    calls = 5 if solver in _TWICE else 7 if solver == "seeds_3" else 3
+    assert compile_plan(schedule).nfe == schedule.nfe == calls
+    assert schedule.is_stochastic
+    assert schedule.provenance["imported"]["solver"] == solver
+
+
+def test_samplers_of_k_diffusion_are_the_published_ones(tmp_path: Path) -> None:
+    source = text_file(tmp_path, "80 9 1 0.1")
+    amounts = {"eta": 0.6, "s_noise": 1.01}
+    made = _imported("sigmas", source, process=edm(), solver="sample_dpmpp_2m_sde", **amounts)
+    steps = published.sde_steps(4, order=2, noise=published.sde_noise(0.6, 1.01))
+    assert made.steps[:-1] == steps[:-1]
+    ancestral = _imported("sigmas", source, process=edm(), solver="euler_ancestral", **amounts)
+    assert ancestral.steps[:-1] == published.euler_ancestral_steps(3, 0.6, 1.01)
+    for schedule in (made, ancestral):
+        assert (schedule.times[-1], schedule.steps[-1].is_stochastic) == (0.0, False)
+        assert schedule.provenance["imported"]["eta"] == 0.6
+
+
+def test_ancestral_samplers_of_flows_are_comfyuis_own(tmp_path: Path) -> None:
+    source = text_file(tmp_path, "1.0 0.7 0.4")
+    made = _imported("sigmas", source, process=flow(), solver="euler_ancestral")
+    assert made.steps[:-1] == published.flow_ancestral_steps(2)
+    twice = _imported("sigmas", source, process=flow(), solver="dpmpp_2s_ancestral")
+    assert twice == published.flow_2s_ancestral_on(flow(), made.times).changed(
+        provenance=twice.provenance
+    )
+    with pytest.raises(InvalidSchedule, match="dpm_2_ancestral on a flow"):
+        _imported("sigmas", source, process=flow(), solver="dpm_2_ancestral")
 
 
 def test_timesteps_of_a_published_grid_are_the_published_solver(tmp_path: Path) -> None:
@@ -243,6 +282,18 @@ _WRONG: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "negative": ("sigmas", "1 -1", {"process": SD}, "0 or more"),
     "beyond the model": ("timesteps", "2000 5", {"process": SD}, "outside"),
     "unknown solver": ("sigmas", "80 1", {"process": edm(), "solver": "dppm_2m"}, "dpmpp_2m"),
+    "noise of a solver without": (
+        "sigmas",
+        "80 1",
+        {"process": edm(), "solver": "unipc", "eta": 0.5},
+        "--eta: solver 'unipc' has no such amount of noise; it is for euler_ancestral",
+    ),
+    "amount of a fixed noise": (
+        "sigmas",
+        "80 1",
+        {"process": edm(), "solver": "lcm", "s_noise": 1.1},
+        "--s-noise: solver 'lcm' has no such amount",
+    ),
     "useless option": ("sigmas", "80 1", {"process": edm(), "compat": True}, "has no use"),
     "one time": ("sigmas", "1", {"process": flow(), "stop": True}, "at least two"),
     "beyond numbers": ("timesteps", "1e308 0", {"process": PROCESSES["vp_cosine"]}, "make no"),

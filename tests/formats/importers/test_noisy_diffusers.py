@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from s3search.errors import InvalidSchedule
+from s3search.formats.importers import Request, import_schedule
 from s3search.formats.importers.diffusers import INEXACT, SCHEDULERS, schedule_of
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import run_plan
@@ -66,3 +67,13 @@ def _denoiser(process: Any, solver: dict[str, Any]) -> Any:
 def _draws(case: dict[str, Any]) -> list[Any]:
     used = [draw for draw in case["noises"] if draw["first_seen"] is not None and draw["weight"]]
     return [tensor(draw["values"]) for draw in used]
+
+
+def test_eta_of_a_call_is_an_option_or_a_key(tmp_path: Path) -> None:
+    path = tmp_path / "scheduler_config.json"
+    path.write_text(json.dumps({"_class_name": "DDIMScheduler", "clip_sample": False}))
+    asked = import_schedule("diffusers", Request(source=str(path), steps=4, eta=0.5))
+    path.write_text(json.dumps({"_class_name": "DDIMScheduler", "eta": 0.5}))
+    written = import_schedule("diffusers", Request(source=str(path), steps=4))
+    assert asked.id == written.id
+    assert [step.noise.amount for step in asked.steps[:-1] if step.noise] == [0.5] * 3

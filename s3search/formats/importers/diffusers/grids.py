@@ -86,18 +86,6 @@ def ddim_indices(config: SchedulerConfig, n: int) -> list[int]:
             return [int(i) for i in _trailing(n_train, n_train / n)]
 
 
-def distilled_indices(config: SchedulerConfig, n: int) -> list[int]:
-    """The n timesteps of LCM and TCD: some of the teacher's, evenly by their number."""
-    teacher, n_train = config.original_inference_steps, config.num_train_timesteps
-    if not n <= teacher <= n_train:
-        raise InvalidSchedule(
-            f"original_inference_steps: {teacher} steps of {n_train} timesteps have no {n} of "
-            "their own"
-        )
-    own = [k * (n_train // teacher) - 1 for k in range(teacher, 0, -1)]
-    return [own[math.floor(i * teacher / n)] for i in range(n)]
-
-
 def edm_times(config: SchedulerConfig, n: int) -> list[float]:
     """n + 1 sigmas of the EDM schedulers; the one step of geometric levels is at the lowest."""
     low, high = config.sigma_min or 0.002, config.sigma_max or 80.0

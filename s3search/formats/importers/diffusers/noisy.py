@@ -1,12 +1,9 @@
 """Times and steps of the schedulers whose steps add noise.
 
-Each is a published sampler on the grid of its scheduler; a step to the clean end adds none.  Steps
-of distilled networks (LCM, TCD, FlowMatchLCM) are the scheduler's alone: what such a network
-answers is the model's part, and so are LCM's boundary conditions c_skip and c_out.
+Each is a published sampler on the grid of its scheduler; a step to the clean end adds none.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 from s3search.errors import InvalidSchedule, nearest
 from s3search.formats.importers.diffusers import grids
@@ -23,12 +20,13 @@ from s3search.processes import NoiseProcess
 from s3search.rules import NoiseKind, StepNoise
 from s3search.schedules import published
 from s3search.schedules.published.raised import Method
+from s3search.schedules.published.renoised import distilled_times, lcm_on, tcd_on
 from s3search.schedules.published.stochastic import Variance, ancestral_on
 from s3search.schedules.schedule import Step
 
 _USUAL_TCD_ETA = 0.3  # of TCDScheduler.step
 _LCM_SIGMA_DATA = 0.5  # in LCM's boundary conditions
-_LEAST_SKIP = 1e-4  # what a state may count in LCM's images without a note
+_LEAST_SKIP = 1e-4  # what a state may count in LCM's last image and be left out
 _FIRST_ORDER = published.ddim_steps(1)[0]
 _RENOISED = _FIRST_ORDER.model_copy(update={"noise": StepNoise(kind=NoiseKind.GAMMA, amount=1.0)})
 """To the clean end and back up by fresh noise."""
@@ -88,47 +86,34 @@ def dpm_sde(run: SolverRun) -> Made:
 
 
 def lcm(run: SolverRun) -> Made:
-    """To the clean end and back, on the timesteps of the distillation."""
+    """To the clean end and back, on the timesteps of the distillation; with the boundary condition
+    where it counts.
+    """
     process, indices = discrete(run), _distilled(run)
-    times = [*map(float, indices), process.clean_time]
+    times = [*indices, process.clean_time]
     scaled = indices[-1] * run.config.timestep_scaling
     skip = _LCM_SIGMA_DATA**2 / (scaled**2 + _LCM_SIGMA_DATA**2)
     if skip > _LEAST_SKIP:
-        run.notes.append(
-            f"{INEXACT}: LCM's boundary condition adds {skip:.2g} of the state to its last image; "
-            "this schedule ends with the network's estimate alone"
-        )
-    return times, [*[_RENOISED] * (len(indices) - 1), _FIRST_ORDER]
+        exact = lcm_on(process, times, run.config.timestep_scaling)
+        return exact.times, exact.steps
+    return times, renoised_to_the_end(len(indices))
 
 
 def tcd(run: SolverRun) -> Made:
     """Below each timestep, by as much as eta says, and back up; the last step ends at index 0."""
     eta = _USUAL_TCD_ETA if run.config.eta is None else run.config.eta
-    if not 0.0 <= eta <= 1.0:
-        raise InvalidSchedule(f"eta: TCD's lies between 0 and 1, found {eta}")
-    times = [*map(float, _distilled(run)), 0.0]
-    steps = []
-    for t in times[1:]:
-        below = float(int((1.0 - eta) * t))
-        noise = StepNoise(kind=NoiseKind.TIME, amount=below) if below < t else None
-        steps.append(_FIRST_ORDER.model_copy(update={"noise": noise}))
-    return times, steps
+    made = tcd_on(discrete(run), [*_distilled(run), 0.0], eta)
+    return made.times, made.steps
 
 
-def _distilled(run: SolverRun) -> list[int]:
+def _distilled(run: SolverRun) -> list[float]:
     """The timesteps of a distilled network."""
     if run.indices is not None:
-        return [*run.indices]
-    indices = grids.distilled_indices(run.config, run.n)
-    if any(a <= b for a, b in pairwise(indices)):
-        raise InvalidSchedule(
-            f"original_inference_steps: {run.config.original_inference_steps} has no {run.n} "
-            "different timesteps"
-        )
-    return indices
+        return [*map(float, run.indices)]
+    return distilled_times(discrete(run), run.n, run.config.original_inference_steps)
 
 
-def flow_renoised_steps(n: int) -> list[Step]:
+def renoised_to_the_end(n: int) -> list[Step]:
     """n steps to the clean end of which all but the last are noised again."""
     return [*[_RENOISED] * (n - 1), _FIRST_ORDER]
 
@@ -141,7 +126,7 @@ def flow_lcm(run: SolverRun) -> Made:
             "scale_factors: a multi-scale sampler enlarges its states, which no schedule does"
         )
     times = grids.flow_euler_times(run.config, run.n, run.sigmas)
-    return times, flow_renoised_steps(len(times) - 1)
+    return times, renoised_to_the_end(len(times) - 1)
 
 
 def flow_ancestral(run: SolverRun) -> Made:

@@ -32,6 +32,7 @@ from s3search.formats.importers.diffusers.config import SDE, SchedulerConfig
 from s3search.formats.importers.diffusers.run import Made, SolverRun
 from s3search.formats.importers.diffusers.starts import network_times_off, noise_scale_of
 from s3search.formats.importers.request import Request, required
+from s3search.formats.importers.solvers import amounts_of
 from s3search.models.diffusers.pipeline_sigmas import (
     PASSES_ANOTHER,
     Passed,
@@ -59,8 +60,9 @@ def read(request: Request) -> Schedule:
             f"{file.path}: not a scheduler config of diffusers, it has no _class_name"
         )
     try:
+        config = {**file.config, **amounts_of(request)}
         made = schedule_of(
-            file.class_name, file.config, required(request, "steps"), pipeline=file.pipeline
+            file.class_name, config, required(request, "steps"), pipeline=file.pipeline
         )
     except (InvalidConfig, InvalidSchedule) as error:
         raise type(error)(f"{file.path}: {error}") from error

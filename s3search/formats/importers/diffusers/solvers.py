@@ -9,8 +9,8 @@ from s3search.formats.importers.diffusers import grids
 from s3search.formats.importers.diffusers.config import SDE, SchedulerConfig
 from s3search.formats.importers.diffusers.noisy import (
     check_order,
-    flow_renoised_steps,
     quiet_at_the_end,
+    renoised_to_the_end,
 )
 from s3search.formats.importers.diffusers.run import (
     INEXACT,
@@ -304,7 +304,7 @@ def flow_euler(run: SolverRun) -> Made:
     check_flow(run)
     times = grids.flow_euler_times(run.config, run.n, run.sigmas)
     n = len(times) - 1
-    return times, flow_renoised_steps(
+    return times, renoised_to_the_end(
         n
     ) if run.config.stochastic_sampling else published.ddim_steps(n)
 
