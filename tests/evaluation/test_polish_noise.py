@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from s3search.evaluation.metric import Metric
 from s3search.evaluation.noise import NoiseBank
+from s3search.evaluation.polish.guarding import GuardedBy
 from s3search.evaluation.polish.polishing import PolishSettings
 from s3search.metrics.frechet_loss import FrechetLoss
 from s3search.metrics.statistic import FrechetStatistic
@@ -16,6 +18,8 @@ from s3search.processes import NoiseProcess, edm
 from s3search.rules import Free, NoiseKind, Prediction, StepNoise, Taylor
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule, Step
+from s3search.search.direction import Direction
+from s3search.search.guard import Guard
 from s3search.solvers.coefficients import coefficient_table
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
@@ -25,6 +29,7 @@ from s3search.solvers.trainable_times import TrainableTimes
 from tests.evaluation.test_differences import _both
 from tests.evaluation.test_polish import _polish
 from tests.support.helpers import PROCESSES, gaussian, gaussian_reference, noise
+from tests.support.specs import extractor_of
 
 _DDIM = Taylor(prediction=Prediction.DATA, order=1)
 _GAMMA = StepNoise(kind=NoiseKind.GAMMA, amount=0.3)
@@ -136,6 +141,28 @@ def test_slopes_by_differences_are_the_gradients_of_noise_too(keeps_steps: bool)
     known = torch.stack([exact[leaf].view(-1)[place] for leaf, place in places])
     assert torch.linalg.vector_norm(found - known) < 0.1 * torch.linalg.vector_norm(known)
     assert sum(int((g != 0).sum()) for g in exact) <= len(places)
+
+
+@pytest.mark.parametrize(("times", "is_kept"), [(5.0, True), (0.01, False)])
+def test_guards_are_held_on_images_of_fresh_step_noise(times: float, is_kept: bool) -> None:
+    schedule = _noisy(edm())
+    metric = Metric(
+        view=extractor_of(lambda x: x.flatten(1)),
+        statistic=FrechetStatistic(gaussian_reference(gaussian(edm()))),
+        direction=Direction.MINIMIZE,
+    )
+    guarded = GuardedBy(
+        guards=(Guard(name="own", direction=Direction.MINIMIZE, times=times),),
+        metrics=(metric,),
+        published=compile_plan(schedule),
+    )
+    found, free = _polish(schedule, guarded_by=guarded), _polish(schedule)
+    if is_kept:
+        assert found.made.schedule.id == free.made.schedule.id
+    else:
+        a, b = coefficient_table(schedule), coefficient_table(found.made.schedule)
+        np.testing.assert_allclose(a.noise, b.noise, rtol=1e-12)
+        np.testing.assert_allclose(a.q, b.q, rtol=1e-12, atol=1e-12)
 
 
 def test_step_noise_made_in_inference_mode_is_no_obstacle() -> None:

@@ -102,6 +102,44 @@ def test_schedules_with_noise_together_find_what_they_find_alone(
     assert_same(content(config), undisturbed)
 
 
+def test_a_killed_polish_of_noise_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    """Schedules that draw noise are polished, those without begin with some as well."""
+    changes = ("search.algorithm=s3", "search.evaluations=200", "search.n_images=60")
+    config = _config(tmp_path / "whole", *changes)
+    n_before: list[int] = []  # reports when the first polished schedule was measured
+    n_reports = 0
+
+    def count(_: Any) -> None:
+        nonlocal n_reports
+        n_reports += 1
+        if not n_before and _polished_with_noise(config):
+            n_before.append(n_reports)
+
+    launch(config, count)
+    assert _polished_with_noise(config)
+    killed, n_reports = _config(tmp_path / "killed", *changes), 0
+
+    def interrupt(_: Any) -> None:
+        nonlocal n_reports
+        n_reports += 1
+        if n_reports == n_before[0]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        launch(killed, interrupt)
+    launch(killed, lambda _: None)
+    assert content(killed) == content(config)
+
+
+def _polished_with_noise(config: StudyConfig) -> list[str]:
+    with open_study(config.storage.url, config.study.name) as store:
+        return [
+            trial.id
+            for trial in store.trials()
+            if "polished_from" in trial.schedule.provenance and trial.schedule.is_stochastic
+        ]
+
+
 @pytest.mark.cluster
 def test_two_workers_find_what_one_finds(tmp_path: Path) -> None:
     n_threads = torch.get_num_threads()

@@ -68,6 +68,9 @@ STOCHASTIC = {
     "SDE, second order": published.dpmpp_2m_sde(edm(), nfe=5),
     "SDE, noise": published.sde_dpm_solver(PROCESSES["vp_linear"], nfe=5),
     "inner points that draw": published.dpmpp_2s_ancestral(edm(), nfe=7),
+    "SA-Solver": published.sa_solver(edm(), nfe=6, tau=0.8),
+    "SEEDS-2": published.seeds_2(edm(), nfe=7),
+    "SEEDS-3": published.seeds_3(edm(), nfe=7),
     "restarts": published.restart(edm(), nfe=21),
     **{
         f"corrected, {kind}": _multistep(

@@ -120,6 +120,7 @@ def test_the_gradient_in_the_noise_is_that_of_finite_differences(
     _shaken(table, 0.05)
     with torch.no_grad():
         table.moves[-1 if isinstance(table, TrainableTimes) else -2].sub_(0.01)  # off the edge
+    table.project()
     draws = _draws(table.plan())
 
     def loss() -> Tensor:
