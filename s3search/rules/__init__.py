@@ -16,6 +16,7 @@ from s3search.rules.base import (
 )
 from s3search.rules.bidirectional import Bidirectional
 from s3search.rules.ems import EmsNodes, EmsStatistics
+from s3search.rules.er_sde import ErSde, NoiseFunction
 from s3search.rules.free import Free
 from s3search.rules.momentum import Momentum, MomentumKind
 from s3search.rules.noise import NoiseKind, StepNoise
@@ -47,7 +48,7 @@ from s3search.rules.velocity import Clock, NoisePath, Scale, Velocity
 
 register(
     *(Taylor, UniPC, Adams, AdamsTime, Slope, Momentum, Bidirectional, Velocity, Free),
-    *(SdeTaylor, StochasticAdams),
+    *(SdeTaylor, StochasticAdams, ErSde),
 )
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "Derivative",
     "EmsNodes",
     "EmsStatistics",
+    "ErSde",
     "Free",
     "Index",
     "Level",
@@ -69,6 +71,7 @@ __all__ = [
     "Momentum",
     "MomentumKind",
     "MultistepRule",
+    "NoiseFunction",
     "NoiseKind",
     "NoisePath",
     "Number",

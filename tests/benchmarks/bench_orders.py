@@ -24,6 +24,7 @@ from tests.solvers.test_weak_orders import (
     ancestral_order,
     churn_order,
     dpmpp_sde_order,
+    er_sde_order,
     sa_order,
     sde_order,
     seeds_order,
@@ -103,6 +104,7 @@ _WEAK: dict[str, tuple[tuple[int, ...], Callable[[int], float]]] = {
     "SA-Solver, predictor": ((1, 2, 3), sa_order),
     "SA-Solver, predictor, tau 0": ((1, 2, 3), lambda p: sa_order(p, tau=0.0)),
     "SA-Solver, corrector of order p + 1": ((1, 2, 3), lambda p: sa_order(p, p + 1)),
+    "ER-SDE": ((1, 2, 3), er_sde_order),
     "SEEDS (1, 2, 3)": ((1, 2, 3), seeds_order),
     "SEEDS, noise prediction": ((1, 2, 3), lambda p: seeds_order(p, "noise")),
 }

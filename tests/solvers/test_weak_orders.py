@@ -85,6 +85,11 @@ def seeds_order(order: int, prediction: str = "data", variant: str = "midpoint")
     return weak_order(make, calls=order)
 
 
+def er_sde_order(order: int, function: str = "sde_5") -> float:
+    """ER-SDE with the noise that its authors sample with."""
+    return order_of_steps(lambda n: published.er_sde_steps(n, order=order, function=function))
+
+
 def sa_order(predictor: int, corrector: int = 0, tau: float = 1.0) -> float:
     """SA-Solver with such orders, the same in all steps but the first."""
 
@@ -154,6 +159,11 @@ def test_sa_predictors_without_noise_have_their_order(order: int, measured: floa
 
 def test_a_corrector_raises_the_weak_order_to_two() -> None:
     assert sa_order(1, 2) == pytest.approx(2.0, abs=_TOLERANCE)
+
+
+@pytest.mark.parametrize(("order", "measured"), [(1, 1.0), (2, 2.0), (3, 2.0)])
+def test_er_sde_has_weak_order_two_at_most(order: int, measured: float) -> None:
+    assert er_sde_order(order) == pytest.approx(measured, abs=_TOLERANCE)
 
 
 def test_moments_are_those_of_many_images() -> None:

@@ -52,6 +52,7 @@ from s3search.schedules.published.dpm_v3 import (
     dpm_solver_v3_steps,
 )
 from s3search.schedules.published.edm import euler, euler_steps, heun, heun_steps
+from s3search.schedules.published.er_sde import er_sde, er_sde_steps
 from s3search.schedules.published.flow import (
     flow_2m,
     flow_euler,
@@ -172,6 +173,8 @@ __all__ = [
     "dpmpp_sde",
     "dpmpp_sde_on",
     "dualfast",
+    "er_sde",
+    "er_sde_steps",
     "euler",
     "euler_ancestral",
     "euler_ancestral_steps",

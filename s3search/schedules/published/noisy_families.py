@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from s3search.processes import NoiseProcess
 from s3search.schedules.published.churn import dpm_2_churn, euler_churn, heun_churn
 from s3search.schedules.published.dpm import ddim
+from s3search.schedules.published.er_sde import er_sde
 from s3search.schedules.published.flow_noise import (
     flow_ancestral,
     interpolant_sde,
@@ -42,6 +43,7 @@ NOISY_FAMILIES: Families = {
     "SDE-DPM-Solver++(3M)": lambda p, n, s, e: dpmpp_3m_sde(p, nfe=n, spacing=s, end=e),
     "DPM-Solver++(SDE)": lambda p, n, s, e: dpmpp_sde(p, nfe=n, spacing=s, end=e),
     "SA-Solver": lambda p, n, s, e: sa_solver(p, nfe=n, spacing=s, end=e),
+    "ER-SDE-3": lambda p, n, s, e: er_sde(p, nfe=n, spacing=s, end=e),
     "SEEDS-2": lambda p, n, s, e: seeds_2(p, nfe=n, spacing=s, end=e),
     "SEEDS-3": lambda p, n, s, e: seeds_3(p, nfe=n, spacing=s, end=e),
     "DDIM eta 0.5": lambda p, n, s, e: ddim(p, nfe=n, eta=0.5, spacing=s, end=e),

@@ -9,7 +9,7 @@ from s3search.schedules import published
 from s3search.schedules.published import sde_step
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.sample import Denoiser
-from tests.support.golden import cases, sa_solver, seeds
+from tests.support.golden import cases, er_sde, sa_solver, seeds
 from tests.support.golden.ancestral import (
     check_arguments,
     check_config,
@@ -137,6 +137,7 @@ SAMPLERS: dict[str, Callable[[Case], "Schedule | cases.Problem"]] = {
     "CosineDPMSolverMultistepScheduler": cosine_multistep,
     "DPMSolverMultistepScheduler": dpm_multistep,
     "DPMSolverSDEScheduler": dpm_solver_sde,
+    **er_sde.SAMPLERS,
     **seeds.SAMPLERS,
     **sa_solver.SAMPLERS,
 }

@@ -9,12 +9,9 @@ from typing import Any
 
 from s3search.schedules.schedule import Schedule
 from tests.support.golden import ancestral, cases, churn, renoised, sde
-from tests.support.helpers import Waits
 
 Case = Mapping[str, Any]
 Adaptor = Callable[[Case], "Schedule | cases.Problem"]
-
-_WAITING: tuple[str, ...] = ()
 
 
 def problem_of(case: Case) -> "cases.Problem":
@@ -27,15 +24,9 @@ def problem_of(case: Case) -> "cases.Problem":
 
 def _by_name(case: Case) -> "Schedule | cases.Problem":
     name = case["solver"]["name"]
-    if name in _WAITING:
-        raise Waits(name)
     if name not in SAMPLERS:
         raise ValueError(f"unknown sampler {name!r}; known: {sorted(SAMPLERS)}")
     return SAMPLERS[name](case)
-
-
-def _waits(case: Case) -> Schedule:
-    raise Waits(case["solver"]["name"])
 
 
 SAMPLERS: dict[str, Adaptor] = {
@@ -63,9 +54,10 @@ SAMPLERS: dict[str, Adaptor] = {
 """Samplers of k-diffusion and schedulers of diffusers by their names."""
 
 FAMILIES: dict[str, Adaptor] = {
-    **dict.fromkeys(("sa_solver", "seeds", "sde_diffusers", "sde_k_diffusion"), _by_name),
+    **dict.fromkeys(
+        ("er_sde", "sa_solver", "seeds", "sde_diffusers", "sde_k_diffusion"), _by_name
+    ),
     "sde_edm": churn.nvlabs,
     "adasde": renoised.ada,
     "restart": churn.restart,
-    **dict.fromkeys(("er_sde",), _waits),
 }
