@@ -138,7 +138,7 @@ class StepNoise(Part):
         if kind is self.kind:
             return self
         rho = to.sigma / to.alpha
-        left = self.below(process, start, to).sigma / to.sigma  # rho_d / rho_t
+        left = min(1.0, self.below(process, start, to).sigma / to.sigma)  # rho_d / rho_t
         fall = rho * start.alpha / start.sigma
         match kind:
             case NoiseKind.GAMMA:
@@ -151,7 +151,7 @@ class StepNoise(Part):
                 u_t, u_d = rho / (1.0 + rho), left * rho / (1.0 + left * rho)
                 u_s = start.sigma / (start.alpha + start.sigma)
                 amount = (1.0 - u_d / u_t) / max(1.0 - u_t / u_s, _LEAST_FALL)
-        return StepNoise(kind=kind, amount=amount, scale=self.scale)
+        return StepNoise(kind=kind, amount=max(0.0, amount), scale=self.scale)
 
     def ratio_below(self, start: Level | None, to: Level) -> float:
         """rho_d of a kind that is not measured in time; only gamma's needs no ``start``."""

@@ -521,6 +521,12 @@ def _check_noise(
         raise InvalidSchedule(f"steps[{i}].noise.{problem.field}: {problem.message}")
 
 
+def has_noise_times(schedule: Schedule) -> bool:
+    """Whether noise is added from a time, which must stay below the times of its step."""
+    noises = (schedule.start.noise, *(step.noise for step in schedule.steps))
+    return any(noise is not None and noise.kind is NoiseKind.TIME for noise in noises)
+
+
 def n_calls(steps: Sequence[Step], start: Start) -> int:
     """Network calls that steps make after such a start."""
     correctors = [step.corrector for step in steps[:-1] if step.corrector is not None]

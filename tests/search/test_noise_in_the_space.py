@@ -8,15 +8,22 @@ import numpy as np
 import pytest
 
 from s3search.errors import InvalidConfig
+from s3search.models.gaussian import gaussian_distance
 from s3search.processes import NoiseProcess, edm, flow, vp_linear
 from s3search.rules import NoiseKind, Prediction, StepNoise, level
+from s3search.rules.sde import SdeTaylor
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule, Start, Step
+from s3search.search.algorithms.autodiffusion import AutoDiffusion
 from s3search.search.edit.draft import draft_of, finished, misfit, random_schedule
+from s3search.search.edit.extend_nfe import extended
 from s3search.search.edit.noising import seeded_with_noise
+from s3search.search.edit.restart import begun_lower
 from s3search.search.edit.variation import crossover, mutate
-from s3search.search.space import Problem, load_space
+from s3search.search.space import Problem, SpaceConfig, load_space
 from s3search.solvers.coefficients import as_coefficients, coefficient_table, schedule_of_table
+from s3search.solvers.plan import compile_plan
+from tests.support.searches import proposals, setup_of
 
 NOISE = {"eta": [0.0, 1.0], "gamma": [0.0, 0.5], "s_noise": [0.9, 1.1]}
 ONLY_NOISE = dict.fromkeys(load_space("usf").mutation.model_dump(), 0.0) | {"noise": 1.0}
@@ -261,3 +268,75 @@ def test_no_noise_is_seeded_where_there_is_none_or_some_already() -> None:
     assert seeded_with_noise(problem, published.ddim(edm(), nfe=4, eta=0.5)) is None
     assert seeded_with_noise(problem, as_coefficients(plain)) is None
     assert seeded_with_noise(problem, published.ddim(edm(), nfe=1)) is None
+
+
+def test_rules_with_noise_of_their_own_are_of_a_space_with_noise_alone() -> None:
+    sde = published.dpmpp_2m_sde(edm(), nfe=6)
+    rng = np.random.default_rng(5)
+    problem, without = problem_of(), Problem(load_space("usf"), edm())
+    assert misfit(problem, sde) is None
+    assert finished(problem, draft_of(sde), 6, rng).id == sde.id
+    assert misfit(without, sde) == "steps[0]: published is not a choice of the space"
+    plain = finished(without, draft_of(sde), 6, rng)
+    assert not plain.is_stochastic
+    assert [step.predictor.n_points for step in plain.steps] == [1, 2, 2, 2, 2, 1]
+    assert "sde" not in SpaceConfig().families
+
+
+def test_mutation_moves_the_noise_of_rules_and_takes_it_away() -> None:
+    problem, rng = problem_of(mutation=ONLY_NOISE), np.random.default_rng(6)
+    sde = published.dpmpp_2m_sde(edm(), nfe=6)
+    seen: set[StepNoise] = set()
+    n_plain = set()
+    for _ in range(200):
+        child = mutate(problem, sde, rng)
+        assert misfit(problem, child) is None
+        own = [
+            step.predictor.noise for step in child.steps if isinstance(step.predictor, SdeTaylor)
+        ]
+        seen |= set(own)
+        n_plain.add(5 - len(own))
+    assert len({noise.amount for noise in seen}) > 20
+    assert len({noise.scale for noise in seen}) > 20
+    assert {noise.kind for noise in seen} == {NoiseKind.SDE}
+    assert all(0.0 < noise.amount <= 1.0 for noise in seen)
+    assert {0, 1, 5} <= n_plain
+
+
+# -- elsewhere in a search -----------------------------------------------------------------
+
+
+def test_a_lower_beginning_keeps_amounts_and_leaves_times_of_noise_alone() -> None:
+    eta = published.ddim(edm(), nfe=5, eta=0.5)
+    lower = begun_lower(eta, 1)
+    assert lower is not None
+    assert lower.steps == eta.steps
+    assert lower.times[0] == pytest.approx(40.0)
+    assert begun_lower(published.tcd_on(edm(), eta.times, 0.3), 1) is None
+
+
+def test_a_search_of_times_takes_no_steps_whose_noise_has_times() -> None:
+    times = published.ddim(edm(), nfe=5).times
+    tcd, eta = published.tcd_on(edm(), times, 0.3), published.ddim(edm(), nfe=5, eta=0.5)
+    given = {"TCD, own": tcd, "DDIM eta 0.5, own": eta}
+    proposer = AutoDiffusion(setup_of(problem_of().space, edm(), nfe=(5,), seeds=given))
+    values = {tcd.id: 1.0, eta.id: 2.0}
+    made = proposals(lambda: proposer, 12, lambda schedule: values.get(schedule.id, 3.0))
+    assert {trial.schedule.steps for trial in made[2:]} == {eta.steps}
+
+
+def test_one_call_more_keeps_the_distribution() -> None:
+    """The new point has no noise and its call no weight: mean and covariance are the same."""
+    mean, values = np.array([0.3, -0.2]), np.array([0.04, 0.5])
+    for schedule in (
+        published.ddim(edm(), nfe=4, eta=0.7),
+        published.dpmpp_2m_sde(edm(), nfe=5),
+        with_noise(published.unipc(edm(), nfe=5), None, StepNoise(amount=0.4)),
+    ):
+        more = extended(schedule)
+        assert more is not None
+        assert more.nfe == schedule.nfe + 1
+        own, other = (
+            gaussian_distance(compile_plan(s), mean, values)[0] for s in (schedule, more)
+        )
+        assert other == pytest.approx(own, rel=1e-9)

@@ -37,6 +37,7 @@ from s3search.rules import (
 )
 from s3search.rules.compensation import EarlierCall, Interpolation
 from s3search.schedules import published
+from s3search.schedules.published.baselines import published_solvers
 from s3search.schedules.schedule import Corrector, CorrectorKind, Schedule, StartKind, Step
 from s3search.schedules.spacing import End
 from s3search.search.edit.draft import draft_of, finished, misfit, random_schedule
@@ -76,13 +77,15 @@ SPACES: dict[str, SpaceConfig] = {
     "full alone": load_space("full", {"families": [], "correctors": ["none", "implicit"]}),
     "no published steps": load_space("usf", {"families": [], "orders": [2, 3]}),
 }
-BASELINES: dict[tuple[str, int], Sequence[Schedule]] = {}
+BASELINES: dict[tuple[str, int, bool], Sequence[Schedule]] = {}
 
 
-def baselines_of(name: str, nfe: int) -> Sequence[Schedule]:
-    if (name, nfe) not in BASELINES:
-        BASELINES[name, nfe] = list(published.baselines(PROCESSES[name], nfe).values())
-    return BASELINES[name, nfe]
+def baselines_of(name: str, nfe: int, *, noise: bool = False) -> Sequence[Schedule]:
+    if (name, nfe, noise) not in BASELINES:
+        found = [each.schedule for each in published_solvers(PROCESSES[name], nfe, noise=noise)]
+        stochastic = [schedule for schedule in found if schedule.is_stochastic]
+        BASELINES[name, nfe, noise] = stochastic or found
+    return BASELINES[name, nfe, noise]
 
 
 def ems_of(process: NoiseProcess) -> EmsStatistics:
@@ -145,7 +148,7 @@ def test_random_mutated_and_crossed_schedules_lie_in_the_space(
     if within.jump_sigma is not None and seed % 3:
         found["gaussian"] = gaussian_of()
     problem = problem_of(space, PROCESSES[process], **found)
-    baselines = baselines_of(process, nfe)
+    baselines = baselines_of(process, nfe, noise=within.noise.is_on)
     drawn = random_schedule(problem, nfe, rng)
     check(problem, drawn, nfe, ems)
     parents = [drawn, baselines[int(rng.integers(len(baselines)))]]

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from s3search.errors import InvalidConfig, nearest
 from s3search.processes import NoiseProcess
 from s3search.schedules.published import ddim, dpmpp_2m
-from s3search.schedules.schedule import Schedule
+from s3search.schedules.schedule import Schedule, has_noise_times
 from s3search.schedules.spacing import Spacing, noisy_time, spaced
 from s3search.search.algorithms.sequential import SeedsFirst, finite_loss
 from s3search.search.conversation import Setup
@@ -97,7 +97,7 @@ class AutoDiffusion(SeedsFirst):
 
     def _base(self, nfe: int) -> Schedule:
         """The schedule whose times are searched."""
-        seeds = self._measured_seeds.get(nfe, [])
+        seeds = [m for m in self._measured_seeds.get(nfe, []) if keeps_steps(m[2])]
         if self._solver == "2m":
             return dpmpp_2m(self._problem.process, nfe=nfe)
         if self._solver == "ddim" or not seeds:
@@ -115,6 +115,11 @@ class AutoDiffusion(SeedsFirst):
         own = [m for m in (*measured, *self._measured_seeds.get(nfe, ())) if m is not None]
         fitting = sorted((m for m in own if genes.fit(m[2].schedule)), key=lambda m: m[:2])
         return [m[2].schedule for m in fitting[:N_PARENTS]]
+
+
+def keeps_steps(seed: Trial) -> bool:
+    """Whether its steps stay possible at other times: not where noise is added from a time."""
+    return not has_noise_times(seed.schedule)
 
 
 def _member(

@@ -44,6 +44,7 @@ from s3search.search.algorithms.autodiffusion import (
     AutoDiffusion,
     Genes,
     TimeGenes,
+    keeps_steps,
 )
 from s3search.search.algorithms.sequential import finite_loss
 from s3search.search.conversation import Setup
@@ -124,7 +125,9 @@ class LayeredAutoDiffusion:
         if self._solver == "":
             for _, _, own in sorted(self._measured_seeds, key=lambda m: m[:2]):
                 twin = self._twin(self._fitting[own.id], nfe)
-                if twin is not None and self._is_payable(twin.schedule):
+                if twin is None or not keeps_steps(twin):
+                    continue
+                if self._is_payable(twin.schedule):
                     return twin.schedule
         return ddim(self._problem.process, nfe=nfe)
 

@@ -3,7 +3,9 @@
 A point is put into the middle of the longest interval, in lam, and reached by DDIM; the step that
 crossed the interval starts from where it started before, and every rule looks past the new point.
 Its call has weight 0 from then on.  So the best schedule of n + 1 calls is never worse than that
-of n calls, and a search may start from there and give the call a use.
+of n calls, and a search may start from there and give the call a use.  Noise of the step that
+crossed the interval stays with it; as rows move on, they draw other numbers, and the images are
+equal in distribution.
 
 A compensation changes the newest prediction, so that of the step that crossed the interval moves
 to the step that reaches the new point.  An interpolation through the newest points cannot look

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from s3search.errors import InvalidSchedule
-from s3search.rules import Free, Level, NoiseKind, Range, StepNoise, level
+from s3search.rules import AnyRule, Free, Level, NoiseKind, Range, StepNoise, level
 from s3search.rules.searched import walked
 from s3search.schedules.schedule import Schedule
 from s3search.search.space import Problem
@@ -102,6 +102,32 @@ def seeded_with_noise(problem: Problem, schedule: Schedule) -> Schedule | None:
     except InvalidSchedule:
         return None
     return made if made.is_stochastic else None
+
+
+def own_noise(rule: AnyRule | None) -> StepNoise | None:
+    """The noise that is a number of the rule itself, as in those of the reverse SDE."""
+    noise = getattr(rule, "noise", None)
+    return noise if isinstance(noise, StepNoise) else None
+
+
+def with_moved_noise(problem: Problem, rule: AnyRule, rng: np.random.Generator) -> AnyRule | None:
+    """A rule of its own noise after a small move of that, None where it is taken away.
+
+    Its kind stays; where the space does not name it, the amount is at most 1, or what it was.
+    """
+    noise, space = own_noise(rule), problem.space.noise
+    assert noise is not None
+    if rng.random() < _REMOVED:
+        return None
+    amount, scale = noise.amount, noise.scale
+    if _has_width(space.scales) and rng.random() < _SCALED:
+        scale = walked(scale, space.scales, rng)
+    else:
+        amount = walked(amount, space.ranges.get(noise.kind, (0.0, max(1.0, amount))), rng)
+    if amount == 0.0:
+        return None
+    moved = StepNoise(kind=noise.kind, amount=amount, scale=scale)
+    return rule.model_copy(update={"noise": moved})
 
 
 def _random_scale(problem: Problem, rng: np.random.Generator) -> float:

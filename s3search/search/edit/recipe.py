@@ -40,7 +40,7 @@ from s3search.rules.compensation import AnyCompensation
 from s3search.schedules.schedule import Corrector, CorrectorKind, Step
 from s3search.search.edit.compensating import fitted_compensation
 from s3search.search.edit.network_time import Shift
-from s3search.search.edit.noising import fitted_noise
+from s3search.search.edit.noising import fitted_noise, own_noise
 from s3search.search.space import Problem, SpaceConfig
 
 _OLDEST_START = -3
@@ -267,8 +267,7 @@ def _predictor_possible(
 ) -> Choice:
     own = choice.published
     if own is not None:
-        is_kept = own.family in problem.space.families and own.is_inheritable
-        is_kept = is_kept and (problem.space.noise.is_on or not own.draws_noise)
+        is_kept = _is_named(own, problem.space) and own.is_inheritable
         if is_kept and _works(own, problem, past, to):
             return choice
         plain = replace(choice, published=None)
@@ -279,6 +278,15 @@ def _predictor_possible(
         if rule is not None:
             return choice if rule == own else with_rule(choice, rule)
     return _taylor_possible(choice, problem, past, to)
+
+
+def _is_named(rule: AnyRule, space: SpaceConfig) -> bool:
+    """Whether the space has such rules to inherit: those with noise of their own are of its noise,
+    whatever its families, and where it has none they are not of it.
+    """
+    if rule.draws_noise and not space.noise.is_on:
+        return False
+    return rule.family in space.families or own_noise(rule) is not None
 
 
 def _taylor_possible(choice: Choice, problem: Problem, past: Sequence[Level], to: Level) -> Choice:

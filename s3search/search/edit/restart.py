@@ -8,8 +8,8 @@ level but hardly the first, hence the search tries several beginnings.
 import math
 
 from s3search.errors import InvalidSchedule
-from s3search.rules import Free, NoiseKind
-from s3search.schedules.schedule import Schedule
+from s3search.rules import Free
+from s3search.schedules.schedule import Schedule, has_noise_times
 
 _MOST_RATIO = 160.0  # sigma / alpha that stands for pure noise, about where VP processes begin
 
@@ -27,8 +27,7 @@ def begun_lower(schedule: Schedule, halvings: int) -> Schedule | None:
     process, start = schedule.process, schedule.start
     if start.jump is not None or start.noise_scale is not None or schedule.has_network_times:
         return None
-    noises = [step.noise for step in schedule.steps if step.noise is not None]
-    if start.noise is not None or any(noise.kind is NoiseKind.TIME for noise in noises):
+    if start.noise is not None or has_noise_times(schedule):
         return None
     if schedule.statistics is not None or any(
         isinstance(step.predictor, Free) or step.compensation is not None

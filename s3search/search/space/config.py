@@ -31,6 +31,7 @@ from s3search.rules import (
     families,
     solvers,
 )
+from s3search.rules.reverse_sde import ReverseSdeRule
 from s3search.schedules.schedule import CorrectorKind, StartKind
 from s3search.schedules.spacing import EndRule
 from s3search.search.space.choices import (
@@ -74,6 +75,11 @@ class MutationRates(_Table):
     noise: Rate = 1.0  # the noise of one step, at times of all
 
 
+def plain_families() -> tuple[str, ...]:
+    """All but those of rules with noise of their own, which are of the space's noise."""
+    return tuple(name for name in families() if name != ReverseSdeRule.family)
+
+
 CHOICES = (
     "nfe",
     "predictions",
@@ -115,7 +121,7 @@ class SpaceConfig(_Table):
     end_rules: tuple[EndRule, ...] = Field(default=tuple(EndRule), min_length=1)
     end_sigma: Range = (0.002, 0.1)  # range of sigma / alpha at the end level
     # published steps that children may inherit
-    families: tuple[FamilyName, ...] = Field(default_factory=families)
+    families: tuple[FamilyName, ...] = Field(default_factory=plain_families)
     solvers: tuple[SolverName, ...] = (Taylor.solver,)  # what is drawn and mutated into
     beta: Range = (0.3, 1.0)  # range of momentum's beta
     gamma: Range = (0.0, 1.0)  # range of BDIA's gamma

@@ -9,7 +9,12 @@ import numpy as np
 from s3search.rules import Relaxation, RelaxationKind, SearchedRule
 from s3search.search.edit.compensating import moved_compensation
 from s3search.search.edit.draft import Draft, pick, random_coefficient, with_solver
-from s3search.search.edit.noising import moved_noise, random_noise
+from s3search.search.edit.noising import (
+    moved_noise,
+    own_noise,
+    random_noise,
+    with_moved_noise,
+)
 from s3search.search.edit.recipe import (
     Choice,
     kind_of,
@@ -198,12 +203,25 @@ def change_noise(problem: Problem, draft: Draft, rng: np.random.Generator) -> No
     """
     draw = rng.random()
     if draw >= _ALL_STEPS:
-        i = _some_step(draft, rng, takes_noise)
-        new = moved_noise(problem, draft.choices[i].noise, rng)
-        draft.choices[i] = replace(draft.choices[i], noise=new)
+        i = _some_step(draft, rng, lambda choice: takes_noise(choice) or _has_own_noise(choice))
+        draft.choices[i] = _with_other_noise(problem, draft.choices[i], rng)
         return
     new = random_noise(problem, rng) if draw < _ALL_STEPS / 2 else None
-    draft.choices = [replace(choice, noise=new) for choice in draft.choices]
+    draft.choices = [
+        replace(choice, noise=new, published=None if _has_own_noise(choice) else choice.published)
+        for choice in draft.choices
+    ]
+
+
+def _with_other_noise(problem: Problem, choice: Choice, rng: np.random.Generator) -> Choice:
+    if choice.published is None or not _has_own_noise(choice):
+        return replace(choice, noise=moved_noise(problem, choice.noise, rng))
+    rule = with_moved_noise(problem, choice.published, rng)
+    return replace(choice, published=None) if rule is None else with_rule(choice, rule)
+
+
+def _has_own_noise(choice: Choice) -> bool:
+    return own_noise(choice.published) is not None
 
 
 def _some_step(
