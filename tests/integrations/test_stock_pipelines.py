@@ -280,8 +280,9 @@ def test_the_baseline_of_the_pipeline_is_what_the_pipeline_runs(flux: Any, tmp_p
 
 def test_every_imported_class_is_run_against_a_stock_pipeline() -> None:
     run = {name for name, _ in (*ON_BETAS.values(), *ON_FLOWS.values())}
-    elsewhere = {  # above, and what needs torchsde: by its golden cases
+    elsewhere = {  # above; by golden cases what needs torchsde, or draws what it does not use
         "DPMSolverSDEScheduler",
+        "SASolverScheduler",
         "FlowMatchHeunDiscreteScheduler",
         "LTXEulerAncestralRFScheduler",
         "TCDScheduler",

@@ -108,6 +108,11 @@ def _report(schedule: Schedule, *, is_configured: bool) -> LossReport:
         "times of equal signal-to-noise ratio, which is the same trajectory"
     ]
     refused = [f"another num_inference_steps than {schedule.nfe}"]
+    if schedule.is_stochastic:
+        exact.append(
+            "noise of the steps, of the pipeline's generator or of one for each image; of torch's "
+            "own where the pipeline passes none (SD 3, Flux)"
+        )
     if schedule.start.kind is not StartKind.NETWORK or schedule.start.jump is not None:
         refused.append(
             "pipelines without scale_model_input (DDPM, SD 3, Flux): analytic starts need it"

@@ -45,7 +45,10 @@ def write_json(request: ExportRequest) -> Exported:
     return Exported(
         files=(request.output,),
         report=LossReport(
-            exact=("schedule and compiled table, in float64; image-to-image needs s3search",),
+            exact=(
+                "schedule and compiled table, in float64; image-to-image needs s3search",
+                *(["noise of the steps, as step_noise"] if schedule.is_stochastic else []),
+            ),
             refused=tuple(refused),
         ),
     )

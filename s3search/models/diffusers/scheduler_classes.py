@@ -234,7 +234,7 @@ CLASSES: Mapping[str, SchedulerClass] = {
         Kind.BETAS, {**_TABLE, **_SPACING, **_ZERO_SNR}
     ),
     "KDPM2AncestralDiscreteScheduler": _noisy(Kind.BETAS, _KDPM2),
-    "SASolverScheduler": _replayed(
+    "SASolverScheduler": _noisy(
         Kind.BETAS,
         {
             **_TABLE, **_DYNAMIC, **_LEVELS, **_ON_FLOWS, **_CLIPPED, **_SPACING,
@@ -244,7 +244,6 @@ CLASSES: Mapping[str, SchedulerClass] = {
             "algorithm_type": "data_prediction",
             "lower_order_final": True,
         },
-        _NOISY,
     ),
     "LCMScheduler": _noisy(Kind.BETAS, _DISTILLED),
     "TCDScheduler": _noisy(Kind.BETAS, _DISTILLED),

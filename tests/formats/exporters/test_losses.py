@@ -106,3 +106,26 @@ def test_whole_training_steps_are_read_off_exactly() -> None:
     process = vp_discrete()
     assert interpolated_times(process, (0.0, 500.0, 999.0)) < 1e-9
     assert 0 < interpolated_times(process, (0.5, 500.5)) < 0.2
+
+
+@pytest.mark.parametrize(
+    ("form", "says"), [("json", "as step_noise"), ("diffusers", "of the pipeline's generator")]
+)
+def test_where_noise_of_steps_comes_from_is_said(form: str, says: str, tmp_path: Path) -> None:
+    noisy = published.dpmpp_2m_sde(vp_discrete(), nfe=4)
+    assert any(says in item for item in _report(form, noisy, tmp_path).exact)
+    quiet = _report(form, published.ddim(vp_discrete(), nfe=4), tmp_path)
+    assert not any("noise of the steps" in item for item in quiet.exact)
+
+
+def test_image_to_image_of_a_solver_of_the_sde_is_measured_from_equal_noise(
+    tmp_path: Path,
+) -> None:
+    noisy = published.dpmpp_2m_sde(vp_discrete(), nfe=4)
+    losses = [
+        item
+        for item in _report("k-diffusion", noisy, tmp_path).approximated
+        if item.what.startswith("image-to-image")
+    ]
+    assert losses and all("from equal noise" in item.what for item in losses)
+    assert all(0 < item.measured < 100 for item in losses)

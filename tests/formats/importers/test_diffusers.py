@@ -206,6 +206,15 @@ _REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         },
         "has no singlestep form",
     ),
+    "a function in a config": ({"_class_name": "SASolverScheduler", "tau_func": "x"}, "tau_func"),
+    "order of SA-Solver": (
+        {"_class_name": "SASolverScheduler", "corrector_order": 5},
+        "1 to 4, found 5",
+    ),
+    "type of SA-Solver": (
+        {"_class_name": "SASolverScheduler", "algorithm_type": "data"},
+        "known: data_prediction, noise",
+    ),
     "eta of TCD": ({"_class_name": "TCDScheduler", "eta": 1.5}, "eta: a share of the next time"),
     "more steps than the teacher": (
         {"_class_name": "LCMScheduler", "original_inference_steps": 2},

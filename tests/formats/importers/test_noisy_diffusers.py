@@ -16,6 +16,7 @@ from tests.support.golden.cases import case_files, mixture, tensor
 from tests.support.golden.diffusers import Thresholded, thresholds
 
 _CASES = {key: path for key, path in case_files().items() if path.parent.name == "sde_diffusers"}
+_USUAL_TAU = {"type": "interval", "low": 200, "high": 800, "inside": 1.0, "outside": 0.0}
 _TOLERANCE = 1e-7  # processes of a table interpolate their logarithm
 
 
@@ -27,7 +28,7 @@ def test_an_import_makes_what_the_scheduler_made(path: Path) -> None:
         pytest.skip(f"not imported: {solver['name']}")
     if case.get("upstream_defect"):
         pytest.skip(f"published code is defective here: {case['upstream_defect']}")
-    config = {**solver["config"], **_of_the_step(solver["step"])}
+    config = {**solver["config"], **_of_the_step(solver["step"]), **_tau(solver.get("tau"))}
     arguments = dict(solver["set_timesteps"])
     timesteps, sigmas = arguments.pop("timesteps", None), arguments.pop("sigmas", None)
     if arguments:
@@ -46,6 +47,15 @@ def test_an_import_makes_what_the_scheduler_made(path: Path) -> None:
     end = run_plan(_denoiser(schedule.process, solver), plan, x, draws)
     expected = tensor(case["x_end"])
     assert float((end - expected).abs().max()) < _TOLERANCE * float(expected.abs().max())
+
+
+def _tau(tau: dict[str, Any] | None) -> dict[str, Any]:
+    """SA-Solver's amount of noise, where it is not the usual one."""
+    if tau is None or tau == _USUAL_TAU:
+        return {}
+    if tau["type"] != "constant":
+        pytest.skip(f"a function in place of the usual one: {tau}")
+    return {"tau_func": tau["value"]}
 
 
 def _of_the_step(step: dict[str, Any]) -> dict[str, Any]:

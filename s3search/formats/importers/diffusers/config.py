@@ -54,6 +54,9 @@ class SchedulerConfig(BaseModel):
     original_inference_steps: int = Field(default=50, ge=1)
     timestep_scaling: float = 10.0
     scale_factors: Any = None
+    predictor_order: int = Field(default=2, ge=1)
+    corrector_order: int = Field(default=2, ge=1)
+    tau_func: Any = None
     thresholding: bool = False
     clip_sample: bool = False
     rescale_betas_zero_snr: bool = False

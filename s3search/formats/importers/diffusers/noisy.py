@@ -3,6 +3,7 @@
 Each is a published sampler on the grid of its scheduler; a step to the clean end adds none.
 """
 
+import math
 from collections.abc import Sequence
 
 from s3search.errors import InvalidSchedule, nearest
@@ -16,16 +17,18 @@ from s3search.formats.importers.diffusers.run import (
     clean_sampler_times,
     discrete,
 )
-from s3search.processes import NoiseProcess
-from s3search.rules import NoiseKind, StepNoise
+from s3search.processes import Flow, NoiseProcess
+from s3search.rules import NoiseKind, Prediction, StepNoise
 from s3search.schedules import published
 from s3search.schedules.published.raised import Method
 from s3search.schedules.published.renoised import distilled_times, lcm_on, tcd_on
+from s3search.schedules.published.sa_solver import HIGHEST_ORDER
 from s3search.schedules.published.stochastic import Variance, ancestral_on
 from s3search.schedules.schedule import Step
 
 _USUAL_TCD_ETA = 0.3  # of TCDScheduler.step
 _LCM_SIGMA_DATA = 0.5  # in LCM's boundary conditions
+_LOW_TAU, _HIGH_TAU = 200, 800  # timesteps between which SASolverScheduler adds noise
 _LEAST_SKIP = 1e-4  # what a state may count in LCM's last image and be left out
 _FIRST_ORDER = published.ddim_steps(1)[0]
 _RENOISED = _FIRST_ORDER.model_copy(update={"noise": StepNoise(kind=NoiseKind.GAMMA, amount=1.0)})
@@ -83,6 +86,63 @@ def dpm_sde(run: SolverRun) -> Made:
     """DPM-Solver++ (SDE) with its inner call in the middle of each step but the last."""
     times = clean_sampler_times(run)
     return published.dpmpp_sde_on(run.process, times, 1.0, run.config.s_noise)
+
+
+def sa_solver(run: SolverRun) -> Made:
+    """SA-Solver with tau 1 between the timesteps 200 and 800, else 0, unless ``tau_func`` is a
+    number; it ends at the lowest level of training, as there.
+    """
+    config = run.config
+    known = {"data_prediction": Prediction.DATA, "noise_prediction": Prediction.NOISE}
+    if config.algorithm_type not in known:
+        raise InvalidSchedule(
+            f"algorithm_type: {config.algorithm_type!r} is not known; "
+            f"{nearest(config.algorithm_type, known)}"
+        )
+    highest = max(config.predictor_order, config.corrector_order)
+    if highest > HIGHEST_ORDER:
+        raise InvalidSchedule(f"predictor_order, corrector_order: 1 to 4, found {highest}")
+    times = _sa_times(run)
+    n, lowers = len(times) - 1, config.lower_order_final
+    steps = []
+    for i, t in enumerate(times[:-1]):
+        tau = _tau(run, t)
+        predictor = min(config.predictor_order, i + 1, n - i if lowers else i + 1)
+        corrector = min(config.corrector_order, i + 2, n - i + 1 if lowers else i + 2)
+        orders = (predictor, corrector if i < n - 1 else 0)
+        steps.append(published.sa_step(orders, tau, prediction=known[config.algorithm_type]))
+    return times, steps
+
+
+def _tau(run: SolverRun, t: float) -> float:
+    """How much noise SA-Solver adds in a step that begins at time ``t``."""
+    constant = run.config.tau_func
+    if constant is None:
+        return float(_LOW_TAU <= _whole_time(run, t) <= _HIGH_TAU)
+    if type(constant) not in (int, float) or not 0.0 <= constant < math.inf:
+        raise InvalidSchedule(
+            f"tau_func: a config holds no function, found {constant!r}; give the number of a "
+            "constant one, or leave it out"
+        )
+    return float(constant)
+
+
+def _sa_times(run: SolverRun) -> list[float]:
+    """n + 1 times, of which the last two are one where levels are chosen, or of a flow."""
+    if isinstance(run.process, Flow):
+        times = grids.flow_multistep_times(run.config, run.n, is_unipc=False, sigmas=run.sigmas)
+        return [*times[:-1], times[-2]]
+    config = run.config.model_copy(update={"final_sigmas_type": "sigma_min"})
+    return grids.multistep_times(config, discrete(run), run.n, run.indices)
+
+
+def _whole_time(run: SolverRun, t: float) -> int:
+    """The whole timestep by which the scheduler knows a level."""
+    config = run.config
+    if isinstance(run.process, Flow):
+        return int(t * config.num_train_timesteps)
+    is_cut = config.use_exponential_sigmas or config.use_beta_sigmas
+    return int(t) if is_cut else round(t)
 
 
 def lcm(run: SolverRun) -> Made:

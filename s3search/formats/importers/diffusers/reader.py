@@ -14,7 +14,7 @@ published solvers on the grids of grids.py, with their own rules for lowering th
     Heun, KDPM2, LMS                           trapezoid, midpoint at the geometric mean, Adams,
                                                all in sigma / alpha
     FlowMatchHeun                              trapezoid in the flow's own time
-    DDPM, EulerAncestral, KDPM2Ancestral, DPMSolverSDE, LCM, TCD, FlowMatchLCM,
+    DDPM, EulerAncestral, KDPM2Ancestral, DPMSolverSDE, SASolver, LCM, TCD, FlowMatchLCM,
     LTXEulerAncestralRF; sde- types, eta of DDIM, stochastic_sampling: noise in their steps
 
 Schedulers evaluate the network at a whole timestep near the level they compute with (except
@@ -236,6 +236,7 @@ _MADE_BY: dict[str, Callable[[SolverRun], Made]] = {
     "EulerAncestralDiscreteScheduler": noisy.euler_ancestral,
     "KDPM2AncestralDiscreteScheduler": noisy.kdpm2_ancestral,
     "DPMSolverSDEScheduler": noisy.dpm_sde,
+    "SASolverScheduler": noisy.sa_solver,
     "LCMScheduler": noisy.lcm,
     "TCDScheduler": noisy.tcd,
     "FlowMatchLCMScheduler": noisy.flow_lcm,

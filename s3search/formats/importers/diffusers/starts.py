@@ -41,6 +41,7 @@ _TELLS_WHOLE_TIMES = (
     "DPMSolverSinglestepScheduler",
     "UniPCMultistepScheduler",
     "DEISMultistepScheduler",
+    "SASolverScheduler",
 )
 """Those whose timesteps are whole numbers wherever their levels lie."""
 
