@@ -24,6 +24,9 @@ from s3search.solvers.step_noise import BLOCK, Draws, block_generator, block_noi
 TARGET = "target"
 """The name of what images are compared with (b, C, H, W), among the conditions."""
 
+_Block = tuple[int, int, bool, int]
+"""Seed, number, whether its conditions are held out, and how many of its images there are."""
+
 Drawn = tuple[Tensor, dict[str, Tensor]]
 """Noise (b, C, H, W) and what each image is conditioned on (b, ...)."""
 
@@ -55,7 +58,7 @@ class NoiseBank:
         self._denoiser, self._fine_solve = denoiser, fine_solve
         self.device = device
         self._max_bytes = room_on(device) if max_bytes is None else max_bytes
-        self._kept: dict[tuple[int, int, bool], Drawn] = {}
+        self._kept: dict[_Block, Drawn] = {}
         self._kept_steps: dict[tuple[int, int, int], Tensor] = {}
         self._kept_bytes = 0
         condition = getattr(denoiser, "condition", None)
@@ -78,20 +81,23 @@ class NoiseBank:
         held_out: bool = False,
         with_targets: bool = False,
         solves: bool = True,
+        whole_blocks: bool = True,
     ) -> Iterator[Drawn]:
         """Noise (b, C, H, W) and condition, in batches of at most ``batch_size``, ``n_images`` in
         all; a batch ends at every number of images in ``cuts``.
 
         With ``held_out`` the conditions are those that the model keeps for validation, if any;
         ``with_targets`` their targets are among them, if there are any; those that nobody has yet
-        only if it ``solves``.
+        only if it ``solves``: of whole blocks, which others of the seed will want too, or of
+        these images alone.
         """
+        n_drawn = None if whole_blocks else n_images
         start = 0
         for edge in sorted({n for n in cuts if 0 < n < n_images} | {n_images}):
             while start < edge:
                 stop = min(edge, start + batch_size)
                 key = seed, held_out and self._knows_held_out
-                span = self._span(*key, start, stop, solves=with_targets and solves)
+                span = self._span(*key, start, stop, solves=with_targets and solves, n=n_drawn)
                 yield span if with_targets else (span[0], for_network(span[1]))
                 start = stop
 
@@ -131,9 +137,20 @@ class NoiseBank:
                 self._kept_bytes += size
         return found
 
-    def _span(self, seed: int, held_out: bool, start: int, stop: int, *, solves: bool) -> Drawn:
+    def _span(
+        self,
+        seed: int,
+        held_out: bool,
+        start: int,
+        stop: int,
+        *,
+        solves: bool,
+        n: int | None = None,
+    ) -> Drawn:
+        """Images ``start`` to ``stop``, of whole blocks or of ``n`` images in all."""
         first, last = start // BLOCK, -(-stop // BLOCK)
-        drawn = [self._block(seed, block, held_out) for block in range(first, last)]
+        sizes = (BLOCK if n is None else min(BLOCK, n - k * BLOCK) for k in range(first, last))
+        drawn = [self._block((seed, k, held_out, m)) for k, m in enumerate(sizes, start=first)]
         if solves:
             drawn = [self._with_target(each) for each in drawn]
         elif any(TARGET not in condition for _, condition in drawn):  # some blocks have theirs
@@ -142,10 +159,11 @@ class NoiseBank:
         noise = torch.cat([noise for noise, _ in drawn])[inside]
         return noise, {key: torch.cat([c[key] for _, c in drawn])[inside] for key in drawn[0][1]}
 
-    def _block(self, seed: int, block: int, held_out: bool) -> Drawn:
-        found = self._kept.get((seed, block, held_out))
+    def _block(self, key: _Block) -> Drawn:
+        found = self._kept.get(key)
         if found is not None:
             return found
+        seed, block, held_out, size = key
         generator = block_generator(seed, block)
         noise = torch.randn((BLOCK, *self._denoiser.sample_shape), generator=generator)
         condition: dict[str, Tensor] = {}
@@ -153,10 +171,10 @@ class NoiseBank:
             which = {"held_out": held_out} if self._knows_held_out else {}
             condition = self._denoiser.condition(BLOCK, generator, **which)
         drawn = (
-            noise.to(self.device),
-            {key: value.to(self.device) for key, value in condition.items()},
+            noise[:size].to(self.device),
+            {name: value[:size].to(self.device) for name, value in condition.items()},
         )
-        self._keep((seed, block, held_out), drawn)
+        self._keep(key, drawn)
         return drawn
 
     def _with_target(self, drawn: Drawn) -> Drawn:
@@ -170,7 +188,7 @@ class NoiseBank:
                 self._kept_bytes += bytes_of(condition[TARGET])
         return drawn
 
-    def _keep(self, key: tuple[int, int, bool], drawn: Drawn) -> None:
+    def _keep(self, key: _Block, drawn: Drawn) -> None:
         """Keeps a block; where there is no room, others of its seed are of more use."""
         others = [k for k in self._kept if (k[0], k[2]) != (key[0], key[2])]
         size = _bytes_of_block(drawn)

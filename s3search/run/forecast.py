@@ -17,7 +17,7 @@ from s3search.run.fine_targets import noises_of, solves_foretold
 from s3search.run.prepare import Prepared
 from s3search.schedules.published.baselines import published_solvers
 from s3search.search.conversation import Ask
-from s3search.search.questions import Measure, Measurement, Rung, measure
+from s3search.search.questions import HELD_OUT_SOLVES, SOLVES, Measure, Measurement, Rung, measure
 from s3search.search.trial import Trial
 from s3search.study.file.config import StudyConfig
 from s3search.study.results.budget import budget_words
@@ -44,7 +44,10 @@ def forecast_of(
     mean_nfe = sum(searched) / len(searched)
     calls = {name: n * mean_nfe for name, n in _images_by_stage(config, start).items()}
     solves = solves_foretold(config)
-    calls = {**{name: own for name, own in solves.items() if name not in calls}, **calls}
+    if SOLVES in solves:
+        calls = {SOLVES: solves[SOLVES], **calls}  # as `calls` says, where the search does
+    if HELD_OUT_SOLVES in solves:
+        calls[HELD_OUT_SOLVES] = solves[HELD_OUT_SOLVES]
     calls["validation"] = config.held_out_images * sum(nfe * n for nfe, n in validated.items())
     idle = place.idle_note(description.device)
     return CostForecast(

@@ -151,10 +151,10 @@ class Setup:
 
     @property
     def solved_images(self) -> float:
-        """What the fine solves of the search's noise cost, in images of the fewest calls; 0
-        where nothing is compared with them.
+        """What the fine solves of the search's noise cost, in images of its mean number of calls;
+        0 where nothing is compared with them.
         """
-        return solve_calls(self.n_images) / min(self.nfe) if self.solves else 0.0
+        return solve_calls(self.n_images) * len(self.nfe) / sum(self.nfe) if self.solves else 0.0
 
     def measure(self, trial: Trial, thresholds: Thresholds = ()) -> Measure:
         """The question how good a trial is, on the noise that all of the search share."""

@@ -41,6 +41,18 @@ def _question(
     return measure(schedule, rung=rung, n_images=n_images, noise_seed=seed)
 
 
+def test_noise_of_a_part_of_a_block_is_that_of_the_block() -> None:
+    """A polish looks at few images of many noises, and solves no others finely."""
+    bank = NoiseBank(digits.load(), torch.device("cpu"))
+    ((whole, labels),) = bank.batches(5, 130, 200)
+    parts = list(bank.batches(5, 130, 50, whole_blocks=False))
+    assert torch.equal(torch.cat([noise for noise, _ in parts]), whole)
+    joined = {key: torch.cat([given[key] for _, given in parts]) for key in labels}
+    assert all(torch.equal(joined[key], labels[key]) for key in labels)
+    ((more, _),) = bank.batches(5, 200, 200)
+    assert torch.equal(more[:130], whole)
+
+
 def test_an_evaluation_says_everything_it_needs() -> None:
     found = Evaluator(_spec()).evaluate(_question())
     assert found.trial.id == SCHEDULE.id

@@ -69,8 +69,9 @@ class PlanGradient:
         seed; ``fine_targets`` as the loss needs them, unless it is said.
         """
         solves = self.fine_targets if fine_targets is None else fine_targets
-        given = seed, n_images, self.batch_size
-        drawn = self.noise.batches(*given, with_targets=True, solves=solves)
+        drawn = self.noise.batches(
+            seed, n_images, self.batch_size, with_targets=True, solves=solves, whole_blocks=False
+        )
         made: list[DrawnBatch] = []
         first = 0
         for noise, condition in drawn:

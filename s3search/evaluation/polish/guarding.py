@@ -18,7 +18,7 @@ from s3search.evaluation.noise import for_network
 from s3search.evaluation.polish.adam import copied, put_back
 from s3search.evaluation.polish.gradient import PlanGradient
 from s3search.search.guard import Guard
-from s3search.search.questions import solve_calls
+from s3search.search.questions import FINE_NFE
 from s3search.solvers.plan import Plan
 from s3search.solvers.sample import AnyPlan, sample
 
@@ -41,7 +41,7 @@ class GuardedBy:
         """
         n_solved = 0
         if any(metric.fine_targets for metric in self.metrics):
-            n_solved = round(solve_calls(n_images) / gradient.table.table.nfe)
+            n_solved = round(n_images * FINE_NFE / gradient.table.table.nfe)
         moves = gradient.table.moves
         moved = copied(moves)
         limits = self._values(gradient, self.published, noise_seed, n_images)

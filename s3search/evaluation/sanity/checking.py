@@ -224,7 +224,10 @@ def _seen(metric: Metric, made: Tensor, condition: Mapping[str, Tensor]) -> Find
     wanted = metric.statistic.dimensions
     if wanted is None:
         low, high = float(seen[:, 0].min()), float(seen[:, 0].max())
-        said = f"{view.name}: from {low:.4g} to {high:.4g}, to be {metric.direction.value}d"
+        beside = " beside grey images" if metric.fine_targets else ""
+        said = (
+            f"{view.name}: from {low:.4g} to {high:.4g}{beside}, to be {metric.direction.value}d"
+        )
         return _ok(check, said)
     if seen.shape[1] != wanted:
         message = (

@@ -81,7 +81,8 @@ class S3:
 
     def images_by_stage(self, budget: float) -> Mapping[str, float]:
         """The images that each stage may spend of a budget, of all numbers of calls together."""
-        setup, found = self._setup, dict.fromkeys(("baselines", "search", "polish", "finals"), 0.0)
+        setup = self._setup
+        found = dict.fromkeys((SOLVES, "baselines", "search", "polish", "finals"), 0.0)
         own, found[SOLVES] = net_budget(setup, budget) / len(setup.nfe), setup.solved_images
         polishes = LadderRung.POLISH in setup.ladder
         for nfe in setup.nfe:
