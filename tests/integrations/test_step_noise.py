@@ -22,6 +22,7 @@ from s3search.models.diffusers.scheduler_config import process_of
 from s3search.processes import edm, flow, vp_discrete
 from s3search.rules import NoiseKind, StepNoise
 from s3search.schedules.schedule import Start, StartKind, Step
+from s3search.solvers.coefficients import as_coefficients
 from tests.support import pipelines
 from tests.support.stock import apart
 
@@ -82,11 +83,16 @@ def _final(unet: Any, scheduler: Any, generator: Any, x: Tensor | None = None) -
     return x
 
 
+@pytest.mark.parametrize("is_free", [False, True], ids=["rules", "free steps"])
 @pytest.mark.parametrize("name", _NOISES)
-def test_one_noise_makes_one_image_in_pipeline_loop_and_plain_python(unet: Any, name: str) -> None:
+def test_one_noise_makes_one_image_in_pipeline_loop_and_plain_python(
+    unet: Any, name: str, is_free: bool
+) -> None:
     config = diffusers.DDPMScheduler().config
     base = published.ddim if name == "lcm" else published.dpmpp_2m  # LCM steps go to the clean end
     schedule = _noisy(base(vp_discrete(), nfe=5), _NOISES[name])
+    if is_free:
+        schedule = as_coefficients(schedule)
     plan, denoiser = compile_plan(schedule), _Answers(unet, config)
     x, *drawn = _draws(1 + len(plan.noisy_rows))
     assert len(drawn) == 4

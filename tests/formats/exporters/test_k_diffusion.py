@@ -16,6 +16,7 @@ from s3search.rules import Free, NoiseKind, StepNoise
 from s3search.schedules import published
 from s3search.schedules.schedule import CorrectorKind, ModelPatch, Schedule, Start, Step
 from s3search.schedules.spacing import End, EndRule
+from s3search.solvers.coefficients import as_coefficients
 from s3search.solvers.image_to_image import image_to_image_start
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import run_plan, sample
@@ -146,10 +147,13 @@ class _Sampler:
 
 
 @_EACH
+@pytest.mark.parametrize("is_free", [False, True], ids=["rules", "free steps"])
 def test_noise_is_the_noise_samplers_once_for_each_noisy_row(
-    process: NoiseProcess, tmp_path: Path
+    process: NoiseProcess, is_free: bool, tmp_path: Path
 ) -> None:
     schedule, sampler = _noisy(process), _Sampler()
+    if is_free:
+        schedule = as_coefficients(schedule)
     names, report = exported("k-diffusion", schedule, tmp_path)
     start = noise() * names["sigmas"][0]
     found = names["sample_s3"](SigmaDenoiser(process), start, noise_sampler=sampler)
