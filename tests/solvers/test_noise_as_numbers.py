@@ -11,6 +11,7 @@ from s3search.errors import InvalidSchedule
 from s3search.processes import NoiseProcess, edm
 from s3search.rules import Derivative, Free, NoiseKind, Prediction, StepNoise, Taylor
 from s3search.schedules import published
+from s3search.schedules.published.baselines import published_solvers
 from s3search.schedules.schedule import Corrector, CorrectorKind, Schedule, Start, StartKind, Step
 from s3search.schedules.spacing import grid
 from s3search.solvers.coefficients import (
@@ -98,6 +99,21 @@ def test_free_steps_with_noise_make_the_images_of_the_same_draws(schedule: Sched
     draws = [noise(3, seed=100 + k) for k in range(n_draws)]
     x = _images(schedule, draws)
     assert max_abs(x - _images(made, draws)) < 1e-10 * max(1.0, max_abs(x))
+
+
+@pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES.keys())
+def test_every_published_sampler_with_noise_is_free_steps_too(process: NoiseProcess) -> None:
+    known = {
+        each.solver: each.schedule
+        for each in published_solvers(process, 7, noise=True)
+        if each.schedule.is_stochastic
+    }
+    assert len(known) > 10
+    for name, schedule in known.items():
+        draws = [noise(3, seed=k) for k in range(len(compile_plan(schedule).noisy_rows))]
+        x = _images(schedule, draws)
+        off = max_abs(x - _images(as_coefficients(schedule), draws))
+        assert off < 1e-10 * max(1.0, max_abs(x)), name
 
 
 @pytest.mark.parametrize("schedule", STOCHASTIC.values(), ids=list(STOCHASTIC))
