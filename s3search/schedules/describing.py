@@ -7,10 +7,10 @@ import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from s3search.errors import InvalidSchedule
 from s3search.processes import Edm, Flow, NoiseProcess
-from s3search.rules import AnyRule, clock_of
+from s3search.rules import AnyRule, NoiseKind, clock_of
 from s3search.schedules import published
+from s3search.schedules.noisy_names import is_made_of, noisy_solver_name, noisy_step_name
 from s3search.schedules.schedule import Corrector, Schedule, StartKind, Step
 
 _SOLVERS: dict[str, Callable[[int], Sequence[Step]]] = {
@@ -75,14 +75,24 @@ def solver_name(schedule: Schedule) -> str | None:
     if any(step.network_time is not None for step in schedule.steps):
         return None
     for name, steps in _SOLVERS.items():
-        own = tuple(steps(schedule.n_steps))
-        try:
-            made = published.on_times(schedule.process, schedule.times, own, schedule.start).steps
-        except InvalidSchedule:  # no such steps on these levels
-            continue
-        if schedule.steps in (own, made):
+        if is_made_of(schedule, steps(schedule.n_steps)):
             return name
-    return None
+    return _name_with_noise(schedule) if schedule.is_stochastic else None
+
+
+def _name_with_noise(schedule: Schedule) -> str | None:
+    """The name of a solver that draws noise: of one that has its own, or of a deterministic one
+    with as much noise in every step that has room for it.
+    """
+    added = {step.noise for step in schedule.steps[:-1]}
+    (noise,) = added if len(added) == 1 else (None,)
+    last = schedule.steps[-1]
+    is_everywhere = noise is not None and last.noise in (None, noise)
+    if noise is None or not is_everywhere or noise.kind is NoiseKind.TIME:
+        return noisy_solver_name(schedule)
+    steps = tuple(step.model_copy(update={"noise": None}) for step in schedule.steps)
+    name = solver_name(schedule.changed(steps=steps))
+    return None if name is None else f"{name} + noise {noise.in_words}"
 
 
 def step_sentence(step: Step) -> str:
@@ -96,6 +106,9 @@ def step_words(step: Step, process: NoiseProcess) -> str:
     name = names.get((step.predictor, step.corrector))
     if name is None and (step.predictor, None) in names and step.corrector is not None:
         name = names[step.predictor, None] + _corrected(step)
+    own = noisy_step_name(step.predictor) if name is None else None
+    if own is not None:
+        name = own + _corrected(step)
     return (name or _choices(step)) + _around(step)
 
 
