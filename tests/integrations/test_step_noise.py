@@ -1,5 +1,8 @@
 """Stochastic schedules in diffusers: where the noise comes from, and that it is theirs."""
 
+import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,10 +22,11 @@ from s3search.formats.exporters.schedule_json import export_dict
 from s3search.formats.importers.diffusers import schedule_of
 from s3search.integrations.diffusers import S3Scheduler
 from s3search.models.diffusers.scheduler_config import process_of
-from s3search.processes import edm, flow, vp_discrete
+from s3search.processes import NoiseProcess, edm, flow, vp_discrete
 from s3search.rules import NoiseKind, StepNoise
 from s3search.schedules.schedule import Start, StartKind, Step
 from s3search.solvers.coefficients import as_coefficients
+from tests.formats.exporters.files import exported
 from tests.support import pipelines
 from tests.support.stock import apart
 
@@ -58,6 +62,11 @@ class _Answers:
         with torch.no_grad():
             return (x - sigma * self.network(x, t).sample) / alpha
 
+    def of_sigma(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """As k-diffusion calls it."""
+        t = self.process.time_of_lam(-math.log(float(sigma[0])))
+        return self(self.process.alpha(t) * x, torch.full((len(x),), t, dtype=x.dtype))
+
 
 @pytest.fixture(scope="module")
 def unet() -> Any:
@@ -83,20 +92,42 @@ def _final(unet: Any, scheduler: Any, generator: Any, x: Tensor | None = None) -
     return x
 
 
+def _stochastic(name: str) -> Schedule:
+    process = vp_discrete()
+    if name in _NOISES:  # LCM's steps go to the clean end, where no second order is
+        base = published.ddim if name == "lcm" else published.dpmpp_2m
+        return _noisy(base(process, nfe=5), _NOISES[name])
+    return _MADE[name](process)
+
+
+_MADE: dict[str, Callable[[NoiseProcess], Schedule]] = {
+    "sde": lambda process: published.dpmpp_2m_sde(process, nfe=5, s_noise=1.01),
+    "draws used again": lambda process: published.seeds_2(process, nfe=5),
+    "corrected": lambda process: published.sa_solver(process, nfe=5, tau=0.8),
+}
+
+
 @pytest.mark.parametrize("is_free", [False, True], ids=["rules", "free steps"])
-@pytest.mark.parametrize("name", _NOISES)
-def test_one_noise_makes_one_image_in_pipeline_loop_and_plain_python(
-    unet: Any, name: str, is_free: bool
+@pytest.mark.parametrize("name", [*_NOISES, *_MADE])
+def test_one_noise_makes_one_image_everywhere(
+    unet: Any, name: str, is_free: bool, tmp_path: Path
 ) -> None:
-    config = diffusers.DDPMScheduler().config
-    base = published.ddim if name == "lcm" else published.dpmpp_2m  # LCM steps go to the clean end
-    schedule = _noisy(base(vp_discrete(), nfe=5), _NOISES[name])
+    """In our loop, in plain Python, as a sampler of k-diffusion, and in a pipeline."""
+    config, schedule = diffusers.DDPMScheduler().config, _stochastic(name)
     if is_free:
         schedule = as_coefficients(schedule)
     plan, denoiser = compile_plan(schedule), _Answers(unet, config)
     x, *drawn = _draws(1 + len(plan.noisy_rows))
     assert len(drawn) == 4
     ours = sample(denoiser, plan, x, step_noise=drawn)
+    own, _ = exported("k-diffusion", schedule, tmp_path)
+    given = iter(drawn)
+    theirs = own["sample_s3"](
+        denoiser.of_sigma,
+        x * own["sigmas"][0],
+        noise_sampler=lambda sigma, sigma_next: next(given),
+    )
+    torch.testing.assert_close(theirs, ours, rtol=1e-7, atol=1e-7)
     plain = run_plan(
         export_dict(schedule)["plan"],
         lambda x, t: denoiser(x, torch.full((len(x),), t, dtype=x.dtype)),
