@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from s3search.errors import InvalidSchedule
 from s3search.rules import (
     AnyRule,
+    ErSde,
     Free,
     Level,
     Prediction,
@@ -86,6 +87,8 @@ def _first_order(rule: AnyRule, begin: Level, to: Level) -> AnyRule:
         return euler(begin, to, rule.noise)
     if isinstance(rule, ReverseSdeRule):
         return SdeTaylor(prediction=Prediction.DATA, order=1, noise=rule.noise)
+    if isinstance(rule, ErSde):
+        return rule.model_copy(update={"order": 1})
     return _FIRST_ORDER
 
 

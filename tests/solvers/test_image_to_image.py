@@ -100,8 +100,14 @@ def test_a_free_step_keeps_its_noise() -> None:
     assert left.carries and math.isclose(left.p[0][1] * 5.0, math.sqrt(2.0**2 - 1.5**2))
 
 
-def test_a_step_of_the_sde_that_looks_back_keeps_its_noise() -> None:
-    schedule = published.dpmpp_2m_sde(PROCESSES["edm"], nfe=6, eta=0.6, s_noise=1.01)
+_SDE = {
+    "2m": published.dpmpp_2m_sde(PROCESSES["edm"], nfe=6, eta=0.6, s_noise=1.01),
+    "er": published.er_sde(PROCESSES["edm"], nfe=6, order=2, s_noise=1.01),
+}
+
+
+@pytest.mark.parametrize("schedule", _SDE.values(), ids=_SDE.keys())
+def test_a_step_of_the_sde_that_looks_back_keeps_its_noise(schedule: Schedule) -> None:
     rest = image_to_image_start(schedule, schedule.times[3])
     assert rest.lowered == ("steps[3].predictor",)
     plan, whole = compile_plan(rest.schedule), compile_plan(schedule)

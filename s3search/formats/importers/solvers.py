@@ -1,7 +1,8 @@
 """The solvers that a bare list of times can be run with, by name.
 
 Names are those of k-diffusion and ComfyUI as well: ``sample_`` before them and ComfyUI's ``_gpu``
-after them mean nothing.  On flows an ancestral name is that of ComfyUI's form for flows.
+after them mean nothing.  On flows an ancestral name is that of ComfyUI's form for flows, and
+solvers of the SDE begin a little below pure noise, as they do there.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from s3search.processes import Flow, NoiseProcess
 from s3search.schedules import published
 from s3search.schedules.published.raised import Method
 from s3search.schedules.published.sde import SdeVariant
-from s3search.schedules.schedule import ModelPatch, Schedule, Step
+from s3search.schedules.schedule import ModelPatch, Schedule, Start, Step
 
 Times = Sequence[float]
 _Stepping = Callable[[int, bool], tuple[Step, ...]]
@@ -84,6 +85,16 @@ def _seeds(order: int) -> Callable[[NoiseProcess, Times, Amounts], Schedule]:
     return made
 
 
+def _er_sde(process: NoiseProcess, times: Times, amounts: Amounts) -> Schedule:
+    if amounts.eta != 1.0:
+        raise InvalidConfig(
+            "--eta: the noise of er_sde is a function of the level and has none; leave it out"
+        )
+    n = len(times) - 1
+    steps = published.er_sde_steps(n, s_noise=amounts.s_noise, n_nodes=_NODES)
+    return published.on_times(process, times, steps)
+
+
 _NOISY: Mapping[str, Callable[[NoiseProcess, Times, Amounts], Schedule]] = {
     "euler_ancestral": _euler_ancestral,
     "dpm_2_ancestral": _dpm_2_ancestral,
@@ -94,6 +105,7 @@ _NOISY: Mapping[str, Callable[[NoiseProcess, Times, Amounts], Schedule]] = {
     "dpmpp_3m_sde": _multistep(3, SdeVariant.HEUN),
     "seeds_2": _seeds(2),
     "seeds_3": _seeds(3),
+    "er_sde": _er_sde,
 }
 """Samplers with an amount of noise."""
 
@@ -102,6 +114,10 @@ _RENOISED: Mapping[str, Callable[[NoiseProcess, Times], Sequence[Step]]] = {
     "lcm": lambda process, times: published.renoised_steps(len(times) - 1),
 }
 """Samplers whose noise is all that there can be, or all that DDPM's posterior has."""
+
+_BELOW_PURE_NOISE = tuple(name for name in _NOISY if "ancestral" not in name)
+_NODES = 200  # of ER-SDE's integrals in ComfyUI
+_FIRST_OF_FLOWS = 0.9999  # the time at which ComfyUI begins them
 
 SOLVERS = (*_SOLVERS, *_NOISY, *_RENOISED)
 """The names, without ``sample_`` and ``_gpu``."""
@@ -132,9 +148,15 @@ def solved(
             f"--{option}: solver {name!r} has no such amount of noise; it is for "
             f"{', '.join(_NOISY)}"
         )
+    start = Start()
+    if name in _BELOW_PURE_NOISE and process.alpha(times[0]) == 0.0:
+        # the state is still that of pure noise
+        times, start = (_FIRST_OF_FLOWS, *times[1:]), Start(noise_scale=process.sigma(times[0]))
     schedule = _made(name, process, times, Amounts(**(amounts or {})))
     return schedule.changed(
-        model_patch=patch, provenance={"solver": name, **(amounts or {}), **provenance}
+        start=start,
+        model_patch=patch,
+        provenance={"solver": name, **(amounts or {}), **provenance},
     )
 
 

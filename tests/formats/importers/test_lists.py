@@ -87,6 +87,10 @@ def test_ancestral_samplers_of_flows_are_comfyuis_own(tmp_path: Path) -> None:
     made = _imported("sigmas", source, process=flow(), solver="euler_ancestral")
     assert made.steps[:-1] == published.flow_ancestral_steps(2)
     twice = _imported("sigmas", source, process=flow(), solver="dpmpp_2s_ancestral")
+    for solver in ("dpmpp_sde", "dpmpp_2m_sde", "seeds_2", "er_sde"):
+        begun = _imported("sigmas", source, process=flow(), solver=solver)
+        assert (begun.times[0], begun.start.noise_scale) == (0.9999, 1.0)
+        assert compile_plan(begun).noise_scale == 1.0
     assert twice == published.flow_2s_ancestral_on(flow(), made.times).changed(
         provenance=twice.provenance
     )
@@ -287,6 +291,12 @@ _WRONG: dict[str, tuple[str, str, dict[str, Any], str]] = {
         "80 1",
         {"process": edm(), "solver": "unipc", "eta": 0.5},
         "--eta: solver 'unipc' has no such amount of noise; it is for euler_ancestral",
+    ),
+    "eta of a noise that is a function": (
+        "sigmas",
+        "80 1",
+        {"process": edm(), "solver": "er_sde", "eta": 0.5},
+        "--eta: the noise of er_sde is a function",
     ),
     "amount of a fixed noise": (
         "sigmas",
