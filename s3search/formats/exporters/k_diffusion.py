@@ -36,6 +36,9 @@ _STOCHASTIC = """\
 Its steps draw noise: pass noise_sampler(sigma, sigma_next), as to k-diffusion's samplers, or have
 torch.randn of the generator that extra_args["seed"] seeds, else of torch's own."""
 
+_OWN_NOISE = """\
+Its steps draw noise: pass noise_sampler=..., or have the program's usual one."""
+
 _IMPORTS = """\
 from collections.abc import Callable
 from typing import Any
@@ -58,7 +61,7 @@ def write_k_diffusion(request: ExportRequest) -> Exported:
     )
     usage = _TABLE if plain is None else _PLAIN.format(name=plain.name)
     if schedule.is_stochastic:
-        usage = f"{usage}\n{_STOCHASTIC}"
+        usage = f"{usage}\n{_STOCHASTIC if plain is None else _OWN_NOISE}"
     if isinstance(schedule.process, Flow):
         usage = f"{usage}\n{_FLOW}"
     if plain is None:

@@ -13,7 +13,7 @@ from s3search.errors import InvalidSchedule
 from s3search.formats.exporters.sigma_table import SigmaTable, Weights, sigma_of, sigma_table
 from s3search.processes import Flow, edm
 from s3search.rules import Level
-from s3search.schedules.published.k_diffusion import K_SAMPLERS
+from s3search.schedules.published.k_diffusion import K_SAMPLERS, NOISY_K_SAMPLERS
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import compile_plan
 
@@ -34,7 +34,7 @@ def plain_sampler(schedule: Schedule, table: SigmaTable) -> PlainSampler | None:
     """The sampler that ``schedule``, whose table is ``table``, amounts to; None if there is none.
 
     A flow that ends before its clean end is none: ComfyUI divides what its samplers return by
-    1 - s.
+    1 - s.  Nor is one with noise: its samplers have other forms for flows.
     """
     plan = compile_plan(schedule)
     ends_clean = schedule.times[-1] == schedule.process.clean_time
@@ -43,8 +43,10 @@ def plain_sampler(schedule: Schedule, table: SigmaTable) -> PlainSampler | None:
     if table.guidance is not None or (isinstance(schedule.process, Flow) and not ends_clean):
         return None
     every = [sigma_of(plan, level_) for level_ in _levels(plan.levels)]
-    for name in _NAMES:
-        sampler = K_SAMPLERS[name]
+    known = {name: K_SAMPLERS[name] for name in _NAMES}
+    if schedule.is_stochastic:
+        known = {} if isinstance(schedule.process, Flow) else dict(NOISY_K_SAMPLERS)
+    for name, sampler in known.items():
         sigmas = _thinned(every, ends_clean=ends_clean) if sampler.has_inner else every
         try:
             own = sigma_table(compile_plan(sampler.make(edm(), sigmas)))
@@ -68,7 +70,11 @@ def _same(own: SigmaTable, table: SigmaTable) -> bool:
     if len(own.rows) != len(table.rows):
         return False
     for mine, other in zip(own.rows, table.rows, strict=True):
-        if (mine.call is None) != (other.call is None) or other.constant or other.noise:
+        if (mine.call is None) != (other.call is None) or other.constant:
+            return False
+        if (mine.noise is None) != (other.noise is None):
+            return False
+        if mine.noise and other.noise and not _near(mine.noise, other.noise):
             return False
         if mine.call and other.call and not _near(mine.call, other.call):
             return False

@@ -12,7 +12,10 @@ from s3search.schedules.published.common import on_times
 from s3search.schedules.published.deis import rho_ab_steps
 from s3search.schedules.published.dpm import ddim_steps, dpm_multistep_steps, singlestep_on
 from s3search.schedules.published.edm import euler_steps, heun_steps
+from s3search.schedules.published.raised import Method
 from s3search.schedules.published.runge_kutta import dpm2_on
+from s3search.schedules.published.sde import SdeVariant, dpmpp_sde_on, sde_steps
+from s3search.schedules.published.stochastic import ancestral_on, euler_ancestral_steps
 from s3search.schedules.schedule import Schedule, Step
 from s3search.schedules.spacing import Spacing
 
@@ -60,6 +63,26 @@ def _dpmpp_2s(process: Edm, sigmas: Sigmas) -> Schedule:
     )
 
 
+def _ancestral(method: Method) -> Callable[[Edm, Sigmas], Schedule]:
+    return lambda process, sigmas: ancestral_on(process, sigmas, method)
+
+
+def _euler_ancestral(process: Edm, sigmas: Sigmas) -> Schedule:
+    return on_times(process, sigmas, euler_ancestral_steps(len(sigmas) - 1))
+
+
+def _dpmpp_sde(process: Edm, sigmas: Sigmas) -> Schedule:
+    return on_times(process, *dpmpp_sde_on(process, sigmas))
+
+
+def _multistep_sde(order: int, variant: SdeVariant) -> Callable[[Edm, Sigmas], Schedule]:
+    def made(process: Edm, sigmas: Sigmas) -> Schedule:
+        steps = sde_steps(len(sigmas) - 1, order=order, variant=variant)
+        return on_times(process, sigmas, steps)
+
+    return made
+
+
 def _ended(process: Edm, sigmas: Sigmas, make: Callable[[Sigmas], _Made]) -> Schedule:
     """Steps with inner levels down to the last sigma above 0, then one of Euler to 0."""
     clean = sigmas[-1] == 0.0
@@ -79,6 +102,19 @@ K_SAMPLERS: Mapping[str, KSampler] = {
 }
 """The samplers by what follows ``sample_`` in their names; ``dpmpp_2s`` is that of
 ``sample_dpmpp_2s_ancestral`` with ``eta=0``.
+"""
+
+
+NOISY_K_SAMPLERS: Mapping[str, KSampler] = {
+    "euler_ancestral": KSampler(make=_euler_ancestral),
+    "dpmpp_2m_sde": KSampler(make=_multistep_sde(2, SdeVariant.MIDPOINT)),
+    "dpmpp_3m_sde": KSampler(make=_multistep_sde(3, SdeVariant.HEUN)),
+    "dpm_2_ancestral": KSampler(make=_ancestral(Method.DPM_2)),
+    "dpmpp_2s_ancestral": KSampler(make=_ancestral(Method.DPMPP_2S)),
+    "dpmpp_sde": KSampler(make=_dpmpp_sde, has_inner=True),
+}
+"""The samplers that draw noise, at their usual eta and s_noise of 1: the inner level of the two
+ancestral ones, halfway in log sigma to below the target, is then the target's own.
 """
 
 

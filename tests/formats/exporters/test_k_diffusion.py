@@ -14,6 +14,7 @@ from s3search.formats.exporters.sigma_table import sigma_tables
 from s3search.processes import Flow, NoiseProcess, edm, vp_linear
 from s3search.rules import Free, NoiseKind, StepNoise
 from s3search.schedules import published
+from s3search.schedules.published.k_diffusion import NOISY_K_SAMPLERS
 from s3search.schedules.schedule import CorrectorKind, ModelPatch, Schedule, Start, Step
 from s3search.schedules.spacing import End, EndRule
 from s3search.solvers.coefficients import as_coefficients
@@ -325,6 +326,59 @@ def test_known_samplers_are_named_and_make_our_images(
     found = _WRITTEN[name](SigmaDenoiser(process), noise() * sigmas[0], sigmas)
     expected = sample(gaussian(process), compile_plan(schedule), noise())
     assert max_abs(found - expected) < 1e-9
+
+
+def _euler_ancestral(model: Any, x: Any, sigmas: Any, draw: Any) -> Any:
+    """k-diffusion's get_ancestral_step with eta 1, and Euler to below."""
+    for s, t in pairwise(sigmas):
+        up = (t**2 * (s**2 - t**2) / s**2).sqrt()
+        down = (t**2 - up**2).sqrt()
+        x = x + (down - s) * _to_d(x, s, model(x, s.expand(len(x))))
+        x = x + up * draw(s, t) if t > 0 else x
+    return x
+
+
+def _dpmpp_2m_sde(model: Any, x: Any, sigmas: Any, draw: Any) -> Any:
+    """SDE-DPM-Solver++(2M), midpoint (arXiv:2211.01095)."""
+    old, h_last = None, None
+    for s, t in pairwise(sigmas):
+        new = model(x, s.expand(len(x)))
+        if t == 0:
+            return new
+        h = (s / t).log()
+        part = -torch.expm1(-2 * h)
+        x = t / s * (-h).exp() * x + part * new
+        if old is not None:
+            x = x + 0.5 * part * h / h_last * (new - old)
+        x = x + t * part.sqrt() * draw(s, t)
+        old, h_last = new, h
+    return x
+
+
+@pytest.mark.parametrize("process", [edm(), vp_linear()], ids=["edm", "vp_linear"])
+@pytest.mark.parametrize("name", ["euler_ancestral", "dpmpp_2m_sde"])
+def test_samplers_with_noise_are_named_and_make_our_images(
+    process: NoiseProcess, name: str, tmp_path: Path
+) -> None:
+    schedule = getattr(published, name)(process, nfe=5)
+    names, _ = exported("k-diffusion", schedule, tmp_path)
+    assert names["sampler"] == f"sample_{name}"
+    sigmas, sampler = torch.tensor(names["sigmas"], dtype=torch.float64), _Sampler()
+    run = {"euler_ancestral": _euler_ancestral, "dpmpp_2m_sde": _dpmpp_2m_sde}[name]
+    found = run(SigmaDenoiser(process), noise() * sigmas[0], sigmas, sampler)
+    expected = sample(gaussian(process), compile_plan(schedule), noise(), step_noise=sampler.drawn)
+    assert max_abs(found - expected) < 1e-9
+    other = getattr(published, name)(process, nfe=5, eta=0.9)
+    assert plain_sampler(other, sigma_tables(other, "k-diffusion")[0]) is None
+
+
+@pytest.mark.parametrize("name", NOISY_K_SAMPLERS)
+def test_every_sampler_with_noise_is_recognised(name: str) -> None:
+    sigmas = (80.0, 20.0, 5.0, 1.0, 0.2, 0.0)
+    schedule = NOISY_K_SAMPLERS[name].make(edm(), sigmas)
+    found = plain_sampler(schedule, sigma_tables(schedule, "k-diffusion")[0])
+    assert found is not None
+    assert (found.name, found.sigmas) == (name, pytest.approx(sigmas))
 
 
 def test_lms_and_dpm_2_are_recognised(tmp_path: Path) -> None:
