@@ -114,6 +114,34 @@ def test_random_schedules_of_the_space_can_be_told(nfe: int) -> None:
     assert len(proposer._studies[nfe].trials) >= 16  # a few have gaps beyond the parameters' range
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_noise_is_suggested_where_the_space_has_any(sampler: str) -> None:
+    noise = {"eta": [0.0, 1.0], "gamma": [0.1, 0.5], "s_noise": [0.9, 1.1]}
+    space = load_space("usf", {"noise": noise, "families": []})
+    proposer = OptunaProposer(sampler, setup_of(space, edm(), nfe=[NFE]))
+    made = [trial.schedule for trial in run(proposer, 24)]
+    assert all(misfit(Problem(space, edm()), schedule) is None for schedule in made)
+    assert 0 < sum(schedule.is_stochastic for schedule in made) < len(made)
+    plain = OptunaProposer(sampler, setup_of(SPACE, edm(), nfe=[NFE]))
+    assert not any(trial.schedule.is_stochastic for trial in run(plain, 8))
+
+
+@pytest.mark.parametrize("nfe", [1, 3, 6])
+def test_schedules_with_noise_can_be_told(nfe: int) -> None:
+    rng = np.random.default_rng(1)
+    noise = {"eta": [0.0, 1.0], "gamma": [0.1, 0.5], "s_noise": [0.9, 1.1]}
+    space = load_space("usf", {"noise": noise, "families": []})
+    proposer = OptunaProposer("random", setup_of(space, edm(), nfe=[nfe]))
+    drawn = [random_schedule(Problem(space, edm()), nfe, rng) for _ in range(30)]
+    assert nfe == 1 or sum(schedule.is_stochastic for schedule in drawn) > 3
+    for number, schedule in enumerate(drawn):
+        proposer.tell(measured(schedule, 1.0, number))
+    told = proposer._studies[nfe].trials
+    assert len(told) >= 22  # a few have gaps beyond the parameters' range
+    words = {trial.params["noise"] for trial in told}
+    assert words == ({"none", "some"} if nfe > 1 else words)
+
+
 def test_an_unknown_sampler_names_the_nearest() -> None:
     with pytest.raises(InvalidConfig, match=r"no sampler 'tpee'; did you mean 'tpe'\?"):
         make_sampler("tpee", 0)

@@ -8,6 +8,7 @@ A schedule becomes flat parameters, decided one after the other (`_decoded`):
                          equal shares; all zeros are times uniform in lam
     prediction_i, order_i, estimate_i, relaxation_i, corrector_i   categorical, where they apply
     coefficient_i        of the linear (or scale) relaxation of step i
+    noise ...            where the space has any (`s3search.search.algorithms.optuna_noise`)
 
 The numbers among them are asked for whether they apply or not, since CMA-ES needs a fixed set of
 them.  Implicit correctors are left out: the number of steps follows from the start alone.
@@ -26,9 +27,9 @@ import math
 import warnings
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import optuna
@@ -36,6 +37,12 @@ import optuna
 from s3search.errors import InvalidConfig, nearest
 from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind
 from s3search.schedules.spacing import EndRule
+from s3search.search.algorithms.optuna_noise import (
+    Values,
+    decoded_noises,
+    noise_params,
+    same_noise,
+)
 from s3search.search.algorithms.sequential import SeedsFirst
 from s3search.search.conversation import Setup
 from s3search.search.edit.draft import Draft, draft_of, finished, misfit
@@ -176,16 +183,6 @@ def _require_cmaes() -> None:
         )
 
 
-class _Values(Protocol):
-    """Where the parameters of a schedule come from."""
-
-    def number(self, name: str, low: float, high: float) -> float:
-        """A number between low and high."""
-
-    def word(self, name: str, words: Sequence[str]) -> str:
-        """One of the words."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Asked:
     """Values that a trial suggests."""
@@ -213,7 +210,7 @@ class _Dictated:
         return word if word in words else words[0]
 
 
-def _decoded(values: _Values, problem: Problem, nfe: int) -> Schedule:
+def _decoded(values: Values, problem: Problem, nfe: int) -> Schedule:
     """The schedule that the values write."""
     space, process = problem.space, problem.process
     begins = [f"{t:g}" for t in problem.first_times]
@@ -238,11 +235,15 @@ def _decoded(values: _Values, problem: Problem, nfe: int) -> Schedule:
         else FINISH
         for i in range(n)
     ]
+    noises = decoded_noises(values, space, _most_steps(space, nfe))[:n_intervals]
+    for i, noise in enumerate(noises):
+        if noise is not None:
+            draft.choices[i] = replace(draft.choices[i], noise=noise)
     return finished(problem, draft, nfe, np.random.default_rng(0))  # only to close a shortfall
 
 
 def _decoded_choice(
-    values: _Values, problem: Problem, i: int, coefficient: float, *, is_last: bool
+    values: Values, problem: Problem, i: int, coefficient: float, *, is_last: bool
 ) -> Choice:
     order = int(
         _word(values, f"order_{i}", [str(o) for o in possible_orders(problem.space, i + 1)])
@@ -292,7 +293,7 @@ def _params_of(schedule: Schedule, problem: Problem) -> Params:
             params[f"relaxation_{i}"] = word_of(kind_of(choice.relaxation))
             params[f"coefficient_{i}"] = strength_of(choice.relaxation)
         params[f"corrector_{i}"] = word_of(choice.corrector)
-    return params
+    return params | noise_params([c.noise for c in draft.choices], problem.space, n_most)
 
 
 def _alike(a: Schedule, b: Schedule, space: SpaceConfig) -> bool:
@@ -314,6 +315,7 @@ def _same_choices(a: Sequence[Choice], b: Sequence[Choice]) -> bool:
         (x.prediction, x.order, x.first_points, x.corrector, x.published, x.start)
         == (y.prediction, y.order, y.first_points, y.corrector, y.published, y.start)
         and (x.compensation, x.shift) == (y.compensation, y.shift)
+        and same_noise(x.noise, y.noise)
         and kind_of(x.relaxation) is kind_of(y.relaxation)
         and math.isclose(strength_of(x.relaxation), strength_of(y.relaxation), abs_tol=1e-9)
         for x, y in zip(a, b, strict=True)
@@ -340,7 +342,7 @@ def _logits(lams: Sequence[float]) -> list[float]:
     return logits
 
 
-def _coefficients(values: _Values, space: SpaceConfig, n: int) -> list[float]:
+def _coefficients(values: Values, space: SpaceConfig, n: int) -> list[float]:
     """One per step; the first step is of order 1 and has none."""
     if not any(kind is not None and kind.takes_coefficient for kind in space.relaxations):
         return [0.0] * n
@@ -352,12 +354,12 @@ def _most_steps(space: SpaceConfig, nfe: int) -> int:
     return nfe + any(kind is not StartKind.NETWORK for kind in space.starts)
 
 
-def _one_of(values: _Values, name: str, choices: Sequence[Word]) -> Word:
+def _one_of(values: Values, name: str, choices: Sequence[Word]) -> Word:
     word = _word(values, name, [word_of(choice) for choice in choices])
     return next(choice for choice in choices if word_of(choice) == word)
 
 
-def _word(values: _Values, name: str, words: Sequence[str]) -> str:
+def _word(values: Values, name: str, words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else values.word(name, words)
 
 
