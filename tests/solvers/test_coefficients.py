@@ -40,11 +40,12 @@ _EPSILON = Taylor(prediction=Prediction.NOISE, order=1)
 
 
 def _same_images(a: Schedule, b: Schedule) -> float:
-    """The largest difference of the images, of the size of the images."""
+    """The largest difference of the images from the same draws, of the size of the images."""
     denoiser, unit = gaussian(a.process), noise(3, seed=5)
+    plans = compile_plan(a), compile_plan(b)
+    draws = [noise(3, seed=6 + k) for k in range(len(plans[0].noisy_rows))]
     with torch.no_grad():
-        x = sample(denoiser, compile_plan(a), unit)
-        y = sample(denoiser, compile_plan(b), unit)
+        x, y = (sample(denoiser, plan, unit, step_noise=draws) for plan in plans)
     return max_abs(x - y) / max(1.0, max_abs(x))
 
 
