@@ -9,6 +9,7 @@ from s3search.evaluation.record import Description
 from s3search.schedules.published.listed import LISTED_SOLVERS, listed_for
 from s3search.schedules.schedule import StartKind
 from s3search.search.space import SpaceConfig
+from s3search.search.space.noise_ranges import NoiseRanges
 from s3search.search.space.targets import ANY, OWN_PIPELINE, narrowed, runtime_of, settled_target
 from s3search.study.database.store import stored_study
 from s3search.study.file.config import StudyConfig
@@ -23,7 +24,10 @@ def aimed(config: StudyConfig, space: SpaceConfig, description: Description) -> 
     A target that it does not ask for gives way.
     """
     said = config.space.options
-    stored = _stored_space(config)
+    stored, preset = _stored_space(config)
+    if stored is not None and "noise" not in stored and preset == config.space.preset:
+        # that of a preset which has it by now
+        space = space if "noise" in said else space.model_copy(update={"noise": NoiseRanges()})
     if stored is not None and "target" not in stored:
         kept = {"target": ANY, "data_bound": True}
         return space.model_copy(update={k: v for k, v in kept.items() if k not in said})
@@ -59,10 +63,10 @@ def check_target(config: StudyConfig, space: SpaceConfig) -> None:
         _check_use_of_solver(space)
 
 
-def _stored_space(config: StudyConfig) -> Mapping[str, Any] | None:
-    """The space of the study in the database, if there is one."""
+def _stored_space(config: StudyConfig) -> tuple[Mapping[str, Any] | None, str | None]:
+    """The space of the study in the database, if there is one, and the preset it was made of."""
     with stored_study(config.storage.url, config.study.name) as store:
-        return None if store is None else store.space
+        return (None, None) if store is None else (store.space, store.config.space.preset)
 
 
 def _check_solver(space: SpaceConfig, description: Description) -> None:

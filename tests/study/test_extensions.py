@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from s3search.errors import InvalidConfig, StudyConflict
+from s3search.run import launching
 from s3search.run.launching import launch, space_of
 from s3search.schedules.schedule import Schedule
-from s3search.search.space import SpaceConfig
+from s3search.search.space import SpaceConfig, load_space
 from s3search.search.trial import OriginKind
 from s3search.study.database.store import open_study
 from s3search.study.database.upkeep import copy_studies
@@ -206,3 +207,24 @@ def test_a_study_of_before_noise_may_go_on_with_it(tmp_path: Path) -> None:
     assert extension_of(same, _space(same)) is None
     config = study_config(tmp_path, *small[::2], "space.noise={eta=[0,1]}", _MORE)
     assert _planned(config).nfe == (3,)
+
+
+def test_a_study_begun_before_its_preset_had_noise_goes_on_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = ("space.preset=full", "search.algorithm=random", "search.baselines=false")
+    config = study_config(tmp_path, *small, "search.evaluations=6")
+    without = load_space("full", {"nfe": [3], "noise": {}})
+    with monkeypatch.context() as patch:
+        patch.setattr(launching, "space_of", lambda _: without)
+        _run(config)
+    before = content(config)
+    _run(config)  # and nothing is planned anew
+    assert content(config) == before
+    with open_study(config.storage.url, "t") as store:
+        assert "noise" not in store.space
+        assert newest(store) is None
+    asked = study_config(tmp_path, *small, "space.noise={eta=[0,1]}", _MORE)
+    _run(asked)
+    with open_study(config.storage.url, "t") as store:
+        assert store.space["noise"]["eta"] == [0.0, 1.0]
