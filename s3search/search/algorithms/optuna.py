@@ -38,7 +38,7 @@ from s3search.errors import InvalidConfig, nearest
 from s3search.schedules.schedule import CorrectorKind, Schedule, StartKind
 from s3search.schedules.spacing import EndRule
 from s3search.search.algorithms.optuna_noise import (
-    Values,
+    Parameters,
     decoded_noises,
     noise_params,
     same_noise,
@@ -185,7 +185,7 @@ def _require_cmaes() -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """Values that a trial suggests."""
+    """Parameters that a trial suggests."""
 
     trial: optuna.Trial
 
@@ -198,7 +198,7 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True)
 class _Dictated:
-    """Values that are given."""
+    """Parameters that are given."""
 
     params: Params
 
@@ -210,7 +210,7 @@ class _Dictated:
         return word if word in words else words[0]
 
 
-def _decoded(values: Values, problem: Problem, nfe: int) -> Schedule:
+def _decoded(values: Parameters, problem: Problem, nfe: int) -> Schedule:
     """The schedule that the values write."""
     space, process = problem.space, problem.process
     begins = [f"{t:g}" for t in problem.first_times]
@@ -243,7 +243,7 @@ def _decoded(values: Values, problem: Problem, nfe: int) -> Schedule:
 
 
 def _decoded_choice(
-    values: Values, problem: Problem, i: int, coefficient: float, *, is_last: bool
+    values: Parameters, problem: Problem, i: int, coefficient: float, *, is_last: bool
 ) -> Choice:
     order = int(
         _word(values, f"order_{i}", [str(o) for o in possible_orders(problem.space, i + 1)])
@@ -342,7 +342,7 @@ def _logits(lams: Sequence[float]) -> list[float]:
     return logits
 
 
-def _coefficients(values: Values, space: SpaceConfig, n: int) -> list[float]:
+def _coefficients(values: Parameters, space: SpaceConfig, n: int) -> list[float]:
     """One per step; the first step is of order 1 and has none."""
     if not any(kind is not None and kind.takes_coefficient for kind in space.relaxations):
         return [0.0] * n
@@ -354,12 +354,12 @@ def _most_steps(space: SpaceConfig, nfe: int) -> int:
     return nfe + any(kind is not StartKind.NETWORK for kind in space.starts)
 
 
-def _one_of(values: Values, name: str, choices: Sequence[Word]) -> Word:
+def _one_of(values: Parameters, name: str, choices: Sequence[Word]) -> Word:
     word = _word(values, name, [word_of(choice) for choice in choices])
     return next(choice for choice in choices if word_of(choice) == word)
 
 
-def _word(values: Values, name: str, words: Sequence[str]) -> str:
+def _word(values: Parameters, name: str, words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else values.word(name, words)
 
 

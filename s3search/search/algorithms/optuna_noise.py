@@ -19,7 +19,7 @@ from s3search.search.space.choices import NONE
 _SOME = "some"
 
 
-class Values(Protocol):
+class Parameters(Protocol):
     """Where the parameters of a schedule come from."""
 
     def number(self, name: str, low: float, high: float) -> float:
@@ -29,7 +29,7 @@ class Values(Protocol):
         """One of the words."""
 
 
-def decoded_noises(values: Values, space: SpaceConfig, n: int) -> list[StepNoise | None]:
+def decoded_noises(values: Parameters, space: SpaceConfig, n: int) -> list[StepNoise | None]:
     """What the values write for ``n`` steps; nothing is asked where the space has no noise."""
     own = space.noise
     if not own.is_on:
