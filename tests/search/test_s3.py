@@ -9,6 +9,7 @@ import pytest
 
 from s3search.models.gaussian import gaussian_distance
 from s3search.processes import edm
+from s3search.rules import level
 from s3search.run.launching import launch
 from s3search.schedules.published import baselines, ddim
 from s3search.schedules.schedule import Schedule
@@ -23,6 +24,7 @@ from s3search.search.questions import (
     Measure,
     Measurement,
     Polish,
+    PolishLoss,
     PolishResult,
     Question,
     Rung,
@@ -269,6 +271,48 @@ def test_a_polishing_begins_with_noise_too_where_the_space_has_any() -> None:
         assert (noisy.id in {trial.id for trial in asked[0]}) == tried
         assert asked[0][0] == ranked[0]
         asked.clear()
+
+
+@pytest.mark.parametrize(
+    ("noise", "loss", "seeds_noise"),
+    [
+        ({"gamma": [0.0, 0.5]}, "metric", True),
+        ({"gamma": [0.0, 0.5]}, "trajectory", False),  # an image of fresh noise has no target
+        ({}, "metric", False),
+    ],
+)
+def test_a_search_polishes_its_best_with_a_little_noise_where_it_may(
+    noise: dict[str, list[float]], loss: PolishLoss, seeds_noise: bool
+) -> None:
+    space = {"nfe": [4], "starts": ["network"], "noise": noise, "mutation": {"noise": 0.0}}
+    setup = setup_of(
+        load_space("usf", space),
+        PROCESS,
+        nfe=[4],
+        seeds=SEEDS,
+        ladder=(LadderRung.POLISH,),
+        batch=8,
+        polish_loss=loss,
+    )
+    bench = _ClosedForm(20_000.0)
+    bench.run(S3(setup).run())
+    little = np.sin(0.2) ** 2
+    seeded = [
+        question
+        for question in bench.asked
+        if isinstance(question, Polish) and _shares(question.schedule) == {round(little, 6)}
+    ]
+    assert bool(seeded) == seeds_noise
+
+
+def _shares(schedule: Schedule) -> set[float]:
+    """The different fresh shares of the steps that add noise."""
+    levels = [level(schedule.process, t) for t in schedule.times]
+    return {
+        round(step.noise.share(schedule.process, levels[i], levels[i + 1]), 6)
+        for i, step in enumerate(schedule.steps)
+        if step.noise is not None
+    }
 
 
 def test_polishing_grows_in_both_directions() -> None:
