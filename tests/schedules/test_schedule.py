@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3search.errors import InvalidSchedule
+from s3search.formats.exporters.schedule_json import export_dict
 from s3search.processes import edm, flow, vp_linear
 from s3search.rules import Adams, Prediction, Taylor
 from s3search.schedules import published
@@ -60,6 +61,17 @@ def test_every_schedule_survives_json(schedule: Schedule) -> None:
 @given(schedules())
 def test_json_schema_accepts_every_schedule(schedule: Schedule) -> None:
     _SCHEMA.validate(json.loads(json.dumps(schedule.to_dict())))
+
+
+def test_json_schema_has_noise_in_version_2() -> None:
+    """With the table of an export, whose noisy rows say "noise"."""
+    _SCHEMA.validate(export_dict(published.dpmpp_2m_sde(edm(), nfe=3)))
+    _SCHEMA.validate(export_dict(published.euler_ancestral(edm(), nfe=3)))
+    noisy = published.euler_ancestral(edm(), nfe=3).to_dict()
+    assert noisy["version"] == 2
+    noisy["steps"][0]["noise"]["amount"] = "much"
+    with pytest.raises(jsonschema.ValidationError):
+        _SCHEMA.validate(noisy)
 
 
 @EXAMPLES

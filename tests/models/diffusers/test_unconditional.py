@@ -11,7 +11,10 @@ pytest.importorskip(
 
 from s3search.evaluation.noise import BLOCK, block_generator
 from s3search.processes import edm
+from s3search.run.launching import launch
 from s3search.schedules.schedule import Schedule
+from s3search.search.questions import Rung
+from s3search.study.database.store import open_study
 from tests.support import pipelines
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning:diffusers.*")
@@ -32,6 +35,24 @@ def test_a_pixel_model_is_searched_exported_and_replayed(tmp_path: Path, predict
         output_type="pt",
     )
     assert pipelines.is_close(pipe.scheduler.last[:5], ours)
+
+
+def test_the_pipelines_own_noise_is_measured_where_the_space_has_noise(tmp_path: Path) -> None:
+    folder = pipelines.ddpm(tmp_path / "pipe")
+    config = pipelines.study(
+        tmp_path,
+        {"path": str(folder)},
+        space={"noise": {"eta": [0.0, 1.0]}},
+        search={"baselines": True},
+    )
+    launch(config, lambda _: None)
+    with open_study(config.storage.url, config.study.name) as store:
+        trials = {trial.origin.label: trial for trial in store.trials()}
+        values = store.values(Rung.SEARCH, config.search.n_images)
+    own = trials["DDPMScheduler of the pipeline"]
+    assert own.schedule.is_stochastic and values[own.id] is not None
+    quiet = trials["DDPMScheduler of the pipeline, without its noise"]
+    assert not quiet.schedule.is_stochastic and values[quiet.id] is not None
 
 
 def test_a_latent_model_without_condition_is_searched_exported_and_replayed(
