@@ -8,11 +8,15 @@ derivative is not 0.  What a row draws is given, so that images have a derivativ
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from s3search.processes import NoiseProcess
 from s3search.solvers.start_map import StartMap, jumped
 from s3search.solvers.step_noise import Draws, nothing
+
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -20,6 +24,7 @@ class DrawnColumns:
     """What a table with noise has beside the columns of one without."""
 
     rows: tuple[int, ...]  # that draw, whatever their weight
+    used: Mask  # (E + 1, E + 1), which states have a weight in a row, or a derivative
     p: Tensor  # (E + 1, E + 1), of the states that drew
     noise: Tensor  # (E + 1,)
 
@@ -70,9 +75,8 @@ class TensorPlan:
         for j, prediction in enumerate(predictions):
             x = x + prediction * self.q[r, j]
         if self.drawn is not None:
-            for k in self.drawn.rows:
-                if k < r:
-                    x = x + states[k + self.hides_first] * self.drawn.p[r, k]
+            for k in np.flatnonzero(self.drawn.used[r]).tolist():
+                x = x + states[k + self.hides_first] * self.drawn.p[r, k]
             if r in self.drawn.rows:
                 x = x + draws(len(states), x) * self.drawn.noise[r]
         return x

@@ -108,7 +108,10 @@ class TrainableTable:
         p, others, coefficients = self._coefficients(alpha, sigma, alpha_0, sigma_0)
         drawn = None
         if self._fresh is not None:
-            drawn = DrawnColumns(rows=self._fresh.rows, p=others, noise=self._fresh.drawn(sigma))
+            fresh = self._fresh
+            drawn = DrawnColumns(
+                rows=fresh.rows, used=fresh.used, p=others, noise=fresh.drawn(sigma)
+            )
         constant = torch.tensor(base.constant)
         if coefficients.shape[1] > base.nfe:
             constant = constant + coefficients[:, base.nfe]

@@ -50,6 +50,7 @@ class TrainableNoise:
         self._draws = self._drawn != 0.0
         self.by_first = 1.0 - self.main.sum(1)  # 1 where the main state is x_0
         self._p = _wide(table.p)
+        self.used = (table.p != 0.0) | (self.main.numpy() != 0.0)
         moves = self._draws.double() * is_free
         if not table.is_analytic:
             moves[0] = 0.0  # more or less noise upon noise is no other start

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -90,14 +91,19 @@ class TrainableTimes:
             q=q.reshape(n + 1, n),
             constant=constant,
             network_times=network_times,
-            drawn=self._drawn(parts[5:]),
+            drawn=self._drawn(parts[5:], (values != 0.0) | (slopes != 0.0).any(1)),
         )
 
-    def _drawn(self, parts: Sequence[Tensor]) -> DrawnColumns | None:
+    def _drawn(
+        self, parts: Sequence[Tensor], matters: npt.NDArray[np.bool_]
+    ) -> DrawnColumns | None:
+        """The columns of the last ``parts`` of all numbers, of which some matter."""
         if not self._rows:
             return None
         noise, p = parts
-        return DrawnColumns(rows=self._rows, p=p.reshape(len(noise), -1), noise=noise)
+        shape = len(noise), len(noise)
+        used = matters[-p.numel() :].reshape(shape)
+        return DrawnColumns(rows=self._rows, used=used, p=p.reshape(shape), noise=noise)
 
     def project(self) -> None:
         """Puts every level and amount back into its range, and levels apart from neighbours."""
