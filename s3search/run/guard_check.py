@@ -20,7 +20,7 @@ from s3search.study.file.config import StudyConfig
 LIMITS = "limits of guards"
 """The check's name."""
 
-_ANY_SIGN = ("kernel", "score")  # kinds whose values may be 0
+_MAY_BE_0 = ("kernel", "score")  # kinds; what others give has a bias above 0
 _NOISE = 4.0  # standard errors that a limit in the metric's own unit may well allow
 
 
@@ -29,7 +29,7 @@ def guard_findings(config: StudyConfig, process: NoiseProcess, pool: Pool) -> It
     is not told from 0.  Nothing where the images cannot be made, which the search will say.
     """
     tables = list(enumerate(config.metric.guard))
-    if not any(table.kind in _ANY_SIGN and table.worse_by is None for _, table in tables):
+    if not any(table.kind in _MAY_BE_0 and table.worse_by is None for _, table in tables):
         return
     nfe, n_images = config.space.nfe[0], config.search.n_images
     schedule = dpmpp_2m(process, nfe=nfe)
@@ -47,7 +47,7 @@ def guard_findings(config: StudyConfig, process: NoiseProcess, pool: Pool) -> It
             f"{guard.name} gives DPM-Solver++(2M) with {nfe} calls {value:.4g} "
             f"(95 % {between[0]:.4g} to {between[1]:.4g}) of {n_images:,} images"
         )
-        if not between[0] <= 0.0 <= between[1]:
+        if differs_from_0(table.kind, between):
             yield Finding(check=LIMITS, status=Status.OK, message=said)
             continue
         key = "at_most" if table.at_most is not None else "at_least"
@@ -56,3 +56,10 @@ def guard_findings(config: StudyConfig, process: NoiseProcess, pool: Pool) -> It
             f"by how much it may be worse, as worse_by = {_NOISE * error:.2g}, or make more images"
         )
         yield Finding(check=LIMITS, status=Status.ERROR, message=message)
+
+
+def differs_from_0(kind: str, between: tuple[float, float]) -> bool:
+    """Whether a value with this 95 % interval has a sign; a kernel distance is 0 at least but for
+    noise, so one that lies below is not told from 0.
+    """
+    return between[0] > 0.0 or (kind == "score" and between[1] < 0.0)

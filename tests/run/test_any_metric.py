@@ -21,6 +21,7 @@ from s3search.evaluation.spec import EvaluatorSpec, MetricSpec
 from s3search.models import digits
 from s3search.processes import edm
 from s3search.run.found import SearchResult
+from s3search.run.guard_check import differs_from_0
 from s3search.schedules import published
 from s3search.schedules.schedule import Schedule
 from s3search.search.direction import Direction
@@ -478,10 +479,18 @@ def test_a_guard_that_is_a_multiple_of_what_may_be_0_is_refused() -> None:
         searched(at_most=1.1)
     said = str(raised.value)
     between = re.search(r"\(95 % (\S+) to (\S+)\) of 40 images, and so many times what may", said)
-    assert between is not None and float(between[1]) <= 0.0 <= float(between[2])
+    assert between is not None and float(between[1]) <= 0.0
     worse_by = re.search(r"worse_by = (\S+),", said)
     assert worse_by is not None
     assert searched(worse_by=float(worse_by[1])).comparison["claims"]
+
+
+def test_what_differs_from_0_depends_on_its_kind() -> None:
+    for kind in ("score", "kernel"):
+        assert differs_from_0(kind, (0.6, 1.4))
+        assert not differs_from_0(kind, (-0.3, 0.5))
+    assert differs_from_0("score", (-1.4, -0.6))  # as a logarithm of probabilities is
+    assert not differs_from_0("kernel", (-1.4, -0.6))  # noise alone makes it negative
 
 
 def test_a_guard_that_is_a_multiple_of_what_is_not_0_has_a_limit(tmp_path: Path) -> None:
