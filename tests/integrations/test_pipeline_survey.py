@@ -166,7 +166,6 @@ OTHERS = {
 
 CONFIG_READS = {
     "block_length",
-    "eta",
     "gamma",
     "get",
     "mask_token_id",
