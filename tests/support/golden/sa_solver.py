@@ -9,7 +9,13 @@ from s3search.solvers.sample import Denoiser
 from tests.support.golden import cases
 from tests.support.golden.ancestral import check_arguments, check_config
 from tests.support.golden.diffusers import Thresholded
-from tests.support.golden.levels import FLOW_KEYS, KARRAS_KEYS, THRESHOLDING_KEYS, level_times
+from tests.support.golden.levels import (
+    FLOW_KEYS,
+    KARRAS_KEYS,
+    THRESHOLDING_KEYS,
+    idle_steps,
+    level_times,
+)
 
 Case = Mapping[str, Any]
 
@@ -75,9 +81,9 @@ def diffusers(case: Case) -> "cases.Problem":
     times, tau = level_times(case), tau_of(case["solver"].get("tau", _USUAL))
     # where the last two levels are equal only a corrector moves the state there
     n = len(times) - 1
-    idle = int(times[-1] == times[-2])
-    steps = _diffusers_steps([tau(t) for t in case["timesteps"][:n]], config)
     process = cases.process_of(case)
+    idle = idle_steps(case, times)
+    steps = _diffusers_steps([tau(t) for t in case["timesteps"][:n]], config)
     schedule = Schedule(process=process, times=times[: n + 1 - idle], steps=steps[: n - idle])
     denoiser: Denoiser = cases.mixture(process)
     if config.get("thresholding"):

@@ -17,7 +17,13 @@ from tests.support.golden.ancestral import (
     sigmas_of,
 )
 from tests.support.golden.diffusers import Thresholded
-from tests.support.golden.levels import FLOW_KEYS, KARRAS_KEYS, THRESHOLDING_KEYS, level_times
+from tests.support.golden.levels import (
+    FLOW_KEYS,
+    KARRAS_KEYS,
+    THRESHOLDING_KEYS,
+    idle_steps,
+    level_times,
+)
 from tests.support.helpers import NoSchedule
 
 Case = Mapping[str, Any]
@@ -109,7 +115,7 @@ def _multistep(
     orders = multistep_orders(n, config)
     steps = [sde_step(order, prediction, variant=variant) for order in orders]
     # a last step between two equal levels does nothing, at the price of a call
-    idle = int(times[-1] == times[-2])
+    idle = idle_steps(case, times)
     schedule = published.on_times(process, times[: n + 1 - idle], steps[: n - idle])
     denoiser: Denoiser = cases.mixture(process)
     if config.get("thresholding"):
