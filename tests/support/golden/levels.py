@@ -10,7 +10,7 @@ from tests.support.helpers import NoSchedule
 
 Case = Mapping[str, Any]
 
-_ROUNDING = 1e-9  # in log(alpha / sigma)
+_ROUNDING = 1e-6  # in log(alpha / sigma)
 
 KARRAS_KEYS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
 """Of a config: what the levels say already, with those of `FLOW_KEYS`."""

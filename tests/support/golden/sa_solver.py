@@ -32,7 +32,7 @@ def tau_of(given: Mapping[str, Any]) -> Callable[[float], float]:
     raise ValueError(f"unknown tau {given!r}")
 
 
-def authors(case: Case) -> Schedule:
+def authors(case: Case) -> "cases.Problem":
     """scxue/SA-Solver, whose tau is that of a step's end."""
     names = ("skip_type", "t_start", "t_end", "steps", "mode", "predictor_order", "pc_mode")
     known = ("name", *names, "corrector_order", "algorithm_type", "tau")
@@ -60,7 +60,13 @@ def authors(case: Case) -> Schedule:
         )
     if ends_clean:
         times, steps = [*times, process.clean_time], [*steps, *published.ddim_steps(1)]
-    return published.on_times(process, times, steps)
+    # without a corrector the clean image is made of a state that was seen already
+    repeated = int(ends_clean and given["corrector_order"] == 0)
+    return cases.Problem(
+        schedule=published.on_times(process, times, steps),
+        denoiser=cases.mixture(process),
+        unused_calls=repeated,
+    )
 
 
 def _authors_orders(n: int, given: Mapping[str, Any]) -> list[tuple[int, int]]:
@@ -108,7 +114,7 @@ def _diffusers_steps(taus: Sequence[float], config: Mapping[str, Any]) -> list[S
     return steps
 
 
-SAMPLERS: dict[str, Callable[[Case], "Schedule | cases.Problem"]] = {
+SAMPLERS: dict[str, Callable[[Case], "cases.Problem"]] = {
     "SASolver": authors,
     "SASolverScheduler": diffusers,
 }

@@ -3,14 +3,15 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from s3search.rules import Derivative, SdeTaylor
 from s3search.schedules import published
-from s3search.schedules.schedule import Schedule
+from s3search.schedules.schedule import Schedule, Step
 from tests.support.golden import cases
 from tests.support.golden.ancestral import check_arguments, sampler_arguments
 
 Case = Mapping[str, Any]
 
-_VARIANTS = {"2a": "midpoint", "2b": "heun", "3a": "midpoint"}
+_VARIANTS = {"2a": "midpoint", "2b": "heun", "3a": "midpoint", "3b": "midpoint"}
 
 
 def authors(case: Case) -> "cases.Problem":
@@ -39,8 +40,19 @@ def authors(case: Case) -> "cases.Problem":
     visited, steps = published.seeds_on(
         process, times, order, prediction=prediction, parts=parts, variant=_VARIANTS[variant]
     )
+    if variant == "3b":
+        steps = tuple(map(_with_second_derivative, steps))
     schedule = published.on_times(process, visited, steps)
     return cases.Problem(schedule=schedule, denoiser=cases.mixture(process), sign_of_draws=-1.0)
+
+
+def _with_second_derivative(step: Step) -> Step:
+    """The end of a step of variant 3b, which takes the parabola through all its points."""
+    rule = step.predictor
+    if not isinstance(rule, SdeTaylor) or rule.start != -3:
+        return step
+    both = (Derivative(points=(-2, -1)),) * 2
+    return Step(predictor=rule.model_copy(update={"order": 3, "derivatives": both}))
 
 
 def comfyui_times(case: Case) -> list[float]:
