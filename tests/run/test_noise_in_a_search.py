@@ -1,14 +1,18 @@
 """Searches whose steps may add noise: from the first schedule to the validated winner."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
 import s3search
 from s3search.rules import StepNoise
 from s3search.run.launching import launch
+from s3search.schedules.schedule import Schedule
+from s3search.search.space import load_space
 from s3search.study.database.store import open_study
 from s3search.study.file.config import StudyConfig
 from tests.support.live import Net, pixels, real_images, small_search
@@ -46,6 +50,46 @@ def test_a_space_with_noise_is_searched_from_python() -> None:
     space = {"preset": "usf", "noise": {"eta": [0, 1], "gamma": [0, 1]}}
     found = small_search(Net(), space=space, evaluations=20)
     assert found.schedule.nfe == 5
+
+
+@pytest.mark.parametrize("algorithm", ["evolution", "s3"])
+def test_a_winner_with_noise_is_validated_compared_saved_and_found_again(
+    tmp_path: Path, algorithm: str
+) -> None:
+    """Of first-order steps, whose states have too little variance on a Gaussian: noise helps."""
+    rates = dict.fromkeys(load_space("usf").mutation.model_dump(), 0.0) | {"noise": 1.0}
+    asked: dict[str, Any] = {
+        "algorithm": algorithm,
+        "space": {
+            "preset": "usf",
+            "noise": {"eta": [0.05, 1.0], "s_noise": [0.9, 1.3]},
+            "mutation": rates,
+            "end_rules": ["denoise"],
+            "orders": [1],
+            "families": [],
+        },
+        "search": {"batch": 4, "baselines": False},
+        "evaluations": 30,
+        "n_images": 100,
+        "validation": {"n_images": 200, "finalists": 3},
+        "storage": f"sqlite:///{tmp_path / 'study.db'}",
+        "name": "noisy",
+    }
+    found = small_search(Net(), **asked)
+    assert found.schedule.is_stochastic
+    table = found.table
+    assert len(table) == 3
+    assert (table["low"] < table["distance"]).all() and (table["distance"] < table["high"]).all()
+    others = table[~table["is_winner"]]  # by a ratio to the winner, of pairs of images
+    assert (others["times_low"] <= others["times_winner"]).all()
+    assert (others["times_winner"] <= others["times_high"]).all()
+    found.save(tmp_path / "winner.json")
+    loaded = Schedule.load(tmp_path / "winner.json")
+    assert loaded.id == found.schedule.id
+    assert json.loads((tmp_path / "winner.json").read_text())["version"] == 2
+    again = small_search(Net(), **asked)
+    assert again.schedule.id == found.schedule.id
+    pd.testing.assert_frame_equal(again.table, found.table)
 
 
 @pytest.mark.parametrize("is_on", [False, True], ids=["without", "with"])
