@@ -147,8 +147,12 @@ def test_schedules_with_noise_together_find_what_they_find_alone(
 
 
 def test_a_killed_polish_of_noise_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    """Schedules that draw noise are polished, those without begin with some as well."""
-    changes = ("search.algorithm=s3", "search.evaluations=200", "search.n_images=60")
+    """Schedules that draw noise are polished, those without begin with some as well.
+
+    Without the mixture, whose share of the schedules two whole runs decide by seconds.
+    """
+    ladder = "search.ladder=['gaussian','race','predictor','polish']"
+    changes = ("search.algorithm=s3", "search.evaluations=200", "search.n_images=60", ladder)
     config = _config(tmp_path / "whole", *changes)
     n_before: list[int] = []  # reports when the first polished schedule was measured
     n_reports = 0
