@@ -21,6 +21,7 @@ from s3search.search.edit.noising import seeded_with_noise
 from s3search.search.edit.restart import begun_lower
 from s3search.search.edit.variation import crossover, mutate
 from s3search.search.space import Problem, SpaceConfig, load_space
+from s3search.search.space.targets import narrowed
 from s3search.solvers.coefficients import as_coefficients, coefficient_table, schedule_of_table
 from s3search.solvers.plan import compile_plan
 from tests.support.searches import proposals, setup_of
@@ -86,6 +87,19 @@ def test_a_table_beside_the_preset_replaces_its_own(tmp_path: Any) -> None:
 def test_wrong_ranges_are_named(noise: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidConfig, match=re.escape(message)):
         load_space("usf", {"noise": noise})
+
+
+def test_lists_for_a_programs_own_solver_have_no_noise() -> None:
+    asked = {"nfe": [5], "target": "sigmas", "noise": {"eta": [0.0, 1.0], "s_noise": [1.0, 1.1]}}
+    message = (
+        "space.noise: eta [0, 1], s_noise [1, 1.1] was asked, and target = 'sigmas' can express "
+        "none only"
+    )
+    with pytest.raises(InvalidConfig, match=re.escape(message)):
+        narrowed(load_space("usf", asked), {"noise", "target"})
+    left, fields = narrowed(load_space("full", {"nfe": [5], "target": "sigmas"}))
+    assert "noise" in fields
+    assert not left.noise.is_on
 
 
 def test_a_space_without_noise_is_stored_as_before_there_was_any() -> None:

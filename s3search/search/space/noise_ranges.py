@@ -41,6 +41,12 @@ class NoiseRanges(BaseModel):
             raise ValueError("s_noise: multiplies noise that no kind adds; name 'eta' or 'gamma'")
         return self
 
+    def __str__(self) -> str:
+        """As a message says it: "eta [0, 1], gamma [0, 0.5]", or "none"."""
+        named = [(kind.value, own) for kind, own in self.ranges.items()]
+        named += [("s_noise", self.s_noise)] if self.s_noise is not None else []
+        return ", ".join(f"{name} [{own[0]:g}, {own[1]:g}]" for name, own in named) or "none"
+
     @property
     def ranges(self) -> dict[NoiseKind, Range]:
         """The kinds that are possible, with the range of each one's amount."""
