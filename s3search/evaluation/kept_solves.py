@@ -16,6 +16,7 @@ Where they come to more than ``max_bytes``, those that were read the longest ago
 import hashlib
 import io
 import os
+import shutil
 import uuid
 import warnings
 from collections.abc import Callable, Sequence
@@ -35,7 +36,9 @@ from s3search.evaluation.noise import NoiseBank
 from s3search.files import arrays_in, cache_folder, write_bytes
 
 MOST_BYTES = 2**32
-"""That all files of a folder take."""
+"""That all files of a folder take, where its disk has not much more room."""
+
+_SHARE_OF_FREE = 1 / 10  # of a disk with much room: 50,000 large images take tens of GB
 
 _PROBES, _PROBE_SEED = 2, 0
 _ALIKE = 1e-3  # of its norm, an answer to the probe may differ between machines
@@ -144,13 +147,23 @@ class KeptSolves:
             total -= size
 
 
+def room_in(folder: Path) -> int:
+    """Bytes that the files of a folder may take: `MOST_BYTES`, or a tenth of what is free there;
+    the folder need not be there yet.
+    """
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    return max(MOST_BYTES, int(shutil.disk_usage(there).free * _SHARE_OF_FREE))
+
+
 def kept_solves(denoiser: Any, device: torch.device, model: str, batch_size: int) -> KeptSolves:
     """The solves of a denoiser in the folder where they are usually kept; ``model`` is its
     fingerprint.
     """
+    folder = cache_folder() / "solves"
     return KeptSolves(
         solver=FineSolver(denoiser, batch_size),
-        folder=cache_folder() / "solves",
+        folder=folder,
+        max_bytes=room_in(folder),
         model=model,
         probe=lambda: probed(denoiser, NoiseBank(denoiser, device)),
         captions=getattr(denoiser, "captions", None),

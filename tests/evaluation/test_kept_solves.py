@@ -1,5 +1,6 @@
 """Fine solves in files: read by whoever starts again, and never another model's."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from s3search.evaluation.evaluator import Evaluator
 from s3search.evaluation.fine import FineSolver
-from s3search.evaluation.kept_solves import KeptSolves, probed
+from s3search.evaluation.kept_solves import KeptSolves, probed, room_in
 from s3search.evaluation.noise import TARGET, NoiseBank
 from s3search.evaluation.spec import EvaluatorSpec, MetricSpec
 from s3search.processes import edm
@@ -125,6 +126,12 @@ def test_files_take_no_more_room_than_they_may(tmp_path: Path) -> None:
     assert last.n_solved == 0
     _targets(_bank(_Counting(), tmp_path, max_bytes=size - 1), seed=9, n_images=100)
     assert sum(each.stat().st_size for each in tmp_path.iterdir()) <= 3 * size
+
+
+def test_a_disk_with_much_room_lends_a_tenth_of_it(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    found = room_in(tmp_path / "not" / "there" / "yet")
+    assert found == pytest.approx(max(2**32, free / 10), rel=0.05)
 
 
 def test_where_nothing_can_be_written_one_warning_says_so(tmp_path: Path) -> None:
