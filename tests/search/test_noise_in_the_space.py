@@ -354,3 +354,18 @@ def test_one_call_more_keeps_the_distribution() -> None:
             gaussian_distance(compile_plan(s), mean, values)[0] for s in (schedule, more)
         )
         assert other == pytest.approx(own, rel=1e-9)
+
+
+@pytest.mark.parametrize("is_on", [False, True], ids=["without", "with"])
+def test_children_of_optimised_steps_with_noise_lie_in_the_space(is_on: bool) -> None:
+    problem = problem_of() if is_on else Problem(load_space("usf"), edm())
+    rng, n_noisy = np.random.default_rng(7), 0
+    for parent in (published.ddim(edm(), nfe=5, eta=0.5), published.dpmpp_2m_sde(edm(), nfe=5)):
+        free = as_coefficients(parent)
+        assert free.is_stochastic
+        for _ in range(20):
+            child = mutate(problem, free, rng)
+            assert misfit(problem, child) is None
+            assert child.nfe == 5
+            n_noisy += child.is_stochastic
+    assert (n_noisy > 0) is is_on
