@@ -53,7 +53,7 @@ def show_published(nfes: list[int]) -> None:
     evaluator = Evaluator(evaluator_spec(model="digits", features="digits", reference="digits"))
 
     def distance(each: PublishedSchedule, n_images: int, seed: int) -> float:
-        question = measure(each.schedule, rung=Rung.USER, n_images=n_images, noise_seed=seed)
+        question = measure(each.schedule, rung=Rung.SEARCH, n_images=n_images, noise_seed=seed)
         try:
             found = evaluator.evaluate(question).estimate
         except EvaluationFailed:
