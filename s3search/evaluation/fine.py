@@ -44,7 +44,7 @@ class FineSolver:
         return f"DPM-Solver++(2M), {self.nfe} calls, {self.denoiser.process!r}"
 
     def __call__(self, noise: Tensor, condition: dict[str, Tensor]) -> Tensor:
-        """Images (b, C, H, W) of noise (b, C, H, W) and conditions (b, ...)."""
+        """Images (b, ...) of noise (b, ...) and conditions (b, ...)."""
         made = self._fits.over(self._solved, noise, condition)
         self.n_solved += len(noise)
         return made

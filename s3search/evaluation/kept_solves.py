@@ -65,7 +65,7 @@ class KeptSolves:
         return self.solver.n_solved
 
     def __call__(self, noise: Tensor, condition: Condition) -> Tensor:
-        """The fine solve (b, C, H, W) of noise and conditions."""
+        """The fine solve (b, ...) of noise and conditions."""
         path = self.folder / f"{self._key(noise, condition)}.npz"
         kept = self._read(path, noise)
         if kept is not None:

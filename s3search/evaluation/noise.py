@@ -22,17 +22,17 @@ from s3search.evaluation.memory import bytes_of, room_on
 from s3search.solvers.step_noise import BLOCK, Draws, block_generator, block_noise
 
 TARGET = "target"
-"""The name of what images are compared with (b, C, H, W), among the conditions."""
+"""The name of what images are compared with (b, ...), among the conditions."""
 
 _Block = tuple[int, int, bool, int]
 """Seed, number, whether its conditions are held out, and how many of its images there are."""
 
 Drawn = tuple[Tensor, dict[str, Tensor]]
-"""Noise (b, C, H, W) and what each image is conditioned on (b, ...)."""
+"""Noise (b, ...) and what each image is conditioned on (b, ...)."""
 
 
 class Solves(Protocol):
-    """Makes targets (b, C, H, W) of noise (b, C, H, W) and conditions, and counts them."""
+    """Makes targets (b, ...) of noise (b, ...) and conditions, and counts them."""
 
     @property
     def n_solved(self) -> int:
@@ -83,7 +83,7 @@ class NoiseBank:
         solves: bool = True,
         whole_blocks: bool = True,
     ) -> Iterator[Drawn]:
-        """Noise (b, C, H, W) and condition, in batches of at most ``batch_size``, ``n_images`` in
+        """Noise (b, ...) and condition, in batches of at most ``batch_size``, ``n_images`` in
         all; a batch ends at every number of images in ``cuts``.
 
         With ``held_out`` the conditions are those that the model keeps for validation, if any;

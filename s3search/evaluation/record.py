@@ -21,6 +21,7 @@ from s3search.search.questions import (
     RealImages,
     Score,
 )
+from s3search.solvers.shapes import Shape
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,13 +68,13 @@ class Description:
     """What a search must know of the model without loading it."""
 
     process: NoiseProcess
-    sample_shape: tuple[int, int, int]
+    sample_shape: Shape
     extractor: str
     reference_digest: str
     reference_n: int | None
     model_fingerprint: str
     second_metric: tuple[str, str] | None  # extractor and reference digest
-    mean_image: Any  # nested lists (C, H, W); None when the reference is not made of such images
+    mean_image: Any  # nested lists of that shape; None without such real images
     device: str
     batch_size: int  # images through the network at once
     ems: EmsNodes | None = None

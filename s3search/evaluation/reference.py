@@ -91,8 +91,8 @@ def load_reference(
         return RealSide(images=kept, source=found)
     if not isinstance(found, Tensor):
         raise InvalidConfig(
-            "reference.images: expected a float tensor (N, C, H, W) in [-1, 1], an image source, "
-            f"or the path of a .npz with mu and sigma, found {found}"
+            "reference.images: expected a float tensor (N, C, H, W) in [-1, 1] or (N, ...), an "
+            f"image source, or the path of a .npz with mu and sigma, found {found}"
         )
     check_images(found)
     if len(found) < 2:

@@ -16,6 +16,7 @@ from s3search.models.statistics import GaussianStatistics
 from s3search.processes import NOISE_PROCESSES
 from s3search.rules import EmsStatistics
 from s3search.search.direction import Direction
+from s3search.solvers.shapes import checked_shape
 
 Precision = Literal["float32", "bfloat16"]
 PRECISIONS: Mapping[Precision, torch.dtype | None] = {
@@ -103,13 +104,13 @@ def load_model(spec: EvaluatorSpec) -> Any:
     for is_so, what, found in (
         (callable(model), "that is no callable D(x, t)", type(model).__name__),
         (isinstance(model.process, NOISE_PROCESSES), "of an unknown process", model.process),
-        (len(tuple(model.sample_shape)) == 3, "without (C, H, W)", model.sample_shape),
     ):
         if not is_so:
             raise InvalidConfig(
                 f"model.loader: {spec.model!r} returned a denoiser {what}: {found!r}; it has a "
-                "process of s3search.processes and sample_shape = (C, H, W)"
+                "process of s3search.processes"
             )
+    checked_shape(model.sample_shape, f"model.loader: sample_shape of {spec.model!r}")
     return model
 
 
@@ -121,14 +122,14 @@ def placed_model(model: Any, device: torch.device, *, is_live: bool) -> Any:
 
 
 def load_ems(path: str | Path, shape: tuple[int, ...] | None = None) -> EmsStatistics:
-    """The EMS in a file, for images of ``shape`` (C, H, W) if it is given; raises
+    """The EMS in a file, for images of ``shape`` if it is given; raises
     `InvalidConfig`.
     """
     try:
         found = EmsStatistics.load(path)
     except IncompatibleStatistics as error:
         raise InvalidConfig(f"statistics.ems: {error}") from error
-    if shape is not None and found.shape not in ((1, 1, 1), shape):
+    if shape is not None and not found.fits(shape):
         raise InvalidConfig(
             f"statistics.ems: {path} is for images of shape {found.shape}, the model makes {shape}"
         )
@@ -136,7 +137,7 @@ def load_ems(path: str | Path, shape: tuple[int, ...] | None = None) -> EmsStati
 
 
 def load_gaussian(path: str | Path, shape: tuple[int, ...] | None = None) -> GaussianStatistics:
-    """The Gaussian in a file, for images of ``shape`` (C, H, W) if it is given; raises
+    """The Gaussian in a file, for images of ``shape`` if it is given; raises
     `InvalidConfig`.
     """
     try:

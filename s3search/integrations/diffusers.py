@@ -62,6 +62,7 @@ from s3search.schedules.schedule import Schedule, StartKind
 from s3search.schedules.start_noise import with_one_draw
 from s3search.solvers.image_to_image import image_to_image_start
 from s3search.solvers.plan import compile_plan
+from s3search.solvers.shapes import over_the_rest
 from s3search.solvers.step_noise import Draws
 
 _log = logging.get_logger(__name__)
@@ -280,9 +281,8 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
         self._holds_image = self._holds_image or self._step_index is None
         times = [self._model.process_time(float(t)) for t in timesteps.flatten()]
         levels = [level(self._model.process, t) for t in times]
-        shape = (-1,) + (1,) * (original_samples.dim() - 1)
-        alpha = noise.new_tensor([at.alpha for at in levels]).reshape(shape)
-        sigma = noise.new_tensor([at.sigma for at in levels]).reshape(shape)
+        alpha = over_the_rest(noise.new_tensor([at.alpha for at in levels]), noise)
+        sigma = over_the_rest(noise.new_tensor([at.sigma for at in levels]), noise)
         return alpha * original_samples + sigma * noise
 
     def scale_noise(self, sample: Tensor, timestep: Tensor, noise: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from s3search.errors import InvalidSchedule
 from s3search.models.diffusers.scheduler_config import PipelineModel
 from s3search.solvers.plan import Plan
 from s3search.solvers.sample import advance
+from s3search.solvers.shapes import over_the_rest, without_variance
 from s3search.solvers.start_map import jumped
 from s3search.solvers.step_noise import Draws, nothing
 
@@ -41,8 +42,7 @@ class Threshold:
                 return x0.clamp(-self.clip_range, self.clip_range)
             case Thresholding.DYNAMIC:
                 size = torch.quantile(x0.abs().flatten(1), self.ratio, dim=1)
-                size = size.clamp(1.0, max(1.0, self.largest))
-                size = size.reshape(-1, *(1 for _ in x0.shape[1:]))
+                size = over_the_rest(size.clamp(1.0, max(1.0, self.largest)), x0)
                 return x0.clamp(-size, size) / size
             case _:
                 return x0
@@ -117,8 +117,8 @@ class Replay:
             self._states = self._analytic_states(sample)
             x = self._states[-1].to(sample.dtype).to(x.dtype)  # as the network saw it
         self._states[row:] = [x]
-        if self._model.learns_variance and model_output.shape[1] == 2 * sample.shape[1]:
-            model_output = model_output[:, : sample.shape[1]]
+        if self._model.learns_variance:
+            model_output = without_variance(model_output, sample)
         a, b = self._model.x0_weights(self.plan.call_levels[call])
         x0 = a * x + b * model_output.to(x.dtype)
         self._predictions.append(self._threshold(x0))

@@ -13,6 +13,7 @@ from torch import Tensor
 from s3search.errors import InvalidConfig
 from s3search.processes import NoiseProcess, VpDiscrete
 from s3search.solvers.sample import Denoiser
+from s3search.solvers.shapes import over_the_rest
 
 
 class _Thresholded:
@@ -25,8 +26,8 @@ class _Thresholded:
         x0 = self._denoiser(x, t, **condition)
         flat = x0.abs().flatten(1)
         wide = flat if flat.dtype == torch.float64 else flat.float()
-        s = torch.quantile(wide, self._ratio, dim=1).clamp(min=self._max_value).to(x0.dtype)
-        s = s.reshape(-1, *[1] * (x0.ndim - 1))
+        s = torch.quantile(wide, self._ratio, dim=1).clamp(min=self._max_value)
+        s = over_the_rest(s, x0)
         return torch.minimum(torch.maximum(x0, -s), s) / s
 
 
@@ -59,15 +60,14 @@ class _VarianceMatched:
         x0 = self._denoiser(x, network_time.to(t.dtype), **condition)
         # eps = (x - a' D) / s' as the network saw it, then the data that belongs to it at t:
         # (x - s eps) / a = D + (1 - s / s') x / a + (s a' / (s' a) - 1) D
-        shape = (-1, *[1] * (x.ndim - 1))
         alpha, sigma = self.process.alpha(t_wide), self.process.sigma(t_wide)
         ratio = sigma / self.process.sigma(network_time)
         is_same = network_time == t_wide  # exactly D there, also at alpha = 0
         of_x = torch.where(is_same, 0.0, (1.0 - ratio) / alpha)
         of_x0 = torch.where(is_same, 1.0, ratio * self.process.alpha(network_time) / alpha)
-        return of_x.to(x).reshape(shape) * x + of_x0.to(x).reshape(shape) * x0
+        return over_the_rest(of_x, x) * x + over_the_rest(of_x0, x) * x0
 
-    def _nearest(self, x: Tensor, t: Tensor) -> Tensor:  # (B, C, H, W), (B,) -> (B,)
+    def _nearest(self, x: Tensor, t: Tensor) -> Tensor:  # (B, ...), (B,) -> (B,)
         """The time of each sample's window whose sigma^2 is nearest to its pixel variance."""
         variance = x.double().flatten(1).var(dim=1)
         low, high = self.process.time_range

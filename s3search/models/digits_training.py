@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from s3search.models import digits
+from s3search.solvers.shapes import over_the_rest
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 Progress = Callable[[str, int, int, float], None]
@@ -103,10 +104,10 @@ def _denoising_loss(
     noise = torch.randn(x0.shape, generator=generator)
     dropped = torch.rand(n, generator=generator) < LABEL_DROPOUT
     predicted = model(
-        x0 + sigma.view(-1, 1, 1, 1) * noise, sigma, labels.where(~dropped, digits.NULL_LABEL)
+        x0 + over_the_rest(sigma, x0) * noise, sigma, labels.where(~dropped, digits.NULL_LABEL)
     )
     weight = (sigma**2 + digits.SIGMA_DATA**2) / (sigma * digits.SIGMA_DATA) ** 2
-    return torch.mean(weight.view(-1, 1, 1, 1) * (predicted - x0) ** 2)
+    return torch.mean(over_the_rest(weight, x0) * (predicted - x0) ** 2)
 
 
 def _train_features(

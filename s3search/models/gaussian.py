@@ -15,10 +15,9 @@ plan is linear in states and predictions, a plan maps the initial unit noise z t
 with variance G_noise^2 + sum_r G_r^2 along each mode, and its Frechet distance to the data is a
 sum over modes.
 
-Shapes: B samples or plans, M = C H W modes, K components.
+Shapes: B samples or plans, M modes, the numbers in a sample, K components.
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +28,7 @@ from torch import Tensor
 from s3search.errors import IncompatibleStatistics
 from s3search.processes import NoiseProcess
 from s3search.solvers.plan import Plan, PlanBatch
+from s3search.solvers.shapes import SHAPES, Shape
 
 Array = npt.NDArray[np.float64]
 
@@ -43,7 +43,7 @@ class GaussianDenoiser:
     def __init__(
         self,
         process: NoiseProcess,
-        mean: Tensor,  # (C, H, W)
+        mean: Tensor,  # of the samples' shape
         eigenvalues: Tensor,  # (M,)
         eigenvectors: Tensor | None = None,  # (M, M)
     ) -> None:
@@ -58,7 +58,7 @@ class GaussianDenoiser:
                 f"eigenvectors must be {(n_modes, n_modes)}, found {tuple(eigenvectors.shape)}"
             )
         self.process = process
-        self.sample_shape = _image_shape(mean)
+        self.sample_shape = _shape_of(mean)
         self.mean = mean.double().flatten()
         self.eigenvalues = eigenvalues.double()
         self.eigenvectors = None if eigenvectors is None else eigenvectors.double()
@@ -66,12 +66,12 @@ class GaussianDenoiser:
     @staticmethod
     def of_covariance(
         process: NoiseProcess, mean: Tensor, covariance: Tensor
-    ) -> "GaussianDenoiser":  # (C, H, W), (M, M)
+    ) -> "GaussianDenoiser":  # the samples' shape, (M, M)
         """The denoiser for a full covariance; negative rounding of its eigenvalues is cut off."""
         values, vectors = torch.linalg.eigh(covariance.double())
         return GaussianDenoiser(process, mean, values.clamp(min=0.0), vectors)
 
-    def __call__(self, x: Tensor, t: Tensor, **condition: Any) -> Tensor:  # (B, C, H, W), (B,)
+    def __call__(self, x: Tensor, t: Tensor, **condition: Any) -> Tensor:  # (B, ...), (B,)
         """D(x, t): the mean of x_0 given x; takes no condition."""
         _refuse(condition)
         alpha, sigma = _level_columns(self.process, t, x)
@@ -109,17 +109,17 @@ class GaussianMixture:
     def __init__(
         self,
         process: NoiseProcess,
-        means: Tensor,  # (K, C, H, W)
+        means: Tensor,  # (K, ...)
         stds: Tensor,  # (K,)
         weights: Tensor,  # (K,)
     ) -> None:
         self.process = process
-        self.sample_shape = _image_shape(means[0])
+        self.sample_shape = _shape_of(means[0])
         self.means = means.double().flatten(1)
         self.stds = stds.double()
         self.weights = weights.double()
 
-    def __call__(self, x: Tensor, t: Tensor, **condition: Any) -> Tensor:  # (B, C, H, W), (B,)
+    def __call__(self, x: Tensor, t: Tensor, **condition: Any) -> Tensor:  # (B, ...), (B,)
         """D(x, t): the mean of x_0 given x; takes no condition."""
         _refuse(condition)
         alpha, sigma = _level_columns(self.process, t, x)
@@ -193,7 +193,7 @@ def eigenmode_gains(plans: PlanBatch | Plan, eigenvalues: Array) -> EigenmodeGai
 
 def gaussian_distance(
     plans: PlanBatch | Plan,
-    mean: Array,  # (M,) or (C, H, W)
+    mean: Array,  # (M,) or the samples' shape
     eigenvalues: Array,  # (M,)
     eigenvectors: Array | None = None,  # (M, M); None: the pixel axes
 ) -> Array:  # (B,)
@@ -246,8 +246,9 @@ def _refuse(condition: dict[str, Any]) -> None:
         raise TypeError(f"a closed-form denoiser takes no condition, found {sorted(condition)}")
 
 
-def _image_shape(mean: Tensor | Sequence[Any]) -> tuple[int, int, int]:
-    shape = torch.as_tensor(mean).shape
-    if len(shape) != 3:
-        raise IncompatibleStatistics(f"expected a (C, H, W) image, found shape {tuple(shape)}")
-    return shape[0], shape[1], shape[2]
+def _shape_of(mean: Tensor) -> Shape:
+    if mean.ndim == 0:
+        raise IncompatibleStatistics(
+            f"mean: needs the shape of a sample, such as {SHAPES}, found a single number"
+        )
+    return tuple(mean.shape)

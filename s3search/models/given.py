@@ -7,14 +7,13 @@ from torch import Tensor, nn
 
 from s3search.processes import NoiseProcess
 from s3search.solvers.sample import Denoiser
-
-Shape = tuple[int, int, int]  # (C, H, W)
+from s3search.solvers.shapes import Shape
 
 
 def given_denoiser(
     network: Callable[..., Tensor], process: NoiseProcess, sample_shape: Shape
 ) -> Denoiser:
-    """Any callable D(x, t, **condition) -> x0 with its process and the shape of its images.
+    """Any callable D(x, t, **condition) -> x0 with its process and the shape of its samples.
 
     The callable itself is called, never a copy; of a module a module is made.  What else it has
     (``condition``, ``decode``) is found on the denoiser too.

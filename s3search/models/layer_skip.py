@@ -28,6 +28,7 @@ from torch.utils.flop_counter import flop_registry
 
 from s3search.errors import EvaluationFailed
 from s3search.schedules.layers import Layer, Layers
+from s3search.solvers.sample import Denoiser
 
 Key = int | str  # a positional argument, or a keyword
 Edge = tuple[Node, int]
@@ -131,8 +132,8 @@ def one_image(denoiser: nn.Module) -> tuple[Tensor, Tensor, Mapping[str, Tensor]
     """A state, a time in the middle of the process and a condition, for one image."""
     device = next((p.device for p in denoiser.parameters()), torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
-    shape: tuple[int, int, int] = denoiser.sample_shape  # type: ignore[assignment] # of denoisers
-    process = cast("Any", denoiser.process)
+    given = cast("Denoiser", denoiser)
+    shape, process = given.sample_shape, given.process
     low, high = process.time_range
     t = torch.full((1,), (low + high) / 2, device=device)
     noise = torch.randn((1, *shape), generator=generator).to(device)

@@ -87,7 +87,7 @@ class MixtureDenoiser:
 
 def fit_mixture(
     axes: PrincipalAxes,
-    images: Tensor,  # (N, C, H, W)
+    images: Tensor,  # (N, ...)
     *,
     n_components: int,
     labels: Tensor | None = None,  # (N,)
@@ -150,7 +150,7 @@ class MixtureSampler:
     """Runs plans on an image mixture, always from the same noises; in the noises' dtype.
 
     A ``cache`` keeps the answers to calls that many plans have in common, as their first ones.
-    ``step_noise`` gives what a row draws, like ``noise`` (B, C, H, W) and the same whatever the
+    ``step_noise`` gives what a row draws, like ``noise`` (B, ...) and the same whatever the
     plan; without it plans draw nothing.
     """
 
@@ -172,7 +172,7 @@ class MixtureSampler:
         self._drawn: OrderedDict[int, tuple[Tensor, Tensor]] = OrderedDict()  # by row
 
     def images(self, plan: Plan) -> Tensor:
-        """The images (B, C, H, W) that a plan without weights per pixel or a jump makes."""
+        """The images (B, ...) that a plan without weights per pixel or a jump makes."""
         if plan.pixel_rows or plan.start_map is not None:
             raise IncompatibleStatistics(
                 "a mixture runs plans of numbers; v3 steps and Gaussian jumps act on pixels"
@@ -222,7 +222,7 @@ class MixtureSampler:
                 self._drawn.popitem(last=False)
         return self._drawn[row]
 
-    def _divided(self, noise: Tensor) -> tuple[Tensor, Tensor]:  # (B, C, H, W)
+    def _divided(self, noise: Tensor) -> tuple[Tensor, Tensor]:  # (B, ...)
         """Noise inside the P directions (B, P) and outside (B, M)."""
         flat = noise.detach().double().cpu().flatten(1)
         inside = (flat @ self._axes.directions).to(self._directions)

@@ -28,6 +28,7 @@ from s3search.errors import InvalidConfig
 from s3search.models.given import GivenCallable, GivenModule
 from s3search.processes import NOISE_PROCESSES, NoiseProcess
 from s3search.solvers.sample import Denoiser
+from s3search.solvers.shapes import checked_shape, over_the_rest, without_variance
 
 Number = TypeVar("Number", float, Tensor)
 
@@ -191,9 +192,9 @@ def _adapted(  # one parameter per keyword
     shape = getattr(network, "sample_shape", None) if sample_shape is None else sample_shape
     if shape is None:
         raise InvalidConfig(f"from_{_WORDS[output]}: give sample_shape=(C, H, W)")
-    channels, height, width = shape
+    own = checked_shape(shape, f"from_{_WORDS[output]}: sample_shape")
     kind = AdaptedModule if isinstance(network, nn.Module) else AdaptedCallable
-    made: Any = kind(network, process, (channels, height, width))
+    made: Any = kind(network, process, own)
     made.output, made.time, made.sigma_data = output, time, sigma_data
     return made  # type: ignore[no-any-return]
 
@@ -217,15 +218,15 @@ def _clean_image(denoiser: Any, x: Tensor, t: Tensor, condition: dict[str, Any])
     """D = a x + b F, with a and b computed in float64."""
     process, output, sigma_data = denoiser.process, denoiser.output, denoiser.sigma_data
     t = t.clamp(max=_latest(process, output))
-    wide, shape = t.double(), (-1, *[1] * (x.ndim - 1))
+    wide = t.double()
     alpha, sigma = process.alpha(wide), process.sigma(wide)
     seen = x
     if sigma_data is not None:
         scale = torch.rsqrt((alpha * sigma_data) ** 2 + sigma**2)
-        seen = x * scale.to(x).reshape(shape)
+        seen = x * over_the_rest(scale, x)
     at = denoiser.time(t) if callable(denoiser.time) else t * denoiser.time
     f = _tensor_of(denoiser.network(seen, at, **condition), x)
-    a, b = (each.to(x).reshape(shape) for each in weights_of(output, alpha, sigma))
+    a, b = (over_the_rest(each, x) for each in weights_of(output, alpha, sigma))
     clean: Tensor = a * x + b * f
     return clean
 
@@ -245,6 +246,4 @@ def _tensor_of(answer: Any, x: Tensor) -> Tensor:
             f"the network returned a {type(answer).__name__}; an adapter takes a tensor, or an "
             "object whose `sample` is one"
         )
-    channels = x.shape[1]
-    has_variance = found.ndim == x.ndim and found.shape[1] == 2 * channels
-    return (found[:, :channels] if has_variance else found).to(x.dtype)
+    return without_variance(found, x).to(x.dtype)

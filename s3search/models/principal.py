@@ -3,7 +3,7 @@ r"""A Gaussian over images in its principal axes, and the distance a plan leaves
 The covariance is kept as its P leading eigenpairs V diag(l) V^T and one variance ``rest`` for
 each of the other M - P directions, so that it costs P M numbers whatever the images' size.
 
-Shapes: N images, M = C H W pixels, P directions, B plans.
+Shapes: N images, M numbers in each, P directions, B plans.
 """
 
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from torch import Tensor
 from s3search.errors import IncompatibleStatistics
 from s3search.models.gaussian import eigenmode_gains
 from s3search.solvers.plan import Plan, PlanBatch
+from s3search.solvers.shapes import Shape
 
 Array = npt.NDArray[np.float64]
 
@@ -26,7 +27,7 @@ _ROUNDING = 1e-12  # of the largest eigenvalue; what lies below is no direction 
 class PrincipalAxes:
     """N(mean, V diag(variances) V^T + rest (1 - V V^T)); float64, on the CPU."""
 
-    shape: tuple[int, int, int]  # (C, H, W)
+    shape: Shape
     mean: Tensor  # (M,)
     directions: Tensor  # (M, P): V, orthonormal columns
     variances: Tensor  # (P,), falling
@@ -43,7 +44,7 @@ class PrincipalAxes:
         return x - inside
 
 
-def principal_axes(images: Tensor, n: int) -> PrincipalAxes:  # (N, C, H, W)
+def principal_axes(images: Tensor, n: int) -> PrincipalAxes:  # (N, ...)
     """The axes of the images' own mean and covariance; fewer than n where they span fewer."""
     x = images.detach().double().cpu().flatten(1)
     if len(x) < 2 or bool((x == x[0]).all()):
@@ -64,7 +65,7 @@ def principal_axes(images: Tensor, n: int) -> PrincipalAxes:  # (N, C, H, W)
     total = float(centred.square().sum()) / (len(x) - 1)
     n_rest = x.shape[1] - len(variances)
     return PrincipalAxes(
-        shape=(images.shape[1], images.shape[2], images.shape[3]),
+        shape=tuple(images.shape[1:]),
         mean=mean,
         directions=vectors[:, spanned].contiguous(),
         variances=variances,

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from s3search.models.given import GivenCallable, GivenModule
 from s3search.processes import NoiseProcess
 from s3search.solvers.sample import Denoiser
+from s3search.solvers.shapes import over_the_rest
 from s3search.solvers.trainable import trained_range
 
 _OF_ITS_PROCESS = ("output", "own_sampler", "pipeline")  # which the view does not have
@@ -69,8 +70,7 @@ def _denoised(view: Any, x: Tensor, t: Tensor, condition: dict[str, Any]) -> Ten
     wide = t.double()
     there = _time_of_equal_lam(process, inner.process, wide)
     scale = _size(inner.process, there) / _size(process, wide)
-    shape = (-1, *[1] * (x.ndim - 1))
-    answer: Tensor = inner(scale.to(x).reshape(shape) * x, there.to(t), **condition)
+    answer: Tensor = inner(over_the_rest(scale, x) * x, there.to(t), **condition)
     return answer
 
 

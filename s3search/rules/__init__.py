@@ -6,6 +6,7 @@ A new solver is one module with one rule class, and a place among those register
 
 from s3search.rules.adams import Adams
 from s3search.rules.adams_time import AdamsTime, clock_of
+from s3search.rules.arrays import NumberArray, number_array
 from s3search.rules.base import (
     INVARIANT_TOLERANCE,
     MAX_ORDER,
@@ -75,6 +76,7 @@ __all__ = [
     "NoiseKind",
     "NoisePath",
     "Number",
+    "NumberArray",
     "Objection",
     "Point",
     "Prediction",
@@ -97,6 +99,7 @@ __all__ = [
     "clock_of",
     "families",
     "level",
+    "number_array",
     "refuse_pure_noise",
     "register",
     "registered",

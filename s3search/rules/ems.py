@@ -16,7 +16,8 @@ E_0 = e^(-L_i - S_i) (I_j - I_i) and drift = e^(-L_i) (C_j - C_i - B_i (I_j - I_
 lam, f and x / alpha are the same for a model whatever its process is called, so statistics survive
 a change of process.  They belong to one checkpoint and one guidance scale.
 
-Shapes: (n + 1, C, H, W) float64; (n + 1, 1, 1, 1) holds for images of any shape.
+Shapes: (n + 1, ...) float64, behind the nodes that of a sample; one number for each node,
+(n + 1, 1, 1, 1), holds for samples of any shape.
 """
 
 import hashlib
@@ -85,7 +86,7 @@ class EmsStatistics:
 
     lam_start: float
     lam_end: float
-    l: Array  # (n + 1, C, H, W)  # noqa: E741  # the paper's letter
+    l: Array  # (n + 1, ...)  # noqa: E741  # the paper's letter
     s: Array
     b: Array
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -101,9 +102,9 @@ class EmsStatistics:
             )
         for name in ("l", "s", "b"):
             values = np.array(getattr(self, name), dtype=np.float64)
-            if values.ndim != 4 or len(values) < 2:
+            if values.ndim < 2 or len(values) < 2:
                 raise IncompatibleStatistics(
-                    f"EMS {name} has shape (nodes, C, H, W) with two nodes or more, "
+                    f"EMS {name} has shape (nodes, ...) with two nodes or more, "
                     f"found {values.shape}"
                 )
             if values.shape != np.shape(self.l):
@@ -136,10 +137,13 @@ class EmsStatistics:
         return len(self.l) - 1
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the images the statistics are for; (1, 1, 1) fits all."""
-        _, channels, height, width = self.l.shape
-        return channels, height, width
+    def shape(self) -> tuple[int, ...]:
+        """That of the samples the statistics are for."""
+        return self.l.shape[1:]
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether they are for samples of this ``shape``, or for all."""
+        return math.prod(self.shape) == 1 or self.shape == shape
 
     @cached_property
     def lams(self) -> Array:

@@ -11,7 +11,7 @@ coefficients that a plan stores.  A form is a sum of coefficients times symbols:
     OFFSET     the number 1: a term without state, prediction or image
 
 Coefficients are Python floats: at a few dozen terms per step, plain floats beat arrays by a factor
-of ten.  A coefficient may also be a float64 array that broadcasts to (C, H, W), one weight per
+of ten.  A coefficient may also be a float64 array that broadcasts to a sample, one weight per
 pixel, as DPM-Solver-v3 needs them.
 """
 

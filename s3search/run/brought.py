@@ -23,6 +23,7 @@ from s3search.metrics.references.source import check_images
 from s3search.models.diffusers.loading import denoiser_of, is_pipeline
 from s3search.models.given import given_denoiser
 from s3search.processes import NOISE_PROCESSES, NoiseProcess
+from s3search.solvers.shapes import SHAPES, are_pictures, checked_shape
 from s3search.study.file.metric_tables import DISTANCES
 
 
@@ -102,7 +103,7 @@ def metric_of(metric: Any, features: Any) -> Brought:
     if isinstance(metric, str) or (callable(metric) and not isinstance(metric, type)):
         return measure_of("metric", {"score": metric})
     raise InvalidConfig(
-        "metric: needs a score (images (B, C, H, W), **given) -> (B,), a name "
+        "metric: needs a score (images (B, ...), **given) -> (B,), a name "
         f"({', '.join([*DISTANCES, *SCORES])}, 'package.module:function'), or the table [metric] "
         f"of a study file as a mapping, found {_found(metric)}"
     )
@@ -117,7 +118,7 @@ def features_of(keyword: str, features: Any) -> Brought:
     if isinstance(features, str) or (callable(features) and not isinstance(features, type)):
         return measure_of(keyword, {"features": features})
     raise InvalidConfig(
-        f"{keyword}: needs a callable from images (B, C, H, W) in [-1, 1] to features (B, d), or "
+        f"{keyword}: needs a callable from images (B, ...) to features (B, d), or "
         f"a name ({', '.join(FEATURES)}, 'package.module:function'), found {_found(features)}"
     )
 
@@ -150,7 +151,7 @@ def reference_of(reference: Any, model: Any) -> Brought:
         case Mapping():
             return Brought(table=dict(reference))
         case Tensor() | np.ndarray():
-            images = _images(reference)
+            images = _images(reference, model)
             table = {"images": LIVE, "object": "images", "n": len(images)}
             return Brought(table={**table, "digest": content_digest(images)}, live=images)
         case ImageSource():
@@ -158,7 +159,8 @@ def reference_of(reference: Any, model: Any) -> Brought:
             digest = {} if reference.digest is None else {"digest": reference.digest}
             return Brought(table={**table, **digest}, live=reference)
     raise InvalidConfig(
-        "reference: needs real images as a float tensor (N, C, H, W) in [-1, 1], a folder of "
+        "reference: needs real images as a float tensor (N, C, H, W) in [-1, 1], or real samples "
+        "of the shape that the model makes, (N, ...), a folder of "
         f"pictures, a .npz with mu and sigma, or a name ({', '.join(REFERENCES)}, "
         f"'package.module:function'), found {_found(reference)}"
     )
@@ -187,26 +189,17 @@ def _denoiser(model: Any, process: NoiseProcess | None, sample_shape: Sequence[i
             raise InvalidConfig(
                 f"model: this {label_of(model)} has no {key!r}; give process=s3search.processes."
                 "edm() (or vp_linear(), vp_cosine(), vp_discrete(), flow()) and "
-                "sample_shape=(C, H, W)"
+                f"sample_shape, such as {SHAPES}"
             )
     if not isinstance(own_process, NOISE_PROCESSES):
         raise InvalidConfig(
             "process: needs one of s3search.processes: edm(), vp_linear(), vp_cosine(), "
             f"vp_discrete() or flow(), found {_found(own_process)}"
         )
-    shape = _shape(own_shape)
+    shape = checked_shape(own_shape, "sample_shape")
     if process is None and sample_shape is None:
         return model
     return given_denoiser(model, own_process, shape)
-
-
-def _shape(found: Any) -> tuple[int, int, int]:
-    sides = list(found) if isinstance(found, Sequence) and not isinstance(found, str) else []
-    if len(sides) != 3 or not all(isinstance(side, int) and side > 0 for side in sides):
-        raise InvalidConfig(
-            f"sample_shape: needs (C, H, W), three whole numbers above 0, found {found!r}"
-        )
-    return sides[0], sides[1], sides[2]
 
 
 def _named(reference: str | Path, model: Any) -> dict[str, Any]:
@@ -226,19 +219,25 @@ def _named(reference: str | Path, model: Any) -> dict[str, Any]:
     )
 
 
-def _images(found: Any) -> Tensor:
-    """Real images, float32 on the CPU; no copy is made of what is both."""
+def _images(found: Any, model: Any) -> Tensor:
+    """Real images of the rank that a live model makes, float32 on the CPU; no copy is made of
+    what is both.
+    """
     images = torch.as_tensor(found).detach()
-    if images.ndim != 4 or not images.is_floating_point():
+    shape = None if getattr(model, "decode", None) else getattr(model, "sample_shape", None)
+    fits = images.ndim > 1 if shape is None else images.ndim == len(shape) + 1
+    if not fits or not images.is_floating_point():
+        made = "" if shape is None else f", the model makes {tuple(shape)}"
         raise InvalidConfig(
-            "reference: needs real images as floats (N, C, H, W) in [-1, 1], found "
-            f"{images.dtype} {tuple(images.shape)}; bytes (N, H, W, C) become that by "
+            "reference: needs real images as floats (N, C, H, W) in [-1, 1], or real samples of "
+            f"the rank that the model makes, (N, ...), found {images.dtype} "
+            f"{tuple(images.shape)}{made}; bytes (N, H, W, C) become images by "
             "images.permute(0, 3, 1, 2).float() / 127.5 - 1"
         )
     if len(images) < 2:
         raise InvalidConfig(f"reference: needs at least 2 real images, found {len(images)}")
     check_images(images)
-    if float(images.min()) >= 0.0:
+    if are_pictures(images) and float(images.min()) >= 0.0:
         raise InvalidConfig(
             f"reference: needs values in [-1, 1], found {float(images.min()):g} to "
             f"{float(images.max()):g}, as of images in [0, 1]; these become that by "

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from s3search.rules import Number
+from s3search.rules import Number, NumberArray
 
 MOST_SKEWED = 1e-6  # statistics rounded to float32 are still taken
 
@@ -28,21 +28,18 @@ def skewness(vectors: npt.NDArray[np.float64]) -> float:
 
 
 class GaussianJump(BaseModel):
-    """Where the jump starts, and the Gaussian; M = C H W pixels, K directions."""
+    """Where the jump starts, and the Gaussian; M numbers in a sample, K directions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     from_time: Number
-    mean: tuple[tuple[tuple[Number, ...], ...], ...]  # (C, H, W)
+    mean: NumberArray  # of the samples' shape
     eigenvalues: tuple[Number, ...] = ()  # (K,)
     eigenvectors: tuple[tuple[Number, ...], ...] = ()  # (K, M): one unit vector per row
     rest: Number = Field(default=0.0, ge=0.0)
 
     @model_validator(mode="after")
     def _statistics_fit(self) -> "GaussianJump":
-        shapes = {(len(plane), len(row)) for plane in self.mean for row in plane}
-        if len(shapes) != 1:
-            raise ValueError("mean is not a rectangular (C, H, W) array")
         n_pixels = np.array(self.mean).size
         if len(self.eigenvalues) != len(self.eigenvectors) or min(self.eigenvalues, default=0) < 0:
             raise ValueError(

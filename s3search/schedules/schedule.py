@@ -36,7 +36,17 @@ from pydantic import (
 from s3search.errors import InvalidConfig, InvalidSchedule, nearest
 from s3search.files import text_of, write_text
 from s3search.processes import NoiseProcess
-from s3search.rules import AnyRule, Free, Index, Level, NoiseKind, Number, StepNoise, level
+from s3search.rules import (
+    AnyRule,
+    Free,
+    Index,
+    Level,
+    NoiseKind,
+    Number,
+    NumberArray,
+    StepNoise,
+    level,
+)
 from s3search.rules.compensation import AnyCompensation
 from s3search.schedules.in_words import InWords
 from s3search.schedules.jump import GaussianJump
@@ -86,8 +96,8 @@ class Start(_Frozen):
     """The first prediction; all kinds but `network` save one call (USF's analytic first step).
 
     `unit_noise` is what USF's VP code does under the name zero_x0 (and diff-sampler's first
-    slope); `zero_x0` is the clean rule. ``image`` is the mean image, nested lists of shape (C, H,
-    W), for `average_x0`.  ``network_time`` is the time of the first network call (see `Step`).
+    slope); `zero_x0` is the clean rule. ``image`` is the mean image, nested lists of the samples'
+    shape, for `average_x0`.  ``network_time`` is the time of the first network call (see `Step`).
     ``jump`` makes the state at times[0] from noise at an earlier time, in closed form.
     ``noise_scale`` is what unit noise is multiplied by to make the state at times[0], where that
     is not the noise of its level, sigma: pipelines whose first level is not the noisiest one begin
@@ -96,7 +106,7 @@ class Start(_Frozen):
     """
 
     kind: StartKind = StartKind.NETWORK
-    image: tuple[tuple[tuple[Number, ...], ...], ...] | None = None
+    image: NumberArray | None = None
     network_time: Number | None = None
     jump: GaussianJump | None = None
     noise_scale: Annotated[Number, Field(gt=0.0)] | None = None
@@ -118,10 +128,6 @@ class Start(_Frozen):
             raise ValueError("noise: only a start 'network' without jump and noise_scale takes it")
         if self.noise_scale is not None and self.jump is not None:
             raise ValueError("noise_scale: a jump has its own scale of noise; give one of the two")
-        if self.image is not None:
-            shapes = {(len(plane), len(row)) for plane in self.image for row in plane}
-            if len(shapes) != 1:
-                raise ValueError("image is not a rectangular (C, H, W) array")
         return self
 
 

@@ -38,8 +38,8 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class PixelRow:
-    """The part of a row that differs per pixel: weights (C, H, W) of states and predictions, and
-    the offset.
+    """The part of a row that differs per pixel: weights of a sample's shape, or of one number, of
+    states and predictions, and the offset.
     """
 
     p: Mapping[int, Array]
@@ -49,10 +49,11 @@ class PixelRow:
     def added_to(
         self, total: Tensor, states: Sequence[Tensor], predictions: Sequence[Tensor]
     ) -> Tensor:
-        """``total`` (B, C, H, W) plus these terms, in its dtype."""
+        """``total`` (B, ...) plus these terms, in its dtype."""
 
         def here(values: Array) -> Tensor:
-            return torch.tensor(values, dtype=total.dtype, device=total.device)
+            own = values.reshape(()) if values.size == 1 else values  # for states of any rank
+            return torch.tensor(own, dtype=total.dtype, device=total.device)
 
         total = total + here(self.offset)
         for weights, tensors in ((self.p, states), (self.q, predictions)):
@@ -71,7 +72,7 @@ class Plan:
     q: Array  # (R, E)
     constant: Array  # (R,)
     noise: Array  # (R,)
-    image: Array | None  # (C, H, W)
+    image: Array | None  # of a sample's shape
     evaluated: tuple[int, ...]  # (E,) the row each call sees
     network_times: tuple[float, ...]  # (E,)
     noise_scale: float  # the factor on unit noise that the run begins with: sigma(t_0) as a rule
@@ -100,18 +101,19 @@ class Plan:
 
     @property
     def pixel_shape(self) -> tuple[int, ...] | None:
-        """(C, H, W) of the images that the plan is for, None if it is for any."""
-        shapes = [row.offset.shape for row in self.pixel_rows.values()]
+        """That of the samples that the plan is for, None if it is for any."""
+        offsets = [row.offset for row in self.pixel_rows.values()]
+        shapes = [offset.shape for offset in offsets if offset.size > 1]
         return np.broadcast_shapes(*shapes) if shapes else None
 
     def first_state(self, noise: Tensor) -> Tensor:
-        """x_0 (B, C, H, W) of ``noise`` ~ N(0, I), in its dtype."""
+        """x_0 (B, ...) of ``noise`` ~ N(0, I), in its dtype."""
         return jumped(self.start_map, noise * self.noise_scale)
 
     def next_state(
         self, states: Sequence[Tensor], predictions: Sequence[Tensor], draws: Draws = nothing
     ) -> Tensor:
-        """x (B, C, H, W) of the first row that is not in ``states``; zero weights cost nothing."""
+        """x (B, ...) of the first row that is not in ``states``; zero weights cost nothing."""
         row, total = len(states), None
         weights = (*self.p[row, :row].tolist(), *self.q[row, : len(predictions)].tolist())
         for weight, tensor in zip(weights, (*states, *predictions), strict=True):
@@ -135,8 +137,9 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """The portable table: per row its weights, and the time of the call on it (or null).
 
-        A weight that differs per pixel is a nested list (C, H, W) in the place of a number, and
-        its row has an "offset" (C, H, W) to add.  A row that draws noise has its weight, "noise".
+        A weight that differs per pixel is a nested list in the place of a number, and its row has
+        an "offset" to add, both of a sample's shape.  A row that draws noise has its weight,
+        "noise".
         """
         calls = dict(zip(self.evaluated, self.network_times, strict=True))
         rows: list[dict[str, Any]] = [
@@ -224,6 +227,8 @@ def _pixel_row(row: LinearForm, analytic: bool, image: Any) -> PixelRow:
             q[symbol // 2 - analytic] = np.broadcast_to(c, shape)
         else:
             p[symbol // 2] = np.broadcast_to(c, shape)
+    if image is not None and offset.size == np.size(image):  # statistics may be one number
+        offset = offset.reshape(np.shape(image))
     return PixelRow(p=p, q=q, offset=offset)
 
 

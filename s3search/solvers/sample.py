@@ -22,6 +22,7 @@ from s3search.errors import IncompatibleStatistics, InvalidSchedule
 from s3search.processes import NoiseProcess
 from s3search.solvers.plan import Plan
 from s3search.solvers.prefix import call_keys
+from s3search.solvers.shapes import Shape
 from s3search.solvers.step_noise import Draws, from_generator, given, nothing, of_seed
 from s3search.solvers.tensor_plan import TensorPlan
 
@@ -29,7 +30,7 @@ AnyPlan = Plan | TensorPlan
 """Numbers, or tensors with derivatives: what the loop asks of them is alike."""
 
 Network = Callable[[Tensor, Tensor], Tensor]
-"""x (B, C, H, W) and times (B,) -> D (B, C, H, W)."""
+"""x (B, ...) and times (B,) -> D (B, ...)."""
 
 StepNoiseSource = Sequence[Tensor] | Tensor | torch.Generator | Draws | None
 """Where the noise that steps draw comes from."""
@@ -39,7 +40,7 @@ class Denoiser(Protocol):
     """D(x, t, **condition) -> x0 on native-scale x; ``t`` (B,) in the process's unit."""
 
     process: NoiseProcess
-    sample_shape: tuple[int, int, int]  # (C, H, W)
+    sample_shape: Shape  # of one sample, of any rank
 
     def __call__(self, x: Tensor, t: Tensor, **condition: Any) -> Tensor:
         """The network's estimate of the clean image, shape and dtype of x."""
@@ -49,7 +50,7 @@ class CallCache(Protocol):
     """What the network predicted before, by `call_keys`."""
 
     def get(self, key: str) -> Tensor | None:
-        """The prediction (B, C, H, W), if it is still there; nobody may change it."""
+        """The prediction (B, ...), if it is still there; nobody may change it."""
 
     def keep(self, key: str, call: int, prediction: Tensor) -> None:
         """Takes the prediction of the ``call``-th call of a plan."""
@@ -63,7 +64,7 @@ def sample(
     step_noise: StepNoiseSource = None,
     **condition: Any,
 ) -> Tensor:
-    """The images (B, C, H, W) that ``plan`` makes of ``noise`` ~ N(0, I) of the same shape.
+    """The images (B, ...) that ``plan`` makes of ``noise`` ~ N(0, I) of the same shape.
 
     States live in the noise's dtype and on its device; one network call per evaluated row.
     ``step_noise`` is what the steps of a stochastic plan draw: tensors like ``noise``, one for
@@ -95,7 +96,7 @@ def sample_population(
     /,
     **condition: Tensor,
 ) -> list[Tensor]:
-    """What `sample` makes with each of the plans of one ``noise`` (B, C, H, W), each (B, C, H, W),
+    """What `sample` makes with each of the plans of one ``noise`` (B, ...), each (B, ...),
     up to rounding: a matrix product of more rows may add numbers up in another order.
 
     ``condition`` holds what each of the B images is conditioned on, (B, ...) each.  To the
@@ -128,7 +129,7 @@ def _remembering(draws: Draws) -> Draws:
 
 
 def run_plan(network: Network, plan: AnyPlan, x: Tensor, draws: Draws = nothing) -> Tensor:
-    """The images (B, C, H, W) that ``plan`` makes of its initial state ``x``, which is already at
+    """The images (B, ...) that ``plan`` makes of its initial state ``x``, which is already at
     the first level's scale, and of what its steps draw.
     """
     (images,) = _ends(network, [_Trajectory(plan, x, (), draws)])
@@ -148,7 +149,7 @@ class _Trajectory:
 
     def _go_on(self) -> None:
         advance(self._plan, self._states, self._predictions, self._draws)
-        self.state = self._states[-1]  # (B, C, H, W), where the plan stands
+        self.state = self._states[-1]  # (B, ...), where the plan stands
         self.n_calls = len(self._predictions)  # that were made
         self.is_over = self.n_calls == len(self._plan.evaluated)
         self.key = self._keys[self.n_calls] if self._keys and not self.is_over else None
@@ -175,7 +176,7 @@ class _Trajectory:
 def _ends(
     network: Network, trajectories: Sequence[_Trajectory], cache: CallCache | None = None
 ) -> list[Tensor]:
-    """The loop itself: where the trajectories end, (B, C, H, W) each."""
+    """The loop itself: where the trajectories end, (B, ...) each."""
     while calls := _next_calls(trajectories, cache):
         n = len(calls)
         x = joined([members[0].state for members in calls])
@@ -227,10 +228,10 @@ def joined(parts: Sequence[Tensor]) -> Tensor:
 
 def _check_shape(plan: AnyPlan, x: Tensor) -> None:
     """Raises `IncompatibleStatistics` unless the plan's per-pixel weights are for images like
-    ``x`` (B, C, H, W).
+    ``x`` (B, ...).
     """
     shape = plan.pixel_shape if isinstance(plan, Plan) else None
-    if shape is not None and shape not in ((1, 1, 1), tuple(x.shape[1:])):
+    if shape is not None and shape != tuple(x.shape[1:]):
         raise IncompatibleStatistics(
             f"the plan's EMS statistics are for images of shape {shape}, the noise has "
             f"{tuple(x.shape[1:])}"

@@ -23,7 +23,7 @@ Array = npt.NDArray[np.float64]
 class StartMap:
     """The affine map of one jump; the module's docstring has the legend."""
 
-    offset: Array  # (C, H, W)
+    offset: Array  # of a sample's shape
     gain: float
     gains: Array  # (K,): beyond ``gain``
     directions: Array  # (K, M)
@@ -74,7 +74,7 @@ def start_map_of(jump: GaussianJump | None, process: NoiseProcess, to: Level) ->
     )
 
 
-def jumped(start_map: StartMap | None, x: Tensor) -> Tensor:  # (B, C, H, W)
+def jumped(start_map: StartMap | None, x: Tensor) -> Tensor:  # (B, ...)
     """A plan's first state from the scaled noise ``x``: that itself where there is no map."""
     if start_map is None:
         return x

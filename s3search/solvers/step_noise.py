@@ -17,7 +17,7 @@ BLOCK = 100
 """Images drawn by one generator."""
 
 Draws = Callable[[int, Tensor], Tensor]
-"""A row and a state (B, C, H, W) -> unit normals of the state's shape, dtype and device."""
+"""A row and a state (B, ...) -> unit normals of the state's shape, dtype and device."""
 
 
 def nothing(row: int, like: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class TensorPlan:
     process: NoiseProcess
     noise_scale: Tensor | float  # ()
     start_map: StartMap | None
-    image: Tensor | None  # (C, H, W)
+    image: Tensor | None  # of a sample's shape
     hides_first: bool
     times: Tensor  # (E + 1,)
     p0: Tensor  # (E + 1,)
@@ -61,13 +61,13 @@ class TensorPlan:
         return len(self.times) + self.hides_first
 
     def first_state(self, noise: Tensor) -> Tensor:
-        """x_0 (B, C, H, W) of ``noise`` ~ N(0, I), in its dtype."""
+        """x_0 (B, ...) of ``noise`` ~ N(0, I), in its dtype."""
         return jumped(self.start_map, noise * self.noise_scale)
 
     def next_state(
         self, states: Sequence[Tensor], predictions: Sequence[Tensor], draws: Draws = nothing
     ) -> Tensor:
-        """The state (B, C, H, W) of the next call, or the image."""
+        """The state (B, ...) of the next call, or the image."""
         r = len(predictions)
         x = states[0] * self.p0[r]
         if self.image is not None:

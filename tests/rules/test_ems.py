@@ -102,7 +102,7 @@ def test_statistics_travel_to_workers_without_their_caches() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"l": np.ones((5, 2, 2))}, r"EMS l has shape \(nodes, C, H, W\)"),
+        ({"l": np.ones(5)}, r"EMS l has shape \(nodes, ...\)"),
         ({"s": np.ones((5, 1, 2, 3))}, "EMS l and s differ in shape"),
         ({"b": np.full((5, 1, 2, 2), np.nan)}, "EMS b holds NaN"),
         ({"lam_end": _LOW}, "run from noisy to clean"),

@@ -457,7 +457,10 @@ def _wrong(**changes: Any) -> dict[str, Any]:
         (_wrong(model=5), r"model: needs a denoiser .*, found 5"),
         (_wrong(model="digit"), r"no built-in is called 'digit' \(did you mean 'digits'\?\)"),
         (_wrong(process="edm"), r"process: needs one of s3search\.processes: .*found 'edm'"),
-        (_wrong(sample_shape=(3, 8)), r"sample_shape: needs \(C, H, W\).*found \(3, 8\)"),
+        (
+            _wrong(sample_shape=(3, 0)),
+            r"sample_shape: needs the shape.*found \(3, 0\)",
+        ),
         (_wrong(model="digits", process=edm()), r"process: this model brings its own"),
         (_wrong(sample_shape=(3, 5, 5)), r"called with x \(2, 3, 5, 5\) .* failed with Runtime"),
         (_wrong(reference=None), r"reference: needs real images as a float tensor"),

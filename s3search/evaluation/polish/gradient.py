@@ -30,7 +30,7 @@ from s3search.solvers.trainable_times import TrainableTimes
 
 
 class DrawnBatch(NamedTuple):
-    """What images are made of: noise (b, C, H, W), conditions (b, ...), and what steps draw."""
+    """What images are made of: noise (b, ...), conditions (b, ...), and what steps draw."""
 
     noise: Tensor
     condition: dict[str, Tensor]
@@ -44,12 +44,12 @@ class DrawnBatch(NamedTuple):
 
 
 Seen = Callable[[Tensor, dict[str, Tensor]], Tensor]
-"""Images (b, C, H, W) and their conditions -> what a loss is of (b, d)."""
+"""Images (b, ...) and their conditions -> what a loss is of (b, d)."""
 
 
 @dataclass(slots=True, kw_only=True)
 class PlanGradient:
-    """A table between network and metric; ``seen`` makes of images (b, C, H, W) and their
+    """A table between network and metric; ``seen`` makes of images (b, ...) and their
     conditions what the loss sees (b, d).
     """
 

@@ -20,6 +20,7 @@ from s3search.evaluation.record import Finding, Status
 from s3search.evaluation.sanity.probe import LevelError, Probe, Remembered, asked
 from s3search.evaluation.sanity.rungs import Loaded, rungs_of
 from s3search.evaluation.sanity.slips import likeliest_slip
+from s3search.solvers.shapes import are_pictures
 
 FEATURES, SCORE = "features", "score"
 """The checks of what metrics make of images; what fails there fails in every measurement."""
@@ -182,9 +183,17 @@ def _of_kind(where: str, made: Tensor, real: Tensor | None) -> Finding:
     low, high = _ends(made)
     shape = tuple(made.shape[1:])
     said = f"the model's images {shape} go from {low:.2f} to {high:.2f}"
+    if real is not None and real.ndim != made.ndim:
+        message = (
+            f"{where}: {said}, those of [reference] are {tuple(real.shape[1:])}: give real "
+            "samples of the shape that the model makes"
+        )
+        return Finding(check="images", status=Status.ERROR, message=message)
     if real is not None and tuple(real.shape[1:]) != shape:
         message = f"{said}, those of [reference] are {tuple(real.shape[1:])}"
         return Finding(check="images", status=Status.WARNING, message=message)
+    if not are_pictures(made):
+        return _ok("images", said)
     if low > -_RANGE_SLACK and high > 0.5 and (real is None or _ends(real)[0] < -0.5):
         who = "extractors expect" if real is None else "[reference] has"
         message = (

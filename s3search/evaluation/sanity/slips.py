@@ -24,6 +24,7 @@ from s3search.models.outputs import (
     with_time,
 )
 from s3search.processes import Edm, Flow, NoiseProcess, VpDiscrete
+from s3search.solvers.shapes import are_pictures
 
 _GOOD = 1.3  # units of error that a denoiser of real images has at most, at every level
 _GOOD_OF_OWN = 2.5  # where the images are a short solve's
@@ -267,7 +268,9 @@ def _other_times(process: NoiseProcess) -> list[tuple[str, Times]]:
 
 
 def _other_images(images: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """The images as another model may have seen them, and what to say of it."""
+    """Pictures as another model may have seen them, and what to say of it."""
+    if not are_pictures(images):
+        return
     if float(images.min()) < -_WHOLE_RANGE:
         to = "it seems to make images in {}, the reference has them in [-1, 1]: {}"
         yield (

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from s3search.errors import InvalidConfig
+from s3search.solvers.shapes import are_pictures
 
 _RANGE_SLACK = 0.1
 
@@ -45,12 +46,19 @@ def evenly_chosen(source: ImageSource, most: int) -> Tensor:
 
 
 def check_images(images: Tensor) -> None:
-    """Raises `InvalidConfig` unless ``images`` are float (N, C, H, W) in [-1, 1]."""
-    if images.ndim != 4 or not images.is_floating_point():
+    """Raises `InvalidConfig` unless ``images`` are finite floats (N, ...), those of pictures and
+    videos in [-1, 1].
+    """
+    if images.ndim < 2 or not images.is_floating_point():
         raise InvalidConfig(
-            "reference.images: expected a float tensor (N, C, H, W) in [-1, 1] or the path of "
-            f"a .npz with mu and sigma, found {images.dtype} {tuple(images.shape)}"
+            "reference.images: expected a float tensor (N, C, H, W) in [-1, 1], or real samples "
+            "of the rank that the model makes, (N, ...), or the path of a .npz with mu and "
+            f"sigma, found {images.dtype} {tuple(images.shape)}"
         )
+    if not are_pictures(images):
+        if not torch.isfinite(images).all():
+            raise InvalidConfig("reference.images: values must be finite, found NaN or infinity")
+        return
     if not images.abs().max() <= 1.0 + _RANGE_SLACK:
         raise InvalidConfig(
             f"reference.images: values must lie in [-1, 1], found {images.min().item():g} to "

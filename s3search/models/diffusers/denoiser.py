@@ -21,6 +21,7 @@ from s3search.models.diffusers.memory import Parts
 from s3search.models.diffusers.prompts import Prompts
 from s3search.models.diffusers.scheduler_config import OwnSampler, PipelineModel
 from s3search.models.outputs import Output
+from s3search.solvers.shapes import Shape, over_the_rest, without_variance
 
 _DECODED_PIXELS = 2**21  # of images decoded at once: a VAE holds a hundred times as many numbers
 
@@ -37,7 +38,7 @@ class Pipeline:
     network: nn.Module
     answer: Answer
     source: Source
-    sample_shape: tuple[int, int, int]  # of the states: the latents' where there is a VAE
+    sample_shape: Shape  # of the states: the latents' where there is a VAE
     vae: Any = None  # None: the network's samples are the images
     image_range: tuple[float, float] = (-1.0, 1.0)
     embeds_guidance: bool = False  # the network takes the scale, and nothing is doubled
@@ -120,16 +121,15 @@ class PipelineDenoiser(nn.Module):
         """`forward` with another guidance."""
         wide = t.double()
         alpha, sigma = self.process.alpha(wide), self.process.sigma(wide)
-        shape = (-1, *[1] * (x.ndim - 1))
         seen = x
         if self._model.sigma_data is not None:
             c_in = (sigma * sigma + self._model.sigma_data**2) ** -0.5
-            seen = x * c_in.to(x).reshape(shape)
+            seen = x * over_the_rest(c_in, x)
         f = self._calls(
             len(x), lambda own: self._network(seen[own], t[own], _of(condition, own), guidance)
         )
         a, b = self._model.weights(alpha, sigma)
-        return a.to(x).reshape(shape) * x + b.to(x).reshape(shape) * f
+        return over_the_rest(a, x) * x + over_the_rest(b, x) * f
 
     @property
     def decode(self) -> Callable[[Tensor], Tensor] | None:
@@ -163,14 +163,15 @@ class PipelineDenoiser(nn.Module):
 
     def _cut(self, x: Tensor, answer: Tensor) -> Tensor:
         """The answer without the variance that the network may have learned."""
-        return answer[:, : x.shape[1]].to(x.dtype)
+        return without_variance(answer, x).to(x.dtype)
 
     def _decoded(self, latents: Tensor) -> Tensor:  # (B, c, h, w) -> (B, C, H, W)
         config, dtype = self.vae.config, next(self.vae.parameters()).dtype
         z = latents / config.scaling_factor
         mean, std = (config.get(f"latents_{name}") for name in ("mean", "std"))
         if mean is not None and std is not None:
-            mean, std = (torch.tensor(own).to(z).view(1, -1, 1, 1) for own in (mean, std))
+            column = (-1, *[1] * (z.ndim - 2))
+            mean, std = (torch.tensor(own).to(z).view(column) for own in (mean, std))
             z = z * std + mean
         if config.get("shift_factor") is not None:
             z = z + config.shift_factor

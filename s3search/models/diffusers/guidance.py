@@ -14,6 +14,7 @@ from torch import Tensor
 
 from s3search.errors import InvalidConfig
 from s3search.processes import NoiseProcess
+from s3search.solvers.shapes import over_the_rest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +49,8 @@ class Guidance:
         if not bool(inside.any()):
             return plain()
         both = doubled()
-        scale = torch.where(inside, self.scale, 1.0).to(both.dtype)
-        return self._guided(both, scale.reshape(-1, *[1] * (both.ndim - 1)))
+        scale = torch.where(inside, self.scale, 1.0)
+        return self._guided(both, over_the_rest(scale, both))
 
     def _guided(self, both: Tensor, scale: float | Tensor) -> Tensor:
         without, given = both.chunk(2)

@@ -17,6 +17,7 @@ from s3search.errors import InvalidConfig
 from s3search.models.checkpoints import Labels, even_labels
 from s3search.models.edm.unets import EdmConfig, network_of
 from s3search.processes import Edm, edm
+from s3search.solvers.shapes import over_the_rest
 
 _SIGMA_MIN, _SIGMA_MAX = 0.002, 80.0  # of the paper's samplers, within what a network supports
 _LEAST_SIGMA = 1e-8  # keeps log(sigma) finite at sigma = 0, where c_out is 0
@@ -63,7 +64,7 @@ class EdmDenoiser(_Conditioned):
         """The clean image expected behind ``x``, in the dtype of ``x``."""
         inner = self.model.map_layer0.weight.dtype
         wide = torch.promote_types(x.dtype, torch.float32)
-        sigma = t.to(wide)[:, None, None, None]
+        sigma = over_the_rest(t, x.to(wide))
         total = torch.sqrt(sigma * sigma + self._sigma_data**2)
         c_skip, c_out = (self._sigma_data / total) ** 2, sigma * self._sigma_data / total
         c_noise = t.float().clamp(min=_LEAST_SIGMA).log() / 4

@@ -33,6 +33,7 @@ from s3search.models.checkpoints import (
 )
 from s3search.models.guided_diffusion.settings import AdmConfig, ClassifierConfig
 from s3search.models.guided_diffusion.unet import Classifier, UNet
+from s3search.solvers.shapes import over_the_rest
 
 _PICKLES = (".pkl", ".pickle")
 
@@ -80,8 +81,8 @@ class AdmDenoiser(nn.Module):
         given = labels if self._config.class_cond else None
         # learned variances stand in the second half of the channels
         answer: Tensor = self.network(x, timesteps, given)[:, : x.shape[1]].to(wide)
-        column = t.double()[:, None, None, None]
-        alpha, sigma = self.process.alpha(column).to(wide), self.process.sigma(column).to(wide)
+        levels = self.process.alpha(t.double()), self.process.sigma(t.double())
+        alpha, sigma = (over_the_rest(each, answer) for each in levels)
         x0 = answer if self._config.predict_xstart else (x - sigma * answer) / alpha
         if self.classifier is not None and labels is not None:
             x0 = x0 + self._scale * sigma**2 / alpha * self._score(x, timesteps, labels)

@@ -42,7 +42,7 @@ from s3search.solvers.sample import Denoiser
 
 Array = npt.NDArray[np.float64]
 CleanBatches = Callable[[], Iterable[tuple[Tensor, Mapping[str, Any]]]]
-"""Gives the clean images (B, C, H, W) and their conditions anew, the same in every call."""
+"""Gives the clean images (B, ...) and their conditions anew, the same in every call."""
 
 _LEAST_VARIANCE = 1e-9  # of E f^2: below it f is constant but for rounding
 _ROUNDING = 1e-12  # (1e-6)^2: float32 networks repeat six digits
@@ -161,7 +161,7 @@ def _moments(
     generator: torch.Generator,
     n_probes: int | None,
 ) -> dict[str, Tensor]:
-    """Sums of the moments over one batch, (C, H, W) each, in float64."""
+    """Sums of the moments over one batch, of a sample's shape each, in float64."""
     # image by image, so that what one sees does not depend on its batch
     drawn = [_draw(clean.shape[1:], generator, n_probes or 0) for _ in clean]
     noise, *signs = (torch.stack(parts).to(clean) for parts in zip(*drawn, strict=True))

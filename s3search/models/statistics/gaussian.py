@@ -39,16 +39,16 @@ VERSION = "1"
 class GaussianStatistics:
     """N(mean, Sigma): the leading eigenpairs, and the variance that all other modes share."""
 
-    mean: Array  # (C, H, W)
+    mean: Array  # of the samples' shape
     eigenvalues: Array  # (k,), falling
-    eigenvectors: Array  # (C H W, k)
+    eigenvectors: Array  # (M, k), M numbers in a sample
     rest: float  # total variance outside the k modes
     n: int  # images
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         shapes = {
-            "mean": (self.mean.shape, self.mean.ndim == 3),
+            "mean": (self.mean.shape, self.mean.ndim >= 1),
             "eigenvalues": (self.eigenvalues.shape, self.eigenvalues.ndim == 1),
             "eigenvectors": (
                 self.eigenvectors.shape,
@@ -58,8 +58,8 @@ class GaussianStatistics:
         for name, (shape, fits) in shapes.items():
             if not fits:
                 raise IncompatibleStatistics(
-                    f"Gaussian statistics have a mean (C, H, W), k eigenvalues and eigenvectors "
-                    f"(C H W, k), found {name} of shape {shape}"
+                    "Gaussian statistics have a mean of M numbers, k eigenvalues and "
+                    f"eigenvectors (M, k), found {name} of shape {shape}"
                 )
             values = getattr(self, name)
             if values.dtype.kind != "f" or not np.isfinite(values).all():
@@ -149,7 +149,7 @@ class GaussianStatistics:
 def gaussian_statistics(
     batches: Iterable[Tensor], n_modes: int, provenance: Mapping[str, Any] | None = None
 ) -> GaussianStatistics:
-    """The statistics of all images in ``batches``, (B, C, H, W) each; at least two images."""
+    """The statistics of all images in ``batches``, (B, ...) each; at least two images."""
     n, total = 0, 0.0
     mean, factor, shape = torch.zeros(0), torch.zeros(0), torch.Size()
     for images in batches:

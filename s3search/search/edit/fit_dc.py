@@ -35,7 +35,7 @@ Array = npt.NDArray[np.float64]
 def fit_dc_ratios(
     denoiser: Denoiser,
     schedule: Schedule,
-    noise: Tensor,  # (B, C, H, W)
+    noise: Tensor,  # (B, ...)
     *,
     dc_order: int = 2,
     prediction: Prediction | str = Prediction.DATA,

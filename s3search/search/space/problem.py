@@ -12,9 +12,11 @@ from s3search.rules import (
     LINEAR_PREDICTIONS,
     EmsNodes,
     Limits,
+    NumberArray,
     Prediction,
     Range,
     SearchedRule,
+    number_array,
     solvers,
 )
 from s3search.schedules.jump import GaussianJump
@@ -26,8 +28,6 @@ from s3search.search.space.targets import ANY, RUNTIMES, Runtime, objection, run
 from s3search.search.trial import Trial
 from s3search.solvers.trainable import Freedom
 
-MeanImage = tuple[tuple[tuple[float, ...], ...], ...]
-
 
 @dataclass(frozen=True)
 class Problem:
@@ -38,7 +38,7 @@ class Problem:
     space: SpaceConfig
     process: NoiseProcess
     _: KW_ONLY
-    mean_image: MeanImage | None = None  # for `average_x0` starts
+    mean_image: NumberArray | None = None  # for `average_x0` starts
     ems: EmsNodes | None = None  # the statistics that v3 steps are computed with
     jump: GaussianJump | None = None  # from the noisy end
     layers: Layers | None = None  # the network's blocks that a call may leave out
@@ -78,13 +78,11 @@ class Problem:
         gaussian: GaussianStatistics | None = None,
         layers: Layers | None = None,
     ) -> "Problem":
-        """The problem of what was measured: ``mean_image`` is an array or nested lists (C, H, W),
+        """The problem of what was measured: ``mean_image`` is an array or nested lists,
         ``gaussian`` what jumps are made with.
         """
         if mean_image is not None:
-            mean_image = tuple(
-                tuple(tuple(map(float, row)) for row in plane) for plane in mean_image
-            )
+            mean_image = number_array(mean_image)
         noisy_end = process.time_range[1]
         return Problem(
             space,
