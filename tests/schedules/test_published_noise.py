@@ -184,6 +184,37 @@ def test_a_restart_passes_its_interval_again() -> None:
     assert plan.noise[plan.noisy_rows[0]] == pytest.approx(np.sqrt(4.0 - low**2))
 
 
+def test_intervals_at_one_level_are_passed_one_after_another() -> None:
+    intervals = (
+        published.RestartInterval(low=0.5, high=2.0, n_steps=2),
+        published.RestartInterval(low=0.45, high=1.0, n_steps=1, repeats=2),
+    )
+    schedule = published.restart_on(edm(), (80.0, 5.0, 0.5, 0.002), intervals)
+    rises = [(a, b) for a, b in pairwise(schedule.times) if b > a]
+    assert rises == [(0.5, 2.0), (0.5, 1.0), (0.5, 1.0)]
+    assert schedule.nfe == 2 * (3 + 2 + 2)
+
+
+def test_a_run_with_restarts_has_churn_in_its_own_steps() -> None:
+    churn = published.Churn(s_churn=0.6, s_min=0.1, s_max=100.0, s_noise=1.01)
+    interval = published.RestartInterval(low=0.5, high=2.0)
+    schedule = published.restart_on(
+        edm(), (80.0, 5.0, 0.5, 0.0), (interval,), s_noise=1.5, churn=churn
+    )
+    plan = compile_plan(schedule)
+    seen = [at.t for at in plan.call_levels]
+    assert seen == pytest.approx([96.0, 5.0, 6.0, 0.5, 2.0, 0.5, 0.6])
+    assert schedule.start.noise is not None
+    raises = ((80.0, 96.0, 1.01), (5.0, 6.0, 1.01), (0.5, 2.0, 1.5), (0.5, 0.6, 1.01))
+    added = [scale * np.sqrt(high**2 - low**2) for low, high, scale in raises]
+    assert plan.noise[[*plan.noisy_rows]] == pytest.approx(added)
+    without = published.restart_on(edm(), (80.0, 5.0, 0.5, 0.0), (interval,), s_noise=1.5)
+    calm = published.Churn(s_churn=0.0)
+    assert without == published.restart_on(
+        edm(), (80.0, 5.0, 0.5, 0.0), (interval,), s_noise=1.5, churn=calm
+    )
+
+
 @_EACH
 def test_times_rise_at_restarts_and_at_the_end_of_steps_of_two_calls_only(
     process: NoiseProcess,

@@ -9,11 +9,12 @@ import pytest
 from s3search.processes import VpLinear, edm
 from s3search.rules import NoiseKind, StepNoise
 from s3search.schedules import published
+from s3search.schedules.published.restart import RestartInterval
 from s3search.schedules.schedule import Schedule, Step
 from s3search.schedules.spacing import grid
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
-from tests.support.helpers import gaussian, noise
+from tests.support.helpers import gaussian, noise, slope
 from tests.support.weak import order_of_steps, weak_error, weak_order
 
 _TOLERANCE = 0.15
@@ -102,6 +103,18 @@ def sa_order(predictor: int, corrector: int = 0, tau: float = 1.0) -> float:
     return order_of_steps(steps, tau * tau, n_exact if corrector == 0 else 0)
 
 
+def restart_order() -> float:
+    """A whole run with the restart interval that is usual for its calls."""
+    calls = (81, 161, 321)
+    return slope([restart_error(nfe) for nfe in calls], [1.0 / nfe for nfe in calls])
+
+
+def restart_error(nfe: int, interval: RestartInterval | None = None) -> float:
+    """The weak error of a run to the clean end, with one interval or the usual one."""
+    intervals = None if interval is None else (interval,)
+    return weak_error(compile_plan(published.restart(edm(), nfe=nfe, intervals=intervals)))
+
+
 @pytest.mark.parametrize("eta", [0.5, 1.0])
 def test_ancestral_steps_have_weak_order_one(eta: float) -> None:
     assert ancestral_order(eta) == pytest.approx(1.0, abs=_TOLERANCE)
@@ -117,6 +130,15 @@ def test_ancestral_steps_of_two_calls_have_weak_order_two(method: str, eta: floa
 @pytest.mark.parametrize(("method", "order"), [("euler", 1.0), ("heun", 2.0), ("dpm_2", 2.0)])
 def test_churn_keeps_the_order_of_its_solver(method: str, order: float) -> None:
     assert churn_order(method) == pytest.approx(order, abs=_TOLERANCE)
+
+
+def test_restarts_keep_the_order_of_heun_as_their_interval_has_more_steps_with_more_calls() -> (
+    None
+):
+    assert restart_order() == pytest.approx(2.0, abs=_TOLERANCE)
+    assert restart_error(161) < 0.01
+    one_step = published.RestartInterval()
+    assert restart_error(321, one_step) == pytest.approx(restart_error(161, one_step), rel=0.05)
 
 
 @pytest.mark.parametrize(("kind", "amount"), [(NoiseKind.SDE, 0.5), (NoiseKind.FLOW_ETA, 1.0)])

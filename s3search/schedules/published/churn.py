@@ -46,15 +46,22 @@ def churn_on(
     process: NoiseProcess, times: Sequence[float], method: Method | str, churn: Churn
 ) -> Schedule:
     """A solver with churn on falling times, the last of them clean or not."""
+    hats, start = churned(process, times, churn)
+    legs = [Leg(t, hat) for t, hat in zip(times[1:], hats[1:], strict=True)]
+    return raised_on(process, hats[0], legs, method, s_noise=churn.s_noise, start=start)
+
+
+def churned(
+    process: NoiseProcess, times: Sequence[float], churn: Churn
+) -> tuple[list[float], Start]:
+    """The times to which churn raises those of a run, the last as it is, and the start there."""
     n = len(times) - 1
     hats = [_raised_time(process, t, churn, n) for t in times[:-1]]
-    hats.append(times[-1])
-    start = None
+    start = Start()
     if hats[0] != times[0]:
         noise = StepNoise(kind=NoiseKind.TIME, amount=times[0], scale=churn.s_noise)
         start = Start(noise=noise)
-    legs = [Leg(t, hat) for t, hat in zip(times[1:], hats[1:], strict=True)]
-    return raised_on(process, hats[0], legs, method, s_noise=churn.s_noise, start=start)
+    return [*hats, times[-1]], start
 
 
 def euler_churn(

@@ -41,6 +41,7 @@ class Leg:
 
     below: float
     to: float
+    scale: float | None = None  # of the noise, where it is not that of the other legs
 
 
 _Made = tuple[Sequence[float], Sequence[Step]]
@@ -62,7 +63,8 @@ def raised_on(
     method = Method(method)
     times, steps = [first], list[Step]()
     for leg in legs:
-        inner, made = _leg(process, times[-1], leg, method, s_noise)
+        scale = s_noise if leg.scale is None else leg.scale
+        inner, made = _leg(process, times[-1], leg, method, scale)
         times += inner
         steps += made
     last = steps[-1].corrector

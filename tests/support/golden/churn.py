@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from s3search.processes import edm
@@ -116,15 +117,23 @@ def _ablation(case: Case, churn: Churn) -> Schedule:
 
 
 def restart(case: Case) -> Schedule:
-    """The restart sampler, whose churn nobody switches on."""
+    """The restart sampler, which keeps the last of the intervals that move to one level."""
     solver = case["solver"]
-    ancestral.check_arguments(solver, *_GRID, "S_noise", "restart_info")
-    intervals = [
-        RestartInterval(n_steps=n - 1, repeats=repeats, low=low, high=high)
-        for n, repeats, low, high in solver["restart_info"].values()
-    ]
-    if any(own.n_steps < 1 for own in intervals):
-        raise NoSchedule("an interval without a step")
-    process = cases.process_of(case)
-    s_noise, rho = solver.get("S_noise", 0.0), solver.get("rho", 7)
-    return restart_on(process, case["timesteps"], intervals, s_noise=s_noise, rho=rho)
+    ancestral.check_arguments(solver, *_GRID, *_CHURN, "restart_info", "restart_gamma")
+    if solver.get("restart_gamma"):
+        raise NoSchedule("two draws before one call, of the restart and of the churn inside it")
+    times, by_place = case["timesteps"], dict[int, RestartInterval]()
+    for n, repeats, low, high in solver["restart_info"].values():
+        if n < 2:
+            raise NoSchedule("an interval without a step")
+        place = min(range(len(times)), key=lambda i: abs(times[i] - low))
+        by_place[place] = RestartInterval(n_steps=n - 1, repeats=repeats, low=low, high=high)
+    churn = replace(_churn(solver), s_noise=solver.get("S_noise", 0.0))
+    return restart_on(
+        cases.process_of(case),
+        times,
+        list(by_place.values()),
+        s_noise=churn.s_noise,
+        rho=solver.get("rho", 7),
+        churn=churn,
+    )
