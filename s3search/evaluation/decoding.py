@@ -6,10 +6,12 @@ network_batches(times)    batches that calls at these times send through the net
 network_batches_per_call  the same where every call costs alike
 with_guidance(scales)     the same denoiser for one trajectory, its call j guided by scales[j]
 takes_guidance            whether that is possible
+images_of_plan            the images of a whole run, by the model's own loop (`OwnLoop`)
 skippable                 the module in it whose blocks may be left out; absent: all of it
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -19,6 +21,27 @@ from s3search.models.skip_scale import ScaledCalls, checked_links
 from s3search.schedules.layers import skipped_by_call, skips_layers
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import Plan
+from s3search.solvers.sample import sample
+from s3search.solvers.step_noise import Draws, of_seed
+
+
+@runtime_checkable
+class OwnLoop(Protocol):
+    """A model that makes the images of a plan itself, such as a pipeline that is called whole."""
+
+    def images_of_plan(
+        self, plan: Plan, noise: Tensor, draws: Draws, condition: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Images (B, ...) in [-1, 1] of ``noise`` (B, ...) and what steps draw."""
+
+
+def images_by(denoiser: Any, plan: Plan, noise: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+    """The images (B, ...) that a plan makes of noise, by the model's own loop if it has one; steps
+    draw what is a function of image and row.
+    """
+    if isinstance(denoiser, OwnLoop):
+        return denoiser.images_of_plan(plan, noise, of_seed(0), condition)
+    return images_of(denoiser, sample(denoiser, plan, noise, **condition))
 
 
 def images_of(denoiser: Any, samples: Tensor) -> Tensor:

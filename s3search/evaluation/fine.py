@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from s3search.evaluation.decoding import images_of
+from s3search.evaluation.decoding import images_by
 from s3search.evaluation.memory import BatchSize
 from s3search.evaluation.noise import NoiseBank
 from s3search.evaluation.record import SolvesReply
@@ -14,7 +14,6 @@ from s3search.processes import NoiseProcess
 from s3search.schedules import published
 from s3search.search.questions import FINE_NFE, FineSolves
 from s3search.solvers.plan import Plan, compile_plan
-from s3search.solvers.sample import sample
 
 
 def fine_plan(process: NoiseProcess, nfe: int = FINE_NFE) -> Plan:
@@ -51,7 +50,7 @@ class FineSolver:
 
     @torch.inference_mode()
     def _solved(self, noise: Tensor, condition: dict[str, Tensor]) -> Tensor:
-        return images_of(self.denoiser, sample(self.denoiser, self._plan, noise, **condition))
+        return images_by(self.denoiser, self._plan, noise, condition)
 
 
 def solved_ahead(denoiser: Any, noise: NoiseBank, asked: FineSolves) -> SolvesReply:

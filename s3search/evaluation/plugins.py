@@ -14,16 +14,18 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from s3search.errors import InvalidConfig, S3SearchError, nearest
 from s3search.evaluation.live import LIVE, only_there
+from s3search.models.importing import imported
 
 MODELS = {
     "digits": "s3search.models.digits:load",
     "edm": "s3search.models.edm:load",
     "guided_diffusion": "s3search.models.guided_diffusion:load",
     "diffusers": "s3search.models.diffusers:load",
+    "pipeline": "s3search.integrations.pipelines:load",
 }
 FEATURES = {
     "digits": "s3search.models.digits:features",
@@ -116,29 +118,6 @@ def _function(field: str, name: str, known: Mapping[str, str]) -> Callable[..., 
             "a function of your own is written 'package.module:function'"
         )
     return imported(field, path)
-
-
-def imported(field: str, path: str) -> Callable[..., Any]:
-    """The function or class at an import path, ``package.module:name``; raises `InvalidConfig`
-    naming ``field``.
-    """
-    module_name, _, attribute = path.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # an import can fail in any way
-        kind = type(error).__name__
-        raise InvalidConfig(
-            f"{field}: cannot import {module_name!r} ({kind}: {error}); "
-            "is it beside the study file or in a folder of cluster.import_from, installed, or on "
-            "PYTHONPATH, here and on the workers?"
-        ) from error
-    function = getattr(module, attribute, None)
-    if not callable(function):
-        raise InvalidConfig(
-            f"{field}: {module_name!r} has no function {attribute!r}; "
-            f"{nearest(attribute, [key for key in vars(module) if not key.startswith('_')])}"
-        )
-    return cast("Callable[..., Any]", function)
 
 
 def _check_options(

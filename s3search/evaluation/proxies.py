@@ -38,7 +38,7 @@ from s3search.errors import (
     InvalidConfig,
     InvalidSchedule,
 )
-from s3search.evaluation.decoding import images_of, network_batches
+from s3search.evaluation.decoding import OwnLoop, images_by, network_batches
 from s3search.evaluation.denoiser_cache import DenoiserCache
 from s3search.evaluation.fine import fine_plan
 from s3search.evaluation.memory import BatchSize
@@ -274,8 +274,9 @@ class ProxyScorer:
 
         @torch.inference_mode()
         def made(noise: Tensor, condition: dict[str, Tensor]) -> Tensor:
-            samples = sample(self._denoiser, plan, noise, **condition)
-            return samples if in_pixels else images_of(self._denoiser, samples)
+            if in_pixels and not isinstance(self._denoiser, OwnLoop):
+                return sample(self._denoiser, plan, noise, **condition)
+            return images_by(self._denoiser, plan, noise, condition)
 
         for noise, condition in self._noise.batches(noise_seed, n_images, self._batches.size):
             images = self._batches.over(made, noise, condition)

@@ -7,6 +7,7 @@ another of its population, does not ask for them again (`s3search.evaluation.den
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from s3search.errors import EvaluationFailed
-from s3search.evaluation.decoding import images_of, patched
+from s3search.evaluation.decoding import OwnLoop, images_of, patched
 from s3search.evaluation.denoiser_cache import DenoiserCache
 from s3search.evaluation.memory import BatchSize, room_on, size_for_memory
 from s3search.evaluation.noise import NoiseBank, for_network
@@ -161,6 +162,11 @@ class Sampler:
             try:
                 given = for_network(few.condition)
                 draws = self._noise.step_noise(few.source[0], few.first)
+                if isinstance(denoiser, OwnLoop):
+                    with self._digits():
+                        return [
+                            denoiser.images_of_plan(plan, few.noise, draws, given) for plan in own
+                        ]
                 samples = sample_population(
                     self._network(denoiser), own, few.noise, cache, few.name, draws, **given
                 )
@@ -170,6 +176,12 @@ class Sampler:
                 raise
 
         return self._batches.over_each(made, len(plans), len(batch.noise))
+
+    def _digits(self) -> AbstractContextManager[Any]:
+        """Where products are of as many digits as are asked for."""
+        if self._precision is None:
+            return nullcontext()
+        return torch.autocast(self._noise.device.type, dtype=self._precision)
 
     def _network(self, denoiser: Any) -> Denoiser:
         if self._precision is None:

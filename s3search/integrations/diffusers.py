@@ -61,7 +61,7 @@ from s3search.schedules.retime import retime
 from s3search.schedules.schedule import Schedule, StartKind
 from s3search.schedules.start_noise import with_one_draw
 from s3search.solvers.image_to_image import image_to_image_start
-from s3search.solvers.plan import compile_plan
+from s3search.solvers.plan import Plan, compile_plan
 from s3search.solvers.shapes import over_the_rest
 from s3search.solvers.step_noise import Draws
 
@@ -188,15 +188,7 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
         given = sigmas if timesteps is None else timesteps
         n = num_inference_steps if given is None else len(given)
         n = self.num_steps if n is None else n
-        if n not in self._schedules:
-            have = " or ".join(map(str, self._schedules))
-            raise InvalidSchedule(
-                f"num_inference_steps: {n} was asked, the schedule has {have} (its network "
-                f"calls); pass num_inference_steps={self.num_steps} (pipe.scheduler.num_steps) "
-                f"or give from_schedule a schedule with {n}"
-            )
-        self._schedule = self._schedules[n]
-        plan = compile_plan(self._schedule, self._ems)
+        plan = self._chosen(n)
         self._replay = Replay(plan, self._model, self._threshold)
         own = self._model.network_times(plan.network_times)
         ends = [*plan.call_levels, plan.levels[-1]]
@@ -211,6 +203,13 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
         self._step_index: int | None = None
         self._begin_index = None
         self._holds_image = self._noise_was_scaled = False
+
+    def _chosen(self, n: int) -> Plan:
+        """The plan of the schedule with ``n`` calls; raises `InvalidSchedule`."""
+        if n not in self._schedules:
+            raise _other_number(n, self.available_steps)
+        self._schedule = self._schedules[n]
+        return compile_plan(self._schedule, self._ems)
 
     def index_for_timestep(
         self, timestep: float | Tensor, schedule_timesteps: Tensor | None = None
@@ -328,6 +327,15 @@ class S3Scheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]  # config_
         self._first_call = self.num_inference_steps - plan.nfe
 
 
+def _other_number(n: int, known: Sequence[int]) -> InvalidSchedule:
+    have = " or ".join(map(str, known))
+    return InvalidSchedule(
+        f"num_inference_steps: {n} was asked, the schedule has {have} (its network calls); pass "
+        f"num_inference_steps={known[0]} (pipe.scheduler.num_steps) or give from_schedule a "
+        f"schedule with {n}"
+    )
+
+
 def _replayable(schedule: Schedule, model: PipelineModel) -> Schedule:
     """The schedule on the model's own times."""
     if schedule.model_patch is not None and schedule.model_patch.guidance_scale is not None:
@@ -354,7 +362,9 @@ def _replayable(schedule: Schedule, model: PipelineModel) -> Schedule:
 
 
 def _draws(generator: Any, model_output: Tensor) -> Draws:
-    """Unit normals as diffusers' schedulers draw them."""
+    """Unit normals as diffusers' schedulers draw them, or as whoever drives the pipeline says."""
+    if callable(generator):
+        return generator  # type: ignore[no-any-return]
 
     def draw(row: int, like: Tensor) -> Tensor:
         drawn: Tensor = randn_tensor(

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from s3search.errors import InvalidConfig, nearest
-from s3search.evaluation.plugins import imported
+from s3search.models.importing import imported
 from s3search.search.algorithms.autodiffusion import AutoDiffusion
 from s3search.search.algorithms.evolution import Evolution, RandomSearch
 from s3search.search.algorithms.guided import GuidedSearch

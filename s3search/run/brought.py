@@ -18,13 +18,16 @@ from s3search.errors import InvalidConfig, nearest
 from s3search.evaluation.fingerprints import content_digest, fingerprint_of, label_of
 from s3search.evaluation.live import LIVE
 from s3search.evaluation.plugins import FEATURES, MODELS, REFERENCES, SCORES, parameters_of
+from s3search.integrations.pipelines.loading import runs_of
 from s3search.metrics.references import ImageSource
 from s3search.metrics.references.source import check_images
-from s3search.models.diffusers.loading import denoiser_of, is_pipeline
+from s3search.models.diffusers.loading import PIPELINES, denoiser_of, is_pipeline
 from s3search.models.given import given_denoiser
 from s3search.processes import NOISE_PROCESSES, NoiseProcess
 from s3search.solvers.shapes import SHAPES, are_pictures, checked_shape
 from s3search.study.file.metric_tables import DISTANCES
+
+_OF_CALLS = {"call", "output_type"}  # options of a pipeline that is called as a whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -41,7 +44,8 @@ def options_of(model: Any) -> Sequence[str] | None:
     if isinstance(model, str):
         return parameters_of("model", model, MODELS)
     if is_pipeline(model):
-        return [name for name in inspect.signature(denoiser_of).parameters if name != "pipe"]
+        known = [inspect.signature(each).parameters for each in (denoiser_of, runs_of)]
+        return list(dict.fromkeys(name for own in known for name in own if name != "pipe"))
     return []
 
 
@@ -167,12 +171,33 @@ def reference_of(reference: Any, model: Any) -> Brought:
 
 
 def _pipeline(pipe: Any, options: Mapping[str, Any]) -> Brought:
+    """A pipeline in memory: by its network where that is known, as a whole where it is not or
+    where its call is spoken of.
+    """
+    is_whole = type(pipe).__name__ not in PIPELINES or bool(_OF_CALLS & options.keys())
     try:
-        denoiser = denoiser_of(pipe, **options)
+        denoiser = _made(pipe, runs_of if is_whole else denoiser_of, options)
     except InvalidConfig as error:  # whose words are those of a study file
-        raise InvalidConfig(f"model: {str(error).removeprefix('path: ')}") from error
-    known = (denoiser.process.model_dump_json(), denoiser.sample_shape)
+        raise InvalidConfig(
+            f"model: {str(error).removeprefix('path: ').removeprefix('model: ')}"
+        ) from error
+    known = (denoiser.process.model_dump_json(), tuple(denoiser.sample_shape))
     return _live("loader", denoiser, type(pipe).__name__, fingerprint_of(denoiser, *known))
+
+
+def _made(pipe: Any, make: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+    known = [name for name in inspect.signature(make).parameters if name != "pipe"]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        hint = (
+            "height and width are arguments of call"
+            if unknown[0] in ("height", "width")
+            else (nearest(unknown[0], known))
+        )
+        raise InvalidConfig(
+            f"{unknown[0]}: a {type(pipe).__name__} that is called as a whole takes none; {hint}"
+        )
+    return make(pipe, **options)
 
 
 def _denoiser(model: Any, process: NoiseProcess | None, sample_shape: Sequence[int] | None) -> Any:

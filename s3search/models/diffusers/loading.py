@@ -75,7 +75,7 @@ def load(  # noqa: PLR0913  # the keys of [model] in a study file
     if not isinstance(compile, bool):
         _check_choice("compile", compile, COMPILE_MODES)
     denoiser = denoiser_of(
-        _pipeline(path, torch_dtype=DTYPES[dtype], variant=variant, revision=revision),
+        pipeline_in(path, torch_dtype=DTYPES[dtype], variant=variant, revision=revision),
         guidance_scale=guidance_scale,
         guidance_interval=guidance_interval,
         prompts=prompts,
@@ -121,7 +121,7 @@ def denoiser_of(  # noqa: PLR0913  # those of the keys above that make no copy o
             f"{', '.join(sorted(PIPELINES))}; write a loader of your own for it"
         )
     scale = _usual_scale(pipe) if guidance_scale is None else guidance_scale
-    model = _model(pipe)
+    model = model_of_pipeline(pipe)
     guidance = parse_guidance(scale, guidance_interval, model.process)
     settings = Settings(
         guidance_scale=guidance.scale,
@@ -135,11 +135,15 @@ def denoiser_of(  # noqa: PLR0913  # those of the keys above that make no copy o
     parts = PIPELINES[kind](pipe, settings)
     if parts.embeds_guidance:
         guidance = parse_guidance(1.0, guidance_interval, model.process)
-    own, digest = _own_sampler(pipe, parts), _digest(pipe, parts, model, scale)
+    own = own_sampler_of(pipe, _shift(pipe, parts.n_tokens))
+    digest = _digest(pipe, parts, model, scale)
     return PipelineDenoiser(parts, model, guidance, own, digest, pipeline=kind)
 
 
-def _pipeline(path: str, **options: Any) -> Any:
+def pipeline_in(path: str, **options: Any) -> Any:
+    """The pipeline in a folder or on a hub, with options of `from_pretrained`; raises
+    `InvalidConfig`.
+    """
     try:
         diffusers = importlib.import_module("diffusers")
     except ImportError as error:
@@ -206,7 +210,8 @@ def _is_folder(path: str) -> bool:
     return Path(path).expanduser().is_dir()
 
 
-def _model(pipe: Any) -> PipelineModel:
+def model_of_pipeline(pipe: Any) -> PipelineModel:
+    """What the scheduler of a pipeline says of its network; raises `InvalidConfig`."""
     config = pipe.scheduler.config
     try:
         return model_of(config, type(pipe.scheduler).__name__)
@@ -216,18 +221,25 @@ def _model(pipe: Any) -> PipelineModel:
         ) from error
 
 
-def _own_sampler(pipe: Any, parts: Pipeline) -> OwnSampler | None:
+def own_sampler_of(pipe: Any, shift: float | None) -> OwnSampler | None:
+    """What a pipeline runs unless told otherwise; ``shift`` is a flow's, at its images' size."""
     config = dict(pipe.scheduler.config)
     if "s3_model" in config:
         return None  # the scheduler is ours, and its schedule was searched
-    name = type(pipe.scheduler).__name__
     return OwnSampler(
-        scheduler=name,
+        scheduler=type(pipe.scheduler).__name__,
         pipeline=type(pipe).__name__,
         config={name: value for name, value in config.items() if not name.startswith("_")},
-        shift=None if parts.n_tokens is None else flow_shift(config, parts.n_tokens, name),
+        shift=shift,
         left_out=tuple(sorted(config.get("_use_default_values", ()))),
     )
+
+
+def _shift(pipe: Any, n_tokens: int | None) -> float | None:
+    config = dict(pipe.scheduler.config)
+    if n_tokens is None or "s3_model" in config:
+        return None
+    return flow_shift(config, n_tokens, type(pipe.scheduler).__name__)
 
 
 def _usual_scale(pipe: Any) -> float:

@@ -23,7 +23,15 @@ from s3search.errors import InvalidConfig
 from s3search.models.diffusers.captions import Prompt, read_prompts
 from s3search.models.diffusers.conditions import Given, balanced
 
-__all__ = ["EmbeddingCache", "Encode", "Prompt", "Prompts", "is_held_out", "read_prompts"]
+__all__ = [
+    "EmbeddingCache",
+    "Encode",
+    "Prompt",
+    "PromptNumbers",
+    "Prompts",
+    "is_held_out",
+    "read_prompts",
+]
 
 _KEPT_BYTES = 2**30
 
@@ -119,18 +127,13 @@ def _file_of(folder: Path, key: str) -> Path:
     return folder / key[:2] / f"{key}.safetensors"
 
 
-class Prompts:
-    """Prompts as conditions: an image's condition is the number of its prompt."""
+class PromptNumbers:
+    """Prompts by their numbers, split into those of a search and the held-out ones."""
 
-    def __init__(
-        self, prompts: Sequence[Prompt], share: float, cache: EmbeddingCache, *, guided: bool
-    ) -> None:
+    def __init__(self, prompts: Sequence[Prompt], share: float) -> None:
         if not isinstance(share, int | float) or not 0 <= share < 1:
             raise InvalidConfig(f"held_out: needs a share from 0 to below 1, found {share!r}")
         self._prompts = tuple(prompts)
-        self._cache = cache
-        self._guided = guided
-        self._latest: dict[bool, tuple[list[int], torch.device, dict[str, Tensor]]] = {}
         held_out = [i for i, own in enumerate(prompts) if is_held_out(own.text, share)]
         searched = sorted(set(range(len(prompts))) - set(held_out))
         if share and not (held_out and searched):
@@ -141,21 +144,48 @@ class Prompts:
             )
         self._sides = {False: torch.tensor(searched), True: torch.tensor(held_out or searched)}
         listed = [(own.text, own.negative) for own in prompts]
+        self.content = json.dumps([listed, share])
+
+    def drawn(self, n: int, generator: torch.Generator, *, held_out: bool) -> Tensor:
+        """Numbers (n,), each as often as the others."""
+        side = self._sides[held_out]
+        return side[balanced(len(side), n, generator)]
+
+    def prompts_of(self, numbers: Tensor) -> list[Prompt]:
+        """The prompts of these numbers (n,)."""
+        return [self._prompts[i] for i in numbers.tolist()]
+
+    def texts(self, prompts: Tensor) -> list[str]:
+        """The texts of these numbers (n,)."""
+        return [own.text for own in self.prompts_of(prompts)]
+
+
+class Prompts:
+    """Prompts as conditions: an image's condition is the number of its prompt."""
+
+    def __init__(
+        self, prompts: Sequence[Prompt], share: float, cache: EmbeddingCache, *, guided: bool
+    ) -> None:
+        self._numbers = PromptNumbers(prompts, share)
+        self._prompts = tuple(prompts)
+        self._cache = cache
+        self._guided = guided
+        self._latest: dict[bool, tuple[list[int], torch.device, dict[str, Tensor]]] = {}
+        listed = [(own.text, own.negative) for own in prompts]
         self.content = json.dumps([listed, share, cache.fingerprint])
 
     def condition(
         self, n: int, generator: torch.Generator, *, held_out: bool, device: torch.device
     ) -> dict[str, Tensor]:
         """``prompts`` (n,), each as often as the others; their embeddings are made here."""
-        side = self._sides[held_out]
-        drawn = side[balanced(len(side), n, generator)]
+        drawn = self._numbers.drawn(n, generator, held_out=held_out)
         for negative in (False, True) if self._guided else (False,):
             self._embeddings(drawn.tolist(), negative, device)
         return {"prompts": drawn}
 
     def texts(self, prompts: Tensor) -> list[str]:
         """The prompts of these numbers (n,)."""
-        return [self._prompts[i].text for i in prompts.tolist()]
+        return self._numbers.texts(prompts)
 
     def given(self, drawn: Given, *, negative: bool, device: torch.device) -> dict[str, Tensor]:
         """Embeddings, on ``device``; the latest are kept there for the next call."""

@@ -135,13 +135,16 @@ def runtime_of(target: str | None) -> Runtime:
 
 
 def settled_target(asked: str | None, pipeline: str | None) -> str:
-    """The target that a study searches for: the model's own ``pipeline``, a class of diffusers,
-    unless another was asked for; raises `InvalidConfig` for a pipeline that there is not.
+    """The target that a study searches for: the model's own ``pipeline``, a class of diffusers, or
+    what any class can run where it is not known, unless another was asked for; raises
+    `InvalidConfig` for a pipeline that there is not.
     """
     if asked not in (None, OWN_PIPELINE):
         return _known_target(asked)
     if pipeline is not None and PIPELINE_CLASSES.get(pipeline) is not None:
         return pipeline
+    if pipeline is not None and pipeline not in PIPELINE_CLASSES:
+        return "diffusers"
     if asked is None:
         return ANY
     found = "the model is no pipeline of diffusers"

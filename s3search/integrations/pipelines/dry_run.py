@@ -1,0 +1,234 @@
+"""What two network calls tell of a pipeline: how noise gets in, and what it does to a schedule.
+
+Every way in which a pipeline can make other images than its scheduler's schedule says has its own
+sentence here, before anything is spent.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from s3search.errors import InvalidConfig, S3SearchError
+from s3search.integrations.pipelines.calling import Caller, NoiseEntry
+from s3search.integrations.pipelines.conditions import ArgumentSource
+from s3search.integrations.pipelines.scheduler import (
+    Answered,
+    Asked,
+    EndScheduler,
+    PlanScheduler,
+    PredictionScheduler,
+)
+from s3search.models.diffusers.scheduler_config import PipelineModel
+from s3search.schedules import published
+from s3search.solvers.plan import Plan, compile_plan
+
+_IMAGES, _CALLS = 2, 2
+_SEED = 20260101
+_SAME = 1e-4  # of the largest number
+_SAME_TIME = 1e-3  # of a timestep, which pipelines may round to half precision
+_ROUNDED_TIME = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What was found out."""
+
+    sample_shape: tuple[int, ...]  # of the noise of one image
+    dtype: torch.dtype  # of the states
+    entry: NoiseEntry
+    at_once: int | None  # images in one call; None: as many as one likes
+    decodes: bool  # whether states become images without a network call
+    apart: str | None  # why single calls are not those of a whole run
+    batches_per_call: int
+    mu: float | None
+
+
+@dataclass(slots=True, eq=False)
+class DryRun:
+    """A few calls of a pipeline for one or two images."""
+
+    caller: Caller
+    model: PipelineModel
+    config: dict[str, Any]
+    source: ArgumentSource
+    device: torch.device
+
+    def facts(self) -> Facts:
+        """All that is asked; raises `InvalidConfig` with what will not do."""
+        n, scheduler, draws = self._drawn_run()
+        asked = scheduler.asked
+        self._check_steps(scheduler)
+        first = asked.samples[0]
+        if len(first) != n:
+            raise _refused(
+                f"makes states {tuple(first.shape)} of {n} prompts or images; leave "
+                "num_images_per_prompt and the like out of call"
+            )
+        entry = self._entry(n, asked, draws)
+        self.caller.entry = entry
+        shape = first.shape[1:] if entry.place is None else draws[entry.place].shape[1:]
+        noise = self._noise(n, shape)
+        made, asked = self._run(n, noise, first.dtype)
+        again, _ = self._run(n, noise, first.dtype)
+        if not _is_same(made, again):
+            raise _refused(
+                "makes other images of the same noise in a second call; it draws numbers that are "
+                "neither torch.randn's nor its scheduler's: put its networks into evaluation mode"
+            )
+        guides = getattr(self.caller.pipe, "do_classifier_free_guidance", False) is True
+        return Facts(
+            sample_shape=tuple(shape),
+            dtype=first.dtype,
+            entry=entry,
+            at_once=None if n == _IMAGES else 1,
+            decodes=self._decodes(n, asked, made),
+            apart=self._apart(n, asked),
+            batches_per_call=2 if guides else 1,
+            mu=asked.mu,
+        )
+
+    @property
+    def _plan(self) -> Plan:
+        return compile_plan(published.ddim(self.model.process, nfe=_CALLS))
+
+    def _given(self, n: int) -> Mapping[str, Any]:
+        generator = torch.Generator().manual_seed(_SEED)
+        return self.source.given(self.source.condition(n, generator, held_out=False), n)
+
+    def _noise(self, n: int, shape: Sequence[int]) -> Tensor:
+        generator = torch.Generator().manual_seed(_SEED)
+        return torch.randn((n, *shape), generator=generator).to(self.device)
+
+    def _drawn_run(self) -> tuple[int, PlanScheduler, list[Tensor]]:
+        """How many images go through one call, its scheduler, and what the pipeline drew."""
+        failures: list[InvalidConfig] = []
+        for n in (_IMAGES, 1):
+            scheduler = PlanScheduler(self.model, self.config, self._plan)
+            try:
+                _, draws = self.caller.drawing(scheduler, self._given(n), self._noise(n, (8,)))
+                return n, scheduler, draws
+            except Exception as error:  # the pipeline's code may raise anything
+                failures.append(_failed(error, scheduler))
+        raise failures[0]
+
+    def _run(self, n: int, noise: Tensor, dtype: torch.dtype) -> tuple[Tensor, Asked]:
+        scheduler = PlanScheduler(self.model, self.config, self._plan)
+        try:
+            made = self.caller(scheduler, self._given(n), noise, dtype)
+        except Exception as error:  # the pipeline's code may raise anything
+            raise _failed(error, scheduler) from error
+        return made, scheduler.asked
+
+    def _check_steps(self, scheduler: PlanScheduler) -> None:
+        """Raises `InvalidConfig` unless the schedule's calls were made at its times."""
+        found = scheduler.asked.timesteps
+        if not found:
+            raise _refused(
+                "never called its scheduler's step; what it makes does not depend on a schedule"
+            )
+        if len(found) != _CALLS:
+            raise _refused(
+                f"made {len(found)} steps where the schedule has {_CALLS}; the schedule's calls "
+                "are all that is counted: leave out of call what changes them (strength below 1, "
+                "denoising_end, timesteps)"
+            )
+        own = scheduler.timesteps.tolist()
+        if any(
+            abs(a - b) > max(_SAME_TIME * abs(b), _ROUNDED_TIME)
+            for a, b in zip(found, own, strict=True)
+        ):
+            raise _refused(
+                f"told its scheduler the timesteps {found} where the schedule has {own}: it "
+                "rescales them behind the scheduler's back (a shift that it applies itself, for "
+                "instance), and no schedule would be what it says"
+            )
+
+    def _entry(self, n: int, asked: Asked, draws: Sequence[Tensor]) -> NoiseEntry:
+        """How noise is given to the pipeline."""
+        first = asked.samples[0]
+        if asked.noised is None and "latents" in self.caller.parameters:
+            noise = self._noise(n, first.shape[1:])
+            self.caller.entry = NoiseEntry()
+            _, taken = self._run(n, noise, first.dtype)
+            if _is_multiple(taken.samples[0], noise.to(first.dtype)):
+                return NoiseEntry()
+        wanted = first if asked.noised is None else asked.noised
+        for place, drawn in enumerate(draws):
+            if drawn.shape == wanted.shape and _is_multiple(wanted, drawn.to(wanted)):
+                return NoiseEntry(takes_latents=False, place=place)
+        raise _refused(
+            "takes no initial latents and draws them otherwise than by torch.randn, so that "
+            "schedules could not be compared on the same noise"
+        )
+
+    def _decodes(self, n: int, asked: Asked, made: Tensor) -> bool:
+        """Whether a call without steps makes of the last states what the whole run did."""
+        last = asked.states[-1]
+        scheduler = EndScheduler(self.model, self.config, last, _time_of(self.model, asked, -1))
+        try:
+            return _is_same(self.caller(scheduler, self._given(n), last), made)
+        except Exception:  # the pipeline's code may raise anything: then it does not
+            return False
+
+    def _apart(self, n: int, asked: Asked) -> str | None:
+        """Why predictions of single calls are not those of a whole run; None if they are."""
+        if not _is_same(asked.samples[1], asked.states[0]):
+            return "the pipeline changes its states between two calls"
+        x, whole = asked.samples[1], asked.predictions[1]
+        scheduler = PredictionScheduler(self.model, self.config, x, _time_of(self.model, asked, 1))
+        try:
+            self.caller(scheduler, self._given(n), x)
+        except Answered as answered:
+            if _is_same(answered.prediction, whole):
+                return None
+            return "the pipeline's call depends on how many came before it"
+        except Exception as error:  # the pipeline's code may raise anything
+            return f"the pipeline cannot be left after one call ({_line(error)})"
+        return "the pipeline makes no call for a single step"
+
+
+def _time_of(model: PipelineModel, asked: Asked, call: int) -> Tensor:
+    return torch.tensor(model.process_time(asked.timesteps[call]), dtype=torch.float64)
+
+
+def _failed(error: Exception, scheduler: PlanScheduler) -> InvalidConfig:
+    """What is said of a call that failed."""
+    name = type(scheduler).__name__
+    if isinstance(error, AttributeError) and name in str(error):
+        return _refused(
+            f"asks its scheduler for what S3Scheduler has not ({_line(error)}); a schedule cannot "
+            "be replayed in it"
+        )
+    if isinstance(error, S3SearchError):
+        return _refused(f"cannot follow a schedule: {_line(error)}")
+    return _refused(
+        f"failed in a call of {_CALLS} steps with {type(error).__name__}: {_line(error)}; its "
+        "arguments are those of call in [model], prompts and classes"
+    )
+
+
+def _refused(why: str) -> InvalidConfig:
+    return InvalidConfig(f"model: the pipeline {why}")
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0]
+
+
+def _is_same(found: Tensor, expected: Tensor) -> bool:
+    if found.shape != expected.shape:
+        return False
+    scale = float(expected.abs().max())
+    return float((found.double() - expected.double()).abs().max()) <= _SAME * max(scale, 1e-9)
+
+
+def _is_multiple(found: Tensor, of: Tensor) -> bool:
+    """Whether a tensor is a positive multiple of another, which is not 0."""
+    if found.shape != of.shape:
+        return False
+    x, y = found.double(), of.double()
+    factor = float((x * y).sum() / (y * y).sum())
+    return factor > 0 and float((x - factor * y).norm()) <= 10 * _SAME * float(x.norm())
