@@ -2,6 +2,7 @@
 
 decode                    samples -> images in [-1, 1], for models of latents; absent or None
                           where the samples are the images
+image_shape               that of one image which `decode` makes; absent: it is seen
 network_batches(times)    batches that calls at these times send through the network
 network_batches_per_call  the same where every call costs alike
 with_guidance(scales)     the same denoiser for one trajectory, its call j guided by scales[j]
@@ -13,6 +14,7 @@ skippable                 the module in it whose blocks may be left out; absent:
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from s3search.errors import EvaluationFailed
@@ -22,6 +24,7 @@ from s3search.schedules.layers import skipped_by_call, skips_layers
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import Plan
 from s3search.solvers.sample import sample
+from s3search.solvers.shapes import PICTURE_AXES, Shape
 from s3search.solvers.step_noise import Draws, of_seed
 
 
@@ -45,9 +48,24 @@ def images_by(denoiser: Any, plan: Plan, noise: Tensor, condition: Mapping[str, 
 
 
 def images_of(denoiser: Any, samples: Tensor) -> Tensor:
-    """The images (B, C, H, W) in [-1, 1] of what a plan ends with."""
+    """The images in [-1, 1] of what a plan ends with, (B, C, H, W) or of another rank."""
     decode = getattr(denoiser, "decode", None)
     return samples if decode is None else decode(samples)
+
+
+@torch.inference_mode()
+def made_shape(denoiser: Any, device: torch.device) -> Shape:
+    """The shape of what metrics see of one sample.
+
+    Latents of three axes are taken for those of pictures, and keep their own shape here: these
+    are not decoded only to look at the rank.
+    """
+    shape, known = tuple(denoiser.sample_shape), getattr(denoiser, "image_shape", None)
+    if known is not None:
+        return tuple(known)
+    if len(shape) == PICTURE_AXES or getattr(denoiser, "decode", None) is None:
+        return shape
+    return tuple(images_of(denoiser, torch.zeros((1, *shape), device=device)).shape[1:])
 
 
 def network_batches(denoiser: Any, plan: Plan) -> int:

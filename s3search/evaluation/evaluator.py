@@ -101,12 +101,7 @@ class Evaluator:
             PRECISIONS[spec.precision],
         )
         self.real = load_reference(spec.reference, spec.reference_options, spec.live.reference)
-        loading = Loading(
-            device=self.device,
-            batch_size=self.batch_size,
-            real=self.real,
-            captions=getattr(self.denoiser, "captions", None),
-        )
+        loading = Loading.of(self.denoiser, self.device, self.batch_size, self.real)
         self.metric = loading.metric(spec.metric, spec.live.metric, is_first=True)
         live = spec.live.guards or (None,) * len(spec.guards)
         self.guards = tuple(loading.metric(*each) for each in zip(spec.guards, live, strict=True))

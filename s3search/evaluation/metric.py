@@ -20,6 +20,7 @@ from torch import Tensor
 
 from s3search.errors import InvalidConfig
 from s3search.evaluation.code_version import CODE_VERSION
+from s3search.evaluation.decoding import made_shape
 from s3search.evaluation.noise import TARGET
 from s3search.evaluation.record import RealImageBaseline
 from s3search.evaluation.reference import RealSide
@@ -34,6 +35,7 @@ from s3search.metrics.samples import Array
 from s3search.metrics.statistic import FrechetStatistic, Statistic
 from s3search.search.direction import Direction
 from s3search.search.questions import RealImages
+from s3search.solvers.shapes import Shape
 
 _OF_FEATURES: dict[str, Callable[[Array], Statistic]] = {
     "kernel": KernelStatistic.of,
@@ -132,6 +134,20 @@ class Loading:
     batch_size: int
     real: RealSide | None
     captions: Callable[..., Sequence[str]] | None  # of the model, by its condition
+    shape: Shape  # of what the model makes
+
+    @classmethod
+    def of(
+        cls, denoiser: Any, device: torch.device, batch_size: int, real: RealSide | None
+    ) -> "Loading":
+        """What the metrics of a model are loaded with."""
+        return cls(
+            device=device,
+            batch_size=batch_size,
+            real=real,
+            captions=getattr(denoiser, "captions", None),
+            shape=made_shape(denoiser, device),
+        )
 
     def metric(self, spec: MetricSpec, live: Any = None, *, is_first: bool = False) -> Metric:
         """The metric that a table of the study names, or of the ``live`` object; raises
@@ -140,7 +156,7 @@ class Loading:
         The first sees all real images, or the file of their statistics; others those of a large
         source that are kept.
         """
-        view = load_view(spec, self.device, live, self.captions)
+        view = load_view(spec, self.device, live, self.captions, self.shape)
         statistic: Statistic
         if isinstance(view, Scorer):
             digest = f"{spec.target or 'no'} target"

@@ -45,6 +45,7 @@ SCORES = {
     "lpips": "s3search.metrics.scores.lpips:load",
     "dists": "s3search.metrics.scores.dists:load",
 }
+SCORES_OF_ANY_RANK = ("mse",)  # the others see pictures
 MINIMIZED_SCORES = ("mse", "lpips", "dists")  # unless a study says otherwise
 REFERENCES = {
     "digits": "s3search.models.digits:images",

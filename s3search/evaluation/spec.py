@@ -41,6 +41,7 @@ class MetricSpec:
     kind: str = "frechet"
     direction: Direction = Direction.MINIMIZE
     target: Target | None = None
+    frames: str | None = None  # "mean": a function of the user's sees the frames of videos
     where: str = "metric"  # the table of the study file
 
     @property

@@ -23,9 +23,11 @@ from s3search.errors import EvaluationFailed, InvalidConfig
 from s3search.evaluation.live import LIVE
 from s3search.evaluation.memory import BatchSize
 from s3search.evaluation.noise import TARGET
-from s3search.evaluation.plugins import FEATURES, SCORES, call_plugin
+from s3search.evaluation.plugins import FEATURES, SCORES, SCORES_OF_ANY_RANK, call_plugin
 from s3search.evaluation.spec import MetricSpec
+from s3search.metrics.frames import FrameMean, check_pictures, seeing
 from s3search.metrics.samples import Array
+from s3search.solvers.shapes import Shape
 
 _LARGEST_BATCH = 1000  # images; callers bring fewer
 
@@ -169,9 +171,14 @@ def load_view(
     device: torch.device,
     live: Any = None,
     captions: Callable[..., Sequence[str]] | None = None,
+    shape: Shape | None = None,
 ) -> Extractor | Scorer:
-    """The extractor or score that a study names, or the ``live`` one; raises `InvalidConfig`."""
+    """The extractor or score that a study names, or the ``live`` one, for images of this
+    ``shape``, where that is known; raises `InvalidConfig`.
+    """
     known = SCORES if spec.is_score else FEATURES
+    if shape is not None and spec.name in known and spec.name not in SCORES_OF_ANY_RANK:
+        check_pictures(spec.name, shape, key=spec.key)  # before weights are looked for
     function = call_plugin(spec.key, spec.name, spec.options, known, live)
     what = "(images, **given) -> numbers (B,)" if spec.is_score else "images -> features"
     if not callable(function):
@@ -182,9 +189,11 @@ def load_view(
     if isinstance(function, torch.nn.Module):
         function = function.to(device)
     own = spec.options["object"] if spec.name == LIVE else getattr(function, "name", spec.name)
+    natural = getattr(function, "direction", spec.direction.value)
+    if shape is not None:
+        function, own = seeing(function, own, shape, frames=spec.frames, key=spec.key)
     given = {"where": spec.key, "name": own, "function": function, "device": device}
     if spec.is_score:
-        natural = getattr(function, "direction", spec.direction.value)
         if natural != spec.direction.value:
             raise InvalidConfig(
                 f"{spec.where}.direction: {own!r} is to be {natural}d, and the study says "
@@ -197,15 +206,17 @@ def load_view(
 
 def _parameters(function: Any) -> tuple[dict[str, bool], bool]:
     """What a score may be given by name, and whether it must be; whether it takes any."""
-    called = function.forward if isinstance(function, torch.nn.Module) else function
+    own = function.pictures if isinstance(function, FrameMean) else function
+    called = own.forward if isinstance(own, torch.nn.Module) else own
     try:
         _, *others = inspect.signature(called).parameters.values()
     except (TypeError, ValueError):
         return {}, True
-    takes_any = any(own.kind is inspect.Parameter.VAR_KEYWORD for own in others)
+    takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in others)
     several = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     empty = inspect.Parameter.empty
-    return {own.name: own.default is empty for own in others if own.kind not in several}, takes_any
+    named = [each for each in others if each.kind not in several]
+    return {each.name: each.default is empty for each in named}, takes_any
 
 
 def _number(caption: str) -> float:

@@ -154,6 +154,8 @@ class DigitsFeatures(nn.Module):
         self.register_buffer("mean", torch.zeros(_N_FEATURES))
         self.register_buffer("scale", torch.ones(_N_FEATURES))
 
+    sees_pictures = True
+
     def forward(self, images: Tensor) -> Tensor:
         """Standardised features (B, d) of images (B, 1, 8, 8)."""
         standardised = (self.activations(images) - self.get_buffer("mean")) / self.get_buffer(

@@ -1,5 +1,6 @@
 """Video, packed tokens, sound and vectors through the whole of a search."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,18 @@ import pytest
 import torch
 
 import s3search
+from s3search.cli import run
 from s3search.errors import InvalidConfig
 from s3search.evaluation.noise import NoiseBank
+from s3search.metrics.statistic import FrechetStatistic
+from s3search.models import digits
+from s3search.run.launching import launch
 from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
 from tests.suites.pool_suite import start_ray
-from tests.support.any_rank import flat, of_rank, small_search_of, spread
+from tests.support.any_rank import digits_on_film, flat, of_rank, small_search_of, spread
+from tests.support.studies import study_config, study_file
 
 RANKS = ("video", "tokens", "sound", "vectors")
 BY_SCORE: dict[str, Any] = {"metric": spread, "features": None, "reference": None}
@@ -108,3 +114,67 @@ def test_real_samples_of_another_kind_are_refused(
 ) -> None:
     with pytest.raises(InvalidConfig, match=words):
         small_search_of(rank, **changes)
+
+
+def test_a_distance_of_pictures_is_of_the_mean_of_frames_and_says_so(tmp_path: Path) -> None:
+    own = digits_on_film()
+    found = s3search.search(
+        own.model,
+        reference=own.real,
+        features="digits",
+        metric={"guard": [{"kind": "kernel", "features": "digits", "worse_by": 9.0}]},
+        nfe=4,
+        evaluations=6,
+        n_images=40,
+        validation={"n_images": 80, "finalists": 2},
+        progress=False,
+    )
+    assert set(found.table["extractor"]) == {"digits-a-frame-mean"}
+    assert any("polish" in name for name in found.table["name"])
+    winner = found.table[found.table["is_winner"]].iloc[0]
+    bank = NoiseBank(own.model, torch.device("cpu"))
+    with torch.inference_mode():
+        ((noise, _),) = bank.batches(int(winner["noise_seed"]), 80, 80)
+        made = sample(own.model, compile_plan(found.schedule), noise)
+        seen, real = (_mean_of_frames(videos) for videos in (made, own.real))
+    statistic = FrechetStatistic.of(real.double().numpy())
+    assert statistic.value(seen.double().numpy()) == pytest.approx(winner["distance"], rel=1e-4)
+
+
+def _mean_of_frames(videos: torch.Tensor) -> torch.Tensor:
+    extractor = digits.features()
+    return torch.stack([extractor(videos[:, :, k]) for k in range(videos.shape[2])]).mean(0)
+
+
+def test_frames_are_asked_for_where_an_extractor_is_ones_own() -> None:
+    own = digits_on_film()
+    asked = {"kind": "score", "score": spread, "frames": "mean"}
+    found = s3search.evaluate(
+        s3search.published.ddim(own.model.process, nfe=3), own.model, metric=asked, n_images=40
+    )
+    whole = s3search.evaluate(
+        s3search.published.ddim(own.model.process, nfe=3), own.model, metric=spread, n_images=40
+    )
+    assert found.extractor.endswith("-frame-mean")
+    assert found.value != whole.value
+
+
+def test_a_metric_that_cannot_see_the_rank_says_so_before_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = study_file(tmp_path)
+    loader = "model.loader='tests.support.any_rank:tokens'"
+    for metric in ("metric.features='inception'", "metric.features='digits'"):
+        asked = ["--set", loader, "--set", metric, "--set", "reference.images='digits'"]
+        monkeypatch.setattr(sys, "argv", ["s3search", "launch", str(study), *asked])
+        assert run() == 2
+        told = capsys.readouterr().err
+        assert "sees pictures (C, H, W) and, frame by frame, videos (C, T, H, W)" in told
+        assert "this model makes (6, 3)" in told
+    assert not (tmp_path / "study.db").exists()
+
+
+def test_a_reference_of_another_rank_says_so_before_the_search(tmp_path: Path) -> None:
+    study = study_config(tmp_path, "model.loader='tests.support.any_rank:tokens'")
+    with pytest.raises(InvalidConfig, match="give real samples of the shape that the model makes"):
+        launch(study, lambda _: None)

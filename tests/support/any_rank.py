@@ -7,10 +7,19 @@ import torch
 from torch import Tensor, nn
 
 import s3search
+from s3search.models import digits
 from s3search.models.gaussian import GaussianDenoiser
 from s3search.processes import NoiseProcess, edm, flow
 from s3search.run.found import SearchResult
 from s3search.solvers.shapes import Shape, over_the_rest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfRank:
+    """A model and real samples of it."""
+
+    model: Any
+    real: Tensor
 
 
 class Video(nn.Module):
@@ -65,6 +74,19 @@ def vectors() -> GaussianDenoiser:
     return _gaussian(edm(), (5,))
 
 
+def digits_on_film() -> OfRank:
+    """Digits that fade over three frames (1, 3, 8, 8), as videos and as the Gaussian of them."""
+    fading = torch.tensor([1.0, 0.9, 0.8]).reshape(1, 1, 3, 1, 1)
+    real = digits.images()[:300, :, None] * fading
+    variances = real.double().flatten(1).var(0) + 1e-3
+    return OfRank(model=GaussianDenoiser(edm(), real.double().mean(0), variances), real=real)
+
+
+def tokens() -> Tokens:
+    """A loader of a study file: packed tokens."""
+    return Tokens()
+
+
 def spread(samples: Tensor) -> Tensor:
     """A score of one's own: how far a sample's energy is from one, (B,)."""
     return -(samples.square().flatten(1).mean(1) - 0.3).square()
@@ -73,14 +95,6 @@ def spread(samples: Tensor) -> Tensor:
 def flat(samples: Tensor) -> Tensor:
     """An extractor of one's own: all numbers, (B, d)."""
     return samples.flatten(1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OfRank:
-    """A model and real samples of it."""
-
-    model: Any
-    real: Tensor
 
 
 def of_rank(name: str) -> OfRank:

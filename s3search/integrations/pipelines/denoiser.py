@@ -45,7 +45,7 @@ class CalledPipeline(nn.Module):
         self.parts = nn.ModuleDict(modules_in(pipe))
         self.pipeline = type(pipe).__name__
         self.process = model.process
-        self.sample_shape = facts.sample_shape
+        self.sample_shape, self.image_shape = facts.sample_shape, facts.image_shape
         self.own_sampler = own_sampler
         self.network_batches_per_call = facts.batches_per_call
         self._caller, self._source, self._model, self._facts = caller, source, model, facts

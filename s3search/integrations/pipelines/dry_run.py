@@ -37,6 +37,7 @@ class Facts:
     """What was found out."""
 
     sample_shape: tuple[int, ...]  # of the noise of one image
+    image_shape: tuple[int, ...]  # of the image that is made of it
     dtype: torch.dtype  # of the states
     entry: NoiseEntry
     at_once: int | None  # images in one call; None: as many as one likes
@@ -81,6 +82,7 @@ class DryRun:
         guides = getattr(self.caller.pipe, "do_classifier_free_guidance", False) is True
         return Facts(
             sample_shape=tuple(shape),
+            image_shape=tuple(made.shape[1:]),
             dtype=first.dtype,
             entry=entry,
             at_once=None if n == _IMAGES else 1,

@@ -19,6 +19,8 @@ BATCH = 64  # images in a network at once, unless a study says otherwise
 class RgbFeatures(nn.Module):
     """Features of a network that sees levels (B, 3, H, W) in 0..255, by images in [-1, 1]."""
 
+    sees_pictures = True
+
     def __init__(self, network: nn.Module, kind: str, batch: int = BATCH) -> None:
         super().__init__()
         if batch < 1:

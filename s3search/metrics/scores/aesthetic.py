@@ -35,6 +35,7 @@ _PLACES = (0, 2, 4, 6, 7)  # of the linear layers in the file; dropout had the o
 class Aesthetic(nn.Module):
     """Images (B, 1 or 3, H, W) in [-1, 1] -> scores (B,)."""
 
+    sees_pictures = True
     needs: tuple[str, ...] = ()
     direction: Direction = "maximize"
 

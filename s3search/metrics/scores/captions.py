@@ -43,6 +43,7 @@ class CaptionScore(nn.Module):
     them.
     """
 
+    sees_pictures = True
     needs: tuple[str, ...] = ("captions",)
     direction: Direction = "maximize"
 

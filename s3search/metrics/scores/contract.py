@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from s3search.errors import InvalidConfig
+from s3search.solvers.shapes import are_pictures
 
 Direction = Literal["maximize", "minimize"]
 
@@ -68,7 +69,7 @@ def target_for(name: str, images: Tensor, given: Mapping[str, Any]) -> Tensor:
             f"metric.score: {name!r} compares images with a target, and there is none; "
             "say what the images should be equal to, or take a score that needs no target"
         )
-    if images.ndim != 4 or not images.is_floating_point():
+    if images.ndim < 2 or not images.is_floating_point():
         raise InvalidConfig(
             f"metric.score: {name!r} sees float images (B, C, H, W) in [-1, 1], found "
             f"{images.dtype} {tuple(images.shape)}"
@@ -87,8 +88,10 @@ def target_for(name: str, images: Tensor, given: Mapping[str, Any]) -> Tensor:
 
 
 def as_shown(images: Tensor) -> Tensor:
-    """Images clipped to [-1, 1], as a screen or file clips them, in float32 or what is finer.
+    """Images clipped to [-1, 1], as a screen or file clips them, in float32 or what is finer;
+    samples that are no pictures or videos as they are.
 
     They are not rounded to 8 bits: that adds the same small noise to all, and steps to a search.
     """
-    return images.to(torch.promote_types(images.dtype, torch.float32)).clamp(-1.0, 1.0)
+    wide = images.to(torch.promote_types(images.dtype, torch.float32))
+    return wide.clamp(-1.0, 1.0) if are_pictures(images) else wide

@@ -39,6 +39,7 @@ _FIELD = "metric.path"
 class ImageReward(nn.Module):
     """Images (B, 1 or 3, H, W) in [-1, 1] and their captions -> scores (B,)."""
 
+    sees_pictures = True
     needs: tuple[str, ...] = ("captions",)
     direction: Direction = "maximize"
 

@@ -3,7 +3,12 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from s3search.evaluation.plugins import FEATURES, MINIMIZED_SCORES, SCORES
 from s3search.evaluation.spec import MetricSpec, Target
@@ -30,6 +35,7 @@ class MeasureTable(OpenTable):
     score: str | None = None  # images (B, C, H, W) and what they were made for -> (B,)
     direction: Direction | None = None  # None: as the score itself says; a distance is minimised
     target: Target | None = None  # what a score compares images with
+    frames: Literal["mean"] | None = None  # a function of one's own sees the frames of videos
 
     @model_validator(mode="before")
     @classmethod
@@ -75,6 +81,14 @@ class MeasureTable(OpenTable):
                 raise ValueError(f"{key}: is for kind = 'score'; a distance is always minimised")
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_frames(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A table that says nothing of frames is written as it was before one could."""
+        data: dict[str, Any] = dump(self)
+        if self.frames is None:
+            data.pop("frames", None)
+        return data
+
     @property
     def named(self) -> str:
         """The extractor, or the score."""
@@ -95,6 +109,7 @@ class MeasureTable(OpenTable):
             kind=self.kind,
             direction=self.settled_direction,
             target=self.target,
+            frames=self.frames,
             where=where,
         )
 
