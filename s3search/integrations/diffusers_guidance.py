@@ -17,6 +17,7 @@ from typing import Any
 
 from s3search.errors import InvalidSchedule
 from s3search.integrations.diffusers import S3Scheduler
+from s3search.models.diffusers.flows import FLOWS
 from s3search.schedules.schedule import ModelPatch, Schedule
 
 _BARELY = 1.0 + 1e-6  # pipelines halve their batch at 1, which they cannot do in mid-run
@@ -39,7 +40,9 @@ def guided(
             "guidance_scale to the pipeline"
         )
     known = inspect.signature(type(pipe).__call__).parameters
+    entry = FLOWS.get(type(pipe).__name__)
     is_read = hasattr(type(pipe), "do_classifier_free_guidance")  # before every call
+    is_read = is_read and (entry is None or entry.guides_calls)
     if "callback_on_step_end" not in known or not is_read:
         raise InvalidSchedule(
             f"model_patch.guidance_scale: {type(pipe).__name__} cannot change its guidance from "

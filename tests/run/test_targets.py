@@ -70,7 +70,7 @@ def test_every_pipeline_that_loads_is_known_as_a_target() -> None:
         assert ("init_noise_sigma" in source) == runtime.scales_noise, name
         assert ("scale_model_input" in source) == runtime.maps_noise == runtime.jumps, name
         takes = "callback_on_step_end" in inspect.signature(kind.__call__).parameters
-        reads = hasattr(kind, "do_classifier_free_guidance")
+        reads = hasattr(kind, "do_classifier_free_guidance") and "self.guidance_scale *" in source
         assert (takes and reads) == runtime.guidance, name
 
 

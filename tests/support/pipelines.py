@@ -34,6 +34,15 @@ def pooled() -> Callable[[Tensor], Tensor]:
     return features
 
 
+def contrast() -> Callable[[Tensor], Tensor]:
+    """A score of pictures and films: how far their pixels are from their mean."""
+
+    def score(images: Tensor) -> Tensor:
+        return images.float().flatten(1).std(dim=1)
+
+    return score
+
+
 def references(n: int = 64, channels: int = 3, size: int = 8) -> Tensor:
     """Some images in [-1, 1]."""
     generator = torch.Generator().manual_seed(3)
@@ -41,7 +50,9 @@ def references(n: int = 64, channels: int = 3, size: int = 8) -> Tensor:
 
 
 def study(folder: Path, model: dict[str, Any], **tables: Any) -> StudyConfig:
-    """A search of a few evaluations of the pipeline in ``model``, in this process."""
+    """A search of a few evaluations of the pipeline in ``model``, in this process; keys that are
+    None, and tables of nothing else, are left out.
+    """
     data: dict[str, Any] = {
         "study": {"name": "t"},
         "model": {"loader": "diffusers", **model},
@@ -60,7 +71,8 @@ def study(folder: Path, model: dict[str, Any], **tables: Any) -> StudyConfig:
         "cluster": {"address": "inline", "workers": 1},
     }
     for name, table in tables.items():
-        data[name] = {**data[name], **table}
+        data[name] = {k: v for k, v in {**data[name], **table}.items() if v is not None}
+    data = {name: table for name, table in data.items() if table}
     return parse_config(data)
 
 
@@ -163,7 +175,7 @@ def dit(folder: Path) -> Path:
         sample_size=8,
         num_embeds_ada_norm=1000,
     )
-    pipe = DiTPipeline(transformer=_stirred(transformer), vae=vae(), scheduler=DDIMScheduler())
+    pipe = DiTPipeline(transformer=stirred(transformer), vae=vae(), scheduler=DDIMScheduler())
     pipe.save_pretrained(folder)
     return folder
 
@@ -230,7 +242,7 @@ def stable_diffusion_3(folder: Path) -> Path:
         pos_embed_max_size=8,
     )
     StableDiffusion3Pipeline(
-        transformer=_stirred(transformer),
+        transformer=stirred(transformer),
         vae=vae(shift_factor=0.1, scaling_factor=1.5),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         text_encoder=_clip_text(projects=True),
@@ -264,7 +276,7 @@ def flux(folder: Path, *, guided: bool = True) -> Path:
         axes_dims_rope=(2, 2, 4),
     )
     FluxPipeline(
-        transformer=_stirred(transformer),
+        transformer=stirred(transformer),
         vae=vae(shift_factor=0.1, scaling_factor=0.4),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         text_encoder=_clip_text(),
@@ -297,7 +309,7 @@ def pixart(folder: Path) -> Path:
         use_additional_conditions=False,
     )
     PixArtSigmaPipeline(
-        transformer=_stirred(transformer),
+        transformer=stirred(transformer),
         vae=vae(),
         scheduler=DPMSolverMultistepScheduler(),
         text_encoder=_t5(16),
@@ -306,7 +318,7 @@ def pixart(folder: Path) -> Path:
     return folder
 
 
-def _stirred(transformer: Any) -> Any:
+def stirred(transformer: Any) -> Any:
     """With weights that let conditions through: theirs begin at zero."""
     for parameter in transformer.parameters():
         torch.nn.init.normal_(parameter, std=0.1)

@@ -69,6 +69,20 @@ class Classes:
         return {"class_labels": torch.full_like(labels, self._null) if negative else labels}
 
 
+def filled_up(rows: Sequence[Tensor], axis: int) -> list[Tensor]:
+    """Tensors with zeros behind along ``axis`` up to the longest: texts of several lengths."""
+    if any(row.ndim <= axis for row in rows):
+        return [*rows]
+    most = max(row.shape[axis] for row in rows)
+    missing = [most - row.shape[axis] for row in rows]
+    return [
+        torch.cat([row, row.new_zeros((*row.shape[:axis], own, *row.shape[axis + 1 :]))], axis)
+        if own
+        else row
+        for row, own in zip(rows, missing, strict=True)
+    ]
+
+
 def balanced(n_choices: int, n: int, generator: torch.Generator) -> Tensor:  # (n,)
     """``n`` of the numbers below ``n_choices`` in random order, each as often as the others (to
     one).

@@ -7,16 +7,18 @@ with classifier-free guidance on F.  States keep their own dtype; only the netwo
 to the network's.  a and b are computed in float64.
 """
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from s3search.errors import EvaluationFailed
-from s3search.models.diffusers.conditions import Given, Nothing, Source
-from s3search.models.diffusers.guidance import Guidance
+from s3search.models.diffusers.conditions import Given, Nothing, Source, filled_up
+from s3search.models.diffusers.decoding import decoded, pixels_a_place
+from s3search.models.diffusers.guidance import Combine, Guidance, from_null
 from s3search.models.diffusers.memory import Parts
 from s3search.models.diffusers.prompts import Prompts
 from s3search.models.diffusers.scheduler_config import OwnSampler, PipelineModel
@@ -26,8 +28,8 @@ from s3search.solvers.shapes import Shape, over_the_rest, without_variance
 _DECODED_PIXELS = 2**21  # of images decoded at once: a VAE holds a hundred times as many numbers
 
 Answer = Callable[[Any, Tensor, Tensor, Given], Tensor]
-"""(network, x (B, C, H, W), timesteps (B,), arguments) -> F, with C or, for networks that learn a
-variance, 2 C channels.
+"""(network, x (B, C, ..., H, W), timesteps (B,), arguments) -> F, with C or, for networks that
+learn a variance, 2 C channels.
 """
 
 
@@ -42,6 +44,8 @@ class Pipeline:
     vae: Any = None  # None: the network's samples are the images
     image_range: tuple[float, float] = (-1.0, 1.0)
     embeds_guidance: bool = False  # the network takes the scale, and nothing is doubled
+    combine: Combine = from_null  # how it is guided where its batch is doubled
+    adds_frame: bool = False  # the VAE takes a picture as a film of one frame
     n_tokens: int | None = None  # of a flow's images; they decide its shift
 
 
@@ -71,6 +75,7 @@ class PipelineDenoiser(nn.Module):
         self._answer = parts.answer
         self._source = parts.source
         self._image_range = parts.image_range
+        self._adds_frame = parts.adds_frame
         self.takes_guidance = not parts.embeds_guidance and not isinstance(parts.source, Nothing)
         self._calls = Parts("the network")
         self._decodes = Parts("the VAE", _decoded_at_once(parts))
@@ -153,7 +158,7 @@ class PipelineDenoiser(nn.Module):
 
         def doubled() -> Tensor:
             null = self._source.given(condition, negative=True, device=own.device)
-            both = {name: torch.cat([null[name], given[name]]) for name in given}
+            both = {n: torch.cat(filled_up([null[n], given[n]], axis=1)) for n in given}
             twice = torch.cat([x, x])
             at = torch.cat([timesteps, timesteps])
             answer = self._answer(self.network, twice.to(own.dtype), at, both)
@@ -165,19 +170,11 @@ class PipelineDenoiser(nn.Module):
         """The answer without the variance that the network may have learned."""
         return without_variance(answer, x).to(x.dtype)
 
-    def _decoded(self, latents: Tensor) -> Tensor:  # (B, c, h, w) -> (B, C, H, W)
-        config, dtype = self.vae.config, next(self.vae.parameters()).dtype
-        z = latents / config.scaling_factor
-        mean, std = (config.get(f"latents_{name}") for name in ("mean", "std"))
-        if mean is not None and std is not None:
-            column = (-1, *[1] * (z.ndim - 2))
-            mean, std = (torch.tensor(own).to(z).view(column) for own in (mean, std))
-            z = z * std + mean
-        if config.get("shift_factor") is not None:
-            z = z + config.shift_factor
-        return self._decodes(
-            len(z), lambda own: self.vae.decode(z[own].to(dtype)).sample.to(latents.dtype)
-        )
+    def _decoded(self, latents: Tensor) -> Tensor:  # (B, c, ..., h, w) -> (B, C, ..., H, W)
+        def some(own: slice) -> Tensor:
+            return decoded(self.vae, latents[own], adds_frame=self._adds_frame)
+
+        return self._decodes(len(latents), some)
 
     def _rescaled(self, images: Tensor) -> Tensor:
         low, high = self._image_range
@@ -196,7 +193,8 @@ class GuidedCalls:
 
     def __call__(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         """The answer of the next call; there are as many as scales."""
-        guidance = Guidance(scale=self._scales[self._made])
+        own = self._denoiser.guidance
+        guidance = replace(own, scale=self._scales[self._made], interval=None)
         self._made += 1
         return self._denoiser.guided(x, t, guidance, **condition)
 
@@ -212,6 +210,5 @@ def _of(condition: Given, part: slice) -> dict[str, Tensor]:
 def _decoded_at_once(parts: Pipeline) -> int | None:
     if parts.vae is None:
         return None
-    factor = 2 ** (len(parts.vae.config.block_out_channels) - 1)
-    _, height, width = parts.sample_shape
-    return max(1, _DECODED_PIXELS // int(height * width * factor**2))
+    places = math.prod(parts.sample_shape[1:])
+    return max(1, _DECODED_PIXELS // (places * pixels_a_place(parts.vae)))

@@ -2,7 +2,8 @@
 
     F = F_null + w (F_given - F_null)                  arXiv:2207.12598v1, eq. 6, with their w + 1
 
-In an interval of times only (arXiv:2404.07724): outside it F = F_given, at half the cost.
+In an interval of times only (arXiv:2404.07724): outside it F = F_given, at half the cost.  Some
+pipelines combine the two answers in a way of their own (`Combine`).
 """
 
 import math
@@ -16,6 +17,34 @@ from s3search.errors import InvalidConfig
 from s3search.processes import NoiseProcess
 from s3search.solvers.shapes import over_the_rest
 
+Combine = Callable[[Tensor, Tensor, float], Tensor]
+"""(F_null, F_given, scale) -> F, (B, C, ...) each."""
+
+_TILE = 2  # places a side of Qwen's tokens
+
+
+def from_null(without: Tensor, given: Tensor, scale: float) -> Tensor:
+    """F_null + w (F_given - F_null)."""
+    return without + scale * (given - without)
+
+
+def beyond_given(without: Tensor, given: Tensor, scale: float) -> Tensor:
+    """F_given + w (F_given - F_null): Z-Image's, which counts w from F_given."""
+    return given + scale * (given - without)
+
+
+def normalised(without: Tensor, given: Tensor, scale: float) -> Tensor:
+    """`from_null` with each token's norm, over its 2 x 2 places, that of F_given: Qwen-Image's."""
+    guided = from_null(without, given, scale)
+    ratio = (_token_squares(given) / _token_squares(guided)).sqrt()
+    return guided * ratio.repeat_interleave(_TILE, -1).repeat_interleave(_TILE, -2)
+
+
+def _token_squares(f: Tensor) -> Tensor:  # (B, C, H, W) -> (B, 1, H/2, W/2)
+    squares = f.square().sum(1, keepdim=True)
+    n, one, height, width = squares.shape
+    return squares.reshape(n, one, height // _TILE, _TILE, width // _TILE, _TILE).sum((3, 5))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guidance:
@@ -23,6 +52,7 @@ class Guidance:
 
     scale: float = 1.0  # 1: not at all
     interval: tuple[float, float] | None = None  # least and largest time, in the process's unit
+    combine: Combine = from_null
 
     @property
     def is_on(self) -> bool:
@@ -43,24 +73,24 @@ class Guidance:
         if not self.is_on:
             return plain()
         if self.interval is None:
-            return self._guided(doubled(), self.scale)
+            return self._guided(doubled())
         low, high = self.interval
         inside = (t >= low) & (t <= high)
         if not bool(inside.any()):
             return plain()
         both = doubled()
-        scale = torch.where(inside, self.scale, 1.0)
-        return self._guided(both, over_the_rest(scale, both))
+        where = over_the_rest(inside, both).bool()
+        return torch.where(where, self._guided(both), both.chunk(2)[1])
 
-    def _guided(self, both: Tensor, scale: float | Tensor) -> Tensor:
+    def _guided(self, both: Tensor) -> Tensor:
         without, given = both.chunk(2)
-        return without + scale * (given - without)
+        return self.combine(without, given, self.scale)
 
 
 def parse_guidance(
     scale: float, interval: Sequence[float] | None, process: NoiseProcess
 ) -> Guidance:
-    """Guidance from the keys of a study file; raises `InvalidConfig`."""
+    """Guidance, combined `from_null`, from the keys of a study file; raises `InvalidConfig`."""
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not 1 <= scale < math.inf:
         raise InvalidConfig(
             f"guidance_scale: needs a number of at least 1 (1 is no guidance), found {scale!r}"

@@ -7,6 +7,8 @@ import inspect
 import json
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,9 @@ from torch import nn
 
 from s3search.errors import InvalidConfig, InvalidSchedule, nearest
 from s3search.files import cache_folder
-from s3search.models.diffusers import dit, stable_diffusion, transformers, unconditional
+from s3search.models.diffusers import dit, pixart, stable_diffusion, unconditional
 from s3search.models.diffusers.denoiser import Pipeline, PipelineDenoiser
+from s3search.models.diffusers.flows import FLOWS, flow_pipeline, usual_scale
 from s3search.models.diffusers.guidance import parse_guidance
 from s3search.models.diffusers.scheduler_config import (
     OwnSampler,
@@ -38,10 +41,9 @@ PIPELINES: dict[str, Callable[[Any, Settings], Pipeline]] = {
     "DiTPipeline": dit.dit,
     "StableDiffusionPipeline": stable_diffusion.stable_diffusion,
     "StableDiffusionXLPipeline": stable_diffusion.stable_diffusion_xl,
-    "StableDiffusion3Pipeline": transformers.stable_diffusion_3,
-    "FluxPipeline": transformers.flux,
-    "PixArtAlphaPipeline": transformers.pixart,
-    "PixArtSigmaPipeline": transformers.pixart,
+    "PixArtAlphaPipeline": pixart.pixart,
+    "PixArtSigmaPipeline": pixart.pixart,
+    **{name: partial(flow_pipeline, entry) for name, entry in FLOWS.items()},
 }
 """What each kind of pipeline's network is told."""
 
@@ -59,6 +61,7 @@ def load(  # noqa: PLR0913  # the keys of [model] in a study file
     classes: Sequence[int] | None = None,
     height: int | None = None,
     width: int | None = None,
+    n_frames: int | None = None,
     dtype: str = "float32",
     channels_last: bool = False,
     compile: bool | str = False,
@@ -83,6 +86,7 @@ def load(  # noqa: PLR0913  # the keys of [model] in a study file
         classes=classes,
         height=height,
         width=width,
+        n_frames=n_frames,
         cache=str(cache_folder()) if cache is None else cache,
     )
     denoiser.eval().requires_grad_(False)
@@ -107,6 +111,7 @@ def denoiser_of(  # noqa: PLR0913  # those of the keys above that make no copy o
     classes: Sequence[int] | None = None,
     height: int | None = None,
     width: int | None = None,
+    n_frames: int | None = None,
     cache: str | None = None,
 ) -> PipelineDenoiser:
     """The network of a pipeline in memory as a denoiser, where and as it is.
@@ -130,11 +135,13 @@ def denoiser_of(  # noqa: PLR0913  # those of the keys above that make no copy o
         classes=classes,
         height=height,
         width=width,
+        n_frames=n_frames,
         cache=None if cache is None else Path(cache).expanduser() / "embeddings",
     )
     parts = PIPELINES[kind](pipe, settings)
     if parts.embeds_guidance:
         guidance = parse_guidance(1.0, guidance_interval, model.process)
+    guidance = replace(guidance, combine=parts.combine)
     own = own_sampler_of(pipe, _shift(pipe, parts.n_tokens))
     digest = _digest(pipe, parts, model, scale)
     return PipelineDenoiser(parts, model, guidance, own, digest, pipeline=kind)
@@ -244,11 +251,12 @@ def _shift(pipe: Any, n_tokens: int | None) -> float | None:
 
 def _usual_scale(pipe: Any) -> float:
     """What the pipeline guides with unless told otherwise; 1 where it does not guide."""
+    entry = FLOWS.get(type(pipe).__name__)
+    if entry is not None:
+        return usual_scale(entry, pipe)
     known = inspect.signature(type(pipe).__call__).parameters.get("guidance_scale")
     if known is None:
         return 1.0
-    if getattr(getattr(pipe, "transformer", None), "config", {}).get("guidance_embeds") is False:
-        return 1.0  # the pipeline drops what the network does not take
     return float(known.default)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from s3search.errors import InvalidConfig
 from s3search.models.diffusers.captions import Prompt, read_prompts
-from s3search.models.diffusers.conditions import Given, balanced
+from s3search.models.diffusers.conditions import Given, balanced, filled_up
 
 __all__ = [
     "EmbeddingCache",
@@ -73,7 +73,8 @@ class EmbeddingCache:
         if named:
             rows.update(self._encoded(named, keys, negative, device))
         ordered = [row for row in (rows[text] for text in texts) if row is not None]
-        return {name: torch.stack([row[name] for row in ordered]) for name in ordered[0]}
+        names = ordered[0]
+        return {n: torch.stack(filled_up([row[n] for row in ordered], axis=0)) for n in names}
 
     def _encoded(
         self,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from s3search.errors import InvalidConfig
-from s3search.models.diffusers.conditions import Source
+from s3search.models.diffusers.conditions import Source, filled_up
 from s3search.models.diffusers.fingerprint import on_device, text_fingerprint
 from s3search.models.diffusers.memory import Parts
 from s3search.models.diffusers.prompts import EmbeddingCache, Encode, Prompts, read_prompts
@@ -27,6 +27,7 @@ class Settings:
     classes: Sequence[int] | None
     height: int | None
     width: int | None
+    n_frames: int | None
     cache: Path | None  # None: embeddings are kept in memory
 
     def refuse(self, pipe: Any, *names: str) -> None:
@@ -73,10 +74,11 @@ def latent_shape(
 
 def check_channels(vae: Any, channels: int) -> None:
     """Raises `InvalidConfig` unless the VAE decodes latents of so many channels."""
-    if vae.config.latent_channels != channels:
+    found = vae.config.get("latent_channels", vae.config.get("z_dim"))
+    if found != channels:
         raise InvalidConfig(
             f"path: the network makes latents of {channels} channels and the VAE decodes "
-            f"{vae.config.latent_channels}; inpainting, depth and other pipelines whose network "
+            f"{found}; inpainting, depth and other pipelines whose network "
             "sees more than the noisy latent are not supported"
         )
 
@@ -114,6 +116,7 @@ def in_batches(pipe: Any, encode: Encode) -> Encode:
 
         with on_device(pipe, device):
             parts(len(texts), encode_some)
-        return {name: torch.cat([rows[name] for rows in found]) for name in found[0]}
+        names = found[0]
+        return {n: torch.cat(filled_up([rows[n] for rows in found], axis=1)) for n in names}
 
     return encode_all

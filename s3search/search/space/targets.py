@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from s3search.errors import InvalidConfig, nearest
+from s3search.models.diffusers.flows import FLOWS
 from s3search.processes import Edm, Flow, NoiseProcess, VpDiscrete
 from s3search.rules import Prediction, Taylor
 from s3search.schedules.published.listed import listed_solver_of
@@ -95,10 +96,12 @@ PIPELINE_CLASSES: dict[str, Runtime | None] = {
     "DiTPipeline": _pipeline(scales_noise=False, scales_input=True),
     "StableDiffusionPipeline": _GUIDED,
     "StableDiffusionXLPipeline": _GUIDED,
-    "StableDiffusion3Pipeline": _pipeline(scales_noise=False, scales_input=False, guides=True),
-    "FluxPipeline": _PLAIN,
     "PixArtAlphaPipeline": _LATENT,
     "PixArtSigmaPipeline": _LATENT,
+    **{
+        name: _pipeline(scales_noise=False, scales_input=False, guides=entry.guides_calls)
+        for name, entry in FLOWS.items()
+    },
 }
 """What pipelines of diffusers let a scheduler do; None: they run no scheduler but their own."""
 
