@@ -31,10 +31,23 @@ def striped() -> Any:
             stripes = self.encode_prompt(prompt)[:, None, None, None] / 10
             x = torch.randn(len(prompt), 3, 8, 8) * self.scheduler.init_noise_sigma
             self.scheduler.set_timesteps(num_inference_steps, device=x.device)
-            for t in self.scheduler.timesteps:
+            for t in self._times():
                 seen = self.scheduler.scale_model_input(x, t)
                 answer = self.unet(seen, t).sample + stripes
-                x = self.scheduler.step(answer, t, x).prev_sample
+                x = self._stepped(answer, t, x)
             return (x,)
 
+        def _times(self) -> Any:
+            return self.scheduler.timesteps
+
+        def _stepped(self, answer: Tensor, t: Tensor, x: Tensor) -> Tensor:
+            return self.scheduler.step(answer, t, x).prev_sample
+
     return StripedPipeline(pipelines.unet(), DDIMScheduler())
+
+
+def changed(**methods: Any) -> Any:
+    """The pipeline with other methods, in a class of its own."""
+    pipe = striped()
+    pipe.__class__ = type("ChangedPipeline", (type(pipe),), methods)
+    return pipe

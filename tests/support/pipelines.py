@@ -185,11 +185,11 @@ def stable_diffusion(folder: Path, **options: Any) -> Path:
     from diffusers import StableDiffusionPipeline
 
     StableDiffusionPipeline(
-        unet=_conditional_unet(**options),
+        unet=conditional_unet(**options),
         vae=vae(),
-        text_encoder=_clip_text(),
-        tokenizer=_clip_tokenizer(folder),
-        scheduler=_sd_scheduler(),
+        text_encoder=clip_text(),
+        tokenizer=clip_tokenizer(folder),
+        scheduler=sd_scheduler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -201,7 +201,7 @@ def stable_diffusion_xl(folder: Path) -> Path:
     """StableDiffusionXLPipeline."""
     from diffusers import StableDiffusionXLPipeline
 
-    network = _conditional_unet(
+    network = conditional_unet(
         cross_attention_dim=16,
         addition_embed_type="text_time",
         addition_time_embed_dim=4,
@@ -210,11 +210,11 @@ def stable_diffusion_xl(folder: Path) -> Path:
     StableDiffusionXLPipeline(
         unet=network,
         vae=vae(),
-        text_encoder=_clip_text(),
-        text_encoder_2=_clip_text(projects=True),
-        tokenizer=_clip_tokenizer(folder),
-        tokenizer_2=_clip_tokenizer(folder),
-        scheduler=_sd_scheduler(),
+        text_encoder=clip_text(),
+        text_encoder_2=clip_text(projects=True),
+        tokenizer=clip_tokenizer(folder),
+        tokenizer_2=clip_tokenizer(folder),
+        scheduler=sd_scheduler(),
     ).save_pretrained(folder)
     return folder
 
@@ -245,12 +245,12 @@ def stable_diffusion_3(folder: Path) -> Path:
         transformer=stirred(transformer),
         vae=vae(shift_factor=0.1, scaling_factor=1.5),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        text_encoder=_clip_text(projects=True),
-        tokenizer=_clip_tokenizer(folder),
-        text_encoder_2=_clip_text(projects=True),
-        tokenizer_2=_clip_tokenizer(folder),
-        text_encoder_3=_t5(16),
-        tokenizer_3=_t5_tokenizer(),
+        text_encoder=clip_text(projects=True),
+        tokenizer=clip_tokenizer(folder),
+        text_encoder_2=clip_text(projects=True),
+        tokenizer_2=clip_tokenizer(folder),
+        text_encoder_3=t5(16),
+        tokenizer_3=t5_tokenizer(),
     ).save_pretrained(folder)
     return folder
 
@@ -279,10 +279,10 @@ def flux(folder: Path, *, guided: bool = True) -> Path:
         transformer=stirred(transformer),
         vae=vae(shift_factor=0.1, scaling_factor=0.4),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        text_encoder=_clip_text(),
-        tokenizer=_clip_tokenizer(folder),
-        text_encoder_2=_t5(16),
-        tokenizer_2=_t5_tokenizer(),
+        text_encoder=clip_text(),
+        tokenizer=clip_tokenizer(folder),
+        text_encoder_2=t5(16),
+        tokenizer_2=t5_tokenizer(),
     ).save_pretrained(folder)
     return folder
 
@@ -312,8 +312,8 @@ def pixart(folder: Path) -> Path:
         transformer=stirred(transformer),
         vae=vae(),
         scheduler=DPMSolverMultistepScheduler(),
-        text_encoder=_t5(16),
-        tokenizer=_t5_tokenizer(),
+        text_encoder=t5(16),
+        tokenizer=t5_tokenizer(),
     ).save_pretrained(folder)
     return folder
 
@@ -325,7 +325,7 @@ def stirred(transformer: Any) -> Any:
     return transformer.eval()
 
 
-def _sd_scheduler() -> Any:
+def sd_scheduler() -> Any:
     from diffusers import DDIMScheduler
 
     return DDIMScheduler(
@@ -337,7 +337,7 @@ def _sd_scheduler() -> Any:
     )
 
 
-def _conditional_unet(**options: Any) -> Any:
+def conditional_unet(**options: Any) -> Any:
     from diffusers import UNet2DConditionModel
 
     torch.manual_seed(0)
@@ -360,7 +360,7 @@ _LETTERS = "abcdefgh"
 _CLIP_WORDS = [*_LETTERS, *(f"{c}</w>" for c in _LETTERS), "<|startoftext|>", "<|endoftext|>"]
 
 
-def _clip_tokenizer(folder: Path) -> Any:
+def clip_tokenizer(folder: Path) -> Any:
     """Knows the letters a to h."""
     from transformers import CLIPTokenizer
 
@@ -372,7 +372,7 @@ def _clip_tokenizer(folder: Path) -> Any:
     return CLIPTokenizer(str(place / "vocab.json"), str(place / "merges.txt"), model_max_length=8)
 
 
-def _clip_text(*, projects: bool = False) -> Any:
+def clip_text(*, projects: bool = False) -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     torch.manual_seed(2)
@@ -391,7 +391,7 @@ def _clip_text(*, projects: bool = False) -> Any:
     return (CLIPTextModelWithProjection if projects else CLIPTextModel)(config).eval()
 
 
-def _t5_tokenizer() -> Any:
+def t5_tokenizer() -> Any:
     from transformers import T5Tokenizer
 
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0)]
@@ -399,7 +399,7 @@ def _t5_tokenizer() -> Any:
     return T5Tokenizer(vocab=[*pieces, *letters], extra_ids=0, model_max_length=16)
 
 
-def _t5(width: int) -> Any:
+def t5(width: int) -> Any:
     from transformers import T5Config, T5EncoderModel
 
     torch.manual_seed(3)

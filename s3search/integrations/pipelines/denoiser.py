@@ -18,9 +18,9 @@ from s3search.errors import EvaluationFailed
 from s3search.integrations.pipelines.calling import Caller
 from s3search.integrations.pipelines.conditions import ArgumentSource
 from s3search.integrations.pipelines.dry_run import Facts
+from s3search.integrations.pipelines.networks import modules_in
 from s3search.integrations.pipelines.scheduler import (
     Answered,
-    EndScheduler,
     PlanScheduler,
     PredictionScheduler,
 )
@@ -121,33 +121,27 @@ class CalledPipeline(nn.Module):
         raise EvaluationFailed(f"{self.pipeline} makes no network call for a single step")
 
     def _decoded(self, states: Tensor) -> Tensor:
-        if not self._facts.decodes:
+        if self._facts.end is None:
             raise EvaluationFailed(
-                f"{self.pipeline} makes no images of states without network calls; what follows "
-                "the states of single calls (a polish, fine solves) cannot be had"
+                f"{self.pipeline} makes no images of states that another loop made; what follows "
+                "single calls (a polish) cannot be had"
             )
         t = states.new_tensor(self.process.time_range[1], dtype=torch.float64)
         generator, made = torch.Generator().manual_seed(0), []
         for part in self._parts_of(len(states)):
             own = states[part]
-            scheduler = EndScheduler(self._model, self._config, own, t)
+            scheduler = self._facts.end(self._model, self._config, own, t)
             drawn = self._source.condition(len(own), generator, held_out=False)
             made.append(self._caller(scheduler, self._source.given(drawn, len(own)), own))
         return torch.cat(made)
-
-
-def modules_in(pipe: Any) -> dict[str, nn.Module]:
-    """The networks of a pipeline, by the names of its parts."""
-    parts = getattr(pipe, "components", None)
-    held = dict(parts) if isinstance(parts, Mapping) else vars(pipe)
-    return {name: part for name, part in held.items() if isinstance(part, nn.Module)}
 
 
 def _some_of(draws: Draws, part: slice, n: int) -> Draws:
     """What some of ``n`` images draw."""
 
     def draw(row: int, like: Tensor) -> Tensor:
-        return draws(row, like.new_empty((n, *like.shape[1:])))[part]
+        own = draws(row, like.new_empty((n, *like.shape[1:])))[part]
+        return torch.cat([own] * (len(like) // len(own)))  # guided copies of a state draw alike
 
     return draw
 

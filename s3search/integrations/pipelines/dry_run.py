@@ -14,16 +14,20 @@ from torch import Tensor
 from s3search.errors import InvalidConfig, S3SearchError
 from s3search.integrations.pipelines.calling import Caller, NoiseEntry
 from s3search.integrations.pipelines.conditions import ArgumentSource
+from s3search.integrations.pipelines.networks import CountedImages, modules_in
 from s3search.integrations.pipelines.scheduler import (
     Answered,
     Asked,
     EndScheduler,
+    LateEndScheduler,
     PlanScheduler,
     PredictionScheduler,
 )
 from s3search.models.diffusers.scheduler_config import PipelineModel
 from s3search.schedules import published
 from s3search.solvers.plan import Plan, compile_plan
+
+EndKind = type[EndScheduler] | type[LateEndScheduler]
 
 _IMAGES, _CALLS = 2, 2
 _SEED = 20260101
@@ -41,7 +45,7 @@ class Facts:
     dtype: torch.dtype  # of the states
     entry: NoiseEntry
     at_once: int | None  # images in one call; None: as many as one likes
-    decodes: bool  # whether states become images without a network call
+    end: EndKind | None  # by which states become images; None: they do not
     apart: str | None  # why single calls are not those of a whole run
     batches_per_call: int
     mu: float | None
@@ -63,7 +67,7 @@ class DryRun:
         asked = scheduler.asked
         self._check_steps(scheduler)
         first = asked.samples[0]
-        if len(first) != n:
+        if len(first) % n:
             raise _refused(
                 f"makes states {tuple(first.shape)} of {n} prompts or images; leave "
                 "num_images_per_prompt and the like out of call"
@@ -72,23 +76,24 @@ class DryRun:
         self.caller.entry = entry
         shape = first.shape[1:] if entry.place is None else draws[entry.place].shape[1:]
         noise = self._noise(n, shape)
-        made, asked = self._run(n, noise, first.dtype)
+        with CountedImages(modules_in(self.caller.pipe)) as counted:
+            made, asked = self._run(n, noise, first.dtype, counted)
         again, _ = self._run(n, noise, first.dtype)
         if not _is_same(made, again):
             raise _refused(
                 "makes other images of the same noise in a second call; it draws numbers that are "
                 "neither torch.randn's nor its scheduler's: put its networks into evaluation mode"
             )
-        guides = getattr(self.caller.pipe, "do_classifier_free_guidance", False) is True
+        apart = self._apart(n, asked)
         return Facts(
             sample_shape=tuple(shape),
             image_shape=tuple(made.shape[1:]),
             dtype=first.dtype,
             entry=entry,
             at_once=None if n == _IMAGES else 1,
-            decodes=self._decodes(n, asked, made),
-            apart=self._apart(n, asked),
-            batches_per_call=2 if guides else 1,
+            end=self._end(n, asked, made if apart is None else None, made.shape),
+            apart=apart,
+            batches_per_call=max(1, round(counted.most / n)),
             mu=asked.mu,
         )
 
@@ -116,8 +121,12 @@ class DryRun:
                 failures.append(_failed(error, scheduler))
         raise failures[0]
 
-    def _run(self, n: int, noise: Tensor, dtype: torch.dtype) -> tuple[Tensor, Asked]:
+    def _run(
+        self, n: int, noise: Tensor, dtype: torch.dtype, counted: CountedImages | None = None
+    ) -> tuple[Tensor, Asked]:
         scheduler = PlanScheduler(self.model, self.config, self._plan)
+        if counted is not None:
+            counted.n_steps = lambda: len(scheduler.asked.timesteps)
         try:
             made = self.caller(scheduler, self._given(n), noise, dtype)
         except Exception as error:  # the pipeline's code may raise anything
@@ -157,7 +166,7 @@ class DryRun:
             _, taken = self._run(n, noise, first.dtype)
             if _is_multiple(taken.samples[0], noise.to(first.dtype)):
                 return NoiseEntry()
-        wanted = first if asked.noised is None else asked.noised
+        wanted = first[:n] if asked.noised is None else asked.noised
         for place, drawn in enumerate(draws):
             if drawn.shape == wanted.shape and _is_multiple(wanted, drawn.to(wanted)):
                 return NoiseEntry(takes_latents=False, place=place)
@@ -166,20 +175,30 @@ class DryRun:
             "schedules could not be compared on the same noise"
         )
 
-    def _decodes(self, n: int, asked: Asked, made: Tensor) -> bool:
-        """Whether a call without steps makes of the last states what the whole run did."""
-        last = asked.states[-1]
-        scheduler = EndScheduler(self.model, self.config, last, _time_of(self.model, asked, -1))
-        try:
-            return _is_same(self.caller(scheduler, self._given(n), last), made)
-        except Exception:  # the pipeline's code may raise anything: then it does not
-            return False
+    def _end(
+        self, n: int, asked: Asked, made: Tensor | None, shape: Sequence[int]
+    ) -> EndKind | None:
+        """What lets the pipeline make images of the last states, which are ``made`` if it does
+        nothing with states by itself.
+        """
+        last, time = asked.states[-1][:n], _time_of(self.model, asked, -1)
+        kinds: tuple[EndKind, ...] = (EndScheduler, LateEndScheduler)
+        for kind in kinds:
+            try:
+                found = self.caller(
+                    kind(self.model, self.config, last, time), self._given(n), last
+                )
+            except Exception:  # the pipeline's code may raise anything: then it is not this kind
+                continue
+            if found.shape == shape and (made is None or _is_same(found, made)):
+                return kind
+        return None
 
     def _apart(self, n: int, asked: Asked) -> str | None:
         """Why predictions of single calls are not those of a whole run; None if they are."""
         if not _is_same(asked.samples[1], asked.states[0]):
             return "the pipeline changes its states between two calls"
-        x, whole = asked.samples[1], asked.predictions[1]
+        x, whole = asked.samples[1][:n], asked.predictions[1][:n]
         scheduler = PredictionScheduler(self.model, self.config, x, _time_of(self.model, asked, 1))
         try:
             self.caller(scheduler, self._given(n), x)

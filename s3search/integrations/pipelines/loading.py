@@ -3,11 +3,14 @@
 import inspect
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image
 
 from s3search.errors import InvalidConfig, nearest
+from s3search.integrations.pipelines.networks import modules_in
 from s3search.models.diffusers.loading import (
     DTYPES,
     model_of_pipeline,
@@ -21,6 +24,8 @@ from s3search.processes import Flow
 if TYPE_CHECKING:
     from s3search.integrations.pipelines.conditions import ArgumentSource
     from s3search.integrations.pipelines.denoiser import CalledPipeline
+
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 _OURS = {
     "num_inference_steps": "it is the schedule's number of calls",
@@ -88,10 +93,7 @@ def runs_of(
     """A pipeline in memory as a model, where and as it is; raises `InvalidConfig`."""
     # diffusers is imported here, where there is a pipeline
     from s3search.integrations.pipelines.calling import Caller, call_parameters  # noqa: PLC0415
-    from s3search.integrations.pipelines.denoiser import (  # noqa: PLC0415
-        CalledPipeline,
-        modules_in,
-    )
+    from s3search.integrations.pipelines.denoiser import CalledPipeline  # noqa: PLC0415
     from s3search.integrations.pipelines.dry_run import DryRun  # noqa: PLC0415
 
     scheduler = getattr(pipe, "scheduler", None)
@@ -101,7 +103,7 @@ def runs_of(
             "diffusers"
         )
     known = call_parameters(pipe)
-    arguments = dict(call or {})
+    arguments = {name: _picture(name, value) for name, value in (call or {}).items()}
     _check_arguments(arguments, known, inspect.signature(type(pipe).__call__))
     if prompts is None and isinstance(arguments.get("prompt"), str):
         prompts, held_out = [arguments.pop("prompt")], 0.0
@@ -137,6 +139,17 @@ def _returned(path: str) -> Any:
     except Exception as error:  # the user's code may raise anything
         kind = type(error).__name__
         raise InvalidConfig(f"pipeline: {path!r} failed with {kind}: {error}") from error
+
+
+def _picture(name: str, value: Any) -> Any:
+    """An argument as it is, or the picture in the file that it names."""
+    if not isinstance(value, str) or Path(value).suffix.lower() not in _PICTURES:
+        return value
+    try:
+        with Image.open(Path(value).expanduser()) as picture:
+            return picture.convert("RGB")
+    except OSError as error:
+        raise InvalidConfig(f"call.{name}: cannot read the picture {value!r} ({error})") from error
 
 
 def _check_arguments(

@@ -3,7 +3,8 @@
 `PlanScheduler` replays a plan, as `S3Scheduler` does a schedule, and notes what it was asked.
 `PredictionScheduler` lets the pipeline make a single network call at a level and state that are
 chosen from outside, and leaves the pipeline with the network's prediction.  `EndScheduler` makes
-no call: what the pipeline does with a last state is all that is left.
+no call: what the pipeline does with a last state is all that is left.  Where a pipeline needs a
+call to get there, `LateEndScheduler` lets it make one.
 """
 
 from collections.abc import Sequence
@@ -97,6 +98,17 @@ class PlanScheduler(Driven):
         self.asked.timesteps.append(float(timestep))
         return made if return_dict else (state, prediction)
 
+    def index_for_timestep(
+        self, timestep: float | Tensor, schedule_timesteps: Tensor | None = None
+    ) -> int:
+        """The first iteration at this timestep; the first of all for one that is not known, which
+        the notes tell.
+        """
+        try:
+            return super().index_for_timestep(timestep, schedule_timesteps)
+        except InvalidSchedule:
+            return 0
+
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """The noised image, which is where image-to-image begins."""
         if self._step_index is None:
@@ -179,7 +191,7 @@ class PredictionScheduler(Driven):
         **others: Any,
     ) -> S3SchedulerOutput | tuple[Tensor, ...]:
         """Raises `Answered`."""
-        x, f = self._x, model_output
+        x, f = self._x, model_output[: len(self._x)]  # some pipelines step the guided copies too
         if self._model.learns_variance and f.shape[1] == 2 * x.shape[1]:
             f = f[:, : x.shape[1]]
         a, b = self._model.weights(self._alpha, self._sigma)
@@ -209,3 +221,23 @@ class EndScheduler(PredictionScheduler):
         """No time."""
         super().set_timesteps(num_inference_steps, device, timesteps, sigmas, mu)
         self.timesteps = self.timesteps[:0]
+
+
+class LateEndScheduler(PredictionScheduler):
+    """`EndScheduler` for pipelines that do not end without a network call: its answer is lost."""
+
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: float | Tensor,
+        sample: Tensor,
+        generator: Any = None,
+        return_dict: bool = True,
+        *,
+        eta: float = 0.0,
+        use_clipped_model_output: bool | None = None,
+        **others: Any,
+    ) -> S3SchedulerOutput | tuple[Tensor, ...]:
+        """The states that were given."""
+        x = torch.cat([self._x] * (len(model_output) // len(self._x)))
+        return S3SchedulerOutput(prev_sample=x) if return_dict else (x,)
