@@ -13,6 +13,9 @@ from s3search.errors import InvalidConfig
 if TYPE_CHECKING:
     from s3search.schedules.schedule import Schedule
 
+GRID = "--grid"
+"""What is missing where samples have no picture."""
+
 _OF_A_STUDY = ("schedulers", "grid", "address", "storage")
 
 
@@ -90,10 +93,14 @@ def print_comparison(found: dict[str, Any]) -> None:
 def extended(
     url: str, name: str, address: str | None, grid: Path | None, *, schedulers: bool, quiet: bool
 ) -> dict[str, str]:
-    """Measures and draws what `compare` was asked for; which schedulers there are not, and why."""
+    """Measures and draws what `compare` was asked for; what there is not, and why: schedulers,
+    and the grid of samples that have no picture.
+    """
     if not schedulers and grid is None:
         return {}
+    from s3search.cluster.asking import described
     from s3search.run.launching import validate_schedulers, workers
+    from s3search.show.pictures import no_pictures
     from s3search.show.pictures.grids import draw_comparison
     from s3search.show.terminal.progress import progress
     from s3search.study.database.store import open_study
@@ -111,8 +118,8 @@ def extended(
             if schedulers:
                 with progress(ERR if quiet else OUT) as report:
                     missing = validate_schedulers(store, pool, report)
-            if grid is not None:
-                draw_comparison(store, pool, grid)
+            if grid is not None and not draw_comparison(store, pool, grid):
+                missing[GRID] = str(no_pictures(described(pool).image_shape))
     return missing
 
 

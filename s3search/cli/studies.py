@@ -11,6 +11,7 @@ import typer
 import s3search
 from s3search.cli.announcing import announce_code
 from s3search.cli.comparing import (
+    GRID,
     are_files,
     check_asked,
     check_options,
@@ -192,14 +193,20 @@ def compare(  # noqa: PLR0913, PLR0917 (one parameter per option)
         writable(grid)
     check_asked(url, study, is_asked=samples or schedulers or grid is None)
     missing = extended(url, study, address, grid, schedulers=schedulers, quiet=as_json)
+    no_grid = missing.get(GRID)
+    drawn = None if grid is None or no_grid else str(grid)
     if as_json:
-        added = {"schedulers_without": missing} if schedulers else {}
-        print_json(comparison(url, study) | added | ({"grid": str(grid)} if grid else {}))
+        without = {name: why for name, why in missing.items() if name != GRID}
+        added = {"schedulers_without": without} if schedulers else {}
+        drawings = {} if grid is None else {"grid": drawn}
+        if no_grid:
+            drawings["grid_without"] = no_grid
+        print_json(comparison(url, study) | added | drawings)
         return
     print_comparison(comparison(url, study))
     say(*(f"without {name}: {why}" for name, why in missing.items()))
-    if grid is not None:
-        say(f"wrote {grid}")
+    if drawn is not None:
+        say(f"wrote {drawn}")
 
 
 def report(

@@ -102,6 +102,7 @@ class Evaluator:
         )
         self.real = load_reference(spec.reference, spec.reference_options, spec.live.reference)
         loading = Loading.of(self.denoiser, self.device, self.batch_size, self.real)
+        self.image_shape = loading.shape
         self.metric = loading.metric(spec.metric, spec.live.metric, is_first=True)
         live = spec.live.guards or (None,) * len(spec.guards)
         self.guards = tuple(loading.metric(*each) for each in zip(spec.guards, live, strict=True))
@@ -137,6 +138,7 @@ class Evaluator:
         return Description(
             process=self.denoiser.process,
             sample_shape=shape,
+            image_shape=self.image_shape,
             extractor=self.metric.view.name,
             reference_digest=self.metric.statistic.digest,
             reference_n=self.metric.statistic.n,

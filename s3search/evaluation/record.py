@@ -69,6 +69,7 @@ class Description:
 
     process: NoiseProcess
     sample_shape: Shape
+    image_shape: Shape  # of what metrics see of a sample
     extractor: str
     reference_digest: str
     reference_n: int | None

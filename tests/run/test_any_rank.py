@@ -19,7 +19,7 @@ from s3search.schedules.schedule import Schedule
 from s3search.solvers.plan import compile_plan
 from s3search.solvers.sample import sample
 from tests.suites.pool_suite import start_ray
-from tests.support.any_rank import digits_on_film, flat, of_rank, small_search_of, spread
+from tests.support.any_rank import digits_on_film, flat, loaded, of_rank, small_search_of, spread
 from tests.support.studies import study_config, study_file
 
 RANKS = ("video", "tokens", "sound", "vectors")
@@ -163,10 +163,10 @@ def test_a_metric_that_cannot_see_the_rank_says_so_before_the_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = study_file(tmp_path)
-    loader = "model.loader='tests.support.any_rank:tokens'"
-    for metric in ("metric.features='inception'", "metric.features='digits'"):
-        asked = ["--set", loader, "--set", metric, "--set", "reference.images='digits'"]
-        monkeypatch.setattr(sys, "argv", ["s3search", "launch", str(study), *asked])
+    for features in ("inception", "digits"):
+        asked = [*loaded("tokens"), f"metric.features='{features}'"]
+        words = [word for own in asked for word in ("--set", own)]
+        monkeypatch.setattr(sys, "argv", ["s3search", "launch", str(study), *words])
         assert run() == 2
         told = capsys.readouterr().err
         assert "sees pictures (C, H, W) and, frame by frame, videos (C, T, H, W)" in told
@@ -175,6 +175,12 @@ def test_a_metric_that_cannot_see_the_rank_says_so_before_the_search(
 
 
 def test_a_reference_of_another_rank_says_so_before_the_search(tmp_path: Path) -> None:
-    study = study_config(tmp_path, "model.loader='tests.support.any_rank:tokens'")
+    here = "tests.support.any_rank"
+    study = study_config(
+        tmp_path,
+        f"model.loader='{here}:model'",
+        "model.rank='tokens'",
+        f"metric.features='{here}:flattening'",
+    )
     with pytest.raises(InvalidConfig, match="give real samples of the shape that the model makes"):
         launch(study, lambda _: None)

@@ -82,11 +82,6 @@ def digits_on_film() -> OfRank:
     return OfRank(model=GaussianDenoiser(edm(), real.double().mean(0), variances), real=real)
 
 
-def tokens() -> Tokens:
-    """A loader of a study file: packed tokens."""
-    return Tokens()
-
-
 def spread(samples: Tensor) -> Tensor:
     """A score of one's own: how far a sample's energy is from one, (B,)."""
     return -(samples.square().flatten(1).mean(1) - 0.3).square()
@@ -106,6 +101,33 @@ def of_rank(name: str) -> OfRank:
         return OfRank(model=model, real=(model.mean.reshape(own.shape) + noise * own).float())
     real = noise * model.variances.detach().sqrt()
     return OfRank(model=model, real=real.clamp(-1, 1) if name == "video" else real)
+
+
+def model(rank: str) -> Any:
+    """A loader of a study file."""
+    return of_rank(rank).model
+
+
+def real(rank: str) -> Tensor:
+    """A loader of a study file's real samples."""
+    return of_rank(rank).real
+
+
+def loaded(rank: str) -> tuple[str, ...]:
+    """What makes the study of `tests.support.studies` one of this rank."""
+    here = "tests.support.any_rank"
+    return (
+        f"model.loader='{here}:model'",
+        f"model.rank='{rank}'",
+        f"reference.images='{here}:real'",
+        f"reference.rank='{rank}'",
+        f"metric.features='{here}:flattening'",
+    )
+
+
+def flattening() -> Any:
+    """A loader of an extractor."""
+    return flat
 
 
 def small_search_of(name: str, **changes: Any) -> SearchResult:

@@ -27,7 +27,7 @@ from s3search.evaluation.record import ImagesRequest
 from s3search.files import write_bytes, write_text
 from s3search.schedules.schedule import Schedule
 from s3search.show.dashboard.storage import open_storage
-from s3search.show.pictures import draw_schedule
+from s3search.show.pictures import draw_schedule, no_pictures
 from s3search.show.report.samples import image_grid
 from s3search.study.database.engine import parsed_url
 from s3search.study.file.config import StudyConfig
@@ -124,12 +124,16 @@ def attach(
 def grids_made_here(
     config: StudyConfig, schedules: Sequence[Schedule], n_images: int
 ) -> dict[str, Picture]:
-    """By schedule id, images from the same held-out noise; loads the study's model here."""
+    """By schedule id, images from the same held-out noise, nothing where they have no picture;
+    loads the study's model here.
+    """
     if n_images == 0:
         return {}
     seed = config.validation_noise_seed
     try:
         evaluator = Evaluator(replace(config.evaluator_spec, second=None))
+        if no_pictures(evaluator.image_shape) is not None:
+            return {}
         return {
             schedule.id: _picture(schedule, evaluator.images(schedule, n_images, seed))
             for schedule in schedules
@@ -148,7 +152,7 @@ def grids_of_workers(
     pool: Pool, config: StudyConfig, schedules: Sequence[Schedule], n_images: int
 ) -> dict[str, Picture]:
     """By schedule id, images from the same held-out noise, made by a pool's workers; a schedule
-    that fails has none.
+    that fails has none, nor has what has no picture.
     """
     seed = config.validation_noise_seed
     requests = [
@@ -158,7 +162,7 @@ def grids_of_workers(
     return {
         schedule.id: _picture(schedule, images)
         for schedule, images in images_by(pool, requests)
-        if isinstance(images, Tensor)
+        if isinstance(images, Tensor) and no_pictures(images.shape[1:]) is None
     }
 
 

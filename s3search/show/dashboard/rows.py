@@ -57,7 +57,7 @@ def kept_samples(
     if not any(grids.values()):
         return NoSamples(
             "A launch puts samples on the pages of schedules, and so does "
-            "`s3search publish --samples 24`."
+            "`s3search publish --samples 24`, of pictures and videos; nothing else has any."
         )
     return Samples(n_images=None, noise_seed=noise_seed, grids=grids, real=None)
 

@@ -3,7 +3,14 @@
 from s3search.schedules.describing import describe_rule
 from s3search.show.pictures.comparing import Comparison, compare_schedules
 from s3search.show.pictures.figures import draw_comparison, draw_schedule, schedule_figure
-from s3search.show.pictures.samples import displayable, draw_samples, save_figure
+from s3search.show.pictures.samples import (
+    displayable,
+    draw_samples,
+    is_video,
+    no_pictures,
+    pictures_of,
+    save_figure,
+)
 from s3search.show.pictures.tables import comparison_drawing, terminal_drawing
 from s3search.show.pictures.words import TimeLine, time_lines
 
@@ -17,6 +24,9 @@ __all__ = [
     "draw_comparison",
     "draw_samples",
     "draw_schedule",
+    "is_video",
+    "no_pictures",
+    "pictures_of",
     "save_figure",
     "schedule_figure",
     "terminal_drawing",

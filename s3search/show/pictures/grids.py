@@ -10,7 +10,7 @@ from s3search.errors import EvaluationFailed
 from s3search.evaluation.record import ImagesRequest
 from s3search.schedules.schedule import Schedule
 from s3search.search.trial import Origin, OriginKind
-from s3search.show.pictures import draw_samples
+from s3search.show.pictures import draw_samples, is_video, no_pictures
 from s3search.study.database.store import StudyStore
 from s3search.study.results.frame import Scored, best_of, evaluations_frame, validated
 
@@ -31,14 +31,19 @@ def draw_grid(
             raise images
         made[schedule.id] = images
     drawn = [(label, made[schedule.id]) for label, schedule in rows]
-    draw_samples(drawn, path, "same noise in every column")
+    frames = ", middle frames" if any(is_video(images) for _, images in drawn) else ""
+    draw_samples(drawn, path, f"same noise in every column{frames}")
 
 
 def draw_comparison(store: StudyStore, pool: Pool, path: Path) -> list[str]:
     """Writes, for every number of calls, the best found schedule, the best published one and what
-    the pipeline's own scheduler makes, if that was validated; the labels of the rows.
+    the pipeline's own scheduler makes, if that was validated; the labels of the rows.  Draws
+    nothing, and has no labels, where what the model makes has no picture (`no_pictures`).
     """
-    own = described(pool).own_sampler
+    about = described(pool)
+    if no_pictures(about.image_shape) is not None:
+        return []
+    own = about.own_sampler
     scored = validated(evaluations_frame(store), store.config)
     rows: list[tuple[str, Scored]] = []
     for nfe in store.config.space.nfe:

@@ -17,7 +17,7 @@ from s3search.evaluation.evaluator import Evaluator
 from s3search.schedules.published import dpmpp_2m
 from s3search.schedules.schedule import Schedule
 from s3search.schedules.spacing import End, EndRule
-from s3search.show.pictures import displayable
+from s3search.show.pictures import displayable, is_video, no_pictures, pictures_of
 from s3search.show.report.data import Pick
 from s3search.study.file.config import StudyConfig
 
@@ -69,6 +69,8 @@ def make_samples(
         return NoSamples("They were not asked for.")
     try:
         evaluator = Evaluator(replace(config.evaluator_spec, second=None, guards=()))
+        if (why := no_pictures(evaluator.image_shape)) is not None:
+            return NoSamples(f"{why[:1].upper()}{why[1:]}.")
         return _samples(config, evaluator, picks, n_images)
     except S3SearchError as error:
         return NoSamples(f"The model could not be run on this machine: {error}")
@@ -134,8 +136,10 @@ def _of_best_scores(
 
 
 def image_grid(label: str, images: Tensor) -> ImageGrid:  # (n, C, H, W) in [-1, 1]
-    """A picture of images in rows."""
-    tiles = [_tile(image) for image in images]
+    """A picture of images in rows, of videos (n, C, T, H, W) of their middle frames; raises
+    `InvalidConfig` for samples that have no picture.
+    """
+    tiles = [_tile(image) for image in pictures_of(images)]
     height, width = tiles[0].shape[:2]
     gap = max(1, width // 32)
     columns = min(_COLUMNS, len(tiles))
@@ -153,7 +157,7 @@ def image_grid(label: str, images: Tensor) -> ImageGrid:  # (n, C, H, W) in [-1,
         picture.save(buffer, "JPEG", quality=_QUALITY)
     encoded = base64.b64encode(buffer.getvalue()).decode()
     return ImageGrid(
-        label=label,
+        label=f"{label}, middle frames" if is_video(images) else label,
         source=f"data:image/{'png' if is_small else 'jpeg'};base64,{encoded}",
         width=size[0],
         height=size[1],
