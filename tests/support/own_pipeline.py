@@ -51,3 +51,12 @@ def changed(**methods: Any) -> Any:
     pipe = striped()
     pipe.__class__ = type("ChangedPipeline", (type(pipe),), methods)
     return pipe
+
+
+def shielded() -> Any:
+    """A pipeline whose no_grad is deeper inside than its call."""
+
+    def called(self: Any, prompt: list[str], num_inference_steps: int = 50) -> Any:
+        return super(type(self), self).__call__(prompt, num_inference_steps)
+
+    return changed(__call__=called)

@@ -72,7 +72,7 @@ class CalledPipeline(nn.Module):
         for part in self._parts_of(len(noise)):
             own = PlanScheduler(self._model, self._config, plan, _some_of(draws, part, len(noise)))
             made.append(self._call(own, noise[part], condition, part))
-        return torch.cat(made)
+        return torch.cat(made).to(noise.dtype)
 
     def forward(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
         """The clean state expected behind ``x``; one call for each time among ``t`` (B,)."""
@@ -132,8 +132,9 @@ class CalledPipeline(nn.Module):
             own = states[part]
             scheduler = self._facts.end(self._model, self._config, own, t)
             drawn = self._source.condition(len(own), generator, held_out=False)
-            made.append(self._caller(scheduler, self._source.given(drawn, len(own)), own))
-        return torch.cat(made)
+            given, dtype = self._source.given(drawn, len(own)), self._facts.dtype
+            made.append(self._caller(scheduler, given, own, dtype))
+        return torch.cat(made).to(states.dtype)
 
 
 def _some_of(draws: Draws, part: slice, n: int) -> Draws:

@@ -32,6 +32,7 @@ EndKind = type[EndScheduler] | type[LateEndScheduler]
 _IMAGES, _CALLS = 2, 2
 _SEED = 20260101
 _SAME = 1e-4  # of the largest number
+_ROUNDINGS = 4  # of half precision
 _SAME_TIME = 1e-3  # of a timestep, which pipelines may round to half precision
 _ROUNDED_TIME = 0.5
 
@@ -198,10 +199,11 @@ class DryRun:
         """Why predictions of single calls are not those of a whole run; None if they are."""
         if not _is_same(asked.samples[1], asked.states[0]):
             return "the pipeline changes its states between two calls"
-        x, whole = asked.samples[1][:n], asked.predictions[1][:n]
+        dtype, whole = asked.samples[1].dtype, asked.predictions[1][:n]
+        x = asked.samples[1][:n].float()
         scheduler = PredictionScheduler(self.model, self.config, x, _time_of(self.model, asked, 1))
         try:
-            self.caller(scheduler, self._given(n), x)
+            self.caller(scheduler, self._given(n), x, dtype)
         except Answered as answered:
             if _is_same(answered.prediction, whole):
                 return None
@@ -242,8 +244,9 @@ def _line(error: Exception) -> str:
 def _is_same(found: Tensor, expected: Tensor) -> bool:
     if found.shape != expected.shape:
         return False
-    scale = float(expected.abs().max())
-    return float((found.double() - expected.double()).abs().max()) <= _SAME * max(scale, 1e-9)
+    scale = max(float(expected.abs().max()), 1e-9)
+    apart = float((found.double() - expected.double()).abs().max())
+    return apart <= _tolerance(expected.dtype) * scale
 
 
 def _is_multiple(found: Tensor, of: Tensor) -> bool:
@@ -252,4 +255,9 @@ def _is_multiple(found: Tensor, of: Tensor) -> bool:
         return False
     x, y = found.double(), of.double()
     factor = float((x * y).sum() / (y * y).sum())
-    return factor > 0 and float((x - factor * y).norm()) <= 10 * _SAME * float(x.norm())
+    return factor > 0 and float((x - factor * y).norm()) <= _tolerance(of.dtype) * float(x.norm())
+
+
+def _tolerance(dtype: torch.dtype) -> float:
+    """By which part numbers that should be equal may differ."""
+    return max(_SAME, _ROUNDINGS * torch.finfo(dtype).eps)
