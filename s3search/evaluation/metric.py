@@ -11,7 +11,7 @@ images of the validation too and decides nothing.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -177,7 +177,8 @@ class Loading:
                 "no [reference]"
             )
         if is_first and spec.kind == "frechet":
-            return FrechetStatistic(self.real.statistics(view, self.batch_size))
+            reference = self.real.statistics(view, self.batch_size)
+            return FrechetStatistic(replace(reference, device=self.device))
         if self.real.images is None:
             what = "a second extractor" if spec.kind == "frechet" else f"kind = {spec.kind!r}"
             raise InvalidConfig(
@@ -186,7 +187,8 @@ class Loading:
             )
         seen = self.real.features(view, self.batch_size, are_all=is_first)
         if spec.kind == "frechet":
-            return FrechetStatistic.of(seen)
+            of_seen = FrechetStatistic.of(seen).reference
+            return FrechetStatistic(replace(of_seen, device=self.device))
         return _OF_FEATURES[spec.kind](seen)
 
 

@@ -22,12 +22,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from s3search.errors import EvaluationFailed, IncompatibleStatistics
 from s3search.metrics.samples import redrawn
+from s3search.metrics.symmetric import eigensystem, eigenvalues_between, gram
 
 Array = npt.NDArray[np.float64]
 
+_CPU = torch.device("cpu")
 _LARGEST_STACK = 2**20  # numbers in the matrices that are taken at once: 8 MB
 _JACKKNIFE_BLOCKS = 10
 _JACKKNIFE_DIMENSIONS = 512  # above, eleven eigenvalue problems cost too much
@@ -42,14 +45,16 @@ class FeatureStatistics:
     scatter: Array  # (d, d)
 
     @staticmethod
-    def of(features: npt.ArrayLike) -> "FeatureStatistics":
-        """The statistics of features (n, d); raises `EvaluationFailed` if one is not finite."""
+    def of(features: npt.ArrayLike, device: torch.device = _CPU) -> "FeatureStatistics":
+        """The statistics of features (n, d), their products taken on the ``device``; raises
+        `EvaluationFailed` if one is not finite.
+        """
         x = np.asarray(features, dtype=np.float64)
         if not np.isfinite(x).all():
             raise EvaluationFailed("the features of the images are not finite")
         mean = x.mean(axis=0)
         centred = x - mean
-        return FeatureStatistics(n=len(x), mean=mean, scatter=centred.T @ centred)
+        return FeatureStatistics(n=len(x), mean=mean, scatter=gram(centred, device))
 
     def merge(self, other: "FeatureStatistics") -> "FeatureStatistics":
         """The statistics of both samples together (Chan et al. 1983)."""
@@ -78,6 +83,7 @@ class FrechetReference:
     mean: Array  # (d,)
     covariance: Array  # (d, d)
     n: int | None = None  # images behind it; None when a file does not say
+    device: torch.device = _CPU  # for large matrices, if it is a GPU
 
     def __post_init__(self) -> None:
         d = len(self.mean)
@@ -105,7 +111,7 @@ class FrechetReference:
     @cached_property
     def root(self) -> Array:
         """The symmetric square root of the covariance (d, d)."""
-        values, vectors = np.linalg.eigh(self.covariance)
+        values, vectors = eigensystem(self.covariance, self.device)
         return np.asarray((vectors * np.sqrt(np.clip(values, 0.0, None))) @ vectors.T)
 
     @cached_property
@@ -115,7 +121,8 @@ class FrechetReference:
     def distance(self, statistics: FeatureStatistics) -> float:
         """FD to the sample behind ``statistics``."""
         self._check_dimension(len(statistics.mean))
-        eigenvalues = np.linalg.eigvalsh(self.root @ statistics.covariance @ self.root)
+        covariance = statistics.covariance
+        eigenvalues = eigenvalues_between(self.root, covariance, self.root, self.device)
         spread = float(np.trace(statistics.scatter)) / (statistics.n - 1)
         return self._assemble(statistics.mean, spread, eigenvalues)
 
@@ -150,7 +157,7 @@ class FrechetReference:
         self._check_dimension(x.shape[1])
         mean = x.mean(axis=0)
         centred = (x - mean) / np.sqrt(len(x) - 1)
-        eigenvalues = np.linalg.eigvalsh(centred @ self.covariance @ centred.T)
+        eigenvalues = eigenvalues_between(centred, self.covariance, centred.T, self.device)
         return self._assemble(mean, float((centred**2).sum()), eigenvalues)
 
     def _assemble(self, mean: Array, spread: float, eigenvalues: npt.NDArray[Any]) -> float:
@@ -186,7 +193,8 @@ def frechet_estimate(reference: FrechetReference, features: Array, *, n_blocks: 
         raise EvaluationFailed("the features of the images are not finite")
     if n < d:
         return Estimate(reference.distance_of_few(features), None)
-    blocks = [FeatureStatistics.of(block) for block in np.array_split(features, n_blocks)]
+    parts = np.array_split(features, n_blocks)
+    blocks = [FeatureStatistics.of(block, reference.device) for block in parts]
     value = reference.distance(_merged(blocks))
     if n_blocks < 2:
         return Estimate(value, None)

@@ -52,6 +52,7 @@ from s3search.metrics.frechet import (
     FrechetReference,
     jackknife_error,
 )
+from s3search.metrics.symmetric import eigensystem, product
 
 Array = npt.NDArray[np.float64]
 Interval = tuple[float, float]
@@ -81,7 +82,7 @@ def replicates(reference: FrechetReference, features: Array, *, seed: int = _SEE
         value = reference.distance(pooled(blocks, np.ones(N_BLOCKS)))
         drawn = _drawn_blocks(seed)
         return _turned_round(value, _without_bias(reference.distances(blocks, drawn), drawn))
-    of_all = FeatureStatistics.of(features)
+    of_all = FeatureStatistics.of(features, reference.device)
     influence = _influence(reference, of_all, features)
     value = reference.distance(of_all)
     without = without_blocks(value, influence, np.array_split(np.arange(n), N_BLOCKS))
@@ -229,12 +230,13 @@ def _influence(
     reference: FrechetReference, of_all: FeatureStatistics, features: Array
 ) -> Array:  # (n,)
     """dFD of every image; see the module's docstring."""
-    root = reference.root
-    values, vectors = np.linalg.eigh(root @ of_all.covariance @ root)
+    root, device = reference.root, reference.device
+    between = product(product(root, of_all.covariance, device), root, device)
+    values, vectors = eigensystem(between, device)
     kept = values > values[-1] * _ROUNDING
     half = root @ (vectors[:, kept] * values[kept] ** -0.25)
     centred = features - of_all.mean
     # the quadratic form of 1 - half half^T
-    square = (centred**2).sum(axis=1) - ((centred @ half) ** 2).sum(axis=1)
+    square = (centred**2).sum(axis=1) - (product(centred, half, device) ** 2).sum(axis=1)
     found: Array = 2.0 * centred @ (of_all.mean - reference.mean) + square - square.mean()
     return found
