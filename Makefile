@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # An exact torch, installed first: where a CPU wheel of it is at hand pip takes that one, elsewhere the default build.
 TORCH := torch==2.13.0
 
-.PHONY: demo test lint docs bench bench-search clean
+.PHONY: demo test lint docs bench bench-search gpu-check clean
 
 demo: $(VENV)/installed
 	$(BIN)/s3search demo --output demo
@@ -28,6 +28,9 @@ bench: $(VENV)/installed-dev
 
 bench-search: $(VENV)/installed
 	$(BIN)/s3search tools bench --output bench
+
+gpu-check: $(VENV)/installed
+	$(BIN)/python -m tests.benchmarks.gpu_check
 
 $(VENV)/python-ready:
 	$(PYTHON) -m venv $(VENV)
