@@ -200,7 +200,7 @@ def _reply(pool: Pool, task: Task[Request]) -> Reply:
 def images_by(
     pool: Pool, requests: Sequence[ImagesRequest]
 ) -> Iterator[tuple[Schedule, Tensor | EvaluationFailed]]:
-    """Images (n, C, H, W) of many schedules by all workers of an idle pool, as they come, or why
+    """Images (n, ...) of many schedules by all workers of an idle pool, as they come, or why
     there are none.
     """
     tasks: list[Task[Request]] = [

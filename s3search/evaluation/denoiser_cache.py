@@ -22,7 +22,7 @@ class DenoiserCache:
         self._bytes = 0
 
     def get(self, key: str) -> Tensor | None:
-        """The prediction (B, C, H, W) under this key, None where there is none."""
+        """The prediction (B, ...) under this key, None where there is none."""
         if key not in self._call_of:
             return None
         kept = self._by_call[self._call_of[key]]
@@ -30,7 +30,7 @@ class DenoiserCache:
         return kept[key]
 
     def keep(self, key: str, call: int, prediction: Tensor) -> None:
-        """Takes the ``call``-th prediction (B, C, H, W) of a plan, and drops others for it."""
+        """Takes the ``call``-th prediction (B, ...) of a plan, and drops others for it."""
         size = bytes_of(prediction)
         if key in self._call_of or size > self._max_bytes:
             return

@@ -180,7 +180,7 @@ class Evaluator:
 
     @property
     def reference_images(self) -> Tensor | None:
-        """Real images (N, C, H, W), some of a large source; None where there are none."""
+        """Real images (N, ...), some of a large source; None where there are none."""
         return None if self.real is None else self.real.images
 
     @property
@@ -299,7 +299,7 @@ class Evaluator:
         )
 
     def images(self, schedule: Schedule, n_images: int, noise_seed: int) -> Tensor:
-        """The first ``n_images`` images (n, C, H, W) of a noise seed, on the CPU."""
+        """The first ``n_images`` images (n, ...) of a noise seed, on the CPU."""
         return torch.cat(
             [images.cpu() for images, _ in self.batches(schedule, n_images, noise_seed)]
         )

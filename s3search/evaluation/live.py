@@ -30,7 +30,7 @@ class LiveObjects:
 
     model: Any = None
     metric: Any = None  # an extractor, or a score of images
-    reference: Any = None  # images (N, C, H, W), or an `ImageSource`
+    reference: Any = None  # images (N, ...), or an `ImageSource`
     second: Any = None  # of a second metric, which sees the same images at the validation
     guards: tuple[Any, ...] = ()
 

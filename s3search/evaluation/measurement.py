@@ -26,7 +26,7 @@ class Observed:
         self._by_guards: list[list[Array]] = [[] for _ in guards]
 
     def sees(self, images: Tensor, condition: Condition) -> None:
-        """Looks at the next images (b, C, H, W); raises `EvaluationFailed`."""
+        """Looks at the next images (b, ...); raises `EvaluationFailed`."""
         self.takes(self.metric.seen(images, condition))
         self.guards_take([guard.seen(images, condition) for guard in self._guards])
 

@@ -106,7 +106,7 @@ class Metric:
     def real_images(
         self, images: Tensor, batch_size: int, question: RealImages
     ) -> RealImageBaseline | None:
-        """What draws of the real images (N, C, H, W) get; None where they have no score, since
+        """What draws of the real images (N, ...) get; None where they have no score, since
         nobody says what they should show.
         """
         if isinstance(self.view, Scorer):

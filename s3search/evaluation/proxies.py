@@ -93,7 +93,7 @@ class ProxyScorer:
         denoiser: Any,
         features: Callable[[Tensor], Tensor] | None,  # None: a score has none
         distance: Callable[[Array], float],  # of features (n, d) to the real images'
-        images: Tensor | None,  # (N, C, H, W) real ones; None: statistics alone
+        images: Tensor | None,  # (N, ...) real ones; None: statistics alone
         noise: NoiseBank,
         *,
         labels: Tensor | None = None,  # (N,): one component for each label, not for each cluster
@@ -114,7 +114,7 @@ class ProxyScorer:
     def of(
         cls, denoiser: Any, metric: Metric, images: Tensor | None, noise: NoiseBank
     ) -> "ProxyScorer":
-        """The proxies of a metric; ``images`` are real ones (N, C, H, W), where there are any."""
+        """The proxies of a metric; ``images`` are real ones (N, ...), where there are any."""
         is_score = metric.kind == "score"
         features = None if is_score else metric.view.function
         return cls(denoiser, features, metric.statistic.value, images, noise)

@@ -29,7 +29,7 @@ from s3search.solvers.sample import Denoiser, joined, sample_population
 Condition = dict[str, Tensor]
 
 Made = tuple[Tensor, Condition]
-"""Images (b, C, H, W), and what each was made for."""
+"""Images (b, ...), and what each was made for."""
 
 _PROBES = 4  # images
 _ALIKE = 0.1  # of what another time changes
@@ -42,7 +42,7 @@ class Batch:
 
     source: tuple[int, bool]  # noise seed, held-out conditions
     first: int
-    noise: Tensor  # (b, C, H, W)
+    noise: Tensor  # (b, ...)
     condition: Condition  # (b, ...) each
 
     @property
@@ -110,7 +110,7 @@ class Sampler:
             first += len(noise)
 
     def images(self, schedule: Schedule, batches: Iterable[Batch]) -> Iterator[Made]:
-        """Images (b, C, H, W) of one schedule, with their conditions; raises
+        """Images (b, ...) of one schedule, with their conditions; raises
         `EvaluationFailed`.
         """
         plan = self.plan(schedule)
@@ -123,7 +123,7 @@ class Sampler:
     def timed(
         self, question: Measure, *, solves: bool = True
     ) -> Iterator[tuple[Tensor, Condition, float]]:
-        """Images (b, C, H, W) of a question, their conditions and targets, and the seconds that
+        """Images (b, ...) of a question, their conditions and targets, and the seconds that
         they took.
         """
         cuts = [n for n, _ in question.thresholds]
@@ -148,7 +148,7 @@ class Sampler:
     def images_of_many(
         self, plans: Sequence[Plan], batch: Batch, schedule: Schedule | None = None
     ) -> list[Tensor]:
-        """Images (b, C, H, W) of each plan, which may not be finite: of the network as it is, or
+        """Images (b, ...) of each plan, which may not be finite: of the network as it is, or
         as ``schedule`` changes it.
         """
         is_patched = schedule is not None and schedule.model_patch is not None

@@ -3,10 +3,10 @@
 Images come in batches with what they are conditioned on.  An extractor looks at the images alone.
 A score is a function
 
-    score(images (B, C, H, W), **given) -> (B,)
+    score(images (B, ...), **given) -> (B,)
 
 and is given what it asks for by name: ``captions``, a list of str, where the model tells them;
-``target`` (B, C, H, W), where the study has one; and everything that the model's ``condition``
+``target`` (B, ...), where the study has one; and everything that the model's ``condition``
 draws under its own name, as ``labels`` (B,) are.
 """
 
@@ -36,7 +36,7 @@ Condition = Mapping[str, Tensor]
 
 
 class View(Protocol):
-    """Images (B, C, H, W) in [-1, 1] as numbers (B, d)."""
+    """Images (B, ...), pictures in [-1, 1], as numbers (B, d)."""
 
     @property
     def where(self) -> str:
@@ -59,7 +59,7 @@ class View(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Extractor:
-    """Images (B, C, H, W) in [-1, 1] -> features (B, d)."""
+    """Images (B, ...), pictures in [-1, 1], -> features (B, d)."""
 
     where: str
     name: str

@@ -61,14 +61,14 @@ def search(  # noqa: PLR0913  # the keys of a study file, each by its name
     """Searches solver schedules of ``nfe`` network calls for a model, with ``evaluations`` (300)
     of ``n_images`` images each; docs/python.md explains every keyword.
 
-    ``model`` is a denoiser D(x, t) -> x0 on (B, C, H, W) with ``process`` and ``sample_shape``, or
-    any callable with these as keywords; a diffusers pipeline; or a loader's name.  ``reference``
-    are real images (N, C, H, W) in [-1, 1], a folder, a .npz of statistics or a loader's name;
-    ``features`` maps images to (B, d), or is a name, and images are judged by their Fréchet
-    distance there; or by ``metric``: another distance of features ("kernel", "cmmd", "mind"), a
-    score ``(images, **given) -> (B,)``, or the table [metric] of a study file.  Raises
-    `InvalidConfig` for wrong input, and `StudyConflict` where ``storage`` has another study of
-    that ``name``, which else goes on.
+    ``model`` is a denoiser D(x, t) -> x0 on samples (B, ...) of any rank with ``process`` and
+    ``sample_shape``, or any callable with these as keywords; a diffusers pipeline; or a loader's
+    name.  ``reference`` are real images (N, C, H, W) in [-1, 1], or samples (N, ...) of another
+    rank, a folder, a .npz of statistics or a loader's name; ``features`` maps images to (B, d), or
+    is a name, and images are judged by their Fréchet distance there; or by ``metric``: another
+    distance of features ("kernel", "cmmd", "mind"), a score ``(images, **given) -> (B,)``, or the
+    table [metric] of a study file.  Raises `InvalidConfig` for wrong input, and `StudyConflict`
+    where ``storage`` has another study of that ``name``, which else goes on.
 
     >>> found = s3search.search(model, reference=images, features=extractor, nfe=5)
     >>> found.save("schedule.json")

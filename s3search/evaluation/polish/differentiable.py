@@ -39,7 +39,7 @@ class DifferentiableDenoiser:
         self._batches_per_call = int(getattr(denoiser, "network_batches_per_call", 1))
 
     def __call__(self, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
-        """D (B, C, H, W); raises `EvaluationFailed` where it has no derivative in ``x``."""
+        """D (B, ...); raises `EvaluationFailed` where it has no derivative in ``x``."""
 
         def call(x: Tensor, t: Tensor) -> Tensor:
             self.count(len(x))

@@ -253,7 +253,7 @@ def _keeps_the_better(
 
 
 def _compared(denoiser: Any, view: View, settings: PolishSettings) -> Seen:
-    """What the loss sees of a plan's last states (b, C, H, W): (b, d)."""
+    """What the loss sees of a plan's last states (b, ...): (b, d)."""
     if settings.loss == "trajectory" and settings.target == "pixels":
         return lambda x, _: x.flatten(1)
     return lambda x, condition: view.differentiable(images_of(denoiser, x), condition)

@@ -41,7 +41,7 @@ class LevelError:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Probe:
-    """Clean images (B, C, H, W), what they are conditioned on, and the noise of all levels."""
+    """Clean images (B, ...), what they are conditioned on, and the noise of all levels."""
 
     images: Tensor
     noise: Tensor

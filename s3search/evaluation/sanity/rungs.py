@@ -26,7 +26,7 @@ class Loaded(Protocol):
 
     @property
     def reference_images(self) -> Tensor | None:
-        """Real ones (N, C, H, W)."""
+        """Real ones (N, ...)."""
 
     @property
     def gradient_problem(self) -> str | None:
