@@ -49,6 +49,15 @@ def image_to_image() -> Any:
     return StableDiffusionImg2ImgPipeline(**_latent_parts())
 
 
+def flux_image_to_image() -> Any:
+    """Flux that begins with a noised image, whose latents it packs into tokens."""
+    from diffusers import FluxImg2ImgPipeline, FluxPipeline
+
+    with tempfile.TemporaryDirectory() as folder:
+        made = FluxPipeline.from_pretrained(pipelines.flux(Path(folder) / "pipe", guided=False))
+    return FluxImg2ImgPipeline(**made.components)
+
+
 def inpainting() -> Any:
     """Stable Diffusion whose network sees mask and masked image."""
     from diffusers import StableDiffusionInpaintPipeline

@@ -70,7 +70,9 @@ class CalledPipeline(nn.Module):
         """The images (B, ...) that a whole run of the pipeline makes of ``noise`` (B, ...)."""
         made = []
         for part in self._parts_of(len(noise)):
-            own = PlanScheduler(self._model, self._config, plan, _some_of(draws, part, len(noise)))
+            own = PlanScheduler(
+                self._model, self._config, plan, self._some_of(draws, part, len(noise))
+            )
             made.append(self._call(own, noise[part], condition, part))
         return torch.cat(made).to(noise.dtype)
 
@@ -99,6 +101,18 @@ class CalledPipeline(nn.Module):
     def _config(self) -> dict[str, Any]:
         return dict(self._caller.pipe.scheduler.config)
 
+    def _some_of(self, draws: Draws, part: slice, n: int) -> Draws:
+        """What some of ``n`` images draw, as states have it."""
+        packing = self._facts.packing
+
+        def draw(row: int, like: Tensor) -> Tensor:
+            shape = like.shape[1:] if packing is None else packing.noise_shape
+            own = draws(row, like.new_empty((n, *shape)))[part]
+            own = own if packing is None else packing.packed(own)
+            return torch.cat([own] * (len(like) // len(own)))  # guided copies draw alike
+
+        return draw
+
     def _parts_of(self, n: int) -> list[slice]:
         """Images that go through one call."""
         size = self._facts.at_once or max(n, 1)
@@ -113,7 +127,7 @@ class CalledPipeline(nn.Module):
     def _predicted(
         self, x: Tensor, t: Tensor, condition: Mapping[str, Tensor], which: Tensor
     ) -> Tensor:
-        scheduler = PredictionScheduler(self._model, self._config, x, t)
+        scheduler = PredictionScheduler(self._model, self._config, x, t, self._facts.packing)
         try:
             self._call(scheduler, x, condition, which)
         except Answered as answered:
@@ -130,21 +144,11 @@ class CalledPipeline(nn.Module):
         generator, made = torch.Generator().manual_seed(0), []
         for part in self._parts_of(len(states)):
             own = states[part]
-            scheduler = self._facts.end(self._model, self._config, own, t)
+            scheduler = self._facts.end(self._model, self._config, own, t, self._facts.packing)
             drawn = self._source.condition(len(own), generator, held_out=False)
             given, dtype = self._source.given(drawn, len(own)), self._facts.dtype
             made.append(self._caller(scheduler, given, own, dtype))
         return torch.cat(made).to(states.dtype)
-
-
-def _some_of(draws: Draws, part: slice, n: int) -> Draws:
-    """What some of ``n`` images draw."""
-
-    def draw(row: int, like: Tensor) -> Tensor:
-        own = draws(row, like.new_empty((n, *like.shape[1:])))[part]
-        return torch.cat([own] * (len(like) // len(own)))  # guided copies of a state draw alike
-
-    return draw
 
 
 def _digest(caller: Caller, source: ArgumentSource, model: PipelineModel, facts: Facts) -> Tensor:

@@ -5,6 +5,7 @@ sentence here, before anything is spent.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from s3search.errors import InvalidConfig, S3SearchError
 from s3search.integrations.pipelines.calling import Caller, NoiseEntry
 from s3search.integrations.pipelines.conditions import ArgumentSource
 from s3search.integrations.pipelines.networks import CountedImages, modules_in
+from s3search.integrations.pipelines.packing import TokenOrder
 from s3search.integrations.pipelines.scheduler import (
     Answered,
     Asked,
@@ -46,6 +48,7 @@ class Facts:
     dtype: torch.dtype  # of the states
     entry: NoiseEntry
     at_once: int | None  # images in one call; None: as many as one likes
+    packing: TokenOrder | None  # None: states are as their noise
     end: EndKind | None  # by which states become images; None: they do not
     apart: str | None  # why single calls are not those of a whole run
     batches_per_call: int
@@ -61,6 +64,7 @@ class DryRun:
     config: dict[str, Any]
     source: ArgumentSource
     device: torch.device
+    packing: TokenOrder | None = None  # once it is known
 
     def facts(self) -> Facts:
         """All that is asked; raises `InvalidConfig` with what will not do."""
@@ -85,13 +89,19 @@ class DryRun:
                 "makes other images of the same noise in a second call; it draws numbers that are "
                 "neither torch.randn's nor its scheduler's: put its networks into evaluation mode"
             )
+        state_shape = tuple(first.shape[1:])
+        if tuple(shape) != state_shape:
+            self.packing = self._found_packing(n, shape, first.dtype)
         apart = self._apart(n, asked)
+        if tuple(shape) != state_shape and self.packing is None:
+            apart = f"its steps see states {state_shape} that are no rearrangement of its noise"
         return Facts(
             sample_shape=tuple(shape),
             image_shape=tuple(made.shape[1:]),
             dtype=first.dtype,
             entry=entry,
             at_once=None if n == _IMAGES else 1,
+            packing=self.packing,
             end=self._end(n, asked, made if apart is None else None, made.shape),
             apart=apart,
             batches_per_call=max(1, round(counted.most / n)),
@@ -164,17 +174,41 @@ class DryRun:
         if asked.noised is None and "latents" in self.caller.parameters:
             noise = self._noise(n, first.shape[1:])
             self.caller.entry = NoiseEntry()
-            _, taken = self._run(n, noise, first.dtype)
-            if _is_multiple(taken.samples[0], noise.to(first.dtype)):
+            if self._takes(n, noise, first.dtype):
                 return NoiseEntry()
         wanted = first[:n] if asked.noised is None else asked.noised
         for place, drawn in enumerate(draws):
             if drawn.shape == wanted.shape and _is_multiple(wanted, drawn.to(wanted)):
                 return NoiseEntry(takes_latents=False, place=place)
         raise _refused(
-            "takes no initial latents and draws them otherwise than by torch.randn, so that "
-            "schedules could not be compared on the same noise"
+            f"takes no initial latents of the shape {tuple(first.shape[1:])} that its steps see, "
+            "and torch.randn does not draw them, so that schedules could not be compared on the "
+            "same noise"
         )
+
+    def _takes(self, n: int, noise: Tensor, dtype: torch.dtype) -> bool:
+        """Whether the pipeline begins with ``noise`` (n, ...) that it is given as latents."""
+        try:
+            _, taken = self._run(n, noise, dtype)
+        except InvalidConfig:  # latents of another shape, perhaps
+            return False
+        return _is_multiple(taken.samples[0], noise.to(dtype))
+
+    def _found_packing(
+        self, n: int, shape: Sequence[int], dtype: torch.dtype
+    ) -> TokenOrder | None:
+        """How states follow from noise of another ``shape``; None where it is not found out."""
+        places = torch.arange(torch.Size(shape).numel(), device=self.device)
+        numbered = places.float().reshape(1, *shape).repeat(n, *(1 for _ in shape))
+        time = torch.tensor(self.model.process.time_of_lam(0.0), dtype=torch.float64)
+        scheduler = PredictionScheduler(self.model, self.config, numbered, time)
+        with suppress(Exception):  # its answer fits no noise of this shape
+            self.caller(scheduler, self._given(n), numbered, dtype)
+        samples = scheduler.asked.samples
+        return TokenOrder.of(shape, samples[0][0]) if samples else None
+
+    def _as_noise(self, state: Tensor) -> Tensor:
+        return state if self.packing is None else self.packing.unpacked(state)
 
     def _end(
         self, n: int, asked: Asked, made: Tensor | None, shape: Sequence[int]
@@ -182,12 +216,12 @@ class DryRun:
         """What lets the pipeline make images of the last states, which are ``made`` if it does
         nothing with states by itself.
         """
-        last, time = asked.states[-1][:n], _time_of(self.model, asked, -1)
+        last, time = self._as_noise(asked.states[-1][:n]), _time_of(self.model, asked, -1)
         kinds: tuple[EndKind, ...] = (EndScheduler, LateEndScheduler)
         for kind in kinds:
             try:
                 found = self.caller(
-                    kind(self.model, self.config, last, time), self._given(n), last
+                    kind(self.model, self.config, last, time, self.packing), self._given(n), last
                 )
             except Exception:  # the pipeline's code may raise anything: then it is not this kind
                 continue
@@ -199,9 +233,9 @@ class DryRun:
         """Why predictions of single calls are not those of a whole run; None if they are."""
         if not _is_same(asked.samples[1], asked.states[0]):
             return "the pipeline changes its states between two calls"
-        dtype, whole = asked.samples[1].dtype, asked.predictions[1][:n]
-        x = asked.samples[1][:n].float()
-        scheduler = PredictionScheduler(self.model, self.config, x, _time_of(self.model, asked, 1))
+        dtype, whole = asked.samples[1].dtype, self._as_noise(asked.predictions[1][:n])
+        x, time = self._as_noise(asked.samples[1][:n]).float(), _time_of(self.model, asked, 1)
+        scheduler = PredictionScheduler(self.model, self.config, x, time, self.packing)
         try:
             self.caller(scheduler, self._given(n), x, dtype)
         except Answered as answered:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from s3search.errors import InvalidSchedule
 from s3search.integrations.diffusers import S3Scheduler, S3SchedulerOutput
+from s3search.integrations.pipelines.packing import TokenOrder
 from s3search.integrations.replay import Threshold
 from s3search.models.diffusers.scheduler_config import PipelineModel
 from s3search.solvers.plan import Plan
@@ -142,9 +143,16 @@ class Answered(Exception):
 class PredictionScheduler(Driven):
     """One call of the network at time ``t`` () of states ``x`` (B, ...): D, by `Answered`."""
 
-    def __init__(self, model: PipelineModel, config: dict[str, Any], x: Tensor, t: Tensor) -> None:
+    def __init__(
+        self,
+        model: PipelineModel,
+        config: dict[str, Any],
+        x: Tensor,
+        t: Tensor,
+        packing: TokenOrder | None = None,
+    ) -> None:
         super().__init__(model, config)
-        self._x, self._t = x, t
+        self._x, self._t, self._packing = x, t, packing
         self.set_timesteps()
 
     @property
@@ -191,9 +199,11 @@ class PredictionScheduler(Driven):
         **others: Any,
     ) -> S3SchedulerOutput | tuple[Tensor, ...]:
         """Raises `Answered`."""
+        self.asked.samples.append(sample)
         x, f = self._x, model_output[: len(self._x)]  # some pipelines step the guided copies too
         if self._model.learns_variance and f.shape[1] == 2 * x.shape[1]:
             f = f[:, : x.shape[1]]
+        f = f if self._packing is None else self._packing.unpacked(f)
         a, b = self._model.weights(self._alpha, self._sigma)
         raise Answered(torch.as_tensor(a).to(x) * x + torch.as_tensor(b).to(x) * f.to(x.dtype))
 
@@ -239,5 +249,6 @@ class LateEndScheduler(PredictionScheduler):
         **others: Any,
     ) -> S3SchedulerOutput | tuple[Tensor, ...]:
         """The states that were given."""
-        x = torch.cat([self._x] * (len(model_output) // len(self._x)))
+        x = self._x if self._packing is None else self._packing.packed(self._x)
+        x = torch.cat([x] * (len(model_output) // len(x)))
         return S3SchedulerOutput(prev_sample=x) if return_dict else (x,)

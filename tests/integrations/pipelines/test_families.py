@@ -40,7 +40,11 @@ pytestmark = [
 ]
 
 _SIZE = {"height": 16, "width": 16}
-_CHECKED = ("blending", "ltx")  # before the search, as all are that no test is in a hurry for
+_CHECKED = (
+    "blending",
+    "flux_image_to_image",
+    "ltx",
+)  # before the search, as all are that no test is in a hurry for
 _VIDEO = {**_SIZE, "prompt": "a b", "max_sequence_length": 16, "guidance_scale": 3.0}
 
 
@@ -59,6 +63,11 @@ FAMILIES = {
         call={"prompt": "a b", "image": "image.png", "strength": 1.0, "guidance_scale": 2.0},
         shape=(4, 8, 8),
         place=1,  # behind that of the image's latents
+    ),
+    "flux_image_to_image": Family(
+        call={**_SIZE, "prompt": "a b", "image": "image.png", "strength": 1.0},
+        shape=(4, 8, 8),  # which become tokens
+        place=1,
     ),
     "inpainting": Family(
         call={
