@@ -148,7 +148,18 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own 
     device, may be elsewhere; work on it may not.
     """
 
-    _MAY = ("_to_copy", "copy_", "randn", "normal_", "empty", "view", "detach", "cat", "slice")
+    _MAY = (
+        "_to_copy",
+        "copy_",
+        "randn",
+        "normal_",
+        "empty",
+        "view",
+        "detach",
+        "cat",
+        "slice",
+        "lift_fresh",
+    )
     _FEW = 4096  # numbers: labels, times, coefficients
 
     def __init__(self, device: torch.device) -> None:

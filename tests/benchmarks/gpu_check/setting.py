@@ -63,7 +63,7 @@ SIZES = {
         n_features=50_000,
         n_schedules=24,
         n_ranked=500,
-        n_polished=64,
+        n_polished=8,
         is_timed=True,
     ),
     "cpu": Size(
