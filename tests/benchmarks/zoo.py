@@ -59,8 +59,14 @@ class Member:
 
     name: str
     denoiser: nn.Module  # with process, sample_shape
-    features: Callable[[Tensor], Tensor]
+    features: nn.Module
     images: Tensor  # (N, C, H, W) in [-1, 1]
+
+    def on(self, device: str) -> "Member":
+        """With both networks there."""
+        self.denoiser.to(device)
+        self.features.to(device)
+        return self
 
 
 class ZooDenoiser(nn.Module):
@@ -305,8 +311,14 @@ ZOO: Mapping[str, Kind] = {
 }
 
 
-def load(folder: Path, name: str) -> Member:
-    """One model of a folder that `train` wrote, or the embedded "digits"."""
+def load(folder: Path, name: str, n_features: int = N_FEATURES) -> Member:
+    """One model of a folder that `train` wrote, the embedded "digits", or the larger "emoji" of
+    `tests.benchmarks.emoji`, which alone has more than 64 features.
+    """
+    if name == "emoji":
+        from tests.benchmarks import emoji  # noqa: PLC0415  # needs diffusers
+
+        return emoji.load(folder, n_features)
     if name == "digits":
         return Member(
             name=name,
