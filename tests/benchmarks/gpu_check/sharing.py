@@ -1,6 +1,7 @@
 """Two Ray workers that share a GPU, each with half of it."""
 
 import functools
+import time
 from collections.abc import Iterator, Sequence
 
 from s3search.cluster import open_pool
@@ -11,6 +12,7 @@ from s3search.search.questions import Measure, Measurement
 from tests.benchmarks.gpu_check.setting import Row, Setting, Verdict, value_of
 
 _WORKERS = 2
+_PATIENCE = 120.0  # seconds for the last worker to be there
 _CLOSE = 1e-3  # of a distance: other batches add up in another order
 
 
@@ -41,12 +43,19 @@ def two_workers(setting: Setting) -> Iterator[Row]:
 
 
 def _answers(pool: Pool, questions: Sequence[Measure]) -> Iterator[tuple[str, Measurement, str]]:
-    """Name, answer and worker of each question."""
-    waiting = [*questions]
+    """Name, answer and worker of each question; they are asked again until every worker has
+    answered one, since one may be done with all before another is there.
+    """
+    waiting, workers, n_asked = [*questions], set[str](), 0
+    latest = time.monotonic() + _PATIENCE
     while waiting or pool.n_pending:
         while waiting and pool.has_room:
             question = waiting.pop()
-            pool.submit(Task(id=question.key, request=question))
+            pool.submit(Task(id=f"{n_asked} {question.key}", request=question))
+            n_asked += 1
         for outcome in pool.collect():
             assert isinstance(outcome.reply, Measurement), outcome.error
-            yield outcome.task_id, outcome.reply, outcome.worker
+            workers.add(outcome.worker)
+            yield outcome.reply.question.key, outcome.reply, outcome.worker
+        if not waiting and len(workers) < _WORKERS and time.monotonic() < latest:
+            waiting = [questions[0]] if pool.n_pending < _WORKERS else []
