@@ -2,12 +2,15 @@
 tests.benchmarks.bench_dashboard [trials] [folder]``.
 
 A small study is run and published, and a searched trial is copied, with other ids and values, in
-our tables and in Optuna's.  With a folder the database stays there, to be looked at in a browser.
+our tables and in Optuna's.  Then it is set back to searching: the first look at its page, and how
+long after a result the page, which asks every two seconds, shows it.  With a folder the database
+stays there, to be looked at in a browser.
 """
 
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from wsgiref.types import WSGIApplication
 
@@ -17,10 +20,12 @@ import sqlalchemy as sa
 from s3search.run.launching import launch
 from s3search.show.dashboard import Access, application
 from s3search.show.dashboard.publish import publish
+from s3search.study.database.tables import EVALUATIONS, STUDIES
 from tests.benchmarks.bench_report import grow
 from tests.show.dashboard.client import ask
 from tests.support.studies import study_config
 
+_POLL = 2.0  # seconds, as the page's script waits
 _PATHS = ("/studies", "/studies/t", "/api/studies/1", "/api/studies/1?after=10000")
 
 
@@ -61,6 +66,36 @@ def _seconds(served: WSGIApplication, path: str) -> str:
     return f"{path}: {found.status}, {seconds:.1f} s, {len(found.body) / 1e6:.1f} MB"
 
 
+def _seconds_until_shown(served: WSGIApplication, url: str) -> float:
+    """From a result that is the best so far until the page's script has it, asking just before."""
+    ask(served, "/live/t")
+    engine = sa.create_engine(url)
+    began = time.perf_counter()
+    with engine.begin() as connection:
+        first = sa.select(sa.func.min(EVALUATIONS.c.value)).scalar_subquery()
+        newest = sa.select(sa.func.max(EVALUATIONS.c.id)).scalar_subquery()
+        change = EVALUATIONS.update().where(EVALUATIONS.c.id == newest)
+        connection.execute(change.values(value=first / 2))
+        connection.execute(STUDIES.update().values(updated_at=datetime.now(UTC)))
+        (best,) = connection.execute(sa.select(first)).scalars()
+    engine.dispose()
+    while f"{best:.4g}" not in ask(served, "/live/t").json["parts"]["best"]["html"]:
+        time.sleep(_POLL)
+    return time.perf_counter() - began
+
+
+def _live(url: str) -> None:
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(STUDIES.update().values(state="searching"))
+    engine.dispose()
+    with application(url, Access()) as served:
+        print("searching:", _seconds(served, "/studies/t"))
+        print("searching:", _seconds(served, "/live/t"))
+        shown = [_seconds_until_shown(served, url) for _ in range(5)]
+        print("from a result to the page:", ", ".join(f"{each:.1f}" for each in shown), "s")
+
+
 def main(n: int = 10_000, folder: str | None = None) -> None:
     """Prints the seconds of each page, first cold, then warm."""
     with tempfile.TemporaryDirectory() as temporary:
@@ -73,6 +108,7 @@ def main(n: int = 10_000, folder: str | None = None) -> None:
         with application(config.storage.url, Access()) as served:
             for path in (*_PATHS, *_PATHS):
                 print(_seconds(served, path))
+        _live(config.storage.url)
 
 
 if __name__ == "__main__":

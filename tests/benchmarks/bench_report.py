@@ -20,8 +20,8 @@ from s3search.study.database.tables import EVALUATIONS, PROPOSALS, SCHEDULES
 from tests.support.studies import study_config
 
 
-def grow(url: str, n: int) -> None:
-    """Adds ``n`` trials to the only study of a database."""
+def grow(url: str, n: int, first: int = 0) -> None:
+    """Adds ``n`` trials to the only study of a database, numbered from ``first`` on."""
     random = np.random.default_rng(0)
     engine = sa.create_engine(url)
     with engine.begin() as connection:
@@ -31,7 +31,7 @@ def grow(url: str, n: int) -> None:
         schedules = sa.select(SCHEDULES).where(SCHEDULES.c.id == row["schedule_id"])
         schedule = dict(connection.execute(schedules).mappings().one())
         worst = float(row["value"])
-        ids = [f"{i:032x}" for i in range(n)]
+        ids = [f"{i:032x}" for i in range(first, first + n)]
         evaluations = [
             {
                 **row,
@@ -40,7 +40,7 @@ def grow(url: str, n: int) -> None:
                 "value": worst * (1.5 + float(random.exponential())),
                 "created_at": row["created_at"] + timedelta(milliseconds=i),
             }
-            for i, schedule_id in enumerate(ids)
+            for i, schedule_id in enumerate(ids, first)
         ]
         proposals = [
             {
@@ -51,7 +51,7 @@ def grow(url: str, n: int) -> None:
                 "parents": "[]",
                 "created_at": row["created_at"],
             }
-            for i, schedule_id in enumerate(ids)
+            for i, schedule_id in enumerate(ids, first)
         ]
         connection.execute(SCHEDULES.insert(), [{**schedule, "id": each} for each in ids])
         connection.execute(EVALUATIONS.insert(), evaluations)

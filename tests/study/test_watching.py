@@ -3,8 +3,10 @@
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from s3search.errors import EvaluationFailed
 from s3search.run.launching import launch
@@ -22,6 +24,7 @@ from s3search.study.results.progress import (
 )
 from s3search.study.results.recent import RecentAnswer, images_per_second, n_workers
 from s3search.study.results.watching import Watched, look
+from tests.benchmarks.bench_report import grow
 from tests.support.studies import study_config
 
 _STOCK = (("euler", 2.0), ("heun", 1.0))
@@ -184,3 +187,33 @@ def test_the_first_budget_to_be_spent_decides_the_time_left(tmp_path: Path) -> N
     assert seconds_left(search, images=100, workers_busy=2, **known) == 10.0
     assert seconds_left(search, images=None, workers_busy=0, **known) == 60.0
     assert Spend().plus(30, 2.0).plus(0, 1.0) == Spend(2, 30, 3.0)
+
+
+def test_a_look_at_many_trials_takes_steps_in_proportion(tmp_path: Path) -> None:
+    config = study_config(tmp_path)
+    launch(config, lambda _: None)
+    few = _steps_of_a_look(config.storage.url)
+    grow(config.storage.url, 1_000)
+    some = _steps_of_a_look(config.storage.url)
+    grow(config.storage.url, 3_000, first=1_000)
+    many = _steps_of_a_look(config.storage.url)
+    assert 0 < many - some < 4 * (some - few)  # three times as many, or a logarithm more
+
+
+def _steps_of_a_look(url: str) -> int:
+    """Instructions of SQLite's machine, in hundreds."""
+    n = 0
+
+    def count() -> None:
+        nonlocal n
+        n += 1
+
+    def connected(connection: Any, _record: Any) -> None:
+        connection.set_progress_handler(count, 100)
+
+    sa.event.listen(sa.Engine, "connect", connected)
+    try:
+        _at(url)
+    finally:
+        sa.event.remove(sa.Engine, "connect", connected)
+    return n

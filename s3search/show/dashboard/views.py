@@ -31,9 +31,9 @@ _MOST_KEPT = 256
 _Key = tuple[str, str]
 _Stamp = tuple[object, ...]
 
-PATIENCE = 4.0
-"""What follows a running study may be older by so many times the seconds that it took to compute:
-a page that asks again and again keeps a fifth of a core busy at most.
+PATIENCE = 2.0
+"""What follows a running study may be older by so many times its seconds of processor:
+a page that asks again and again keeps a third of a core busy at most.
 """
 
 
@@ -66,13 +66,12 @@ class Kept:
         with self._lock:
             stamp = _stamp(self._url, study)
             known = self._found.get((kind, study))
-            began = time.monotonic()
-            if known is not None and (known.stamp == stamp or began < known.until):
+            if known is not None and (known.stamp == stamp or time.monotonic() < known.until):
                 return known.value
+            began = time.thread_time()
             with open_study(self._url, study) as store:
                 found = compute(store, evaluations_frame(store))
-            now = time.monotonic()
-            until = now + patience * (now - began)
+            until = time.monotonic() + patience * (time.thread_time() - began)
             self._found[kind, study] = _Found(stamp, found, until)
             while len(self._found) > _MOST_KEPT:
                 self._found.pop(next(iter(self._found)))

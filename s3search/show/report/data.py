@@ -163,16 +163,7 @@ def progress_of(
     the order in which they were spent.
     """
     searching = frame[~frame["rung"].isin(_AFTER_SEARCH)]
-    spent = pd.DataFrame(
-        {
-            "created_at": [*searching["created_at"], *(job["created_at"] for job in jobs)],
-            "network_calls": [*searching["network_calls"], *(j["network_calls"] for j in jobs)],
-            "evaluation": [*searching["id"], *[-1 for _ in jobs]],
-        }
-    ).sort_values("created_at", kind="stable")
-    spent["calls"] = spent["network_calls"].astype(float).fillna(0.0).cumsum()
-    calls_at = dict(zip(spent["evaluation"], spent["calls"], strict=True))
-    total = int(spent["calls"].iloc[-1]) if len(spent) else 0
+    calls_at, total = _calls_at(searching, jobs)
     rows = _complete(searching[~searching["vetoed"]])
     rows = rows[(rows["rung"] == Rung.SEARCH.value) & (rows["nfe"] == nfe)].sort_values("id")
     found: list[tuple[int, float]] = []
@@ -194,6 +185,21 @@ def progress_of(
         total_calls=total,
         words=words,
     )
+
+
+def _calls_at(
+    searching: pd.DataFrame, jobs: Sequence[Mapping[str, Any]]
+) -> tuple[dict[int, float], int]:
+    """Network calls that were spent when each evaluation, by id, was done; and all of them."""
+    of_jobs = np.array([job["created_at"] for job in jobs], dtype="datetime64[us]")
+    created = np.append(searching["created_at"].to_numpy(dtype="datetime64[us]"), of_jobs)
+    calls = searching["network_calls"].astype(float).fillna(0.0)
+    spent = np.array([*calls, *(job["network_calls"] or 0.0 for job in jobs)])
+    ids = [*searching["id"], *(-1 for _ in jobs)]
+    order = np.argsort(created, kind="stable")
+    summed = np.cumsum(spent[order])
+    calls_at = {ids[i]: float(each) for i, each in zip(order, summed, strict=True)}
+    return calls_at, int(summed[-1]) if len(summed) else 0
 
 
 def calibration_of(notes: Sequence[tuple[str, Mapping[str, Any]]]) -> tuple[Calibrated, ...]:

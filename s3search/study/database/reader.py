@@ -220,7 +220,7 @@ class StudyReader:
         return [*EVALUATIONS.c.keys(), "number", "origin"]
 
     @ridden_out
-    def rows(self, *, of_validated: bool = False) -> Sequence[Any]:
+    def rows(self, *, of_validated: bool = False) -> list[dict[str, Any]]:
         """Every evaluation (``of_validated``: of the validated schedules) with its first
         proposal's number and origin where it has one; for `frame`.
         """
@@ -235,16 +235,14 @@ class StudyReader:
             evaluations = evaluations.where(EVALUATIONS.c.schedule_id.in_(validated))
             proposals = proposals.where(PROPOSALS.c.schedule_id.in_(validated))
         with self._engine.begin() as connection:
-            rows = connection.execute(evaluations.order_by(EVALUATIONS.c.id)).mappings().all()
-            latest_first = proposals.order_by(PROPOSALS.c.number.desc())
-            first = {row.schedule_id: row for row in connection.execute(latest_first)}
+            rows = connection.execute(evaluations.order_by(EVALUATIONS.c.id)).all()
+            latest_first = connection.execute(proposals.order_by(PROPOSALS.c.number.desc()))
+            first = {key: (number, origin) for key, number, origin in latest_first}
         # NOTE: joined here; without an index on both columns SQLite takes time quadratic in trials
-        joined = []
-        for row in rows:
-            proposal = first.get(row["schedule_id"])
-            known = (None, None) if proposal is None else (proposal.number, proposal.origin)
-            joined.append({**row, "number": known[0], "origin": known[1]})
-        return joined
+        names = self.row_names()
+        key = names.index("schedule_id")
+        joined = ((*row, *first.get(row[key], (None, None))) for row in rows)
+        return [dict(zip(names, each, strict=True)) for each in joined]
 
     @property
     @ridden_out
