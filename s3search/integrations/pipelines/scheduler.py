@@ -173,7 +173,7 @@ class PredictionScheduler(Driven):
         self._alpha, self._sigma = process.alpha(t), process.sigma(t)
         relative = process.type != "flow"
         ratio = self._sigma / self._alpha if relative else self._sigma
-        self.timesteps = self._times().reshape(1).to(device)
+        self.timesteps = self._times().reshape(-1).to(device)
         self.sigmas = torch.stack([ratio, torch.zeros_like(ratio)]).float()
         self.num_inference_steps = 1
         self._step_index: int | None = None
@@ -220,17 +220,8 @@ class PredictionScheduler(Driven):
 class EndScheduler(PredictionScheduler):
     """No call at all: the pipeline goes on with the states that it was given."""
 
-    def set_timesteps(
-        self,
-        num_inference_steps: int | None = None,
-        device: str | torch.device | None = None,
-        timesteps: Sequence[float] | Tensor | None = None,
-        sigmas: Sequence[float] | Tensor | None = None,
-        mu: float | None = None,
-    ) -> None:
-        """No time."""
-        super().set_timesteps(num_inference_steps, device, timesteps, sigmas, mu)
-        self.timesteps = self.timesteps[:0]
+    def _times(self) -> Tensor:
+        return super()._times().reshape(1)[:0]
 
 
 class LateEndScheduler(PredictionScheduler):
